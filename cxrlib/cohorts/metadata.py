@@ -1,0 +1,182 @@
+"""Open metadata of three public chest radiograph datasets, read from the torchxrayvision wheel.
+
+The wheel ships the tables that describe NIH ChestX-ray14, PadChest and CheXpert. They hold no
+pixels, so they can be read by anyone, and they are enough to ask who was imaged, how, and with
+which findings. The files are located without importing torchxrayvision, whose import takes
+seconds because it loads torch.
+"""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Pleural Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The 14 findings of NIH ChestX-ray14, under the names this book uses."""
+
+NIH_NAMES = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
+"""NIH spellings that differ from ours. "Effusion" takes the name used by Sourget et al. 2025."""
+
+AGE_GROUPS = ("18-25", "25-50", "50-65", "65-80", "80+")
+"""Age groups of Sourget et al. 2025, left-closed: a patient of 25 belongs to "25-50"."""
+
+OLDEST_POSSIBLE_AGE = 120
+
+
+def wheel_file(name):
+    """Path of a data file inside the installed torchxrayvision package.
+
+    Parameters
+    ----------
+    name : str
+        File name, for example ``"Data_Entry_2017_v2020.csv.gz"``.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    ModuleNotFoundError
+        torchxrayvision is not installed.
+    ValueError
+        The installed version ships no such file.
+    """
+    spec = find_spec("torchxrayvision")
+    if spec is None:
+        raise ModuleNotFoundError(
+            "torchxrayvision is not installed; its wheel carries the open metadata. "
+            "Install the project's requirements.lock."
+        )
+    path = Path(spec.submodule_search_locations[0]) / "data" / name
+    if not path.exists():
+        raise ValueError(
+            f"the installed torchxrayvision has no data file {name!r}; "
+            "install the version pinned in requirements.lock"
+        )
+    return path
+
+
+def age_group(age):
+    """Age groups of Sourget et al. 2025 (section 2.1), missing under 18 and over 120.
+
+    Parameters
+    ----------
+    age : array-like of numbers, shape (n,)
+        Age in years.
+
+    Returns
+    -------
+    pandas.Series of str, shape (n,)
+        One of :data:`AGE_GROUPS`, or missing.
+    """
+    edges = [18, 25, 50, 65, 80, OLDEST_POSSIBLE_AGE + 1]
+    groups = pd.cut(pd.Series(age), edges, right=False, labels=list(AGE_GROUPS))
+    return groups.astype("str").where(groups.notna())
+
+
+@lru_cache(maxsize=1)
+def _nih():
+    raw = pd.read_csv(wheel_file("Data_Entry_2017_v2020.csv.gz"))
+    # 836 distinct label strings describe 112,120 images: expand the strings, not the images.
+    codes, strings = pd.factorize(raw["Finding Labels"])
+    indicators = pd.Series(strings).str.get_dummies("|").rename(columns=NIH_NAMES)
+    findings = indicators[list(FINDINGS)].to_numpy(np.int8)[codes]
+    table = pd.DataFrame(
+        {
+            "image_id": raw["Image Index"],
+            "patient_id": raw["Patient ID"],
+            "sex": raw["Patient Gender"],
+            "age": raw["Patient Age"],
+            "age_group": age_group(raw["Patient Age"]),
+            "view": raw["View Position"],
+            "follow_up": raw["Follow-up #"],
+        }
+    )
+    return table.join(pd.DataFrame(findings, columns=list(FINDINGS)))
+
+
+def nih():
+    """Metadata of NIH ChestX-ray14: one row an image, in the order of the released file.
+
+    Nothing is dropped: 112,120 images of 30,805 patients. "Effusion" is renamed to "Pleural
+    Effusion" and "Pleural_Thickening" to "Pleural Thickening". An image without any of the 14
+    findings has 0 in every finding column. Race is not recorded.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (112120, 21)
+        ``image_id`` (str), ``patient_id`` (int), ``sex`` ("F"/"M"), ``age`` (int, years, as
+        recorded), ``age_group`` (str, missing under 18), ``view`` ("AP"/"PA"), ``follow_up``
+        (int, position of the image in the patient's series) and one int8 column (0/1) for each
+        of :data:`FINDINGS`. The caller owns the copy.
+
+    References
+    ----------
+    Wang et al., ChestX-ray8, CVPR 2017; file ``Data_Entry_2017_v2020.csv``.
+    """
+    return _nih().copy()
+
+
+def impossible_ages(table, oldest=OLDEST_POSSIBLE_AGE):
+    """Rows whose recorded age cannot be true: negative, or above ``oldest`` years.
+
+    Early releases of the NIH table recorded ages above 400; the release shipped in the wheel was
+    corrected by the NIH. Such rows are reported, not dropped and not mended: they keep their
+    recorded ``age``, and :func:`age_group` leaves their group missing, so no analysis by age
+    group can use them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Any table with a numeric column ``age`` (years).
+    oldest : int
+        Oldest age taken as possible.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The offending rows; empty when all ages are possible.
+    """
+    return table[(table["age"] < 0) | (table["age"] > oldest)]
+
+
+def nih_flow():
+    """Exclusion flow of the NIH metadata: what stays and what an age analysis must leave out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``step`` (str), ``images`` (int), ``patients`` (int). Patients are counted within
+        each step, so a patient imaged at 17 and at 19 counts in two of them.
+    """
+    table = _nih()
+    steps = {
+        "Released metadata": table,
+        "Age impossible (below 0 or above 120)": impossible_ages(table),
+        "Age under 18, no age group": table[table["age"].between(0, 17)],
+        "With an age group": table[table["age_group"].notna()],
+    }
+    return pd.DataFrame(
+        [
+            {"step": step, "images": len(rows), "patients": rows["patient_id"].nunique()}
+            for step, rows in steps.items()
+        ]
+    )
