@@ -180,3 +180,84 @@ def nih_flow():
             for step, rows in steps.items()
         ]
     )
+
+
+@lru_cache(maxsize=1)
+def _padchest():
+    columns = {
+        "ImageID": "image_id",
+        "PatientID": "patient_id",
+        "PatientSex_DICOM": "sex",
+        "Projection": "view",
+        "MethodLabel": "label_source",
+        "Labels": "labels",
+    }
+    raw = pd.read_csv(
+        wheel_file("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"),
+        usecols=list(columns),
+        dtype=str,
+    ).rename(columns=columns)
+    # Labels are Python lists as text, some entries with a leading space: ' pneumothorax'.
+    labels = raw.pop("labels").fillna("[]")
+    table = raw[["image_id", "patient_id", "sex", "view", "label_source"]].copy()
+    table["sex"] = table["sex"].where(table["sex"].isin(["F", "M"]))
+    for column, pattern in {
+        "pneumothorax": "' ?(?:hydro)?pneumothorax'",
+        "hydropneumothorax": "' ?hydropneumothorax'",
+        "drain": "' ?chest drain tube'",
+    }.items():
+        table[column] = labels.str.contains(pattern, regex=True).astype(np.int8)
+    return table
+
+
+def padchest():
+    """Metadata of PadChest needed for the drain question: one row an image, file order.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (160861, 8)
+        ``image_id``, ``patient_id`` (str), ``sex`` ("F"/"M" or missing), ``view`` (projection as
+        PadChest names it: "PA", "AP", "AP_horizontal", "L", "COSTAL", ...), ``label_source``
+        ("Physician" for labels read by hand, "RNN_model" for predicted ones) and three int8
+        columns (0/1): ``pneumothorax`` (hydropneumothorax included, as air is in the pleural
+        space either way), ``hydropneumothorax`` and ``drain`` ("chest drain tube").
+
+    References
+    ----------
+    Bustos et al., PadChest, Medical Image Analysis 66, 2020.
+    """
+    return _padchest().copy()
+
+
+@lru_cache(maxsize=1)
+def _chexpert():
+    raw = pd.read_csv(wheel_file("chexpert_train.csv.gz"))
+    frontal = raw["Frontal/Lateral"] == "Frontal"
+    table = pd.DataFrame(
+        {
+            "image_id": raw["Path"],
+            "patient_id": raw["Path"].str.extract(r"patient(\d+)", expand=False).astype(int),
+            "sex": raw["Sex"].map({"Female": "F", "Male": "M"}),
+            "age": raw["Age"],
+            "view": raw["AP/PA"].where(frontal, "lateral"),
+        }
+    )
+    return table.join(raw.loc[:, "No Finding":"Support Devices"])
+
+
+def chexpert():
+    """Metadata of the CheXpert training set: one row an image, file order.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (223414, 19)
+        ``image_id`` (path in the release), ``patient_id`` (int), ``sex`` ("F"/"M" or missing),
+        ``age`` (int, years, capped at 90 by the release), ``view`` ("AP", "PA", "lateral"; a few
+        "LL" and "RL") and 14 label columns, "Support Devices" among them, as released: 1
+        present, 0 absent, -1 uncertain, missing when the report does not mention it.
+
+    References
+    ----------
+    Irvin et al., CheXpert, AAAI 2019.
+    """
+    return _chexpert().copy()

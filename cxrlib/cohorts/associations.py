@@ -1,0 +1,183 @@
+"""Which findings come with which devices in real cohorts, with intervals over patients.
+
+A shortcut can only be learnt where a finding and a device go together. These tables measure how
+strongly they do in open metadata, and give the planted drain of the phantom cohort its scale.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from cxrlib.cohorts import metadata
+
+FRONTAL_VIEWS = ("PA", "AP", "AP_horizontal")
+"""PadChest projections of a frontal film, patient standing or lying."""
+
+
+def proportion(outcome, patient_id, level=0.95):
+    """Share of images with an outcome, with a Wilson interval widened for repeated patients.
+
+    Images of one patient resemble each other, so n images tell less than n patients. The
+    variance of the share is estimated from patient totals (linearisation of a ratio); the design
+    effect is that variance over the binomial one, and Wilson's formula is used with n divided by
+    it. A design effect below 1 is taken as 1, also where it cannot be estimated because all
+    outcomes agree.
+
+    Parameters
+    ----------
+    outcome : array-like of 0/1, shape (n,)
+    patient_id : array-like, shape (n,)
+    level : float
+        Confidence level in (0, 1).
+
+    Returns
+    -------
+    dict
+        ``value``, ``ci_low``, ``ci_high`` in [0, 1] (NaN without images), ``n``, ``n_positive``
+        (images), ``n_patients`` and ``design_effect``.
+
+    References
+    ----------
+    Wilson, JASA 22, 1927; Kish, Survey Sampling, 1965 (design effect).
+    """
+    outcome = np.asarray(outcome, dtype=float)
+    patient, patients = pd.factorize(np.asarray(patient_id))
+    n, n_patients = len(outcome), len(patients)
+    counts = {"n": n, "n_positive": int(outcome.sum()), "n_patients": n_patients}
+    if n == 0:
+        return {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, **counts} | {
+            "design_effect": np.nan
+        }
+    p = outcome.mean()
+    binomial = p * (1 - p) / n
+    clustered = _cluster_variance((outcome - p) / n, patient)
+    design_effect = max(1.0, clustered / binomial) if binomial > 0 and n_patients > 1 else 1.0
+    z2 = norm.ppf(0.5 + level / 2) ** 2
+    effective = n / design_effect
+    centre = (p + z2 / (2 * effective)) / (1 + z2 / effective)
+    half = np.sqrt(z2 * (p * (1 - p) + z2 / (4 * effective)) / effective) / (1 + z2 / effective)
+    return {
+        "value": p,
+        "ci_low": max(0.0, centre - half),
+        "ci_high": min(1.0, centre + half),
+        **counts,
+        "design_effect": design_effect,
+    }
+
+
+def _cluster_variance(influence, patient):
+    """Variance of a statistic from each image's influence on it, summed by patient."""
+    totals = np.bincount(patient, weights=influence)
+    n_patients = len(totals)
+    if n_patients < 2:
+        return np.nan
+    return n_patients / (n_patients - 1) * np.sum(totals**2)
+
+
+def association(table, outcome, given, level=0.95):
+    """P(outcome | finding), P(outcome | no finding) and their difference.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``patient_id`` and two 0/1 columns.
+    outcome, given : str
+        Columns, for example ``"drain"`` and ``"pneumothorax"``.
+    level : float
+        Confidence level in (0, 1).
+
+    Returns
+    -------
+    pandas.DataFrame, 3 rows
+        ``outcome``, ``given``, ``group`` ("with", "without", "with - without"), ``value``,
+        ``ci_low``, ``ci_high``, ``n``, ``n_positive`` (images with the outcome), ``n_patients``
+        and ``design_effect`` (missing for the difference). The interval of the difference is a
+        normal one over patients; a patient with images in both groups is counted as one patient.
+
+    Raises
+    ------
+    ValueError
+        A column is missing or holds anything but 0 and 1.
+    """
+    for column in ("patient_id", outcome, given):
+        if column not in table:
+            raise ValueError(f"column {column!r} is missing; the table has {list(table.columns)}")
+    for column in (outcome, given):
+        if not table[column].isin([0, 1]).all():
+            raise ValueError(f"column {column!r} must hold only 0 and 1; code other values first")
+    with_finding = table[given].to_numpy() == 1
+    y = table[outcome].to_numpy(dtype=float)
+    arms = {
+        "with": proportion(y[with_finding], table["patient_id"][with_finding], level),
+        "without": proportion(y[~with_finding], table["patient_id"][~with_finding], level),
+    }
+    p1, p0 = arms["with"]["value"], arms["without"]["value"]
+    influence = np.where(
+        with_finding,
+        (y - p1) / max(arms["with"]["n"], 1),
+        -(y - p0) / max(arms["without"]["n"], 1),
+    )
+    patient, patients = pd.factorize(table["patient_id"].to_numpy())
+    half = norm.ppf(0.5 + level / 2) * np.sqrt(_cluster_variance(influence, patient))
+    arms["with - without"] = {
+        "value": p1 - p0,
+        "ci_low": p1 - p0 - half,
+        "ci_high": p1 - p0 + half,
+        "n": len(y),
+        "n_positive": int(y.sum()),
+        "n_patients": len(patients),
+        "design_effect": np.nan,
+    }
+    rows = [{"outcome": outcome, "given": given, "group": g, **row} for g, row in arms.items()]
+    return pd.DataFrame(rows)
+
+
+def padchest_drains(frontal_only=False, read_by_hand_only=False):
+    """How often a chest drain is present with and without a pneumothorax in PadChest.
+
+    Parameters
+    ----------
+    frontal_only : bool
+        Leave out lateral and rib projections.
+    read_by_hand_only : bool
+        Keep only reports labelled by physicians; most labels are predicted from the report.
+
+    Returns
+    -------
+    pandas.DataFrame, 3 rows
+        As :func:`association`, outcome "drain", given "pneumothorax".
+    """
+    table = metadata.padchest()
+    if frontal_only:
+        table = table[table["view"].isin(FRONTAL_VIEWS)]
+    if read_by_hand_only:
+        table = table[table["label_source"] == "Physician"]
+    return association(table, "drain", "pneumothorax")
+
+
+def chexpert_devices(frontal_only=True):
+    """How often support devices are reported with and without each CheXpert finding.
+
+    Only a report that states a finding or a device counts as having it: uncertain, absent and
+    not mentioned are all 0, as Sourget et al. 2025 treat missing labels.
+
+    Parameters
+    ----------
+    frontal_only : bool
+        Leave out lateral films.
+
+    Returns
+    -------
+    pandas.DataFrame, 3 rows a finding
+        As :func:`association`, outcome "Support Devices", given the finding.
+    """
+    table = metadata.chexpert()
+    if frontal_only:
+        table = table[table["view"] != "lateral"]
+    labels = list(table.columns[table.columns.get_loc("No Finding") :])
+    table[labels] = (table[labels] == 1).astype(np.int8)
+    findings = [name for name in labels if name != "Support Devices"]
+    return pd.concat(
+        [association(table, "Support Devices", finding) for finding in findings],
+        ignore_index=True,
+    )
