@@ -1,0 +1,154 @@
+"""The two tables that everything exchanges: predictions in, results out.
+
+Computed numbers, the papers' numbers and planted truths all have the shape of the results table,
+so a comparison is a join and a plot takes any of them.
+"""
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+PREDICTION_COLUMNS = (
+    "image_id",
+    "patient_id",
+    "cohort",
+    "model",
+    "method",
+    "label",
+    "y_true",
+    "score",
+)
+
+_TEXT = pa.Column(str, nullable=True, coerce=True)
+_NUMBER = pa.Column(float, nullable=True, coerce=True)
+_COUNT = pa.Column("Int64", pa.Check.ge(0), nullable=True, coerce=True)
+
+RESULTS = pa.DataFrameSchema(
+    {
+        "paper": _TEXT,  # "S" or "X": whose question the row answers
+        "artefact": _TEXT,  # "Table 1", "Fig. 4a", ...
+        "protocol": _TEXT,  # "as_published" or "corrected"
+        "cohort": _TEXT,
+        "model": _TEXT,
+        "method": _TEXT,  # "zero-shot", "linear", "lora", ...
+        "label": _TEXT,  # a finding, "mean" over findings, or "all"
+        "attribute": _TEXT,  # "sex", "age_group", ..., or "all"
+        "group": _TEXT,  # "F", "A - B" for a gap, or "all"
+        "metric": pa.Column(str, coerce=True),
+        "value": _NUMBER,
+        "ci_low": _NUMBER,
+        "ci_high": _NUMBER,
+        "n": _COUNT,  # images
+        "n_positive": _COUNT,  # positive images; of the scarcest label where there are several
+        "n_patients": _COUNT,
+        "unit": _TEXT,  # unit of resampling: "patient" or "image"
+        "seed": _COUNT,
+        "n_replicates": _COUNT,  # resamples on which the value was defined
+        "note": pa.Column(str, coerce=True),  # why a value is missing, what to keep in mind
+    },
+    checks=[
+        pa.Check(lambda t: ~(t["ci_low"] > t["ci_high"]), error="ci_low must not be above ci_high"),
+        pa.Check(
+            lambda t: ~(t["n_positive"] > t["n"]).fillna(False),
+            error="n_positive must not be above n",
+        ),
+        pa.Check(
+            lambda t: t["value"].notna() | (t["note"] != ""),
+            error="an undefined value (NaN) needs its reason in `note`",
+        ),
+    ],
+    strict=True,
+    ordered=True,
+)
+COLUMNS = tuple(RESULTS.columns)
+
+
+def results(rows):
+    """Make a validated results table.
+
+    Parameters
+    ----------
+    rows : list of dict, or DataFrame
+        One entry a number. Absent columns are filled with missing values, `note` with "".
+
+    Returns
+    -------
+    DataFrame with the columns `COLUMNS`, in that order, on a fresh index.
+
+    Raises
+    ------
+    ValueError
+        For an unknown column or an entry that breaks the schema: names the column, the rule and
+        the first offending entry.
+    """
+    table = pd.DataFrame(rows).reset_index(drop=True)
+    unknown = [c for c in table.columns if c not in COLUMNS]
+    if unknown:
+        raise ValueError(
+            f"results table: unknown column {unknown[0]!r}; expected some of {', '.join(COLUMNS)}."
+        )
+    table = table.reindex(columns=COLUMNS)
+    table["note"] = table["note"].astype(object).where(table["note"].notna(), "")
+    try:
+        return RESULTS.validate(table, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        first = error.failure_cases.iloc[0]
+        row = "" if pd.isna(first["index"]) else f" in row {int(first['index'])}"
+        if first["schema_context"] == "Column":
+            what = f"column {first['column']!r}{row} holds {first['failure_case']!r}; expected"
+        else:
+            what = f"entry{row or ' in some row'} breaks the rule"
+        raise ValueError(
+            f"results table: {what} {first['check']}. Correct the entry or leave it out."
+        ) from None
+
+
+def predictions(table, *attributes):
+    """Check a predictions table and return it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Long table, one row an image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
+        score finite.
+    attributes : str
+        Further columns that have to be there, such as "sex".
+
+    Raises
+    ------
+    ValueError
+        Names the column, what was found, what was expected and what to do.
+    """
+    for column in PREDICTION_COLUMNS:
+        if column not in table:
+            raise ValueError(
+                f"predictions: column {column!r} is missing; expected "
+                f"{', '.join(PREDICTION_COLUMNS)}. Make the table with cxrlib.zeroshot or "
+                "cxrlib.finetune."
+            )
+    for attribute in attributes:
+        if attribute not in table:
+            raise ValueError(
+                f"predictions: attribute column {attribute!r} is missing. Join it in: "
+                f'predictions.merge(cohort.table[["image_id", "{attribute}"]], on="image_id").'
+            )
+    if len(table) == 0:
+        raise ValueError("predictions: the table has no rows; expected one an image and label.")
+    bad = ~table["y_true"].isin((0, 1))
+    if bad.any():
+        found = table.loc[bad, "y_true"].iloc[0]
+        raise ValueError(f"predictions: column 'y_true' holds {found!r}; expected 0 or 1 only.")
+    bad = ~np.isfinite(table["score"].to_numpy(float))
+    if bad.any():
+        raise ValueError(
+            f"predictions: column 'score' is not finite in {int(bad.sum())} rows; expected a "
+            "number in every row. Leave out images without a prediction."
+        )
+    if table[["patient_id", "image_id"]].isna().to_numpy().any():
+        raise ValueError("predictions: missing entries in 'image_id' or 'patient_id'.")
+    keys = ["cohort", "model", "method", "label", "image_id"]
+    doubled = table.duplicated(keys)
+    if doubled.any():
+        row = table.loc[doubled, keys].iloc[0].to_dict()
+        raise ValueError(f"predictions: more than one row for {row}; expected exactly one.")
+    return table
