@@ -194,3 +194,14 @@ def test_proportion_without_images_is_undefined():
     got = associations.proportion([], [])
     assert got["n"] == 0
     assert np.isnan([got["value"], got["ci_low"], got["ci_high"]]).all()
+
+
+def test_prevalence_counts_images_in_each_group(nih):
+    got = associations.prevalence(nih, ["Edema", "Hernia"], "age_group")
+    assert got["group"].tolist() == sorted(metadata.AGE_GROUPS) * 2
+    row = got.set_index(["label", "group"]).loc[("Edema", "80+")]
+    old = nih[nih["age"] >= 80]
+    assert (row["n_positive"], row["n"]) == (old["Edema"].sum(), len(old))
+    assert row["n_patients"] == old["patient_id"].nunique()
+    with pytest.raises(ValueError, match="column 'race' is missing"):
+        associations.prevalence(nih, ["Edema"], "race")

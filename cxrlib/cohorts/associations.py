@@ -181,3 +181,36 @@ def chexpert_devices(frontal_only=True):
         [association(table, "Support Devices", finding) for finding in findings],
         ignore_index=True,
     )
+
+
+def prevalence(table, findings, attribute):
+    """How common each finding is in each group of an attribute.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``patient_id``, the attribute and one 0/1 column a finding.
+    findings : sequence of str
+    attribute : str
+        Column with the groups, for example ``"view"``. Rows where it is missing are left out.
+
+    Returns
+    -------
+    pandas.DataFrame, one row a finding x group
+        ``label``, ``attribute``, ``group``, and the entries of :func:`proportion`. Groups in
+        sorted order within a finding.
+
+    Raises
+    ------
+    ValueError
+        A column is missing.
+    """
+    for column in ("patient_id", attribute, *findings):
+        if column not in table:
+            raise ValueError(f"column {column!r} is missing; the table has {list(table.columns)}")
+    rows = []
+    for finding in findings:
+        for group, images in table.groupby(attribute):
+            row = {"label": finding, "attribute": attribute, "group": group}
+            rows.append(row | proportion(images[finding], images["patient_id"]))
+    return pd.DataFrame(rows)
