@@ -1,0 +1,59 @@
+# make book   executes every chapter and builds the book        make lint   checks style and pairs
+# make test   runs the tests                                    make sync   writes chapters/*.ipynb
+# Needs Python 3.11 or newer, make and a shell; everything else goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+UV_VERSION := 0.13.9
+# uv lives apart from the packages, which it keeps exactly as locked.
+UV := $(VENV)/tools/bin/uv
+# The first Python that is new enough and can make a virtual environment.
+FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then echo $$p; break; fi; done
+
+.PHONY: book test phantom-models sync lint lock clean
+
+book: $(READY)
+	@$(BIN)/cxrbook build
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+phantom-models: $(READY)
+	@$(BIN)/python -m cxrlib.models.train
+
+sync: $(READY)
+	@$(BIN)/cxrbook sync
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/cxrbook sync --check
+
+lock: $(READY)
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' \
+		--quiet --output-file requirements.lock
+
+clean:
+	rm -rf _build book/chapters
+
+# Made anew whenever the lock changes; the stamp comes last, so half an environment never counts.
+$(READY): requirements.lock pyproject.toml
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then \
+		echo 'Python 3.11 or newer with venv is needed (Debian, Ubuntu: install python3-venv)' >&2; \
+		exit 1; \
+	fi; \
+	echo "making $(VENV) with $$($$python --version) and installing the locked packages" >&2; \
+	$$python -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/tools uv==$(UV_VERSION)
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --offline --no-deps --no-build-isolation -e .
+	@touch $@
+
+requirements.lock:
+	@echo "requirements.lock is missing: restore it with 'git checkout requirements.lock'" >&2; exit 1
