@@ -1,0 +1,91 @@
+"""Build the book: executed chapters and pages in, a folder of static HTML out."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from cxrlib.chapters import BookError, chapters
+from cxrlib.run import check_writable, fingerprint, run
+
+
+def build(root, given=None, out=None, jobs=2):
+    """Execute what changed, render every page, and put the new book in place of the old one.
+
+    Any warning fails the build. A build that fails or is interrupted leaves the last book intact.
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder.
+    given : dict, optional
+        Parameters for the chapters that declare them.
+    out : Path, optional
+        Folder of the book with these parameters. Default: ``_build``; with `given`, a folder below
+        ``_build/runs`` so that the book itself is not replaced.
+
+    Returns
+    -------
+    (Path, bool)
+        The book's first page, and whether anything had to be done.
+    """
+    given = given or {}
+    if out is None:
+        runs = root / "_build" / "runs"
+        out = runs / f"book-{fingerprint([], given)[:8]}" if given else root / "_build"
+    check_writable(out)
+    executed = out / "chapters" if given else root / "book" / "chapters"
+    notebooks = run(root, chapters(root), given, executed, jobs)
+
+    stage, html = out / "stage", out / "html"
+    _restore(html)
+    _stage(root, notebooks, stage)
+    key = fingerprint([stage, root / "requirements.lock"], sys.version)
+    key_file = html / ".key"
+    if key_file.is_file() and key_file.read_text() == key:
+        return html / "index.html", False
+
+    fresh = out / "fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    _render(stage, fresh, out / "build.log")
+    new = fresh / "_build" / "html"
+    (new / ".key").write_text(key)
+    old = html.with_name("html.old")
+    if html.exists():
+        os.replace(html, old)
+    os.replace(new, html)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
+    return html / "index.html", True
+
+
+def _restore(html):
+    """Undo a replacement that was cut off between its two steps."""
+    old = html.with_name("html.old")
+    if old.exists() and not html.exists():
+        os.replace(old, html)
+
+
+def _stage(root, notebooks, stage):
+    """Gather the sources of the pages in one folder: settings, pages, executed chapters."""
+    shutil.rmtree(stage, ignore_errors=True)
+    leave = shutil.ignore_patterns("chapters", "__pycache__", ".*")
+    shutil.copytree(root / "book", stage, ignore=leave)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, stage)
+    (stage / "chapters").mkdir()
+    for path in notebooks:
+        shutil.copy(path, stage / "chapters")
+
+
+def _render(stage, fresh, log):
+    print("rendering the pages", file=sys.stderr, flush=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    command += [stage, "--path-output", fresh, "--all", "-W", "-n", "--keep-going"]
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        text = log.read_text(encoding="utf-8")
+        problems = [x for x in text.splitlines() if "WARNING" in x or "ERROR" in x or "rror:" in x]
+        first = problems[0].strip() if problems else "jupyter-book failed"
+        raise BookError(f"the pages were not built: {first} (all of it in {log})")

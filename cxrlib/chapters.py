@@ -1,0 +1,239 @@
+"""The chapters: where they are, which parameters they declare, and their paired notebooks.
+
+A chapter is a jupytext ``py:percent`` script ``chapters/NN_name.py``. Everything else (the paired
+``.ipynb`` without outputs, the executed notebook, the page) is made from it.
+"""
+
+import ast
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+class BookError(Exception):
+    """Something that the user can mend; its text is the one line shown. `code` is the exit code."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One assignment of a chapter's parameters cell: ``n_images: int = 4000  # help``."""
+
+    name: str
+    type: str
+    default: object
+    help: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    path: Path
+
+    @property
+    def name(self):
+        return self.path.stem
+
+    @property
+    def number(self):
+        return self.name[:2]
+
+    @cached_property
+    def notebook(self):
+        """The chapter as a notebook without outputs; cell ids follow the order of the cells."""
+        notebook = jupytext.read(self.path, fmt="py:percent")
+        for i, cell in enumerate(notebook.cells):
+            cell.id = f"cell-{i:03d}"
+        notebook.metadata = nbformat.from_dict(
+            {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+        )
+        notebook.nbformat, notebook.nbformat_minor = 4, 5
+        return notebook
+
+    @property
+    def title(self):
+        """The first level-one heading, or the name where there is none."""
+        for cell in self.notebook.cells:
+            heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
+            if cell.cell_type == "markdown" and heading:
+                return heading.group(1).strip()
+        return self.name
+
+    @cached_property
+    def parameters(self):
+        """dict of name -> Parameter, read from the cell tagged ``parameters``."""
+        tagged = [c for c in self.notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        if len(tagged) != 1:
+            raise BookError(
+                f"{self.path.name}: {len(tagged)} cells are tagged 'parameters'; "
+                'one is needed: # %% tags=["parameters"]'
+            )
+        return {p.name: p for p in _declared(tagged[0].source, self.path.name)}
+
+
+def _declared(source, where):
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                annotation = ast.unparse(node.annotation)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                annotation = None
+            case _:
+                continue
+        try:
+            default = ast.literal_eval(value)
+        except ValueError:
+            raise BookError(f"{where}: the default of parameter {name!r} is no literal") from None
+        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+        yield Parameter(
+            name, annotation or type(default).__name__, default, comment.strip().lstrip("# ")
+        )
+
+
+def find_root():
+    """The project's folder: the current one when it holds the book, else the one of this library.
+
+    Raises
+    ------
+    BookError
+        Neither holds a ``_toc.yml``.
+    """
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[1]):
+        if (folder / "_toc.yml").is_file():
+            return folder
+    raise BookError("no book here: run this in the project's folder (the one with _toc.yml)")
+
+
+def chapters(root):
+    """All chapters of the book at `root`, in order."""
+    found = sorted((root / "chapters").glob("[0-9][0-9]_*.py"))
+    if not found:
+        raise BookError(f"no chapters in {root / 'chapters'} (files named NN_name.py)")
+    return [Chapter(path) for path in found]
+
+
+def find(root, query):
+    """The chapters that `query` names: ``"all"``, ``"2"``, ``"02"``, ``"zero_shot"`` or
+    ``"02_zero_shot"``."""
+    every = chapters(root)
+    if query == "all":
+        return every
+    wanted = query.removesuffix(".py").removesuffix(".ipynb").replace("-", "_").lower()
+    wanted = wanted.zfill(2) if wanted.isdigit() else wanted
+    for chapter in every:
+        if wanted in (chapter.number, chapter.name, chapter.name[3:]):
+            return [chapter]
+    names = [c.name for c in every] + [c.name[3:] for c in every]
+    raise BookError(f"no chapter {query!r}; {_nearest(wanted, names)}", code=2)
+
+
+def _nearest(word, names):
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
+
+
+def assign(chosen, given):
+    """Which parameters go to which chapter, checked against the declared names and types.
+
+    Parameters
+    ----------
+    chosen : list of Chapter
+    given : dict
+        name -> value, or name -> text as typed on the command line. With several chapters a
+        parameter goes to each one that declares it.
+
+    Returns
+    -------
+    dict
+        chapter name -> dict of the values that differ from the declared defaults.
+    """
+    declared = {name for chapter in chosen for name in chapter.parameters}
+    for name in given:
+        if name not in declared:
+            who = f"chapter {chosen[0].name}" if len(chosen) == 1 else "any chapter"
+            raise BookError(
+                f"unknown parameter {name!r} for {who}; {_nearest(name, sorted(declared))}", code=2
+            )
+    values = {}
+    for chapter in chosen:
+        mine = {
+            k: _typed(chapter, p, given[k]) for k, p in chapter.parameters.items() if k in given
+        }
+        values[chapter.name] = {k: v for k, v in mine.items() if v != chapter.parameters[k].default}
+    return values
+
+
+def _typed(chapter, parameter, value):
+    text = value if isinstance(value, str) else repr(value)
+    for kind in parameter.type.split("|"):
+        try:
+            return _parse(kind.strip(), text)
+        except (ValueError, SyntaxError):
+            continue
+    raise BookError(
+        f"parameter {parameter.name!r} of chapter {chapter.name}: {value!r} is not of type "
+        f"{parameter.type} (default {parameter.default!r})",
+        code=2,
+    )
+
+
+def _parse(kind, text):
+    match kind:
+        case "str":
+            return text
+        case "int":
+            return int(text)
+        case "float":
+            return float(text)
+        case "bool":
+            if text.lower() not in ("true", "false"):
+                raise ValueError(text)
+            return text.lower() == "true"
+        case "None":
+            if text.lower() == "none":
+                return None
+            raise ValueError(text)
+    value = ast.literal_eval(text)
+    if type(value).__name__ != kind.split("[")[0]:
+        raise ValueError(text)
+    return value
+
+
+def pair_text(chapter):
+    """The content of the paired notebook, the same on every machine."""
+    return nbformat.writes(chapter.notebook) + "\n"
+
+
+def out_of_sync(root):
+    """Paths of paired notebooks that are missing, differ from their script, or have none."""
+    every = chapters(root)
+    pairs = {c.path.with_suffix(".ipynb"): c for c in every}
+    stale = [
+        path
+        for path, chapter in pairs.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != pair_text(chapter)
+    ]
+    orphans = [p for p in sorted((root / "chapters").glob("*.ipynb")) if p not in pairs]
+    return stale, orphans
+
+
+def sync(root):
+    """Write the paired notebooks that are out of date; return their paths."""
+    stale, orphans = out_of_sync(root)
+    if orphans:
+        raise BookError(
+            f"{orphans[0].name} has no script {orphans[0].stem}.py: remove one, add one"
+        )
+    for path in stale:
+        path.write_text(pair_text(Chapter(path.with_suffix(".py"))), encoding="utf-8")
+    return stale

@@ -1,0 +1,122 @@
+"""The command line ``cxrbook``."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrlib.chapters import BookError, chapters, find, find_root, out_of_sync
+from cxrlib.chapters import sync as write_pairs
+
+INTERRUPTED = 130  # how typer leaves after Ctrl-C
+
+app = typer.Typer(
+    help="Run, build and inspect the executable companion.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Values = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the result.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Chapters executed at the same time.")]
+
+
+def _given(pairs):
+    given = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise BookError(f"-p {pair}: expected NAME=VALUE, for example -p n_images=2000", code=2)
+        given[name.strip()] = value
+    return given
+
+
+@app.command()
+def run(
+    chapter: Annotated[str, typer.Argument(help="Number or name, or all.")] = "all",
+    parameter: Values = None,
+    out: Out = None,
+    jobs: Jobs = 2,
+):
+    """Execute one chapter or all; other parameters give notebooks beside the book, not in it."""
+    from cxrlib.run import run as execute
+
+    root = find_root()
+    for path in execute(root, find(root, chapter), _given(parameter), _absolute(out), jobs):
+        print(path)
+
+
+@app.command()
+def build(parameter: Values = None, out: Out = None, jobs: Jobs = 2):
+    """Execute what changed and build the book."""
+    from cxrlib.book import build as build_book
+
+    page, changed = build_book(find_root(), _given(parameter), _absolute(out), jobs)
+    print(f"{'built' if changed else 'nothing changed'}: open {page}")
+
+
+def _absolute(path):
+    return path and path.absolute()
+
+
+@app.command("chapters")
+def list_chapters():
+    """The chapters and their parameters."""
+    for chapter in chapters(find_root()):
+        print(f"{chapter.number}  {chapter.title}  ({chapter.name})")
+        for p in chapter.parameters.values():
+            print(f"      {p.name}: {p.type} = {p.default!r}{'  # ' + p.help if p.help else ''}")
+
+
+@app.command()
+def cohorts():
+    """The cohorts that chapters can load."""
+    from cxrlib.cohorts import describe
+
+    print(describe().to_string(index=False))
+
+
+@app.command()
+def models():
+    """The models that chapters can load."""
+    from cxrlib.models import describe
+
+    print(describe().to_string(index=False))
+
+
+@app.command()
+def sync(check: Annotated[bool, typer.Option("--check", help="Only check.")] = False):
+    """Write the notebooks paired with the chapters' scripts."""
+    root = find_root()
+    if check:
+        wrong = [p.name for group in out_of_sync(root) for p in group]
+        if wrong:
+            raise BookError(f"not in sync with their scripts: {', '.join(wrong)}; run 'make sync'")
+        return
+    for path in write_pairs(root):
+        print(f"wrote {path}")
+
+
+def main():
+    """Entry point: what the user can mend is said in one line, without a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except BookError as error:
+        print(f"cxrbook: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except SystemExit as leave:
+        if leave.code == INTERRUPTED:
+            print("cxrbook: interrupted; the last book is as it was", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

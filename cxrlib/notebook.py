@@ -1,0 +1,150 @@
+"""What chapters use to show things: glued numbers, tables, one look for all figures.
+
+Every function also works in plain Python (``python chapters/02_zero_shot.py``), where it prints.
+"""
+
+import html
+import math
+import sys
+
+UNDEFINED = "undefined"
+
+
+def in_notebook():
+    """True inside an IPython kernel."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+class _Text:
+    """Text whose representation is the text itself, so that the page shows no quotes."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+
+def glue(key, value):
+    """Give a value a name under which the prose can show it: ``{glue:text}`key```.
+
+    Parameters
+    ----------
+    key : str
+        Unique within the chapter.
+    value : str, number, None, or anything that a notebook can display
+        Numbers may be formatted in the prose (``{glue:text}`key:.2f```); NaN and None read
+        "undefined". Figures and tables are pasted with the ``{glue}`` directive.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()  # NumPy and torch scalars
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        value = UNDEFINED
+    if not in_notebook():
+        print(f"{key}: {value}")
+        return
+    from myst_nb import glue as myst_glue
+
+    myst_glue(key, _Text(value) if isinstance(value, str) else value, display=False)
+
+
+def fmt(x, digits=2, signed=False):
+    """A number as text: ``fmt(0.8712)`` -> "0.87"; NaN or None -> "undefined"."""
+    if x is None or math.isnan(x):
+        return UNDEFINED
+    x = round(float(x), digits) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return f"{x:{'+' if signed and x else ''},.{digits}f}"
+
+
+def fmt_interval(value, low, high, digits=2, signed=False):
+    """An estimate with its interval: "0.87 [0.84, 0.90]"."""
+    if fmt(value) == UNDEFINED:
+        return UNDEFINED
+    if UNDEFINED in (fmt(low), fmt(high)):
+        return f"{fmt(value, digits, signed)} [{UNDEFINED}]"
+    limits = f"{fmt(low, digits, signed)}, {fmt(high, digits, signed)}"
+    return f"{fmt(value, digits, signed)} [{limits}]"
+
+
+def percent(fraction, digits=0):
+    """A fraction as text: ``percent(0.123)`` -> "12 %"."""
+    text = fmt(None if fraction is None else 100 * fraction, digits)
+    return text if text == UNDEFINED else f"{text} %"
+
+
+def show(table, caption=None, digits=2, missing=""):
+    """Show a DataFrame as an accessible HTML table that scrolls sideways where it is too wide.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A default index (0, 1, 2, ...) is left out.
+    caption : str, optional
+        Plain text above the table.
+    digits : int
+        Decimals of floating point columns.
+    missing : str
+        What an empty cell shows.
+    """
+    import pandas as pd
+
+    def text(x):
+        if pd.api.types.is_scalar(x) and pd.isna(x):
+            return missing
+        return fmt(x, digits) if isinstance(x, float) else str(x)
+
+    if isinstance(table.index, pd.RangeIndex):
+        names, rows = [], [[] for _ in range(len(table))]
+    else:
+        names = [name or "" for name in table.index.names]
+        rows = table.index.to_frame().to_numpy(dtype=object).tolist()
+    cells = [[text(x) for x in row] for row in table.to_numpy(dtype=object)]
+    head = [str(name) for name in [*names, *table.columns]]
+    body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
+    plain = pd.DataFrame(body, columns=head).to_string(index=False)
+    if not in_notebook():
+        print(caption or "", plain, sep="\n")
+        return
+
+    from IPython.display import display
+
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    kinds = [""] * len(names) + [' class="number"' if n else "" for n in numeric]
+    tags = ["th scope='row'"] * len(names) + ["td"] * len(numeric)
+    label = html.escape(caption or "table", quote=True)
+    lines = [f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">']
+    lines += ['<table class="cxr-table">', f"<caption>{label}</caption>" if caption else ""]
+    titles = zip(head, kinds, strict=True)
+    lines.append("<thead><tr>")
+    lines += [f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in titles]
+    lines.append("</tr></thead>\n<tbody>")
+    for row in body:
+        filled = zip(row, tags, kinds, strict=True)
+        line = "".join(f"<{t}{k}>{html.escape(x)}</{t[:2]}>" for x, t, k in filled)
+        lines.append(f"<tr>{line}</tr>")
+    lines.append("</tbody></table></div>")
+    display({"text/html": "\n".join(lines), "text/plain": plain}, raw=True)
+
+
+def setup():
+    """One look for all figures; without a notebook, figures are drawn but no window opens."""
+    import matplotlib
+
+    if not in_notebook():
+        matplotlib.use("Agg")
+    matplotlib.rcParams.update(
+        {
+            "figure.dpi": 120,
+            "figure.figsize": (7, 4),
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "legend.fontsize": 9,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+        }
+    )
