@@ -1,0 +1,110 @@
+"""Calibration against scikit-learn and loops written out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.calibration
+
+from cxrlib import calibration
+
+
+@pytest.fixture
+def squeezed():
+    """Outcomes and probabilities, some exactly on bin edges."""
+    rng = np.random.default_rng(8)
+    p = np.round(rng.beta(2, 3, 400), 2)
+    p[:4] = 0, 0.1, 0.5, 1
+    return (rng.random(400) < p**1.5).astype(int), p
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+@pytest.mark.parametrize("n_bins", [3, 10])
+def test_reliability_curve_equals_scikit_learn(squeezed, strategy, n_bins):
+    y, p = squeezed
+    observed, predicted = sklearn.calibration.calibration_curve(
+        y, p, n_bins=n_bins, strategy=strategy
+    )
+    curve = calibration.reliability_curve(y, p, n_bins, strategy)
+    np.testing.assert_allclose(curve["observed"], observed, atol=1e-12)
+    np.testing.assert_allclose(curve["predicted"], predicted, atol=1e-12)
+    assert curve["n"].sum() == 400 and curve["n_positive"].sum() == y.sum()
+
+
+def test_reliability_curve_equals_the_published_protocol():
+    """A case computed with the code of S: bins of width 0.1, empty ones dropped."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    y = (rng.random(300) < 0.1).astype(int)
+    p = 1 / (1 + np.exp(-(0.8 * y + rng.standard_normal(300))))
+    curve = calibration.reliability_curve(y, p)
+    np.testing.assert_allclose(curve["observed"].iloc[[2, 5, 9]], [0.05714286, 0.07142857, 1.0])
+    np.testing.assert_allclose(curve["predicted"].iloc[[0, 9]], [0.04167463, 0.92388], rtol=1e-6)
+    cosine_only = calibration.reliability_curve(y, 0.5 + 0.02 * (p - 0.5))
+    np.testing.assert_allclose(cosine_only["observed"], [0.03521127, 0.1708861], rtol=1e-6)
+
+
+def loop_ece(y, p, w, edges):
+    """Expected calibration error, one bin after the other."""
+    total = 0.0
+    for b in range(len(edges) - 1):
+        first, last = b == 0, b == len(edges) - 2
+        inside = ((p > edges[b]) | first) & ((p <= edges[b + 1]) | last)
+        if w[inside].sum() > 0:
+            gap = np.average(p[inside], weights=w[inside]) - np.average(
+                y[inside], weights=w[inside]
+            )
+            total += w[inside].sum() / w.sum() * abs(gap)
+    return total
+
+
+def test_ece_equals_a_loop(squeezed):
+    y, p = squeezed
+    w = np.random.default_rng(1).integers(0, 3, 400)
+    width, mass = np.linspace(0, 1, 11), np.quantile(p, np.linspace(0, 1, 11))
+    for weights in (np.ones(400), w):
+        assert calibration.ece_equal_width(y, p, weights) == pytest.approx(
+            loop_ece(y, p, weights, width), abs=1e-12
+        )
+        assert calibration.ece_equal_mass(y, p, weights) == pytest.approx(
+            loop_ece(y, p, weights, mass), abs=1e-12
+        )
+    assert calibration.ece_equal_width(y, p, np.stack([w, w])).shape == (2,)
+
+
+def test_ece_knows_calibrated_from_overconfident():
+    rng = np.random.default_rng(2)
+    p = rng.random(20_000)
+    y = (rng.random(20_000) < p).astype(int)
+    overconfident = p**2 / (p**2 + (1 - p) ** 2)
+    assert calibration.ece_equal_width(y, p) < 0.02
+    assert calibration.ece_equal_width(y, overconfident) > 0.08
+
+
+def test_reliability_table_has_intervals_and_counts(squeezed):
+    y, p = squeezed
+    table = pd.DataFrame(
+        {
+            "image_id": np.arange(400),
+            "patient_id": np.arange(400) // 2,
+            "cohort": "c",
+            "model": "m",
+            "method": "zero-shot",
+            "label": "Edema",
+            "y_true": y,
+            "score": p,
+        }
+    )
+    both = pd.concat([table, table.assign(model="k", score=0.5)], ignore_index=True)
+    found = calibration.reliability_table(both, n_resamples=60)
+    one = found[found["model"] == "m"].reset_index(drop=True)
+    curve = calibration.reliability_curve(y, p)
+    pd.testing.assert_frame_equal(one[list(curve.columns)], curve)
+    assert (one["ci_low"] <= one["observed"]).all() and (one["observed"] <= one["ci_high"]).all()
+    flat = found[found["model"] == "k"]
+    assert flat["n"].tolist() == [400] and flat["n_patients"].tolist() == [200]
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="p: values outside"):
+        calibration.ece_equal_width([0, 1], [0.2, 1.2])
+    with pytest.raises(ValueError, match="strategy: 'equal'; expected 'uniform' or 'quantile'"):
+        calibration.reliability_curve([0, 1], [0.2, 0.3], strategy="equal")

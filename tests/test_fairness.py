@@ -1,0 +1,340 @@
+"""Tables of groups and gaps against scikit-learn loops, fairlearn and planted gaps."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+
+from cxrlib import bootstrap, fairness, metrics
+
+AGES = ["25-50", "50-65", "65-80", "80+"]
+COUNTS = ["n", "n_positive", "n_patients"]
+
+
+def cohort(n=900, seed=0, patients=500):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "image_id": [f"image-{i}" for i in range(n)],
+            "patient_id": rng.integers(0, patients, n),
+            "cohort": "made",
+            "sex": rng.choice(["F", "M"], n),
+            "age_group": rng.choice(
+                ["25-50", "50-65", "65-80", "80+"], n, p=[0.4, 0.3, 0.27, 0.03]
+            ),
+        }
+    )
+
+
+def predict(images, models=("a", "b"), labels=("Edema", "Pneumonia", "Pneumothorax"), seed=1):
+    """Scores whose separation is 1.5 for women and 0.5 for men."""
+    rng = np.random.default_rng(seed)
+    separation = np.where(images["sex"] == "F", 1.5, 0.5)
+    blocks = []
+    for i, label in enumerate(labels):
+        y = (rng.random(len(images)) < 0.3 / (i + 1)).astype(int)
+        for model in models:
+            logit = separation * y + rng.normal(size=len(images)) - 1
+            blocks.append(
+                images.assign(
+                    model=model,
+                    method="zero-shot",
+                    label=label,
+                    y_true=y,
+                    score=1 / (1 + np.exp(-logit)),
+                )
+            )
+    return pd.concat(blocks, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return predict(cohort())
+
+
+def pick(table, **where):
+    for column, value in where.items():
+        table = table[table[column] == value]
+    assert len(table) == 1, f"{len(table)} rows for {where}"
+    return table.iloc[0]
+
+
+def adjusted(y, score):
+    return 1 - np.log(sklearn.metrics.average_precision_score(y, score)) / np.log(y.mean())
+
+
+def test_performance_table_equals_a_scikit_learn_loop(predictions):
+    table = fairness.performance_table(predictions, attributes=("sex",), n_resamples=30)
+    weights = bootstrap.patient_weights(cohort()["patient_id"], 30)
+    block = predictions[(predictions["model"] == "b") & (predictions["label"] == "Pneumonia")]
+    y, score = block["y_true"].to_numpy(), block["score"].to_numpy()
+    for group, mask in (("all", np.ones(900, bool)), ("F", (block["sex"] == "F").to_numpy())):
+        draws = [np.repeat(np.flatnonzero(mask), w[mask]) for w in weights]
+        for metric, function in (
+            ("auc", sklearn.metrics.roc_auc_score),
+            ("adjusted_auprc", adjusted),
+        ):
+            row = pick(table, model="b", label="Pneumonia", group=group, metric=metric)
+            loop = [function(y[d], score[d]) for d in draws]
+            assert row["value"] == pytest.approx(function(y[mask], score[mask]), abs=1e-12)
+            limits = np.percentile(loop, [2.5, 97.5])
+            np.testing.assert_allclose(row[["ci_low", "ci_high"]].astype(float), limits, rtol=1e-9)
+            assert row["n"] == mask.sum() and row["n_positive"] == y[mask].sum()
+            assert row["n_patients"] == block.loc[mask, "patient_id"].nunique()
+            assert row["unit"] == "patient" and row["seed"] == 1907 and row["n_replicates"] == 30
+
+
+def test_every_row_has_its_counts(predictions):
+    for table in (
+        fairness.performance_table(predictions, attributes=("sex", "age_group"), n_resamples=5),
+        fairness.gap_table(predictions, "age_group", n_resamples=5),
+        fairness.model_gap_table(predictions, n_resamples=5),
+    ):
+        assert table[COUNTS].notna().all().all()
+
+
+def test_too_few_positives_are_marked_never_dropped(predictions):
+    table = fairness.performance_table(predictions, attributes=("age_group",), n_resamples=5)
+    row = pick(table, model="a", label="Pneumothorax", group="80+", metric="auc")
+    assert np.isnan(row["value"]) and row["note"].endswith("fewer than 10")
+    assert f"{row['n_positive']} positive images" in row["note"]
+
+
+def test_mean_uses_one_set_of_labels_in_all_groups(predictions):
+    table = fairness.performance_table(
+        predictions, ("auc",), attributes=("sex", "age_group"), n_resamples=5
+    )
+    defined = table[table["label"] != "mean"].set_index(["model", "label", "group"])["value"]
+    labels = {"sex": ["Edema", "Pneumonia", "Pneumothorax"]}
+    labels["age_group"] = [
+        label for label in labels["sex"] if np.isfinite(defined["a", label, "80+"])
+    ]
+    assert len(labels["age_group"]) < 3  # otherwise this test would show nothing
+    means = table[(table["label"] == "mean") & (table["attribute"] != "all")]
+    assert set(means["group"]) == {"F", "M", "25-50", "50-65", "65-80", "80+"}
+    for _, row in means.iterrows():
+        kept = labels[row["attribute"]]
+        note = f"mean over {len(kept)} of 3 labels"
+        assert row["note"].startswith(note)
+        if kept:
+            expected = np.mean([defined[row["model"], label, row["group"]] for label in kept])
+            assert row["value"] == pytest.approx(expected)
+        else:
+            assert np.isnan(row["value"])
+        if len(kept) < 3:
+            assert "Pneumothorax (undefined in 80+)" in row["note"]
+
+
+def test_groups_can_be_restricted_and_ordered(predictions):
+    groups = ["65-80", "25-50"]
+    table = fairness.performance_table(
+        predictions, ("auc",), attributes={"age_group": groups}, n_resamples=5
+    )
+    rows = table[(table["attribute"] == "age_group") & (table["label"] == "mean")]
+    assert list(rows["group"].unique()) == groups
+    assert rows["note"].eq("mean over 3 of 3 labels").all()
+
+
+def test_gap_is_paired_signed_and_finds_the_planted_effect(predictions):
+    table = fairness.gap_table(predictions, "sex", [("M", "F")], metrics=("auc",), n_resamples=200)
+    row = pick(table, model="a", label="mean", group="M - F")
+    assert row["ci_high"] < 0  # women were given the better scores
+    # normal scores with separation d have AUC Phi(d / sqrt 2): 0.6382 for 0.5, 0.8556 for 1.5
+    assert row["ci_low"] < 0.6382 - 0.8556 < row["ci_high"]
+    each = fairness.performance_table(predictions, ("auc",), ("sex",), n_resamples=5)
+    by_group = each[(each["model"] == "a") & (each["label"] == "Edema")].set_index("group")
+    edema = pick(table, model="a", label="Edema")
+    assert edema["value"] == pytest.approx(by_group["value"]["M"] - by_group["value"]["F"])
+    assert edema["n"] == 900 and edema["n_patients"] <= 500
+
+
+def test_gap_interval_comes_from_the_same_resamples(predictions):
+    table = fairness.gap_table(predictions, "sex", metrics=("auc",), n_resamples=25)
+    block = predictions[(predictions["model"] == "a") & (predictions["label"] == "Edema")]
+    weights = bootstrap.patient_weights(block["patient_id"], 25)
+    women = (block["sex"] == "F").to_numpy()
+    y, score = block["y_true"].to_numpy(), block["score"].to_numpy()
+    loop = []
+    for w in weights:
+        f, m = (
+            np.repeat(np.flatnonzero(women), w[women]),
+            np.repeat(np.flatnonzero(~women), w[~women]),
+        )
+        loop.append(
+            sklearn.metrics.roc_auc_score(y[f], score[f])
+            - sklearn.metrics.roc_auc_score(y[m], score[m])
+        )
+    row = pick(table, model="a", label="Edema", group="F - M")
+    np.testing.assert_allclose(
+        row[["ci_low", "ci_high"]].astype(float), np.percentile(loop, [2.5, 97.5]), rtol=1e-9
+    )
+
+
+def test_reference_group_and_undefined_gaps(predictions):
+    table = fairness.gap_table(
+        predictions, "age_group", reference="25-50", metrics=("auc",), n_resamples=5
+    )
+    assert set(table["group"]) == {"50-65 - 25-50", "65-80 - 25-50", "80+ - 25-50"}
+    row = pick(table, model="a", label="Pneumothorax", group="80+ - 25-50")
+    assert np.isnan(row["value"]) and row["note"].startswith("80+: not given")
+
+
+def test_model_gap_is_paired(predictions):
+    """A model against a copy of itself has a gap of exactly 0, with an interval of width 0."""
+    copy = predictions[predictions["model"] == "a"].assign(model="copy of a")
+    table = fairness.model_gap_table(
+        pd.concat([predictions, copy]), [("a", "copy of a"), ("a", "b")], n_resamples=20
+    )
+    same = table[table["model"] == "a - copy of a"]
+    assert len(same) and (same[["value", "ci_low", "ci_high"]] == 0).all().all()
+    other = pick(table, model="a - b", label="Edema", metric="auc")
+    assert other["ci_low"] < other["ci_high"]
+
+
+def test_models_on_different_images_cannot_be_compared(predictions):
+    less = predictions[~((predictions["model"] == "b") & (predictions["image_id"] == "image-3"))]
+    with pytest.raises(ValueError, match="not run on the same images"):
+        fairness.model_gap_table(less)
+
+
+def test_rows_are_joined_by_image_not_by_position(predictions):
+    first = predictions[predictions["model"] == "a"]
+    shuffled = predictions[predictions["model"] == "b"].sample(frac=1, random_state=0)
+    mixed = fairness.performance_table(pd.concat([first, shuffled]), n_resamples=20)
+    ordered = fairness.performance_table(predictions, n_resamples=20)
+    keys = ["model", "label", "metric"]
+    columns = ["value", "ci_low", "ci_high"]
+    pd.testing.assert_frame_equal(
+        mixed.set_index(keys)[columns].sort_index(), ordered.set_index(keys)[columns].sort_index()
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: fairness.performance_table(p, ("auroc",)), "metrics: unknown 'auroc'"),
+        (lambda p: fairness.performance_table(p, attributes=("race",)), "'race' is missing"),
+        (
+            lambda p: fairness.performance_table(p, attributes={"sex": ["W"]}),
+            "groups of 'sex': unknown 'W'; expected one of F, M",
+        ),
+        (lambda p: fairness.gap_table(p, "sex", [("F", "X")]), "pairs: unknown 'X'"),
+        (lambda p: fairness.gap_table(p, "sex", reference="X"), "reference: unknown 'X'"),
+    ],
+)
+def test_bad_input_is_named(predictions, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(predictions)
+
+
+def test_speed_on_one_core():
+    """4,000 images x 6 labels x 4 models x 12 groups x 2 metrics x 500 resamples: seconds."""
+    images = cohort(4000, patients=2500).assign(
+        race=np.random.default_rng(0).choice(["White", "Black", "Asian"], 4000)
+    )
+    large = predict(images, models="abcd", labels="UVWXYZ")
+    start = time.perf_counter()
+    fairness.performance_table(large, attributes=("sex", "race", "age_group"))
+    assert time.perf_counter() - start < 20  # 2 s on an idle core
+
+
+# --- one class out of several
+
+
+CLASSES = ("Cardiomegaly", "Edema", "Effusion")
+
+
+def classify(strengths, n=240, seed=0):
+    """One-hot predictions; each method separates the classes by its strength."""
+    rng = np.random.default_rng(seed)
+    images = cohort(n, patients=160)
+    y = rng.integers(0, len(CLASSES), n)
+    blocks = []
+    for method, strength in strengths.items():
+        logit = rng.normal(size=(n, len(CLASSES)))
+        logit[np.arange(n), y] += strength
+        p = np.exp(logit) / np.exp(logit).sum(axis=1, keepdims=True)
+        for c, label in enumerate(CLASSES):
+            blocks.append(
+                images.assign(
+                    model="m", method=method, label=label, y_true=(y == c) * 1, score=p[:, c]
+                )
+            )
+    return pd.concat(blocks, ignore_index=True), y
+
+
+def test_multiclass_table_equals_scikit_learn_and_fairlearn():
+    predictions, y = classify({"lora": 1.0})
+    table = fairness.multiclass_table(predictions, ("sex",), n_resamples=20)
+    scores = predictions.pivot(index="image_id", columns="label", values="score")
+    scores = scores.loc[cohort(240, patients=160)["image_id"], list(CLASSES)].to_numpy()
+    predicted, confidence = scores.argmax(axis=1), scores.max(axis=1)
+    women = (cohort(240, patients=160)["sex"] == "F").to_numpy()
+    f1 = {}
+    for group, mask in (("all", np.ones(240, bool)), ("F", women), ("M", ~women)):
+        f1[group] = sklearn.metrics.f1_score(y[mask], predicted[mask], average=None)
+        found = {m: pick(table, group=group, metric=m)["value"] for m in ("accuracy", "macro_f1")}
+        assert found["accuracy"] == pytest.approx((y == predicted)[mask].mean())
+        assert found["macro_f1"] == pytest.approx(f1[group].mean())
+        assert pick(table, group=group, metric="var_f1")["value"] == pytest.approx(
+            f1[group].var(ddof=0)
+        )
+        for c, label in enumerate(CLASSES):
+            row = pick(table, group=group, label=label, metric="f1")
+            assert row["value"] == pytest.approx(f1[group][c])
+            assert row["n_positive"] == (y[mask] == c).sum()
+    gap = {r["metric"]: r["value"] for _, r in table[table["group"] == "F - M"].iterrows()}
+    assert gap["f1_gap_signed"] == pytest.approx(np.mean(f1["F"] - f1["M"]))
+    assert gap["f1_gap_absolute"] == pytest.approx(np.mean(np.abs(f1["F"] - f1["M"])))
+    per_class = [
+        fairlearn.metrics.equalized_odds_difference(
+            y == c, predicted == c, sensitive_features=women
+        )
+        for c in range(3)
+    ]
+    assert gap["eq_odds_max"] == pytest.approx(np.mean(per_class))
+    residual = np.abs(confidence - (y == predicted))
+    assert gap["calibration_gap_eq4"] == pytest.approx(
+        abs(residual[women].mean() - residual[~women].mean())
+    )
+    assert gap["eq_odds_mean"] <= gap["eq_odds_max"]
+    assert table[COUNTS].notna().all().all()
+
+
+def test_multiclass_intervals_come_from_patient_resamples():
+    predictions, y = classify({"lora": 1.0})
+    table = fairness.multiclass_table(predictions, ("sex",), n_resamples=25)
+    images = cohort(240, patients=160)
+    scores = predictions.pivot(index="image_id", columns="label", values="score")
+    predicted = scores.loc[images["image_id"], list(CLASSES)].to_numpy().argmax(axis=1)
+    women = (images["sex"] == "F").to_numpy()
+    loop = []
+    for w in bootstrap.patient_weights(images["patient_id"], 25):
+        rates = [
+            metrics.rates_by_class(y[d], predicted[d], 3)
+            for d in (np.repeat(np.flatnonzero(m), w[m]) for m in (women, ~women))
+        ]
+        loop.append(metrics.eq_odds_mean(*rates))
+    row = pick(table, group="F - M", metric="eq_odds_mean")
+    np.testing.assert_allclose(
+        row[["ci_low", "ci_high"]].astype(float), np.percentile(loop, [2.5, 97.5]), rtol=1e-9
+    )
+
+
+def test_multiclass_change_against_a_baseline_is_paired():
+    predictions, _ = classify({"zero-shot": 0.3, "lora": 2.0})
+    table = fairness.multiclass_table(predictions, ("sex",), baseline="zero-shot", n_resamples=50)
+    value = {m: pick(table, method=m, group="all", metric="accuracy") for m in table["method"]}
+    change = value["lora - zero-shot"]
+    assert change["value"] == pytest.approx(value["lora"]["value"] - value["zero-shot"]["value"])
+    assert change["ci_low"] > 0
+
+
+def test_multiclass_bad_input_is_named():
+    predictions, _ = classify({"lora": 1.0})
+    with pytest.raises(ValueError, match="not one-hot"):
+        fairness.multiclass_table(predictions.iloc[1:], ("sex",))
+    with pytest.raises(ValueError, match="baseline: no method 'zs'"):
+        fairness.multiclass_table(predictions, ("sex",), baseline="zs")
