@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
+from fairlearn.metrics import equalized_odds_difference
 
 from cxrlib import bootstrap, fairness, metrics
 
