@@ -111,12 +111,12 @@ def show(table, caption=None, digits=2, missing=""):
 
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
     kinds = [""] * len(names) + [' class="number"' if n else "" for n in numeric]
-    tags = ["th scope='row'"] * len(names) + ["td"] * len(numeric)
+    tags = ['th scope="row"'] * len(names) + ["td"] * len(numeric)
     label = html.escape(caption or "table", quote=True)
-    lines = [f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">']
-    lines += ['<table class="cxr-table">', f"<caption>{label}</caption>" if caption else ""]
+    lines = [f'<p class="cxr-caption">{label}</p>'] if caption else []
+    lines.append(f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">')
     titles = zip(head, kinds, strict=True)
-    lines.append("<thead><tr>")
+    lines.append('<table class="cxr-table"><thead><tr>')
     lines += [f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in titles]
     lines.append("</tr></thead>\n<tbody>")
     for row in body:

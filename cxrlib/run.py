@@ -161,7 +161,7 @@ def _kernel(scratch):
     """A kernel of this very interpreter, one thread each, untouched by the user's own settings."""
     from ipykernel.kernelspec import write_kernel_spec
 
-    quiet = ["--log-level=CRITICAL"]  # else each kernel remarks on its local connection
+    quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
     write_kernel_spec(scratch / "jupyter" / "kernels" / "python3", extra_arguments=quiet)
     paths = [str(LIBRARY.parent), os.environ.get("PYTHONPATH", "")]
     settings = {
@@ -183,11 +183,19 @@ def _kernel(scratch):
                 os.environ[name] = value
 
 
+def _channel(folder):
+    """Talk to the kernel through files of its own, which needs no network interface at all."""
+    if os.name != "posix":
+        return {}
+    folder.mkdir()
+    return {"transport": "ipc", "ip": str(folder / "k")}
+
+
 def _execute(root, chapter, parameters, scratch, progress):
     """Run one chapter; return the executed notebook without timings and machine names."""
     import papermill
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     source, target = scratch / f"{chapter.name}.in.ipynb", scratch / f"{chapter.name}.ipynb"
     nbformat.write(chapter.notebook, source)
@@ -202,14 +210,15 @@ def _execute(root, chapter, parameters, scratch, progress):
             progress_bar=False,
             request_save_on_cell_execute=False,
             resources={"metadata": {"path": str(root)}},
+            config=Config(KernelManager=_channel(scratch / chapter.number)),
             on_cell_start=lambda cell, cell_index: progress.cell(chapter, cell),
         )
     except PapermillExecutionError as error:
         first = error.source.strip().splitlines()[0]
         problem = f"failed at {first!r}: {error.ename}: {str(error.evalue).strip()}"
         problem = problem.splitlines()[0]
-    except DeadKernelError:
-        problem = "ended its kernel (out of memory?)"
+    except RuntimeError as error:
+        problem = f"lost its kernel, perhaps for want of memory: {error}"
     if problem:
         where = progress.where(chapter)
         if target.is_file():
