@@ -152,3 +152,45 @@ def predictions(table, *attributes):
         row = table.loc[doubled, keys].iloc[0].to_dict()
         raise ValueError(f"predictions: more than one row for {row}; expected exactly one.")
     return table
+
+
+def wide(table, index="model", columns="label", digits=2):
+    """A results table laid out as papers print it: "0.87 [0.84, 0.90]" in every cell.
+
+    Parameters
+    ----------
+    table : results table, filtered so that index and columns identify its rows
+    index, columns : column or columns of the table that become rows and columns
+    digits : decimals
+
+    Returns
+    -------
+    DataFrame of text, in the order of first appearance; cells without a row are "",
+    undefined values are "undefined".
+
+    Raises
+    ------
+    ValueError
+        If two rows fall into one cell: filter the table further, or name more columns.
+    """
+    index = [index] if isinstance(index, str) else list(index)
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    doubled = table.duplicated([*index, *columns])
+    if doubled.any():
+        cell = table.loc[doubled, [*index, *columns]].iloc[0].to_dict()
+        raise ValueError(f"wide: more than one row for {cell}; filter the table or add a column.")
+
+    def text(row):
+        if pd.isna(row["value"]):
+            return "undefined"
+        value, low, high = (
+            f"{round(row[c], digits) + 0.0:.{digits}f}" for c in ("value", "ci_low", "ci_high")
+        )
+        return value if pd.isna(row["ci_low"]) else f"{value} [{low}, {high}]"
+
+    cells = table[[*index, *columns]].assign(cell=table.apply(text, axis=1))
+    out = cells.pivot(index=index, columns=columns, values="cell").fillna("")
+    rows = cells[index].drop_duplicates()
+    heads = cells[columns].drop_duplicates()
+    out = out.reindex(pd.MultiIndex.from_frame(rows) if len(index) > 1 else rows[index[0]])
+    return out[pd.MultiIndex.from_frame(heads) if len(columns) > 1 else heads[columns[0]]]

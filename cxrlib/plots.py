@@ -1,0 +1,398 @@
+"""Results tables as figures. Nothing here computes a statistic.
+
+Every function returns a matplotlib figure. A group or model has the same colour in every figure,
+and colours can be told apart with the common forms of colour blindness. Whiskers are the interval
+of the table; a value that is undefined is shown as a hollow ring on the base line.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+COLOURS = {
+    "all": "#555555",
+    # sex
+    "F": "#D55E00",
+    "M": "#0072B2",
+    "Female": "#D55E00",
+    "Male": "#0072B2",
+    # age: light to dark with the years
+    "18-25": "#C7E9B4",
+    "25-50": "#7FCDBB",
+    "50-65": "#41B6C4",
+    "65-80": "#2C7FB8",
+    "80+": "#253494",
+    "young": "#7FCDBB",
+    "old": "#253494",
+    # race
+    "White": "#56B4E9",
+    "Black": "#009E73",
+    "Asian": "#CC79A7",
+    # view position, site, modality
+    "PA": "#0072B2",
+    "AP": "#E69F00",
+    "A": "#0072B2",
+    "B": "#E69F00",
+    "C": "#009E73",
+    "image": "#0072B2",
+    "text": "#E69F00",
+    # devices
+    "with drain": "#D55E00",
+    "without drain": "#56B4E9",
+    # models of this book
+    "phantom-resnet": "#0072B2",
+    "phantom-vit": "#009E73",
+    "phantom-resnet-drain": "#D55E00",
+    "phantom-resnet-underreport": "#CC79A7",
+    # models of the papers
+    "MedCLIP": "#0072B2",
+    "MedCLIP-ViT": "#0072B2",
+    "MedCLIP-RN": "#56B4E9",
+    "Biovil": "#E69F00",
+    "Biovil-t": "#F0E442",
+    "MedImageInsight": "#009E73",
+    "CheXzero": "#D55E00",
+    "CXR-CLIP": "#CC79A7",
+    "GLoRIA": "#882255",
+    "BioMedCLIP": "#999933",
+    "CLIP": "#888888",
+    # methods
+    "zero-shot": "#888888",
+    "linear": "#56B4E9",
+    "knn": "#E69F00",
+    "mlp": "#009E73",
+    "lora": "#CC79A7",
+    "full": "#D55E00",
+}
+SPARE = ("#332288", "#44AA99", "#AA4499", "#999933", "#661100", "#6699CC", "#888888")
+
+NAMES = {
+    "F": "female",
+    "M": "male",
+    "all": "all patients",
+    "mean": "Mean",
+    "age_group": "age",
+    "age60": "age",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "adjusted_auprc": "adjusted AUPRC",
+    "f1": "F1",
+    "macro_f1": "mean F1",
+    "var_f1": "variance of F1",
+    "f1_gap_signed": "F1 gap, signed (Eq. 2)",
+    "f1_gap_absolute": "F1 gap, absolute",
+    "eq_odds_mean": "equalised odds (Eq. 3)",
+    "eq_odds_max": "equalised odds (max)",
+    "calibration_gap_eq4": "calibration gap (Eq. 4)",
+    "ece_equal_width": "ECE, equal width",
+    "ece_equal_mass": "ECE, equal mass",
+    "brier": "Brier score",
+    "twin_shift": "shift between twins (SD)",
+    "linear": "linear probe",
+    "knn": "k-NN",
+    "mlp": "MLP",
+    "lora": "LoRA",
+    "full": "full fine-tuning",
+}
+CHANCE = {"auc": 0.5, "adjusted_auprc": 0.0}
+
+
+def name(text):
+    """How a code of the tables is written in figures: "F" -> "female", "F - M" likewise."""
+    return " − ".join(NAMES.get(part, part) for part in str(text).split(" - "))
+
+
+def colours(entries):
+    """One colour an entry: the fixed one where there is one, else a spare one."""
+    spare = iter(SPARE * 10)
+    return {e: COLOURS[e] if e in COLOURS else next(spare) for e in entries}
+
+
+def ordered(entries):
+    """Distinct entries, known groups in their natural order, others as they come."""
+    rank = {entry: i for i, entry in enumerate(COLOURS)}
+    distinct = [e for e in dict.fromkeys(entries) if not pd.isna(e)]
+    return sorted(distinct, key=lambda e: rank.get(e, len(rank)))
+
+
+def bars(results, x="label", hue="model", panel=None, baseline=None):
+    """Bars with interval whiskers, for any results table.
+
+    Parameters
+    ----------
+    results : results table; x, hue and panel have to identify its rows
+    x, hue : columns that give the place and the colour of a bar
+    panel : column with one panel below the other, such as "attribute"
+    baseline : dashed line and foot of the bars; by default chance for AUC (0.5), else 0
+
+    Raises
+    ------
+    ValueError
+        If the table is empty or more than one row falls on a bar.
+    """
+    _one_row_each(results, [c for c in (x, hue, panel) if c])
+    panels = [None] if panel is None else list(dict.fromkeys(results[panel]))
+    fig, axes = plt.subplots(
+        len(panels), 1, figsize=(7, 1.0 + 2.5 * len(panels)), squeeze=False, layout="constrained"
+    )
+    for ax, which in zip(axes.flat, panels, strict=True):
+        part = results if which is None else results[results[panel] == which]
+        _bars(ax, part, x, hue, baseline)
+        if which is not None:
+            ax.set_title(name(which), loc="left")
+    return _closed(fig)
+
+
+def group_bars(results, metric="auc", model=None, attributes=None):
+    """Performance of one model in groups of patients, a panel an attribute (S Fig. 1).
+
+    results : from `fairness.performance_table`
+    metric : "auc", "adjusted_auprc", ...
+    model : the first one by default
+    attributes : all of the table by default
+    """
+    model = results["model"].iloc[0] if model is None else model
+    table = results[(results["model"] == model) & (results["metric"] == metric)]
+    known = [a for a in dict.fromkeys(table["attribute"]) if a != "all"]
+    table = table[table["attribute"].isin(known if attributes is None else attributes)]
+    fig = bars(table, hue="group", panel="attribute")
+    fig.suptitle(f"{model}: {name(metric)}", x=0.01, ha="left", fontweight="bold")
+    return fig
+
+
+def drain_arms(results, metric="adjusted_auprc", protocol="as_published"):
+    """Performance with and without drains, model by model (S Fig. 4a, b).
+
+    results : from `shortcuts.drain_arms`
+    """
+    table = results[(results["metric"] == metric) & (results["protocol"] == protocol)]
+    fig = bars(table[~table["group"].str.contains(" - ")], x="model", hue="group")
+    fig.axes[0].set_title(f"{table['label'].iloc[0]}: {name(metric)}", loc="left")
+    return fig
+
+
+def probe_bars(results):
+    """How well attributes can be read from embeddings, a panel a model (S Table 2)."""
+    return bars(results, x="label", hue="method", panel="model")
+
+
+def gap_forest(results, metric=None):
+    """Differences with intervals, one line each, around a line at 0.
+
+    results : from `fairness.gap_table`, `fairness.model_gap_table`, `shortcuts.twin_shift` or
+        `shortcuts.drain_arms`; lines are labels and groups (as far as they vary), colours models
+    metric : which one, if the table holds several
+    """
+    table = results if metric is None else results[results["metric"] == metric]
+    varying = [c for c in ("label", "attribute", "group", "protocol") if table[c].nunique() > 1]
+    keys = varying or ["label"]
+    _one_row_each(table, [*keys, "model", "metric"])
+    if table["metric"].nunique() > 1:
+        raise ValueError(f"metric: the table holds {sorted(table['metric'].unique())}; name one.")
+    lines = list(dict.fromkeys(table[keys].astype(str).itertuples(index=False, name=None)))
+    models = ordered(table["model"].fillna("all"))
+    palette = colours(models)
+    fig, ax = plt.subplots(
+        figsize=(7, 1.2 + max(0.3, 0.2 * len(models)) * len(lines)), layout="constrained"
+    )
+    ax.axvline(0, color="#888888", linewidth=1)
+    step = 0.7 / len(models)
+    hollow = False
+    for line, row in zip(
+        table[keys].astype(str).itertuples(index=False, name=None),
+        table.to_dict("records"),
+        strict=True,
+    ):
+        model = "all" if pd.isna(row["model"]) else row["model"]
+        y = lines.index(line) + (models.index(model) - (len(models) - 1) / 2) * step
+        hollow |= _mark(ax, 0, y, row, palette[model], horizontal=True)
+    ax.set_yticks(range(len(lines)), [", ".join(map(name, line)) for line in lines])
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    title = name(table["metric"].iloc[0])
+    shared = [c for c in ("label", "group") if c not in keys and table[c].iloc[0] != "all"]
+    ax.set_xlabel(", ".join([title, *(name(table[c].iloc[0]) for c in shared)]))
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    _legend(ax, palette, hollow, marker="o")
+    return _closed(fig)
+
+
+def reliability(table, label=None):
+    """Reliability curves above the distribution of predicted probabilities (S Fig. 4c).
+
+    table : from `calibration.reliability_table`; one line a model, or a method where there is
+        one model only
+    label : which finding, if the table holds several
+    """
+    table = table if label is None else table[table["label"] == label]
+    hue = "model" if table["model"].nunique() > 1 or table["method"].nunique() == 1 else "method"
+    lines = ordered(table[hue])
+    palette = colours(lines)
+    _one_row_each(table, [hue, "low", "high"])
+    fig, (ax, below) = plt.subplots(
+        2, 1, figsize=(5.5, 6.2), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    ax.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
+    for which in lines:
+        curve = table[table[hue] == which].sort_values("predicted")
+        ax.plot(curve["predicted"], curve["observed"], "o-", color=palette[which], markersize=4)
+        ax.vlines(curve["predicted"], curve["ci_low"], curve["ci_high"], color=palette[which])
+        below.plot(curve["predicted"], curve["n"], "o-", color=palette[which], markersize=3)
+    ax.text(0.97, 0.93, "perfect", ha="right", color="#666666", fontsize=9)
+    ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed frequency")
+    below.set(ylim=(0, None), ylabel="images", xlabel="mean predicted probability")
+    _legend(ax, palette, False, marker="o", loc="upper left", beside=False)
+    return _closed(fig)
+
+
+def pca_scatter(points, explained=None, **attributes):
+    """Projected embeddings, a panel an attribute, coloured by its groups (S Fig. 2).
+
+    points : (n, 2) from `probes.project`
+    explained : (2,) shares of variance, for the axis labels
+    attributes : name=(n,) groups, such as sex=table["sex"]; images without a group are grey
+    """
+    columns = min(2, len(attributes))
+    rows = -(-len(attributes) // columns)
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(3.6 * columns + 0.2 * (columns == 1), 3.4 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
+    points = np.asarray(points)
+    drawn = np.random.default_rng(0).permutation(len(points))  # no group is painted over another
+    for ax in axes.flat[len(attributes) :]:
+        ax.remove()
+    for ax, (title, groups) in zip(axes.flat, attributes.items(), strict=False):
+        groups = pd.Series(groups).astype(object).to_numpy()
+        palette = colours(ordered(groups))
+        shade = np.array([palette.get(g, "#DDDDDD") for g in groups])
+        ax.scatter(*points[drawn].T, c=shade[drawn], s=5, alpha=0.6, linewidths=0, rasterized=True)
+        ax.set_title(name(title), loc="left")
+        share = [""] * 2 if explained is None else [f" ({100 * e:.0f} %)" for e in explained]
+        ax.set(xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", xticks=[], yticks=[])
+        _legend(ax, palette, False, marker="o", loc="best", beside=False)
+    return _closed(fig)
+
+
+def sorted_differences(differences):
+    """Centroid differences a dimension, largest first, a panel each (S Fig. 3).
+
+    differences : dict of title -> (d,) from `probes.centroid_differences`. All panels share the
+        scale, so that the modality gap and gaps between groups can be compared by eye.
+    """
+    fig, axes = plt.subplots(
+        1,
+        len(differences),
+        figsize=(max(3.5, 1.9 * len(differences)), 2.8),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for ax, (title, values) in zip(axes.flat, differences.items(), strict=True):
+        ax.fill_between(np.arange(1, len(values) + 1), values, color="#0072B2", linewidth=0)
+        ax.set_title(name(title), loc="left", fontsize=9)
+        ax.set(xlim=(0, len(values)), xlabel="dimension, sorted")
+    axes[0, 0].set(ylim=(0, None), ylabel="difference of centroids")
+    return _closed(fig)
+
+
+def dose_response(table, x="dose", hue="model", xlabel=None):
+    """A metric over the setting of a planted dial, with interval bands.
+
+    table : results rows of one metric with an extra column x that holds the dial's setting
+    """
+    _one_row_each(table, [x, hue])
+    lines = ordered(table[hue])
+    palette = colours(lines)
+    fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for which in lines:
+        curve = table[table[hue] == which].sort_values(x)
+        ax.fill_between(
+            curve[x], curve["ci_low"], curve["ci_high"], color=palette[which], alpha=0.2, lw=0
+        )
+        ax.plot(curve[x], curve["value"], "o-", color=palette[which], markersize=5)
+    ax.axhline(0, color="#888888", linewidth=1)
+    ax.set(xlabel=xlabel or name(x), ylabel=name(table["metric"].iloc[0]))
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    _legend(ax, palette, False, marker="o")
+    return _closed(fig)
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def _bars(ax, table, x, hue, baseline):
+    places, groups = list(dict.fromkeys(table[x])), ordered(table[hue])
+    palette = colours(groups)
+    metrics = table["metric"].unique()
+    foot = CHANCE.get(metrics[0], 0) if baseline is None else baseline
+    width = 0.8 / len(groups)
+    hollow = False
+    for row in table.to_dict("records"):
+        at = places.index(row[x]) + (groups.index(row[hue]) - (len(groups) - 1) / 2) * width
+        if np.isfinite(row["value"]):
+            ax.bar(at, row["value"] - foot, 0.9 * width, bottom=foot, color=palette[row[hue]])
+        hollow |= _mark(ax, foot, at, row, palette[row[hue]], dot=False)
+    ax.axhline(foot, color="#888888", linewidth=1, linestyle="--")
+    ax.set_xticks(range(len(places)), [_wrapped(name(p)) for p in places])
+    ax.set_ylabel(name(metrics[0]) if len(metrics) == 1 else "")
+    ax.margins(x=0.02)
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    ax.set_axisbelow(True)
+    _legend(ax, palette, hollow)
+
+
+def _mark(ax, foot, at, row, colour, horizontal=False, dot=True):
+    """Estimate and whisker, or a hollow ring if undefined; True for the ring."""
+    if not np.isfinite(row["value"]):
+        place = (foot, at) if horizontal else (at, foot)
+        ax.plot(*place, "o", markerfacecolor="white", markeredgecolor=colour, markersize=5.5)
+        return True
+    lines = ax.hlines if horizontal else ax.vlines
+    lines(at, row["ci_low"], row["ci_high"], color=colour if dot else "#333333", linewidth=1.2)
+    if dot:
+        ax.plot(row["value"], at, "o", color=colour, markersize=5)
+    return False
+
+
+def _legend(ax, palette, hollow, marker="s", loc="upper left", beside=True):
+    """One entry a colour, and one for undefined values where there are any."""
+    handles = [
+        Line2D([], [], marker=marker, color=c, linestyle="", markersize=7, label=name(e))
+        for e, c in palette.items()
+    ]
+    if hollow:
+        handles.append(
+            Line2D([], [], marker="o", color="#555555", markerfacecolor="white", linestyle="")
+        )
+        handles[-1].set_label("undefined")
+    if len(handles) > 1 or set(palette) != {"all"}:
+        where = {"bbox_to_anchor": (1.0, 1.0)} if beside else {}
+        ax.legend(handles=handles, loc=loc, fontsize=9, frameon=False, handletextpad=0.2, **where)
+
+
+def _wrapped(text):
+    return text.replace(" ", "\n", 1) if len(text) > 12 else text
+
+
+def _one_row_each(table, keys):
+    if table.empty:
+        raise ValueError("the table has no rows for this figure; check metric, model and label.")
+    doubled = table.duplicated(keys)
+    if doubled.any():
+        entry = table.loc[doubled, keys].iloc[0].to_dict()
+        raise ValueError(f"more than one row for {entry}; filter the table before drawing it.")
+
+
+def _closed(fig):
+    """Leave showing the figure to the caller: a notebook shows the last value of a cell once."""
+    for ax in fig.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9)
+    plt.close(fig)
+    return fig

@@ -1,0 +1,201 @@
+"""What embeddings hold about patients: attribute probes, centroids, projections (S section 2.2).
+
+That an attribute can be read from embeddings does not show that a model uses it.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxrlib import bootstrap, metrics, schema
+
+
+def _linear(c, seed):
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
+
+
+def _knn(k, seed):
+    return KNeighborsClassifier(k)
+
+
+def _mlp(width, seed):
+    return make_pipeline(
+        StandardScaler(), MLPClassifier((width,), alpha=1e-3, max_iter=60, random_state=seed)
+    )
+
+
+# method -> (model of a hyper-parameter, values tried on the validation patients)
+METHODS = {
+    "linear": (_linear, (1e-3, 1e-2, 1e-1, 1.0)),
+    "knn": (_knn, (1, 5, 11, 21)),
+    "mlp": (_mlp, (128, 256)),
+}
+
+
+def patient_split(patient_id, seed=1907, fraction=0.2):
+    """Positions of train, validation and test images; no patient is in two of them.
+
+    A fifth of the patients is held out for testing, then a fifth of the others for validation
+    (scikit-learn's `GroupShuffleSplit`, as S did).
+
+    Returns
+    -------
+    train, valid, test : integer arrays of positions into patient_id
+    """
+    patient = np.asarray(patient_id)
+    if len(np.unique(patient)) < 5:
+        raise ValueError(
+            f"patient_id: {len(np.unique(patient))} patients; expected at least 5 to split."
+        )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    rest, test = next(splitter.split(patient, groups=patient))
+    inner_train, inner_valid = next(splitter.split(rest, groups=patient[rest]))
+    return rest[inner_train], rest[inner_valid], test
+
+
+def probe_table(
+    embeddings,
+    table,
+    attributes=("sex", "race", "age_group"),
+    methods=("linear", "knn", "mlp"),
+    *,
+    min_patients=20,
+    n_resamples=500,
+    seed=1907,
+):
+    """How well attributes of patients can be read from image embeddings (S Table 2).
+
+    Each probe is fitted on training patients, its hyper-parameter chosen by AUC on validation
+    patients, refitted on both, and judged on test patients. S tuned the learning rate of a linear
+    layer; here the linear probe is a logistic regression with tuned penalty, its limit without
+    the tuning noise.
+
+    Parameters
+    ----------
+    embeddings : dict of model name -> (n, d) array, rows in the order of `table`
+    table : DataFrame with patient_id and the attribute columns, such as `cohort.table`
+    attributes : columns; images without a value are left out
+    methods : out of "linear", "knn", "mlp"
+    min_patients : groups with fewer patients are left out, and named in the note
+
+    Returns
+    -------
+    Results table: label = the attribute that is read, method = the probe, metric "auc": macro
+    mean over groups of one-versus-rest AUC on test images, with patient bootstrap intervals;
+    n, n_positive (of the scarcest group), n_patients are those of the test set.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"methods: unknown {method!r}; expected {', '.join(METHODS)}.")
+    rows = []
+    for attribute in attributes:
+        if attribute not in table:
+            raise ValueError(f"table: column {attribute!r} is missing; expected the attribute.")
+        keep, left_out = _usable(table[attribute], table["patient_id"], min_patients)
+        group = table[attribute].to_numpy()[keep].astype(str)
+        names, y = np.unique(group, return_inverse=True)
+        patient = table["patient_id"].to_numpy()[keep]
+        note = f"left out, fewer than {min_patients} patients: {', '.join(left_out)}"
+        note = note if left_out else ""
+        for model, z in embeddings.items():
+            if len(z) != len(table):
+                raise ValueError(
+                    f"embeddings: {model!r} has {len(z)} rows, the table {len(table)}; expected "
+                    "one embedding an image, in the order of the table."
+                )
+            for method in methods:
+                rows.append(
+                    {"model": model, "method": method, "label": attribute}
+                    | {"attribute": "all", "group": "all", "metric": "auc"}
+                    | _probe(
+                        np.asarray(z)[keep], y, names, patient, method, n_resamples, seed, note
+                    )
+                )
+    return schema.results(rows)
+
+
+def _usable(column, patient_id, min_patients):
+    """Positions of images in groups with enough patients; names of the other groups."""
+    patients = pd.Series(patient_id.to_numpy()).groupby(column.to_numpy()).nunique()
+    large = patients.index[patients >= min_patients]
+    return np.flatnonzero(column.isin(large)), [str(g) for g in patients.index.difference(large)]
+
+
+def _probe(z, y, names, patient, method, n_resamples, seed, note):
+    """One row: the tuned probe on the test patients."""
+    row = {"unit": "patient", "seed": seed, "note": note}
+    if len(names) < 2:
+        reason = f"undefined: {len(names)} group with enough patients"
+        counts = {"n": len(y), "n_positive": len(y), "n_patients": len(np.unique(patient))}
+        return row | counts | {"value": np.nan, "note": "; ".join(n for n in (reason, note) if n)}
+    train, valid, test = patient_split(patient, seed)
+    make, grid = METHODS[method]
+    with warnings.catch_warnings():
+        # a fixed number of epochs, as in S: that the loss could fall further is no fault
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        on_valid = [
+            _macro_auc(make(value, seed).fit(z[train], y[train]), z[valid], y[valid], len(names))
+            for value in grid
+        ]
+        best = grid[int(np.argmax(on_valid))]
+        both = np.concatenate([train, valid])
+        probe = make(best, seed).fit(z[both], y[both])
+    weights = bootstrap.patient_weights(patient[test], n_resamples, seed)
+    value = _macro_auc(probe, z[test], y[test], len(names))
+    found = bootstrap.interval(value, _macro_auc(probe, z[test], y[test], len(names), weights))
+    found["note"] = "; ".join(n for n in (note, found["note"]) if n)
+    counts = np.bincount(y[test], minlength=len(names))
+    size = {"n": len(test), "n_positive": counts.min(), "n_patients": len(np.unique(patient[test]))}
+    return row | found | size
+
+
+def _macro_auc(probe, z, y, n_groups, weights=None):
+    """Mean over groups of one-versus-rest AUC; a group absent from training scores 0 everywhere."""
+    score = np.zeros((len(y), n_groups))
+    score[:, probe.classes_] = probe.predict_proba(z)
+    if n_groups == 2:
+        return metrics.auc(y == 1, score[:, 1], weights)
+    return np.mean([metrics.auc(y == c, score[:, c], weights) for c in range(n_groups)], axis=0)
+
+
+# --- geometry --------------------------------------------------------------------------------
+
+
+def centroid_differences(a, b):
+    """Absolute difference of two centroids in each dimension, largest first (S Fig. 3).
+
+    a (n, d) and b (m, d): embeddings of two groups, or of images and texts (the modality gap).
+    Returns (d,) numbers >= 0.
+    """
+    return np.sort(np.abs(np.mean(a, axis=0) - np.mean(b, axis=0)))[::-1]
+
+
+def modality_gap(images, texts):
+    """Euclidean distance between the centroids of image and text embeddings, >= 0."""
+    return float(np.linalg.norm(np.mean(images, axis=0) - np.mean(texts, axis=0)))
+
+
+def project(*embeddings):
+    """First two principal components, fitted on all given embeddings together (S Fig. 2).
+
+    Parameters
+    ----------
+    embeddings : (n_i, d) arrays, such as images, or images and texts
+
+    Returns
+    -------
+    points : list of (n_i, 2), in the order given (one array, not a list, for one argument)
+    explained : (2,) shares of the variance
+    """
+    pca = PCA(2, svd_solver="full").fit(np.concatenate(embeddings))
+    points = [pca.transform(z) for z in embeddings]
+    return points[0] if len(points) == 1 else points, pca.explained_variance_ratio_

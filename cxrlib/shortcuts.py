@@ -1,0 +1,179 @@
+"""Does a model read the device instead of the disease?
+
+Two looks at a chest drain as a shortcut for pneumothorax: performance with and without drains
+(S Fig. 4a, b), which any cohort with drain labels allows, and the shift of a score between two
+renderings of the same patient that differ in one thing, which only a phantom allows.
+"""
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import bootstrap, metrics, schema
+
+METRICS = ("auc", "adjusted_auprc")
+
+
+def drain_arms(
+    predictions,
+    label="Pneumothorax",
+    device="drain",
+    *,
+    min_positive=10,
+    n_resamples=500,
+    seed=1907,
+    unit="patient",
+):
+    """Performance on positives with the device and without it, each against all negatives.
+
+    Both arms share the negatives, whatever device these carry (as S did). Two protocols:
+
+    as_published : as they stand. The arms differ in prevalence, and adjusted AUPRC does not
+        remove prevalence fully.
+    corrected : positives of the larger arm are given weights below 1, in the sample and in every
+        resample, so that both arms have the prevalence of the smaller one. AUC does not change.
+
+    Parameters
+    ----------
+    predictions : DataFrame with the device column (0/1) joined in
+    label : the finding
+    device : column
+    min_positive : an arm with fewer positive images gets NaN and a note
+
+    Returns
+    -------
+    Results table for every cohort, model, method and protocol: attribute = device, groups
+    "with drain", "without drain" and "with drain - without drain" (paired), metrics auc and
+    adjusted_auprc. n and n_positive of the difference are those of both arms together.
+    """
+    schema.predictions(predictions, device)
+    predictions = predictions[predictions["label"] == label]
+    if predictions.empty:
+        raise ValueError(f"label: no rows for {label!r} in the predictions.")
+    if not predictions[device].isin((0, 1)).all():
+        raise ValueError(f"predictions: column {device!r} has to hold 0 or 1 in every row.")
+    rows = []
+    keys = ["cohort", "model", "method"]
+    for (cohort, model, method), block in predictions.groupby(keys, sort=False, observed=True):
+        weights = bootstrap.patient_weights(block["patient_id"], n_resamples, seed, unit)
+        for protocol in ("as_published", "corrected"):
+            rows += [
+                {"protocol": protocol, "cohort": cohort, "model": model, "method": method}
+                | {"label": label, "attribute": device, "unit": unit, "seed": seed}
+                | row
+                for row in _arms(block, device, protocol, min_positive, weights)
+            ]
+    return schema.results(rows)
+
+
+def _arms(block, device, protocol, min_positive, weights):
+    """The rows of one model and protocol."""
+    positive = block["y_true"].to_numpy(bool)
+    has = block[device].to_numpy(bool)
+    score = block["score"].to_numpy(float)
+    patient = block["patient_id"].to_numpy()
+    names = (f"with {device}", f"without {device}")
+    arm = {names[0]: positive & has, names[1]: positive & ~has}
+    remark = "positives weighted to equal prevalence" if protocol == "corrected" else ""
+    few = {
+        name: f"{name}: {mask.sum()} positive images, fewer than {min_positive}"
+        for name, mask in arm.items()
+        if mask.sum() < min_positive
+    }
+
+    def evaluate(w):
+        """metric -> (b, 2): both arms under weights (b, n)."""
+        size = [w @ mask.astype(float) for mask in arm.values()]  # weight of positives, (b,)
+        target = np.minimum(*size)
+        found = []
+        for mask, own in zip(arm.values(), size, strict=True):
+            at = np.flatnonzero(mask | ~positive)
+            w_arm = w[:, at]
+            if protocol == "corrected":
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    share = np.where(own > 0, target / own, 0)
+                w_arm = w_arm * np.where(mask[at], share[:, None], 1.0)
+            found.append(metrics.ranking(mask[at], score[at], w_arm))
+        return {m: np.stack([f[m] for f in found], axis=1) for m in METRICS}
+
+    value = evaluate(np.ones((1, len(score))))
+    repeated = bootstrap.replicates(evaluate, weights)
+    rows = []
+    for metric in METRICS:
+        for i, (name, mask) in enumerate(arm.items()):
+            note = few.get(name, "")
+            rows.append(
+                _row(name, metric, value[metric][0, i], repeated[metric][:, i], note, remark)
+                | _counts(mask, mask | ~positive, patient)
+            )
+        gap = value[metric][0, 0] - value[metric][0, 1]
+        gaps = repeated[metric][:, 0] - repeated[metric][:, 1]
+        rows.append(
+            _row(" - ".join(names), metric, gap, gaps, "; ".join(few.values()), remark)
+            | _counts(positive, np.ones(len(positive), bool), patient)
+        )
+    return rows
+
+
+def _row(group, metric, value, replicates, reason, remark):
+    found = bootstrap.interval(np.nan if reason else value, replicates)
+    notes = [reason or found["note"], remark]
+    return {"group": group, "metric": metric} | found | {"note": "; ".join(n for n in notes if n)}
+
+
+def _counts(positive, member, patient):
+    return {
+        "n": int(member.sum()),
+        "n_positive": int(positive.sum()),
+        "n_patients": len(np.unique(patient[member])),
+    }
+
+
+def twin_shift(
+    margin_changed,
+    margin_reference,
+    patient_id,
+    *,
+    n_resamples=500,
+    seed=1907,
+    unit="patient",
+    **about,
+):
+    """How far a score moves when one thing in the image changes and all else stays equal.
+
+    ``mean(changed - reference) / SD(reference)``: the paired difference of twins, in units of the
+    standard deviation of the margin over images. 0 is no effect.
+
+    Parameters
+    ----------
+    margin_changed, margin_reference : (n,) margins of the same images in the same order, such as
+        the similarity to the positive minus that to the negative prompt, or a logit
+    patient_id : (n,)
+    about : further columns of the row, such as model="phantom-resnet", label="Pneumothorax",
+        group="drain added"
+
+    Returns
+    -------
+    Results table with one row, metric "twin_shift".
+    """
+    a, b = np.asarray(margin_changed, float), np.asarray(margin_reference, float)
+    patient = np.asarray(patient_id)
+    if not (a.ndim == 1 and a.shape == b.shape == patient.shape):
+        raise ValueError(
+            f"twin_shift: shapes {a.shape}, {b.shape}, {patient.shape}; expected three equal (n,)."
+        )
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("twin_shift: NaN or infinite margins; expected finite numbers.")
+
+    def shift(w):
+        mean = metrics.weighted_mean(b, w)
+        variance = metrics.weighted_mean(b**2, w) - mean**2
+        spread = np.sqrt(np.where(variance > 1e-12 * (b**2).max(), variance, np.nan))
+        return metrics.weighted_mean(a - b, w) / spread
+
+    weights = bootstrap.patient_weights(patient, n_resamples, seed, unit)
+    found = bootstrap.interval(shift(np.ones((1, len(a))))[0], bootstrap.replicates(shift, weights))
+    row = {"attribute": "all", "group": "all", "metric": "twin_shift"} | about | found
+    notes = [about.get("note", ""), found["note"]]
+    row |= {"unit": unit, "seed": seed, "note": "; ".join(n for n in notes if n)}
+    row |= {"n": len(a), "n_patients": len(pd.unique(patient))}
+    return schema.results([row])
