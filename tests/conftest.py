@@ -1,0 +1,82 @@
+"""Fixtures shared by the tests of the driver: a miniature book in a temporary folder."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CHAPTER = """# %% [markdown]
+# # A chapter of the miniature book
+#
+# It cites {{cite:t}}`sourget2025` and has math: $x^2$.
+
+# %% tags=["parameters"]
+n_images: int = 20  # how many
+rate: float = 0.5
+names: list = ["a", "b"]
+quick: bool = True
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from cxrlib.notebook import fmt_interval, glue, setup, show
+
+setup()
+glue("number", n_images)
+glue("interval", fmt_interval(0.8712, 0.84, 0.9))
+glue("sentence", "It's \\"higher\\" than 0.")
+glue("nothing", float("nan"))
+
+# %% mystnb={{"image": {{"alt": "A line."}}, "figure": {{"name": "fig-{key}", "caption": "A line."}}}}
+plt.plot(range(n_images))
+plt.show()
+
+# %%
+show(pd.DataFrame({{"model": ["a"], "auc": [0.8123]}}), caption="Table of <{key}>")
+
+# %% [markdown]
+# Glued: {{glue:text}}`number`; {{glue:text}}`interval`; {{glue:text}}`sentence`;
+# {{glue:text}}`nothing`. See {{numref}}`fig-{key}`.
+"""
+
+
+def environment():
+    """For a command of another process: this library, wherever it is run."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def write_book(root):
+    """The project's own settings and pages around two small chapters."""
+    shutil.copytree(ROOT / "book", root / "book", ignore=shutil.ignore_patterns("chapters"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, root)
+    (root / "requirements.lock").write_text("# empty\n")
+    (root / "chapters").mkdir()
+    for name in ("01_first", "02_zero_shot"):
+        (root / "chapters" / f"{name}.py").write_text(CHAPTER.format(key=name[:2]))
+    return root
+
+
+@pytest.fixture
+def mini(tmp_path):
+    """A fresh miniature book, nothing executed."""
+    return write_book(tmp_path / "book root")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A miniature book that was built once; tests that change it take a copy."""
+    from cxrlib.book import build
+
+    root = write_book(tmp_path_factory.mktemp("built") / "mini")
+    build(root)
+    return root
+
+
+@pytest.fixture
+def copy_of_built(built, tmp_path):
+    return Path(shutil.copytree(built, tmp_path / "mini"))

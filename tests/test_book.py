@@ -1,0 +1,122 @@
+"""The built pages: those of a miniature book, and every real chapter with small parameters."""
+
+import json
+import shutil
+
+import pytest
+from bs4 import BeautifulSoup
+
+from cxrlib.book import build
+from cxrlib.chapters import BookError, chapters
+from tests.conftest import ROOT
+
+# What makes a chapter quick; each value goes to the chapters that declare the parameter.
+SMALL = {"n_images": 300, "n_resamples": 30, "epochs": 1}
+
+
+@pytest.fixture(scope="session")
+def small_book(tmp_path_factory):
+    """The real book, every chapter executed with small parameters, any warning an error."""
+    declared = {name for c in chapters(ROOT) for name in c.parameters}
+    given = {name: value for name, value in SMALL.items() if name in declared}
+    page, _ = build(ROOT, given, tmp_path_factory.mktemp("small"))
+    return page.parent
+
+
+def soup(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def external(page):
+    """Addresses that a browser would fetch from elsewhere while showing the page."""
+    tags = page.find_all(["script", "link", "img", "iframe", "source"])
+    addresses = [tag.get("src") or tag.get("href") or "" for tag in tags]
+    return [a for a in addresses if a.startswith(("http:", "https:", "//"))]
+
+
+def check(html, names):
+    """What must hold on every page of a book."""
+    for path in html.rglob("*.html"):
+        page = soup(path)
+        assert external(page) == [], path
+        for image in page.select("article img"):
+            assert (path.parent / image["src"]).is_file(), image["src"]
+    for name in names:
+        page = soup(html / "chapters" / f"{name}.html")
+        article = page.select_one("article")
+        assert "Traceback" not in article.get_text()
+        assert article.select(".output.stderr, .output.traceback") == []
+        images = article.select("img")
+        assert images, f"{name} shows no figure"
+        for image in images:
+            alt = image.get("alt", "")
+            assert alt and not alt.endswith(".png"), f"{name}: a figure without alternative text"
+
+
+def test_miniature_pages(built):
+    check(built / "_build" / "html", ["01_first", "02_zero_shot"])
+
+
+def test_glued_values_read_as_text(built):
+    text = soup(built / "_build" / "html" / "chapters" / "01_first.html").get_text()
+    assert "Glued: 20; 0.87 [0.84, 0.90]; It’s “higher” than 0.;\nundefined. See Fig. 1.1." in text
+
+
+def test_tables_are_accessible(built):
+    page = soup(built / "_build" / "html" / "chapters" / "01_first.html")
+    region = page.select_one("div.cxr-scroll")
+    assert region["aria-label"] == "Table of <01>" and region["tabindex"] == "0"
+    assert [th["scope"] for th in region.select("thead th")] == ["col", "col"]
+    assert region.select_one("td.number").get_text() == "0.81"
+
+
+def test_mathjax_is_local_and_its_font_is_there(built):
+    html = built / "_build" / "html"
+    page = soup(html / "chapters" / "01_first.html")
+    [mathjax] = [s["src"] for s in page.select("script[src]") if "mathjax" in s["src"]]
+    assert (html / "chapters" / mathjax.split("?")[0]).is_file()
+    assert list(html.rglob("MathJax_Main-Regular.woff"))
+
+
+def test_a_warning_fails_the_build_and_keeps_the_last_book(copy_of_built):
+    root = copy_of_built
+    page = root / "_build" / "html" / "rerun.html"
+    before = page.read_text()
+    source = root / "book" / "rerun.md"
+    source.write_text(source.read_text() + "\nSee {numref}`no-such-figure`.\n")
+    with pytest.raises(BookError, match="no-such-figure") as caught:
+        build(root)
+    assert "build.log" in str(caught.value)
+    assert page.read_text() == before
+
+
+def test_a_replacement_cut_off_halfway_is_undone(copy_of_built):
+    html = copy_of_built / "_build" / "html"
+    html.rename(html.with_name("html.old"))
+    page, changed = build(copy_of_built)
+    assert page.is_file() and not changed
+
+
+def test_a_book_with_other_parameters_goes_beside_the_book(copy_of_built):
+    root = copy_of_built
+    page, changed = build(root, {"n_images": "5"})
+    assert changed and page.is_relative_to(root / "_build" / "runs")
+    assert "Glued: 5;" in soup(page.parent / "chapters" / "01_first.html").get_text()
+    assert "Glued: 20;" in soup(root / "_build/html/chapters/01_first.html").get_text()
+    shutil.rmtree(page.parents[1])
+
+
+def test_real_pages(small_book):
+    check(small_book, [c.name for c in chapters(ROOT)])
+
+
+@pytest.mark.parametrize("chapter", chapters(ROOT), ids=lambda c: c.name)
+def test_real_chapter_executes(small_book, chapter):
+    path = small_book.parent / "chapters" / f"{chapter.name}.ipynb"
+    notebook = json.loads(path.read_text())
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"]]
+    assert all(c["execution_count"] for c in code)
+    outputs = [o for c in code for o in c["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    used = notebook["metadata"]["cxrbook"]["parameters"]
+    assert used == {k: v for k, v in SMALL.items() if k in chapter.parameters}

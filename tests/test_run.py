@@ -1,0 +1,211 @@
+"""The driver: what it refuses, what it executes again, and what it leaves alone."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import cxrlib.run
+from cxrlib.chapters import BookError, assign, find
+from cxrlib.run import fingerprint, run
+from tests.conftest import environment
+
+
+def append(path, text):
+    path.write_text(path.read_text() + text)
+
+
+def files(folder):
+    return sorted(p.name for p in folder.rglob("*")) if folder.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"n_image": "3"}, ["unknown parameter 'n_image'", "did you mean 'n_images'"]),
+        ({"n_images": "abc"}, ["n_images", "'abc' is not of type int"]),
+        ({"n_images": "2.5"}, ["not of type int"]),
+        ({"rate": "half"}, ["not of type float"]),
+        ({"quick": "perhaps"}, ["not of type bool"]),
+        ({"names": "3"}, ["not of type list"]),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_is_written(mini, given, words):
+    with pytest.raises(BookError) as caught:
+        run(mini, find(mini, "1"), given)
+    assert caught.value.code == 2
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+    assert not (mini / "_build").exists()
+    assert not (mini / "book" / "chapters").exists()
+
+
+def test_parameters_are_typed_and_defaults_left_out(mini):
+    given = {"n_images": "7", "rate": "2", "quick": "false", "names": "['c']"}
+    assert assign(find(mini, "1"), given)["01_first"] == {
+        "n_images": 7,
+        "rate": 2.0,
+        "quick": False,
+        "names": ["c"],
+    }
+    assert assign(find(mini, "1"), {"n_images": "20"})["01_first"] == {}
+
+
+def test_unknown_chapter_names_the_nearest(mini):
+    with pytest.raises(BookError, match="did you mean 'zero_shot'") as caught:
+        find(mini, "zeroshot")
+    assert caught.value.code == 2
+    for query in ("2", "02", "zero_shot", "zero-shot", "02_zero_shot"):
+        assert [c.name for c in find(mini, query)] == ["02_zero_shot"]
+
+
+def test_missing_lock(mini):
+    (mini / "requirements.lock").unlink()
+    with pytest.raises(BookError, match=r"requirements\.lock is missing: restore it"):
+        run(mini, find(mini, "1"))
+    assert not (mini / "book" / "chapters").exists()
+
+
+def test_unwritable_folder(mini):
+    # A folder below a regular file cannot be made, not even by root.
+    with pytest.raises(BookError, match="cannot write to"):
+        run(mini, find(mini, "1"), out=mini / "requirements.lock" / "out")
+
+
+def test_executed_again_only_after_a_change(copy_of_built):
+    root, first = copy_of_built, find(copy_of_built, "1")
+    target = root / "book" / "chapters" / "01_first.ipynb"
+    before = target.stat().st_mtime_ns
+    assert run(root, first) == [target]
+    assert target.stat().st_mtime_ns == before
+
+    append(first[0].path, "\n# %%\nprint('one more cell')\n")
+    run(root, find(root, "1"))
+    assert target.stat().st_mtime_ns > before
+    assert "one more cell" in target.read_text()
+
+
+def test_key_follows_source_parameters_library_and_lock(mini, tmp_path, monkeypatch):
+    """Each of them changes the key under which a chapter is kept."""
+    library = tmp_path / "library"
+    (library / "data").mkdir(parents=True)
+    (library / "code.py").write_text("a = 1")
+    (library / "data" / "weights.bin").write_bytes(b"1")
+    monkeypatch.setattr(cxrlib.run, "LIBRARY", library)
+    seen = []
+
+    def note(root, stale, values, keys, targets, jobs):
+        seen.append(keys["01_first"])
+
+    monkeypatch.setattr(cxrlib.run, "_run_all", note)
+    run(mini, find(mini, "1"))
+    run(mini, find(mini, "1"))
+    assert seen[0] == seen[1]
+    run(mini, find(mini, "1"), {"n_images": 3})
+    append(mini / "chapters" / "01_first.py", "\n")
+    run(mini, find(mini, "1"))
+    (library / "code.py").write_text("a = 2")
+    run(mini, find(mini, "1"))
+    (library / "data" / "weights.bin").write_bytes(b"2")
+    run(mini, find(mini, "1"))
+    append(mini / "requirements.lock", "# changed\n")
+    run(mini, find(mini, "1"))
+    assert len(set(seen)) == len(seen) - 1
+
+
+def test_fingerprint_sees_a_file_that_moved(tmp_path):
+    (tmp_path / "a").write_text("same")
+    before = fingerprint([tmp_path])
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert fingerprint([tmp_path]) != before
+
+
+def test_other_parameters_go_beside_the_book(copy_of_built):
+    root = copy_of_built
+    book = root / "book" / "chapters" / "01_first.ipynb"
+    before = book.read_text()
+    [path] = run(root, find(root, "1"), {"n_images": "4"})
+    assert path.parent.parent == root / "_build" / "runs"
+    metadata = json.loads(path.read_text())["metadata"]
+    assert metadata["cxrbook"]["parameters"] == {"n_images": 4}
+    assert book.read_text() == before
+
+
+def test_executed_notebooks_are_deterministic(copy_of_built, tmp_path):
+    root = copy_of_built
+    [again] = run(root, find(root, "1"), out=tmp_path / "again")
+    book = root / "book" / "chapters" / "01_first.ipynb"
+    assert again.read_text() == book.read_text()
+    assert "papermill" not in json.dumps(json.loads(again.read_text())["metadata"])
+
+
+def test_failing_cell_is_named_and_nothing_is_replaced(copy_of_built, capsys):
+    root = copy_of_built
+    target = root / "book" / "chapters" / "02_zero_shot.ipynb"
+    before = target.read_text()
+    append(root / "chapters" / "02_zero_shot.py", "\n# %%\nnumber = 0\n1 / number\n")
+    with pytest.raises(BookError) as caught:
+        run(root, find(root, "all"))
+    message = str(caught.value)
+    assert "chapter 02_zero_shot, cell 5 of 5" in message
+    assert "ZeroDivisionError: division by zero" in message
+    assert target.read_text() == before
+    kept = root / "_build" / "failed" / "02_zero_shot.ipynb"
+    assert str(kept) in message
+    assert "Traceback" in kept.read_text()
+    assert not [name for name in files(root / "book") if name.endswith(".part")]
+
+
+def test_a_kernel_that_dies_is_said(mini):
+    append(mini / "chapters" / "01_first.py", "\n# %%\nimport os\nos._exit(9)\n")
+    with pytest.raises(BookError, match="chapter 01_first, cell 5 of 5 lost its kernel"):
+        run(mini, find(mini, "1"))
+    assert files(mini / "book" / "chapters") == []
+
+
+def test_interrupt_leaves_the_last_book_and_no_kernel(copy_of_built):
+    import psutil
+
+    root = copy_of_built
+    page = root / "_build" / "html" / "chapters" / "01_first.html"
+    before = page.read_text(), files(root / "book" / "chapters")
+    for name in ("01_first", "02_zero_shot"):
+        started = f"import pathlib\npathlib.Path('started-{name}').touch()"
+        append(
+            root / "chapters" / f"{name}.py",
+            f"\n# %%\n{started}\nimport time\ntime.sleep(120)\n",
+        )
+    command = [sys.executable, "-m", "cxrlib.cli", "build"]
+    process = subprocess.Popen(
+        command, cwd=root, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 90
+    while len(list(root.glob("started-*"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None, "the chapters never began"
+        time.sleep(0.1)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert kernels
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1] == "cxrbook: interrupted; the last book is as it was"
+    assert "Traceback" not in said
+    assert (page.read_text(), files(root / "book" / "chapters")) == before
+    assert not [k for k in kernels if k.is_running() and k.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_time_left_follows_the_last_run(mini):
+    chapter = find(mini, "1")[0]
+    memory = mini / "durations.json"
+    memory.write_text(json.dumps({chapter.name: [0, 10, 20, 30]}))
+    progress = cxrlib.run.Progress([chapter], 2, memory)
+    assert progress.left() == 60
+    code = [c for c in chapter.notebook.cells if c.cell_type == "code"]
+    progress.start(chapter)
+    for cell in code[:2]:
+        progress.cell(chapter, cell)
+    assert progress.where(chapter) == "2 of 4"
+    assert progress.left() == pytest.approx(60, abs=1)  # 10 of the cell begun, 20 + 30 to come

@@ -1,0 +1,46 @@
+"""Chapters' scripts and their paired notebooks."""
+
+import json
+
+import pytest
+
+from cxrlib.chapters import BookError, out_of_sync, sync
+from tests.conftest import ROOT
+
+
+def test_the_project_is_in_sync():
+    assert out_of_sync(ROOT) == ([], [])
+
+
+def test_notebooks_carry_no_outputs_and_stable_ids(mini):
+    sync(mini)
+    path = mini / "chapters" / "01_first.ipynb"
+    notebook = json.loads(path.read_text())
+    assert [c["id"] for c in notebook["cells"]] == [f"cell-{i:03d}" for i in range(6)]
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
+    assert code[0]["metadata"]["tags"] == ["parameters"]
+    before = path.read_bytes()
+    assert sync(mini) == []
+    path.unlink()
+    sync(mini)
+    assert path.read_bytes() == before
+
+
+def test_drift_is_found(mini):
+    sync(mini)
+    first, second = (mini / "chapters" / f"{n}.ipynb" for n in ("01_first", "02_zero_shot"))
+    second.write_text(second.read_text().replace("A chapter", "Another chapter"))
+    assert out_of_sync(mini) == ([second], [])
+    first.unlink()
+    assert out_of_sync(mini) == ([first, second], [])
+    sync(mini)
+    assert out_of_sync(mini) == ([], [])
+
+
+def test_a_notebook_without_a_script_is_found(mini):
+    sync(mini)
+    (mini / "chapters" / "02_zero_shot.py").unlink()
+    assert [p.name for p in out_of_sync(mini)[1]] == ["02_zero_shot.ipynb"]
+    with pytest.raises(BookError, match="has no script"):
+        sync(mini)
