@@ -4,7 +4,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/ready
+# The stamp of a finished environment carries the checksum of the lock it was made from.
+READY := $(VENV)/ready-$(shell cksum < requirements.lock 2>/dev/null | cut -d ' ' -f 1)
+CXRBOOK := $(BIN)/python -m cxrlib.cli
 UV_VERSION := 0.13.9
 # uv lives apart from the packages, which it keeps exactly as locked.
 UV := $(VENV)/tools/bin/uv
@@ -16,7 +18,7 @@ FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3.14 pyt
 .PHONY: book test phantom-models sync lint lock clean
 
 book: $(READY)
-	@$(BIN)/cxrbook build
+	@$(CXRBOOK) build
 
 test: $(READY)
 	@$(BIN)/python -m pytest
@@ -25,12 +27,12 @@ phantom-models: $(READY)
 	@$(BIN)/python -m cxrlib.models.train
 
 sync: $(READY)
-	@$(BIN)/cxrbook sync
+	@$(CXRBOOK) sync
 
 lint: $(READY)
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/cxrbook sync --check
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(CXRBOOK) sync --check
 
 lock: $(READY)
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
@@ -41,8 +43,12 @@ clean:
 	rm -rf _build book/chapters
 
 # Made anew whenever the lock changes; the stamp comes last, so half an environment never counts.
-$(READY): requirements.lock pyproject.toml
-	@python=$$($(FIND_PYTHON)); \
+$(READY):
+	@if [ ! -f requirements.lock ]; then \
+		echo "requirements.lock is missing: restore it with 'git checkout requirements.lock'" >&2; \
+		exit 1; \
+	fi; \
+	python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then \
 		echo 'Python 3.11 or newer with venv is needed (Debian, Ubuntu: install python3-venv)' >&2; \
 		exit 1; \
@@ -54,6 +60,3 @@ $(READY): requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --offline --no-deps --no-build-isolation -e .
 	@touch $@
-
-requirements.lock:
-	@echo "requirements.lock is missing: restore it with 'git checkout requirements.lock'" >&2; exit 1

@@ -31,7 +31,7 @@ glue("interval", fmt_interval(0.8712, 0.84, 0.9))
 glue("sentence", "It's \\"higher\\" than 0.")
 glue("nothing", float("nan"))
 
-# %% mystnb={{"image": {{"alt": "A line."}}, "figure": {{"name": "fig-{key}", "caption": "A line."}}}}
+# %% mystnb={{"image": {{"alt": "A line."}}, "figure": {{"name": "fig-{key}", "caption": "One."}}}}
 plt.plot(range(n_images))
 plt.show()
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import cxrlib.run
-from cxrlib.chapters import BookError, assign, find
+from cxrlib.chapters import BookError, assign, find, sync
 from cxrlib.run import fingerprint, run
 from tests.conftest import environment
 
@@ -195,6 +195,21 @@ def test_interrupt_leaves_the_last_book_and_no_kernel(copy_of_built):
     assert "Traceback" not in said
     assert (page.read_text(), files(root / "book" / "chapters")) == before
     assert not [k for k in kernels if k.is_running() and k.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_chapters_run_without_the_driver(mini):
+    """With papermill on the paired notebook, and as a plain script that prints what it glues."""
+    sync(mini)
+    pair = mini / "chapters" / "01_first.ipynb"
+    command = [sys.executable, "-m", "papermill", pair, mini / "mine.ipynb", "-p", "n_images", "7"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "It's" in (mini / "mine.ipynb").read_text()
+    command = [sys.executable, mini / "chapters" / "01_first.py"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("number: 20\ninterval: 0.87 [0.84, 0.90]\n")
+    assert "nothing: undefined" in done.stdout
 
 
 def test_time_left_follows_the_last_run(mini):

@@ -1,0 +1,43 @@
+"""How numbers and tables read."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from cxrlib.notebook import fmt, fmt_interval, percent, show
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (fmt(0.8751), "0.88"),
+        (fmt(-0.001), "0.00"),
+        (fmt(0.031, signed=True), "+0.03"),
+        (fmt(0.001, signed=True), "0.00"),
+        (fmt(112120, digits=0), "112,120"),
+        (fmt(math.nan), "undefined"),
+        (fmt(None), "undefined"),
+        (fmt_interval(0.87, 0.84, 0.9), "0.87 [0.84, 0.90]"),
+        (fmt_interval(-0.02, -0.05, 0.01, signed=True), "-0.02 [-0.05, +0.01]"),
+        (fmt_interval(math.nan, 0.84, 0.9), "undefined"),
+        (fmt_interval(0.87, math.nan, math.nan), "0.87 [undefined]"),
+        (percent(0.1234), "12 %"),
+        (percent(0.1234, digits=1), "12.3 %"),
+        (percent(math.nan), "undefined"),
+    ],
+)
+def test_formats(text, expected):
+    assert text == expected
+
+
+def test_show_prints_in_plain_python(capsys):
+    table = pd.DataFrame({"auc": [0.8123, math.nan], "n": [3, 4]}, index=pd.Index(["a", "b"]))
+    show(table.rename_axis("model"), caption="Two models", missing="undefined")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["Two", "models"],
+        ["model", "auc", "n"],
+        ["a", "0.81", "3"],
+        ["b", "undefined", "4"],
+    ]
