@@ -10,8 +10,11 @@ site. The paired difference between twins is the recorded truth of a dial.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -246,7 +249,7 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     s["bulk"] = 0.46 + 0.035 * zp("bulk")
     s["air"] = 0.47 + 0.02 * zp("air") - 0.02 * ap + 0.02 * old
     s["ctr"] = 0.44 + 0.022 * zp("heart") + 0.012 * z("heart") + 0.02 * ap
-    s["ctr"] += 0.17 * np.where(table["severity_Cardiomegaly"] > 0, contrast, 0) * (
+    s["ctr"] += 0.10 * np.where(table["severity_Cardiomegaly"] > 0, contrast, 0) * (
         0.35 + 0.65 * table["severity_Cardiomegaly"].to_numpy())
     s["aorta"] = 0.055 + 0.045 * old + 0.005 * zp("aorta")
     s["calcium"] = (old > 0.55) * _uniform(patient, "calcium")
@@ -371,8 +374,17 @@ def _dials(dials) -> Dials:
 
 def _cohort(name, rows, flow, seed, size, dials) -> Cohort:
     table = populate(rows, seed, dials)
-    recipe = {"name": name, "seed": seed, "size": size, "dials": asdict(dials)}
+    recipe = {"name": name, "seed": seed, "size": size, "dials": asdict(dials),
+              "renderer": renderer_hash()}
     return _with_images(name, table, flow, recipe)
+
+
+@lru_cache
+def renderer_hash() -> str:
+    """Hash of the code and the shape model that decide the pixels, so that no cache outlives them."""
+    folder = Path(__file__).parent
+    parts = [folder / f for f in ("render.py", "phantom.py", "reports.py", "anatomy.npz")]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in parts)).hexdigest()[:16]
 
 
 def _with_images(name, table, flow, recipe) -> Cohort:
@@ -383,3 +395,41 @@ def _with_images(name, table, flow, recipe) -> Cohort:
         return render.render(part, recipe["size"])
 
     return Cohort(name, table, FINDINGS, "open", recipe, flow, images)
+
+
+def contact_sheet(cohort: Cohort, columns: int = 8):
+    """Figure of examples: a row without findings, a row a finding by rising severity, devices.
+
+    Each image is captioned with sex, age, view position and site. A cell stays empty when the
+    cohort has too few images with exactly one finding and no device.
+    """
+    import matplotlib.pyplot as plt
+
+    table = cohort.table
+    severity = table[[f"severity_{f}" for f in FINDINGS]].to_numpy()
+    count, devices = (severity > 0).sum(1), table[list(DEVICES)].to_numpy()
+    plain = devices.sum(1) == 0
+    rows = {"No finding": np.flatnonzero((count == 0) & plain)[:columns]}
+    for k, finding in enumerate(FINDINGS):
+        alone = np.flatnonzero((count == 1) & (severity[:, k] > 0) & plain)
+        alone = alone[np.argsort(severity[alone, k])]
+        rows[finding] = alone[np.linspace(0, len(alone) - 1, min(columns, len(alone))).astype(int)]
+    for k, device in enumerate(DEVICES):
+        only = (count == 0) & (devices[:, k] == 1) & (devices.sum(1) == 1)
+        rows[device] = np.flatnonzero(only)[: columns - 2 * (columns // 3) if k == 0 else columns // 3]
+    rows["Devices"] = np.concatenate([rows.pop(device) for device in DEVICES])
+
+    figure, axes = plt.subplots(len(rows), columns, figsize=(9, 1.22 * len(rows)),
+                                gridspec_kw={"wspace": 0.03, "hspace": 0.20}, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for line, (name, positions) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name, fontsize=8)
+        if not len(positions):
+            continue
+        for axis, i, image in zip(line, positions, cohort.images(positions), strict=False):
+            row = table.iloc[i]
+            axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"{row['sex']} {row['age']} {row['view']} {row['site']}", fontsize=6,
+                           pad=1.5)
+    return figure

@@ -252,8 +252,8 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
     wing = _bump(np.abs(off) - 0.26, 0.42) * _bump(y - _one(s["hilum"]) - 0.08, 0.62)
     septal = np.clip(np.cos(2 * np.pi * y / 0.055) * 2 - 1, 0, 1) * _bump(np.abs(off) - 0.56, 0.12)
     septal = septal * _bump(y - _one(s["floor"]) + 0.12, 0.16)
-    haze += air * amount * (0.26 * wing * (1 + 0.25 * coarse) + 0.08 * septal)
-    vessels = vessels * (1 + 1.2 * amount)
+    haze += air * amount * (0.12 * wing * (1 + 0.25 * coarse) + 0.06 * septal)
+    vessels = vessels * (1 + 0.4 * amount)
 
     for lung in lungs:
         side, mask = lung["side"], lung["mask"]
@@ -274,7 +274,7 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
         cy = s["top"] + (s["floor"] - s["top"]) * (0.25 + 0.55 * s["consolidation_y"])
         radius = 0.17 + 0.10 * s["consolidation_size"]
         patch = _ellipse(x, y, cx, cy, radius, 0.85 * radius, 0.45, rough=0.22 * coarse)
-        haze += mask * on["Consolidation"] * patch * (0.36 - 0.10 * vessels + 0.02 * coarse)
+        haze += mask * on["Consolidation"] * patch * (0.21 - 0.06 * vessels + 0.02 * coarse)
 
         # Pneumonia: several small, ill-defined, mottled patches in one zone.
         patches = 0.0
@@ -290,21 +290,21 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
         # Pleural effusion: homogeneous fluid with a meniscus that climbs the chest wall.
         amount = on["Pleural Effusion"]
         climb = np.clip(1 - depth, 0, 1.1) ** 3
-        surface = floor - amount * (0.20 + 0.45 * climb) + 0.02
+        surface = floor - amount * (0.08 + 0.30 * climb) + 0.02
         haze += mask * np.minimum(amount * 4, 1) * _ramp(y - surface, 0.05) * (
             _one(s["air"]) * 0.72 + 0.08)
 
         # Pneumothorax: air without vessels outside a thin pleural line, widest at the apex.
         amount = on["Pneumothorax"]
-        gap = amount[:, :, 0] * (0.07 + 0.20 * np.clip(1 - lung["t"], 0, 1)) * s["width"][:, None]
-        inner = _lung_mask(lung, x[:, 0, :], px, shrink=gap, lower_top=amount[:, :, 0] * 0.14)
+        gap = amount[:, :, 0] * (0.10 + 0.26 * np.clip(1 - lung["t"], 0, 1)) * s["width"][:, None]
+        inner = _lung_mask(lung, x[:, 0, :], px, shrink=gap, lower_top=amount[:, :, 0] * 0.24)
         space = mask * (1 - inner) * (amount > 0)
-        haze -= space * 0.075 * np.minimum(_one(s["contrast"]), 1)
+        haze -= space * 0.13 * _one(s["contrast"])
         vessels = vessels * (1 - space)
         pleura = _line(x - _rows(lung["lateral"] - side * gap), 1.1 * px)
         apex = x[:, 0, :] - lung["top"] - 0.10 * amount[:, :, 0]
         pleura = pleura * _rows(_ramp(apex, 3 * px))
-        haze += mask * pleura * np.minimum(amount * 2, 1) * 0.16 * _one(s["contrast"])
+        haze += mask * pleura * np.minimum(amount * 2, 1) * 0.10 * _one(s["contrast"])
     return haze, vessels
 
 

@@ -1,0 +1,81 @@
+"""Embeddings of a cohort by a model, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+BATCH = 256
+
+
+def cache_folder() -> Path:
+    """Where embeddings are kept: ``CXRBOOK_CACHE``, or ``~/.cache/cxrbook``."""
+    return Path(os.environ.get("CXRBOOK_CACHE") or Path.home() / ".cache" / "cxrbook")
+
+
+def embed(cohort, model, cache: bool = True) -> np.ndarray:
+    """Image embeddings of a whole cohort.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    model : object or str
+        A loaded model, or a name for :func:`cxrlib.models.load`.
+    cache : bool
+        Keep the result under :func:`cache_folder`, keyed by the cohort's fingerprint and the hash
+        of the weights. Two processes that want the same embeddings wait for each other.
+
+    Returns
+    -------
+    float32 array (n, d), unit norm, in the order of ``cohort.table``
+
+    Raises
+    ------
+    ValueError
+        The cohort has no images.
+    """
+    model = loaded(model)
+    if cohort.images is None:
+        raise ValueError(f"cohort {cohort.name!r} is metadata only; embeddings need images")
+    if not cache:
+        return _compute(cohort, model)
+    key = hashlib.sha256(f"{cohort.fingerprint} {model.card['sha256']}".encode()).hexdigest()[:24]
+    path = cache_folder() / f"{key}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            _write(path, _compute(cohort, model))
+    return np.load(path)
+
+
+def embed_text(texts: list[str], model) -> np.ndarray:
+    """Text embeddings, float32 (n, d), unit norm."""
+    return loaded(model).encode_text(list(texts)).numpy()
+
+
+def loaded(model):
+    """The model itself, or the one of that name."""
+    if isinstance(model, str):
+        from cxrlib import models
+
+        return models.load(model)
+    return model
+
+
+def _compute(cohort, model) -> np.ndarray:
+    positions = np.arange(len(cohort.table))
+    parts = np.array_split(positions, max(1, len(positions) // BATCH))
+    return np.concatenate(
+        [model.encode_image(model.preprocess(cohort.images(p))).numpy() for p in parts])
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npy")
+    with os.fdopen(handle, "wb") as f:
+        np.save(f, array)
+    os.replace(temporary, path)

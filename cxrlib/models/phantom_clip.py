@@ -1,0 +1,125 @@
+"""Small CLIPs for phantom radiographs: open_clip's own classes with small configurations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
+VISION = {
+    "resnet": {"layers": (1, 1, 1, 1), "width": 12, "head_width": 48, "image_size": IMAGE_SIZE},
+    "vit": {"layers": 4, "width": 128, "head_width": 32, "patch_size": 8,
+            "image_size": IMAGE_SIZE},
+}
+MEAN, SD = 0.5, 0.25  # of grey levels in [0, 1]
+
+
+class Tokenizer:
+    """Words of a small vocabulary; case and punctuation are dropped, unknown words are marked."""
+
+    def __init__(self, words: list[str]):
+        # The end token has the highest number: open_clip pools the text there.
+        self.words = words
+        self.index = {w: i for i, w in enumerate(["<pad>", "<unknown>", "<start>", *words])}
+        self.end = len(self.index)
+        self.size = self.end + 1
+
+    @classmethod
+    def fit(cls, texts: list[str]) -> Tokenizer:
+        counts = Counter(w for text in texts for w in split_words(text))
+        return cls(sorted(counts))
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """Token numbers (n, 48), cut at the context length."""
+        tokens = torch.zeros(len(texts), CONTEXT, dtype=torch.long)
+        for i, text in enumerate(texts):
+            words = [self.index.get(w, 1) for w in split_words(text)][: CONTEXT - 2]
+            row = [self.index["<start>"], *words, self.end]
+            tokens[i, : len(row)] = torch.tensor(row)
+        return tokens
+
+
+def split_words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def network(architecture: str, vocabulary: int) -> CLIP:
+    """An untrained small CLIP; ``architecture`` is a key of ``VISION``."""
+    text = CLIPTextCfg(context_length=CONTEXT, vocab_size=vocabulary, width=128, heads=4, layers=2)
+    return CLIP(EMBED_DIM, CLIPVisionCfg(**VISION[architecture]), text)
+
+
+def preprocess(images: np.ndarray) -> torch.Tensor:
+    """uint8 (n, h, w) to float (n, 3, 64, 64), standardised, three equal channels."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 255
+    if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+        x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
+    return ((x - MEAN) / SD).expand(-1, 3, -1, -1)
+
+
+@dataclass(frozen=True)
+class PhantomCLIP:
+    """A small CLIP with its tokenizer and card; the protocol of :mod:`cxrlib.models`."""
+
+    name: str
+    network: CLIP
+    tokenizer: Tokenizer
+    card: dict
+
+    preprocess = staticmethod(preprocess)
+
+    @torch.inference_mode()
+    def encode_image(self, batch: torch.Tensor) -> torch.Tensor:
+        """Unit-norm image embeddings (n, 128)."""
+        return self.network.encode_image(batch, normalize=True)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        """Unit-norm text embeddings (n, 128)."""
+        return self.network.encode_text(self.tokenizer(texts), normalize=True)
+
+    @property
+    def logit_scale(self) -> float:
+        """Learned factor on cosine similarities (the inverse temperature)."""
+        return float(self.network.logit_scale.detach().exp())
+
+
+def save(model: CLIP, card: dict, path: Path) -> dict:
+    """Write half-precision weights and the card beside them; the card gains size and hash."""
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    data = path.read_bytes()
+    card = card | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "size_mb": round(len(data) / 2**20, 2),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def load(path: Path) -> PhantomCLIP:
+    """A saved model; tensors only, checked against the hash and the shapes of its card."""
+    card_file = path.with_suffix(".json")
+    for file in (path, card_file):
+        if not file.exists():
+            raise ValueError(f"{file} is missing: restore it, or run `make phantom-models`")
+    card = json.loads(card_file.read_text())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
+        raise ValueError(f"{path} does not match the hash in {card_file.name}: restore both files, "
+                         "or run `make phantom-models`")
+    tokenizer = Tokenizer(card["vocabulary"])
+    model = network(card["architecture"], tokenizer.size)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    model.load_state_dict(state, strict=True)
+    return PhantomCLIP(card["name"], model.eval(), tokenizer, card)
