@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # The stamp of a finished environment carries the checksum of the lock it was made from.
-READY := $(VENV)/ready-$(shell cksum < requirements.lock 2>/dev/null | cut -d ' ' -f 1)
+READY := $(VENV)/ready-$(shell cat requirements.lock 2>/dev/null | cksum | cut -d ' ' -f 1)
 CXRBOOK := $(BIN)/python -m cxrlib.cli
 UV_VERSION := 0.13.9
 # uv lives apart from the packages, which it keeps exactly as locked.
