@@ -58,7 +58,7 @@ COLOURS = {
     "BioMedCLIP": "#999933",
     "CLIP": "#888888",
     # methods
-    "zero-shot": "#888888",
+    "zero-shot": "#4D4D4D",
     "linear": "#56B4E9",
     "knn": "#E69F00",
     "mlp": "#009E73",
@@ -94,8 +94,10 @@ NAMES = {
     "mlp": "MLP",
     "lora": "LoRA",
     "full": "full fine-tuning",
+    "as_published": "as published",
 }
-CHANCE = {"auc": 0.5, "adjusted_auprc": 0.0}
+CHANCE = {"auc": 0.5}
+PERFORMANCE = ("auc", "average_precision", "adjusted_auprc", "accuracy", "f1", "macro_f1", "brier")
 
 
 def name(text):
@@ -134,13 +136,16 @@ def bars(results, x="label", hue="model", panel=None, baseline=None):
     _one_row_each(results, [c for c in (x, hue, panel) if c])
     panels = [None] if panel is None else list(dict.fromkeys(results[panel]))
     fig, axes = plt.subplots(
-        len(panels), 1, figsize=(7, 1.0 + 2.5 * len(panels)), squeeze=False, layout="constrained"
+        len(panels),
+        1,
+        figsize=(7, 0.9 + 2.7 * len(panels)),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
     )
     for ax, which in zip(axes.flat, panels, strict=True):
         part = results if which is None else results[results[panel] == which]
-        _bars(ax, part, x, hue, baseline)
-        if which is not None:
-            ax.set_title(name(which), loc="left")
+        _bars(ax, part, x, hue, baseline, title=None if which is None else name(which))
     return _closed(fig)
 
 
@@ -167,14 +172,16 @@ def drain_arms(results, metric="adjusted_auprc", protocol="as_published"):
     results : from `shortcuts.drain_arms`
     """
     table = results[(results["metric"] == metric) & (results["protocol"] == protocol)]
-    fig = bars(table[~table["group"].str.contains(" - ")], x="model", hue="group")
-    fig.axes[0].set_title(f"{table['label'].iloc[0]}: {name(metric)}", loc="left")
-    return fig
+    table = table[~table["group"].str.contains(" - ")]
+    return bars(table, x="model", hue="group", panel="label")
 
 
 def probe_bars(results):
-    """How well attributes can be read from embeddings, a panel a model (S Table 2)."""
-    return bars(results, x="label", hue="method", panel="model")
+    """How well attributes can be read from embeddings, a panel a probe (S Table 2).
+
+    results : from `probes.probe_table`
+    """
+    return bars(results, hue="model", panel="method")
 
 
 def gap_forest(results, metric=None):
@@ -209,7 +216,8 @@ def gap_forest(results, metric=None):
         hollow |= _mark(ax, 0, y, row, palette[model], horizontal=True)
     ax.set_yticks(range(len(lines)), [", ".join(map(name, line)) for line in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
-    title = name(table["metric"].iloc[0])
+    metric = table["metric"].iloc[0]
+    title = f"difference in {name(metric)}" if metric in PERFORMANCE else name(metric)
     shared = [c for c in ("label", "group") if c not in keys and table[c].iloc[0] != "all"]
     ax.set_xlabel(", ".join([title, *(name(table[c].iloc[0]) for c in shared)]))
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
@@ -241,7 +249,7 @@ def reliability(table, label=None):
     ax.text(0.97, 0.93, "perfect", ha="right", color="#666666", fontsize=9)
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed frequency")
     below.set(ylim=(0, None), ylabel="images", xlabel="mean predicted probability")
-    _legend(ax, palette, False, marker="o", loc="upper left", beside=False)
+    _legend(ax, palette, False, marker="o", loc="upper left")
     return _closed(fig)
 
 
@@ -275,29 +283,32 @@ def pca_scatter(points, explained=None, **attributes):
         ax.set_title(name(title), loc="left")
         share = [""] * 2 if explained is None else [f" ({100 * e:.0f} %)" for e in explained]
         ax.set(xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", xticks=[], yticks=[])
-        _legend(ax, palette, False, marker="o", loc="best", beside=False)
+        _legend(ax, palette, False, marker="o", loc="best")
     return _closed(fig)
 
 
-def sorted_differences(differences):
+def sorted_differences(differences, one_scale=True):
     """Centroid differences a dimension, largest first, a panel each (S Fig. 3).
 
-    differences : dict of title -> (d,) from `probes.centroid_differences`. All panels share the
-        scale, so that the modality gap and gaps between groups can be compared by eye.
+    differences : dict of title -> (d,) from `probes.centroid_differences`
+    one_scale : all panels share the scale, so that the modality gap and gaps between groups can
+        be compared by eye; False gives each its own, as S did
     """
     fig, axes = plt.subplots(
         1,
         len(differences),
         figsize=(max(3.5, 1.9 * len(differences)), 2.8),
         squeeze=False,
-        sharey=True,
+        sharey=one_scale,
         layout="constrained",
     )
     for ax, (title, values) in zip(axes.flat, differences.items(), strict=True):
         ax.fill_between(np.arange(1, len(values) + 1), values, color="#0072B2", linewidth=0)
         ax.set_title(name(title), loc="left", fontsize=9)
         ax.set(xlim=(0, len(values)), xlabel="dimension, sorted")
-    axes[0, 0].set(ylim=(0, None), ylabel="difference of centroids")
+    for ax in axes.flat:  # only now, so that the shared scale has seen every panel
+        ax.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("difference of centroids")
     return _closed(fig)
 
 
@@ -326,7 +337,7 @@ def dose_response(table, x="dose", hue="model", xlabel=None):
 # --- parts -----------------------------------------------------------------------------------
 
 
-def _bars(ax, table, x, hue, baseline):
+def _bars(ax, table, x, hue, baseline, title):
     places, groups = list(dict.fromkeys(table[x])), ordered(table[hue])
     palette = colours(groups)
     metrics = table["metric"].unique()
@@ -336,22 +347,26 @@ def _bars(ax, table, x, hue, baseline):
     for row in table.to_dict("records"):
         at = places.index(row[x]) + (groups.index(row[hue]) - (len(groups) - 1) / 2) * width
         if np.isfinite(row["value"]):
-            ax.bar(at, row["value"] - foot, 0.9 * width, bottom=foot, color=palette[row[hue]])
+            colour = {"color": palette[row[hue]], "edgecolor": "#555555", "linewidth": 0.4}
+            ax.bar(at, row["value"] - foot, 0.9 * width, bottom=foot, **colour)
         hollow |= _mark(ax, foot, at, row, palette[row[hue]], dot=False)
     ax.axhline(foot, color="#888888", linewidth=1, linestyle="--")
-    ax.set_xticks(range(len(places)), [_wrapped(name(p)) for p in places])
+    labels = [name(p) for p in places]
+    crowded = len(places) * max(map(len, labels)) > 60
+    slant = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    ax.set_xticks(range(len(places)), labels, **slant)
     ax.set_ylabel(name(metrics[0]) if len(metrics) == 1 else "")
     ax.margins(x=0.02)
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
-    _legend(ax, palette, hollow)
+    _legend(ax, palette, hollow, title=title)
 
 
 def _mark(ax, foot, at, row, colour, horizontal=False, dot=True):
     """Estimate and whisker, or a hollow ring if undefined; True for the ring."""
     if not np.isfinite(row["value"]):
         place = (foot, at) if horizontal else (at, foot)
-        ax.plot(*place, "o", markerfacecolor="white", markeredgecolor=colour, markersize=5.5)
+        ax.plot(*place, "o", mfc="white", mec=colour, markersize=5.5, clip_on=False, zorder=3)
         return True
     lines = ax.hlines if horizontal else ax.vlines
     lines(at, row["ci_low"], row["ci_high"], color=colour if dot else "#333333", linewidth=1.2)
@@ -360,24 +375,32 @@ def _mark(ax, foot, at, row, colour, horizontal=False, dot=True):
     return False
 
 
-def _legend(ax, palette, hollow, marker="s", loc="upper left", beside=True):
-    """One entry a colour, and one for undefined values where there are any."""
+def _legend(ax, palette, hollow, marker="s", loc=None, title=None):
+    """One entry a colour, and one for undefined values; above the axes unless loc is given."""
     handles = [
         Line2D([], [], marker=marker, color=c, linestyle="", markersize=7, label=name(e))
         for e, c in palette.items()
     ]
     if hollow:
         handles.append(
-            Line2D([], [], marker="o", color="#555555", markerfacecolor="white", linestyle="")
+            Line2D([], [], marker="o", color="#555555", mfc="white", ls="", label="undefined")
         )
-        handles[-1].set_label("undefined")
-    if len(handles) > 1 or set(palette) != {"all"}:
-        where = {"bbox_to_anchor": (1.0, 1.0)} if beside else {}
-        ax.legend(handles=handles, loc=loc, fontsize=9, frameon=False, handletextpad=0.2, **where)
-
-
-def _wrapped(text):
-    return text.replace(" ", "\n", 1) if len(text) > 12 else text
+    where = {"loc": loc}
+    if loc is None:
+        longest = max(len(h.get_label()) for h in handles)
+        fits = min(len(handles), max(1, 95 // (longest + 5)))
+        where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": fits, "borderaxespad": 0.2}
+    ax.legend(
+        handles=handles,
+        title=title,
+        alignment="left",
+        title_fontproperties={"weight": "bold", "size": 10},
+        fontsize=9,
+        frameon=False,
+        handletextpad=0.2,
+        columnspacing=1.2,
+        **where,
+    )
 
 
 def _one_row_each(table, keys):

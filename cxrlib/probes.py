@@ -107,6 +107,7 @@ def probe_table(
         note = f"left out, fewer than {min_patients} patients: {', '.join(left_out)}"
         note = note if left_out else ""
         for model, z in embeddings.items():
+            z = np.asarray(z)
             if len(z) != len(table):
                 raise ValueError(
                     f"embeddings: {model!r} has {len(z)} rows, the table {len(table)}; expected "
@@ -132,7 +133,7 @@ def _usable(column, patient_id, min_patients):
 
 def _probe(z, y, names, patient, method, n_resamples, seed, note):
     """One row: the tuned probe on the test patients."""
-    row = {"unit": "patient", "seed": seed, "note": note}
+    row = {"attribute": "all", "group": "all", "metric": "auc", "unit": "patient", "seed": seed}
     if len(names) < 2:
         reason = f"undefined: {len(names)} group with enough patients"
         counts = {"n": len(y), "n_positive": len(y), "n_patients": len(np.unique(patient))}

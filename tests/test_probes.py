@@ -1,0 +1,113 @@
+"""Probes find what was planted and nothing else; splits never share a patient."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxrlib import probes
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """1,200 images of 600 patients; sex is in the embedding, race is not."""
+    rng = np.random.default_rng(0)
+    patient = rng.integers(0, 600, 1200)
+    sex = rng.integers(0, 2, 600)[patient]
+    age = rng.integers(0, 3, 600)[patient]
+    table = pd.DataFrame(
+        {
+            "patient_id": patient,
+            "sex": np.where(sex, "F", "M"),
+            "age_group": np.array(["25-50", "50-65", "65-80"])[age],
+            "race": np.array(["White", "Black", None])[rng.integers(0, 3, 600)[patient]],
+        }
+    )
+    own = rng.normal(size=(600, 16))[patient]  # images of one patient resemble each other
+    z = own + rng.normal(size=(1200, 16))
+    z[:, 0] += 3 * sex
+    z[:, 1] += 2 * age
+    return table, z.astype(np.float32)
+
+
+def test_split_shares_no_patient(cohort):
+    table, _ = cohort
+    parts = probes.patient_split(table["patient_id"])
+    patients = [set(table["patient_id"].iloc[part]) for part in parts]
+    assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
+    assert sorted(np.concatenate(parts)) == list(range(1200))
+    share = len(patients[2]) / table["patient_id"].nunique()
+    assert share == pytest.approx(0.2, abs=0.01)
+
+
+def test_split_is_that_of_the_published_protocol():
+    """Rows found by running the code of S, with the inner positions mapped to the right rows."""
+    train, valid, test = probes.patient_split((np.arange(60) // 3) % 17)
+    assert test.tolist() == [*range(21, 30), 45, 46, 47]
+    assert train.tolist() == [*range(12), *range(15, 21), *range(36, 45), *range(48, 60)]
+    assert valid.tolist() == [12, 13, 14, *range(30, 36)]
+
+
+@pytest.mark.parametrize("method", ["linear", "knn", "mlp"])
+def test_planted_attributes_are_found_and_absent_ones_are_not(cohort, method):
+    table, z = cohort
+    found = probes.probe_table({"m": z}, table, methods=(method,), n_resamples=100)
+    found = found.set_index("label")
+    assert found.loc["sex", "value"] > 0.75 and found.loc["sex", "ci_low"] > 0.6
+    assert found.loc["age_group", "value"] > 0.6
+    race = found.loc["race"]
+    assert race["ci_low"] - 0.05 < 0.5 < race["ci_high"] + 0.05
+    assert found[["n", "n_positive", "n_patients"]].notna().all().all()
+    assert (found["n_patients"] < found["n"]).all()
+    assert race["n"] < found.loc["sex", "n"]  # images without a race are left out
+
+
+def test_macro_auc_equals_scikit_learn(cohort):
+    table, z = cohort
+    names, y = np.unique(table["age_group"], return_inverse=True)
+    probe = probes._linear(1.0, 0).fit(z[:600], y[:600])
+    expected = roc_auc_score(y[600:], probe.predict_proba(z[600:]), multi_class="ovr")
+    assert probes._macro_auc(probe, z[600:], y[600:], 3) == pytest.approx(expected, abs=1e-12)
+    assert len(names) == 3
+
+
+def test_small_groups_are_named_and_single_groups_undefined(cohort):
+    table, z = cohort
+    rare = table.assign(sex=table["sex"].where(table["patient_id"] > 3, "unknown"))
+    found = probes.probe_table({"m": z}, rare, ("sex",), ("linear",), n_resamples=20)
+    assert found.loc[0, "note"] == "left out, fewer than 20 patients: unknown"
+    alone = probes.probe_table({"m": z}, table.assign(sex="F"), ("sex",), ("linear",))
+    assert np.isnan(alone.loc[0, "value"]) and "1 group" in alone.loc[0, "note"]
+
+
+def test_centroids_and_projection_equal_the_published_protocol():
+    """A case computed with the code of S."""
+    rng = np.random.Generator(np.random.PCG64(1))
+    images, texts = rng.standard_normal((20, 6)), rng.standard_normal((20, 6))
+    texts += [1, 0, 0, -0.5, 0, 0]
+    np.testing.assert_allclose(
+        probes.centroid_differences(images, texts),
+        [0.7742221, 0.4572777, 0.3156169, 0.2407367, 0.1143379, 0.07605277],
+        rtol=1e-6,
+    )
+    gap = np.sqrt(np.sum(probes.centroid_differences(images, texts) ** 2))
+    assert probes.modality_gap(images, texts) == pytest.approx(gap)
+    (joint, _), _ = probes.project(images, texts)
+    np.testing.assert_allclose(np.abs(joint[0]), [0.06690731, 1.342378], rtol=1e-6)
+    alone, explained = probes.project(images)
+    np.testing.assert_allclose(np.abs(alone[0]), [1.001707, 0.2310596], rtol=1e-6)
+    assert explained[0] >= explained[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ("svm",)}, "methods: unknown 'svm'; expected linear, knn, mlp"),
+        ({"attributes": ("site",)}, "column 'site' is missing"),
+        ({"embeddings": {"m": np.zeros((3, 2))}}, "'m' has 3 rows, the table 1200"),
+    ],
+)
+def test_bad_input_is_named(cohort, change, message):
+    table, z = cohort
+    with pytest.raises(ValueError, match=message):
+        probes.probe_table(**{"embeddings": {"m": z}, "table": table} | change)

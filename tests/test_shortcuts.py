@@ -1,0 +1,168 @@
+"""Drain arms and twins against scikit-learn and planted shifts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+
+from cxrlib import bootstrap, shortcuts
+
+
+def made(reads_drain, n=1500, seed=0):
+    """Pneumothorax with drains in two thirds; one model adds `reads_drain` to their score."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < 0.15).astype(int)
+    drain = (rng.random(n) < np.where(y, 0.67, 0.02)).astype(int)
+    logit = 1.2 * y + reads_drain * drain + rng.normal(size=n) - 2
+    return pd.DataFrame(
+        {
+            "image_id": np.arange(n),
+            "patient_id": rng.integers(0, n // 2, n),
+            "cohort": "made",
+            "model": "reads drains" if reads_drain else "honest",
+            "method": "zero-shot",
+            "label": "Pneumothorax",
+            "y_true": y,
+            "score": 1 / (1 + np.exp(-logit)),
+            "drain": drain,
+        }
+    )
+
+
+def value(table, group, metric, protocol="as_published"):
+    rows = table[
+        (table["group"] == group) & (table["metric"] == metric) & (table["protocol"] == protocol)
+    ]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+GAP = "with drain - without drain"
+
+
+def test_arms_equal_scikit_learn_on_positives_of_an_arm_and_all_negatives():
+    predictions = made(1.5)
+    table = shortcuts.drain_arms(predictions, n_resamples=20)
+    for group, has in (("with drain", 1), ("without drain", 0)):
+        arm = predictions[(predictions["y_true"] == 0) | (predictions["drain"] == has)]
+        auc = value(table, group, "auc")
+        assert auc["value"] == pytest.approx(
+            sklearn.metrics.roc_auc_score(arm["y_true"], arm["score"]), abs=1e-12
+        )
+        ap = sklearn.metrics.average_precision_score(arm["y_true"], arm["score"])
+        assert value(table, group, "adjusted_auprc")["value"] == pytest.approx(
+            1 - np.log(ap) / np.log(arm["y_true"].mean()), abs=1e-12
+        )
+        assert (auc["n"], auc["n_positive"]) == (len(arm), arm["y_true"].sum())
+        assert auc["n_patients"] == arm["patient_id"].nunique()
+
+
+def test_gap_interval_is_paired():
+    predictions = made(1.5)
+    table = shortcuts.drain_arms(predictions, n_resamples=25)
+    loop = []
+    y, has = predictions["y_true"].to_numpy(), predictions["drain"].to_numpy()
+    for w in bootstrap.patient_weights(predictions["patient_id"], 25):
+        auc = []
+        for which in (1, 0):
+            keep = (y == 0) | (has == which)
+            arm = predictions.iloc[np.repeat(np.flatnonzero(keep), w[keep])]
+            auc.append(sklearn.metrics.roc_auc_score(arm["y_true"], arm["score"]))
+        loop.append(auc[0] - auc[1])
+    row = value(table, GAP, "auc")
+    np.testing.assert_allclose(
+        row[["ci_low", "ci_high"]].astype(float), np.percentile(loop, [2.5, 97.5]), rtol=1e-9
+    )
+
+
+def test_matched_prevalence_is_the_mean_over_subsamples():
+    """Fractional weights stand for many random subsamples of the larger arm."""
+    predictions = made(1.0, n=1500)
+    row = value(
+        shortcuts.drain_arms(predictions, n_resamples=5),
+        "with drain",
+        "adjusted_auprc",
+        "corrected",
+    )
+    negatives = predictions[predictions["y_true"] == 0]
+    positives = predictions[(predictions["y_true"] == 1) & (predictions["drain"] == 1)]
+    smaller = ((predictions["y_true"] == 1) & (predictions["drain"] == 0)).sum()
+    assert smaller < len(positives)
+    draws = []
+    for seed in range(200):
+        arm = pd.concat([negatives, positives.sample(smaller, random_state=seed)])
+        ap = sklearn.metrics.average_precision_score(arm["y_true"], arm["score"])
+        draws.append(1 - np.log(ap) / np.log(arm["y_true"].mean()))
+    assert row["value"] == pytest.approx(np.mean(draws), abs=0.01)
+    assert "equal prevalence" in row["note"]
+
+
+def test_matching_leaves_auc_and_the_smaller_arm_alone():
+    table = shortcuts.drain_arms(made(1.0), n_resamples=20)
+    columns = ["value", "ci_low", "ci_high"]
+    for group in ("with drain", "without drain", GAP):
+        np.testing.assert_allclose(
+            value(table, group, "auc")[columns].astype(float),
+            value(table, group, "auc", "corrected")[columns].astype(float),
+        )
+    plain, matched = (
+        value(table, "without drain", "adjusted_auprc", p) for p in ("as_published", "corrected")
+    )
+    assert plain["value"] == pytest.approx(matched["value"])
+
+
+def test_the_shortcut_is_found_and_the_honest_model_is_not_accused():
+    both = pd.concat([made(2.5), made(0.0, seed=3)], ignore_index=True)
+    table = shortcuts.drain_arms(both, n_resamples=200)
+    table = table[table["protocol"] == "corrected"]
+    guilty, honest = (
+        value(table[table["model"] == m], GAP, "adjusted_auprc", "corrected")
+        for m in ("reads drains", "honest")
+    )
+    assert guilty["ci_low"] > 0.1
+    assert honest["ci_low"] < 0 < honest["ci_high"]
+
+
+def test_a_small_arm_is_undefined_with_a_reason():
+    predictions = made(1.0)
+    spare = predictions[(predictions["y_true"] == 1) & (predictions["drain"] == 0)].index[4:]
+    table = shortcuts.drain_arms(predictions.drop(spare), n_resamples=5)
+    for group in ("without drain", GAP):
+        row = value(table, group, "auc")
+        assert np.isnan(row["value"]) and "4 positive images, fewer than 10" in row["note"]
+    assert np.isfinite(value(table, "with drain", "auc")["value"])
+
+
+def test_twin_shift_is_the_planted_shift_in_standard_deviations():
+    rng = np.random.default_rng(0)
+    reference = 3 * rng.normal(size=2000)
+    changed = reference + 1.5 + 0.1 * rng.normal(size=2000)
+    patient = np.repeat(np.arange(1000), 2)
+    row = shortcuts.twin_shift(
+        changed, reference, patient, n_resamples=200, model="m", label="Pneumothorax"
+    ).iloc[0]
+    assert row["ci_low"] < 0.5 < row["ci_high"]
+    assert row["value"] == pytest.approx(np.mean(changed - reference) / np.std(reference))
+    assert (row["n"], row["n_patients"], row["model"]) == (2000, 1000, "m")
+    same = shortcuts.twin_shift(reference, reference, patient, n_resamples=10).iloc[0]
+    assert same["value"] == same["ci_high"] == 0
+
+
+def test_twin_shift_of_a_constant_margin_is_undefined():
+    row = shortcuts.twin_shift(np.ones(5), np.zeros(5) + 0.3, np.arange(5), n_resamples=5).iloc[0]
+    assert np.isnan(row["value"]) and row["note"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: shortcuts.drain_arms(t, "Edema"), "label: no rows for 'Edema'"),
+        (lambda t: shortcuts.drain_arms(t, device="tube"), "'tube' is missing"),
+        (lambda t: shortcuts.drain_arms(t.assign(drain=np.nan)), "has to hold 0 or 1"),
+        (lambda t: shortcuts.twin_shift([1, 2], [1], [0, 1]), "expected three equal"),
+        (lambda t: shortcuts.twin_shift([np.nan], [1], [0]), "NaN or infinite margins"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(made(1.0, n=50))
