@@ -1,0 +1,787 @@
+# %% [markdown]
+# # Data curation: who is in the picture
+#
+# *Answers section 2.3 of {cite:t}`sourget2025`, paper S, and section 2.1 of {cite:t}`sun2025`, paper X.*
+#
+# Before asking whether a model treats patients alike, a clinician asks who these patients are. Who
+# was imaged, standing or in bed, how often, and with which findings? A data set answers before any
+# model does, and its answers come back later dressed as properties of models.
+#
+# This chapter reads the real metadata of NIH ChestX-ray14, rebuilds the balanced subset of paper X
+# from its numbers, and presents the phantom cohort on which the other chapters run.
+
+# %% tags=["parameters"]
+seed: int = 1907  # seed of the phantom cohort and of the first 6x200 draw
+n_draws: int = 50  # how often the 6x200 subset is drawn anew
+n_images: int = 800  # images in the phantom cohort of this chapter
+size: int = 96  # side of a phantom image, in pixels
+
+# %% tags=["hide-input"]
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cxrlib import cohorts
+from cxrlib.cohorts import associations, metadata, nih6x200, phantom
+from cxrlib.notebook import fmt, fmt_interval, glue, percent, setup, show
+from cxrlib.plots import COLOURS
+
+setup()
+
+# %% [markdown]
+# ## The real patients of NIH ChestX-ray14
+#
+# The images of ChestX-ray14 fill a disk. Their table takes one megabyte, travels inside an open-source
+# package, and needs no permission. One row is one image.
+
+# %%
+nih = cohorts.load("nih-metadata").table
+nih.iloc[:4, :8]
+
+# %% tags=["remove-cell"]
+glue("n-images", len(nih))
+glue("n-patients", nih["patient_id"].nunique())
+glue("n-impossible", len(metadata.impossible_ages(nih)))
+glue("age-min", int(nih["age"].min()))
+glue("age-max", int(nih["age"].max()))
+no_finding = (nih[list(metadata.FINDINGS)].sum(axis=1) == 0).mean()
+glue("no-finding", percent(no_finding))
+
+# %% [markdown]
+# There are {glue:text}`n-images:,d` images of {glue:text}`n-patients:,d` patients. {glue:text}`no-finding`
+# of the images carry none of the fourteen findings. The names are those of the release, with one
+# exception: its "Effusion" is called *Pleural Effusion* here, the name that paper S uses.
+#
+# Labels were mined from radiology reports by software. A 1 means "the report was read as saying so",
+# not "the patient has it".
+#
+# Every analysis by age starts with a count of what it must leave out. Paper S sorts patients into
+# five age groups from 18 years on, so children have none.
+
+# %%
+show(metadata.nih_flow(), caption="From the release to an age group")
+
+# %% [markdown]
+# Recorded ages run from {glue:text}`age-min` to {glue:text}`age-max` years. Older copies of this
+# table held ages above 400; this one holds {glue:text}`n-impossible` above 120. The check costs one
+# line, so it stays.
+
+# %% [markdown]
+# ### How many images has a patient?
+
+# %% tags=["hide-input"]
+per_patient = nih.groupby("patient_id").size().sort_values(ascending=False)
+share_one = (per_patient == 1).mean()
+share_top = per_patient.head(len(per_patient) // 10).sum() / len(nih)
+glue("share-one", percent(share_one))
+glue("share-top", percent(share_top))
+glue("most-images", int(per_patient.max()))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of images per patient on two logarithmic axes: most patients have one image, a few have more than a hundred."}, "figure": {"name": "fig-curation-images-per-patient", "caption": "Images per patient in NIH ChestX-ray14. Both axes are logarithmic."}}
+figure, axis = plt.subplots(figsize=(7, 3))
+edges = np.unique(np.geomspace(1, per_patient.max() + 1, 25).astype(int)) - 0.5
+axis.hist(per_patient, bins=edges, color="#0072B2")
+axis.set(xscale="log", yscale="log", xlabel="images of one patient", ylabel="patients")
+axis.set_xticks([1, 2, 5, 10, 20, 50, 100], [1, 2, 5, 10, 20, 50, 100])
+plt.show()
+
+# %% [markdown]
+# {glue:text}`share-one` of the patients were imaged once. One patient was imaged
+# {glue:text}`most-images` times, and the most imaged tenth of the patients own
+# {glue:text}`share-top` of all images.
+#
+# Two images of one patient share a rib cage, a heart, often a disease. They are not two independent
+# observations. That has two consequences for the whole book: a split that separates training from
+# test must separate *patients*, and an uncertainty must come from resampling *patients*.
+
+# %% [markdown]
+# ### How old are they, and how were they imaged?
+#
+# A patient who can stand is imaged from the back (PA). A patient who cannot is imaged in bed, from
+# the front (AP): the heart looks larger, the lungs shorter, cables cross the chest. The view position
+# is not a property of the patient, yet it says a lot about the patient.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two histograms of age. Left: women and men, similar shapes, more men. Right: PA and AP films, similar ages."}, "figure": {"name": "fig-curation-age", "caption": "Age at imaging by sex (left) and by view position (right), one count an image."}}
+figure, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
+for axis, (attribute, groups) in zip(
+    axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
+):
+    for group in groups:
+        ages = nih.loc[nih[attribute] == group, "age"]
+        axis.hist(
+            ages, np.arange(0, 101, 5), histtype="step", lw=2, color=COLOURS[group], label=group
+        )
+    axis.set(xlabel="age (years)", title=attribute)
+    axis.legend()
+axes[0].set_ylabel("images")
+plt.show()
+
+# %%
+nih["AP"] = (nih["view"] == "AP").astype(int)
+ap = associations.prevalence(nih, ["AP"], "age_group")
+names = {"group": "age group", "value": "share AP", "n": "images", "n_patients": "patients"}
+ap_table = ap.rename(columns=names)
+show(
+    ap_table[["age group", "share AP", "ci_low", "ci_high", "images", "patients"]],
+    caption="Share of images taken in AP view, with 95 % intervals over patients",
+)
+
+# %% tags=["remove-cell"]
+ap = ap.set_index("group")
+glue("ap-young", percent(ap.loc["18-25", "value"]))
+glue("ap-old", percent(ap.loc["80+", "value"]))
+ends = nih[nih["age_group"].isin(["18-25", "80+"])]
+ends = ends.assign(old=(ends["age"] >= 80).astype(int))
+apart = associations.association(ends, "AP", "old").iloc[-1]
+glue("ap-apart", fmt_interval(*apart[["value", "ci_low", "ci_high"]], signed=True))
+certain = apart["ci_low"] > 0 or apart["ci_high"] < 0
+glue("ap-certain", "excludes" if certain else "includes")
+glue("n-80", int(ap.loc["80+", "n"]))
+glue("share-80", percent(ap.loc["80+", "n"] / len(nih), 1))
+
+# %% [markdown]
+# One might expect the oldest to be imaged in bed most often. Here {glue:text}`ap-old` of their images
+# are AP films, against {glue:text}`ap-young` for the youngest adults: a difference of
+# {glue:text}`ap-apart`, whose interval {glue:text}`ap-certain` 0. Note how few the oldest are:
+# {glue:text}`n-80:,d` images, {glue:text}`share-80` of the release. Whatever a later chapter says of
+# patients over 80, it says with a wide interval.
+
+# %% [markdown]
+# ### Which findings, in whom?
+#
+# The prevalence of each finding in each group, with an interval over patients: Wilson's interval,
+# widened by the *design effect*, the factor by which repeated images inflate the variance.
+
+# %%
+AGES = metadata.AGE_GROUPS
+ATTRIBUTES = {"sex": ("F", "M"), "view": ("PA", "AP"), "age_group": AGES}
+found = pd.concat(
+    [associations.prevalence(nih, metadata.FINDINGS, a) for a in ATTRIBUTES],
+    ignore_index=True,
+)
+found.head(4)[["label", "attribute", "group", "value", "n", "design_effect"]]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and by age group, on a logarithmic axis. The widest spread is between AP and PA films."}, "figure": {"name": "fig-curation-prevalence", "caption": "Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios."}}
+order = nih[list(metadata.FINDINGS)].mean().sort_values().index
+figure, axes = plt.subplots(1, 3, figsize=(7, 5.4), sharey=True, sharex=True)
+for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
+    for i, group in enumerate(groups):
+        rows = found[(found["attribute"] == attribute) & (found["group"] == group)]
+        rows = rows.set_index("label").loc[order]
+        place = np.arange(len(order)) + 0.14 * (i - (len(groups) - 1) / 2)
+        colour = COLOURS[group]
+        axis.hlines(place, 100 * rows["ci_low"], 100 * rows["ci_high"], color=colour, lw=1)
+        shown = rows["n_positive"] > 0
+        axis.plot(100 * rows["value"][shown], place[shown], "o", ms=4, color=colour, label=group)
+    axis.set(xscale="log", xlim=(0.03, 40), title=attribute.replace("_", " "))
+    axis.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(loc="upper left", handletextpad=0.1, borderaxespad=0)
+axes[0].set_yticks(range(len(order)), order)
+axes[1].set_xlabel("prevalence")
+plt.show()
+
+# %% tags=["hide-input"]
+wide = found.pivot(index="label", columns="group", values="value")
+sizes = found.pivot(index="label", columns="group", values="n_positive")
+spread = {
+    "sex": np.maximum(wide["M"] / wide["F"], wide["F"] / wide["M"]),
+    "view": np.maximum(wide["AP"] / wide["PA"], wide["PA"] / wide["AP"]),
+}
+extremes = pd.DataFrame(
+    [
+        {
+            "attribute": attribute,
+            "finding": ratio.idxmax(),
+            "largest ratio": ratio.max(),
+            "median ratio": ratio.median(),
+        }
+        for attribute, ratio in spread.items()
+    ]
+)
+show(extremes, caption="How far apart the two groups of an attribute are", digits=1)
+
+# %% tags=["remove-cell"]
+top = extremes.set_index("attribute")
+glue("view-finding", top.loc["view", "finding"])
+glue("view-ratio", fmt(top.loc["view", "largest ratio"], 0))
+in_ap = wide.loc[top.loc["view", "finding"], "AP"] > wide.loc[top.loc["view", "finding"], "PA"]
+glue("view-side", "AP" if in_ap else "PA")
+glue("sex-finding", top.loc["sex", "finding"])
+glue("sex-ratio", fmt(top.loc["sex", "largest ratio"], 1))
+more = top.loc["view", "median ratio"] > top.loc["sex", "median ratio"]
+glue("view-over-sex", "more" if more else "less")
+widest = found.loc[found["design_effect"].idxmax()]
+glue("deff-label", widest["label"])
+glue("deff-group", widest["group"])
+glue("deff", fmt(widest["design_effect"], 1))
+glue("deff-root", fmt(np.sqrt(widest["design_effect"]), 1))
+
+# %% [markdown]
+# Findings follow the view position {glue:text}`view-over-sex` than the sex. The extreme is
+# {glue:text}`view-finding`: {glue:text}`view-ratio` times as common on {glue:text}`view-side` films
+# as on the other view. Between the sexes the largest ratio is {glue:text}`sex-ratio`, for
+# {glue:text}`sex-finding`.
+#
+# A model that recognises a bed can therefore look as if it recognised {glue:text}`view-finding`. Keep
+# that in mind when the next section calls a subset "balanced".
+#
+# The design effect is largest for {glue:text}`deff-label` in group {glue:text}`deff-group`:
+# {glue:text}`deff`, since a few patients with many images carry most of the count. An interval that took
+# images for independent would be {glue:text}`deff-root` times too narrow there.
+
+# %% [markdown]
+# ## A balanced subset: NIH 6x200
+#
+# Paper X wants equal numbers of young and old, women and men. For each disease it draws 50 images from
+# each of four cells: young or old (60 and over) by female or male. Four cells of 50 are 200 images; six
+# diseases make 1,200. One exception is stated: old patients with edema are 47 women and 53 men.
+#
+# How images with *several* findings are handled is not stated. The exception gives it away.
+
+# %%
+EDEMA_OLD = ["old F", "old M"]
+single = nih6x200.cell_counts(nih, rule="single")
+several = nih6x200.cell_counts(nih, rule="any")
+edema = pd.DataFrame(index=EDEMA_OLD)
+edema["exactly one finding"] = single.loc["Edema"]
+edema["edema, whatever else"] = several.loc["Edema"]
+edema["paper X"] = [nih6x200.EXCEPTIONS["Edema", "old", sex] for sex in "FM"]
+show(edema.astype(int), caption="Old patients with edema, counted by two rules")
+
+# %% tags=["remove-cell"]
+rule_found = (edema["exactly one finding"] == edema["paper X"]).all()
+rule_other = (edema["edema, whatever else"] == edema["paper X"]).all()
+glue("rule-verdict", "gives exactly" if rule_found else "does not give")
+glue("rule-any-verdict", "also fits" if rule_other else "does not fit")
+
+# %% [markdown]
+# Counting images with *exactly one finding* {glue:text}`rule-verdict` the numbers of the paper. Counting
+# every image with edema {glue:text}`rule-any-verdict`. So the rule is known, and with it the paper's
+# statement that "only six diseases satisfy" it can be checked: each of the four cells must offer 50
+# images.
+
+# %% tags=["hide-input"]
+printed = single.rename(columns={"in_paper": "in paper X"}).rename_axis(None)
+for column in ("satisfies", "in paper X"):
+    printed[column] = printed[column].map({True: "yes", False: "no"})
+show(printed, caption="Images with exactly one finding, by cell")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the smallest of the four cells for fourteen diseases with a line at 50: eleven reach it; edema, which is in the paper, does not."}, "figure": {"name": "fig-curation-cells", "caption": "The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the 50 images that the recipe asks for."}}
+figure, axis = plt.subplots(figsize=(7, 3.8))
+shown = single[::-1]
+axis.barh(shown.index, shown["smallest"], color=np.where(shown["in_paper"], "#0072B2", "#B8CFE0"))
+axis.axvline(nih6x200.PER_CELL, color="#D55E00", lw=1.5)
+axis.set(xscale="log", xlabel="images in the smallest cell")
+axis.set_xticks([10, 50, 100, 500, 1000], [10, 50, 100, 500, 1000])
+plt.show()
+
+# %% tags=["remove-cell"]
+satisfying = single.index[single["satisfies"]]
+unused = [d for d in satisfying if d not in nih6x200.DISEASES]
+short = [d for d in nih6x200.DISEASES if d not in satisfying]
+glue("n-satisfying", len(satisfying))
+glue("n-unused", len(unused))
+glue("only-six", "follows" if len(satisfying) == 6 else "does not follow")
+glue("unused", ", ".join(unused))
+glue("short", ", ".join(short) if short else "none")
+glue("short-cell", int(single.loc[list(nih6x200.DISEASES), "smallest"].min()))
+
+# %% [markdown]
+# By this count {glue:text}`n-satisfying` of the fourteen diseases satisfy the criterion; the paper says
+# six. Of its six, the one that falls short is {glue:text}`short`, with {glue:text}`short-cell` in its smallest cell.
+# {glue:text}`n-unused` more would have been possible: {glue:text}`unused`.
+#
+# So "only six" {glue:text}`only-six` from the rule. The six may have been chosen for other good reasons,
+# such as being the labels of other data sets; a reader should know that more could be studied.
+
+# %% [markdown]
+# ### Drawing the subset, and splitting it
+#
+# The list of images is not published, so the paper's draw is one of very many. The recipe is drawn
+# here {glue:text}`n-draws` times, and each draw is split 7:1:2 into training, validation and test
+# *images*, as the recipe reads.
+
+# %%
+cohort = nih6x200.draw(seed, split="image")
+draws = nih6x200.draws(range(seed, seed + n_draws))
+draws[["seed", "patients", "leakage"]].head(3)
+
+# %% tags=["remove-cell"]
+by_patient = nih6x200.draw(seed, split="patient")
+test_size = int((cohort["split"] == "test").sum())
+glue("n-draws", n_draws)
+glue("draw-images", len(cohort))
+glue("draw-patients", fmt(draws["patients"].mean(), 0))
+glue("leak-mean", percent(draws["leakage"].mean()))
+glue("leak-range", f"{percent(draws['leakage'].min())} to {percent(draws['leakage'].max())}")
+glue("leak-patient", percent(nih6x200.leakage(by_patient)))
+glue("test-size", test_size)
+glue("leak-images", fmt(draws["leakage"].mean() * test_size, 0))
+glue("children", int((cohort["age"] < 18).sum()))
+glue("youngest", int(cohort["age"].min()))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the share of test images whose patient is also in the training part, over repeated draws; centred near a quarter."}, "figure": {"name": "fig-curation-leakage", "caption": "Share of test images whose patient also has an image in training, over repeated draws with an image-level split. A patient-level split gives 0."}}
+figure, axis = plt.subplots(figsize=(7, 2.8))
+axis.hist(100 * draws["leakage"], bins=np.arange(0, 41, 2), color="#0072B2")
+axis.axvline(0, color="#D55E00", lw=3)
+axis.annotate("split by patient", (0.5, axis.get_ylim()[1] * 0.85), color="#B34700")
+axis.set(xlabel="leaking test images (%)", ylabel="draws", xlim=(-0.5, 40))
+plt.show()
+
+# %% [markdown]
+# A draw of {glue:text}`draw-images:,d` images has about {glue:text}`draw-patients` patients. On average
+# {glue:text}`leak-mean` of the {glue:text}`test-size` test images ({glue:text}`leak-range` over the
+# draws), some {glue:text}`leak-images` images, show a patient on whom the model was trained. Splitting
+# patients instead leaves {glue:text}`leak-patient`. The paper does not say which of the two it did.
+#
+# "Young" has no lower end: this draw holds {glue:text}`children` images of patients under 18, the
+# youngest aged {glue:text}`youngest`.
+
+# %% [markdown]
+# ### Balanced in age and sex, but in what else?
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Dots with ranges: the share of AP films for each of the six diseases over repeated draws, lowest for cardiomegaly and pneumothorax, highest for edema."}, "figure": {"name": "fig-curation-view", "caption": "Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws."}}
+ap_share = draws.filter(like="AP ").rename(columns=lambda c: c.removeprefix("AP "))
+ap_share = ap_share[ap_share.mean().sort_values().index]
+figure, axis = plt.subplots(figsize=(7, 2.8))
+axis.hlines(ap_share.columns, 100 * ap_share.min(), 100 * ap_share.max(), color="#0072B2", lw=2)
+axis.plot(100 * ap_share.mean(), ap_share.columns, "o", color="#0072B2")
+axis.set(xlim=(0, 100), xlabel="images taken in AP view (%)")
+axis.grid(axis="x", alpha=0.3)
+plt.show()
+
+# %% tags=["remove-cell"]
+mean_ap = ap_share.mean()
+# The best guess from the view alone: on AP films the disease with most AP films, on PA likewise.
+view_only = (mean_ap.max() + (1 - mean_ap).max()) / len(mean_ap)
+glue("ap-high", mean_ap.idxmax())
+glue("ap-high-share", percent(mean_ap.max()))
+glue("ap-low", mean_ap.idxmin())
+glue("ap-low-share", percent(mean_ap.min()))
+glue("view-only", percent(view_only))
+glue("by-chance", percent(1 / len(mean_ap)))
+
+# %% [markdown]
+# {glue:text}`ap-high-share` of the {glue:text}`ap-high` images are AP films, but only
+# {glue:text}`ap-low-share` of those with {glue:text}`ap-low`. A "classifier" that sees nothing but the
+# view position, and always names the commonest disease in that view, is right for
+# {glue:text}`view-only` of the images; blind guessing gives {glue:text}`by-chance`. Balancing age and
+# sex did not balance how sick the patients were, nor how they were imaged.
+
+# %% [markdown]
+# ### What the papers say, what this run computes
+
+
+# %% tags=["hide-input"]
+def verdict(same):
+    return "reproduced" if same else "differs"
+
+
+counted = (len(nih), nih["patient_id"].nunique())
+claims = pd.DataFrame(
+    [
+        (
+            "X 2.1",
+            "images, patients of NIH",
+            "108,948 / 32,717",
+            "{:,} / {:,}".format(*counted),
+            verdict(counted == (108_948, 32_717)),
+        ),
+        (
+            "S 2.3",
+            "images, patients of NIH",
+            "112,120 / 30,805",
+            "{:,} / {:,}".format(*counted),
+            verdict(counted == (112_120, 30_805)),
+        ),
+        (
+            "X 2.1",
+            "disease categories",
+            "14",
+            str(len(metadata.FINDINGS)),
+            verdict(len(metadata.FINDINGS) == 14),
+        ),
+        (
+            "X 2.1",
+            "old edema, F / M",
+            "47 / 53",
+            " / ".join(map(str, single.loc["Edema", EDEMA_OLD])),
+            verdict(rule_found),
+        ),
+        (
+            "X 2.1",
+            "diseases with 50 in each cell",
+            "6",
+            str(len(satisfying)),
+            verdict(len(satisfying) == 6),
+        ),
+        (
+            "X 3.1",
+            "leaking test images",
+            "not stated",
+            f"{percent(draws['leakage'].mean())} by image, {percent(nih6x200.leakage(by_patient))} by patient",
+            "no claim",
+        ),
+        ("S 2.3", "official NIH test images", "25,596", "list not shipped", "not run"),
+    ],
+    columns=["paper", "quantity", "paper says", "this run", "verdict"],
+)
+show(claims, caption="Data curation: paper and run side by side")
+
+# %% [markdown]
+# The first row has a simple explanation. ChestX-ray8, the eight-label data set of the article that
+# paper X cites {cite:p}`wang2017`, has 108,948 images of 32,717 patients; the release with fourteen labels has the counts of
+# paper S. Paper X describes the fourteen labels and quotes the counts of the eight-label predecessor.
+
+# %% [markdown]
+# ## The phantom cohort
+#
+# Metadata cannot be shown to a vision model, and real radiographs need a licence and a download. So
+# the chapters that follow run on a *phantom*: radiograph-like images drawn by a program, for real rows
+# of the table above. Age, sex, view position, number of images and part of the findings are those of
+# an NIH patient; the picture is not.
+#
+# What makes a phantom worth the trouble is not that it looks right. It is that **its biases are
+# planted**: they are known, so one can ask whether an audit finds them.
+
+# %%
+phantoms = cohorts.load("phantom", n_images=n_images, seed=seed, size=size)
+show(phantoms.flow, caption="From NIH rows to the phantom cohort")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Grid of phantom chest radiographs: a row without findings, a row for each of seven findings, a row of devices."}, "figure": {"name": "fig-curation-contact-sheet", "caption": "Phantom radiographs: none, then one finding a row with severity rising to the right, then devices. Captions: sex, age, view, site."}}
+sheet = phantom.contact_sheet(phantoms, columns=6)
+sheet.set_size_inches(7, 10.8)
+plt.show()
+
+# %% [markdown]
+# These are cartoons. They have a rib cage, a heart whose width is set, lungs whose outlines were
+# learnt from lung masks, and findings drawn by formula. No conclusion about patients follows from
+# them; conclusions about *methods of audit* do.
+#
+# Each image comes with a report, from which the small CLIP models of the next chapter learn.
+
+# %%
+several_findings = phantoms.table[list(phantoms.findings)].sum(axis=1) > 1
+for report in phantoms.table.loc[several_findings, "report"].head(3):
+    print(textwrap.fill(report, 76), end="\n\n")
+
+# %% [markdown]
+# ### Its dials
+#
+# A *dial* is a number that plants one bias. The defaults, as this run used them:
+
+
+# %% tags=["hide-input"]
+MEANING = {
+    "drain_if_pneumothorax": "P(drain) with a pneumothorax",
+    "drain_if_none": "P(drain) without one",
+    "contrast": "factor on how visible findings are",
+    "prevalence": "to which each finding is topped up",
+    "prevalence_factor": "factor on the top-up",
+    "share": "share of the patients",
+    "underreport": "P(a finding is left out of label and report)",
+    "images_per_patient": "at most so many",
+    "site_by_race": "0: site by chance; 1: each race at its own",
+    "site_signature": "0: scanners alike; 1: full signatures",
+}
+settings = phantoms.recipe["dials"]
+rows = []
+for dial, setting in settings.items():
+    row = {"dial": dial, "group": "", "set to": "none", "meaning": MEANING.get(dial, "")}
+    if not isinstance(setting, dict):
+        rows.append(row | {"set to": f"{setting:g}"})
+    elif not setting:
+        rows.append(row)
+    for attribute, values in setting.items() if isinstance(setting, dict) else ():
+        for group, value in values.items():
+            name = f"{attribute.replace('_', ' ')} {group}"
+            rows.append(row | {"group": name, "set to": f"{value:g}"})
+show(pd.DataFrame(rows), caption="Dials of the phantom cohort")
+
+# %% [markdown]
+# How strong is the bond between drain and pneumothorax in a real hospital? The labels of PadChest, a
+# Spanish cohort, include chest drains.
+
+# %%
+real = associations.padchest_drains()
+planted = associations.association(phantoms.table, "drain", "Pneumothorax")
+
+# %% tags=["hide-input"]
+drains = pd.concat([real.assign(cohort="PadChest"), planted.assign(cohort="phantom")])
+numbers = drains[["value", "ci_low", "ci_high"]].to_numpy()
+drains["P(drain)"] = [fmt_interval(*row, digits=3) for row in numbers]
+names = {"group": "pneumothorax", "n_positive": "drains", "n": "images", "n_patients": "patients"}
+columns = ["cohort", "pneumothorax", "P(drain)", "drains", "images", "patients"]
+show(
+    drains.rename(columns=names)[columns].reset_index(drop=True),
+    caption="Chest drains with and without a pneumothorax, with 95 % intervals over patients",
+)
+
+# %% tags=["remove-cell"]
+real, planted = real.set_index("group"), planted.set_index("group")
+glue("padchest-with", percent(real.loc["with", "value"]))
+glue("padchest-without", percent(real.loc["without", "value"], 1))
+glue("padchest-pneumothorax", int(real.loc["with", "n"]))
+glue("padchest-ratio", fmt(real.loc["with", "value"] / real.loc["without", "value"], 0))
+glue("phantom-with", percent(planted.loc["with", "value"]))
+glue("phantom-without", percent(planted.loc["without", "value"]))
+both = (planted["value"] > real["value"])[["with", "without"]].all()
+glue("phantom-more", "has more drains on both sides" if both else "has other frequencies")
+glue("phantom-ratio", fmt(planted.loc["with", "value"] / planted.loc["without", "value"], 0))
+
+# %% [markdown]
+# Of {glue:text}`padchest-pneumothorax` PadChest images with a pneumothorax (those with fluid as well
+# included), {glue:text}`padchest-with` show a drain; of the others {glue:text}`padchest-without`. That
+# is a ratio of {glue:text}`padchest-ratio`. The phantom {glue:text}`phantom-more`:
+# {glue:text}`phantom-with` and {glue:text}`phantom-without`, a ratio of {glue:text}`phantom-ratio`. A
+# cohort of a few thousand images must hold enough of each kind to compare them.
+
+# %% [markdown]
+# ### Who is in it?
+
+# %% tags=["hide-input"]
+adults = nih[nih["age_group"].notna()]
+rows = []
+for attribute, groups in {
+    "sex": ("F", "M"),
+    "age_group": metadata.AGE_GROUPS,
+    "view": ("PA", "AP"),
+    "race": tuple(phantom.RACES),
+}.items():
+    for group in groups:
+        rows.append(
+            {
+                "attribute": attribute.replace("_", " "),
+                "group": group,
+                "NIH adults": percent((adults[attribute] == group).mean())
+                if attribute in adults
+                else "",
+                "phantom": percent((phantoms.table[attribute] == group).mean()),
+            }
+        )
+for finding in phantoms.findings:
+    rows.append(
+        {
+            "attribute": "finding",
+            "group": finding,
+            "NIH adults": percent(adults[finding].mean(), 1),
+            "phantom": percent(phantoms.table[finding].mean(), 1),
+        }
+    )
+show(pd.DataFrame(rows), caption="Composition by image", missing="")
+
+# %% [markdown]
+# Two departures from NIH are on purpose. The youngest and oldest patients are drawn more often, since
+# intervals by age would say nothing otherwise. And findings are topped up to a common prevalence,
+# since the rarest would hardly occur in a cohort of this size.
+
+# %%
+six = cohorts.load("phantom-6x200", seed=seed)
+six.table.groupby(["disease", "age60", "sex"]).size().unstack(["age60", "sex"])
+
+# %% [markdown]
+# The chapter on fine-tuning uses a second phantom cohort: the rows of a 6x200 draw, each with its one
+# real finding, split by patient.
+
+# %% [markdown]
+# ### The truth of a dial: counterfactual twins
+#
+# Every random number of the phantom depends on the cohort's seed, the image and the *name* of what it
+# decides, on nothing else. So the cohort can be drawn again with one dial changed and all else equal,
+# down to the grain. Such a pair of images is a pair of *counterfactual twins*: the same patient with
+# and without the drain. No hospital can supply that.
+
+# %%
+table = phantoms.table
+ill = (table.filter(like="severity_") > 0).any(axis=1)
+factors = pd.Series(settings["contrast"]["age_group"])
+faint = table["age_group"].isin(factors.index[factors != 1])
+switches = {  # what is changed, and which images it is meant to change
+    "no drains": (phantom.twin(phantoms, drain=0), table["drain"] == 1),
+    "no fading with age": (phantom.twin(phantoms, contrast={}), ill & faint),
+    "all scanners alike": (
+        phantom.twin(phantoms, site_signature=0.0),
+        table["site"] != "A",
+    ),
+}
+
+# %% tags=["hide-input"]
+everything = np.arange(len(table))
+images = phantoms.images(everything).astype(int)
+twins, shifts, truth = {}, {}, []
+for change, (other, meant) in switches.items():
+    twins[change] = other.images(everything).astype(int)
+    shifts[change] = np.abs(twins[change] - images).mean(axis=(1, 2))
+    truth.append(
+        {
+            "change": change,
+            "meant to change": int(meant.sum()),
+            "of these changed": int((shifts[change][meant] > 0).sum()),
+            "others changed": int((shifts[change][~meant] > 0).sum()),
+            "mean shift": shifts[change][meant].mean(),
+        }
+    )
+truth = pd.DataFrame(truth)
+show(truth, caption="Images changed by each twin, and by how many of 256 grey levels a pixel")
+
+# %% tags=["remove-cell"]
+stray = int(truth["others changed"].sum())
+glue("stray", "none" if stray == 0 else str(stray))
+reached = truth["of these changed"].sum() / truth["meant to change"].sum()
+glue("reached", "all" if reached == 1 else percent(reached, 1))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three rows of three images: a phantom radiograph, its twin with one thing changed, and the difference. The rows remove a drain, restore the contrast of a finding, and remove the signature of a scanner."}, "figure": {"name": "fig-curation-twins", "caption": "Counterfactual twins. Left: the image. Middle: its twin with one change. Right: the difference, black where the twin is darker, white where it is brighter."}}
+figure, axes = plt.subplots(3, 3, figsize=(7, 7.2))
+for row, change in zip(axes, switches, strict=True):
+    clearest = shifts[change].argmax()
+    before, after = images[clearest], twins[change][clearest]
+    row[0].imshow(before, cmap="gray", vmin=0, vmax=255)
+    row[1].imshow(after, cmap="gray", vmin=0, vmax=255)
+    row[2].imshow(after - before, cmap="gray", vmin=-80, vmax=80)
+    for axis, title in zip(row, ("image", change, "difference"), strict=True):
+        axis.set_title(title, fontsize=10)
+for axis in axes.flat:
+    axis.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# Each change reaches {glue:text}`reached` of the images it should. Of all the others,
+# {glue:text}`stray` changed by even one grey level in one pixel. The paired difference between twins is the recorded truth of a dial, and
+# later chapters hold their estimates against it.
+
+# %% [markdown]
+# ### Race, through the site alone
+#
+# Race is a social category. There is no formula for how it should change a chest radiograph, and to
+# invent one for the phantom would be to plant biology where none is established. What is well
+# established is that patients of different race are cared for in different places, with different
+# machines. So in the phantom race decides the odds of the *site*, and the site has a scanner with a
+# signature. There is no other path.
+
+# %%
+by_race = pd.crosstab(table["race"], table["site"], normalize="index")
+show(
+    by_race.loc[list(phantom.RACES)].rename_axis(index=None, columns=None),
+    caption="Share of each race's images taken at each site",
+)
+
+# %% [markdown]
+# That there is no other path can be tested. Switch the signatures off, then let sites be assigned
+# without regard to race, so that many images change their site. If race, or the site, had any other
+# way into the image, some image would change.
+
+# %%
+plain, _ = switches["all scanners alike"]
+moved = phantom.twin(phantoms, site_signature=0.0, site_by_race=0.0)
+changed_site = plain.table["site"] != moved.table["site"]
+before, after = twins["all scanners alike"], moved.images(everything)
+changed_image = (before != after).any(axis=(1, 2))
+
+# %% tags=["remove-cell"]
+glue("changed-site", int(changed_site.sum()))
+glue("changed-image", int(changed_image.sum()) or "none")
+
+# %% [markdown]
+# {glue:text}`changed-site` images changed their site, {glue:text}`changed-image` of the cohort changed in any
+# pixel. In the phantom, a probe that decodes race decodes a scanner. In real radiographs, race can be
+# decoded too {cite:p}`gichoya2022`; from what is not settled, and the phantom has nothing to say on it.
+
+# %% [markdown]
+# ## What was learned
+#
+# - NIH ChestX-ray14 has {glue:text}`n-images:,d` images of {glue:text}`n-patients:,d` patients, unequally
+#   shared: patients are the unit of splitting and of resampling.
+# - View position separates findings {glue:text}`view-over-sex` than sex does.
+# - NIH 6x200 counts images with exactly one finding. {glue:text}`n-satisfying` diseases offer enough of
+#   them; of the paper's six, all but {glue:text}`short`.
+# - An image-level split leaves {glue:text}`leak-mean` of the test images with their patient in training.
+# - Balance in age and sex is not balance in view position: the view alone names the disease in
+#   {glue:text}`view-only` of cases.
+# - The phantom's biases are planted and measured by twins; race acts through the site alone.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-curation-threshold
+#
+# How many diseases would be left if the recipe asked for 100 images a cell, how many for 30? Which
+# threshold is the largest at which all six diseases of paper X satisfy it?
+# ```
+
+# %% [markdown]
+# ````{solution-start} ex-curation-threshold
+# :class: dropdown
+# ````
+
+# %%
+for per_cell in (30, 100):
+    print(per_cell, "a cell:", int((single["smallest"] >= per_cell).sum()), "diseases")
+print("largest threshold for all six:", single.loc[list(nih6x200.DISEASES), "smallest"].min())
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-curation-view
+#
+# Repair the imbalance in view position: keep PA films only. Which of the six diseases can still offer
+# 50 images in each cell? Who is no longer represented?
+# ```
+
+# %% [markdown]
+# ````{solution-start} ex-curation-view
+# :class: dropdown
+# ````
+
+# %%
+pa_only = nih6x200.cell_counts(nih[nih["view"] == "PA"])
+pa_only.loc[list(nih6x200.DISEASES), ["young F", "young M", "old F", "old M", "satisfies"]]
+
+# %% tags=["remove-cell"]
+pa_short = [d for d in nih6x200.DISEASES if not pa_only.loc[d, "satisfies"]]
+glue("pa-dropped", ", ".join(pa_short) if pa_short else "None")
+glue("pa-left", len(nih6x200.DISEASES) - len(pa_short))
+
+# %% [markdown]
+# {glue:text}`pa-dropped` would drop out: {glue:text}`pa-left` of six diseases are left. A subset without
+# confounding by view is a subset without the patients too ill to stand. The repair has a price, and one
+# group of patients pays it.
+#
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-curation-drain
+#
+# Most PadChest labels were predicted from the report by a network. Does the association of drain and
+# pneumothorax survive when only reports labelled by physicians count, on frontal films?
+# ```
+
+# %% [markdown]
+# ````{solution-start} ex-curation-drain
+# :class: dropdown
+# ````
+
+# %%
+by_hand = associations.padchest_drains(frontal_only=True, read_by_hand_only=True)
+by_hand[["group", "value", "ci_low", "ci_high", "n_positive", "n", "n_patients"]]
+
+# %% tags=["remove-cell"]
+difference = by_hand.set_index("group").loc["with - without"]
+glue("by-hand-difference", fmt_interval(*difference[["value", "ci_low", "ci_high"]]))
+glue("by-hand-survives", "survives" if difference["ci_low"] > 0 else "is no longer certain")
+glue("by-hand-n", int(by_hand.set_index("group").loc["with", "n"]))
+
+# %% [markdown]
+# The association {glue:text}`by-hand-survives`: the difference of the two probabilities is
+# {glue:text}`by-hand-difference`. The interval is wide, since {glue:text}`by-hand-n` images with a
+# pneumothorax are left.
+#
+# ````{solution-end}
+# ````
