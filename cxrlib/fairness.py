@@ -349,6 +349,7 @@ class Sample:
 
 def _samples(predictions, attributes, n_resamples, seed, unit):
     """One Sample a cohort. Groups are handled as text; missing ones belong to no group."""
+    attributes = (attributes,) if isinstance(attributes, str) else attributes
     schema.predictions(predictions, *attributes)
     for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
         images = table[["image_id", "patient_id", *attributes]].drop_duplicates("image_id")
@@ -377,6 +378,7 @@ def _samples(predictions, attributes, n_resamples, seed, unit):
 
 def _evaluate(sample, metrics, min_positive, min_negative, mean_over_labels):
     """Every metric for every model, method, label and group: Key -> Estimate."""
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
     _known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS), "metrics")
     estimates = {}
     blocks = sample.predictions.groupby(["model", "method", "label"], sort=False, observed=True)
@@ -433,21 +435,25 @@ def _means(estimates):
     labels = list(dict.fromkeys(key.label for key in estimates))
     if len(labels) < 2:
         return {}
-    undefined = {}  # attribute -> label -> groups where it is undefined
-    for key, estimate in estimates.items():
-        if not np.isfinite(estimate.value):
-            groups = undefined.setdefault(key.attribute, {}).setdefault(key.label, [])
-            if key.group not in groups:
-                groups.append(key.group)
+    means = dict.fromkeys(key._replace(label="mean") for key in estimates)
+    undefined = {}  # attribute -> label -> where it is undefined: groups, or models without it
+    for mean in means:
+        for label in labels:
+            estimate = estimates.get(mean._replace(label=label))
+            if estimate is None or not np.isfinite(estimate.value):
+                where = mean.model if estimate is None else mean.group
+                places = undefined.setdefault(mean.attribute, {}).setdefault(label, {})
+                places[where] = None
     out = {}
-    for key in dict.fromkeys(key._replace(label="mean") for key in estimates):
+    for key in means:
         lost = undefined.get(key.attribute, {})
         kept = [label for label in labels if label not in lost]
         note = f"mean over {len(kept)} of {len(labels)} labels"
         if lost:
-            why = (f"{label} (undefined in {', '.join(groups)})" for label, groups in lost.items())
+            why = (f"{label} (undefined in {', '.join(places)})" for label, places in lost.items())
             note += f"; left out: {', '.join(why)}"
-        parts = [estimates[key._replace(label=label)] for label in kept or labels]
+        found = (estimates.get(key._replace(label=label)) for label in kept or labels)
+        parts = [e for e in found if e is not None]
         out[key] = Estimate(
             np.mean([e.value for e in parts]) if kept else np.nan,
             np.mean([e.replicates for e in parts], axis=0),

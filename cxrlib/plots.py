@@ -62,8 +62,10 @@ COLOURS = {
     "linear": "#56B4E9",
     "knn": "#E69F00",
     "mlp": "#009E73",
-    "lora": "#CC79A7",
     "full": "#D55E00",
+    "linear probe": "#56B4E9",
+    "MLP": "#009E73",
+    "LoRA": "#CC79A7",
 }
 SPARE = ("#332288", "#44AA99", "#AA4499", "#999933", "#661100", "#6699CC", "#888888")
 
@@ -92,7 +94,6 @@ NAMES = {
     "linear": "linear probe",
     "knn": "k-NN",
     "mlp": "MLP",
-    "lora": "LoRA",
     "full": "full fine-tuning",
     "as_published": "as published",
 }

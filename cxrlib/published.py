@@ -18,6 +18,7 @@ DIFFERS = "differs"
 OTHER_COHORT = "not comparable (another cohort)"
 NOT_RUN = "not run"
 
+ROUNDING = {"S": 0.005, "X": 0.0005}  # half a unit of the last digit that each paper prints
 QUANTITY = ["method", "label", "attribute", "group", "metric"]
 
 
@@ -42,7 +43,7 @@ def table(name):
     return everything[names == name].reset_index(drop=True)
 
 
-def compare(results, published, tolerance=0.005):
+def compare(results, published):
     """Set computed numbers beside published ones and say how they agree.
 
     A computed number is compared with a published one if cohort, model and quantity (method,
@@ -51,13 +52,12 @@ def compare(results, published, tolerance=0.005):
     Parameters
     ----------
     results, published : results tables
-    tolerance : half a unit of the last printed digit (0.005 for two decimals)
 
     Returns
     -------
     DataFrame: the published rows with `computed`, `computed_low`, `computed_high` and `verdict`:
 
-    reproduced : the numbers agree up to rounding
+    reproduced : the numbers agree up to rounding in print
     within interval : the computed interval holds the published number
     differs : it does not
     not comparable (another cohort) : the quantity was computed, but on another cohort
@@ -83,7 +83,7 @@ def compare(results, published, tolerance=0.005):
     ]
     merged["verdict"] = np.select(
         [
-            (merged["computed"] - merged["value"]).abs() <= tolerance + 1e-9,
+            (merged["computed"] - merged["value"]).abs() <= merged["paper"].map(ROUNDING) + 1e-9,
             merged["value"].between(merged["computed_low"], merged["computed_high"]),
             merged["computed"].notna(),
             elsewhere,

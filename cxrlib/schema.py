@@ -134,6 +134,12 @@ def predictions(table, *attributes):
             )
     if len(table) == 0:
         raise ValueError("predictions: the table has no rows; expected one an image and label.")
+    for column in PREDICTION_COLUMNS:
+        if table[column].isna().any():
+            raise ValueError(
+                f"predictions: column {column!r} has missing entries; expected a value in every "
+                "row. Leave out images without one."
+            )
     bad = ~table["y_true"].isin((0, 1))
     if bad.any():
         found = table.loc[bad, "y_true"].iloc[0]
@@ -141,11 +147,9 @@ def predictions(table, *attributes):
     bad = ~np.isfinite(table["score"].to_numpy(float))
     if bad.any():
         raise ValueError(
-            f"predictions: column 'score' is not finite in {int(bad.sum())} rows; expected a "
-            "number in every row. Leave out images without a prediction."
+            f"predictions: column 'score' is infinite in {int(bad.sum())} rows; expected "
+            "probabilities or other finite numbers."
         )
-    if table[["patient_id", "image_id"]].isna().to_numpy().any():
-        raise ValueError("predictions: missing entries in 'image_id' or 'patient_id'.")
     keys = ["cohort", "model", "method", "label", "image_id"]
     doubled = table.duplicated(keys)
     if doubled.any():

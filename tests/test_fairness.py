@@ -128,6 +128,16 @@ def test_mean_uses_one_set_of_labels_in_all_groups(predictions):
             assert "Pneumothorax (undefined in 80+)" in row["note"]
 
 
+def test_mean_leaves_out_labels_that_not_every_model_predicted(predictions):
+    less = predictions[~((predictions["model"] == "b") & (predictions["label"] == "Pneumonia"))]
+    table = fairness.performance_table(less, "auc", "sex", n_resamples=5)
+    for model in "ab":
+        row = pick(table, model=model, label="mean", group="all")
+        assert row["note"] == "mean over 2 of 3 labels; left out: Pneumonia (undefined in b)"
+        kept = [pick(table, model=model, label=x, group="all") for x in ("Edema", "Pneumothorax")]
+        assert row["value"] == pytest.approx(np.mean([k["value"] for k in kept]))
+
+
 def test_groups_can_be_restricted_and_ordered(predictions):
     groups = ["65-80", "25-50"]
     table = fairness.performance_table(

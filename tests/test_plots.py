@@ -77,7 +77,8 @@ def test_a_group_keeps_its_colour_and_place():
         ("White", "Black", "Asian"),
         ("phantom-resnet", "phantom-vit", "phantom-resnet-drain", "phantom-resnet-underreport"),
         ("MedCLIP", "Biovil", "Biovil-t", "MedImageInsight", "CheXzero", "CXR-CLIP"),
-        ("zero-shot", "linear", "mlp", "lora", "full"),
+        ("zero-shot", "linear probe", "MLP", "LoRA", "full"),
+        ("linear", "knn", "mlp"),
         ("with drain", "without drain"),
     ],
 )

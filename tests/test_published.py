@@ -164,6 +164,16 @@ def test_verdicts(rows, verdict):
     assert row["verdict"].tolist() == [verdict]
 
 
+def test_percentages_of_x_are_compared_to_a_tenth_of_a_percent():
+    row = {"cohort": "nih-6x200", "model": "MedCLIP-ViT", "method": "full", "label": "all"}
+    row |= {"attribute": "all", "group": "all", "metric": "accuracy"}
+    for value, verdict in ((0.5964, "reproduced"), (0.5985, "differs")):
+        found = published.compare(
+            schema.results([row | {"value": value}]), published.table("X Fig. 2a")
+        )
+        assert found.loc[found["method"] == "full", "verdict"].tolist() == [verdict]
+
+
 def test_nothing_computed_means_nothing_run():
     found = published.compare(schema.results([]), published.load())
     assert (found["verdict"] == "not run").all()

@@ -58,9 +58,11 @@ def test_good_predictions_pass(predictions):
     [
         (lambda t: t.drop(columns="score"), "column 'score' is missing"),
         (lambda t: t.assign(y_true=[0, -1]), "'y_true' holds .*-1.*; expected 0 or 1"),
-        (lambda t: t.assign(score=[0.1, np.nan]), "'score' is not finite in 1 rows"),
+        (lambda t: t.assign(score=[0.1, np.nan]), "'score' has missing entries"),
+        (lambda t: t.assign(score=[0.1, np.inf]), "'score' is infinite in 1 rows"),
+        (lambda t: t.assign(model=None), "'model' has missing entries"),
         (lambda t: t.assign(image_id="a"), "more than one row"),
-        (lambda t: t.assign(patient_id=["p", None]), "missing entries"),
+        (lambda t: t.assign(patient_id=["p", None]), "'patient_id' has missing entries"),
         (lambda t: t.iloc[:0], "no rows"),
         (lambda t: t.drop(columns="sex"), "attribute column 'sex' is missing. Join it in"),
     ],
