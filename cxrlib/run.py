@@ -75,7 +75,7 @@ def run(root, chosen, given=None, out=None, jobs=2):
     targets = {c.name: out / f"{c.name}.ipynb" for c in chosen}
     stale = [c for c in chosen if _key_of(targets[c.name]) != keys[c.name]]
     if stale:
-        _run_all(root, stale, values, keys, targets, jobs)
+        _run_all(root, stale, values, keys, targets, jobs, out / ".durations.json")
     return [targets[c.name] for c in chosen]
 
 
@@ -105,8 +105,7 @@ def _key_of(path):
         return None
 
 
-def _run_all(root, stale, values, keys, targets, jobs):
-    memory = root / "_build" / "durations.json"
+def _run_all(root, stale, values, keys, targets, jobs, memory):
     progress = Progress(stale, jobs, memory)
     stop = threading.Event()
 
@@ -215,7 +214,7 @@ def _execute(root, chapter, parameters, scratch, progress):
         )
     except PapermillExecutionError as error:
         first = error.source.strip().splitlines()[0]
-        problem = f"failed at {first!r}: {error.ename}: {str(error.evalue).strip()}"
+        problem = f"(begins {first!r}) failed: {error.ename}: {str(error.evalue).strip()}"
         problem = problem.splitlines()[0]
     except RuntimeError as error:
         problem = f"lost its kernel, perhaps for want of memory: {error}"
@@ -316,7 +315,6 @@ class Progress:
     def close(self):
         self._say("")
         with contextlib.suppress(OSError):
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
             _replace(self.memory, json.dumps(self.past))
 
     def _say(self, text):
