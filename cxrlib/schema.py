@@ -198,3 +198,38 @@ def wide(table, index="model", columns="label", digits=2):
     heads = cells[columns].drop_duplicates()
     out = out.reindex(pd.MultiIndex.from_frame(rows) if len(index) > 1 else rows[index[0]])
     return out[pd.MultiIndex.from_frame(heads) if len(columns) > 1 else heads[columns[0]]]
+
+
+def row(table, **where):
+    """The one row with these entries: ``row(results, model="a", label="mean", metric="auc")``.
+
+    Returns a Series, so that its numbers are ``r["value"]``, ``r["ci_low"]``, ``r["note"]``.
+
+    Raises
+    ------
+    ValueError
+        If no row or several fit; says how many, and which columns still differ.
+    """
+    found = table
+    for column, entry in where.items():
+        if column not in table:
+            raise ValueError(f"row: no column {column!r}; expected some of {', '.join(table)}.")
+        found = found[found[column] == entry]
+    if len(found) != 1:
+        differ = [c for c in found.columns if c in COLUMNS[:10] and found[c].nunique() > 1]
+        hint = f"; they differ in {', '.join(differ)}" if differ else ""
+        raise ValueError(f"row: {len(found)} rows for {where}{hint}; expected exactly one.")
+    return found.iloc[0]
+
+
+def side(row, of=0.0):
+    """Where an interval lies: "above", "below" or "around" a number, or "undefined".
+
+    For sentences whose direction is computed: a gap is shown only if its interval is not "around"
+    0. row : a row of a results table, as `row` returns it.
+    """
+    if pd.isna(row["ci_low"]) or pd.isna(row["ci_high"]):
+        return "undefined"
+    if row["ci_low"] > of:
+        return "above"
+    return "below" if row["ci_high"] < of else "around"

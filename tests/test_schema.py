@@ -70,3 +70,34 @@ def test_good_predictions_pass(predictions):
 def test_broken_predictions_are_named(predictions, change, message):
     with pytest.raises(ValueError, match=message):
         schema.predictions(change(predictions), "sex")
+
+
+def test_row_finds_exactly_one():
+    table = schema.results(
+        [
+            {"model": m, "label": "Edema", "metric": "auc", "value": v}
+            for m, v in (("a", 1), ("b", 2))
+        ]
+    )
+    assert schema.row(table, model="b", metric="auc")["value"] == 2
+    with pytest.raises(ValueError, match="2 rows for .*; they differ in model; expected exactly"):
+        schema.row(table, label="Edema")
+    with pytest.raises(ValueError, match="0 rows for"):
+        schema.row(table, model="c")
+    with pytest.raises(ValueError, match="no column 'modle'"):
+        schema.row(table, modle="a")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "of", "side"),
+    [
+        (0.1, 0.2, 0, "above"),
+        (-0.2, -0.1, 0, "below"),
+        (-0.1, 0.1, 0, "around"),
+        (0, 0.1, 0, "around"),
+        (0.4, 0.49, 0.5, "below"),
+        (np.nan, np.nan, 0, "undefined"),
+    ],
+)
+def test_side_of_an_interval(low, high, of, side):
+    assert schema.side({"ci_low": low, "ci_high": high}, of) == side
