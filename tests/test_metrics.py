@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from cxrlib import metrics
+from cxrlib import bootstrap, metrics
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -49,6 +49,24 @@ def test_adjusted_auprc_marks_chance_and_perfection():
     assert metrics.adjusted_auprc(y, np.zeros(100)) == pytest.approx(0, abs=1e-12)
     assert metrics.adjusted_auprc(y, y) == pytest.approx(1, abs=1e-12)
     assert metrics.adjusted_auprc(y, -np.arange(100)) < 0  # positives ranked last
+
+
+def test_values_equal_those_of_the_code_of_s():
+    """A case computed with the authors' functions; their intervals draw images, not patients."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    y = (rng.random(300) < 0.1).astype(int)
+    p = 1 / (1 + np.exp(-(0.8 * y + rng.standard_normal(300))))
+    found = metrics.ranking(y, p)
+    expected = {"auc": 0.7474347, "average_precision": 0.3930513, "adjusted_auprc": 0.5827544}
+    assert found == pytest.approx(expected, abs=5e-7)
+    weights = bootstrap.patient_weights(np.arange(300), 2000, unit="image")
+    again = metrics.ranking(y, p, weights)
+    for metric, limits in {
+        "auc": (0.6557578, 0.8302271),
+        "adjusted_auprc": (0.4030535, 0.7273465),
+    }.items():
+        interval = bootstrap.interval(found[metric], again[metric])
+        assert (interval["ci_low"], interval["ci_high"]) == pytest.approx(limits, abs=0.02)
 
 
 @pytest.mark.parametrize("y", [np.zeros(5), np.ones(5)])

@@ -80,7 +80,7 @@ def test_row_finds_exactly_one():
         ]
     )
     assert schema.row(table, model="b", metric="auc")["value"] == 2
-    with pytest.raises(ValueError, match="2 rows for .*; they differ in model; expected exactly"):
+    with pytest.raises(ValueError, match=r"2 rows for .*; they differ in model; expected exactly"):
         schema.row(table, label="Edema")
     with pytest.raises(ValueError, match="0 rows for"):
         schema.row(table, model="c")
