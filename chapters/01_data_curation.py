@@ -103,7 +103,7 @@ plt.show()
 # the front (AP): the heart looks larger, the lungs shorter, cables cross the chest. The view position
 # is not a property of the patient, yet it says a lot about the patient.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two histograms of age. Left: women and men, similar shapes, more men. Right: PA and AP films, similar ages."}, "figure": {"name": "fig-curation-age", "caption": "Age at imaging by sex (left) and by view position (right), one count an image."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two histograms of age. Left: women and men, in bands of five years. Right: PA and AP films."}, "figure": {"name": "fig-curation-age", "caption": "Age at imaging by sex (left) and by view position (right), one count an image."}}
 figure, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
 for axis, (attribute, groups) in zip(
     axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
@@ -163,7 +163,7 @@ found = pd.concat(
 )
 found.head(4)[["label", "attribute", "group", "value", "n", "design_effect"]]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and by age group, on a logarithmic axis. The widest spread is between AP and PA films."}, "figure": {"name": "fig-curation-prevalence", "caption": "Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and by age group, on a logarithmic axis."}, "figure": {"name": "fig-curation-prevalence", "caption": "Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios."}}
 order = nih[list(metadata.FINDINGS)].mean().sort_values().index
 figure, axes = plt.subplots(1, 3, figsize=(7, 5.4), sharey=True, sharex=True)
 for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
@@ -269,7 +269,7 @@ for column in ("satisfies", "in paper X"):
     printed[column] = printed[column].map({True: "yes", False: "no"})
 show(printed, caption="Images with exactly one finding, by cell")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the smallest of the four cells for fourteen diseases with a line at 50: eleven reach it; edema, which is in the paper, does not."}, "figure": {"name": "fig-curation-cells", "caption": "The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the 50 images that the recipe asks for."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the smallest of the four cells for fourteen diseases with a line at the number of images that the recipe asks for; the six diseases of the paper are dark."}, "figure": {"name": "fig-curation-cells", "caption": "The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the 50 images that the recipe asks for."}}
 figure, axis = plt.subplots(figsize=(7, 3.8))
 shown = single[::-1]
 axis.barh(shown.index, shown["smallest"], color=np.where(shown["in_paper"], "#0072B2", "#B8CFE0"))
@@ -323,7 +323,7 @@ glue("leak-images", fmt(draws["leakage"].mean() * test_size, 0))
 glue("children", int((cohort["age"] < 18).sum()))
 glue("youngest", int(cohort["age"].min()))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the share of test images whose patient is also in the training part, over repeated draws; centred near a quarter."}, "figure": {"name": "fig-curation-leakage", "caption": "Share of test images whose patient also has an image in training, over repeated draws with an image-level split. A patient-level split gives 0."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the share of test images whose patient is also in the training part, over repeated draws, and a line at zero for a split by patient."}, "figure": {"name": "fig-curation-leakage", "caption": "Share of test images whose patient also has an image in training, over repeated draws with an image-level split. A patient-level split gives 0."}}
 figure, axis = plt.subplots(figsize=(7, 2.8))
 axis.hist(100 * draws["leakage"], bins=np.arange(0, 41, 2), color="#0072B2")
 axis.axvline(0, color="#D55E00", lw=3)
@@ -343,7 +343,7 @@ plt.show()
 # %% [markdown]
 # ### Balanced in age and sex, but in what else?
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Dots with ranges: the share of AP films for each of the six diseases over repeated draws, lowest for cardiomegaly and pneumothorax, highest for edema."}, "figure": {"name": "fig-curation-view", "caption": "Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Dots with ranges: the share of AP films for each of the six diseases over repeated draws."}, "figure": {"name": "fig-curation-view", "caption": "Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws."}}
 ap_share = draws.filter(like="AP ").rename(columns=lambda c: c.removeprefix("AP "))
 ap_share = ap_share[ap_share.mean().sort_values().index]
 figure, axis = plt.subplots(figsize=(7, 2.8))
