@@ -182,12 +182,11 @@ def _kernel(scratch):
                 os.environ[name] = value
 
 
-def _channel(folder):
+def _channel(scratch):
     """Talk to the kernel through files of its own, which needs no network interface at all."""
     if os.name != "posix":
         return {}
-    folder.mkdir()
-    return {"transport": "ipc", "ip": str(folder / "k")}
+    return {"transport": "ipc", "ip": f"{tempfile.mkdtemp(dir=scratch)}/k"}
 
 
 def _execute(root, chapter, parameters, scratch, progress):
@@ -209,7 +208,7 @@ def _execute(root, chapter, parameters, scratch, progress):
             progress_bar=False,
             request_save_on_cell_execute=False,
             resources={"metadata": {"path": str(root)}},
-            config=Config(KernelManager=_channel(scratch / chapter.number)),
+            config=Config(KernelManager=_channel(scratch)),
             on_cell_start=lambda cell, cell_index: progress.cell(chapter, cell),
         )
     except PapermillExecutionError as error:
