@@ -1,8 +1,9 @@
 """Results tables as figures. Nothing here computes a statistic.
 
-Every function returns a matplotlib figure. A group or model has the same colour in every figure,
-and colours can be told apart with the common forms of colour blindness. Whiskers are the interval
-of the table; a value that is undefined is shown as a hollow ring on the base line.
+Every function makes and returns a pyplot figure; show it with ``plt.show()``. A group or model
+has the same colour in every figure, and colours shown together can be told apart with the common
+forms of colour blindness. Whiskers are the interval of the table; a value that is undefined is
+shown as a hollow ring on the base line.
 """
 
 import matplotlib.pyplot as plt
@@ -147,7 +148,7 @@ def bars(results, x="label", hue="model", panel=None, baseline=None):
     for ax, which in zip(axes.flat, panels, strict=True):
         part = results if which is None else results[results[panel] == which]
         _bars(ax, part, x, hue, baseline, title=None if which is None else name(which))
-    return _closed(fig)
+    return _finished(fig)
 
 
 def group_bars(results, metric="auc", model=None, attributes=None):
@@ -223,7 +224,7 @@ def gap_forest(results, metric=None):
     ax.set_xlabel(", ".join([title, *(name(table[c].iloc[0]) for c in shared)]))
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     _legend(ax, palette, hollow, marker="o")
-    return _closed(fig)
+    return _finished(fig)
 
 
 def reliability(table, label=None):
@@ -251,7 +252,7 @@ def reliability(table, label=None):
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed frequency")
     below.set(ylim=(0, None), ylabel="images", xlabel="mean predicted probability")
     _legend(ax, palette, False, marker="o", loc="upper left")
-    return _closed(fig)
+    return _finished(fig)
 
 
 def pca_scatter(points, explained=None, **attributes):
@@ -285,7 +286,7 @@ def pca_scatter(points, explained=None, **attributes):
         share = [""] * 2 if explained is None else [f" ({100 * e:.0f} %)" for e in explained]
         ax.set(xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", xticks=[], yticks=[])
         _legend(ax, palette, False, marker="o", loc="best")
-    return _closed(fig)
+    return _finished(fig)
 
 
 def sorted_differences(differences, one_scale=True):
@@ -310,7 +311,7 @@ def sorted_differences(differences, one_scale=True):
     for ax in axes.flat:  # only now, so that the shared scale has seen every panel
         ax.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("difference of centroids")
-    return _closed(fig)
+    return _finished(fig)
 
 
 def dose_response(table, x="dose", hue="model", xlabel=None):
@@ -328,11 +329,14 @@ def dose_response(table, x="dose", hue="model", xlabel=None):
             curve[x], curve["ci_low"], curve["ci_high"], color=palette[which], alpha=0.2, lw=0
         )
         ax.plot(curve[x], curve["value"], "o-", color=palette[which], markersize=5)
-    ax.axhline(0, color="#888888", linewidth=1)
-    ax.set(xlabel=xlabel or name(x), ylabel=name(table["metric"].iloc[0]))
+    metric = table["metric"].iloc[0]
+    chance, (low, high) = CHANCE.get(metric, 0), ax.get_ylim()
+    if low <= chance <= high:
+        ax.axhline(chance, color="#888888", linewidth=1)
+    ax.set(xlabel=xlabel or name(x), ylabel=name(metric))
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     _legend(ax, palette, False, marker="o")
-    return _closed(fig)
+    return _finished(fig)
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -413,10 +417,8 @@ def _one_row_each(table, keys):
         raise ValueError(f"more than one row for {entry}; filter the table before drawing it.")
 
 
-def _closed(fig):
-    """Leave showing the figure to the caller: a notebook shows the last value of a cell once."""
+def _finished(fig):
     for ax in fig.axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=9)
-    plt.close(fig)
     return fig
