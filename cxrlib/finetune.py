@@ -20,8 +20,8 @@ from torch import nn
 from cxrlib.embed import embed, loaded
 from cxrlib.zeroshot import one_hot_rows, softmax
 
-STRATEGIES = ("linear probe", "MLP", "LoRA", "full fine-tuning")
-LEARNING_RATE = {"linear probe": 1e-2, "MLP": 3e-3, "LoRA": 5e-3, "full fine-tuning": 5e-4}
+STRATEGIES = ("linear probe", "MLP", "LoRA", "full")
+LEARNING_RATE = {"linear probe": 1e-2, "MLP": 3e-3, "LoRA": 5e-3, "full": 5e-4}
 LORA_RANK = 4
 
 

@@ -34,8 +34,9 @@ ABSENT = {
 }
 NORMAL = ["chest no findings", "no findings", "chest radiograph with no findings",
           "the lungs are clear and the heart size is normal", "no acute cardiopulmonary findings"]
-DEVICES = {"drain": ["chest tube in place", "a chest drain is seen"],
-           "pacemaker": ["pacemaker with intact lead"],
+# Drains go unmentioned: words for them would tie the drain to the meaning of a prompt, and a model
+# trained where drains are independent of pneumothorax would no longer be a clean control.
+DEVICES = {"pacemaker": ["pacemaker with intact lead"],
            "ecg_leads": ["ecg leads overlie the chest"]}
 TERSE_SHARE, NEGATION_SHARE, DEVICE_SHARE = 0.35, 0.30, 0.5
 
@@ -45,7 +46,7 @@ def write(table: pd.DataFrame, findings: tuple[str, ...], sides: dict[str, np.nd
     """Reports that agree with the recorded labels of ``table``.
 
     About a third are terse ("chest edema pneumonia"); the others describe each finding with side
-    and degree, deny some of the absent ones and mention devices half of the time.
+    and degree, deny some of the absent ones and mention half of the pacemakers and ECG leads.
 
     Parameters
     ----------

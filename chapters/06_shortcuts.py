@@ -1,0 +1,293 @@
+# %% [markdown]
+# # Shortcuts: the disease, or its treatment?
+#
+# *Answers section 3.3 of {cite:t}`sourget2025`, paper S, and its Fig. 4a and 4b.*
+#
+# A pneumothorax is air between lung and chest wall; the treatment is a drain. A film with a drain
+# shows a patient who has already been found and treated. A model that reads the drain instead of the
+# air looks excellent on a test set and fails the one patient for whom it was bought: the one whom
+# nobody has treated yet {cite:p}`oakdenrayner2020,jimenezsanchez2023`.
+#
+# Paper S compares pneumothorax with drains to pneumothorax without, for six models. This chapter does
+# the same for models whose training is known, and then asks the question that real data cannot
+# answer: does the score of *the same film* change when only the drain is added?
+
+# %% tags=["parameters"]
+models: str = "all"  # model names separated by commas, or "all"
+seed: int = 1907  # seed of the phantom cohort and of the resamples
+n_images: int = 4000  # images in the test cohort
+n_twins: int = 1500  # images that are drawn with and without a drain
+n_resamples: int = 500  # bootstrap resamples
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cxrlib import cohorts, fairness, published, schema, shortcuts, zeroshot
+from cxrlib import models as registry
+from cxrlib.cohorts import associations, phantom
+from cxrlib.notebook import fmt, fmt_interval, glue, setup, show
+from cxrlib.plots import dose_response, drain_arms, gap_forest
+
+setup()
+names = registry.choose(models)
+LABEL = "Pneumothorax"
+
+
+def interval(row, digits=2, signed=False):
+    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
+
+# %% [markdown]
+# ## The association is real
+#
+# A shortcut needs an association to feed on. PadChest is one of the few public sets whose labels name
+# the drain. Its table needs no permission.
+
+# %%
+padchest = associations.padchest_drains()
+show(padchest.drop(columns=["design_effect"]),
+     caption="PadChest: share of images with a chest drain, with and without pneumothorax", digits=4)
+
+# %% tags=["remove-cell"]
+with_, without = padchest.iloc[0], padchest.iloc[1]
+glue("p-with", fmt_interval(100 * with_["value"], 100 * with_["ci_low"], 100 * with_["ci_high"], 0))
+glue("p-without", fmt_interval(100 * without["value"], 100 * without["ci_low"],
+                               100 * without["ci_high"], 2))
+glue("n-with", int(with_["n_positive"]))
+glue("n-ptx", int(with_["n"]))
+glue("n-other", int(without["n_positive"]))
+glue("odds", fmt(with_["value"] / without["value"], 0))
+
+# %% [markdown]
+# Of {glue:text}`n-ptx` images with a pneumothorax, {glue:text}`n-with` show a drain:
+# {glue:text}`p-with` %. Among all other images it is {glue:text}`p-without` %. A drain is
+# {glue:text}`odds` times as common with pneumothorax as without. Yet {glue:text}`n-other` images have
+# the drain and no pneumothorax on record: a drain is evidence, not proof.
+#
+# ## Two arms
+#
+# S forms two groups that share their negatives, all images without pneumothorax. The positives of one
+# arm have a drain, those of the other have none. Our test cohort is drawn so that half of the
+# pneumothorax images have a drain.
+
+# %%
+cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
+table = cohort.table[["image_id", "drain"]]
+predictions = zeroshot.predict(cohort, names, [LABEL]).merge(table, on="image_id")
+arms = shortcuts.drain_arms(predictions, n_resamples=n_resamples, seed=seed)
+as_published = arms[arms["protocol"] == "as_published"]
+show(schema.wide(as_published, index=["model", "metric"], columns="group"),
+     caption="Zero-shot pneumothorax with and without drains")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of adjusted AUPRC for each small CLIP, with and without drains, with interval whiskers; the model trained on a drain-biased cohort has the largest difference."}, "figure": {"name": "fig-shortcut-arms", "caption": "Adjusted AUPRC of zero-shot pneumothorax with and without drains (S, Fig. 4b)."}}
+figure = drain_arms(as_published)
+plt.show()
+
+# %% tags=["remove-cell"]
+GAP = "with drain - without drain"
+gap = as_published[(as_published["group"] == GAP) & (as_published["metric"] == "adjusted_auprc")]
+gap = gap.set_index("model")
+biased = [m for m in names if m.endswith("-drain")]
+fair = [m for m in names if m not in biased]
+
+
+def sentence(model):
+    row = gap.loc[model]
+    where = "includes 0" if row["ci_low"] <= 0 <= row["ci_high"] else "excludes 0"
+    return f"{model}: {interval(row, signed=True)}, which {where}"
+
+
+glue("gap-biased", "; ".join(map(sentence, biased)) or "no drain-biased model was run")
+glue("gap-fair", "; ".join(map(sentence, fair)) or "no unbiased model was run")
+if biased and fair:
+    smaller = gap.loc[fair, "value"].max() < gap.loc[biased, "value"].min()
+    glue("gap-order", "every one of them is smaller than that of the biased model" if smaller
+         else "not all of them are smaller than that of the biased model")
+else:
+    glue("gap-order", "there is nothing to compare with in this run")
+
+# %% [markdown]
+# One model was trained where the drain stands for the disease. Its gap in adjusted AUPRC, with minus
+# without drain, is: {glue:text}`gap-biased`.
+#
+# The others were trained where drains are independent of pneumothorax. Their gaps:
+# {glue:text}`gap-fair`. In size, {glue:text}`gap-order`.
+#
+# ## Beside the paper
+#
+# Paper S gives a range of the gap over its models. It stands here with the verdict of another cohort.
+
+# %% tags=["hide-input"]
+verdicts = published.compare(arms, published.table("S Fig. 4b"))
+show(verdicts[["artefact", "model", "group", "metric", "value", "note", "verdict"]],
+     caption="What S prints about drains")
+
+# %% [markdown]
+# The abstract of S says that all models do worse without drains; its results section names the
+# exception, CXR-CLIP. Two more things deserve a careful reader.
+#
+# First, a gap between arms is not proof of a shortcut. Patients with a drain may have a larger
+# pneumothorax, which is easier to see. Second, the arms differ in prevalence, and adjusted AUPRC does
+# not remove prevalence fully. The corrected form weights the positives of the larger arm so that both
+# arms have the same prevalence.
+
+# %%
+corrected = arms[(arms["group"] == GAP) & (arms["metric"] == "adjusted_auprc")]
+show(schema.wide(corrected, index="model", columns="protocol"),
+     caption="Gap in adjusted AUPRC as published, and at equal prevalence (corrected)")
+
+# %% [markdown]
+# ## The same film, with and without
+#
+# The phantom can do what no hospital can: draw the same film twice, alike in every pixel but the
+# drain. These pairs are counterfactual twins.
+
+# %%
+small = cohorts.load("phantom", n_images=n_twins, seed=seed)
+twins = {drain: phantom.twin(small, drain=drain) for drain in (0, 1)}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three phantom radiographs above, the same three with a chest drain below, and no other difference."}, "figure": {"name": "fig-shortcut-twins", "caption": "Counterfactual twins: the same phantom patients without (above) and with a drain (below)."}}
+large = cohorts.load("phantom", n_images=60, seed=seed, size=192)
+shown = np.flatnonzero(large.table["severity_Pneumothorax"] == 0)[:3]
+figure, axes = plt.subplots(2, 3, figsize=(6.6, 4.5))
+for row, drain in zip(axes, (0, 1), strict=True):
+    for axis, image in zip(row, phantom.twin(large, drain=drain).images(shown), strict=True):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# For films *without* pneumothorax, the drain adds no disease. So any rise of the pneumothorax score
+# between twins is caused by the drain. The shift is given in standard deviations of the score.
+
+# %%
+scores = {drain: zeroshot.predict(twin, names, [LABEL]) for drain, twin in twins.items()}
+healthy = small.table.loc[small.table["severity_Pneumothorax"] == 0, "image_id"]
+
+
+def margins(drain, model):
+    rows = scores[drain][scores[drain]["model"] == model]
+    p = rows.loc[rows["image_id"].isin(healthy), ["score", "patient_id"]]
+    return np.log(p["score"] / (1 - p["score"])).to_numpy(), p["patient_id"].to_numpy()
+
+
+shifts = []
+for model in names:
+    after, patient = margins(1, model)
+    before, _ = margins(0, model)
+    shifts.append(shortcuts.twin_shift(after, before, patient, n_resamples=n_resamples, seed=seed,
+                                       cohort=small.name, model=model, label=LABEL,
+                                       group="drain added"))
+shifts = schema.results(pd.concat(shifts))
+show(schema.wide(shifts, index="model", columns="metric"),
+     caption="Shift of the pneumothorax score when a drain is added to a film without the disease")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Shift of the score caused by the drain, one line a model with its interval; the drain-biased model lies far to the right of zero, the others close to it."}, "figure": {"name": "fig-shortcut-shift", "caption": "Causal effect of an added drain on the pneumothorax score, in standard deviations of the score."}}
+figure = gap_forest(shifts)
+plt.show()
+
+# %% tags=["remove-cell"]
+shift = shifts.set_index("model")
+glue("shift-biased", "; ".join(f"{m}: {interval(shift.loc[m], signed=True)}" for m in biased)
+     or "no drain-biased model was run")
+glue("shift-fair", "; ".join(f"{m}: {interval(shift.loc[m], signed=True)}" for m in fair)
+     or "no unbiased model was run")
+found = [m for m in biased if shift.loc[m, "ci_low"] > 0.5]
+glue("found", "found: the biased model's shift exceeds half a standard deviation" if found
+     else "not found in this run")
+clean = [m for m in fair if abs(shift.loc[m, "value"]) < 0.15]
+glue("clean", f"{len(clean)} of {len(fair)}")
+
+# %% [markdown]
+# The drain moves the score of the biased model by {glue:text}`shift-biased` standard deviations. For
+# the others: {glue:text}`shift-fair`; {glue:text}`clean` of them stay within 0.15 of no effect.
+#
+# The planted shortcut is {glue:text}`found`. The control models matter as much as the finding: had
+# they moved too, the test would have measured how visible a drain is, not what a model learned.
+
+# %% [markdown]
+# ## Dose and response
+#
+# How much of a benchmark's result is the drain? With the twins in hand, the share of pneumothorax
+# images with a drain can be set to any value, nothing else changing. What a test set of that make
+# would report is the response.
+
+# %%
+doses = []
+for dose in (0.0, 0.25, 0.5, 0.75, 1.0):
+    drained = phantom.twin(small, drain_if_pneumothorax=dose).table["drain"].to_numpy()
+    has_drain = np.tile(drained == 1, len(names))
+    mixed = scores[0].assign(score=np.where(has_drain, scores[1]["score"], scores[0]["score"]))
+    rows = fairness.performance_table(mixed, ("auc",), mean_over_labels=False,
+                                      n_resamples=n_resamples, seed=seed)
+    doses.append(rows.assign(dose=dose))
+doses = pd.concat(doses, ignore_index=True)
+show(schema.wide(doses, index="model", columns="dose"),
+     caption="AUC for pneumothorax by the share of pneumothorax images with a drain")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model with an interval band; the line of the drain-biased model climbs, the others stay flat."}, "figure": {"name": "fig-shortcut-dose", "caption": "Dose and response: what a test set reports as its share of treated pneumothorax grows."}}
+figure = dose_response(doses, xlabel="share of pneumothorax images with a drain")
+plt.show()
+
+# %% tags=["remove-cell"]
+response = doses.pivot(index="model", columns="dose", values="value")
+rise = response[1.0] - response[0.0]
+glue("rise", "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}"
+                       for m in names))
+glue("steepest", rise.idxmax())
+
+# %% [markdown]
+# From no drain to a drain in every pneumothorax, AUC goes as follows. {glue:text}`rise`. The steepest
+# is {glue:text}`steepest`. The model is the same at both ends: the test set decides which number is
+# printed. A benchmark that does not say how many of its patients were already treated leaves its
+# reader guessing where on this line it stands.
+#
+# ## What we learned
+#
+# - The association between drain and pneumothorax is real and strong, so models can learn it.
+# - A gap between arms hints at a shortcut. It needs a control, an interval, and equal prevalence.
+# - The effect of adding a drain to the same film is the proof. Only counterfactuals give it; the
+#   phantom has them by construction.
+# - Test performance depends on how many patients were treated before the film.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-shortcut-negatives
+# In the arms above, the negatives keep their few drains. Build arms whose negatives have no drain, and
+# arms whose negatives all have one. What happens to the gap of the biased model?
+# ```
+#
+# ```{solution} ex-shortcut-negatives
+# :class: dropdown
+# Filter `predictions` before calling `shortcuts.drain_arms`, for instance
+# `predictions[(predictions["y_true"] == 1) | (predictions["drain"] == 0)]`. Without drained negatives
+# the shortcut separates the drained arm perfectly and the gap grows; with drained negatives only, the
+# undrained positives look *less* ill than the negatives and their AUC can fall below one half.
+# ```
+#
+# ```{exercise}
+# :label: ex-shortcut-confounding
+# Make larger pneumothoraces more likely to be drained. Would an unbiased model show a gap between the
+# arms? Would its twins?
+# ```
+#
+# ```{solution} ex-shortcut-confounding
+# :class: dropdown
+# Yes and no. The drained arm would hold the easier cases, so every honest model would do better there:
+# a gap without a shortcut. The twins compare each film with itself, so the shift stays near zero.
+# Choose rows by `severity_Pneumothorax` from `cohort.table` to try it.
+# ```
+#
+# ```{exercise}
+# :label: ex-shortcut-remedy
+# A colleague proposes to remove the shortcut by masking drains in the test set. What would that fix?
+# ```
+#
+# ```{solution} ex-shortcut-remedy
+# :class: dropdown
+# The number, not the model. Masking moves the test set to the left end of the dose curve, which is
+# honest about untreated patients; a model that learned the drain keeps its ignorance of the air. The
+# remedy lies in training: compare `phantom-resnet` with `phantom-resnet-drain`.
+# ```
