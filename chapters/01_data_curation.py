@@ -452,8 +452,7 @@ phantoms = cohorts.load("phantom", n_images=n_images, seed=seed, size=size)
 show(phantoms.flow, caption="From NIH rows to the phantom cohort")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Grid of phantom chest radiographs: a row without findings, a row for each of seven findings, a row of devices."}, "figure": {"name": "fig-curation-contact-sheet", "caption": "Phantom radiographs: none, then one finding a row with severity rising to the right, then devices. Captions: sex, age, view, site."}}
-sheet = phantom.contact_sheet(phantoms, columns=6)
-sheet.set_size_inches(7, 10.8)
+sheet = phantom.contact_sheet(phantoms, columns=7)
 plt.show()
 
 # %% [markdown]

@@ -16,16 +16,6 @@ def in_notebook():
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-class _Text:
-    """Text whose representation is the text itself, so that the page shows no quotes."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def __repr__(self):
-        return self.text
-
-
 def glue(key, value):
     """Give a value a name under which the prose can show it: ``{glue:text}`key```.
 
@@ -46,7 +36,7 @@ def glue(key, value):
         return
     from myst_nb import glue as myst_glue
 
-    myst_glue(key, _Text(value) if isinstance(value, str) else value, display=False)
+    myst_glue(key, value, display=False)
 
 
 def fmt(x, digits=2, signed=False):

@@ -381,7 +381,7 @@ def _cohort(name, rows, flow, seed, size, dials) -> Cohort:
 
 @lru_cache
 def renderer_hash() -> str:
-    """Hash of the code and the shape model that decide the pixels, so that no cache outlives them."""
+    """Hash of the code and shapes that decide the pixels, so that no cache outlives them."""
     folder = Path(__file__).parent
     parts = [folder / f for f in ("render.py", "phantom.py", "reports.py", "anatomy.npz")]
     return hashlib.sha256(b"".join(p.read_bytes() for p in parts)).hexdigest()[:16]
@@ -414,13 +414,15 @@ def contact_sheet(cohort: Cohort, columns: int = 8):
         alone = np.flatnonzero((count == 1) & (severity[:, k] > 0) & plain)
         alone = alone[np.argsort(severity[alone, k])]
         rows[finding] = alone[np.linspace(0, len(alone) - 1, min(columns, len(alone))).astype(int)]
-    for k, device in enumerate(DEVICES):
-        only = (count == 0) & (devices[:, k] == 1) & (devices.sum(1) == 1)
-        rows[device] = np.flatnonzero(only)[: columns - 2 * (columns // 3) if k == 0 else columns // 3]
-    rows["Devices"] = np.concatenate([rows.pop(device) for device in DEVICES])
+    third = columns // 3
+    one_device = (count == 0) & (devices.sum(1) == 1)
+    rows["Devices"] = np.concatenate([
+        np.flatnonzero(one_device & (devices[:, k] == 1))[:number]
+        for k, number in enumerate((columns - 2 * third, third, third))])
 
-    figure, axes = plt.subplots(len(rows), columns, figsize=(9, 1.22 * len(rows)),
-                                gridspec_kw={"wspace": 0.03, "hspace": 0.20}, squeeze=False)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(1.0 * columns, 1.13 * len(rows)),
+                                gridspec_kw={"wspace": 0.02, "hspace": 0.16}, squeeze=False,
+                                layout="none")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     for line, (name, positions) in zip(axes, rows.items(), strict=True):
@@ -430,6 +432,6 @@ def contact_sheet(cohort: Cohort, columns: int = 8):
         for axis, i, image in zip(line, positions, cohort.images(positions), strict=False):
             row = table.iloc[i]
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"{row['sex']} {row['age']} {row['view']} {row['site']}", fontsize=6,
+            axis.set_title(f"{row['sex']} {row['age']} {row['view']} {row['site']}", fontsize=8,
                            pad=1.5)
     return figure

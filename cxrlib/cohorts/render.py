@@ -116,7 +116,7 @@ def _noise(key, size, smooth=0, shift=0):
 
 
 def _draw(s: dict, size: int) -> np.ndarray:
-    n, px = len(s["key"]), 2.0 / size
+    px = 2.0 / size
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * px - 1.0)[None, :]
     x, y = axis[:, None, :], axis[:, :, None]
     midline = s["cx"][:, None] + s["tilt"][:, None] * axis  # x of the midline in each row
@@ -333,7 +333,8 @@ def _devices(s, axis, x, y, midline, px):
     # ECG leads: stickers and thin wires over the chest.
     wires = 0.0
     for k, (ex, ey) in enumerate(((-0.55, -0.42), (0.55, -0.45), (0.45, 0.30))):
-        sx, sy = s["cx"] + ex * s["width"] + 0.08 * (s["ecg_place"] - 0.5), ey + 0.1 * s["ecg_place"]
+        sx = s["cx"] + ex * s["width"] + 0.08 * (s["ecg_place"] - 0.5)
+        sy = ey + 0.1 * s["ecg_place"]
         dot = _bump(np.sqrt(np.square(x - _one(sx)) + np.square(y - _one(sy))), 0.05)
         slope = (-0.35, 0.30, -0.5)[k]
         wire = _line(x - _one(sx) - slope * (y - _one(sy)), 0.7 * px) * _ramp(_one(sy) - y, 0.02)

@@ -1,4 +1,4 @@
-"""Compact shape model of the two lung fields, fitted to the lung masks of the torchxrayvision wheel.
+"""Compact shape model of the lung fields, fitted to the masks in the torchxrayvision wheel.
 
 Each lung is three curves: the lateral and the medial edge (x as a function of height) and the
 diaphragm (y as a function of width). Curves are what a renderer can draw a batch at a time, since
