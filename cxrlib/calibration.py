@@ -86,6 +86,18 @@ def reliability_table(
     return pd.concat(parts, ignore_index=True)
 
 
+def calibration_in_the_large(y_true, p, weights=None):
+    """Mean predicted probability minus observed frequency, in [-1, 1].
+
+    Above 0 the risk is overestimated on average, below 0 underestimated. 0 is needed for
+    calibration, not enough for it.
+
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
+    """
+    y, p = _probabilities(y_true, p)
+    return metrics.weighted_mean(p - y, weights)
+
+
 def ece_equal_width(y_true, p, weights=None, n_bins=10):
     """Expected calibration error over bins of equal width.
 

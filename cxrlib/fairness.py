@@ -19,7 +19,9 @@ PROBABILITY_METRICS = {
     "brier": measure.brier,
     "ece_equal_width": calibration.ece_equal_width,
     "ece_equal_mass": calibration.ece_equal_mass,
+    "calibration_in_the_large": calibration.calibration_in_the_large,
 }
+DECISION_METRICS = {"sensitivity": measure.sensitivity, "specificity": measure.specificity}
 DEFAULT = ("auc", "adjusted_auprc")
 
 # --- one label at a time ---------------------------------------------------------------------
@@ -44,7 +46,7 @@ def performance_table(
     predictions : DataFrame
         The long table of `cxrlib.schema.predictions`, with the attribute columns joined in.
     metrics : names out of auc, average_precision, adjusted_auprc, brier, ece_equal_width,
-        ece_equal_mass
+        ece_equal_mass; for a table of `decide` also sensitivity, specificity
     attributes : names of columns such as ("sex", "age_group"), or a dict name -> groups that
         restricts and orders them: {"age_group": ["25-50", "50-65", "65-80"]}
     mean_over_labels : add rows with label "mean": the mean over the labels that are defined in
@@ -158,6 +160,37 @@ def model_gap_table(
                     )
         rows += _rows(gaps, sample)
     return schema.results(rows)
+
+
+def decide(predictions, specificity=0.8):
+    """Scores turned into yes (1) or no (0) at one operating point for all patients.
+
+    For each cohort, model, method and label, the threshold is the smallest score that at least
+    this share of all negatives does not exceed; a score above it is a yes. The threshold is the
+    same in every group and stays as it is in resamples, like that of a device in use.
+
+    Parameters
+    ----------
+    predictions : DataFrame, as in `performance_table`
+    specificity : wanted share of negatives called negative, between 0 and 1
+
+    Returns
+    -------
+    The predictions with 0/1 in the column score, for the metrics sensitivity and specificity.
+    """
+    if not 0 < specificity < 1:
+        raise ValueError(f"specificity: {specificity!r}; expected a number between 0 and 1.")
+    schema.predictions(predictions)
+    blocks = ["cohort", "model", "method", "label"]
+    negatives = predictions["score"].where(predictions["y_true"] == 0)
+    found = negatives.groupby([predictions[c] for c in blocks], observed=True)
+    if not found.count().all():
+        block = dict(zip(blocks, found.count().idxmin(), strict=True))
+        raise ValueError(f"predictions: no negatives for {block}; no threshold can be set.")
+    threshold = found.transform(
+        lambda s: np.quantile(s.dropna(), specificity, method="inverted_cdf")
+    )
+    return predictions.assign(score=(predictions["score"] > threshold).astype(float))
 
 
 # --- one class out of several ----------------------------------------------------------------
@@ -379,7 +412,8 @@ def _samples(predictions, attributes, n_resamples, seed, unit):
 def _evaluate(sample, metrics, min_positive, min_negative, mean_over_labels):
     """Every metric for every model, method, label and group: Key -> Estimate."""
     metrics = (metrics,) if isinstance(metrics, str) else metrics
-    _known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS), "metrics")
+    known = (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS)
+    _known(metrics, known, "metrics")
     estimates = {}
     blocks = sample.predictions.groupby(["model", "method", "label"], sort=False, observed=True)
     for names, block in blocks:
@@ -425,8 +459,9 @@ def _binary(y, score, weights, metrics):
     if any(m in RANKING_METRICS for m in metrics):
         values = measure.ranking(y, score, weights)  # one sort for all three
     for m in metrics:
-        if m in PROBABILITY_METRICS:
-            values[m] = PROBABILITY_METRICS[m](y, score, weights)
+        if m not in RANKING_METRICS:
+            statistic = (PROBABILITY_METRICS | DECISION_METRICS)[m]
+            values[m] = statistic(y, score, weights)
     return values
 
 

@@ -91,6 +91,7 @@ NAMES = {
     "ece_equal_width": "ECE, equal width",
     "ece_equal_mass": "ECE, equal mass",
     "brier": "Brier score",
+    "calibration_in_the_large": "mean predicted − observed",
     "twin_shift": "shift between twins (SD)",
     "linear": "linear probe",
     "knn": "k-NN",
@@ -99,7 +100,10 @@ NAMES = {
     "as_published": "as published",
 }
 CHANCE = {"auc": 0.5}
-PERFORMANCE = ("auc", "average_precision", "adjusted_auprc", "accuracy", "f1", "macro_f1", "brier")
+PERFORMANCE = (
+    *("auc", "average_precision", "adjusted_auprc", "accuracy", "f1", "macro_f1", "brier"),
+    *("sensitivity", "specificity"),
+)
 
 
 def name(text):

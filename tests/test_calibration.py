@@ -56,6 +56,14 @@ def loop_ece(y, p, w, edges):
     return total
 
 
+def test_calibration_in_the_large_is_predicted_minus_observed(squeezed):
+    y, p = squeezed
+    w = np.random.default_rng(2).integers(0, 3, (4, 400))
+    expected = [np.average(p, weights=v) - np.average(y, weights=v) for v in w]
+    np.testing.assert_allclose(calibration.calibration_in_the_large(y, p, w), expected, atol=1e-12)
+    assert calibration.calibration_in_the_large([0, 0], [0.25, 0.5]) == 0.375
+
+
 def test_ece_equals_a_loop(squeezed):
     y, p = squeezed
     w = np.random.default_rng(1).integers(0, 3, 400)
