@@ -140,6 +140,23 @@ def brier(y_true, score, weights=None):
     return weighted_mean((p - y) ** 2, weights)
 
 
+def sensitivity(y_true, decision, weights=None):
+    """Share of the positives that are called positive, the true positive rate, in [0, 1].
+
+    decision : (n,) of 0/1, such as score > threshold. 1 - sensitivity is the rate of
+    underdiagnosis.
+    """
+    y, d = _binary(y_true, decision)
+    w, is_matrix = as_weights(weights, len(y))
+    return shaped(weighted_mean(d[y], w[:, y]), is_matrix)
+
+
+def specificity(y_true, decision, weights=None):
+    """Share of the negatives that are called negative, in [0, 1]; see `sensitivity`."""
+    y, d = _binary(y_true, decision)
+    return sensitivity(~y, 1 - d, weights)
+
+
 def weighted_mean(x, weights=None):
     """Mean of x (n,) under weights; float or (B,); NaN where there is no weight."""
     x = np.asarray(x, dtype=float)

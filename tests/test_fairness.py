@@ -347,3 +347,37 @@ def test_multiclass_bad_input_is_named():
         fairness.multiclass_table(predictions.iloc[1:], ("sex",))
     with pytest.raises(ValueError, match="baseline: no method 'zs'"):
         fairness.multiclass_table(predictions, ("sex",), baseline="zs")
+
+
+def test_one_operating_point_shows_the_underdiagnosis_that_auc_hides():
+    """Scores of women are lower by 1, ill or not: their AUC is that of men, but not their TPR."""
+    images = cohort(4000, patients=4000)
+    rng = np.random.default_rng(2)
+    y = (rng.random(len(images)) < 0.3).astype(int)
+    score = 1.5 * y + rng.normal(size=len(images)) - (images["sex"] == "F")
+    table = images.assign(model="a", method="m", label="Edema", y_true=y, score=score)
+    decided = fairness.decide(table, specificity=0.8)
+
+    threshold = score[y == 0].sort_values().iloc[int(np.ceil(0.8 * (y == 0).sum())) - 1]
+    assert (decided["score"] == (score > threshold)).all()
+    rates = fairness.performance_table(
+        decided, ("sensitivity", "specificity"), ("sex",), n_resamples=50
+    )
+    assert pick(rates, group="all", metric="specificity")["value"] == pytest.approx(0.8, abs=1e-3)
+    women = y.astype(bool) & (images["sex"] == "F")
+    row = pick(rates, group="F", metric="sensitivity")
+    assert row["value"] == pytest.approx((score > threshold)[women].mean())
+    assert row["ci_low"] < row["value"] < row["ci_high"]
+
+    gap = pick(fairness.gap_table(decided, "sex", metrics=("sensitivity",), n_resamples=50))
+    assert gap["group"] == "F - M" and gap["ci_high"] < -0.2
+    auc = pick(fairness.gap_table(table, "sex", metrics=("auc",), n_resamples=50))
+    assert auc["ci_low"] < 0 < auc["ci_high"]
+
+
+def test_an_operating_point_needs_negatives_and_a_share():
+    table = predict(cohort(50), models=("a",), labels=("Edema",))
+    with pytest.raises(ValueError, match="specificity: 80"):
+        fairness.decide(table, specificity=80)
+    with pytest.raises(ValueError, match="no negatives for"):
+        fairness.decide(table.assign(y_true=1))

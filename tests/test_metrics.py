@@ -37,6 +37,19 @@ def test_ranking_metrics_equal_scikit_learn_with_weights_and_ties(seed, decimals
         )
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_sensitivity_and_specificity_equal_scikit_learn(seed):
+    y, score, w = draw(seed)
+    decision = (score > 0.5).astype(int)
+    for weights, sample_weight in ((None, None), (w, w), (np.stack([w, 2 * w]), w)):
+        for metric, label in ((metrics.sensitivity, 1), (metrics.specificity, 0)):
+            recall = sklearn.metrics.recall_score(
+                y, decision, pos_label=label, sample_weight=sample_weight
+            )
+            np.testing.assert_allclose(metric(y, decision, weights), recall, **EXACT)
+    assert np.isnan(metrics.sensitivity(np.zeros(4), np.ones(4)))
+
+
 def test_shapes_follow_the_weights():
     y, score, w = draw(1)
     assert isinstance(metrics.auc(y, score), float)
