@@ -57,6 +57,11 @@ def fmt_interval(value, low, high, digits=2, signed=False):
     return f"{fmt(value, digits, signed)} [{limits}]"
 
 
+def fmt_row(row, digits=2, signed=False):
+    """A row of a results table as text, see `fmt_interval`."""
+    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
+
+
 def percent(fraction, digits=0):
     """A fraction as text: ``percent(0.123)`` -> "12 %"."""
     text = fmt(None if fraction is None else 100 * fraction, digits)

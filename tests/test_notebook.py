@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from cxrlib.notebook import fmt, fmt_interval, percent, show
+from cxrlib.notebook import fmt, fmt_interval, fmt_row, percent, show
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from cxrlib.notebook import fmt, fmt_interval, percent, show
         (fmt_interval(-0.02, -0.05, 0.01, signed=True), "-0.02 [-0.05, +0.01]"),
         (fmt_interval(math.nan, 0.84, 0.9), "undefined"),
         (fmt_interval(0.87, math.nan, math.nan), "0.87 [undefined]"),
+        (fmt_row({"value": 0.871, "ci_low": 0.84, "ci_high": 0.9}, 3), "0.871 [0.840, 0.900]"),
         (percent(0.1234), "12 %"),
         (percent(0.1234, digits=1), "12.3 %"),
         (percent(math.nan), "undefined"),
