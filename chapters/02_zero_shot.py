@@ -1,0 +1,603 @@
+# %% [markdown]
+# # Zero-shot: asking a model in words
+#
+# *Answers sections 2.1 and 3.1 of {cite:t}`sourget2025`, paper S, and its Table 1.*
+#
+# A radiologist never trained this model to find a pneumothorax. It read films and reports side by side
+# and learned which words go with which shadows. Now somebody asks: is there a pneumothorax on this
+# film? The question has to be put as two phrases, and the answer is whichever phrase lies closer to
+# the image. Can a clinician rely on an answer that is obtained this way? And what does a table of such
+# answers tell her?
+#
+# This chapter follows one film from its similarities to its probabilities, builds the table of paper S
+# for the small models of this book, and then looks at what stands behind each of its numbers: the
+# prevalence, the unit of the interval, and the wording of the question.
+
+# %% tags=["parameters"]
+models: str = "all"  # model names separated by commas, or "all"
+seed: int = 1907  # seed of the phantom cohort and of the resamples
+n_images: int = 4000  # images in the test cohort
+n_resamples: int = 500  # bootstrap resamples
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from cxrlib import bootstrap, cohorts, fairness, metrics, published, schema, zeroshot
+from cxrlib import models as registry
+from cxrlib.embed import embed, embed_text
+from cxrlib.notebook import fmt, fmt_interval, glue, percent, setup, show
+from cxrlib.plots import bars, dose_response, gap_forest
+
+setup()
+clips = [registry.load(name) for name in registry.choose(models)]
+names = [clip.name for clip in clips]
+LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+
+
+def interval(row, digits=2, signed=False):
+    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
+
+
+# %% [markdown]
+# ## One film, seven phrases
+#
+# The models of this book are small CLIPs {cite:p}`radford2021`: an image encoder and a text encoder
+# that were trained together, so that a film and its own report get similar embeddings. All embeddings
+# have length 1, and their similarity is the cosine of the angle between them. It lies between $-1$ and
+# $1$.
+#
+# They were trained on phantom patients none of whom is in the test cohort used here.
+
+# %%
+cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
+show(registry.describe().set_index("name").loc[names], caption="The small CLIPs of this book")
+
+# %% [markdown]
+# One film of the test cohort shows how it works: the most severe pleural effusion among the films that
+# show nothing else. The first model compares it with the six phrases of paper S, one for each finding,
+# and with one phrase that stands for health.
+
+# %%
+alone = (cohort.table[list(cohort.findings)].sum(axis=1) == 1).to_numpy()
+film = int(np.argmax(alone * cohort.table["severity_Pleural Effusion"]))
+phrases = [f"Chest {label}" for label in LABELS] + ["Chest No Findings"]
+similarity = embed_text(phrases, clips[0]) @ embed(cohort, clips[0])[film]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a phantom chest radiograph. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings."}, "figure": {"name": "fig-zeroshot-film", "caption": "A phantom film, and its similarity to the phrase of each finding. The dashed line is the similarity to \"Chest No Findings\": what counts is the distance of a bar's end from it."}}
+large = cohorts.load("phantom", n_images=n_images, seed=seed, size=192)
+figure, axes = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
+axes[0].imshow(large.images([film])[0], cmap="gray", vmin=0, vmax=255)
+axes[0].axis("off")
+axes[1].barh(phrases[:-1], similarity[:-1], color="#56B4E9")
+axes[1].axvline(similarity[-1], color="#D55E00", linestyle="--", label="Chest No Findings")
+axes[1].axvline(0, color="#888888", linewidth=1)
+axes[1].set(xlabel="cosine similarity", ylim=(5.6, -0.6))
+axes[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+plt.show()
+
+# %% [markdown]
+# A similarity by itself means little. Paper S turns two of them into a probability: the softmax over
+# the phrase of the finding, with similarity $s_+$, and the phrase of health, with similarity $s_-$:
+#
+# $$ p = \frac{e^{\tau s_+}}{e^{\tau s_+} + e^{\tau s_-}} = \frac{1}{1 + e^{-\tau (s_+ - s_-)}} $$ (eq-zero-shot)
+#
+# The factor $\tau$, the *logit scale*, was learned in training. Some of the models in S were used
+# without it, which is the same as $\tau = 1$.
+
+# %%
+margin = similarity[:-1] - similarity[-1]
+answers = pd.DataFrame({"finding": LABELS, "on the film": cohort.table[list(LABELS)].iloc[film]})
+answers["on the film"] = answers["on the film"].map({0: "no", 1: "yes"})
+answers["s+"] = similarity[:-1]
+answers["s+ - s-"] = margin
+answers["p, scale 1"] = 1 / (1 + np.exp(-margin))
+answers["p, learned scale"] = 1 / (1 + np.exp(-clips[0].logit_scale * margin))
+show(answers.reset_index(drop=True), caption=f"What {names[0]} answers for this film")
+
+# %% tags=["remove-cell"]
+glue("first", names[0])
+glue("scale", fmt(clips[0].logit_scale, 1))
+glue("s-normal", fmt(similarity[-1]))
+ranked = answers.sort_values("s+ - s-", ascending=False)
+glue("top", ranked["finding"].iloc[0])
+glue("top-right", "is" if ranked["on the film"].iloc[0] == "yes" else "is not")
+glue("p-top-one", fmt(ranked["p, scale 1"].iloc[0]))
+glue("p-top-learned", fmt(ranked["p, learned scale"].iloc[0]))
+false_alarms = answers[(answers["s+ - s-"] > 0) & (answers["on the film"] == "no")]["finding"]
+glue("n-false", len(false_alarms))
+glue("false", ", ".join(false_alarms) or "none")
+glue("p-sum", fmt(answers["p, learned scale"].sum()))
+
+# %% [markdown]
+# The phrase that beats "Chest No Findings" by most is that of {glue:text}`top`, which
+# {glue:text}`top-right` on this film. Its probability is {glue:text}`p-top-one` with a scale of 1 and
+# {glue:text}`p-top-learned` with the learned scale of {glue:text}`scale`: the same two similarities,
+# the same order of films, another number. The chapter on calibration returns to this.
+#
+# Two more things can be read from the table.
+#
+# Each finding is asked separately. The probabilities of one film need not sum to 1; here they sum to
+# {glue:text}`p-sum`.
+#
+# And every question shares the same opponent. A film that looks ill is unlike "Chest No Findings", and
+# that lifts the score of *every* finding. On this film, {glue:text}`n-false` findings that are not
+# there come out above one half: {glue:text}`false`.
+
+# %% [markdown]
+# ## The table of S
+#
+# Now for all {glue:text}`n-images:,d` films of the test cohort, each model and each finding. AUC is the
+# chance that a film with the finding scores higher than one without. The adjusted AUPRC starts from
+# the precision-recall curve and sets its area against the prevalence $\pi$, which is what random scores
+# would reach {cite:p}`mosquera2024`:
+#
+# $$ \mathrm{AUPRC}_{adj} = 1 - \frac{\log \mathrm{AUPRC}}{\log \pi} $$ (eq-auprc-adj)
+#
+# 0 is random, 1 is perfect. The intervals come from drawing patients again, each with all of their
+# films.
+
+# %%
+predictions = zeroshot.predict(cohort, clips, LABELS)
+results = fairness.performance_table(predictions, n_resamples=n_resamples, seed=seed)
+
+# %% [markdown]
+# The row *mean* averages the findings. Paper S prints a $\pm$ behind its means: the standard deviation
+# over the six findings. That is a spread between diseases. It would not shrink with a million patients.
+# The interval of our mean answers the other question: how far would the mean move with other patients?
+# Both are shown.
+
+# %% tags=["hide-input"]
+per_label = results[results["label"] != "mean"]
+spread = per_label.groupby(["cohort", "model", "method", "metric"], sort=False)["value"].agg(
+    lambda values: values.std(ddof=1, skipna=False)
+)
+spread = spread.reset_index().assign(label="mean", attribute="all", group="all")
+spread["metric"] += "_sd_over_labels"
+spread["note"] = "standard deviation over the findings: a spread, not an uncertainty"
+spread = schema.results(spread)
+
+
+def like_table_1(table, metric):
+    """Findings as rows, models as columns, and S's spread below the mean."""
+    below = table[table["metric"] == f"{metric}_sd_over_labels"].assign(label="SD over findings")
+    both = pd.concat([table[table["metric"] == metric], below], ignore_index=True)
+    return schema.wide(both, index="label", columns="model").rename_axis("finding")
+
+
+ours = pd.concat([results, spread], ignore_index=True)
+show(like_table_1(ours, "auc"), caption="Zero-shot AUC with 95 % intervals over patients")
+show(like_table_1(ours, "adjusted_auprc"), caption="Zero-shot adjusted AUPRC, likewise")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of zero-shot AUC for six findings and their mean, one bar a model, with interval whiskers and a dashed line at chance."}, "figure": {"name": "fig-zeroshot-auc", "caption": "Zero-shot AUC by finding and model (S, Table 1, as a figure). The dashed line is chance."}}
+figure = bars(results[results["metric"] == "auc"])
+plt.show()
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of zero-shot adjusted AUPRC for six findings and their mean, one bar a model, with interval whiskers and a dashed line at zero."}, "figure": {"name": "fig-zeroshot-auprc", "caption": "Zero-shot adjusted AUPRC by finding and model. The dashed line is what random scores give."}}
+figure = bars(results[results["metric"] == "adjusted_auprc"])
+plt.show()
+
+# %% tags=["remove-cell"]
+LOW, HIGH = 0.78, 0.95  # what the training of the models was planned to reach
+mean = {m: schema.row(results, model=m, label="mean", metric="auc", attribute="all") for m in names}
+glue("n-images", len(cohort.table))
+glue("n-patients", cohort.table["patient_id"].nunique())
+glue("means", "; ".join(f"{m} {interval(mean[m])}" for m in names))
+found = [m for m in names if LOW <= mean[m]["value"] <= HIGH]
+missed = [m for m in names if m not in found]
+glue("low", LOW)
+glue("high", HIGH)
+glue("expected", f"found for {len(found)} of {len(names)} models")
+glue("missed", f", not found for {', '.join(missed)}" if missed else "")
+alike = schema.row(ours, model=names[0], label="mean", metric="auc_sd_over_labels")
+glue("first-mean", interval(mean[names[0]]))
+glue("first-sd", fmt(alike["value"]))
+half = (mean[names[0]]["ci_high"] - mean[names[0]]["ci_low"]) / 2
+glue("first-half", fmt(half, 3))
+glue("sd-over-half", fmt(alike["value"] / half, 0))
+by_label = per_label[per_label["metric"] == "auc"].groupby("label", sort=False)["value"].mean()
+defined = by_label.dropna().sort_values()
+glue("hardest", defined.index[0] if len(defined) else "undefined")
+glue("easiest", defined.index[-1] if len(defined) else "undefined")
+
+# %% [markdown]
+# The mean AUCs are: {glue:text}`means`. The models were built to be good but not perfect, with a mean
+# AUC between {glue:text}`low` and {glue:text}`high` on patients whom they have not seen. This is
+# {glue:text}`expected`{glue:text}`missed`.
+#
+# For {glue:text}`first` the mean is {glue:text}`first-mean`, an uncertainty of about
+# $\pm$ {glue:text}`first-half`. Its standard deviation over the findings is {glue:text}`first-sd`, some
+# {glue:text}`sd-over-half` times as large. Whoever reads the spread as an uncertainty will take two
+# models for equal that are not. Averaged over models, the hardest finding is {glue:text}`hardest` and
+# the easiest {glue:text}`easiest`.
+
+# %% [markdown]
+# ## Which model is better?
+#
+# All models saw the same films. So their difference can be taken within each resample of patients: a
+# lucky draw of easy patients helps both models, and cancels. Such a paired interval is the only one
+# that answers the question; comparing two separate intervals by eye ignores what they share.
+
+# %%
+pairs = [(name, names[0]) for name in names[1:]]
+gaps = None
+if pairs:
+    gaps = fairness.model_gap_table(
+        predictions, pairs, metrics=("auc",), n_resamples=n_resamples, seed=seed
+    )
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Differences in zero-shot AUC between each further model and the first one, one line a finding and one for the mean, with intervals around a line at zero."}, "figure": {"name": "fig-zeroshot-gaps", "caption": "Difference in zero-shot AUC from the first model, paired over the same resamples of patients."}}
+if pairs:
+    figure = gap_forest(gaps)
+    plt.show()
+else:
+    print("Only one model was chosen; there is nothing to compare it with.")
+
+# %% tags=["remove-cell"]
+WORDS = {
+    "above": "better",
+    "below": "worse",
+    "around": "not told apart",
+    "undefined": "undefined",
+}
+
+
+def verdict(a, b):
+    row = schema.row(gaps, model=f"{a} - {b}", label="mean", metric="auc")
+    return f"{a}: {interval(row, 3, signed=True)}, {WORDS[schema.side(row)]}"
+
+
+glue("gaps", "; ".join(verdict(a, b) for a, b in pairs) or "no second model was run")
+
+# %% [markdown]
+# Differences in mean AUC from {glue:text}`first`: {glue:text}`gaps`. The wording "not told apart" is
+# chosen with care. An interval that includes 0 does not show that two models are equal.
+
+# %% [markdown]
+# ## What is resampled?
+#
+# Paper S resamples films. Films of one patient resemble each other, so a film brings less news than
+# it seems to, and an interval over films tends to be too narrow. Here are both, on the same
+# predictions.
+
+# %%
+by_image = fairness.performance_table(predictions, n_resamples=n_resamples, seed=seed, unit="image")
+keys = ["model", "label", "metric"]
+both = results[[*keys, "ci_low", "ci_high"]].merge(
+    by_image[[*keys, "ci_low", "ci_high"]], on=keys, suffixes=("", "_image")
+)
+both["patients"] = both["ci_high"] - both["ci_low"]
+both["films"] = both["ci_high_image"] - both["ci_low_image"]
+
+# %% tags=["hide-input"]
+widths = both.groupby(["metric", "label"], sort=False)[["patients", "films"]].mean()
+widths["ratio"] = widths["patients"] / widths["films"]
+widths = widths.rename(columns={"patients": "width, patients drawn", "films": "width, films drawn"})
+show(widths, caption="Width of the 95 % interval, averaged over models", digits=3)
+
+# %% tags=["remove-cell"]
+ratio = (both["patients"] / both["films"]).replace(np.inf, np.nan).dropna()
+glue("ratio-median", fmt(ratio.median()))
+glue("wider", percent((ratio > 1).mean()))
+glue("correction", "modest" if ratio.median() < 1.1 else "considerable")
+per_patient = cohort.table.groupby("patient_id").size()
+glue("per-patient", fmt(per_patient.mean(), 1))
+glue("most", int(per_patient.max()))
+
+# %% [markdown]
+# In this cohort a patient has {glue:text}`per-patient` films on average and never more than
+# {glue:text}`most`. The interval over patients is wider in {glue:text}`wider` of the rows; the median
+# ratio is {glue:text}`ratio-median`. So the correction is
+# {glue:text}`correction` here. Phantom findings are drawn anew
+# for each film unless the real patient had them, which makes films of one patient more independent
+# than they are in a hospital. In MIMIC-CXR a patient in intensive care is imaged every morning, and
+# the difference grows with every morning.
+
+# %% [markdown]
+# ## What does prevalence do?
+#
+# AUC compares one ill with one healthy film, so it cannot know how many of each there are. Precision
+# does: among a hundred alarms, the share of true ones falls when the disease becomes rare. This can be
+# seen without a new cohort. Each film without the finding is given a weight, as if it stood for
+# several, and the weight sets the prevalence. The finding is the hardest one, {glue:text}`hardest`.
+
+
+# %%
+def at_prevalence(y, prevalence):
+    """One weight a film: 1 for films with the finding; the others make up the prevalence."""
+    negatives = y.sum() * (1 - prevalence) / prevalence
+    return np.where(y == 1, 1.0, negatives / max((y == 0).sum(), 1))
+
+
+hardest = by_label.idxmin() if by_label.notna().any() else LABELS[0]
+one = predictions[(predictions["model"] == names[0]) & (predictions["label"] == hardest)]
+y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: ROC curves at three prevalences, drawn with different line widths because they coincide. Right: the precision-recall curves at the same prevalences, which lie apart, each with a dotted line at its prevalence."}, "figure": {"name": "fig-zeroshot-curves", "caption": "The same scores of the first model for its cohort's hardest finding at three prevalences. Dotted: what random scores would give."}}
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
+shades = {0.5: "#56B4E9", 0.1: "#0072B2", 0.01: "#D55E00"}
+for width, (prevalence, shade) in zip((6, 3.5, 1.2), shades.items(), strict=True):
+    weight = at_prevalence(y, prevalence)
+    false, true, _ = roc_curve(y, score, sample_weight=weight)
+    precision, recall, _ = precision_recall_curve(y, score, sample_weight=weight)
+    axes[0].plot(false, true, color=shade, linewidth=width)
+    axes[1].plot(recall, precision, color=shade, label=f"{100 * prevalence:g} %")
+    axes[1].axhline(prevalence, color=shade, linestyle=":", linewidth=1)
+axes[0].plot([0, 1], [0, 1], ":", color="#888888", linewidth=1)
+axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+axes[1].set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
+axes[1].set_ylim(0, 1.03)
+axes[1].legend(title="prevalence", loc="center left", bbox_to_anchor=(0, 0.32))
+plt.show()
+
+# %% [markdown]
+# The ROC curves lie on top of each other; the precision-recall curves do not. Equation
+# {eq}`eq-auprc-adj` divides by the logarithm of the prevalence to make up for it. Does it? The adjusted
+# AUPRC at each prevalence, for every model, with the same resamples of patients:
+
+# %%
+PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+drawn = bootstrap.patient_weights(one["patient_id"], n_resamples, seed)
+values, again = {}, {}
+for name in names:
+    chosen = predictions["model"].eq(name) & predictions["label"].eq(hardest)
+    score = predictions.loc[chosen, "score"].to_numpy()
+    for prevalence in PREVALENCES:
+        weight = at_prevalence(y, prevalence)
+        values[name, prevalence] = metrics.ranking(y, score, weight)
+        again[name, prevalence] = bootstrap.replicates(
+            lambda w, s=score, v=weight: metrics.ranking(y, s, w * v), drawn
+        )
+by_prevalence = pd.DataFrame(
+    [
+        {"model": name, "prevalence": prevalence, "metric": metric}
+        | bootstrap.interval(value, again[name, prevalence][metric])
+        for (name, prevalence), measured in values.items()
+        for metric, value in measured.items()
+    ]
+)
+
+# %% tags=["hide-input"]
+of_first = by_prevalence[by_prevalence["model"] == names[0]]
+printed = schema.wide(of_first, index="prevalence", columns="metric")
+printed.columns = ["AUC", "average precision", "adjusted AUPRC"]
+show(printed, caption=f"{names[0]}, {hardest}: the same scores at six prevalences")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Adjusted AUPRC for one finding over prevalence on a logarithmic axis, one line a model with an interval band."}, "figure": {"name": "fig-zeroshot-prevalence", "caption": "Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines."}}
+shown = by_prevalence[by_prevalence["metric"] == "adjusted_auprc"]
+figure = dose_response(shown, x="prevalence", xlabel=f"prevalence of {hardest} (log scale)")
+figure.axes[0].set_xscale("log")
+figure.axes[0].set_xticks(PREVALENCES, [f"{100 * p:g} %" for p in PREVALENCES])
+figure.axes[0].minorticks_off()
+plt.show()
+
+# %% tags=["remove-cell"]
+auc = of_first.loc[of_first["metric"] == "auc", "value"]
+glue("auc-range", f"{auc.max() - auc.min():.0e}" if auc.notna().all() else "undefined")
+KEY = "adjusted_auprc"
+change = {
+    m: bootstrap.interval(
+        values[m, 0.5][KEY] - values[m, 0.01][KEY], again[m, 0.5][KEY] - again[m, 0.01][KEY]
+    )
+    for m in names
+}
+glue("change", "; ".join(f"{m} {interval(change[m], signed=True)}" for m in names))
+moved = [m for m in names if schema.side(change[m]) in ("above", "below")]
+glue("n-moved", f"{len(moved)} of {len(names)}")
+glue("real-prevalence", percent(y.mean()))
+
+# %% [markdown]
+# AUC does not move (by {glue:text}`auc-range`, which is rounding). The adjusted AUPRC does: from a
+# prevalence of 1 % to one of 50 % it changes by {glue:text}`change`. The interval of the change excludes
+# 0 for {glue:text}`n-moved` models. Nothing about the models or the films has changed.
+#
+# "Adjusted" therefore means: random scores give 0 and perfect ones 1 at every prevalence. What lies
+# between still depends on prevalence. Two findings, two hospitals or two groups of patients with
+# unequal prevalence cannot be compared by it as they stand. In this cohort the prevalence of
+# {glue:text}`hardest` is {glue:text}`real-prevalence`.
+
+# %% [markdown]
+# ## Beside the paper
+#
+# Table 1 of S as printed. It rests on 8,950 real films and six published models.
+
+# %% tags=["hide-input"]
+theirs = published.table("S Table 1")
+show(like_table_1(theirs, "auc"), caption="S, Table 1: AUC as printed")
+show(like_table_1(theirs, "adjusted_auprc"), caption="S, Table 1: adjusted AUPRC as printed")
+
+# %%
+verdicts = published.compare(ours, theirs)
+counts = verdicts.groupby(["metric", "verdict"], sort=False).size().rename("numbers of S")
+show(counts.reset_index(), caption="Verdicts on the numbers of Table 1")
+
+# %% tags=["remove-cell"]
+s_mean = theirs[(theirs["label"] == "mean") & (theirs["metric"] == "auc")]
+glue("s-low", fmt(s_mean["value"].min()))
+glue("s-high", fmt(s_mean["value"].max()))
+glue("s-worst", s_mean.loc[s_mean["value"].idxmin(), "model"])
+glue("s-best", s_mean.loc[s_mean["value"].idxmax(), "model"])
+glue("our-low", fmt(min(mean[m]["value"] for m in names)))
+glue("our-high", fmt(max(mean[m]["value"] for m in names)))
+outside = (theirs["value"] < theirs["ci_low"]) | (theirs["value"] > theirs["ci_high"])
+glue("n-outside", int(outside.sum()))
+glue("outside", ", ".join(theirs.loc[outside, "model"].unique()) or "none")
+glue("n-other", int((verdicts["verdict"] == published.OTHER_COHORT).sum()))
+glue("n-s", len(verdicts))
+
+# %% [markdown]
+# {glue:text}`n-other` of the {glue:text}`n-s` numbers get the verdict *not comparable (another cohort)*:
+# the same quantities, other films, other models. Mean AUC runs from {glue:text}`s-low`
+# ({glue:text}`s-worst`) to {glue:text}`s-high` ({glue:text}`s-best`) in S and from
+# {glue:text}`our-low` to {glue:text}`our-high` here. Whether these ranges overlap says
+# nothing about anybody's models.
+#
+# {glue:text}`n-outside` printed intervals do not hold their own estimate (model:
+# {glue:text}`outside`). The published tables mix two versions of the bootstrap, and the older one cut
+# limits off at 0, which a negative adjusted AUPRC cannot survive. What carries over is the reading: means over findings, intervals, and the
+# questions that the last sections put to them.
+
+# %% [markdown]
+# ## The wording of the question
+#
+# A supervised classifier has one output for pneumothorax. A zero-shot classifier has as many as there
+# are ways of asking. Paper S uses one wording for all models. Here are five: the first three change
+# the phrase of the finding, the others keep it and change its opponent.
+
+# %%
+WORDINGS = (
+    ("Chest {label}", "Chest No Findings"),
+    ("{label}", "No Findings"),
+    ("There is {label}", "There is no {label}"),
+    ("Chest {label}", "No {label}"),
+    ("Chest {label}", "The lungs are clear"),
+)
+asked = []
+for positive, negative in WORDINGS:
+    for label in LABELS:
+        answer = zeroshot.predict(cohort, clips, [label], positive, negative.format(label=label))
+        asked.append(answer.assign(method=f"{positive} / {negative}"))
+asked = pd.concat(asked, ignore_index=True)
+by_wording = fairness.performance_table(asked, ("auc",), n_resamples=n_resamples, seed=seed)
+show(
+    schema.wide(
+        by_wording[by_wording["label"] == "mean"], index="method", columns="model"
+    ).rename_axis("wording"),
+    caption="Mean zero-shot AUC by wording: phrase of the finding / its opponent",
+)
+
+# %% [markdown]
+# Again the films are the same, so the effect of a wording is a paired difference from the wording of S.
+
+# %%
+of_s = " / ".join(WORDINGS[0])
+others = [" / ".join(w) for w in WORDINGS[1:]]
+effects = []
+for name in names:
+    of_model = asked[asked["model"] == name].assign(model=lambda t: t["method"], method="zero-shot")
+    effect = fairness.model_gap_table(
+        of_model, [(w, of_s) for w in others], metrics=("auc",), n_resamples=n_resamples, seed=seed
+    )
+    effects.append(effect.assign(group=effect["model"].str.split(" - ").str[0], model=name))
+effects = pd.concat(effects, ignore_index=True)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Difference in mean zero-shot AUC from the wording of paper S, one line for each of four other wordings, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-zeroshot-wording", "caption": "Difference in mean AUC from the wording of S, by wording and model."}}
+figure = gap_forest(effects[effects["label"] == "mean"].assign(label="all"))
+plt.show()
+
+# %% tags=["remove-cell"]
+on_mean = effects[effects["label"] == "mean"]
+sides = on_mean.apply(schema.side, axis=1)
+glue("n-effects", len(on_mean))
+glue("n-worse", int((sides == "below").sum()))
+glue("n-better", int((sides == "above").sum()))
+glue("n-clear", int(sides.isin(["above", "below"]).sum()))
+swing = by_wording.groupby(["model", "label"])["value"].agg(["min", "max"])
+swing["swing"] = swing["max"] - swing["min"]
+of_mean = swing.xs("mean", level="label") if "mean" in swing.index.levels[1] else swing
+glue(
+    "swing-mean",
+    "; ".join(f"{m}: {fmt(of_mean.loc[m, 'min'])} to {fmt(of_mean.loc[m, 'max'])}" for m in names),
+)
+single = swing.drop("mean", level="label").dropna().sort_values("swing")
+if len(single):
+    (m, label), widest = single.index[-1], single.iloc[-1]
+    glue("swing-one", f"{label} in {m}, from {fmt(widest['min'])} to {fmt(widest['max'])}")
+    below = int((single["min"] < 0.5).sum())
+    glue("below-chance", f"{below} of {len(single)}")
+else:
+    glue("swing-one", "undefined")
+    glue("below-chance", "undefined")
+best = by_wording[by_wording["label"] == "mean"].sort_values("value").groupby("model").tail(1)
+best = best.set_index("model")["method"]
+agree = best.nunique() == 1
+glue("best-agree", "the same for all models" if agree else "not the same for all models")
+
+# %% [markdown]
+# Of {glue:text}`n-effects` changes of wording, {glue:text}`n-worse` lower the mean AUC and
+# {glue:text}`n-better` raise it beyond what chance in the draw of patients explains. Over the five
+# wordings, the mean AUC runs as follows. {glue:text}`swing-mean`. The largest swing of a single finding
+# is that of {glue:text}`swing-one`. In {glue:text}`below-chance` pairs of model and finding, at least
+# one wording ranks films worse than a coin.
+#
+# The best wording is {glue:text}`best-agree`. So a table of zero-shot results is a table of *models
+# with a wording*. Whoever tries several and prints the best has tuned on the test set; the wording has
+# to be chosen on other patients.
+#
+# ## What we learned
+#
+# - A zero-shot probability is a comparison of two phrases. Every finding has the same opponent, and the
+#   number depends on a scale that some published evaluations leave out.
+# - The mean AUC of the small CLIPs lies in the planned range: {glue:text}`expected`.
+# - S's $\pm$ is a spread over diseases. The uncertainty of a mean, and of a difference between models,
+#   comes from resampling patients, and differences have to be paired.
+# - Adjusted AUPRC is not free of prevalence: it moved for {glue:text}`n-moved` models while nothing but
+#   the prevalence changed.
+# - The wording is part of the model. It moved the mean AUC, up or down, in
+#   {glue:text}`n-clear` of {glue:text}`n-effects` comparisons.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-zeroshot-by-hand
+# A model has an AUPRC of 0.4. Compute its adjusted AUPRC at a prevalence of 0.4, of 0.1 and of 0.01.
+# Would you say that a model with 0.4 at 1 % prevalence is as good as one with 0.4 at 10 %?
+# ```
+#
+# ```{solution} ex-zeroshot-by-hand
+# :class: dropdown
+# $1 - \log 0.4 / \log 0.4 = 0$: random. At 0.1 it is $1 - \log 0.4 / \log 0.1 = 0.60$, at 0.01 it is
+# 0.80. At 1 % the model has lifted precision to forty times that of random scores, at 10 % to four
+# times; the adjusted value rewards this. To a ward that acts on alarms both mean the same: about four
+# alarms in ten are true.
+# ```
+#
+# ```{exercise}
+# :label: ex-zeroshot-seven
+# Replace the two-way softmax by one softmax over all seven phrases. Can the AUC of a finding change?
+# Does AUC change if only the logit scale changes?
+# ```
+#
+# ```{solution} ex-zeroshot-seven
+# :class: dropdown
+# Yes: the score of one finding now also depends on the similarities to the others, so the order of
+# films can change. A film with two findings loses most, since they compete. The logit scale cannot
+# change the two-way score's order, because the sigmoid is increasing; in the seven-way softmax even
+# that no longer holds. `zeroshot.softmax` and `embed.embed_text` are all you need to try it.
+# ```
+#
+# ```{exercise}
+# :label: ex-zeroshot-case
+# The paper writes "Chest No Findings", its public code "Chest No findings". Does it matter for the
+# small CLIPs? For which models would it?
+# ```
+#
+# ```{solution} ex-zeroshot-case
+# :class: dropdown
+# Call `zeroshot.predict(cohort, clips, LABELS, negative="Chest No findings")` and compare the scores:
+# they are identical, since the tokenizer of these models ignores case. For a model with a cased
+# vocabulary the two are different tokens, hence different embeddings, hence another ranking.
+# ```
+#
+# ```{exercise}
+# :label: ex-zeroshot-opponent
+# How much of the AUC for pneumothorax comes from the *opponent* alone? Rank films by minus their
+# similarity to "Chest No Findings".
+# ```
+#
+# ```{solution} ex-zeroshot-opponent
+# :class: dropdown
+# Compute `-(embed(cohort, clip) @ embed_text(["Chest No Findings"], clip)[0])` and pass it to
+# `metrics.auc` with the column `Pneumothorax` of `cohort.table`. Whatever lies above one half is the
+# model's sense that *something* is wrong. A test set whose negatives are all healthy would credit it
+# to pneumothorax.
+# ```
