@@ -1,0 +1,643 @@
+# %% [markdown]
+# # Calibration: does 30 percent mean 30 percent?
+#
+# *Answers section 3.3 of {cite:t}`sourget2025`, paper S, and its Fig. 4c.*
+#
+# A model can put the sick above the healthy and still be useless at the bedside. A clinician who reads
+# "pneumothorax: 0.52" wants to know whether to walk or to run. She needs probabilities that keep their
+# word: of a hundred films that are given 30 %, thirty should show the disease, and this for every kind
+# of patient.
+#
+# Paper S draws calibration curves for pneumothorax and finds all models miscalibrated, three of them
+# with every probability near 0.5. This chapter shows where such a squeeze comes from, repairs what can
+# be repaired with one line of logistic regression, and then asks for whom the repaired probabilities
+# are true. One of the models was trained on reports that leave out half of the findings of women.
+
+# %% tags=["parameters"]
+models: str = "all"  # model names separated by commas, or "all"
+seed: int = 1907  # seed of the phantom cohorts and of the resamples
+n_images: int = 4000  # images in the test cohort; half as many serve for recalibration
+n_bins: int = 10  # bins of reliability curves
+specificity: float = 0.8  # share of healthy films that the operating point leaves alone
+n_resamples: int = 500  # bootstrap resamples
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from cxrlib import calibration, cohorts, fairness, schema, zeroshot
+from cxrlib import models as registry
+from cxrlib.cohorts import phantom
+from cxrlib.notebook import fmt, fmt_interval, glue, percent, setup, show
+from cxrlib.plots import gap_forest, reliability
+
+setup()
+clips = [registry.load(name) for name in registry.choose(models)]
+names = [clip.name for clip in clips]
+biased = [m for m in names if m.endswith("-underreport")]
+fair = [m for m in names if m not in biased]
+LABEL = "Pneumothorax"
+LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
+boot = {"n_resamples": n_resamples, "seed": seed}
+
+
+def interval(row, digits=2, signed=False):
+    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
+
+
+# %% [markdown]
+# ## Two readings of one similarity
+#
+# The probability of a finding is the softmax over two similarities, that of the film to
+# "Chest {label}" and that to "Chest No Findings". Only their difference counts:
+#
+# $$ p = \frac{1}{1 + e^{-\tau (s_+ - s_-)}} $$ (eq-calibration-softmax)
+#
+# CLIP models learn a *logit scale* $\tau$ together with everything else, usually well above 10. According to its
+# public code, S applies it for MedCLIP and MedImageInsight and not for the other four models. Leaving
+# it out is the same as $\tau = 1$. Here are both readings, for the same embeddings.
+
+# %%
+test = cohorts.load("phantom", n_images=n_images, seed=seed)
+READINGS = {"cosine only": "none", "learned scale": "learned"}
+
+
+def both_readings(cohort):
+    parts = [
+        zeroshot.predict(cohort, clips, LABELS, temperature=t).assign(method=reading)
+        for reading, t in READINGS.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+predictions = both_readings(test)
+pneumothorax = predictions[predictions["label"] == LABEL]
+curves = calibration.reliability_table(pneumothorax, n_bins, **boot)
+
+# %% [markdown]
+# A reliability curve sorts the films into bins by their probability and plots, for each bin, how often
+# the disease was there. On the diagonal, probabilities keep their word. The lower panel counts the
+# films: a curve without it hides where nobody is. First the cosines alone:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax from cosine similarities alone, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-cosine", "caption": "Reliability for pneumothorax without the logit scale (S, Fig. 4c). Below: where the films are."}}
+figure = reliability(curves[curves["method"] == "cosine only"])
+plt.show()
+
+# %% [markdown]
+# And now the same films with the scale that each model learned:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax with the learned logit scale, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-learned", "caption": "Reliability for pneumothorax with the learned logit scale."}}
+figure = reliability(curves[curves["method"] == "learned scale"])
+plt.show()
+
+# %% tags=["hide-input"]
+ranges = pneumothorax.groupby(["model", "method"], sort=False)["score"].agg(["min", "max"])
+ranges = ranges.unstack("method")
+ranges = pd.DataFrame(
+    {
+        "logit scale": [clip.logit_scale for clip in clips],
+        **{
+            reading: [
+                f"{fmt(ranges.loc[m, ('min', reading)])} to {fmt(ranges.loc[m, ('max', reading)])}"
+                for m in names
+            ]
+            for reading in READINGS
+        },
+    },
+    index=pd.Index(names, name="model"),
+)
+show(ranges, caption="Smallest and largest probability of pneumothorax", digits=1)
+
+# %% tags=["remove-cell"]
+floor, ceiling = 1 / (1 + np.exp(2)), 1 / (1 + np.exp(-2))
+glue("floor", fmt(floor))
+glue("ceiling", fmt(ceiling))
+cosine = pneumothorax[pneumothorax["method"] == "cosine only"]
+scaled = pneumothorax[pneumothorax["method"] == "learned scale"]
+glue("cosine-low", fmt(cosine["score"].min()))
+glue("cosine-high", fmt(cosine["score"].max()))
+glue("scaled-low", fmt(scaled["score"].min()))
+glue("scaled-high", fmt(scaled["score"].max()))
+inside = cosine["score"].between(floor, ceiling).all()
+glue("bound-kept", "as it must" if inside else "which breaks the bound: something is wrong")
+
+# %% [markdown]
+# The squeeze is built in. A cosine lies between $-1$ and $1$, so the difference of two lies between
+# $-2$ and $2$, and the sigmoid of that lies between {glue:text}`floor` and {glue:text}`ceiling`. No
+# film, however clear, can leave this band. In practice embeddings are never opposite and the band is
+# narrower still: here from {glue:text}`cosine-low` to {glue:text}`cosine-high`,
+# {glue:text}`bound-kept`. With the learned scale it is {glue:text}`scaled-low` to
+# {glue:text}`scaled-high`.
+#
+# So "all probabilities around 0.5" can be a property of the recipe and not of a model. In S it holds
+# for CheXzero and CXR-CLIP, whose scale was left out. It does not explain MedCLIP, whose scale was
+# applied.
+#
+# ## The ranking does not notice
+#
+# Multiplying by a positive number keeps the order of the films, and AUC sees only the order.
+
+# %%
+measures = ("auc", "brier", "ece_equal_width", "ece_equal_mass", "calibration_in_the_large")
+quality = fairness.performance_table(pneumothorax, measures, **boot)
+auc = quality[quality["metric"] == "auc"].pivot(index="model", columns="method", values="value")
+difference = (auc["learned scale"] - auc["cosine only"]).abs().max()
+show(auc.loc[names].reset_index(), caption="AUC for pneumothorax under both readings", digits=4)
+
+# %% tags=["remove-cell"]
+same = difference < 1e-6
+glue("auc-change", "undefined" if np.isnan(difference) else f"{difference:.0e}")
+glue("auc-same", "unchanged up to rounding" if same else "changed by more than rounding")
+
+# %% [markdown]
+# The largest difference over the models is {glue:text}`auc-change`: AUC is {glue:text}`auc-same`. This
+# is why S could find models with acceptable AUC and useless probabilities.
+#
+# ## How far off?
+#
+# Three numbers, each with its own idea of "off".
+#
+# - **ECE**, the expected calibration error: the mean distance between predicted and observed over the
+#   bins. With bins of *equal width*, most may be empty; with bins of *equal mass*, each holds as many
+#   films.
+# - **Brier score**: the mean squared distance between probability and outcome. It rewards being
+#   right as well as being honest. Always announcing the prevalence $\pi$ scores $\pi (1 - \pi)$.
+# - **Calibration in the large**: mean predicted probability minus observed frequency. Above 0, the
+#   model sees too much disease.
+
+# %%
+off = quality[quality["metric"] != "auc"]
+show(
+    schema.wide(off, index=["model", "method"], columns="metric"),
+    caption="Calibration for pneumothorax with 95 % intervals over patients",
+)
+
+# %% tags=["remove-cell"]
+prevalence = cosine.loc[cosine["model"] == names[0], "y_true"].mean()
+constant = prevalence * (1 - prevalence)
+glue("prevalence", percent(prevalence))
+glue("half-gap", fmt(0.5 - prevalence))
+glue("constant", fmt(constant, 3))
+
+
+def numbers(method, metric):
+    found = quality[(quality["method"] == method) & (quality["metric"] == metric)]
+    return found.set_index("model")
+
+
+def count_above(method, metric, limit=0.0):
+    sides = numbers(method, metric).apply(schema.side, of=limit, axis=1)
+    return f"{int((sides == 'above').sum())} of {len(sides)}"
+
+
+def span(method, metric):
+    values = numbers(method, metric)["value"]
+    return f"{fmt(values.min())} to {fmt(values.max())}"
+
+
+for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
+    glue(f"ece-{key}", span(method, "ece_equal_mass"))
+    glue(f"over-{key}", count_above(method, "calibration_in_the_large"))
+    glue(f"worse-{key}", count_above(method, "brier", constant))
+
+# %% [markdown]
+# {glue:text}`prevalence` of the films show a pneumothorax. Whoever says 0.5 to every film is off by
+# {glue:text}`half-gap`. The equal-mass ECE of the cosines alone runs over the models from
+# {glue:text}`ece-cosine`, that of the learned scale from {glue:text}`ece-learned`. The Brier score is
+# above {glue:text}`constant`, the score of a constant that knows the prevalence, for
+# {glue:text}`worse-cosine` models without the scale and for {glue:text}`worse-learned` with it.
+#
+# Models that overestimate the risk on average: {glue:text}`over-cosine` without the scale,
+# {glue:text}`over-learned` with it. A softmax between two phrases starts from even odds. Nothing in it
+# says that the disease is rare.
+
+# %% [markdown]
+# ## Repair with one line
+#
+# A logistic regression of the outcome on $s_+ - s_-$, fitted on other patients, gives the probabilities
+# a meaning. Two forms: *temperature* fits the scale alone; *Platt* fits a scale and a shift, and the
+# shift can learn the prevalence. The films for fitting come from the validation patients, none of whom
+# is in the test cohort.
+
+# %%
+valid = cohorts.load("phantom", split="valid", n_images=n_images // 2, seed=seed)
+fitting = both_readings(valid)
+
+
+def margin(table):
+    """The difference of similarities, from the probability of the cosines alone."""
+    return np.log(table["score"] / (1 - table["score"])).to_numpy()[:, None]
+
+
+def recalibrate(applied, fitted, by=(), intercept=True):
+    """Probabilities of a logistic regression for each model and label, and group if asked."""
+    keys = ["model", "label", *by]
+    known = dict(list(fitted[fitted["method"] == "cosine only"].groupby(keys)))
+    parts = []
+    for key, block in applied[applied["method"] == "cosine only"].groupby(keys, sort=False):
+        y = known[key]["y_true"]
+        if y.nunique() < 2:  # the limit of the fit where only one outcome was seen
+            parts.append(block.assign(score=float(y.mean()), slope=np.nan, shift=np.nan))
+            continue
+        fit = LogisticRegression(C=np.inf, fit_intercept=intercept).fit(margin(known[key]), y)
+        p = fit.predict_proba(margin(block))[:, 1]
+        shift = fit.intercept_[0] if intercept else 0.0
+        parts.append(block.assign(score=p, slope=fit.coef_[0, 0], shift=shift))
+    return pd.concat(parts, ignore_index=True)
+
+
+temperature = recalibrate(predictions, fitting, intercept=False).assign(method="temperature")
+platt = recalibrate(predictions, fitting).assign(method="Platt")
+
+# %% tags=["hide-input"]
+fits = pd.DataFrame({"learned scale": [c.logit_scale for c in clips]}, index=names)
+for what, fitted in (("temperature", temperature), ("Platt", platt)):
+    once = fitted[fitted["label"] == LABEL].drop_duplicates("model").set_index("model")
+    fits[f"{what}: scale"] = once["slope"]
+fits["Platt: shift"] = once["shift"]
+show(
+    fits.rename_axis("model"), caption="Scales of the cosine difference, for pneumothorax", digits=1
+)
+
+# %%
+repaired = pd.concat([temperature, platt])
+repaired = repaired[repaired["label"] == LABEL].drop(columns=["slope", "shift"])
+after = fairness.performance_table(repaired, measures, **boot)
+quality = pd.concat([quality, after], ignore_index=True)
+show(
+    schema.wide(after[after["metric"] != "auc"], index=["model", "method"], columns="metric"),
+    caption="Calibration for pneumothorax after fitting on validation patients",
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax after Platt scaling on validation patients, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-platt", "caption": "Reliability for pneumothorax after Platt scaling on validation patients."}}
+figure = reliability(
+    calibration.reliability_table(repaired[repaired["method"] == "Platt"], n_bins, **boot)
+)
+plt.show()
+
+# %% tags=["remove-cell"]
+glue("n-valid", len(valid.table))
+glue("n-shared", len(set(valid.table["patient_id"]) & set(test.table["patient_id"])))
+glue("ece-temperature", span("temperature", "ece_equal_mass"))
+glue("ece-platt", span("Platt", "ece_equal_mass"))
+glue("over-temperature", count_above("temperature", "calibration_in_the_large"))
+glue("worse-platt", count_above("Platt", "brier", constant))
+glue("n-negative", f"{int((fits['Platt: shift'] < 0).sum())} of {len(fits)}")
+lowered = (
+    numbers("Platt", "ece_equal_mass")["value"]
+    < numbers("learned scale", "ece_equal_mass")["value"]
+)
+glue("platt-lowers", f"{int(lowered.sum())} of {len(lowered)}")
+
+# %% [markdown]
+# Fitted on {glue:text}`n-valid:,d` films of other patients ({glue:text}`n-shared` patients shared), the
+# equal-mass ECE runs from {glue:text}`ece-temperature` with a fitted temperature and from
+# {glue:text}`ece-platt` with Platt scaling, which brings it below that of the learned scale for
+# {glue:text}`platt-lowers` models. A temperature alone still leaves {glue:text}`over-temperature` models
+# overestimating. The fitted shift is negative for {glue:text}`n-negative` models: that is the rarity of
+# the disease, which the two phrases did not know.
+#
+# AUC has not moved, and no model has learned anything about chests. What was repaired is a scale.
+
+# %% [markdown]
+# ## Calibrated for whom?
+#
+# An average over all patients can be right while two groups are wrong in opposite directions. So the
+# same question is put to each group: mean predicted probability minus observed frequency, after Platt
+# scaling on all validation patients together.
+
+# %%
+attributes = test.table[["image_id", "sex", "race", "site", "age"]]
+platt = platt.merge(attributes, on="image_id")
+by_group = fairness.performance_table(
+    platt, ("calibration_in_the_large",), attributes=("sex", "race", "site"), **boot
+)
+
+# %% tags=["hide-input"]
+in_group = platt[platt["label"] == LABEL].groupby(["model", "sex"], sort=False)
+table = in_group.agg(
+    films=("score", "size"), observed=("y_true", "mean"), predicted=("score", "mean")
+)
+rows = by_group[(by_group["label"] == LABEL) & (by_group["attribute"] == "sex")]
+rows = rows.set_index(["model", "group"]).rename_axis(["model", "sex"])
+table["predicted - observed"] = rows.apply(interval, axis=1, digits=3, signed=True)
+show(table.loc[names], caption="Risk of pneumothorax by sex, after Platt scaling", digits=3)
+
+# %% [markdown]
+# One finding has few cases in each group. Averaged over the six findings of S, the picture is sharper:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Mean predicted probability minus observed frequency, averaged over six findings, one line for each group by sex, race and site, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-groups", "caption": "Calibration in the large by group, mean over six findings, after Platt scaling on all patients. Right of 0: risk overestimated; left: underestimated."}}
+shown = by_group[(by_group["label"] == "mean") & (by_group["attribute"] != "all")]
+figure = gap_forest(shown)
+plt.show()
+
+# %% tags=["remove-cell"]
+SIDES = {
+    "below": "underestimated",
+    "above": "overestimated",
+    "around": "neither over- nor underestimated beyond chance",
+    "undefined": "undefined",
+}
+
+
+def risk(model, group, attribute="sex"):
+    row = schema.row(by_group, model=model, label="mean", attribute=attribute, group=group)
+    return f"{interval(row, 3, signed=True)}, {SIDES[schema.side(row)]}"
+
+
+def each(models, text, none):
+    return "; ".join(f"{m}: {text(m)}" for m in models) or none
+
+
+NO_BIASED, NO_FAIR = "no such model was run", "no other model was run"
+glue("risk-women", each(biased, lambda m: risk(m, "F"), NO_BIASED))
+glue("risk-men", each(biased, lambda m: risk(m, "M"), NO_BIASED))
+glue("risk-fair-women", each(fair, lambda m: risk(m, "F"), NO_FAIR))
+sides = shown[shown["attribute"].isin(["race", "site"])].apply(schema.side, axis=1)
+glue("n-race-site", len(sides))
+glue("n-off", int(sides.isin(["above", "below"]).sum()))
+planted = [
+    m
+    for m in biased
+    if schema.side(schema.row(by_group, model=m, label="mean", group="F")) == "below"
+]
+glue("planted", "found" if planted else "not found in this run")
+
+# %% [markdown]
+# The model whose reports left out half of the findings of women, risk of women:
+# {glue:text}`risk-women`. Risk of men: {glue:text}`risk-men`. The planted bias, less risk for women
+# than they have, is {glue:text}`planted`. The other models, risk of women:
+# {glue:text}`risk-fair-women`.
+#
+# By race and by site, {glue:text}`n-off` of {glue:text}`n-race-site` intervals exclude 0. Race reaches
+# a phantom image only through the scanner of its site, so what is off in a race should be off in its
+# site, and more clearly there. A look at that many intervals will catch one or the other by chance.
+
+# %% [markdown]
+# ## Underdiagnosis
+#
+# In use, a probability meets a threshold: above it, somebody looks. All patients share the threshold.
+# If the scores of women are pressed down, more sick women than sick men fall below it
+# {cite:p}`seyyedkalantari2021`. The operating point here leaves {glue:text}`specificity` of the healthy
+# films alone; *sensitivity* is the share of sick films above it.
+
+# %%
+decided = fairness.decide(platt, specificity)
+WOMEN_MEN = [("F", "M")]
+gaps = pd.concat(
+    [
+        fairness.gap_table(platt, "sex", WOMEN_MEN, metrics=("auc",), **boot),
+        fairness.gap_table(
+            decided, "sex", WOMEN_MEN, metrics=("sensitivity", "specificity"), **boot
+        ),
+    ],
+    ignore_index=True,
+)
+on_mean = gaps[gaps["label"] == "mean"]
+show(
+    schema.wide(on_mean, index="model", columns="metric", digits=3),
+    caption="Women minus men, mean over six findings: AUC, and sensitivity and specificity at the common threshold",
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows, AUC and sensitivity: the difference between women and men averaged over six findings, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-underdiagnosis", "caption": "Women minus men, mean over six findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both."}}
+shown = on_mean[on_mean["metric"] != "specificity"]
+names_of = {"auc": "AUC", "sensitivity": "sensitivity"}
+figure = gap_forest(shown.assign(label=shown["metric"].map(names_of), metric="women minus men"))
+plt.show()
+
+# %% tags=["remove-cell"]
+
+
+def gap(model, metric):
+    return schema.row(gaps, model=model, label="mean", metric=metric)
+
+
+def against_zero(row):
+    where = {"above": "above 0", "below": "below 0", "around": "including 0"}
+    return f"{interval(row, 3, signed=True)}, {where.get(schema.side(row), 'undefined')}"
+
+
+glue("specificity", percent(specificity))
+glue("auc-biased", each(biased, lambda m: against_zero(gap(m, "auc")), NO_BIASED))
+glue("sens-biased", each(biased, lambda m: against_zero(gap(m, "sensitivity")), NO_BIASED))
+glue("spec-biased", each(biased, lambda m: against_zero(gap(m, "specificity")), NO_BIASED))
+glue("sens-fair", each(fair, lambda m: against_zero(gap(m, "sensitivity")), NO_FAIR))
+if biased:
+    hidden = [
+        m
+        for m in biased
+        if schema.side(gap(m, "sensitivity")) == "below" and schema.side(gap(m, "auc")) != "below"
+    ]
+    seen = [m for m in biased if schema.side(gap(m, "sensitivity")) == "below"]
+    glue(
+        "hidden",
+        "the threshold shows what AUC by sex hides"
+        if hidden
+        else "both the threshold and AUC by sex show it"
+        if seen
+        else "neither shows it beyond chance in this run",
+    )
+else:
+    glue("hidden", NO_BIASED)
+
+# %% [markdown]
+# For the model with the under-reported women, the gap in AUC is {glue:text}`auc-biased`. The gap in
+# sensitivity is {glue:text}`sens-biased`; in specificity {glue:text}`spec-biased`. For the other models
+# the gap in sensitivity is {glue:text}`sens-fair`.
+#
+# In short, {glue:text}`hidden`. AUC within women compares women with women. If all their scores are
+# lowered alike, their order stays and AUC is content. The threshold does not move with them.
+
+# %% [markdown]
+# ## When the audit shares the bias
+#
+# All of this was possible because the test labels are true. In a hospital, the labels of the audit come
+# from the same reports as the labels of the training. The phantom can play this too: the same films,
+# but half of the findings of women are missing from the *recorded* labels of validation and test.
+
+
+# %%
+def as_recorded(table, cohort):
+    """The same predictions, with the labels that under-reporting would have left."""
+    twin = phantom.twin(cohort, underreport={"sex": {"F": 0.5}}).table
+    recorded = twin.melt("image_id", list(LABELS), "label", "recorded")
+    table = table.merge(recorded, on=["image_id", "label"])
+    return table.assign(y_true=table["recorded"]).drop(columns="recorded")
+
+
+recorded = recalibrate(as_recorded(predictions, test), as_recorded(fitting, valid))
+recorded = recorded.merge(attributes, on="image_id")
+audits = {
+    label_source: fairness.gap_table(
+        scored, "sex", WOMEN_MEN, metrics=("calibration_in_the_large",), **boot
+    ).assign(protocol=label_source)
+    for label_source, scored in (("true labels", platt), ("recorded labels", recorded))
+}
+audits = pd.concat(audits.values(), ignore_index=True)
+audit = audits[audits["label"] == "mean"]
+show(
+    schema.wide(audit, index="model", columns="protocol", digits=3),
+    caption="Calibration in the large, women minus men, mean over six findings, by the labels of the audit",
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-audit", "caption": "Calibration in the large, women minus men: the same models, audited with true and with under-reported labels."}}
+figure = gap_forest(audit)
+plt.show()
+
+# %% tags=["remove-cell"]
+
+
+def judged(model, source):
+    return schema.row(audit, model=model, protocol=source)
+
+
+glue("audit-true", each(biased, lambda m: against_zero(judged(m, "true labels")), NO_BIASED))
+glue("audit-rec", each(biased, lambda m: against_zero(judged(m, "recorded labels")), NO_BIASED))
+glue("fair-true", each(fair, lambda m: against_zero(judged(m, "true labels")), NO_FAIR))
+glue("fair-rec", each(fair, lambda m: against_zero(judged(m, "recorded labels")), NO_FAIR))
+accused = [m for m in fair if schema.side(judged(m, "recorded labels")) == "above"]
+smaller = [
+    m
+    for m in biased
+    if abs(judged(m, "recorded labels")["value"]) < abs(judged(m, "true labels")["value"])
+]
+glue("accused", f"{len(accused)} of {len(fair)}")
+glue("smaller", "shrinks" if smaller else "does not shrink" if biased else "was not measured")
+
+# %% [markdown]
+# With true labels, the gap of the model with the under-reported women is {glue:text}`audit-true`. With
+# recorded labels it is {glue:text}`audit-rec`: the gap {glue:text}`smaller`. For the other models it goes
+# from {glue:text}`fair-true`, to {glue:text}`fair-rec`; now {glue:text}`accused` of them seem to
+# overestimate the risk of women.
+#
+# Nothing changed but the labels. A biased model agrees best with labels of the same bias, and a fair
+# one is accused by them. No statistic can undo this. Somebody has to look at the films again.
+
+# %% [markdown]
+# ## Calibrated within groups, and still unfair
+#
+# Suppose the labels are true and the scores are recalibrated *within* each group. Is that the end? In
+# the phantom, findings of older patients are drawn with less contrast. Here Platt scaling is fitted for
+# the young and the old (60 and over) apart.
+
+# %%
+ages = pd.concat([test.table, valid.table])[["image_id", "age"]]
+ages = ages.assign(age60=np.where(ages["age"] >= 60, "old", "young"))[["image_id", "age60"]]
+within = recalibrate(
+    predictions.merge(ages, on="image_id"), fitting.merge(ages, on="image_id"), by=("age60",)
+).assign(method="Platt by age")
+OLD_YOUNG = [("old", "young")]
+large = fairness.performance_table(
+    within, ("calibration_in_the_large",), attributes=("age60",), **boot
+)
+caught = fairness.decide(within, specificity)
+sensitive = fairness.performance_table(caught, ("sensitivity",), attributes=("age60",), **boot)
+gap_by_age = fairness.gap_table(caught, "age60", OLD_YOUNG, metrics=("sensitivity",), **boot)
+
+# %% tags=["hide-input"]
+both = pd.concat([large, sensitive, gap_by_age], ignore_index=True)
+both = both[(both["label"] == "mean") & (both["attribute"] == "age60")]
+columns = {
+    ("calibration_in_the_large", "old"): "calibration in the large, old",
+    ("calibration_in_the_large", "young"): "young",
+    ("sensitivity", "old"): "sensitivity, old",
+    ("sensitivity", "young"): "young ",
+    ("sensitivity", "old - young"): "old - young",
+}
+printed = schema.wide(both, index="model", columns=["metric", "group"])
+printed = printed[list(columns)].set_axis(list(columns.values()), axis=1)
+show(printed, caption="Platt scaling within each age group, mean over six findings")
+
+# %% tags=["remove-cell"]
+honest = both[both["metric"] == "calibration_in_the_large"].apply(schema.side, axis=1)
+glue("n-honest", f"{int((honest == 'around').sum())} of {len(honest)}")
+missed = {m: schema.row(gap_by_age, model=m, label="mean") for m in names}
+glue("missed", each(names, lambda m: against_zero(missed[m]), ""))
+lower = [m for m in names if schema.side(missed[m]) == "below"]
+glue("n-lower", f"{len(lower)} of {len(names)}")
+glue(
+    "still",
+    "Probabilities that hold in each group do not make the errors equal"
+    if lower
+    else "In this run the errors of the two groups are not told apart",
+)
+
+# %% [markdown]
+# Calibration in the large now includes 0 in {glue:text}`n-honest` cells. Yet the sensitivity of old
+# minus young, at a threshold common to both, is {glue:text}`missed`. It lies below 0 for
+# {glue:text}`n-lower` models.
+#
+# {glue:text}`still`. A faint finding carries less information, and an honest model answers with a
+# probability nearer to the prevalence: calibrated, and below the threshold. Whether that is unfair is
+# not a question that calibration can answer. One may lower the threshold for the old and pay with
+# false alarms, or take a better film.
+#
+# ## What we learned
+#
+# - Without the logit scale, probabilities are confined to [{glue:text}`floor`, {glue:text}`ceiling`] by
+#   arithmetic. AUC is {glue:text}`auc-same`, so it cannot warn.
+# - A scale and a shift fitted on other patients repair the average: equal-mass ECE
+#   {glue:text}`ece-platt` after Platt scaling, {glue:text}`ece-cosine` for the cosines alone.
+# - Calibrated on average is not calibrated for each group. The planted under-reporting of women is
+#   {glue:text}`planted` as an underestimated risk; as for missed diagnoses, {glue:text}`hidden`.
+# - An audit with labels of the same bias is blind to it. For the under-report model the gap between
+#   women and men {glue:text}`smaller` when it is measured with such labels.
+# - Calibration within groups does not make errors equal: sensitivity was lower in the old for
+#   {glue:text}`n-lower` models.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-calibration-bound
+# A model's image embeddings lie within 60 degrees of every text embedding. Which band of probabilities
+# can the cosines alone reach? Which scale would be needed to reach 0.95?
+# ```
+#
+# ```{solution} ex-calibration-bound
+# :class: dropdown
+# Cosines lie between 0.5 and 1, differences between -0.5 and 0.5, so probabilities lie between
+# $1 / (1 + e^{0.5}) = 0.38$ and 0.62. To reach 0.95 at the largest difference, $\tau \cdot 0.5 = \log 19
+# = 2.94$, so $\tau = 5.9$.
+# ```
+#
+# ```{exercise}
+# :label: ex-calibration-bins
+# Set `n_bins` to 5, 20 and 50. Does the ECE of the learned scale depend on the number of bins? Would it
+# be 0 for a perfectly calibrated model?
+# ```
+#
+# ```{solution} ex-calibration-bins
+# :class: dropdown
+# `n_bins` changes the curves; for the ECE pass `n_bins` to `calibration.ece_equal_mass`. More bins
+# mean fewer films in each, and the absolute distance in a bin is never negative, so noise adds up: the
+# ECE of a perfectly calibrated model is above 0 in any finite sample and grows with the number of bins.
+# Compare ECEs only with the same bins and the same number of films.
+# ```
+#
+# ```{exercise}
+# :label: ex-calibration-sex
+# Fit Platt scaling for women and men apart (`recalibrate(..., by=("sex",))`). What becomes of the gap
+# in sensitivity of the under-report model? What would you need in a hospital to do this?
+# ```
+#
+# ```{solution} ex-calibration-sex
+# :class: dropdown
+# Merge the column `sex` into `predictions` and `fitting` as was done for `age60`. Scores of women are
+# moved up, and the gap at the common threshold shrinks as far as the bias was a shift. In a hospital
+# one needs the sex at the time of prediction, a policy that allows its use, and true labels for both
+# sexes: with under-reported ones, the fit would restore the bias.
+# ```
+#
+# ```{exercise}
+# :label: ex-calibration-prevalence
+# A model is calibrated where 12 % of films show a pneumothorax, and then used where 2 % do. Are its
+# probabilities too high or too low? What is the smallest repair?
+# ```
+#
+# ```{solution} ex-calibration-prevalence
+# :class: dropdown
+# Too high, if the films of the sick and of the healthy look as before. Only the shift has to change, by
+# the difference of the log odds: $\log(0.02/0.98) - \log(0.12/0.88) = -1.9$. The scale stays.
+# ```
