@@ -1,0 +1,565 @@
+# %% [markdown]
+# # Embeddings: what the model knows of the patient
+#
+# *Answers sections 2.2 and 3.2 of {cite:t}`sourget2025`, paper S: Fig. 2 (projections), Fig. 3 (centroids)
+# and Table 2 (what probes read).*
+#
+# A radiologist who looks at a chest film sees, without being asked, whether this is a woman or a man and
+# roughly how old. A model sees it too. Its *embedding*, the list of numbers to which it reduces the
+# film, was trained to match a report, yet may hold age and sex and the hospital along with the disease.
+#
+# Paper S looks for such traces in two ways. On a map of the embeddings, a projection, it sees none. A
+# simple classifier, a probe, reads them off. This chapter repeats both, on models for which we know what
+# there is to find, and asks what follows and what does not.
+
+# %% tags=["parameters"]
+models: str = "all"  # model names separated by commas, or "all"
+probed: str = "phantom-resnet,phantom-vit"  # models whose embeddings are probed: names, or "all"
+seed: int = 1907  # seed of the phantom cohort, the splits and the resamples
+n_images: int = 4000  # images in the test cohort
+n_resamples: int = 500  # bootstrap resamples
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cxrlib import bootstrap, cohorts, metrics, probes, published, schema
+from cxrlib import models as registry
+from cxrlib.cohorts import phantom
+from cxrlib.embed import embed, embed_text
+from cxrlib.notebook import fmt, fmt_row, glue, percent, setup, show
+from cxrlib.plots import pca_scatter, probe_bars, sorted_differences
+
+setup()
+names = registry.choose(models)
+examined = registry.choose(probed)
+first = examined[0]
+resampling = {"n_resamples": n_resamples, "seed": seed}
+CHANCE = {
+    "above": "lies above 0.5",
+    "below": "lies below 0.5",
+    "around": "includes 0.5",
+    "undefined": "is undefined",
+}
+
+# %% [markdown]
+# ## Two encoders, one space
+#
+# A CLIP model has two encoders. One turns a film into a list of numbers, the other turns a text into a
+# list of the same length, and training pulls the film towards its own report. The texts here are the
+# FINDINGS sections of the reports, as in paper S.
+
+# %%
+cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
+table = cohort.table
+images = {name: embed(cohort, name) for name in dict.fromkeys([first, *names, *examined])}
+texts = {name: embed_text(table["report"].tolist(), name) for name in images}
+z, t = images[first], texts[first]
+
+# %% tags=["remove-cell"]
+glue("first", first)
+glue("n", len(z))
+glue("dimensions", z.shape[1])
+
+# %% [markdown]
+# For {glue:text}`first`, each of the {glue:text}`n:,d` films and reports has become
+# {glue:text}`dimensions` numbers: a point on the surface of a sphere with radius 1.
+#
+# ## The map
+#
+# Nobody sees {glue:text}`dimensions` dimensions. Principal component analysis (PCA) turns the cloud of
+# points so that its widest extent comes first, and we look at the first two axes.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plot of image and text embeddings on two principal components, coloured by modality."}, "figure": {"name": "fig-embeddings-modality", "caption": "Image and text embeddings, projected together (S, Fig. 2a)."}}
+(image_points, text_points), explained = probes.project(z, t)
+modality = ["image"] * len(z) + ["text"] * len(t)
+figure = pca_scatter(np.concatenate([image_points, text_points]), explained, modality=modality)
+plt.show()
+
+# %% tags=["remove-cell"]
+is_text = np.repeat([0, 1], len(z))
+
+
+def best_axis(points, positive, rows=slice(None)):
+    """The better of the two axes in telling a group, either way round: AUC and its interval."""
+    patient = table["patient_id"].to_numpy()
+    weights = bootstrap.patient_weights(np.resize(patient, len(points)), n_resamples, seed)
+
+    def strength(w):
+        one = [metrics.auc(positive, points[:, k], w) for k in range(2)]
+        return 0.5 + np.abs(np.array(one) - 0.5).max(axis=0)
+
+    return bootstrap.interval(strength(None), bootstrap.replicates(strength, weights))
+
+
+modality_axis = best_axis(np.concatenate([image_points, text_points]), is_text)
+glue("modality-axis", fmt_row(modality_axis))
+glue("explained", percent(explained.sum()))
+
+# %% [markdown]
+# The two axes carry {glue:text}`explained` of the variance. The better one tells films from texts with an
+# AUC of {glue:text}`modality-axis`; 1 is a clean cut, 0.5 none at all. Films and their reports were
+# pulled together for thousands of steps, and still live in different regions. This is the *modality gap*
+# {cite:p}`liang2022`, and paper S sees it in most of its models.
+#
+# Now the films alone, coloured by what we know of the patients.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scatter plots of the same image embeddings on two principal components, coloured by sex, age group, race and site."}, "figure": {"name": "fig-embeddings-attributes", "caption": "Image embeddings on their first two principal components, coloured by sex, age group, race and site (S, Fig. 2b to 2d)."}}
+points, explained = probes.project(z)
+ATTRIBUTES = ("sex", "age_group", "race", "site")
+figure = pca_scatter(points, explained, **{a: table[a] for a in ATTRIBUTES})
+plt.show()
+
+# %% tags=["remove-cell"]
+sex_axis = best_axis(points, (table["sex"] == "F").to_numpy())
+glue("sex-axis", fmt_row(sex_axis))
+glue(
+    "sex-axis-word",
+    "barely differs from 0.5" if sex_axis["value"] < 0.6 else "shows part of it",
+)
+
+# %% [markdown]
+# The colours are mixed. A number is better than an eye: the better of the two axes tells women from men
+# with an AUC of {glue:text}`sex-axis`, which {glue:text}`sex-axis-word`. (Since the better axis and the
+# better direction were picked, pure chance gives slightly more than 0.5.)
+#
+# It would be easy to close the file here: no pattern, no information, no risk. Paper S names this
+# temptation, and it is worth seeing why it fails.
+
+# %% [markdown]
+# ## A probe asks a better question
+#
+# PCA answers "in which directions do the films differ most?". It was never told about sex. If sex
+# changes the embedding a little, but in every film and always the same way, then it is a faint
+# direction, and PCA, which ranks by strength, drops it. A probe is told what to look for.
+#
+# Both get the same test: a linear probe on the two axes of the map, and one on all dimensions. The
+# patients are split, so that the probe is tested on people it has never seen.
+
+# %%
+view = {"map (2 axes)": points, "all dimensions": z}
+map_or_all = probes.probe_table(view, table, ATTRIBUTES, ("linear",), **resampling)
+show(
+    schema.wide(map_or_all, index="label", columns="model"),
+    caption="AUC of a linear probe, from the map and from the whole embedding (chance: 0.5)",
+)
+
+# %% tags=["remove-cell"]
+for attribute in ("sex", "age_group"):
+    for key, source in (("map", "map (2 axes)"), ("all", "all dimensions")):
+        found = schema.row(map_or_all, label=attribute, model=source)
+        glue(f"{attribute}-{key}", fmt_row(found))
+        glue(f"{attribute}-{key}-side", CHANCE[schema.side(found, of=0.5)])
+gain = map_or_all.pivot(index="label", columns="model", values="value")
+hidden = gain.index[gain["all dimensions"] > gain["map (2 axes)"] + 0.1]
+glue(
+    "hidden",
+    ", ".join(a.replace("_", " ") for a in hidden) if len(hidden) else "none of them",
+)
+
+# %% [markdown]
+# Sex: {glue:text}`sex-map` from the map, {glue:text}`sex-all` from the whole embedding, where the
+# interval {glue:text}`sex-all-side`. Age group: {glue:text}`age_group-map` from the map, and
+# {glue:text}`age_group-all` from the whole, an interval that {glue:text}`age_group-all-side`. Attributes
+# that the whole tells better than the map by more than 0.1: {glue:text}`hidden`.
+#
+# An unremarkable picture is not evidence of absence.
+
+# %% [markdown]
+# ## How far apart are the groups?
+#
+# Paper S describes the gaps in a third way. Take the centroid, the mean embedding, of two groups, and
+# look at the difference in each dimension, largest first. Paper S gives each panel its own scale; here
+# they share one.
+
+
+# %%
+def members(attribute, group):
+    return z[(table[attribute] == group).to_numpy()]
+
+
+rng = np.random.default_rng(seed)
+patients = table["patient_id"].unique()
+half = table["patient_id"].isin(rng.permutation(patients)[: len(patients) // 2]).to_numpy()
+COMPARED = {
+    "image, text": (z, t),
+    "18-25, 80+": (members("age_group", "18-25"), members("age_group", "80+")),
+    "female, male": (members("sex", "F"), members("sex", "M")),
+    "White, Black": (members("race", "White"), members("race", "Black")),
+    "random halves": (z[half], z[~half]),
+}
+differences = {name: probes.centroid_differences(a, b) for name, (a, b) in COMPARED.items()}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Five panels of sorted differences between centroids in each dimension, on one scale: images against texts, youngest against oldest, women against men, White against Black patients, and two random halves of the patients."}, "figure": {"name": "fig-embeddings-centroids", "caption": "Differences between the centroids of two groups in each dimension, sorted, on one scale (S, Fig. 3)."}}
+figure = sorted_differences(differences)
+plt.show()
+
+# %%
+top = max(1, z.shape[1] // 10)
+distances = pd.DataFrame(
+    [
+        {
+            "centroids of": name,
+            "distance": np.linalg.norm(d),
+            "share of the largest tenth of dimensions": percent(
+                (d[:top] ** 2).sum() / (d**2).sum()
+            ),
+        }
+        for name, d in differences.items()
+    ]
+)
+show(distances, caption="Distance between two centroids, and how concentrated it is", digits=3)
+
+# %% tags=["remove-cell"]
+far = distances.set_index("centroids of")["distance"]
+share = {name: (d[:top] ** 2).sum() / (d**2).sum() for name, d in differences.items()}
+people = ["18-25, 80+", "female, male", "White, Black"]
+glue("modality-gap", fmt(far["image, text"]))
+glue("noise-gap", fmt(far["random halves"], 3))
+for key, name in zip(("age", "sex", "race"), people, strict=True):
+    glue(f"{key}-distance", fmt(far[name], 3))
+nearest = far["image, text"] / far[people].max()
+glue("gap-ratio", fmt(nearest, 1))
+largest = far[people].idxmax()
+glue("largest-people", largest)
+glue(
+    "concentrated",
+    "more concentrated than"
+    if share["image, text"] > max(share[p] for p in people)
+    else "no more concentrated than some of",
+)
+glue("modality-share", percent(share["image, text"]))
+glue("people-share", ", ".join(f"{p}: {percent(share[p])}" for p in people))
+
+# %% [markdown]
+# The modality gap is {glue:text}`modality-gap`, {glue:text}`gap-ratio` times the largest gap between
+# groups of patients ({glue:text}`largest-people`). The youngest and the oldest are
+# {glue:text}`age-distance` apart, women and men {glue:text}`sex-distance`, White and Black patients
+# {glue:text}`race-distance`.
+#
+# Centroids of finite groups never coincide. Two random halves of the patients, which differ in nothing,
+# are {glue:text}`noise-gap` apart; a smaller group would wander further. A distance means something only
+# beside such a yardstick.
+#
+# A tenth of the dimensions carries {glue:text}`modality-share` of the squared modality gap; of the gaps
+# between patients it carries {glue:text}`people-share`. So the modality gap is
+# {glue:text}`concentrated` the others. Paper S found it concentrated on few dimensions, as others did
+# {cite:p}`schrodi2025`, and the gaps between groups spread over many: one could remove the first by
+# dropping a few dimensions, but not the others.
+
+# %% tags=["hide-input"]
+rows = []
+for name in images:
+    young, old = (images[name][(table["age_group"] == g).to_numpy()] for g in ("18-25", "80+"))
+    women = (table["sex"] == "F").to_numpy()
+    rows.append(
+        {
+            "model": name,
+            "modality gap": probes.modality_gap(images[name], texts[name]),
+            "18-25, 80+": np.linalg.norm(probes.centroid_differences(young, old)),
+            "female, male": np.linalg.norm(
+                probes.centroid_differences(images[name][women], images[name][~women])
+            ),
+        }
+    )
+rows = pd.DataFrame(rows)
+show(rows, caption="Distances between centroids, all models", digits=3)
+
+# %% tags=["remove-cell"]
+glue("gap-min", fmt(rows["modality gap"].min()))
+glue("gap-max", fmt(rows["modality gap"].max()))
+every = (rows["modality gap"] > rows[["18-25, 80+", "female, male"]].max(axis=1)).all()
+glue("gap-every", "In every one of them" if every else "Not in all of them, but in most or some,")
+
+# %% [markdown]
+# Over all models of this run, the modality gap lies between {glue:text}`gap-min` and
+# {glue:text}`gap-max`. {glue:text}`gap-every` it is larger than the gaps by age and by sex.
+
+# %% [markdown]
+# ## What three probes read
+#
+# Table 2 of paper S: three simple classifiers try to read sex, race and age group from the image
+# embedding. A linear probe (LP) draws one flat border, k-NN asks the nearest neighbours, a small network
+# (MLP) may bend the border. A fifth of the patients is set aside for the test, a fifth of the others
+# chooses the settings. The drain and the site are added: of these we know how they entered the image.
+
+# %%
+READ = ("sex", "race", "age_group", "site", "drain")
+embeddings = {name: images[name] for name in examined}
+read = probes.probe_table(embeddings, table, READ, **resampling)
+show(
+    schema.wide(read, index=["model", "label"], columns="method"),
+    caption="AUC of attributes read from image embeddings, on patients not seen before",
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of bars, one a probe: AUC with interval whiskers for sex, race, age group, site and drain, a bar a model."}, "figure": {"name": "fig-embeddings-probes", "caption": "What a linear probe, nearest neighbours and a small network read from image embeddings (S, Table 2). The foot of the bars is chance."}}
+figure = probe_bars(read)
+plt.show()
+
+# %% tags=["remove-cell"]
+for attribute in READ:
+    rows = read[(read["label"] == attribute) & (read["method"] == "linear")]
+    sides = rows.apply(schema.side, axis=1, of=0.5)
+    parts = [f"{r['model']} {fmt_row(r)}" for _, r in rows.iterrows()]
+    glue(f"lp-{attribute}", "; ".join(parts))
+    glue(f"lp-{attribute}-above", f"{int((sides == 'above').sum())} of {len(sides)}")
+by_method = read.pivot_table(index="method", values="value").reindex(["linear", "knn", "mlp"])[
+    "value"
+]
+WORDS = {"linear": "the linear probe", "knn": "k-NN", "mlp": "the MLP"}
+glue(
+    "best-probe",
+    WORDS.get(by_method.idxmax(), "undefined") if by_method.notna().any() else "undefined",
+)
+glue(
+    "worst-probe",
+    WORDS.get(by_method.idxmin(), "undefined") if by_method.notna().any() else "undefined",
+)
+
+# %% [markdown]
+# With the linear probe, sex is read with {glue:text}`lp-sex`, age group with
+# {glue:text}`lp-age_group`. The interval lies above 0.5 for {glue:text}`lp-sex-above` models (sex) and
+# {glue:text}`lp-age_group-above` (age group). The drain, {glue:text}`lp-drain`, and the site,
+# {glue:text}`lp-site`, can be read too. On average over all of it, {glue:text}`best-probe` reads best and
+# {glue:text}`worst-probe` worst.
+#
+# Nobody taught these models sex or age: no report mentions either. It came along with the picture.
+
+# %%
+in_text = probes.probe_table({"reports": t, "films": z}, table, ("sex",), ("linear",), **resampling)
+show(
+    schema.wide(in_text, index="label", columns="model"),
+    caption="Sex, read from text embeddings and from image embeddings",
+)
+
+# %% tags=["remove-cell"]
+from_text = schema.row(in_text, model="reports")
+glue("sex-text", fmt_row(from_text))
+glue("sex-text-side", CHANCE[schema.side(from_text, of=0.5)])
+
+# %% [markdown]
+# From the embeddings of the reports, sex is read with {glue:text}`sex-text`; the interval
+# {glue:text}`sex-text-side`.
+
+# %% [markdown]
+# ### Beside the paper
+#
+# Paper S prints 54 values without intervals, on other patients, other films and other models.
+
+# %% tags=["hide-input"]
+theirs = published.table("S Table 2")
+show(
+    schema.wide(theirs, index="model", columns=["label", "method"]).pipe(
+        lambda wide: wide.set_axis([", ".join(pair).replace("_group", "") for pair in wide], axis=1)
+    ),
+    caption="S, Table 2, as printed",
+)
+
+# %% tags=["hide-input"]
+verdicts = published.compare(read, theirs)
+show(
+    verdicts.groupby("verdict").size().rename("values of S, Table 2").reset_index(),
+    caption="Verdict on each printed value",
+)
+
+# %% tags=["remove-cell"]
+sex_theirs = theirs[theirs["label"] == "sex"].pivot(index="model", columns="method", values="value")
+glue("s-sex-low", fmt(sex_theirs["linear"].min()))
+glue("s-sex-high", fmt(sex_theirs["linear"].max()))
+race_theirs = theirs[(theirs["label"] == "race") & (theirs["method"] == "knn")]["value"]
+glue("s-race-knn", f"{fmt(race_theirs.min())} to {fmt(race_theirs.max())}")
+
+# %% [markdown]
+# In paper S, the linear probe for sex ranges from {glue:text}`s-sex-low` to {glue:text}`s-sex-high`,
+# and k-NN for race from {glue:text}`s-race-knn`. The low values deserve caution: a linear probe that was
+# stopped early, or a k-NN in many dimensions, can fail on information that is there. A probe gives a
+# lower bound. That it reads an attribute is proof; that it does not is none.
+
+# %% [markdown]
+# ## Race, or the place where one was imaged?
+#
+# The linear probe reads race with {glue:text}`lp-race`; its interval lies above 0.5 for
+# {glue:text}`lp-race-above` models. In a phantom, race changes nothing in the body. How can it be read?
+#
+# Patients of one race are imaged at one site more often than at others, and every site has its scanner.
+# If that is the whole way, two predictions follow. Among the patients of *one* site, race cannot be
+# read. And with all scanners alike, it cannot be read at all.
+
+
+# %%
+def read_race(label, embedding, rows=slice(None)):
+    found = probes.probe_table(
+        {first: embedding[rows]}, table[rows], ("race",), ("linear",), **resampling
+    )
+    return found.assign(label=label)
+
+
+alike = embed(phantom.twin(cohort, site_signature=0.0), first)
+by_way = pd.concat(
+    [
+        read_race("all sites", z),
+        *(read_race(f"site {s} only", z, (table["site"] == s).to_numpy()) for s in phantom.SITES),
+        read_race("all sites, scanners alike", alike),
+    ],
+    ignore_index=True,
+)
+show(
+    by_way[["label", "value", "ci_low", "ci_high", "n", "n_patients", "note"]].rename(
+        columns={
+            "label": "race read from",
+            "value": "AUC",
+            "n": "test images",
+            "n_patients": "patients",
+        }
+    ),
+    caption=f"Linear probe for race, {first}",
+)
+
+# %% tags=["remove-cell"]
+way = by_way.set_index("label")
+within = way.loc[[f"site {s} only" for s in phantom.SITES]]
+within_sides = within.apply(schema.side, axis=1, of=0.5)
+glue("race-all", fmt_row(way.loc["all sites"]))
+glue(
+    "race-within",
+    "; ".join(
+        f"{s}: {fmt_row(r)}" for s, (_, r) in zip(phantom.SITES, within.iterrows(), strict=True)
+    ),
+)
+glue("race-within-above", f"{int((within_sides == 'above').sum())} of {len(within)}")
+off = way.loc["all sites, scanners alike"]
+glue("race-off", fmt_row(off))
+glue("race-off-side", CHANCE[schema.side(off, of=0.5)])
+on_side = schema.side(way.loc["all sites"], of=0.5)
+if "undefined" in (on_side, schema.side(off, of=0.5)):
+    verdict = "cannot be judged in this run, which has too few patients"
+elif on_side == "above" and schema.side(off, of=0.5) == "around":
+    verdict = "is found: race is readable, and only by way of the site"
+elif on_side == "above" and off["value"] < way.loc["all sites", "value"]:
+    verdict = "is found in part: race is less readable without the scanners, but not at chance"
+else:
+    verdict = "is not found in this run"
+glue("race-verdict", verdict)
+
+# %% [markdown]
+# Over all sites, race is read with {glue:text}`race-all`. Within one site: {glue:text}`race-within`; the
+# interval lies above 0.5 at {glue:text}`race-within-above` sites. With all scanners alike it is
+# {glue:text}`race-off`, which {glue:text}`race-off-side`. **The planted path {glue:text}`race-verdict`.**
+#
+# ### On using race at all
+#
+# Race is not a property of lungs. It is a category that societies made and that hospitals record, by
+# asking or by guessing, with words that differ between countries and decades. It belongs in an audit
+# because people are *treated* by it: where they live, where they are sent, how long they wait. Without
+# the variable, a model that fails Black patients cannot be shown to do so.
+#
+# That is why race in this book acts only through where a person was imaged. We do not claim that it is so
+# on real films. There, networks read recorded race from chest films even when these are heavily
+# corrupted, and it is not settled how {cite:p}`gichoya2022`. Site and scanner are one candidate among several. What the
+# phantom shows is narrower and still useful: that race can be read says nothing about bodies, as long as
+# the ways through the system have not been ruled out.
+
+# %% [markdown]
+# ## Readable is not used
+#
+# The most common slip comes last. "The model encodes sex" is often heard as "the model uses sex". Paper S
+# warns against it. The drain gives us a clean case: one model was trained where a drain gives the
+# pneumothorax away, the others were not. Can a probe tell which?
+
+# %%
+drain = probes.probe_table(images, table, ("drain",), ("linear",), **resampling)
+show(
+    schema.wide(drain, index="model", columns="label"),
+    caption="Chest drain, read from image embeddings by a linear probe",
+)
+
+# %% tags=["remove-cell"]
+biased = [m for m in images if m.endswith("-drain")]
+others = [m for m in images if m not in biased]
+value = drain.set_index("model")
+glue("drain-biased", "; ".join(fmt_row(value.loc[m]) for m in biased) or "not known in this run")
+glue(
+    "drain-others",
+    "; ".join(f"{m} {fmt_row(value.loc[m])}" for m in others) or "not known in this run",
+)
+readable = (drain.apply(schema.side, axis=1, of=0.5) == "above").all()
+glue("drain-readable", "all of them" if readable else "not all of them")
+
+# %% [markdown]
+# The drain can be read from {glue:text}`drain-readable`. In the biased model: {glue:text}`drain-biased`.
+# In the others: {glue:text}`drain-others`. A model that sees a drain and ignores it when asked for a
+# pneumothorax, and a model that answers "pneumothorax" *because* of it, both pass for models that
+# "encode the drain".
+#
+# What a model uses shows in what changes its answer. Chapter {doc}`06_shortcuts` adds a drain to the same
+# film and watches the score: there the models part. The chapter {doc}`04_subgroup_fairness` did the same
+# for age, sex and site. Nor does the reverse hold: a model from which sex cannot be read may still serve
+# women worse, by not having learnt their findings. Attributes in an embedding are a reason to look at the
+# performance in groups, not a substitute for it {cite:p}`glocker2023`.
+
+# %% [markdown]
+# ## What we learned
+#
+# - A projection shows the strongest directions. That a map shows no groups says nothing about what a
+#   probe can read: sex has {glue:text}`sex-map` on the map and {glue:text}`sex-all` in the embedding.
+# - Films and texts lie {glue:text}`modality-gap` apart, more than any two groups of patients here.
+# - A probe needs new patients in its test, an interval, and a yardstick. It gives a lower bound.
+# - Race: the planted path {glue:text}`race-verdict`.
+# - Readable is not used. Only an intervention, or performance in groups, speaks about use.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-embeddings-leak
+# Give every image a patient of its own before probing. What happens to the AUC for race within a site,
+# and why?
+# ```
+#
+# ```{solution} ex-embeddings-leak
+# :class: dropdown
+# `probes.probe_table(embeddings, table.assign(patient_id=table["image_id"]), ("race",))`. Images of one
+# patient now stand on both sides of the split. A phantom patient keeps ribs, heart and lung shape, so
+# k-NN and the MLP recognise the person, and with the person every attribute that was recorded: race
+# seems readable where nothing of it is in the picture. The interval shrinks as well, for images are
+# counted as if they were people.
+# ```
+#
+# ```{exercise}
+# :label: ex-embeddings-erase
+# Remove the difference of the two centroids by sex from every embedding (subtract the projection on it).
+# Can sex still be read? By which probe?
+# ```
+#
+# ```{solution} ex-embeddings-erase
+# :class: dropdown
+# With `d = z[women].mean(0) - z[men].mean(0)`, take `z - np.outer(z @ d, d) / (d @ d)`. The
+# centroids now coincide, and a linear probe loses much of what it had, but not all: it can use other
+# directions in which women and men vary differently. The MLP loses less. Erasing an attribute is harder
+# than shifting two means.
+# ```
+#
+# ```{exercise}
+# :label: ex-embeddings-components
+# How many principal components does a linear probe need to read sex as well as from the whole embedding?
+# ```
+#
+# ```{solution} ex-embeddings-components
+# :class: dropdown
+# Use `sklearn.decomposition.PCA(k)` for k = 2, 4, 8, 16, 32 and probe each. The AUC climbs with k and
+# levels off well before the full number of dimensions: sex sits in the middle components, behind pose,
+# view position and disease.
+# ```
+#
+# ```{exercise}
+# :label: ex-embeddings-randomnet
+# An untrained network also gives embeddings. Would a probe read sex from them? What does that say about
+# the sentence "the model has learnt sex"?
+# ```
+#
+# ```{solution} ex-embeddings-randomnet
+# :class: dropdown
+# Yes, quite well: random filters keep much of the picture, and the picture shows the body. A probe that
+# succeeds shows that the information was not thrown away. "Learnt" would need a comparison with the
+# untrained network, "used" an intervention.
+# ```
