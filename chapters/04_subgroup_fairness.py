@@ -125,7 +125,7 @@ glue("first", first)
 glue("age-note", age_mean["note"])
 
 # %% [markdown]
-# These are the figures of paper S for {glue:text}`first`, one of its bars a group. Of
+# These are the figures of paper S, drawn for {glue:text}`first`. Of
 # {glue:text}`n-bars` AUC values, {glue:text}`n-undefined` are undefined for want of cases:
 # {glue:text}`undefined-groups`. The average interval is {glue:text}`widest-width` wide for
 # {glue:text}`widest` and {glue:text}`narrowest-width` for {glue:text}`narrowest`. A tall or a short bar
