@@ -28,6 +28,8 @@ RACES = {"White": 0.60, "Black": 0.25, "Asian": 0.15}
 SITES = ("A", "B", "C")
 BACKBONE = ("image_id", "patient_id", "sex", "age", "age_group", "view", "split", "disease",
             "age60")
+# How visible a finding of severity 0 would be, as a share of the most severe; 0.35 unless stated.
+SUBTLEST = {"Pneumothorax": 0.05, "Pleural Effusion": 0.05, "Edema": 0.20, "Cardiomegaly": 0.20}
 GROUPED = ("share", "prevalence_factor", "contrast", "underreport")
 
 
@@ -250,7 +252,8 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     s["air"] = 0.47 + 0.02 * zp("air") - 0.02 * ap + 0.02 * old
     s["ctr"] = 0.44 + 0.022 * zp("heart") + 0.012 * z("heart") + 0.02 * ap
     s["ctr"] += 0.10 * np.where(table["severity_Cardiomegaly"] > 0, contrast, 0) * (
-        0.35 + 0.65 * table["severity_Cardiomegaly"].to_numpy())
+        SUBTLEST["Cardiomegaly"] + (1 - SUBTLEST["Cardiomegaly"])
+        * table["severity_Cardiomegaly"].to_numpy())
     s["aorta"] = 0.055 + 0.045 * old + 0.005 * zp("aorta")
     s["calcium"] = (old > 0.55) * _uniform(patient, "calcium")
     s["spine"] = 6.28 * _uniform(patient, "spine")
@@ -264,7 +267,8 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
 
     for finding in FINDINGS:
         severity = table[f"severity_{finding}"].to_numpy()
-        s[finding] = np.where(severity > 0, (0.35 + 0.65 * severity) * contrast, 0.0)
+        least = SUBTLEST.get(finding, 0.35)
+        s[finding] = np.where(severity > 0, (least + (1 - least) * severity) * contrast, 0.0)
         s[f"{finding.lower().replace(' ', '_')}_side"] = _side(image, finding)
     s["atelectasis_bands"] = 1 + (2.99 * u("bands")).astype(int)
     s["atelectasis_slope"] = 2 * u("slope") - 1

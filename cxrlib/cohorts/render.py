@@ -296,10 +296,10 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
 
         # Pneumothorax: air without vessels outside a thin pleural line, widest at the apex.
         amount = on["Pneumothorax"]
-        gap = amount[:, :, 0] * (0.15 + 0.27 * np.clip(1 - lung["t"], 0, 1)) * s["width"][:, None]
+        gap = amount[:, :, 0] * (0.13 + 0.27 * np.clip(1 - lung["t"], 0, 1)) * s["width"][:, None]
         inner = _lung_mask(lung, x[:, 0, :], px, shrink=gap, lower_top=amount[:, :, 0] * 0.24)
         space = mask * (1 - inner) * (amount > 0)
-        haze -= space * 0.17 * _one(s["contrast"])
+        haze -= space * 0.15 * _one(s["contrast"])
         vessels = vessels * (1 - space)
         pleura = _line(x - _rows(lung["lateral"] - side * gap), 1.1 * px)
         apex = x[:, 0, :] - lung["top"] - 0.10 * amount[:, :, 0]

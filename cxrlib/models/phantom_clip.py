@@ -18,8 +18,8 @@ from torch.nn import functional as F
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
 VISION = {
     "resnet": {"layers": (1, 1, 1, 1), "width": 12, "head_width": 48, "image_size": IMAGE_SIZE},
-    "vit": {"layers": 4, "width": 128, "head_width": 32, "patch_size": 8,
-            "image_size": IMAGE_SIZE},
+    "vit": {"layers": 3, "width": 128, "head_width": 32, "patch_size": 8,
+            "pool_type": "avg", "pos_embed_type": "sin_cos_2d", "image_size": IMAGE_SIZE},
 }
 MEAN, SD = 0.5, 0.25  # of grey levels in [0, 1]
 

@@ -1,0 +1,156 @@
+"""The small CLIPs: shipped whole, loaded strictly, and good at what they were trained for."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+
+from cxrlib import cohorts, models, zeroshot
+from cxrlib.cohorts.phantom import FINDINGS
+from cxrlib.embed import embed, embed_text
+from cxrlib.models import phantom_clip
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return cohorts.load("phantom", n_images=1500)
+
+
+@pytest.fixture(scope="module", params=models.names())
+def model(request):
+    return models.load(request.param)
+
+
+def test_at_least_four_models_of_two_architectures_and_three_biases():
+    cards = models.cards()
+    assert len(cards) >= 4
+    assert len({card["architecture"] for card in cards}) >= 2
+    assert len({json.dumps(card["dials"]) for card in cards}) >= 3
+
+
+def test_weights_are_small_half_precision_tensors(model):
+    path = models.WEIGHTS / f"{model.name}.safetensors"
+    assert path.stat().st_size <= 3 * 2**20
+    kinds = {t.dtype for t in load_file(path).values() if t.is_floating_point()}
+    assert kinds == {torch.float16}
+
+
+def test_embeddings_have_unit_norm_and_do_not_depend_on_the_batch(model, cohort):
+    images = model.preprocess(cohort.images(np.arange(20)))
+    whole = model.encode_image(images)
+    torch.testing.assert_close(whole.norm(dim=1), torch.ones(20))
+    torch.testing.assert_close(model.encode_image(images[7:8]), whole[7:8], atol=1e-5, rtol=0)
+    text = model.encode_text(["Chest Edema", "Chest No Findings"])
+    torch.testing.assert_close(text.norm(dim=1), torch.ones(2))
+
+
+def test_zero_shot_auc_is_in_the_promised_range_and_near_the_card(model, cohort):
+    predictions = zeroshot.predict(cohort, [model], FINDINGS, cache=False)
+    aucs = {label: roc_auc_score(rows["y_true"], rows["score"])
+            for label, rows in predictions.groupby("label")}
+    mean = np.mean(list(aucs.values()))
+    assert 0.78 <= mean <= 0.95
+    # The card was computed on 4,000 images; these are 1,500 of them.
+    assert mean == pytest.approx(model.card["zero_shot_auc"]["mean"][0], abs=0.03)
+
+
+def test_probability_is_a_softmax_over_two_prompts(cohort):
+    model = models.load(models.names()[0])
+    image = embed(cohort, model, cache=False)[:5]
+    prompts = embed_text(["Chest Edema", "Chest No Findings"], model)
+    np.testing.assert_allclose(np.linalg.norm(prompts, axis=1), 1, atol=1e-6)
+    for temperature, scale in (("learned", model.logit_scale), ("none", 1.0)):
+        logits = torch.from_numpy(scale * image @ prompts.T).double()
+        expected = logits.softmax(dim=1)[:, 0].numpy()
+        found = zeroshot.predict(cohort, [model], ["Edema"], temperature=temperature, cache=False)
+        np.testing.assert_allclose(found["score"].to_numpy()[:5], expected, atol=1e-5)
+        assert (found["image_id"].to_numpy() == cohort.table["image_id"].to_numpy()).all()
+
+
+def test_classes_compete_in_a_softmax():
+    cohort = cohorts.load("phantom-6x200")
+    labels = sorted(cohort.table["disease"].unique())
+    rows = (cohort.table["split"] == "test").to_numpy()
+    found = zeroshot.classify(cohort, models.names()[:1], labels, rows=rows)
+    total = found.groupby("image_id")[["score", "y_true"]].sum()
+    np.testing.assert_allclose(total["score"], 1)
+    assert (total["y_true"] == 1).all()
+    assert len(total) == rows.sum()
+
+
+def test_embeddings_are_kept_and_found_again(cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path))
+    model = models.load(models.names()[0])
+    first = embed(cohort, model)
+    (stored,) = tmp_path.glob("*.npy")
+    np.save(stored, np.zeros_like(first))  # a second call has to read, not compute
+    assert not embed(cohort, model).any()
+    other = cohorts.load("phantom", n_images=1500, dials={"site_signature": 0.5})
+    assert embed(other, model).any()
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_words_unknown_to_a_model_are_marked_not_guessed():
+    tokenizer = phantom_clip.Tokenizer(["chest", "edema"])
+    known, unknown = tokenizer(["Chest EDEMA.", "chest zebra"])
+    assert known[:5].tolist() == [2, 3, 4, tokenizer.end, 0]
+    assert unknown[2] == 1
+    assert tokenizer(["edema " * 100])[0, -1] == tokenizer.end
+
+
+def test_images_of_another_size_are_resized():
+    images = np.full((2, 96, 96), 128, np.uint8)
+    assert phantom_clip.preprocess(images).shape == (2, 3, 64, 64)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    name = models.names()[0]
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(models.WEIGHTS / f"{name}{suffix}", tmp_path)
+    return tmp_path / f"{name}.safetensors"
+
+
+def test_a_flipped_byte_is_noticed(copy):
+    data = bytearray(copy.read_bytes())
+    data[-100] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(ValueError, match="does not match the hash"):
+        phantom_clip.load(copy)
+
+
+def test_missing_files_say_what_to_do(copy):
+    copy.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match="make phantom-models"):
+        phantom_clip.load(copy)
+
+
+def test_a_missing_tensor_is_an_error_even_with_a_valid_hash(copy):
+    import hashlib
+
+    state = load_file(copy)
+    state.pop("logit_scale")
+    save_file(state, copy)
+    card = json.loads(copy.with_suffix(".json").read_text())
+    card["sha256"] = hashlib.sha256(copy.read_bytes()).hexdigest()
+    copy.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(RuntimeError, match="logit_scale"):
+        phantom_clip.load(copy)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: models.load("phantom-resnt"), "did you mean 'phantom-resnet"),
+    (lambda: models.choose(""), "names no model"),
+    (lambda: zeroshot.predict(cohorts.load("phantom", n_images=30), models.names()[:1], ["Hernia"]),
+     "labels not in cohort 'phantom': Hernia"),
+    (lambda: zeroshot.predict(cohorts.load("phantom", n_images=30), models.names()[:1], ["Edema"],
+                              temperature="high"), "expected 'learned' or 'none'"),
+    (lambda: embed(cohorts.load("nih-metadata"), models.names()[0]), "metadata only"),
+])
+def test_bad_input_says_what_was_expected(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
