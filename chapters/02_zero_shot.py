@@ -30,10 +30,12 @@ from cxrlib import models as registry
 from cxrlib.embed import embed, embed_text
 from cxrlib.notebook import fmt, fmt_interval, glue, percent, setup, show
 from cxrlib.plots import bars, dose_response, gap_forest
+from cxrlib.plots import name as readable
 
 setup()
 clips = [registry.load(name) for name in registry.choose(models)]
 names = [clip.name for clip in clips]
+boot = {"n_resamples": n_resamples, "seed": seed}
 LABELS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -60,7 +62,9 @@ def interval(row, digits=2, signed=False):
 
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
-show(registry.describe().set_index("name").loc[names], caption="The small CLIPs of this book")
+described = registry.describe().set_index("name").loc[names]
+described.columns = [c.replace("_", " ") for c in described]
+show(described, caption="The small CLIPs of this book")
 
 # %% [markdown]
 # One film of the test cohort shows how it works: the most severe pleural effusion among the films that
@@ -114,7 +118,6 @@ glue("top-right", "is" if ranked["on the film"].iloc[0] == "yes" else "is not")
 glue("p-top-one", fmt(ranked["p, scale 1"].iloc[0]))
 glue("p-top-learned", fmt(ranked["p, learned scale"].iloc[0]))
 false_alarms = answers[(answers["s+ - s-"] > 0) & (answers["on the film"] == "no")]["finding"]
-glue("n-false", len(false_alarms))
 glue("false", ", ".join(false_alarms) or "none")
 glue("p-sum", fmt(answers["p, learned scale"].sum()))
 
@@ -130,8 +133,8 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 # {glue:text}`p-sum`.
 #
 # And every question shares the same opponent. A film that looks ill is unlike "Chest No Findings", and
-# that lifts the score of *every* finding. On this film, {glue:text}`n-false` findings that are not
-# there come out above one half: {glue:text}`false`.
+# that lifts the score of *every* finding. Findings that are not on this
+# film and yet come out above one half: {glue:text}`false`.
 
 # %% [markdown]
 # ## The table of S
@@ -148,7 +151,7 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 
 # %%
 predictions = zeroshot.predict(cohort, clips, LABELS)
-results = fairness.performance_table(predictions, n_resamples=n_resamples, seed=seed)
+results = fairness.performance_table(predictions, **boot)
 
 # %% [markdown]
 # The row *mean* averages the findings. Paper S prints a $\pm$ behind its means: the standard deviation
@@ -231,9 +234,7 @@ glue("easiest", defined.index[-1] if len(defined) else "undefined")
 pairs = [(name, names[0]) for name in names[1:]]
 gaps = None
 if pairs:
-    gaps = fairness.model_gap_table(
-        predictions, pairs, metrics=("auc",), n_resamples=n_resamples, seed=seed
-    )
+    gaps = fairness.model_gap_table(predictions, pairs, metrics=("auc",), **boot)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Differences in zero-shot AUC between each further model and the first one, one line a finding and one for the mean, with intervals around a line at zero."}, "figure": {"name": "fig-zeroshot-gaps", "caption": "Difference in zero-shot AUC from the first model, paired over the same resamples of patients."}}
 if pairs:
@@ -270,7 +271,7 @@ glue("gaps", "; ".join(verdict(a, b) for a, b in pairs) or "no second model was 
 # predictions.
 
 # %%
-by_image = fairness.performance_table(predictions, n_resamples=n_resamples, seed=seed, unit="image")
+by_image = fairness.performance_table(predictions, **boot, unit="image")
 keys = ["model", "label", "metric"]
 both = results[[*keys, "ci_low", "ci_high"]].merge(
     by_image[[*keys, "ci_low", "ci_high"]], on=keys, suffixes=("", "_image")
@@ -279,7 +280,9 @@ both["patients"] = both["ci_high"] - both["ci_low"]
 both["films"] = both["ci_high_image"] - both["ci_low_image"]
 
 # %% tags=["hide-input"]
+both["metric"] = both["metric"].map(readable)
 widths = both.groupby(["metric", "label"], sort=False)[["patients", "films"]].mean()
+widths = widths.sort_index(level="metric", ascending=False, sort_remaining=False)
 widths["ratio"] = widths["patients"] / widths["films"]
 widths = widths.rename(columns={"patients": "width, patients drawn", "films": "width, films drawn"})
 show(widths, caption="Width of the 95 % interval, averaged over models", digits=3)
@@ -343,7 +346,7 @@ axes[0].plot([0, 1], [0, 1], ":", color="#888888", linewidth=1)
 axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
 axes[1].set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
 axes[1].set_ylim(0, 1.03)
-axes[1].legend(title="prevalence", loc="center left", bbox_to_anchor=(0, 0.32))
+figure.legend(title="prevalence", loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
@@ -426,8 +429,15 @@ show(like_table_1(theirs, "adjusted_auprc"), caption="S, Table 1: adjusted AUPRC
 
 # %%
 verdicts = published.compare(ours, theirs)
+NAMED = {
+    "auc": "AUC",
+    "adjusted_auprc": "adjusted AUPRC",
+    "auc_sd_over_labels": "AUC, SD over findings",
+    "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
+}
 counts = verdicts.groupby(["metric", "verdict"], sort=False).size().rename("numbers of S")
-show(counts.reset_index(), caption="Verdicts on the numbers of Table 1")
+counts = counts.reset_index().assign(metric=lambda t: t["metric"].map(NAMED))
+show(counts, caption="Verdicts on the numbers of Table 1")
 
 # %% tags=["remove-cell"]
 s_mean = theirs[(theirs["label"] == "mean") & (theirs["metric"] == "auc")]
@@ -452,8 +462,8 @@ glue("n-s", len(verdicts))
 #
 # {glue:text}`n-outside` printed intervals do not hold their own estimate (model:
 # {glue:text}`outside`). The published tables mix two versions of the bootstrap, and the older one cut
-# limits off at 0, which a negative adjusted AUPRC cannot survive. What carries over is the reading: means over findings, intervals, and the
-# questions that the last sections put to them.
+# limits off at 0, which a negative adjusted AUPRC cannot survive. What carries over is the reading:
+# means over findings, intervals, and the questions that the last sections put to them.
 
 # %% [markdown]
 # ## The wording of the question
@@ -476,7 +486,7 @@ for positive, negative in WORDINGS:
         answer = zeroshot.predict(cohort, clips, [label], positive, negative.format(label=label))
         asked.append(answer.assign(method=f"{positive} / {negative}"))
 asked = pd.concat(asked, ignore_index=True)
-by_wording = fairness.performance_table(asked, ("auc",), n_resamples=n_resamples, seed=seed)
+by_wording = fairness.performance_table(asked, ("auc",), **boot)
 show(
     schema.wide(
         by_wording[by_wording["label"] == "mean"], index="method", columns="model"
@@ -494,7 +504,7 @@ effects = []
 for name in names:
     of_model = asked[asked["model"] == name].assign(model=lambda t: t["method"], method="zero-shot")
     effect = fairness.model_gap_table(
-        of_model, [(w, of_s) for w in others], metrics=("auc",), n_resamples=n_resamples, seed=seed
+        of_model, [(w, of_s) for w in others], metrics=("auc",), **boot
     )
     effects.append(effect.assign(group=effect["model"].str.split(" - ").str[0], model=name))
 effects = pd.concat(effects, ignore_index=True)
@@ -533,8 +543,8 @@ glue("best-agree", "the same for all models" if agree else "not the same for all
 
 # %% [markdown]
 # Of {glue:text}`n-effects` changes of wording, {glue:text}`n-worse` lower the mean AUC and
-# {glue:text}`n-better` raise it beyond what chance in the draw of patients explains. Over the five
-# wordings, the mean AUC runs as follows. {glue:text}`swing-mean`. The largest swing of a single finding
+# {glue:text}`n-better` raise it beyond what chance in the draw of patients explains. Lowest and
+# highest mean AUC over the five wordings: {glue:text}`swing-mean`. The largest swing of a single finding
 # is that of {glue:text}`swing-one`. In {glue:text}`below-chance` pairs of model and finding, at least
 # one wording ranks films worse than a coin.
 #

@@ -31,7 +31,7 @@ from cxrlib import calibration, cohorts, fairness, schema, zeroshot
 from cxrlib import models as registry
 from cxrlib.cohorts import phantom
 from cxrlib.notebook import fmt, fmt_interval, glue, percent, setup, show
-from cxrlib.plots import gap_forest, reliability
+from cxrlib.plots import gap_forest, name, reliability
 
 setup()
 clips = [registry.load(name) for name in registry.choose(models)]
@@ -47,6 +47,22 @@ def interval(row, digits=2, signed=False):
     return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
 
 
+WHERE = {"above": "above 0", "below": "below 0", "around": "including 0", "undefined": "undefined"}
+NO_BIASED, NO_FAIR = "no such model was run", "no other model was run"
+
+
+def against_zero(row):
+    return f"{interval(row, 3, signed=True)}, {WHERE[schema.side(row)]}"
+
+
+def each(models, text, none):
+    return "; ".join(f"{m}: {text(m)}" for m in models) or none
+
+
+def mean_row(table, **where):
+    return schema.row(table, label="mean", **where)
+
+
 # %% [markdown]
 # ## Two readings of one similarity
 #
@@ -55,9 +71,9 @@ def interval(row, digits=2, signed=False):
 #
 # $$ p = \frac{1}{1 + e^{-\tau (s_+ - s_-)}} $$ (eq-calibration-softmax)
 #
-# CLIP models learn a *logit scale* $\tau$ together with everything else, usually well above 10. According to its
-# public code, S applies it for MedCLIP and MedImageInsight and not for the other four models. Leaving
-# it out is the same as $\tau = 1$. Here are both readings, for the same embeddings.
+# CLIP models learn a *logit scale* $\tau$ together with everything else, usually far above 1. According
+# to its public code, S applies it for MedCLIP and MedImageInsight and not for the other four models.
+# Leaving it out is the same as $\tau = 1$. Here are both readings, for the same embeddings.
 
 # %%
 test = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -121,14 +137,14 @@ glue("cosine-high", fmt(cosine["score"].max()))
 glue("scaled-low", fmt(scaled["score"].min()))
 glue("scaled-high", fmt(scaled["score"].max()))
 inside = cosine["score"].between(floor, ceiling).all()
-glue("bound-kept", "as it must" if inside else "which breaks the bound: something is wrong")
+glue("bound-kept", "inside the bound" if inside else "outside the bound, which cannot be")
 
 # %% [markdown]
 # The squeeze is built in. A cosine lies between $-1$ and $1$, so the difference of two lies between
 # $-2$ and $2$, and the sigmoid of that lies between {glue:text}`floor` and {glue:text}`ceiling`. No
 # film, however clear, can leave this band. In practice embeddings are never opposite and the band is
-# narrower still: here from {glue:text}`cosine-low` to {glue:text}`cosine-high`,
-# {glue:text}`bound-kept`. With the learned scale it is {glue:text}`scaled-low` to
+# narrower still: here it runs from {glue:text}`cosine-low` to {glue:text}`cosine-high`,
+# {glue:text}`bound-kept`. With the learned scale it runs from {glue:text}`scaled-low` to
 # {glue:text}`scaled-high`.
 #
 # So "all probabilities around 0.5" can be a property of the recipe and not of a model. In S it holds
@@ -170,7 +186,7 @@ glue("auc-same", "unchanged up to rounding" if same else "changed by more than r
 # %%
 off = quality[quality["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric"),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=name),
     caption="Calibration for pneumothorax with 95 % intervals over patients",
 )
 
@@ -266,8 +282,9 @@ repaired = pd.concat([temperature, platt])
 repaired = repaired[repaired["label"] == LABEL].drop(columns=["slope", "shift"])
 after = fairness.performance_table(repaired, measures, **boot)
 quality = pd.concat([quality, after], ignore_index=True)
+off = after[after["metric"] != "auc"]
 show(
-    schema.wide(after[after["metric"] != "auc"], index=["model", "method"], columns="metric"),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=name),
     caption="Calibration for pneumothorax after fitting on validation patients",
 )
 
@@ -349,22 +366,6 @@ def biased_minus_fair(table, metric):
     )
 
 
-WHERE = {"above": "above 0", "below": "below 0", "around": "including 0", "undefined": "undefined"}
-NO_BIASED, NO_FAIR = "no such model was run", "no other model was run"
-
-
-def against_zero(row):
-    return f"{interval(row, 3, signed=True)}, {WHERE[schema.side(row)]}"
-
-
-def each(models, text, none):
-    return "; ".join(f"{m}: {text(m)}" for m in models) or none
-
-
-def mean_row(table, **where):
-    return schema.row(table, label="mean", **where)
-
-
 risk = biased_minus_fair(platt, "calibration_in_the_large")
 if risk is not None:
     by_sex = risk[(risk["label"] == "mean") & (risk["attribute"] == "sex")]
@@ -434,14 +435,15 @@ gaps = pd.concat(
 )
 on_mean = gaps[gaps["label"] == "mean"]
 show(
-    schema.wide(on_mean, index="model", columns="metric", digits=3),
+    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=name),
     caption="Women minus men, mean over six findings: AUC, and sensitivity and specificity at the common threshold",
 )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows, AUC and sensitivity: the difference between women and men averaged over six findings, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-underdiagnosis", "caption": "Women minus men, mean over six findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both."}}
 shown = on_mean[on_mean["metric"] != "specificity"]
 names_of = {"auc": "AUC", "sensitivity": "sensitivity"}
-figure = gap_forest(shown.assign(label=shown["metric"].map(names_of), metric="women minus men"))
+shown = shown.assign(label=shown["metric"].map(names_of), metric="women minus men", group="all")
+figure = gap_forest(shown)
 plt.show()
 
 
@@ -682,8 +684,8 @@ glue("narrower", "narrower in the old" if narrower else "not narrower in the old
 #
 # ```{solution} ex-calibration-sex
 # :class: dropdown
-# Merge the column `sex` into `predictions` and `fitting` as was done for `age60`. Scores of women are
-# moved up, and the gap at the common threshold shrinks as far as the bias was a shift. In a hospital
+# Merge the column `sex` into `predictions` and `fitting` as was done for `age60`. Where scores of
+# women were pressed down they move up, and the gap shrinks as far as the bias was a shift. In a hospital
 # one needs the sex at the time of prediction, a policy that allows its use, and true labels for both
 # sexes: with under-reported ones, the fit would restore the bias.
 # ```
