@@ -6,6 +6,7 @@ Every function also works in plain Python (``python chapters/02_zero_shot.py``),
 import html
 import math
 import sys
+import warnings
 
 UNDEFINED = "undefined"
 
@@ -126,6 +127,8 @@ def setup():
     """One look for all figures; without a notebook, figures are drawn but no window opens."""
     import matplotlib
 
+    # tqdm asks for ipywidgets, which a printed page cannot show
+    warnings.filterwarnings("ignore", message="IProgress not found")
     if not in_notebook():
         matplotlib.use("Agg")
     matplotlib.rcParams.update(
