@@ -16,7 +16,7 @@ models: str = "all"  # model names separated by commas, or "all"
 seed: int = 1907  # seed of the phantom cohort and of the resamples
 n_images: int = 4000  # images in the test cohort
 n_resamples: int = 500  # bootstrap resamples
-specificity: float = 0.8  # share of healthy images called healthy, at the operating point
+specificity: float = 0.8  # at the operating point, over all patients
 
 # %% tags=["hide-input"]
 from dataclasses import replace
@@ -29,6 +29,7 @@ from cxrlib import models as registry
 from cxrlib.cohorts import phantom
 from cxrlib.notebook import fmt, fmt_row, glue, percent, setup, show
 from cxrlib.plots import bars, gap_forest, group_bars
+from cxrlib.plots import name as title
 
 setup()
 names = registry.choose(models)
@@ -140,7 +141,9 @@ glue("age-note", age_mean["note"])
 # %%
 overview = results[(results["metric"] == "auc") & (results["label"] == "mean")]
 show(
-    schema.wide(overview, index=["attribute", "group"], columns="model"),
+    schema.wide(overview, index=["attribute", "group"], columns="model").rename(
+        index=title, columns=title
+    ),
     caption="Mean AUC over findings, by group and model",
 )
 
@@ -244,11 +247,11 @@ show(
 restored = phantom.twin(cohort, contrast={})
 
 
-def both(twin, name):
+def both(twin, called):
     """Predictions of the first model on the cohort and on its twin, as if by two models."""
     after = zeroshot.predict(twin, [first], cohort.findings).merge(groups, on="image_id")
     before = predictions[predictions["model"] == first]
-    return pd.concat([before.assign(model="as drawn"), after.assign(model=name)])
+    return pd.concat([before.assign(model="as drawn"), after.assign(model=called)])
 
 
 OFF = "contrast restored"
@@ -266,7 +269,9 @@ plt.show()
 bands = {"groups": ["25-50", "65-80"], "metrics": "auc"}
 age_gaps = fairness.gap_table(age, "age_group", [("65-80", "25-50")], **bands, **resampling)
 show(
-    schema.wide(age_gaps, index="label", columns="model", digits=3),
+    schema.wide(age_gaps, index="label", columns="model", digits=3).rename(
+        index=title, columns=title
+    ),
     caption="Gap in AUC, ages 65–80 minus 25–50, as drawn and with the dial off",
 )
 
@@ -298,7 +303,7 @@ glue("age-verdict", verdict)
 
 # %% [markdown]
 # In the groups that the dial leaves alone, the twins are the same images and nothing changes:
-# {glue:text}`truth-young`. In the others, the dial costs AUC: {glue:text}`truth-old`.
+# {glue:text}`truth-young`. In the others, the dial moves AUC by {glue:text}`truth-old`.
 #
 # Now the audit, which knows nothing of the dial. It sees a gap of {glue:text}`age-on` (the sign is
 # {glue:text}`age-sign`; the interval {glue:text}`age-on-where`). With the dial off, the gap on the same
@@ -325,7 +330,9 @@ plain = both(phantom.twin(as_men, contrast={}), PLAIN)
 sex = pd.concat([same, plain[plain["model"] == PLAIN]])
 sex_gaps = fairness.gap_table(sex, "sex", [("F", "M")], metrics="auc", **resampling)
 show(
-    schema.wide(sex_gaps, index="label", columns="model", digits=3),
+    schema.wide(sex_gaps, index="label", columns="model", digits=3).rename(
+        index=title, columns=title
+    ),
     caption="Gap in AUC, women minus men, as drawn and in two twin cohorts",
 )
 
@@ -385,7 +392,9 @@ place_gaps = pd.concat(
 )
 place_gaps = place_gaps[place_gaps["label"] == "mean"]
 show(
-    schema.wide(place_gaps, index=["attribute", "group"], columns="model", digits=3),
+    schema.wide(place_gaps, index=["attribute", "group"], columns="model", digits=3).rename(
+        index=title, columns=title
+    ),
     caption="Gaps in mean AUC by site and by race, as drawn and with all scanners alike",
 )
 
@@ -395,7 +404,9 @@ signature = fairness.model_gap_table(
 )
 signature = signature[(signature["label"] == "mean") & (signature["attribute"] != "all")]
 show(
-    schema.wide(signature, index=["attribute", "group"], columns="model", digits=3),
+    schema.wide(signature, index=["attribute", "group"], columns="model", digits=3).rename(
+        index=title, columns=title
+    ),
     caption="What the signatures do to mean AUC, on the same films",
 )
 
@@ -405,7 +416,7 @@ moved = [g for g in ("B", "C") if schema.side(site.loc[g]) in ("above", "below")
 glue("site-effects", "; ".join(f"{g}: {fmt_row(site.loc[g], 3, True)}" for g in ("B", "C")))
 glue(
     "site-moved",
-    f"excludes 0 at site {' and '.join(moved)}" if moved else "excludes 0 at neither of them",
+    f"excludes 0 at {' and '.join(moved)}" if moved else "excludes 0 at neither of them",
 )
 
 
@@ -443,7 +454,9 @@ glue("race-max-off", fmt(by_model[ALIKE], 3))
 # %%
 auc_by_sex = gaps[(gaps["attribute"] == "sex") & (gaps["label"] == "mean")]
 show(
-    schema.wide(auc_by_sex, index="model", columns="group", digits=3),
+    schema.wide(auc_by_sex, index="model", columns="group", digits=3).rename(
+        index=title, columns=title
+    ),
     caption="Gap in mean AUC, women minus men",
 )
 
@@ -458,7 +471,9 @@ decided = fairness.decide(predictions, specificity)
 rates = fairness.performance_table(decided, ("sensitivity", "specificity"), ("sex",), **resampling)
 rates = rates[(rates["label"] == "mean") & (rates["attribute"] == "sex")]
 show(
-    schema.wide(rates, index=["model", "group"], columns="metric"),
+    schema.wide(rates, index=["model", "group"], columns="metric").rename(
+        index=title, columns=title
+    ),
     caption="Mean sensitivity and specificity at one common operating point",
 )
 
@@ -472,7 +487,9 @@ sensitivity_gaps = fairness.gap_table(
 )
 sensitivity_gaps = sensitivity_gaps[sensitivity_gaps["label"] == "mean"]
 show(
-    schema.wide(sensitivity_gaps, index="model", columns="group", digits=3),
+    schema.wide(sensitivity_gaps, index="model", columns="group", digits=3).rename(
+        index=title, columns=title
+    ),
     caption="Gap in mean sensitivity, women minus men",
 )
 
@@ -559,7 +576,7 @@ crossed = fairness.performance_table(
 )
 cells = crossed[(crossed["attribute"] == "sex_age") & (crossed["label"] != "mean")]
 show(
-    schema.wide(cells, index="group", columns="label"),
+    schema.wide(cells, index="group", columns="label").rename(index=title, columns=title),
     caption=f"AUC of {first} by sex and age",
 )
 
