@@ -111,7 +111,6 @@ show(answers.reset_index(drop=True), caption=f"What {names[0]} answers for this 
 # %% tags=["remove-cell"]
 glue("first", names[0])
 glue("scale", fmt(clips[0].logit_scale, 1))
-glue("s-normal", fmt(similarity[-1]))
 ranked = answers.sort_values("s+ - s-", ascending=False)
 glue("top", ranked["finding"].iloc[0])
 glue("top-right", "is" if ranked["on the film"].iloc[0] == "yes" else "is not")
@@ -139,8 +138,8 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 # %% [markdown]
 # ## The table of S
 #
-# Now for all {glue:text}`n-images:,d` films of the test cohort, each model and each finding. AUC is the
-# chance that a film with the finding scores higher than one without. The adjusted AUPRC starts from
+# Now for all {glue:text}`n-images:,d` films of {glue:text}`n-patients:,d` patients, each model and each
+# finding. AUC is the chance that a film with the finding scores higher than one without. The adjusted AUPRC starts from
 # the precision-recall curve and sets its area against the prevalence $\pi$, which is what random scores
 # would reach {cite:p}`mosquera2024`:
 #

@@ -312,7 +312,8 @@ glue("platt-lowers", f"{int(lowered.sum())} of {len(lowered)}")
 # Fitted on {glue:text}`n-valid:,d` films of other patients ({glue:text}`n-shared` patients shared), the
 # equal-mass ECE runs from {glue:text}`ece-temperature` with a fitted temperature and from
 # {glue:text}`ece-platt` with Platt scaling, which brings it below that of the learned scale for
-# {glue:text}`platt-lowers` models. A temperature alone still leaves {glue:text}`over-temperature` models
+# {glue:text}`platt-lowers` models. The Brier score is still above that of the knowing constant for
+# {glue:text}`worse-platt`. A temperature alone still leaves {glue:text}`over-temperature` models
 # overestimating. The fitted shift is negative for {glue:text}`n-negative` models: that is the rarity of
 # the disease, which the two phrases did not know.
 #
