@@ -281,7 +281,7 @@ both["films"] = both["ci_high_image"] - both["ci_low_image"]
 # %% tags=["hide-input"]
 both["metric"] = both["metric"].map(readable)
 widths = both.groupby(["metric", "label"], sort=False)[["patients", "films"]].mean()
-widths = widths.sort_index(level="metric", ascending=False, sort_remaining=False)
+widths = widths.sort_index(level="metric", sort_remaining=False)
 widths["ratio"] = widths["patients"] / widths["films"]
 widths = widths.rename(columns={"patients": "width, patients drawn", "films": "width, films drawn"})
 show(widths, caption="Width of the 95 % interval, averaged over models", digits=3)
@@ -305,11 +305,10 @@ glue("most", int(per_patient.max()))
 # %% [markdown]
 # In this cohort a patient has {glue:text}`per-patient` films on average and never more than
 # {glue:text}`most`. The interval over patients is wider in {glue:text}`wider` of the rows; the median
-# ratio is {glue:text}`ratio-median`. So the correction is
-# {glue:text}`correction` here. Phantom findings are drawn anew
-# for each film unless the real patient had them, which makes films of one patient more independent
-# than they are in a hospital. In MIMIC-CXR a patient in intensive care is imaged every morning, and
-# the difference grows with every morning.
+# ratio is {glue:text}`ratio-median`. So the correction is {glue:text}`correction` here. Phantom
+# findings are drawn anew for each film unless the real patient had them, and the films of a patient are
+# few. Where somebody is imaged every morning, as in intensive care, expect more. Drawing patients costs
+# nothing, and is right in both cases.
 
 # %% [markdown]
 # ## What does prevalence do?
