@@ -32,6 +32,7 @@ from cxrlib.plots import bars, gap_forest, group_bars
 from cxrlib.plots import name as title
 
 setup()
+TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
 names = registry.choose(models)
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
@@ -141,9 +142,7 @@ glue("age-note", age_mean["note"])
 # %%
 overview = results[(results["metric"] == "auc") & (results["label"] == "mean")]
 show(
-    schema.wide(overview, index=["attribute", "group"], columns="model").rename(
-        index=title, columns=title
-    ),
+    schema.wide(overview, index=["attribute", "group"], columns="model").rename(**TITLES),
     caption="Mean AUC over findings, by group and model",
 )
 
@@ -243,10 +242,8 @@ show(
 # These images are counterfactual twins. What the dial did to the AUC of a group is then no estimate
 # between different people; it is the difference between each film and its twin.
 
+
 # %%
-restored = phantom.twin(cohort, contrast={})
-
-
 def both(twin, called):
     """Predictions of the first model on the cohort and on its twin, as if by two models."""
     after = zeroshot.predict(twin, [first], cohort.findings).merge(groups, on="image_id")
@@ -254,8 +251,9 @@ def both(twin, called):
     return pd.concat([before.assign(model="as drawn"), after.assign(model=called)])
 
 
+# %%
 OFF = "contrast restored"
-age = both(restored, OFF)
+age = both(phantom.twin(cohort, contrast={}), OFF)
 truth = fairness.model_gap_table(
     age, [("as drawn", OFF)], metrics="auc", attributes=("age_group",), **resampling
 )
@@ -269,9 +267,7 @@ plt.show()
 bands = {"groups": ["25-50", "65-80"], "metrics": "auc"}
 age_gaps = fairness.gap_table(age, "age_group", [("65-80", "25-50")], **bands, **resampling)
 show(
-    schema.wide(age_gaps, index="label", columns="model", digits=3).rename(
-        index=title, columns=title
-    ),
+    schema.wide(age_gaps, index="label", columns="model", digits=3).rename(**TITLES),
     caption="Gap in AUC, ages 65–80 minus 25–50, as drawn and with the dial off",
 )
 
@@ -330,9 +326,7 @@ plain = both(phantom.twin(as_men, contrast={}), PLAIN)
 sex = pd.concat([same, plain[plain["model"] == PLAIN]])
 sex_gaps = fairness.gap_table(sex, "sex", [("F", "M")], metrics="auc", **resampling)
 show(
-    schema.wide(sex_gaps, index="label", columns="model", digits=3).rename(
-        index=title, columns=title
-    ),
+    schema.wide(sex_gaps, index="label", columns="model", digits=3).rename(**TITLES),
     caption="Gap in AUC, women minus men, as drawn and in two twin cohorts",
 )
 
@@ -393,7 +387,7 @@ place_gaps = pd.concat(
 place_gaps = place_gaps[place_gaps["label"] == "mean"]
 show(
     schema.wide(place_gaps, index=["attribute", "group"], columns="model", digits=3).rename(
-        index=title, columns=title
+        **TITLES
     ),
     caption="Gaps in mean AUC by site and by race, as drawn and with all scanners alike",
 )
@@ -405,7 +399,7 @@ signature = fairness.model_gap_table(
 signature = signature[(signature["label"] == "mean") & (signature["attribute"] != "all")]
 show(
     schema.wide(signature, index=["attribute", "group"], columns="model", digits=3).rename(
-        index=title, columns=title
+        **TITLES
     ),
     caption="What the signatures do to mean AUC, on the same films",
 )
@@ -454,9 +448,7 @@ glue("race-max-off", fmt(by_model[ALIKE], 3))
 # %%
 auc_by_sex = gaps[(gaps["attribute"] == "sex") & (gaps["label"] == "mean")]
 show(
-    schema.wide(auc_by_sex, index="model", columns="group", digits=3).rename(
-        index=title, columns=title
-    ),
+    schema.wide(auc_by_sex, index="model", columns="group", digits=3).rename(**TITLES),
     caption="Gap in mean AUC, women minus men",
 )
 
@@ -471,9 +463,7 @@ decided = fairness.decide(predictions, specificity)
 rates = fairness.performance_table(decided, ("sensitivity", "specificity"), ("sex",), **resampling)
 rates = rates[(rates["label"] == "mean") & (rates["attribute"] == "sex")]
 show(
-    schema.wide(rates, index=["model", "group"], columns="metric").rename(
-        index=title, columns=title
-    ),
+    schema.wide(rates, index=["model", "group"], columns="metric").rename(**TITLES),
     caption="Mean sensitivity and specificity at one common operating point",
 )
 
@@ -487,9 +477,7 @@ sensitivity_gaps = fairness.gap_table(
 )
 sensitivity_gaps = sensitivity_gaps[sensitivity_gaps["label"] == "mean"]
 show(
-    schema.wide(sensitivity_gaps, index="model", columns="group", digits=3).rename(
-        index=title, columns=title
-    ),
+    schema.wide(sensitivity_gaps, index="model", columns="group", digits=3).rename(**TITLES),
     caption="Gap in mean sensitivity, women minus men",
 )
 
@@ -576,7 +564,7 @@ crossed = fairness.performance_table(
 )
 cells = crossed[(crossed["attribute"] == "sex_age") & (crossed["label"] != "mean")]
 show(
-    schema.wide(cells, index="group", columns="label").rename(index=title, columns=title),
+    schema.wide(cells, index="group", columns="label").rename(**TITLES),
     caption=f"AUC of {first} by sex and age",
 )
 
@@ -636,7 +624,8 @@ show(claims.assign(verdict=published.OTHER_COHORT), caption="Statements of S, an
 # - The planted effect of age {glue:text}`age-verdict`.
 # - Without any way for race to enter the image, gaps by race of up to {glue:text}`race-max-off` remain.
 #   A gap is a question about causes, and only rarely an answer.
-# - Equal AUC does not mean equal care: the underreporting {glue:text}`silent-verdict`.
+# - AUC cannot see that all scores of a group are shifted; the sensitivity at a common threshold can. The
+#   planted underreporting {glue:text}`silent-verdict`.
 #
 # ## Exercises
 #

@@ -33,6 +33,7 @@ from cxrlib.plots import name as title
 from cxrlib.plots import pca_scatter, probe_bars, sorted_differences
 
 setup()
+TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
 names = registry.choose(models)
 examined = registry.choose(probed)
 first = examined[0]
@@ -55,7 +56,8 @@ CHANCE = {
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
 table = cohort.table
 images = {name: embed(cohort, name) for name in dict.fromkeys([first, *names, *examined])}
-texts = {name: embed_text(table["report"].tolist(), name) for name in images}
+wordings, wording = np.unique(table["report"], return_inverse=True)
+texts = {name: embed_text(wordings, name)[wording] for name in images}
 z, t = images[first], texts[first]
 
 # %% tags=["remove-cell"]
@@ -155,7 +157,7 @@ glue(
 view = {"map (2 axes)": points, "all dimensions": z}
 map_or_all = probes.probe_table(view, table, ATTRIBUTES, ("linear",), **resampling)
 show(
-    schema.wide(map_or_all, index="label", columns="model").rename(index=title, columns=title),
+    schema.wide(map_or_all, index="label", columns="model").rename(**TITLES),
     caption="AUC of a linear probe, from the map and from the whole embedding (chance: 0.5)",
 )
 
@@ -307,9 +309,7 @@ embeddings = {name: images[name] for name in examined}
 people = table.assign(**{"over 60": table["age"] >= 60})
 read = probes.probe_table(embeddings, people, READ, **resampling)
 show(
-    schema.wide(read, index=["model", "label"], columns="method").rename(
-        index=title, columns=title
-    ),
+    schema.wide(read, index=["model", "label"], columns="method").rename(**TITLES),
     caption="AUC of attributes read from image embeddings, on patients not seen before",
 )
 
@@ -351,7 +351,7 @@ glue(
 # %%
 in_text = probes.probe_table({"reports": t, "films": z}, table, ("sex",), ("linear",), **resampling)
 show(
-    schema.wide(in_text, index="label", columns="model").rename(index=title, columns=title),
+    schema.wide(in_text, index="label", columns="model").rename(**TITLES),
     caption="Sex, read from text embeddings and from image embeddings",
 )
 
@@ -501,7 +501,7 @@ glue("race-verdict", verdict)
 # %%
 drain = probes.probe_table(images, table, ("drain",), ("linear",), **resampling)
 show(
-    schema.wide(drain, index="model", columns="label").rename(index=title, columns=title),
+    schema.wide(drain, index="model", columns="label").rename(**TITLES),
     caption="Chest drain, read from image embeddings by a linear probe",
 )
 
