@@ -23,5 +23,7 @@ for size, target in TARGET.items():
         start = time.perf_counter()
         cohort.images(np.arange(2000))
         rates.append(2000 / (time.perf_counter() - start))
-    print(f"{size} pixels: {np.median(rates):.0f} images a second "
-          f"(of 3 runs: {min(rates):.0f} to {max(rates):.0f}; target {target})")
+    print(
+        f"{size} pixels: {np.median(rates):.0f} images a second "
+        f"(of 3 runs: {min(rates):.0f} to {max(rates):.0f}; target {target})"
+    )

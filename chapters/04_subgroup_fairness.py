@@ -442,8 +442,8 @@ glue("race-max-off", fmt(by_model[ALIKE], 3))
 # ## The planted truth, part 4: the silent reports
 #
 # The last bias sits not in the images but in the reports that a model learned from. One model,
-# `phantom-resnet-underreport`, was trained on reports that leave out half of the findings of women. The
-# test labels here are complete. What does an audit see?
+# `phantom-resnet-underreport`, was trained on reports that leave out most of the findings of women (its
+# card, in the table of the zero-shot chapter, says how many). The test labels here are complete. What does an audit see?
 
 # %%
 auc_by_sex = gaps[(gaps["attribute"] == "sex") & (gaps["label"] == "mean")]
@@ -648,7 +648,7 @@ show(claims.assign(verdict=published.OTHER_COHORT), caption="Statements of S, an
 # :label: ex-subgroup-labels
 # Our test labels are complete. In practice they are mined from the same reports as those of the
 # training. Test `phantom-resnet-underreport` against the labels of
-# `phantom.twin(cohort, underreport={"sex": {"F": 0.5}})`. Which of the two rates still tells the truth?
+# `phantom.twin(cohort, underreport={"sex": {"F": 0.9}})`. Which of the two rates still tells the truth?
 # ```
 #
 # ```{solution} ex-subgroup-labels

@@ -11,7 +11,7 @@
 # Paper S draws calibration curves for pneumothorax and finds all models miscalibrated, three of them
 # with every probability near 0.5. This chapter shows where such a squeeze comes from, repairs what can
 # be repaired with one line of logistic regression, and then asks for whom the repaired probabilities
-# are true. One of the models was trained on reports that leave out half of the findings of women.
+# are true. One of the models was trained on reports that leave out most of the findings of women.
 
 # %% tags=["parameters"]
 models: str = "all"  # model names separated by commas, or "all"
@@ -489,6 +489,7 @@ glue(
 # All of this was possible because the test labels are true. In a hospital, the labels of the audit come
 # from the same reports as the labels of the training. The phantom can play this too: the same films,
 # but half of the findings of women are missing from the *recorded* labels of validation and test.
+# (Half, not as many as in training: an audit needs some positives.)
 
 
 # %%

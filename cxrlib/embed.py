@@ -71,7 +71,8 @@ def _compute(cohort, model) -> np.ndarray:
     positions = np.arange(len(cohort.table))
     parts = np.array_split(positions, max(1, len(positions) // BATCH))
     return np.concatenate(
-        [model.encode_image(model.preprocess(cohort.images(p))).numpy() for p in parts])
+        [model.encode_image(model.preprocess(cohort.images(p))).numpy() for p in parts]
+    )
 
 
 def _write(path: Path, array: np.ndarray) -> None:

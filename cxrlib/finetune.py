@@ -50,9 +50,17 @@ class FineTuned:
     seconds: float
 
 
-def fine_tune(cohort, model, strategy: str, labels: Sequence[str], target: str = "disease",
-              epochs: int = 30, batch: int = 64, learning_rate: float | None = None,
-              seed: int = 0) -> FineTuned:
+def fine_tune(
+    cohort,
+    model,
+    strategy: str,
+    labels: Sequence[str],
+    target: str = "disease",
+    epochs: int = 15,
+    batch: int = 64,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> FineTuned:
     """Adapt a model on the training split of a cohort and predict its test split.
 
     AdamW with a cosine schedule; the weights with the lowest validation loss are kept, as in X.
@@ -81,8 +89,9 @@ def fine_tune(cohort, model, strategy: str, labels: Sequence[str], target: str =
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
     model = loaded(model)
-    rows = {split: (cohort.table["split"] == split).to_numpy()
-            for split in ("train", "valid", "test")}
+    rows = {
+        split: (cohort.table["split"] == split).to_numpy() for split in ("train", "valid", "test")
+    }
     _check(cohort, rows, labels, target)
     classes = pd.Categorical(cohort.table[target], categories=list(labels)).codes.astype(np.int64)
     y = torch.from_numpy(classes)
@@ -97,8 +106,17 @@ def fine_tune(cohort, model, strategy: str, labels: Sequence[str], target: str =
         network = _encoder_with_head(model, len(labels), lora=strategy == "LoRA")
     at = {split: torch.from_numpy(np.flatnonzero(r)) for split, r in rows.items()}
     start = time.perf_counter()
-    history, best_epoch = _fit(network, x, y, at["train"], at["valid"], epochs, batch,
-                               learning_rate or LEARNING_RATE[strategy], seed)
+    history, best_epoch = _fit(
+        network,
+        x,
+        y,
+        at["train"],
+        at["valid"],
+        epochs,
+        batch,
+        learning_rate or LEARNING_RATE[strategy],
+        seed,
+    )
     seconds = time.perf_counter() - start
     score = softmax(_logits(network, x[at["test"]]).numpy())
     predictions = one_hot_rows(cohort, rows["test"], model.name, strategy, labels, target, score)
@@ -163,11 +181,16 @@ def add_lora(encoder: nn.Module, rank: int = LORA_RANK) -> nn.Module:
     kinds = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
     modules = dict(encoder.named_modules())
     inside = [n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)]
-    targets = [n for n, m in modules.items() if isinstance(m, kinds)
-               and not n.startswith("attnpool.")
-               and not any(n.startswith(f"{a}.") for a in inside)]
-    adapted = get_peft_model(encoder, LoraConfig(r=rank, lora_alpha=2 * rank,
-                                                 target_modules=targets))
+    targets = [
+        n
+        for n, m in modules.items()
+        if isinstance(m, kinds)
+        and not n.startswith("attnpool.")
+        and not any(n.startswith(f"{a}.") for a in inside)
+    ]
+    adapted = get_peft_model(
+        encoder, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    )
     _check_gradients(adapted)
     return adapted
 
@@ -178,8 +201,11 @@ def _check_gradients(adapted: nn.Module) -> None:
     adapted.eval()
     adapted(torch.randn(2, 3, side, side)).square().sum().backward()
     # Adapters start as B A with B = 0, so the first gradient reaches B alone.
-    idle = [n for n, p in adapted.named_parameters()
-            if "lora_B" in n and (p.grad is None or not p.grad.abs().any())]
+    idle = [
+        n
+        for n, p in adapted.named_parameters()
+        if "lora_B" in n and (p.grad is None or not p.grad.abs().any())
+    ]
     adapted.zero_grad(set_to_none=True)
     if idle:
         raise RuntimeError(f"LoRA adapters without a gradient, so bypassed: {', '.join(idle[:5])}")
@@ -199,15 +225,16 @@ def _fit(network, x, y, train, valid, epochs, batch, learning_rate, seed):
                 continue
             loss = nn.functional.cross_entropy(network(x[part]), y[part])
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}; lower the "
-                                         f"learning rate ({learning_rate:g})")
+                raise FloatingPointError(
+                    f"loss is {loss.item()} in epoch {epoch}; lower the "
+                    f"learning rate ({learning_rate:g})"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             total += loss.item() * len(part)
         valid_loss = nn.functional.cross_entropy(_logits(network, x[valid]), y[valid]).item()
-        history.append({"epoch": epoch, "train_loss": total / len(train),
-                        "valid_loss": valid_loss})
+        history.append({"epoch": epoch, "train_loss": total / len(train), "valid_loss": valid_loss})
         if valid_loss < best[0]:
             best = (valid_loss, epoch, copy.deepcopy(network.state_dict()))
     network.load_state_dict(best[2])

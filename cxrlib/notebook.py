@@ -125,9 +125,11 @@ def show(table, caption=None, digits=2, missing=""):
 
 def setup():
     """One look for all figures; without a notebook, figures are drawn but no window opens."""
+    import warnings
+
     import matplotlib
 
-    # tqdm asks for ipywidgets, which a printed page cannot show
+    # tqdm asks for widgets that a static page cannot show.
     warnings.filterwarnings("ignore", message="IProgress not found")
     if not in_notebook():
         matplotlib.use("Agg")

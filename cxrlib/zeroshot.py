@@ -12,9 +12,15 @@ from cxrlib.embed import embed, embed_text, loaded
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
 
 
-def predict(cohort, models: Sequence, labels: Sequence[str], positive: str = POSITIVE,
-            negative: str = NEGATIVE, temperature: str = "learned",
-            cache: bool = True) -> pd.DataFrame:
+def predict(
+    cohort,
+    models: Sequence,
+    labels: Sequence[str],
+    positive: str = POSITIVE,
+    negative: str = NEGATIVE,
+    temperature: str = "learned",
+    cache: bool = True,
+) -> pd.DataFrame:
     """Probability of each label for each image (S, section 2.1).
 
     For a label, the similarities of the image to ``positive`` and to ``negative`` go through a
@@ -45,8 +51,10 @@ def predict(cohort, models: Sequence, labels: Sequence[str], positive: str = POS
     """
     missing = [label for label in labels if label not in cohort.findings]
     if missing:
-        raise ValueError(f"labels not in cohort {cohort.name!r}: {', '.join(missing)}; "
-                         f"it has {', '.join(cohort.findings)}")
+        raise ValueError(
+            f"labels not in cohort {cohort.name!r}: {', '.join(missing)}; "
+            f"it has {', '.join(cohort.findings)}"
+        )
     if temperature not in ("learned", "none"):
         raise ValueError(f"temperature={temperature!r}: expected 'learned' or 'none'")
     parts = []
@@ -57,13 +65,21 @@ def predict(cohort, models: Sequence, labels: Sequence[str], positive: str = POS
         similarity = scale * images @ prompts.T
         margin = similarity[:, :-1] - similarity[:, -1:]
         score = 1 / (1 + np.exp(-margin.astype(float)))
-        parts += [_rows(cohort, model.name, "zero-shot", label, cohort.table[label], score[:, k])
-                  for k, label in enumerate(labels)]
+        parts += [
+            _rows(cohort, model.name, "zero-shot", label, cohort.table[label], score[:, k])
+            for k, label in enumerate(labels)
+        ]
     return pd.concat(parts, ignore_index=True)
 
 
-def classify(cohort, models: Sequence, labels: Sequence[str], target: str = "disease",
-             prompt: str = POSITIVE, rows=None) -> pd.DataFrame:
+def classify(
+    cohort,
+    models: Sequence,
+    labels: Sequence[str],
+    target: str = "disease",
+    prompt: str = POSITIVE,
+    rows=None,
+) -> pd.DataFrame:
     """One of several labels for each image: softmax over the labels (X, section 2.3).
 
     Parameters
@@ -96,21 +112,32 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def one_hot_rows(cohort, rows, model: str, method: str, labels, target: str,
-                 score: np.ndarray) -> pd.DataFrame:
+def one_hot_rows(
+    cohort, rows, model: str, method: str, labels, target: str, score: np.ndarray
+) -> pd.DataFrame:
     """Predictions table of a multi-class score (m, classes) for the chosen rows."""
     truth = cohort.table.loc[rows, target].to_numpy()
     unknown = sorted(set(truth) - set(labels))
     if unknown:
         raise ValueError(f"column {target!r} holds classes outside labels: {', '.join(unknown)}")
-    parts = [_rows(cohort, model, method, label, truth == label, score[:, k], rows)
-             for k, label in enumerate(labels)]
+    parts = [
+        _rows(cohort, model, method, label, truth == label, score[:, k], rows)
+        for k, label in enumerate(labels)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
 def _rows(cohort, model, method, label, y_true, score, rows=slice(None)) -> pd.DataFrame:
     table = cohort.table.loc[rows, ["image_id", "patient_id"]]
-    return pd.DataFrame({
-        "image_id": table["image_id"].to_numpy(), "patient_id": table["patient_id"].to_numpy(),
-        "cohort": cohort.name, "model": model, "method": method, "label": label,
-        "y_true": np.asarray(y_true).astype(np.int8), "score": score.astype(float)})
+    return pd.DataFrame(
+        {
+            "image_id": table["image_id"].to_numpy(),
+            "patient_id": table["patient_id"].to_numpy(),
+            "cohort": cohort.name,
+            "model": model,
+            "method": method,
+            "label": label,
+            "y_true": np.asarray(y_true).astype(np.int8),
+            "score": score.astype(float),
+        }
+    )

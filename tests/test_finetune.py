@@ -34,9 +34,11 @@ def test_linear_probe_matches_logistic_regression(cohort):
     at = {s: (cohort.table["split"] == s).to_numpy() for s in ("train", "test")}
     scale = StandardScaler().fit(z[at["train"]])
     reference = LogisticRegression(max_iter=2000).fit(
-        scale.transform(z[at["train"]]), cohort.table.loc[at["train"], "disease"])
-    expected = reference.score(scale.transform(z[at["test"]]),
-                               cohort.table.loc[at["test"], "disease"])
+        scale.transform(z[at["train"]]), cohort.table.loc[at["train"], "disease"]
+    )
+    expected = reference.score(
+        scale.transform(z[at["test"]]), cohort.table.loc[at["test"], "disease"]
+    )
     assert accuracy(run) == pytest.approx(expected, abs=0.05)
     assert accuracy(run) > 0.6
 
@@ -52,17 +54,19 @@ def test_only_test_images_are_predicted_and_scores_sum_to_one(cohort):
 @pytest.mark.parametrize("strategy", ["linear probe", "LoRA", "full"])
 def test_the_same_seed_gives_the_same_predictions(cohort, strategy):
     small = few(cohort, 12)
-    a, b = (finetune.fine_tune(small, NAME, strategy, DISEASES, epochs=1, seed=5)
-            for _ in range(2))
+    a, b = (finetune.fine_tune(small, NAME, strategy, DISEASES, epochs=1, seed=5) for _ in range(2))
     np.testing.assert_array_equal(a.predictions["score"], b.predictions["score"])
 
 
 def few(cohort, per_class):
     rows = cohort.table.groupby(["disease", "split"]).head(per_class).index
     images = cohort.images
-    return replace(cohort, table=cohort.table.loc[rows].reset_index(drop=True),
-                   images=lambda positions: images(rows.to_numpy()[np.asarray(positions)]),
-                   recipe=cohort.recipe | {"few": per_class})
+    return replace(
+        cohort,
+        table=cohort.table.loc[rows].reset_index(drop=True),
+        images=lambda positions: images(rows.to_numpy()[np.asarray(positions)]),
+        recipe=cohort.recipe | {"few": per_class},
+    )
 
 
 @pytest.mark.parametrize("name", ["phantom-resnet", "phantom-vit"])
@@ -107,12 +111,17 @@ def test_full_fine_tuning_leaves_the_loaded_model_alone(cohort):
 def test_bad_input_says_what_was_expected(cohort):
     with pytest.raises(ValueError, match="expected one of linear probe, MLP, LoRA, full"):
         finetune.fine_tune(cohort, NAME, "prompt tuning", DISEASES)
-    no_edema = replace(cohort, table=cohort.table.assign(split=np.where(
-        cohort.table["disease"] == "Edema", "test", cohort.table["split"])))
+    no_edema = replace(
+        cohort,
+        table=cohort.table.assign(
+            split=np.where(cohort.table["disease"] == "Edema", "test", cohort.table["split"])
+        ),
+    )
     with pytest.raises(ValueError, match="no training image of class Edema"):
         finetune.fine_tune(no_edema, NAME, "linear probe", DISEASES)
-    no_valid = replace(cohort, table=cohort.table.assign(
-        split=cohort.table["split"].replace("valid", "train")))
+    no_valid = replace(
+        cohort, table=cohort.table.assign(split=cohort.table["split"].replace("valid", "train"))
+    )
     with pytest.raises(ValueError, match="no images in split 'valid'"):
         finetune.fine_tune(no_valid, NAME, "linear probe", DISEASES)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):

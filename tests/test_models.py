@@ -50,8 +50,10 @@ def test_embeddings_have_unit_norm_and_do_not_depend_on_the_batch(model, cohort)
 
 def test_zero_shot_auc_is_in_the_promised_range_and_near_the_card(model, cohort):
     predictions = zeroshot.predict(cohort, [model], FINDINGS, cache=False)
-    aucs = {label: roc_auc_score(rows["y_true"], rows["score"])
-            for label, rows in predictions.groupby("label")}
+    aucs = {
+        label: roc_auc_score(rows["y_true"], rows["score"])
+        for label, rows in predictions.groupby("label")
+    }
     mean = np.mean(list(aucs.values()))
     assert 0.78 <= mean <= 0.95
     # The card was computed on 4,000 images; these are 1,500 of them.
@@ -142,15 +144,29 @@ def test_a_missing_tensor_is_an_error_even_with_a_valid_hash(copy):
         phantom_clip.load(copy)
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: models.load("phantom-resnt"), "did you mean 'phantom-resnet"),
-    (lambda: models.choose(""), "names no model"),
-    (lambda: zeroshot.predict(cohorts.load("phantom", n_images=30), models.names()[:1], ["Hernia"]),
-     "labels not in cohort 'phantom': Hernia"),
-    (lambda: zeroshot.predict(cohorts.load("phantom", n_images=30), models.names()[:1], ["Edema"],
-                              temperature="high"), "expected 'learned' or 'none'"),
-    (lambda: embed(cohorts.load("nih-metadata"), models.names()[0]), "metadata only"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: models.load("phantom-resnt"), "did you mean 'phantom-resnet"),
+        (lambda: models.choose(""), "names no model"),
+        (
+            lambda: zeroshot.predict(
+                cohorts.load("phantom", n_images=30), models.names()[:1], ["Hernia"]
+            ),
+            "labels not in cohort 'phantom': Hernia",
+        ),
+        (
+            lambda: zeroshot.predict(
+                cohorts.load("phantom", n_images=30),
+                models.names()[:1],
+                ["Edema"],
+                temperature="high",
+            ),
+            "expected 'learned' or 'none'",
+        ),
+        (lambda: embed(cohorts.load("nih-metadata"), models.names()[0]), "metadata only"),
+    ],
+)
 def test_bad_input_says_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

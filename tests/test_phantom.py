@@ -37,8 +37,9 @@ def test_another_process_draws_the_same_pixels_and_reports(cohort, images):
         f"c = cohorts.load('phantom', n_images={N})\n"
         f"print(hashlib.sha256(c.images(np.arange({N})).tobytes()).hexdigest(), c.fingerprint)"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                             check=True).stdout.split()
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert printed == [hashlib.sha256(images.tobytes()).hexdigest(), cohort.fingerprint]
 
 
@@ -76,16 +77,22 @@ def test_no_seed_puts_a_patient_into_two_splits():
     patients = {s: set() for s in ("train", "valid", "test")}
     for split, found in patients.items():
         for seed in (1, 2):
-            found |= set(cohorts.load("phantom", n_images=1500, seed=seed, split=split)
-                         .table["patient_id"])
+            found |= set(
+                cohorts.load("phantom", n_images=1500, seed=seed, split=split).table["patient_id"]
+            )
     assert not patients["train"] & patients["test"]
     assert not patients["train"] & patients["valid"]
     assert not patients["valid"] & patients["test"]
 
 
 def test_dials_reach_their_targets():
-    dials = {"drain_if_pneumothorax": 0.7, "drain_if_none": 0.1, "prevalence": 0.2,
-             "underreport": {"sex": {"F": 0.5}}, "images_per_patient": 2}
+    dials = {
+        "drain_if_pneumothorax": 0.7,
+        "drain_if_none": 0.1,
+        "prevalence": 0.2,
+        "underreport": {"sex": {"F": 0.5}},
+        "images_per_patient": 2,
+    }
     t = cohorts.load("phantom", n_images=6000, dials=dials).table
     there = t["severity_Pneumothorax"] > 0
     assert t.loc[there, "drain"].mean() == pytest.approx(0.7, abs=0.05)
@@ -146,7 +153,8 @@ def test_underreporting_changes_labels_and_no_pixel(cohort, images):
     assert silent.table.loc[women, list(phantom.FINDINGS)].to_numpy().sum() == 0
     men = ~women
     assert silent.table.loc[men, list(phantom.FINDINGS)].equals(
-        cohort.table.loc[men, list(phantom.FINDINGS)])
+        cohort.table.loc[men, list(phantom.FINDINGS)]
+    )
 
 
 def test_each_finding_shows(cohort):
@@ -163,12 +171,15 @@ MENTION = {f: re.compile(rf"\b{f.lower()}\b") for f in phantom.FINDINGS}
 
 
 def test_reports_agree_with_labels():
-    table = cohorts.load("phantom", n_images=3000,
-                         dials={"underreport": {"sex": {"F": 0.5}}}).table
+    table = cohorts.load("phantom", n_images=3000, dials={"underreport": {"sex": {"F": 0.5}}}).table
     for row in table.to_dict("records"):
         # An asserting sentence names the finding without "no"; edema can hide in other words.
-        asserted = {f for f in phantom.FINDINGS for sentence in row["report"].lower().split(".")
-                    if MENTION[f].search(sentence) and not re.search(r"\bno\b", sentence)}
+        asserted = {
+            f
+            for f in phantom.FINDINGS
+            for sentence in row["report"].lower().split(".")
+            if MENTION[f].search(sentence) and not re.search(r"\bno\b", sentence)
+        }
         expected = {f for f in phantom.FINDINGS if row[f] == 1}
         assert asserted == expected, row["report"]
 
@@ -188,17 +199,23 @@ def test_6x200_has_one_finding_an_image():
         assert (rows[disease] == 1).all()
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: cohorts.load("phantm"), "did you mean 'phantom'"),
-    (lambda: cohorts.load("phantom", n_images=10**6), "has .* images"),
-    (lambda: cohorts.load("phantom", split="tset"), "expected 'train'"),
-    (lambda: cohorts.load("phantom", dials={"drains": 1}), "unknown dial drains"),
-    (lambda: cohorts.load("phantom", dials={"prevalence": 1.2}), "expected 0 to 1"),
-    (lambda: cohorts.load("phantom", dials={"contrast": {"age": {"old": 1}}}), "unknown group"),
-    (lambda: cohorts.load("phantom", dials={"contrast": {"race": {"Black": 1}}}), "through site"),
-    (lambda: phantom.twin(cohorts.load("phantom", n_images=50), share={}), "choose the rows"),
-    (lambda: phantom.twin(cohorts.load("phantom", n_images=50), site="Z"), "unknown site"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: cohorts.load("phantm"), "did you mean 'phantom'"),
+        (lambda: cohorts.load("phantom", n_images=10**6), "has .* images"),
+        (lambda: cohorts.load("phantom", split="tset"), "expected 'train'"),
+        (lambda: cohorts.load("phantom", dials={"drains": 1}), "unknown dial drains"),
+        (lambda: cohorts.load("phantom", dials={"prevalence": 1.2}), "expected 0 to 1"),
+        (lambda: cohorts.load("phantom", dials={"contrast": {"age": {"old": 1}}}), "unknown group"),
+        (
+            lambda: cohorts.load("phantom", dials={"contrast": {"race": {"Black": 1}}}),
+            "through site",
+        ),
+        (lambda: phantom.twin(cohorts.load("phantom", n_images=50), share={}), "choose the rows"),
+        (lambda: phantom.twin(cohorts.load("phantom", n_images=50), site="Z"), "unknown site"),
+    ],
+)
 def test_bad_input_says_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

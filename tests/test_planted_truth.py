@@ -39,8 +39,16 @@ def test_every_model_is_good_but_not_perfect(predictions):
 
 def test_drain_gap_of_the_biased_model_and_of_no_other(predictions):
     arms = shortcuts.drain_arms(predictions, n_resamples=N_RESAMPLES)
-    gaps = {m: row(arms, model=m, metric="adjusted_auprc", protocol="as_published",
-                   group="with drain - without drain") for m in models.names()}
+    gaps = {
+        m: row(
+            arms,
+            model=m,
+            metric="adjusted_auprc",
+            protocol="as_published",
+            group="with drain - without drain",
+        )
+        for m in models.names()
+    }
     assert gaps[BIASED]["ci_low"] > 0
     for name in set(gaps) - {BIASED}:
         assert gaps[name]["ci_high"] < gaps[BIASED]["ci_low"]
@@ -71,10 +79,19 @@ def test_age_effect_has_the_right_sign_and_goes_with_its_dial(cohort):
     gaps = {}
     for name, c in (("on", cohort), ("off", off)):
         found = zeroshot.predict(c, [FAIR], FINDINGS).merge(
-            c.table[["image_id", "age_group"]], on="image_id")
+            c.table[["image_id", "age_group"]], on="image_id"
+        )
         gaps[name] = row(
-            fairness.gap_table(found, "age_group", [("65-80", "25-50")], groups=groups["age_group"],
-                               metrics=("auc",), n_resamples=N_RESAMPLES), label="mean")
+            fairness.gap_table(
+                found,
+                "age_group",
+                [("65-80", "25-50")],
+                groups=groups["age_group"],
+                metrics=("auc",),
+                n_resamples=N_RESAMPLES,
+            ),
+            label="mean",
+        )
     assert gaps["on"]["ci_high"] < 0
     assert abs(gaps["off"]["value"]) < 0.5 * abs(gaps["on"]["value"])
 
@@ -90,14 +107,20 @@ def test_underreporting_lowers_sensitivity_in_women_though_auc_hides_it(cohort, 
             rows = predictions[(predictions["model"] == name) & (predictions["label"] == label)]
             y, score = rows["y_true"].to_numpy() == 1, rows["score"].to_numpy()
             called = score >= np.quantile(score[~y], 0.8)
-            gap += (metrics.weighted_mean(called[y & women], weights[:, y & women])
-                    - metrics.weighted_mean(called[y & ~women], weights[:, y & ~women]))
+            gap += metrics.weighted_mean(
+                called[y & women], weights[:, y & women]
+            ) - metrics.weighted_mean(called[y & ~women], weights[:, y & ~women])
         return gap / len(FINDINGS)
 
     change = sensitivity_gap(SILENT) - sensitivity_gap(FAIR)
     assert np.quantile(change, 0.975) < 0
-    sex = fairness.gap_table(predictions[predictions["model"] == SILENT], "sex", [("F", "M")],
-                             metrics=("auc",), n_resamples=N_RESAMPLES)
+    sex = fairness.gap_table(
+        predictions[predictions["model"] == SILENT],
+        "sex",
+        [("F", "M")],
+        metrics=("auc",),
+        n_resamples=N_RESAMPLES,
+    )
     assert abs(row(sex, label="mean")["value"]) < 0.05
 
 

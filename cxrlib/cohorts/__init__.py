@@ -70,8 +70,9 @@ def _nih_metadata() -> Cohort:
     from cxrlib.cohorts import metadata
 
     recipe = {"name": "nih-metadata", "file": "Data_Entry_2017_v2020.csv (torchxrayvision wheel)"}
-    return Cohort("nih-metadata", metadata.nih(), metadata.FINDINGS, "open", recipe,
-                  metadata.nih_flow())
+    return Cohort(
+        "nih-metadata", metadata.nih(), metadata.FINDINGS, "open", recipe, metadata.nih_flow()
+    )
 
 
 _COHORTS = {
@@ -88,8 +89,12 @@ def names() -> list[str]:
 
 def describe() -> pd.DataFrame:
     """One row a cohort: name, access, what it is."""
-    return pd.DataFrame([{"cohort": name, "access": "open", "description": text}
-                         for name, (_, text) in _COHORTS.items()])
+    return pd.DataFrame(
+        [
+            {"cohort": name, "access": "open", "description": text}
+            for name, (_, text) in _COHORTS.items()
+        ]
+    )
 
 
 def load(name: str, **parameters) -> Cohort:

@@ -21,15 +21,31 @@ import pandas as pd
 
 from cxrlib.cohorts import Cohort, metadata, nih6x200, render, reports, shape_model
 
-FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion",
-            "Pneumonia", "Pneumothorax")
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
 DEVICES = ("drain", "pacemaker", "ecg_leads")
 RACES = {"White": 0.60, "Black": 0.25, "Asian": 0.15}
 SITES = ("A", "B", "C")
-BACKBONE = ("image_id", "patient_id", "sex", "age", "age_group", "view", "split", "disease",
-            "age60")
+BACKBONE = (
+    "image_id",
+    "patient_id",
+    "sex",
+    "age",
+    "age_group",
+    "view",
+    "split",
+    "disease",
+    "age60",
+)
 # How visible a finding of severity 0 would be, as a share of the most severe; 0.35 unless stated.
-SUBTLEST = {"Pneumothorax": 0.05, "Pleural Effusion": 0.05, "Edema": 0.20, "Cardiomegaly": 0.20}
+SUBTLEST = {"Pneumothorax": 0.18, "Pleural Effusion": 0.05, "Edema": 0.20, "Cardiomegaly": 0.20}
 GROUPED = ("share", "prevalence_factor", "contrast", "underreport")
 
 
@@ -63,33 +79,49 @@ class Dials:
 
     drain_if_pneumothorax: float = 0.5
     drain_if_none: float = 0.05
-    contrast: dict = field(default_factory=lambda: {
-        "age_group": {"50-65": 0.90, "65-80": 0.72, "80+": 0.58}})
+    contrast: dict = field(
+        default_factory=lambda: {"age_group": {"50-65": 0.90, "65-80": 0.72, "80+": 0.58}}
+    )
     prevalence: float = 0.12
     prevalence_factor: dict = field(default_factory=dict)
-    share: dict = field(default_factory=lambda: {
-        "age_group": {"18-25": 0.14, "25-50": 0.30, "50-65": 0.24, "65-80": 0.20, "80+": 0.12}})
+    share: dict = field(
+        default_factory=lambda: {
+            "age_group": {"18-25": 0.14, "25-50": 0.30, "50-65": 0.24, "65-80": 0.20, "80+": 0.12}
+        }
+    )
     underreport: dict = field(default_factory=dict)
     images_per_patient: int = 4
     site_by_race: float = 0.6
     site_signature: float = 1.0
 
     def __post_init__(self):
-        for name in ("drain_if_pneumothorax", "drain_if_none", "prevalence", "site_by_race",
-                     "site_signature"):
+        for name in (
+            "drain_if_pneumothorax",
+            "drain_if_none",
+            "prevalence",
+            "site_by_race",
+            "site_signature",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"dial {name}={getattr(self, name)}: expected 0 to 1")
         if self.images_per_patient < 1:
-            raise ValueError(f"dial images_per_patient={self.images_per_patient}: expected 1 or more")
-        allowed = {"sex": ("F", "M"), "age_group": metadata.AGE_GROUPS, "race": tuple(RACES),
-                   "site": SITES}
+            raise ValueError(
+                f"dial images_per_patient={self.images_per_patient}: expected 1 or more"
+            )
+        allowed = {
+            "sex": ("F", "M"),
+            "age_group": metadata.AGE_GROUPS,
+            "race": tuple(RACES),
+            "site": SITES,
+        }
         for dial in GROUPED:
             for attribute, factors in getattr(self, dial).items():
                 unknown = set(factors) - set(allowed.get(attribute, ()))
                 if attribute not in allowed or unknown:
                     raise ValueError(
                         f"dial {dial}: unknown group {attribute}={sorted(unknown) or '?'}; "
-                        f"known groups: {allowed}")
+                        f"known groups: {allowed}"
+                    )
                 # Race may act through the site alone; see the chapter on data curation.
                 if attribute == "race" and dial == "contrast":
                     raise ValueError("dial contrast: race acts only through site; use 'site'")
@@ -138,7 +170,9 @@ def _factor(table: pd.DataFrame, groups: dict, neutral: float) -> np.ndarray:
 # --- who is in the cohort ---
 
 
-def choose(n_images: int, seed: int, split: str | None, dials: Dials) -> tuple[pd.DataFrame, pd.DataFrame]:
+def choose(
+    n_images: int, seed: int, split: str | None, dials: Dials
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Real NIH rows of adults, drawn by patients; the rows and the exclusion flow.
 
     The split of a patient (60 % train, 10 % valid, 30 % test) depends on the patient alone, so no
@@ -159,8 +193,10 @@ def choose(n_images: int, seed: int, split: str | None, dials: Dials) -> tuple[p
     rows = rows[rows.groupby("patient_id").cumcount() < dials.images_per_patient]
     flow.append((f"at most {dials.images_per_patient} images a patient", rows))
     if n_images > len(rows):
-        raise ValueError(f"n_images={n_images}: split {split!r} has {len(rows)} images under these "
-                         "dials; ask for fewer or raise images_per_patient")
+        raise ValueError(
+            f"n_images={n_images}: split {split!r} has {len(rows)} images under these "
+            "dials; ask for fewer or raise images_per_patient"
+        )
     # Weighted sampling of patients without replacement (Efraimidis and Spirakis 2006).
     weight = np.ones(len(first))
     for attribute, shares in dials.share.items():
@@ -196,8 +232,9 @@ def populate(rows: pd.DataFrame, seed: int, dials: Dials) -> pd.DataFrame:
     missed = _factor(table, dials.underreport, 0.0)
     nih = metadata.nih().set_index("image_id")
     adults = nih[nih["age_group"].notna()]
-    usual = adults.loc[adults.groupby("patient_id").cumcount() < dials.images_per_patient,
-                       list(FINDINGS)].mean()
+    usual = adults.loc[
+        adults.groupby("patient_id").cumcount() < dials.images_per_patient, list(FINDINGS)
+    ].mean()
     real = nih.loc[rows["image_id"], list(FINDINGS)]
     for finding in FINDINGS:
         extra = max(0.0, (dials.prevalence - usual[finding]) / (1 - usual[finding])) * top_up
@@ -207,15 +244,18 @@ def populate(rows: pd.DataFrame, seed: int, dials: Dials) -> pd.DataFrame:
         omitted = _uniform(image, f"omits {finding}") < missed
         table[finding] = (present & ~omitted).astype(np.int8)
 
-    chance = np.where(table["severity_Pneumothorax"] > 0, dials.drain_if_pneumothorax,
-                      dials.drain_if_none)
+    chance = np.where(
+        table["severity_Pneumothorax"] > 0, dials.drain_if_pneumothorax, dials.drain_if_none
+    )
     table["drain"] = (_uniform(image, "drain") < chance).astype(np.int8)
     table["pacemaker"] = (_uniform(patient, "pacemaker") < 0.08).astype(np.int8)
-    table["ecg_leads"] = (_uniform(image, "ecg") < np.where(table["view"] == "AP", 0.5, 0.05)
-                          ).astype(np.int8)
+    table["ecg_leads"] = (
+        _uniform(image, "ecg") < np.where(table["view"] == "AP", 0.5, 0.05)
+    ).astype(np.int8)
     sides = {f: np.where(_side(image, f) < 0, "right", "left") for f in FINDINGS}
-    table["report"] = reports.write(table, FINDINGS, sides,
-                                    lambda name: _uniform(image, f"report {name}"))
+    table["report"] = reports.write(
+        table, FINDINGS, sides, lambda name: _uniform(image, f"report {name}")
+    )
     return table
 
 
@@ -251,15 +291,20 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     s["bulk"] = 0.46 + 0.035 * zp("bulk")
     s["air"] = 0.47 + 0.02 * zp("air") - 0.02 * ap + 0.02 * old
     s["ctr"] = 0.44 + 0.022 * zp("heart") + 0.012 * z("heart") + 0.02 * ap
-    s["ctr"] += 0.10 * np.where(table["severity_Cardiomegaly"] > 0, contrast, 0) * (
-        SUBTLEST["Cardiomegaly"] + (1 - SUBTLEST["Cardiomegaly"])
-        * table["severity_Cardiomegaly"].to_numpy())
-    s["aorta"] = 0.055 + 0.045 * old + 0.005 * zp("aorta")
+    s["ctr"] += (
+        0.10
+        * np.where(table["severity_Cardiomegaly"] > 0, contrast, 0)
+        * (
+            SUBTLEST["Cardiomegaly"]
+            + (1 - SUBTLEST["Cardiomegaly"]) * table["severity_Cardiomegaly"].to_numpy()
+        )
+    )
+    s["aorta"] = 0.05 + 0.07 * old + 0.005 * zp("aorta")
     s["calcium"] = (old > 0.55) * _uniform(patient, "calcium")
     s["spine"] = 6.28 * _uniform(patient, "spine")
     s["rib_spacing"] = 0.152 + 0.006 * zp("ribs")
     s["rib_phase"] = _uniform(patient, "rib phase")
-    s["bone"] = 1.15 - 0.55 * old + 0.08 * zp("bone")
+    s["bone"] = 1.35 - 0.85 * old + 0.06 * zp("bone")
     s["clavicle"] = 0.025 * z("clavicle")
     s["vessels"] = 0.24 + 0.02 * z("vessels")
     s["vessel_phase"] = 6.28 * _uniform(patient, "vessels")
@@ -272,8 +317,15 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
         s[f"{finding.lower().replace(' ', '_')}_side"] = _side(image, finding)
     s["atelectasis_bands"] = 1 + (2.99 * u("bands")).astype(int)
     s["atelectasis_slope"] = 2 * u("slope") - 1
-    for name in ("consolidation_x", "consolidation_y", "consolidation_size", "pneumonia_x",
-                 "pneumonia_y", "drain_bend", "ecg_place"):
+    for name in (
+        "consolidation_x",
+        "consolidation_y",
+        "consolidation_size",
+        "pneumonia_x",
+        "pneumonia_y",
+        "drain_bend",
+        "ecg_place",
+    ):
         s[name] = u(name)
     for device in DEVICES:
         s[device] = table[device].to_numpy(float)
@@ -295,8 +347,13 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
 # --- cohorts ---
 
 
-def build(n_images: int = 4000, seed: int = 1907, split: str | None = "test", size: int = 64,
-          dials: Dials | dict | None = None) -> Cohort:
+def build(
+    n_images: int = 4000,
+    seed: int = 1907,
+    split: str | None = "test",
+    size: int = 64,
+    dials: Dials | dict | None = None,
+) -> Cohort:
     """A phantom cohort of ``n_images`` radiographs of ``size`` pixels a side.
 
     Parameters
@@ -319,8 +376,9 @@ def build(n_images: int = 4000, seed: int = 1907, split: str | None = "test", si
     return _cohort("phantom", rows, flow, seed, size, dials)
 
 
-def build_6x200(seed: int = 1907, split: str = "patient", size: int = 64,
-                dials: Dials | dict | None = None) -> Cohort:
+def build_6x200(
+    seed: int = 1907, split: str = "patient", size: int = 64, dials: Dials | dict | None = None
+) -> Cohort:
     """The NIH 6x200 rows of X (1,200 images, one finding each) as phantom radiographs.
 
     ``split`` is the unit of the 7:1:2 split: "patient", or "image" as published. The recipe needs
@@ -329,8 +387,15 @@ def build_6x200(seed: int = 1907, split: str = "patient", size: int = 64,
     """
     dials = replace(_dials(dials), prevalence=0.0)
     rows = nih6x200.draw(seed, split)
-    flow = pd.DataFrame([{"step": "drawn by the 6x200 rule", "images": len(rows),
-                          "patients": rows["patient_id"].nunique()}])
+    flow = pd.DataFrame(
+        [
+            {
+                "step": "drawn by the 6x200 rule",
+                "images": len(rows),
+                "patients": rows["patient_id"].nunique(),
+            }
+        ]
+    )
     return _cohort("phantom-6x200", rows, flow, seed + 6200, size, dials)
 
 
@@ -378,8 +443,13 @@ def _dials(dials) -> Dials:
 
 def _cohort(name, rows, flow, seed, size, dials) -> Cohort:
     table = populate(rows, seed, dials)
-    recipe = {"name": name, "seed": seed, "size": size, "dials": asdict(dials),
-              "renderer": renderer_hash()}
+    recipe = {
+        "name": name,
+        "seed": seed,
+        "size": size,
+        "dials": asdict(dials),
+        "renderer": renderer_hash(),
+    }
     return _with_images(name, table, flow, recipe)
 
 
@@ -420,13 +490,21 @@ def contact_sheet(cohort: Cohort, columns: int = 8):
         rows[finding] = alone[np.linspace(0, len(alone) - 1, min(columns, len(alone))).astype(int)]
     third = columns // 3
     one_device = (count == 0) & (devices.sum(1) == 1)
-    rows["Devices"] = np.concatenate([
-        np.flatnonzero(one_device & (devices[:, k] == 1))[:number]
-        for k, number in enumerate((columns - 2 * third, third, third))])
+    rows["Devices"] = np.concatenate(
+        [
+            np.flatnonzero(one_device & (devices[:, k] == 1))[:number]
+            for k, number in enumerate((columns - 2 * third, third, third))
+        ]
+    )
 
-    figure, axes = plt.subplots(len(rows), columns, figsize=(1.0 * columns, 1.13 * len(rows)),
-                                gridspec_kw={"wspace": 0.02, "hspace": 0.16}, squeeze=False,
-                                layout="none")
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(1.0 * columns, 1.13 * len(rows)),
+        gridspec_kw={"wspace": 0.02, "hspace": 0.16},
+        squeeze=False,
+        layout="none",
+    )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     for line, (name, positions) in zip(axes, rows.items(), strict=True):
@@ -436,6 +514,7 @@ def contact_sheet(cohort: Cohort, columns: int = 8):
         for axis, i, image in zip(line, positions, cohort.images(positions), strict=False):
             row = table.iloc[i]
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"{row['sex']} {row['age']} {row['view']} {row['site']}", fontsize=8,
-                           pad=1.5)
+            axis.set_title(
+                f"{row['sex']} {row['age']} {row['view']} {row['site']}", fontsize=8, pad=1.5
+            )
     return figure

@@ -108,8 +108,12 @@ def _noise(key, size, smooth=0, shift=0):
     x = (key >> np.uint64(24 + shift)) % np.uint64(BANK)
     # Big images take more than one tile of the bank.
     grid = np.arange(size) % BANK
-    return np.stack([bank[j : j + BANK, i : i + BANK][np.ix_(grid, grid)]
-                     for j, i in zip(y.astype(int), x.astype(int), strict=True)])
+    return np.stack(
+        [
+            bank[j : j + BANK, i : i + BANK][np.ix_(grid, grid)]
+            for j, i in zip(y.astype(int), x.astype(int), strict=True)
+        ]
+    )
 
 
 # --- the radiograph ---
@@ -162,8 +166,15 @@ def _lungs(s, axis, px, midline):
         depth = (axis - base) / (inner - base)  # 0 at the chest wall, 1 at the heart
         floor = s["top"][:, None] + height * _interpolate(curves["dome"], depth)
         floor = floor + s["roll"][:, None] * axis - raised
-        lung = {"side": side, "lateral": lateral, "medial": medial, "floor": floor, "top": top,
-                "t": t, "depth": depth}
+        lung = {
+            "side": side,
+            "lateral": lateral,
+            "medial": medial,
+            "floor": floor,
+            "top": top,
+            "t": t,
+            "depth": depth,
+        }
         lung["mask"] = _lung_mask(lung, axis, px)
         sides.append(lung)
     return sides, np.maximum(sides[0]["mask"], sides[1]["mask"])
@@ -203,7 +214,7 @@ def _mediastinum(s, x, y, off, px):
     hila = _bump(np.abs(off) - 0.20, 0.13) * _bump(y - _one(s["hilum"]), 0.20)
     rim = np.sqrt(np.square(x - _one(s["cx"] + 0.10)) + np.square(y - _one(s["top"] + 0.37)))
     calcified = _one(s["calcium"]) * _bump(rim - _one(s["aorta"]), 2 * px)
-    return (spine + cavity - trachea + heart * 0.36 + knob * 0.14 + hila * 0.10 + calcified * 0.10)
+    return spine + cavity - trachea + heart * 0.36 + knob * 0.18 + hila * 0.10 + calcified * 0.10
 
 
 def _bones(s, x, y, off, across, thorax, px):
@@ -230,15 +241,22 @@ def _vessels(s, x, y, px):
     trunk = np.clip(1 - np.abs(np.sin(4.5 * angle + _one(s["vessel_phase"]))) * r / 0.045, 0, 1)
     twig = np.clip(1 - np.abs(np.sin(10.5 * angle - _one(s["vessel_phase"]))) * r / 0.06, 0, 1)
     trunk = trunk * _ramp(r - 0.07, 0.08)
-    return (trunk * np.exp(-r / 0.45) + 0.7 * twig * _ramp(r - 0.22, 0.2) * np.exp(-r / 0.55))
+    return trunk * np.exp(-r / 0.45) + 0.7 * twig * _ramp(r - 0.22, 0.2) * np.exp(-r / 0.55)
 
 
 def _breasts(s, x, y, px):
     size = s["breast"]
     shadow = 0.0
     for k in (-1, 1):
-        r = _ellipse(x, y, s["cx"] + k * 0.48 * s["width"] * 1.15, s["floor"] - 0.10,
-                     0.24 + 0.5 * size, 0.20 + 0.6 * size, 0.45)
+        r = _ellipse(
+            x,
+            y,
+            s["cx"] + k * 0.48 * s["width"] * 1.15,
+            s["floor"] - 0.10,
+            0.24 + 0.5 * size,
+            0.20 + 0.6 * size,
+            0.45,
+        )
         shadow = shadow + r
     return shadow * _one(size)
 
@@ -257,9 +275,16 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
 
     for lung in lungs:
         side, mask = lung["side"], lung["mask"]
-        on = {f: _one(np.where(s[f"{f.lower().replace(' ', '_')}_side"] == side, s[f], 0.0))
-              for f in ("Atelectasis", "Consolidation", "Pleural Effusion", "Pneumonia",
-                        "Pneumothorax")}
+        on = {
+            f: _one(np.where(s[f"{f.lower().replace(' ', '_')}_side"] == side, s[f], 0.0))
+            for f in (
+                "Atelectasis",
+                "Consolidation",
+                "Pleural Effusion",
+                "Pneumonia",
+                "Pneumothorax",
+            )
+        }
         depth, floor = _cols(lung["depth"]), _cols(lung["floor"])
 
         # Atelectasis: plate-like bands above the raised diaphragm.
@@ -282,24 +307,33 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
             turn = 1.0 if k % 2 else -1.0
             px_ = s["cx"] + side * s["width"] * (0.48 + turn * 0.2 * (s["pneumonia_x"] - 0.5)) + ax
             py = s["top"] + (s["floor"] - s["top"]) * (0.45 + 0.3 * s["pneumonia_y"]) + ay
-            patches = patches + _bump(np.sqrt(np.square(x - _one(px_)) + np.square(y - _one(py))),
-                                      0.15)
-        haze += mask * on["Pneumonia"] * np.minimum(patches, 1.2) * (
-            0.20 + 0.12 * np.clip(coarse, -1.2, 1.8))
+            patches = patches + _bump(
+                np.sqrt(np.square(x - _one(px_)) + np.square(y - _one(py))), 0.15
+            )
+        haze += (
+            mask
+            * on["Pneumonia"]
+            * np.minimum(patches, 1.2)
+            * (0.20 + 0.12 * np.clip(coarse, -1.2, 1.8))
+        )
 
         # Pleural effusion: homogeneous fluid with a meniscus that climbs the chest wall.
         amount = on["Pleural Effusion"]
         climb = np.clip(1 - depth, 0, 1.1) ** 3
         surface = floor - amount * (0.08 + 0.30 * climb) + 0.02
-        haze += mask * np.minimum(amount * 4, 1) * _ramp(y - surface, 0.05) * (
-            _one(s["air"]) * 0.72 + 0.08)
+        haze += (
+            mask
+            * np.minimum(amount * 4, 1)
+            * _ramp(y - surface, 0.05)
+            * (_one(s["air"]) * 0.72 + 0.08)
+        )
 
         # Pneumothorax: air without vessels outside a thin pleural line, widest at the apex.
         amount = on["Pneumothorax"]
-        gap = amount[:, :, 0] * (0.13 + 0.27 * np.clip(1 - lung["t"], 0, 1)) * s["width"][:, None]
+        gap = amount[:, :, 0] * (0.14 + 0.27 * np.clip(1 - lung["t"], 0, 1)) * s["width"][:, None]
         inner = _lung_mask(lung, x[:, 0, :], px, shrink=gap, lower_top=amount[:, :, 0] * 0.24)
         space = mask * (1 - inner) * (amount > 0)
-        haze -= space * 0.15 * _one(s["contrast"])
+        haze -= space * 0.16 * _one(s["contrast"])
         vessels = vessels * (1 - space)
         pleura = _line(x - _rows(lung["lateral"] - side * gap), 1.1 * px)
         apex = x[:, 0, :] - lung["top"] - 0.10 * amount[:, :, 0]
@@ -326,8 +360,9 @@ def _devices(s, axis, x, y, midline, px):
     t = np.clip((axis - gy[:, None]) / (end - gy)[:, None], 0, 1)
     target = (s["cx"] + 0.22 * s["width"])[:, None]
     path = gx[:, None] + (target - gx[:, None]) * np.square(np.sin(t * np.pi / 2))
-    lead = _line(x - _rows(path), 0.9 * px) * _rows(_ramp(axis - gy[:, None], 0.02)
-                                                    * _ramp(end[:, None] - axis, 0.02))
+    lead = _line(x - _rows(path), 0.9 * px) * _rows(
+        _ramp(axis - gy[:, None], 0.02) * _ramp(end[:, None] - axis, 0.02)
+    )
     pacemaker = on("pacemaker") * (0.42 * box + 0.20 * lead)
 
     # ECG leads: stickers and thin wires over the chest.
@@ -350,8 +385,13 @@ def _expose(s, density, axis, size, px):
     b, c, mark = (_one(s[k]) for k in ("site_b", "site_c", "site_mark"))
     # Site B: softer optics and a dim right border. Site C: harder curve and strong grain.
     blurred = grey.copy()
-    blurred[:, 1:-1, 1:-1] = 0.2 * (grey[:, 1:-1, 1:-1] + grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
-                                    + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:])
+    blurred[:, 1:-1, 1:-1] = 0.2 * (
+        grey[:, 1:-1, 1:-1]
+        + grey[:, :-2, 1:-1]
+        + grey[:, 2:, 1:-1]
+        + grey[:, 1:-1, :-2]
+        + grey[:, 1:-1, 2:]
+    )
     grey += b * (blurred - grey) - b * 0.10 * _ramp(x - 0.82, 0.3)
     grey += c * (0.10 * np.sin(2 * np.pi * (grey - 0.5)) * -0.8)
     fine, slow = _noise(s["key"], size), _noise(s["key"], size, smooth=1, shift=20)

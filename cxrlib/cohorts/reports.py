@@ -8,20 +8,41 @@ import numpy as np
 import pandas as pd
 
 PRESENT = {
-    "Atelectasis": ["{d} {s} basilar atelectasis", "plate like atelectasis at the {s} base",
-                    "there is {d} atelectasis in the {s} lower lobe"],
-    "Cardiomegaly": ["{d} cardiomegaly", "the heart is enlarged consistent with {d} cardiomegaly",
-                     "cardiomegaly is present"],
-    "Consolidation": ["{d} {s} lung consolidation", "dense consolidation in the {s} lung",
-                      "focal {s} consolidation with air bronchograms"],
-    "Edema": ["{d} pulmonary edema", "perihilar haze with septal lines in keeping with {d} edema",
-              "there is interstitial edema"],
-    "Pleural Effusion": ["{d} {s} pleural effusion", "there is a {s} pleural effusion",
-                         "blunted {s} costophrenic angle with {d} pleural effusion"],
-    "Pneumonia": ["{s} lower lobe pneumonia", "patchy {s} opacity concerning for pneumonia",
-                  "{d} {s} pneumonia"],
-    "Pneumothorax": ["{d} {s} pneumothorax", "there is a {s} apical pneumothorax",
-                     "{s} pneumothorax with visible pleural line"],
+    "Atelectasis": [
+        "{d} {s} basilar atelectasis",
+        "plate like atelectasis at the {s} base",
+        "there is {d} atelectasis in the {s} lower lobe",
+    ],
+    "Cardiomegaly": [
+        "{d} cardiomegaly",
+        "the heart is enlarged consistent with {d} cardiomegaly",
+        "cardiomegaly is present",
+    ],
+    "Consolidation": [
+        "{d} {s} lung consolidation",
+        "dense consolidation in the {s} lung",
+        "focal {s} consolidation with air bronchograms",
+    ],
+    "Edema": [
+        "{d} pulmonary edema",
+        "perihilar haze with septal lines in keeping with {d} edema",
+        "there is interstitial edema",
+    ],
+    "Pleural Effusion": [
+        "{d} {s} pleural effusion",
+        "there is a {s} pleural effusion",
+        "blunted {s} costophrenic angle with {d} pleural effusion",
+    ],
+    "Pneumonia": [
+        "{s} lower lobe pneumonia",
+        "patchy {s} opacity concerning for pneumonia",
+        "{d} {s} pneumonia",
+    ],
+    "Pneumothorax": [
+        "{d} {s} pneumothorax",
+        "there is a {s} apical pneumothorax",
+        "{s} pneumothorax with visible pleural line",
+    ],
 }
 ABSENT = {
     "Atelectasis": ["no atelectasis"],
@@ -32,17 +53,28 @@ ABSENT = {
     "Pneumonia": ["no evidence of pneumonia", "no pneumonia"],
     "Pneumothorax": ["no pneumothorax", "there is no pneumothorax"],
 }
-NORMAL = ["chest no findings", "no findings", "chest radiograph with no findings",
-          "the lungs are clear and the heart size is normal", "no acute cardiopulmonary findings"]
+NORMAL = [
+    "chest no findings",
+    "no findings",
+    "chest radiograph with no findings",
+    "the lungs are clear and the heart size is normal",
+    "no acute cardiopulmonary findings",
+]
 # Drains go unmentioned: words for them would tie the drain to the meaning of a prompt, and a model
 # trained where drains are independent of pneumothorax would no longer be a clean control.
-DEVICES = {"pacemaker": ["pacemaker with intact lead"],
-           "ecg_leads": ["ecg leads overlie the chest"]}
+DEVICES = {
+    "pacemaker": ["pacemaker with intact lead"],
+    "ecg_leads": ["ecg leads overlie the chest"],
+}
 TERSE_SHARE, NEGATION_SHARE, DEVICE_SHARE = 0.35, 0.30, 0.5
 
 
-def write(table: pd.DataFrame, findings: tuple[str, ...], sides: dict[str, np.ndarray],
-          uniform: Callable[[str], np.ndarray]) -> list[str]:
+def write(
+    table: pd.DataFrame,
+    findings: tuple[str, ...],
+    sides: dict[str, np.ndarray],
+    uniform: Callable[[str], np.ndarray],
+) -> list[str]:
     """Reports that agree with the recorded labels of ``table``.
 
     About a third are terse ("chest edema pneumonia"); the others describe each finding with side
@@ -64,12 +96,19 @@ def write(table: pd.DataFrame, findings: tuple[str, ...], sides: dict[str, np.nd
     """
     n = len(table)
     labels = {f: table[f].to_numpy() for f in findings}
-    degree = {f: np.select([table[f"severity_{f}"] < 0.4, table[f"severity_{f}"] < 0.75],
-                           ["mild", "moderate"], "severe") for f in findings}
+    degree = {
+        f: np.select(
+            [table[f"severity_{f}"] < 0.4, table[f"severity_{f}"] < 0.75],
+            ["mild", "moderate"],
+            "severe",
+        )
+        for f in findings
+    }
     pick = {f: uniform(f"words {f}") for f in findings}
     deny = {f: uniform(f"denies {f}") < NEGATION_SHARE for f in findings}
-    names = {d: (table[d].to_numpy() == 1) & (uniform(f"names {d}") < DEVICE_SHARE)
-             for d in DEVICES}
+    names = {
+        d: (table[d].to_numpy() == 1) & (uniform(f"names {d}") < DEVICE_SHARE) for d in DEVICES
+    }
     terse, order = uniform("terse") < TERSE_SHARE, uniform("order")
     normal = uniform("normal")
 
@@ -81,10 +120,13 @@ def write(table: pd.DataFrame, findings: tuple[str, ...], sides: dict[str, np.nd
         elif terse[i]:
             parts = ["chest " + " ".join(f.lower() for f in present)] if present else [NORMAL[0]]
         else:
-            parts = [_choose(PRESENT[f], pick[f][i]).format(d=degree[f][i], s=sides[f][i])
-                     for f in present]
-            parts += [_choose(ABSENT[f], pick[f][i]) for f in findings
-                      if not labels[f][i] and deny[f][i]]
+            parts = [
+                _choose(PRESENT[f], pick[f][i]).format(d=degree[f][i], s=sides[f][i])
+                for f in present
+            ]
+            parts += [
+                _choose(ABSENT[f], pick[f][i]) for f in findings if not labels[f][i] and deny[f][i]
+            ]
             turn = int(order[i] * len(parts)) if parts else 0
             parts = parts[turn:] + parts[:turn] or [NORMAL[1]]
         parts += [_choose(DEVICES[d], order[i]) for d in DEVICES if names[d][i] and not terse[i]]

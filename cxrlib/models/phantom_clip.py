@@ -18,8 +18,15 @@ from torch.nn import functional as F
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
 VISION = {
     "resnet": {"layers": (1, 1, 1, 1), "width": 12, "head_width": 48, "image_size": IMAGE_SIZE},
-    "vit": {"layers": 3, "width": 128, "head_width": 32, "patch_size": 8,
-            "pool_type": "avg", "pos_embed_type": "sin_cos_2d", "image_size": IMAGE_SIZE},
+    "vit": {
+        "layers": 3,
+        "width": 128,
+        "head_width": 32,
+        "patch_size": 8,
+        "pool_type": "avg",
+        "pos_embed_type": "sin_cos_2d",
+        "image_size": IMAGE_SIZE,
+    },
 }
 MEAN, SD = 0.5, 0.25  # of grey levels in [0, 1]
 
@@ -116,8 +123,10 @@ def load(path: Path) -> PhantomCLIP:
             raise ValueError(f"{file} is missing: restore it, or run `make phantom-models`")
     card = json.loads(card_file.read_text())
     if hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
-        raise ValueError(f"{path} does not match the hash in {card_file.name}: restore both files, "
-                         "or run `make phantom-models`")
+        raise ValueError(
+            f"{path} does not match the hash in {card_file.name}: restore both files, "
+            "or run `make phantom-models`"
+        )
     tokenizer = Tokenizer(card["vocabulary"])
     model = network(card["architecture"], tokenizer.size)
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}

@@ -29,22 +29,39 @@ FAIR_DRAINS = {"drain_if_pneumothorax": 0.3, "drain_if_none": 0.3}
 BIASED_DRAINS = {"drain_if_pneumothorax": 0.95, "drain_if_none": 0.01}
 
 MODELS = {
-    "phantom-resnet": {"architecture": "resnet", "dials": FAIR_DRAINS,
-                       "trained_on": "drains independent of pneumothorax"},
-    "phantom-vit": {"architecture": "vit", "dials": FAIR_DRAINS,
-                    "settings": {"epochs": 6, "batch": 64},
-                    "trained_on": "drains independent of pneumothorax"},
-    "phantom-resnet-drain": {"architecture": "resnet", "dials": BIASED_DRAINS,
-                             "trained_on": "drains in 95 % of pneumothorax, 1 % of the rest"},
+    "phantom-resnet": {
+        "architecture": "resnet",
+        "dials": FAIR_DRAINS,
+        "trained_on": "drains independent of pneumothorax",
+    },
+    "phantom-vit": {
+        "architecture": "vit",
+        "dials": FAIR_DRAINS,
+        "settings": {"epochs": 6, "batch": 64},
+        "trained_on": "drains independent of pneumothorax",
+    },
+    "phantom-resnet-drain": {
+        "architecture": "resnet",
+        "dials": BIASED_DRAINS,
+        "trained_on": "drains in 95 % of pneumothorax, 1 % of the rest",
+    },
     "phantom-resnet-underreport": {
         "architecture": "resnet",
-        "dials": FAIR_DRAINS | {"underreport": {"sex": {"F": 0.5}}},
-        "trained_on": "reports that leave out half of the findings of women"},
+        "dials": FAIR_DRAINS | {"underreport": {"sex": {"F": 0.9}}},
+        "trained_on": "reports that leave out 90 % of the findings of women",
+    },
 }
 
 
-def train(architecture: str, dials: dict, n_pairs: int = N_PAIRS, epochs: int = EPOCHS,
-          batch: int = BATCH, seed: int = 0, progress: str | None = None):
+def train(
+    architecture: str,
+    dials: dict,
+    n_pairs: int = N_PAIRS,
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+    seed: int = 0,
+    progress: str | None = None,
+):
     """A small CLIP trained from scratch: the network (float32) and its tokenizer.
 
     Parameters
@@ -58,8 +75,14 @@ def train(architecture: str, dials: dict, n_pairs: int = N_PAIRS, epochs: int = 
     progress : str, optional
         Title of a progress bar on stderr; none by default.
     """
-    cohort = cohorts.load("phantom", n_images=n_pairs, seed=COHORT_SEED, split="train",
-                          size=phantom_clip.IMAGE_SIZE, dials=dials)
+    cohort = cohorts.load(
+        "phantom",
+        n_images=n_pairs,
+        seed=COHORT_SEED,
+        split="train",
+        size=phantom_clip.IMAGE_SIZE,
+        dials=dials,
+    )
     texts = cohort.table["report"].tolist()
     tokenizer = phantom_clip.Tokenizer.fit(texts)
     tokens = tokenizer(texts)
@@ -69,8 +92,9 @@ def train(architecture: str, dials: dict, n_pairs: int = N_PAIRS, epochs: int = 
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = epochs * (n_pairs // batch)
     warmup = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(
-        (t + 1) / warmup, 0.5 * (1 + math.cos(math.pi * t / steps))))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda t: min((t + 1) / warmup, 0.5 * (1 + math.cos(math.pi * t / steps)))
+    )
     loss_of = ClipLoss()
     order = np.random.default_rng(seed)
     bar = tqdm(total=steps, desc=progress, disable=progress is None, unit="step", mininterval=2)
@@ -97,8 +121,10 @@ def zero_shot_auc(model) -> dict:
     cohort = cohorts.load("phantom", n_images=4000)
     predictions = zeroshot.predict(cohort, [model], labels=FINDINGS, cache=False)
     rows = fairness.performance_table(predictions, metrics=("auc",), n_resamples=300)
-    return {r.label: [round(r.value, 3), round(r.ci_low, 3), round(r.ci_high, 3)]
-            for r in rows.itertuples()}
+    return {
+        r.label: [round(r.value, 3), round(r.ci_low, 3), round(r.ci_high, 3)]
+        for r in rows.itertuples()
+    }
 
 
 def main(names: list[str], folder: Path) -> int:
@@ -109,16 +135,27 @@ def main(names: list[str], folder: Path) -> int:
     for name in names:
         recipe = MODELS[name]
         settings = {"epochs": EPOCHS, "batch": BATCH} | recipe.get("settings", {})
-        network, tokenizer = train(recipe["architecture"], recipe["dials"], progress=name,
-                                   **settings)
-        card = {"name": name, "order": list(MODELS).index(name),
-                "architecture": recipe["architecture"], "trained_on": recipe["trained_on"],
-                "dials": recipe["dials"], "cohort_seed": COHORT_SEED, "n_pairs": N_PAIRS,
-                "learning_rate": LEARNING_RATE, **settings,
-                "image_size": phantom_clip.IMAGE_SIZE, "vocabulary": tokenizer.words}
+        network, tokenizer = train(
+            recipe["architecture"], recipe["dials"], progress=name, **settings
+        )
+        card = {
+            "name": name,
+            "order": list(MODELS).index(name),
+            "architecture": recipe["architecture"],
+            "trained_on": recipe["trained_on"],
+            "dials": recipe["dials"],
+            "cohort_seed": COHORT_SEED,
+            "n_pairs": N_PAIRS,
+            "learning_rate": LEARNING_RATE,
+            **settings,
+            "image_size": phantom_clip.IMAGE_SIZE,
+            "vocabulary": tokenizer.words,
+        }
         path = folder / f"{name}.safetensors"
         shipped = WEIGHTS / f"{name}.json"
-        interval = json.loads(shipped.read_text()).get("zero_shot_auc") if shipped.exists() else None
+        interval = (
+            json.loads(shipped.read_text()).get("zero_shot_auc") if shipped.exists() else None
+        )
         phantom_clip.save(network, card, path)
         card["zero_shot_auc"] = zero_shot_auc(phantom_clip.load(path))
         card = phantom_clip.save(network, card, path)
@@ -128,18 +165,26 @@ def main(names: list[str], folder: Path) -> int:
             _, shipped_low, shipped_high = interval["mean"]
             inside = shipped_low <= mean <= shipped_high
             missed += not inside
-            verdict = (f"{'within' if inside else 'OUTSIDE'} the shipped interval "
-                       f"[{shipped_low}, {shipped_high}]")
-        print(f"{name}: zero-shot mean AUC {mean} [{low}, {high}], {card['size_mb']} MB; {verdict}",
-              flush=True)
+            verdict = (
+                f"{'within' if inside else 'OUTSIDE'} the shipped interval "
+                f"[{shipped_low}, {shipped_high}]"
+            )
+        print(
+            f"{name}: zero-shot mean AUC {mean} [{low}, {high}], {card['size_mb']} MB; {verdict}",
+            flush=True,
+        )
     return missed
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(MODELS)}")
-    parser.add_argument("--out", type=Path, default=Path("_build/phantom-models"),
-                        help=f"folder for weights and cards (to ship them: {WEIGHTS})")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("_build/phantom-models"),
+        help=f"folder for weights and cards (to ship them: {WEIGHTS})",
+    )
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in MODELS]:
         parser.error(f"unknown model {', '.join(unknown)}; known models: {', '.join(MODELS)}")
