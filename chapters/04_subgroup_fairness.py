@@ -648,7 +648,7 @@ show(claims.assign(verdict=published.OTHER_COHORT), caption="Statements of S, an
 # :label: ex-subgroup-labels
 # Our test labels are complete. In practice they are mined from the same reports as those of the
 # training. Test `phantom-resnet-underreport` against the labels of
-# `phantom.twin(cohort, underreport={"sex": {"F": 0.9}})`. Which of the two rates still tells the truth?
+# `phantom.twin(cohort, underreport={"sex": {"F": 0.65}})`. Which of the two rates still tells the truth?
 # ```
 #
 # ```{solution} ex-subgroup-labels

@@ -125,8 +125,6 @@ def show(table, caption=None, digits=2, missing=""):
 
 def setup():
     """One look for all figures; without a notebook, figures are drawn but no window opens."""
-    import warnings
-
     import matplotlib
 
     # tqdm asks for widgets that a static page cannot show.

@@ -351,7 +351,7 @@ def _devices(s, axis, x, y, midline, px):
     tube = x - _rows(midline + s["drain_side"][:, None] * reach)
     extent = _rows(_ramp(axis - high[:, None], 0.03) * _ramp(low[:, None] + 0.05 - axis, 0.03))
     width = max(0.022, 1.1 * px)
-    drain = on("drain") * extent * (0.20 * _line(tube, width) + 0.12 * _line(tube, 0.6 * width))
+    drain = on("drain") * extent * (0.13 * _line(tube, width) + 0.09 * _line(tube, 0.6 * width))
 
     # Pacemaker: generator below the clavicle, lead to the right ventricle.
     gx, gy = s["cx"] + 0.62 * s["pacemaker_side"] * s["width"], s["top"] + 0.24

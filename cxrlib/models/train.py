@@ -47,8 +47,8 @@ MODELS = {
     },
     "phantom-resnet-underreport": {
         "architecture": "resnet",
-        "dials": FAIR_DRAINS | {"underreport": {"sex": {"F": 0.9}}},
-        "trained_on": "reports that leave out 90 % of the findings of women",
+        "dials": FAIR_DRAINS | {"underreport": {"sex": {"F": 0.65}}},
+        "trained_on": "reports that leave out 65 % of the findings of women",
     },
 }
 
