@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch.nn import functional as F
 
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
@@ -104,14 +105,19 @@ class PhantomCLIP:
 def save(model: CLIP, card: dict, path: Path) -> dict:
     """Write half-precision weights and the card beside them; the card gains size and hash."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
-    data = path.read_bytes()
+    data = to_bytes({k: v.contiguous() for k, v in tensors.items()})
     card = card | {
         "parameters": sum(p.numel() for p in model.parameters()),
         "size_mb": round(len(data) / 2**20, 2),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    for file, content in (
+        (path, data),
+        (path.with_suffix(".json"), f"{json.dumps(card, indent=1)}\n".encode()),
+    ):
+        unfinished = file.with_name(file.name + ".part")
+        unfinished.write_bytes(content)
+        unfinished.replace(file)
     return card
 
 

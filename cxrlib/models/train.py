@@ -23,7 +23,8 @@ from cxrlib import cohorts
 from cxrlib.cohorts.phantom import FINDINGS
 from cxrlib.models import WEIGHTS, phantom_clip
 
-N_PAIRS, EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 12_000, 5, 128, 1e-3, 0.1
+N_PAIRS, WEIGHT_DECAY = 12_000, 0.1
+SETTINGS = {"epochs": 5, "batch": 128, "learning_rate": 1e-3}
 COHORT_SEED = 11
 FAIR_DRAINS = {"drain_if_pneumothorax": 0.3, "drain_if_none": 0.3}
 BIASED_DRAINS = {"drain_if_pneumothorax": 0.95, "drain_if_none": 0.01}
@@ -37,7 +38,7 @@ MODELS = {
     "phantom-vit": {
         "architecture": "vit",
         "dials": FAIR_DRAINS,
-        "settings": {"epochs": 6, "batch": 64},
+        "settings": {"epochs": 8, "batch": 64, "learning_rate": 5e-4},
         "trained_on": "drains independent of pneumothorax",
     },
     "phantom-resnet-drain": {
@@ -57,8 +58,9 @@ def train(
     architecture: str,
     dials: dict,
     n_pairs: int = N_PAIRS,
-    epochs: int = EPOCHS,
-    batch: int = BATCH,
+    epochs: int = SETTINGS["epochs"],
+    batch: int = SETTINGS["batch"],
+    learning_rate: float = SETTINGS["learning_rate"],
     seed: int = 0,
     progress: str | None = None,
 ):
@@ -70,6 +72,8 @@ def train(
     dials : dict
         Planted dials of the training cohort.
     n_pairs, epochs, batch : int
+    learning_rate : float
+        Peak of the cosine schedule, after a warm-up of one step in twenty.
     seed : int
         Of the initial weights and the order of the pairs.
     progress : str, optional
@@ -89,7 +93,7 @@ def train(
     images = cohort.images(np.arange(n_pairs))
     torch.manual_seed(seed)
     model = phantom_clip.network(architecture, tokenizer.size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
     steps = epochs * (n_pairs // batch)
     warmup = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -134,7 +138,7 @@ def main(names: list[str], folder: Path) -> int:
     missed = 0
     for name in names:
         recipe = MODELS[name]
-        settings = {"epochs": EPOCHS, "batch": BATCH} | recipe.get("settings", {})
+        settings = SETTINGS | recipe.get("settings", {})
         network, tokenizer = train(
             recipe["architecture"], recipe["dials"], progress=name, **settings
         )
@@ -146,7 +150,6 @@ def main(names: list[str], folder: Path) -> int:
             "dials": recipe["dials"],
             "cohort_seed": COHORT_SEED,
             "n_pairs": N_PAIRS,
-            "learning_rate": LEARNING_RATE,
             **settings,
             "image_size": phantom_clip.IMAGE_SIZE,
             "vocabulary": tokenizer.words,
