@@ -236,9 +236,8 @@ show(
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Signed F1 gaps with intervals, women minus men and old minus young, a line for zero-shot and for each strategy, around a line at zero."}, "figure": {"name": "fig-tuning-gaps", "caption": "Signed F1 gap (X, Eq. 2) before and after adaptation (X, Fig. 3c and 3d)."}}
 signed = before_after[before_after["metric"] == "f1_gap_signed"]
-figure = gap_forest(
-    signed.assign(label=signed["method"] + ", " + signed["group"], group="", attribute="")
-)
+direction = signed["group"].map({"F - M": "women minus men", "old - young": "old minus young"})
+figure = gap_forest(signed.assign(label=signed["method"] + ", " + direction, group="all"))
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -351,6 +350,7 @@ show(
 #
 # ```{solution} ex-tuning-seed
 # :class: dropdown
-# The order of the strategies in accuracy is fairly stable; the EqOdds values and the direction of their
-# change are not. A conclusion about fairness from a single split and a single seed rests on this.
+# Write down, for each seed, which strategies beat zero-shot with an interval above 0, and the sign of
+# the change in EqOdds. The interval of that change, printed in the text, tells you beforehand how often
+# to expect the other sign. A conclusion about fairness from a single split and seed rests on one toss.
 # ```

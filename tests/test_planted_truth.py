@@ -63,17 +63,18 @@ def drain_twins():
     return [phantom.twin(small, drain=d) for d in (0, 1)]
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_a_drain_moves_the_score_of_the_biased_model_alone(drain_twins, name):
-    model = models.load(name)
-    positive, negative = model.encode_text(["Chest Pneumothorax", "Chest No Findings"]).numpy()
-    margin = [embed(t, model) @ (positive - negative) for t in drain_twins]
+def test_a_drain_moves_the_score_of_the_biased_model_and_not_of_its_control(drain_twins):
     healthy = (drain_twins[0].table["severity_Pneumothorax"] == 0).to_numpy()
-    shift = (margin[1] - margin[0])[healthy].mean() / margin[0].std()
-    if name == BIASED:
-        assert shift > 0.5
-    else:
-        assert abs(shift) < 0.15
+    shift = {}
+    for name in models.names():
+        model = models.load(name)
+        positive, negative = model.encode_text(["Chest Pneumothorax", "Chest No Findings"]).numpy()
+        margin = [embed(t, model) @ (positive - negative) for t in drain_twins]
+        shift[name] = (margin[1] - margin[0])[healthy].mean() / margin[0].std()
+    assert shift[BIASED] > 1
+    # The control differs from the biased model in the drain dial alone.
+    assert abs(shift[FAIR]) < 0.15
+    assert max(abs(s) for name, s in shift.items() if name != BIASED) < 0.2 * shift[BIASED]
 
 
 def test_age_effect_has_the_right_sign_and_goes_with_its_dial(cohort):
