@@ -27,8 +27,8 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     model : object or str
         A loaded model, or a name for :func:`cxrlib.models.load`.
     cache : bool
-        Keep the result under :func:`cache_folder`, keyed by the cohort's fingerprint and the hash
-        of the weights. Two processes that want the same embeddings wait for each other.
+        Keep the result under :func:`cache_folder`, keyed by the fingerprints of cohort
+        and model. Two processes that want the same embeddings wait for each other.
 
     Returns
     -------
@@ -38,15 +38,23 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     ------
     ValueError
         The cohort has no images.
+    OSError
+        The cache folder cannot be made.
     """
     model = loaded(model)
     if cohort.images is None:
         raise ValueError(f"cohort {cohort.name!r} is metadata only; embeddings need images")
     if not cache:
         return _compute(cohort, model)
-    key = hashlib.sha256(f"{cohort.fingerprint} {model.card['sha256']}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{cohort.fingerprint} {model.fingerprint}".encode()).hexdigest()[:24]
     path = cache_folder() / f"{key}.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"embeddings cannot be kept in {path.parent} ({error.strerror}); "
+            "set CXRBOOK_CACHE to a folder that can be written"
+        ) from error
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             _write(path, _compute(cohort, model))

@@ -96,6 +96,13 @@ def test_embeddings_are_kept_and_found_again(cohort, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
+def test_a_cache_that_cannot_be_made_says_how_to_choose_another(cohort, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match="set CXRBOOK_CACHE"):
+        embed(cohort, models.names()[0])
+
+
 def test_words_unknown_to_a_model_are_marked_not_guessed():
     tokenizer = phantom_clip.Tokenizer(["chest", "edema"])
     known, unknown = tokenizer(["Chest EDEMA.", "chest zebra"])

@@ -6,7 +6,8 @@ A model owns its preprocessing, its tokenizer and its temperature; no chapter se
 - ``preprocess(images)``: uint8 (n, h, w) to a float tensor ready for ``encode_image``;
 - ``encode_image(batch)`` and ``encode_text(texts)``: L2-normalised embeddings (n, d);
 - ``logit_scale``: the learned factor on cosine similarities;
-- ``name`` and ``card``: what it was trained on and how.
+- ``name`` and ``card``: what it was trained on and how;
+- ``fingerprint``: changes whenever its embeddings could.
 """
 
 from __future__ import annotations

@@ -97,6 +97,12 @@ class PhantomCLIP:
         return self.network.encode_text(self.tokenizer(texts), normalize=True)
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the weights and of this file, whose code decides what they compute."""
+        code = Path(__file__).read_bytes()
+        return hashlib.sha256(self.card["sha256"].encode() + code).hexdigest()[:16]
+
+    @property
     def logit_scale(self) -> float:
         """Learned factor on cosine similarities (the inverse temperature)."""
         return float(self.network.logit_scale.detach().exp())
