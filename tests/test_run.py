@@ -180,7 +180,13 @@ def test_interrupt_leaves_the_last_book_and_no_kernel(copy_of_built):
         )
     command = [sys.executable, "-m", "cxrlib.cli", "build"]
     process = subprocess.Popen(
-        command, cwd=root, env=environment(), stderr=subprocess.PIPE, text=True
+        command,
+        cwd=root,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # In the background of a shell, tests inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 90
     while len(list(root.glob("started-*"))) < 2:
