@@ -36,7 +36,7 @@ lint: $(READY)
 
 lock: $(READY)
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' \
+		--generate-hashes --custom-compile-command 'make lock' \
 		--quiet --output-file requirements.lock
 
 clean:
