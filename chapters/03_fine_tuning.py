@@ -272,6 +272,11 @@ glue("eq-zero", fmt(eq[0], 3))
 glue("eq-full", fmt(eq[1], 3))
 glue("eq-change", fmt_row(change, 3, signed=True))
 glue("eq-verdict", where(change))
+half = (sex_full["ci_high"] - sex_full["ci_low"]) / 2
+x_gaps = published.table("X Fig. 3c")
+x_gaps = x_gaps.loc[x_gaps["metric"] == "f1_gap_signed", "value"]
+glue("half", percent(half, 1))
+glue("x-within", f"{int((x_gaps < half).sum())} of the {len(x_gaps)}")
 
 # %% [markdown]
 # The phantom's planted truth: findings of older patients are drawn with less contrast, those of women
@@ -310,8 +315,9 @@ show(
 # - Mean accuracy says little about single diseases and less about groups.
 # - Three fairness gaps, three answers. The signed F1 gap can cancel; EqOdds cannot be 0 in a finite
 #   sample; the calibration gap of Eq. 4 is not a binned ECE.
-# - With {glue:text}`n-test` test images, gaps of the size that X reports are within reach of chance.
-#   A before-after claim needs the interval of the *change*.
+# - With {glue:text}`n-test` test images, the interval of an F1 gap reaches {glue:text}`half` to either
+#   side; {glue:text}`x-within` F1 gaps that X prints are smaller than that. A before-after claim needs
+#   the interval of the *change*.
 #
 # ## Exercises
 
