@@ -3,22 +3,33 @@
 Images of one patient resemble each other, so drawing images one by one (as S did) makes intervals
 too narrow. A resample is stored as whole-number weights, one row of a matrix a resample; the
 functions of `cxrlib.metrics` take the matrix as it is. Groups, models and labels that are
-evaluated on the same matrix are paired: the interval of a difference comes from the differences
+evaluated on the same resamples are paired: the interval of a difference comes from the differences
 resample by resample.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
+import torch
+from scipy.stats import norm
 
-CHUNK = 4_000_000  # weights handled at a time: about 32 MB in double precision
+CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
+MAX_BLOCKS = 200  # of the jackknife
+METHODS = ("percentile", "bca")
 
 
-def patient_weights(patient_id, n_resamples=1000, seed=1907, unit="patient"):
-    """How often each image occurs in each resample.
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """B resamples of a cohort, drawn when they are needed and never all held at once.
 
-    With m patients (numbered in order of first appearance), resample b draws m of them with
+    With m patients (numbered in order of first appearance), a resample draws m of them with
     replacement, ``rng.integers(m, size=m)`` from one generator ``numpy.random.default_rng(seed)``;
-    an image has the count of its patient. The first resamples are the same whatever n_resamples.
+    an image has the count of its patient. With strata, each stratum in order of first appearance
+    draws its own patients in this way. The first resamples are the same whatever B.
 
     Parameters
     ----------
@@ -26,25 +37,112 @@ def patient_weights(patient_id, n_resamples=1000, seed=1907, unit="patient"):
     n_resamples : int, B
     seed : int
     unit : "patient", or "image" to draw images one by one as S did
+    strata : (n,) optional; constant within a patient: every resample has as many patients of each
+        stratum as the cohort
+    device : where weights are handed out: "cpu" as NumPy arrays, "cuda" as tensors
 
-    Returns
-    -------
-    (B, n) array of uint16
+    Raises
+    ------
+    ValueError
+        For an unknown unit, missing patients, or a patient in two strata.
     """
-    if unit not in ("patient", "image"):
-        raise ValueError(f"unit: {unit!r}; expected 'patient' or 'image'.")
-    n = len(patient_id)
-    if n == 0:
-        raise ValueError("patient_id: empty; expected one entry an image.")
-    code = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
-    if code.min() < 0:
-        raise ValueError("patient_id: missing entries; expected a patient for every image.")
-    m = code.max() + 1
-    rng = np.random.default_rng(seed)
-    weights = np.empty((n_resamples, n), dtype=np.uint16)
-    for row in weights:
-        row[:] = np.bincount(rng.integers(m, size=m), minlength=m)[code]
-    return weights
+
+    patient_id: np.ndarray
+    n_resamples: int = 1000
+    seed: int = 1907
+    unit: str = "patient"
+    strata: np.ndarray | None = None
+    device: str = "cpu"
+
+    def __post_init__(self):
+        if self.unit not in ("patient", "image"):
+            raise ValueError(f"unit: {self.unit!r}; expected 'patient' or 'image'.")
+        if not isinstance(self.n_resamples, int | np.integer) or self.n_resamples < 1:
+            raise ValueError(
+                f"n_resamples: {self.n_resamples!r}; expected a whole number of 1 or more."
+            )
+        if len(self.patient_id) == 0:
+            raise ValueError("patient_id: empty; expected one entry an image.")
+        code = pd.factorize(np.asarray(self.patient_id))[0]
+        if (code < 0).any():
+            raise ValueError(
+                f"patient_id: missing in {(code < 0).sum()} rows, first in row "
+                f"{np.argmax(code < 0)}; expected a patient for every image."
+            )
+        if self.unit == "image":
+            code = np.arange(len(code))
+        object.__setattr__(self, "code", code)
+        object.__setattr__(self, "members", self._members(code))
+
+    def _members(self, code):
+        """Units of each stratum, a list of arrays; one array without strata."""
+        m = code.max() + 1
+        if self.strata is None:
+            return [np.arange(m)]
+        stratum = pd.factorize(np.asarray(self.strata))[0]
+        if len(stratum) != len(code) or (stratum < 0).any():
+            raise ValueError("strata: expected one entry, not missing, for every image.")
+        pairs = pd.DataFrame({"unit": code, "stratum": stratum}).drop_duplicates()
+        doubled = pairs["unit"].duplicated()
+        if doubled.any():
+            first = np.asarray(self.patient_id)[code == pairs.loc[doubled, "unit"].iloc[0]][0]
+            raise ValueError(
+                f"strata: {doubled.sum()} patients lie in more than one stratum, first {first!r}; "
+                "expected one stratum a patient."
+            )
+        return [part.to_numpy() for _, part in pairs.groupby("stratum")["unit"]]
+
+    def __len__(self):
+        return self.n_resamples
+
+    def chunks(self):
+        """Weights of a few resamples at a time: (b, n), one image's entries side by side."""
+        rng = np.random.default_rng(self.seed)
+        m = self.code.max() + 1
+        step = chunk_length(len(self.code))
+        if self.device != "cpu":
+            step = 1024
+        for start in range(0, self.n_resamples, step):
+            counts = np.zeros((m, min(step, self.n_resamples - start)), dtype=np.uint16)
+            for b in range(counts.shape[1]):
+                for units in self.members:
+                    drawn = rng.integers(len(units), size=len(units))
+                    counts[units, b] = np.bincount(drawn, minlength=len(units))
+            yield self._hand_out(counts)
+
+    def jackknife(self):
+        """Weights that leave out one block of patients in turn: (g, n), g <= `MAX_BLOCKS`.
+
+        Up to `MAX_BLOCKS` patients are left out one by one; more are dealt into that many blocks
+        at random (by the seed). For the acceleration of BCa, sums over patients and over blocks
+        of independent patients have the same expected third moment.
+        """
+        m = self.code.max() + 1
+        deal = np.random.default_rng(self.seed).permutation(m) if m > MAX_BLOCKS else np.arange(m)
+        block = deal % MAX_BLOCKS
+        return self._hand_out((block[:, None] != np.arange(min(m, MAX_BLOCKS))).astype(np.uint16))
+
+    def once(self):
+        """The cohort itself: (1, n) ones."""
+        return self._hand_out(np.ones((self.code.max() + 1, 1), dtype=np.uint16))
+
+    def _hand_out(self, counts):
+        """Counts of units (m, b) -> weights of images (b, n)."""
+        if self.device == "cpu":
+            return counts.take(self.code, axis=0).T
+        counts = torch.as_tensor(counts.astype(np.int32), device=self.device)
+        return counts[torch.as_tensor(self.code, device=self.device)].T
+
+
+def chunk_length(n):
+    """Resamples handled at a time for n images."""
+    return int(np.clip(CHUNK // max(n, 1), 8, 256))
+
+
+def patient_weights(patient_id, n_resamples=1000, seed=1907, unit="patient"):
+    """All weights of `Resamples` in one (B, n) array of uint16; for small cohorts."""
+    drawn = Resamples(patient_id, n_resamples, seed, unit)
+    return np.concatenate([np.ascontiguousarray(w) for w in drawn.chunks()])
 
 
 def replicates(statistic, weights, rows=slice(None)):
@@ -53,38 +151,94 @@ def replicates(statistic, weights, rows=slice(None)):
     Parameters
     ----------
     statistic : callable, (b, k) weights -> (b,) or (b, C) values, or a dict of them
-    weights : (B, n) from `patient_weights`
+    weights : (B, n) from `patient_weights`, or `Resamples`
     rows : positions or mask of the k images that the statistic is about
 
     Returns
     -------
     What `statistic` returns, with B rows.
     """
-    width = weights[:1, rows].shape[1]
-    step = max(1, CHUNK // max(width, 1))
-    parts = [statistic(weights[i : i + step, rows]) for i in range(0, len(weights), step)]
+    if isinstance(weights, Resamples):
+        chunks = weights.chunks()
+    else:
+        step = chunk_length(weights.shape[1])
+        chunks = (weights[i : i + step] for i in range(0, len(weights), step))
+    parts = [statistic(chunk[:, rows]) for chunk in chunks]
     if isinstance(parts[0], dict):
         return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     return np.concatenate(parts)
 
 
-def interval(value, replicates, level=0.95):
-    """Percentile interval of a bootstrapped value.
+class Evaluated(NamedTuple):
+    """A statistic on the cohort, on its resamples, and with blocks of patients left out."""
+
+    value: float
+    replicates: np.ndarray  # (B,)
+    jackknife: np.ndarray | None  # (g,), for BCa only
+
+
+def evaluate(statistics, resamples, jackknife=False):
+    """Evaluate many statistics on the same resamples, so that all of them are paired.
+
+    Parameters
+    ----------
+    statistics : dict name -> callable, (b, n) weights -> dict metric -> (b,) values
+    resamples : Resamples
+    jackknife : also leave out blocks of patients, which BCa needs
+
+    Returns
+    -------
+    dict (name, metric) -> Evaluated. Statistics run side by side on the processor's cores.
+    """
+    statistics = dict(statistics)
+    cores = 1 if resamples.device != "cpu" else (os.cpu_count() or 1)
+    with ThreadPoolExecutor(cores) as pool:
+
+        def on(weights):
+            found = pool.map(lambda statistic: statistic(weights), statistics.values())
+            return {
+                (name, metric): values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+                for name, by_metric in zip(statistics, found, strict=True)
+                for metric, values in by_metric.items()
+            }
+
+        value = on(resamples.once())
+        parts = [on(weights) for weights in resamples.chunks()]
+        left_out = on(resamples.jackknife()) if jackknife else {}
+    return {
+        key: Evaluated(
+            float(value[key][0]),
+            np.concatenate([part[key] for part in parts]),
+            left_out.get(key),
+        )
+        for key in value
+    }
+
+
+def interval(value, replicates, jackknife=None, *, method="percentile", level=0.95):
+    """Interval of a bootstrapped value.
 
     Parameters
     ----------
     value : float, the statistic on the sample itself
     replicates : (B,) the statistic on the resamples, NaN where undefined
+    jackknife : (g,) the statistic without each block of patients; for "bca"
+    method : "percentile", or "bca": bias-corrected and accelerated (Efron 1987), which corrects
+        for replicates that are off centre or whose spread depends on the value
     level : coverage in (0, 1)
 
     Returns
     -------
     dict of value, ci_low, ci_high, n_replicates (usable ones) and note. The limits are NaN, with
     the reason in note, if the value or every replicate is undefined; the note also says when
-    fewer than 90 % of the replicates were usable.
+    fewer than 90 % of the replicates were usable or all of them are equal.
     """
     if not 0 < level < 1:
         raise ValueError(f"level: {level!r}; expected a number between 0 and 1, such as 0.95.")
+    if method not in METHODS:
+        raise ValueError(f"method: {method!r}; expected one of {', '.join(METHODS)}.")
+    if method == "bca" and jackknife is None:
+        raise ValueError("jackknife: missing; method 'bca' needs it, see `evaluate`.")
     replicates = np.asarray(replicates, dtype=float)
     usable = replicates[np.isfinite(replicates)]
     low, high, note = np.nan, np.nan, ""
@@ -93,10 +247,14 @@ def interval(value, replicates, level=0.95):
     elif len(usable) == 0:
         note = "no interval: undefined on every resample"
     else:
-        tail = 50 * (1 - level)
-        low, high = np.percentile(usable, [tail, 100 - tail])
+        tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        if method == "bca":
+            tails = _bca_tails(tails, value, usable, np.asarray(jackknife, dtype=float))
+        low, high = np.quantile(usable, tails)
         if len(usable) < 0.9 * len(replicates):
             note = f"only {len(usable)} of {len(replicates)} resamples usable"
+        elif low == high:
+            note = "every usable resample gives the same value: the interval says nothing"
     return {
         "value": float(value),
         "ci_low": float(low),
@@ -104,3 +262,15 @@ def interval(value, replicates, level=0.95):
         "n_replicates": len(usable),
         "note": note,
     }
+
+
+def _bca_tails(tails, value, usable, jackknife):
+    """The quantiles of the replicates that BCa reads instead of the nominal ones."""
+    below = ((usable < value).mean() + (usable <= value).mean()) / 2
+    below = np.clip(below, 0.5 / len(usable), 1 - 0.5 / len(usable))
+    bias = norm.ppf(below)
+    influence = np.nanmean(jackknife) - jackknife[np.isfinite(jackknife)]
+    spread = (influence**2).sum()
+    acceleration = (influence**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
+    shifted = bias + norm.ppf(tails)
+    return norm.cdf(bias + shifted / (1 - acceleration * shifted))

@@ -103,7 +103,7 @@ def test_intervals_cover_and_clustering_widens_them():
     [
         ({"patient_id": ["a"], "unit": "study"}, "unit: 'study'; expected 'patient' or 'image'"),
         ({"patient_id": []}, "patient_id: empty"),
-        ({"patient_id": ["a", None]}, "patient_id: missing entries"),
+        ({"patient_id": ["a", None]}, "patient_id: missing in 1 rows, first in row 1"),
     ],
 )
 def test_bad_input_is_named(arguments, message):
