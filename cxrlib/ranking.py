@@ -8,6 +8,8 @@ weights that are a torch tensor, on its device.
 import numpy as np
 import torch
 
+from cxrlib import checks
+
 
 def as_weights(weights, n):
     """Weights as a (B, n) matrix, and whether the caller gave a matrix.
@@ -37,18 +39,21 @@ def shaped(values, is_matrix):
     return float(values[0]) if values.ndim == 1 else values[0]
 
 
-def binary(y_true, score):
-    y = np.asarray(y_true)
-    s = np.asarray(score, dtype=float)
-    if y.ndim != 1 or y.shape != s.shape:
-        raise ValueError(
-            f"y_true and score: shapes {y.shape} and {s.shape}; expected two equal (n,)."
-        )
-    if not np.isin(y, (0, 1)).all():
-        raise ValueError("y_true: entries other than 0 and 1; expected a binary label.")
-    if not np.isfinite(s).all():
-        raise ValueError("score: NaN or infinite entries; expected finite numbers.")
-    return y.astype(bool), s
+def binary(y_true, score, name="score"):
+    """Truth as (n,) bool and scores as (n,) float.
+
+    Raises
+    ------
+    ValueError
+        Lengths that differ, labels other than 0 and 1, scores that are NaN or infinite: names
+        the parameter (`name` for the scores), the count and the first rows.
+    """
+    checks.same_length(**{"y_true": y_true, name: score})
+    y, s = checks.outcomes(y_true, "y_true"), checks.numbers(score, name)
+    checks.refuse(
+        ~np.isfinite(s), f"{name}: NaN or infinite entries", "finite numbers", **{name: s}
+    )
+    return y, s
 
 
 def ranking(y_true, score, weights=None):

@@ -1,0 +1,56 @@
+"""Refuse bad input with one message: what is wrong, where, how often, and what was expected."""
+
+import numpy as np
+
+
+def refuse(bad, what, expected, **shown):
+    """Raise ValueError if any row is bad.
+
+    Parameters
+    ----------
+    bad : (n,) bool
+    what : str, the column or parameter and what is wrong, such as "score: NaN entries"
+    expected : str, what should be there and what to do
+    shown : (n,) arrays whose entries identify a row, such as score=s or image_id=ids
+
+    Raises
+    ------
+    ValueError
+        With the number of bad rows and the first three, counted from 0.
+    """
+    bad = np.asarray(bad, dtype=bool)
+    at = np.flatnonzero(bad)
+    if not len(at):
+        return
+    rows = []
+    for i in at[:3]:
+        entries = ((name, np.asarray(values)[i]) for name, values in shown.items())
+        text = ", ".join(f"{n} {v!r}" if isinstance(v, str) else f"{n} {v}" for n, v in entries)
+        rows.append(f"row {i} ({text})")
+    raise ValueError(
+        f"{what} in {len(at)} of {len(bad)} rows, first {', '.join(rows)}; expected {expected}."
+    )
+
+
+def numbers(values, name):
+    """Values as a float array; ValueError naming `name` if some are no numbers."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: entries that are no numbers; expected numbers.") from None
+
+
+def outcomes(values, name):
+    """Values as a bool array; ValueError naming `name` and the rows that are not 0 or 1."""
+    y = np.asarray(values)
+    refuse(~np.isin(y, (0, 1)), f"{name}: entries other than 0 and 1", "0 or 1", **{name: y})
+    return y.astype(bool)
+
+
+def same_length(**arrays):
+    """Refuse arrays that are not all (n,) with one n."""
+    shapes = [np.shape(a) for a in arrays.values()]
+    if len(shapes[0]) != 1 or len(set(shapes)) > 1:
+        raise ValueError(
+            f"{', '.join(arrays)}: shapes {', '.join(map(str, shapes))}; expected equal (n,)."
+        )
