@@ -87,7 +87,7 @@ class Resamples:
         if doubled.any():
             first = np.asarray(self.patient_id)[code == pairs.loc[doubled, "unit"].iloc[0]][0]
             raise ValueError(
-                f"strata: {doubled.sum()} patients lie in more than one stratum, first {first!r}; "
+                f"strata: {doubled.sum()} patients lie in more than one stratum, first {first}; "
                 "expected one stratum a patient."
             )
         return [part.to_numpy() for _, part in pairs.groupby("stratum")["unit"]]

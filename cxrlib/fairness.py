@@ -4,25 +4,27 @@ Every table comes from one set of patient resamples: groups, labels and models a
 the same draws, so intervals of gaps and of means over labels account for what they share.
 """
 
-from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from cxrlib import bootstrap, calibration, schema
+from cxrlib import bootstrap, schema
 from cxrlib import metrics as measure
+from cxrlib.estimates import (
+    Estimate,
+    Key,
+    attribute_name,
+    difference,
+    estimates,
+    group_gaps,
+    pairs_of,
+    rows,
+    studies,
+    take,
+)
 
-RANKING_METRICS = ("auc", "average_precision", "adjusted_auprc")
-PROBABILITY_METRICS = {
-    "brier": measure.brier,
-    "ece_equal_width": calibration.ece_equal_width,
-    "ece_equal_mass": calibration.ece_equal_mass,
-    "calibration_in_the_large": calibration.calibration_in_the_large,
-}
-DECISION_METRICS = {"sensitivity": measure.sensitivity, "specificity": measure.specificity}
 DEFAULT = ("auc", "adjusted_auprc")
+LOWER_IS_BETTER = ("brier", "ece_equal_width", "ece_equal_mass")
 
 # --- one label at a time ---------------------------------------------------------------------
 
@@ -35,9 +37,8 @@ def performance_table(
     mean_over_labels=True,
     min_positive=10,
     min_negative=10,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
+    match=None,
+    **resampling,
 ):
     """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
 
@@ -46,14 +47,27 @@ def performance_table(
     predictions : DataFrame
         The long table of `cxrlib.schema.predictions`, with the attribute columns joined in.
     metrics : names out of auc, average_precision, adjusted_auprc, brier, ece_equal_width,
-        ece_equal_mass; for a table of `decide` also sensitivity, specificity
-    attributes : names of columns such as ("sex", "age_group"), or a dict name -> groups that
-        restricts and orders them: {"age_group": ["25-50", "50-65", "65-80"]}
+        ece_equal_mass, calibration_in_the_large; for a table of `decide` also sensitivity,
+        specificity
+    attributes : names of columns such as ("sex", "age_group"), tuples of names for
+        intersections such as ("sex", "age_group"), or a dict from these to groups that restricts
+        and orders them: {"age_group": ["25-50", "50-65", "65-80"]}
     mean_over_labels : add rows with label "mean": the mean over the labels that are defined in
         every group of the attribute, so that all groups are averaged over the same findings.
-        The note names labels left out; n_positive is that of the scarcest label kept.
+        The note names labels left out; counts are those of the scarcest label kept.
     min_positive, min_negative : a group with fewer such images gets NaN and a note
-    n_resamples, seed, unit : see `cxrlib.bootstrap.patient_weights`
+    match : "prevalence", a column such as "view" or "age_group", or several of these: images are
+        weighted so that every group has the cohort's shares of the strata, in the sample and in
+        every resample; rows of groups then have the attribute "sex, matched on view". Strata
+        that some group lacks get no weight in any, and the note counts the images lost.
+    n_resamples : 500
+    seed : 1907
+    unit : "patient", or "image" as S did; see `cxrlib.bootstrap.Resamples`
+    interval : "percentile" or "bca", see `cxrlib.bootstrap.interval`
+    strata : column, constant within a patient; every resample keeps its counts of patients
+    unknown : missing entries of an attribute become a group "unknown"; by default they belong to
+        no group, count in "all", and the note of the attribute's rows counts them
+    device : "cpu", or "cuda" for the ranking metrics
 
     Returns
     -------
@@ -64,11 +78,18 @@ def performance_table(
     ValueError
         For an unknown metric, attribute or group, or a malformed predictions table.
     """
-    rows = []
-    for sample in _samples(predictions, attributes, n_resamples, seed, unit):
-        estimates = _evaluate(sample, metrics, min_positive, min_negative, mean_over_labels)
-        rows += _rows(estimates, sample)
-    return schema.results(rows)
+    out = []
+    for study in studies(predictions, attributes, **resampling):
+        found = estimates(
+            study,
+            metrics,
+            mean_over_labels=mean_over_labels,
+            min_positive=min_positive,
+            min_negative=min_negative,
+            match=match,
+        )
+        out += rows(found, study)
+    return _matched(schema.results(out), match)
 
 
 def gap_table(
@@ -82,9 +103,8 @@ def gap_table(
     mean_over_labels=True,
     min_positive=10,
     min_negative=10,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
+    match=None,
+    **resampling,
 ):
     """Signed gaps "A - B" between groups, with paired intervals.
 
@@ -93,7 +113,7 @@ def gap_table(
 
     Parameters
     ----------
-    attribute : column such as "age_group"
+    attribute : column such as "age_group", or a tuple of columns to cross
     pairs : list of (A, B); all pairs if neither pairs nor reference is given
     reference : the group B of every pair, such as "White"
     groups : the groups considered, also in the choice of labels for the mean; all by default
@@ -101,23 +121,109 @@ def gap_table(
 
     Returns
     -------
-    Results table with group "A - B"; n and n_positive are sums, n_patients counts distinct ones.
+    Results table with group "A - B"; n, n_positive and n_negative are sums, n_patients counts
+    distinct ones.
     """
-    rows = []
-    attributes = (attribute,) if groups is None else {attribute: groups}
-    for sample in _samples(predictions, attributes, n_resamples, seed, unit):
-        estimates = _evaluate(sample, metrics, min_positive, min_negative, mean_over_labels)
-        gaps = {}
-        for a, b in _pairs(sample.groups[attribute], pairs, reference):
-            for key, in_a in estimates.items():
-                if key.attribute == attribute and key.group == a:
-                    in_b = estimates[key._replace(group=b)]
-                    gap = _difference(in_a, in_b, a, b)
-                    gaps[key._replace(group=f"{a} - {b}")] = gap._replace(
-                        n=in_a.n + in_b.n, n_positive=in_a.n_positive + in_b.n_positive
-                    )
-        rows += _rows(gaps, sample)
-    return schema.results(rows)
+    out = []
+    for study in studies(predictions, {attribute: groups}, **resampling):
+        found = estimates(
+            study,
+            metrics,
+            mean_over_labels=mean_over_labels,
+            min_positive=min_positive,
+            min_negative=min_negative,
+            match=match,
+        )
+        name = attribute_name(attribute)
+        pairs_here = pairs_of(study.groups[name], pairs, reference)
+        out += rows(group_gaps(found, name, pairs_here), study)
+    return _matched(schema.results(out), match)
+
+
+def disparity_table(
+    predictions,
+    attribute,
+    *,
+    groups=None,
+    metrics=DEFAULT,
+    mean_over_labels=True,
+    min_positive=10,
+    min_negative=10,
+    match=None,
+    **resampling,
+):
+    """One number for all groups of an attribute: the worst group, and how far groups lie apart.
+
+    Parameters as in `gap_table`.
+
+    Returns
+    -------
+    Results table with three rows a model, method, label and metric, by group:
+
+    "worst group" : the metric in the group where it is worst; the note names it. In resamples the
+        worst group may be another one, so the interval lies to the bad side of that group's own.
+    "max - min" : between the best and the worst group, >= 0
+    "mean pairwise gap" : mean absolute difference over all pairs of groups, >= 0
+
+    All are NaN where a group is undefined: choose `groups` to leave one out. The last two are above
+    0 in a finite sample even if all groups are equal; `cxrlib.inference.gap_tests` says how far.
+    """
+    out = []
+    for study in studies(predictions, {attribute: groups}, **resampling):
+        found = estimates(
+            study,
+            metrics,
+            mean_over_labels=mean_over_labels,
+            min_positive=min_positive,
+            min_negative=min_negative,
+            match=match,
+        )
+        name = attribute_name(attribute)
+        summary = {}
+        for key in found:
+            if key.attribute == name and key.group == study.groups[name][0]:
+                members = {g: found[key._replace(group=g)] for g in study.groups[name]}
+                for what, estimate in _disparities(members, key.metric).items():
+                    summary[key._replace(group=what)] = estimate
+        out += rows(summary, study)
+    return _matched(schema.results(out), match)
+
+
+def _disparities(members, metric):
+    """Summaries over groups: name -> Estimate."""
+    lower = metric in LOWER_IS_BETTER
+    undefined = [g for g, e in members.items() if not np.isfinite(e.value)]
+    parts = list(members.values())
+    matrix = [
+        None if parts[0].jackknife is None and x == "jackknife" else _side_by_side(parts, x)
+        for x in ("value", "replicates", "jackknife")
+    ]
+    counts = {
+        "n": sum(e.n for e in parts),
+        "n_positive": sum(e.n_positive for e in parts),
+        "n_negative": sum(e.n_negative for e in parts),
+        "patients": np.unique(np.concatenate([e.patients for e in parts])),
+    }
+    out = {}
+    for what, function in (
+        ("worst group", lambda x: measure.worst_group(x, higher_is_better=not lower)),
+        ("max - min", measure.max_min_difference),
+        ("mean pairwise gap", measure.mean_pairwise_difference),
+    ):
+        note = f"undefined in {', '.join(undefined)}" if undefined else ""
+        if what == "worst group" and not undefined:
+            values = {g: e.value for g, e in members.items()}
+            note = f"worst: {(max if lower else min)(values, key=values.get)}"
+        value, replicates, jackknife = (None if m is None else function(m) for m in matrix)
+        if undefined:
+            value, replicates = np.nan, np.full_like(replicates, np.nan)
+        out[what] = Estimate(float(value), replicates, jackknife, note=note, **counts)
+    return out
+
+
+def _side_by_side(parts, field):
+    """The field of every group: (G,) or (B, G)."""
+    return np.stack([getattr(e, field) for e in parts], axis=-1)
 
 
 def model_gap_table(
@@ -129,9 +235,7 @@ def model_gap_table(
     mean_over_labels=True,
     min_positive=10,
     min_negative=10,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
+    **resampling,
 ):
     """Differences "A - B" between models on the same images, with paired intervals.
 
@@ -141,25 +245,40 @@ def model_gap_table(
     -------
     Results table with model "A - B", overall and in each group of the attributes.
     """
-    rows = []
-    for sample in _samples(predictions, attributes, n_resamples, seed, unit):
-        images = sample.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
+    out = []
+    for study in studies(predictions, attributes, **resampling):
+        images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
             raise ValueError(
                 "predictions: the models were not run on the same images; predict with all of "
                 "them on one cohort to compare them."
             )
-        estimates = _evaluate(sample, metrics, min_positive, min_negative, mean_over_labels)
+        found = estimates(
+            study,
+            metrics,
+            mean_over_labels=mean_over_labels,
+            min_positive=min_positive,
+            min_negative=min_negative,
+        )
         gaps = {}
-        for a, b in _pairs(list(dict.fromkeys(key.model for key in estimates)), pairs, None):
-            for key, of_a in estimates.items():
+        for a, b in pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
+            for key, of_a in found.items():
                 other = key._replace(model=b)
-                if key.model == a and other in estimates:
-                    gaps[key._replace(model=f"{a} - {b}")] = _difference(
-                        of_a, estimates[other], a, b
-                    )
-        rows += _rows(gaps, sample)
-    return schema.results(rows)
+                if key.model == a and other in found:
+                    gaps[key._replace(model=f"{a} - {b}")] = difference(of_a, found[other], a, b)
+        out += rows(gaps, study)
+    return schema.results(out)
+
+
+def _matched(table, match):
+    """Rows of matched groups say so in their attribute."""
+    if match is None:
+        return table
+    names = match if isinstance(match, str) else " and ".join(match)
+    matched = table["attribute"].where(
+        table["attribute"] == "all", table["attribute"] + f", matched on {names}"
+    )
+    return table.assign(attribute=matched)
 
 
 def decide(predictions, specificity=0.8):
@@ -202,9 +321,7 @@ def multiclass_table(
     pairs=None,
     *,
     baseline=None,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
+    **resampling,
 ):
     """Utility and fairness of a classifier that picks one class an image (X section 2.4).
 
@@ -218,31 +335,43 @@ def multiclass_table(
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
         paired change of every number that each other method brings to the same model
+    resampling : n_resamples, seed, unit, interval, strata, unknown as in `performance_table`
 
     Returns
     -------
     Results table. Overall and in each group: accuracy, f1 (label = class), macro_f1 and var_f1
     (Eq. 1). For each pair "A - B": differences in accuracy and macro_f1, f1_gap_signed (Eq. 2),
     f1_gap_absolute, eq_odds_mean (Eq. 3), eq_odds_max (fairlearn's), calibration_gap_eq4 (Eq. 4).
-    Rows over all classes have label "all" and n_positive of the scarcest class. Metrics made of
+    Rows over all classes have label "all" and counts of the scarcest class. Metrics made of
     absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
     """
-    rows = []
-    for sample in _samples(predictions, attributes, n_resamples, seed, unit):
-        estimates = {}
-        for (model, method), block in sample.predictions.groupby(
+    out = []
+    for study in studies(predictions, attributes, **resampling):
+        found = {}
+        for names, block in study.predictions.groupby(
             ["model", "method"], sort=False, observed=True
         ):
-            for where, estimate in _multiclass(block, sample, pairs or {}).items():
-                estimates[Key(model, method, *where)] = estimate
+            answers = class_answers(block, study)
+            for where, estimate in multiclass_estimates(answers, study, pairs or {}).items():
+                found[Key(*names, *where)] = estimate
         if baseline is not None:
-            estimates |= _changes(estimates, baseline)
-        rows += _rows(estimates, sample)
-    return schema.results(rows)
+            found |= _changes(found, baseline)
+        out += rows(found, study)
+    return schema.results(out)
 
 
-def _multiclass(block, sample, pairs):
-    """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
+class Answers(NamedTuple):
+    """What one model answered: true and predicted classes of k images."""
+
+    y: np.ndarray  # (k,)
+    predicted: np.ndarray  # (k,)
+    p: np.ndarray  # (k,) probability of the predicted class
+    image: np.ndarray  # (k,) positions in the study
+    labels: list  # class names
+
+
+def class_answers(block, study):
+    """The Answers in the predictions of one model and method."""
     wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
     labels = list(dict.fromkeys(block["label"]))
     truth = wide["y_true"][labels].to_numpy(float)
@@ -252,71 +381,81 @@ def _multiclass(block, sample, pairs):
             "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
             "every image and class, with exactly one true class an image."
         )
-    y, predicted = truth.argmax(axis=1), score.argmax(axis=1)
-    p, correct = score.max(axis=1), y == predicted
-    image = sample.images.index.get_indexer(wide.index)
+    image = study.images.index.get_indexer(wide.index)
+    return Answers(truth.argmax(axis=1), score.argmax(axis=1), score.max(axis=1), image, labels)
 
-    def utility(at, weights=None):
-        f1 = measure.f1_by_class(y[at], predicted[at], len(labels), weights)
+
+def multiclass_estimates(answers, study, pairs):
+    """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
+    gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
+    members, statistics = {}, {}
+    for attribute, groups in ({"all": ["all"]} | study.groups).items():
+        of = {g: study.member(attribute, g)[answers.image] for g in groups}
+        for g in groups:
+            members[attribute, g] = of[g]
+            statistics[attribute, g] = lambda w, a=of[g]: utility(take(w, answers.image) * a)
+        for a, b in pairs_of(groups, pairs.get(attribute), None) if attribute != "all" else ():
+            members[attribute, f"{a} - {b}"] = of[a] | of[b]
+            statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
+                take(w, answers.image) * a, take(w, answers.image) * b
+            )
+    bca = study.interval == "bca"
+    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife=bca)
+    out = {}
+    for (where, (label, metric)), found in evaluated.items():
+        of = members[where]
+        count = np.bincount(answers.y[of], minlength=len(answers.labels))
+        if label == "all":
+            n_positive, n_negative = count.min(), of.sum() - count.max()
+        else:
+            n_positive = count[answers.labels.index(label)]
+            n_negative = of.sum() - n_positive
+        out[label, *where, metric] = Estimate(
+            *found,
+            int(of.sum()),
+            int(n_positive),
+            int(n_negative),
+            np.unique(study.patient[answers.image[of]]),
+            "" if np.isfinite(found.value) else "undefined: a class is absent",
+        )
+    return out
+
+
+def _multiclass_utility(answers):
+    """Function of weights (b, k) that gives {(label, metric): (b,)} within a group."""
+    y, predicted, _, _, labels = answers
+
+    def utility(w):
+        f1 = measure.f1_by_class(y, predicted, len(labels), w)
         values = {(label, "f1"): f1[..., i] for i, label in enumerate(labels)}
-        values["all", "accuracy"] = measure.accuracy(y[at], predicted[at], weights)
+        values["all", "accuracy"] = measure.accuracy(y, predicted, w)
         values["all", "macro_f1"] = f1.mean(axis=-1)
         values["all", "var_f1"] = measure.var_f1(f1)
         return values
 
-    def gaps(a, b, weights=None):
-        w_a = w_b = None
-        if weights is not None:
-            w_a, w_b = weights[:, : len(a)], weights[:, len(a) :]
-        f1_a, f1_b = (
-            measure.f1_by_class(y[at], predicted[at], len(labels), w)
-            for at, w in ((a, w_a), (b, w_b))
-        )
-        rates_a, rates_b = (
-            measure.rates_by_class(y[at], predicted[at], len(labels), w)
-            for at, w in ((a, w_a), (b, w_b))
-        )
+    return utility
+
+
+def multiclass_gaps(answers):
+    """Function of the weights (b, k) of two groups that gives {("all", metric): (b,)}."""
+    y, predicted, p, _, labels = answers
+    correct, n = y == predicted, len(labels)
+
+    def gaps(w_a, w_b):
+        f1_a, f1_b = (measure.f1_by_class(y, predicted, n, w) for w in (w_a, w_b))
+        rates_a, rates_b = (measure.rates_by_class(y, predicted, n, w) for w in (w_a, w_b))
         values = {
-            "accuracy": measure.accuracy(y[a], predicted[a], w_a)
-            - measure.accuracy(y[b], predicted[b], w_b),
+            "accuracy": measure.accuracy(y, predicted, w_a) - measure.accuracy(y, predicted, w_b),
             "macro_f1": f1_a.mean(axis=-1) - f1_b.mean(axis=-1),
-            "f1_gap_signed": measure.f1_gap(f1_a, f1_b),
-            "f1_gap_absolute": measure.f1_gap(f1_a, f1_b, absolute=True),
+            "f1_gap_signed": measure.f1_gap_signed(f1_a, f1_b),
+            "f1_gap_absolute": measure.f1_gap_absolute(f1_a, f1_b),
             "eq_odds_mean": measure.eq_odds_mean(rates_a, rates_b),
             "eq_odds_max": measure.eq_odds_max(rates_a, rates_b),
-            "calibration_gap_eq4": measure.calibration_gap_eq4(
-                p[a], correct[a], p[b], correct[b], w_a, w_b
-            ),
+            "calibration_gap_eq4": measure.calibration_gap_eq4(p, correct, p, correct, w_a, w_b),
         }
         return {("all", metric): value for metric, value in values.items()}
 
-    out = {}
-
-    def add(attribute, group, at, statistic):
-        count = np.bincount(y[at], minlength=len(labels))
-        repeated = bootstrap.replicates(lambda w: statistic(weights=w), sample.weights, image[at])
-        for (label, metric), value in statistic().items():
-            out[label, attribute, group, metric] = Estimate(
-                float(value),
-                repeated[label, metric],
-                len(at),
-                int(count.min() if label == "all" else count[labels.index(label)]),
-                np.unique(sample.patient[image[at]]),
-                "" if np.isfinite(value) else "undefined: a class is absent",
-            )
-
-    for attribute, groups in ({"all": ["all"]} | sample.groups).items():
-        at = {g: np.flatnonzero(sample.member(attribute, g)[image]) for g in groups}
-        for g in groups:
-            add(attribute, g, at[g], lambda weights=None, at=at[g]: utility(at, weights))
-        for a, b in _pairs(groups, pairs.get(attribute), None) if attribute != "all" else ():
-            add(
-                attribute,
-                f"{a} - {b}",
-                np.concatenate([at[a], at[b]]),
-                lambda weights=None, a=at[a], b=at[b]: gaps(a, b, weights),
-            )
-    return out
+    return gaps
 
 
 def _changes(estimates, baseline):
@@ -331,222 +470,5 @@ def _changes(estimates, baseline):
         before = estimates.get(key._replace(method=baseline))
         if key.method != baseline and before is not None:
             method = f"{key.method} - {baseline}"
-            out[key._replace(method=method)] = _difference(after, before, key.method, baseline)
+            out[key._replace(method=method)] = difference(after, before, key.method, baseline)
     return out
-
-
-# --- how it is done --------------------------------------------------------------------------
-
-
-class Key(NamedTuple):
-    """What a number is about."""
-
-    model: str
-    method: str
-    label: str
-    attribute: str
-    group: str
-    metric: str
-
-
-class Estimate(NamedTuple):
-    """A number with what its interval and its row need."""
-
-    value: float
-    replicates: np.ndarray  # (B,)
-    n: int
-    n_positive: int
-    patients: np.ndarray  # distinct patient codes, kept so that unions can be counted
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The predictions of one cohort, its images, and their resamples."""
-
-    cohort: str
-    predictions: pd.DataFrame
-    images: pd.DataFrame  # one row an image, indexed by image_id: patient_id and attributes
-    patient: np.ndarray  # (n,) patient codes
-    groups: dict  # attribute -> list of groups
-    weights: np.ndarray  # (B, n)
-    seed: int
-    unit: str
-
-    def member(self, attribute, group):
-        """(n,) bool: which images belong to the group."""
-        if attribute == "all":
-            return np.ones(len(self.images), dtype=bool)
-        return (self.images[attribute] == group).to_numpy()
-
-
-def _samples(predictions, attributes, n_resamples, seed, unit):
-    """One Sample a cohort. Groups are handled as text; missing ones belong to no group."""
-    attributes = (attributes,) if isinstance(attributes, str) else attributes
-    schema.predictions(predictions, *attributes)
-    for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
-        images = table[["image_id", "patient_id", *attributes]].drop_duplicates("image_id")
-        images = images.set_index("image_id")
-        groups = {}
-        for attribute in attributes:
-            column = images[attribute]
-            present = pd.Categorical(column.dropna()).remove_unused_categories().categories
-            groups[attribute] = [str(g) for g in present]
-            images[attribute] = column.astype(object).map(str, na_action="ignore")
-            if isinstance(attributes, dict) and attributes[attribute] is not None:
-                wanted = [str(g) for g in attributes[attribute]]
-                _known(wanted, groups[attribute], f"groups of {attribute!r}")
-                groups[attribute] = wanted
-        yield Sample(
-            cohort,
-            table,
-            images,
-            pd.factorize(images["patient_id"])[0],
-            groups,
-            bootstrap.patient_weights(images["patient_id"], n_resamples, seed, unit),
-            seed,
-            unit,
-        )
-
-
-def _evaluate(sample, metrics, min_positive, min_negative, mean_over_labels):
-    """Every metric for every model, method, label and group: Key -> Estimate."""
-    metrics = (metrics,) if isinstance(metrics, str) else metrics
-    known = (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS)
-    _known(metrics, known, "metrics")
-    estimates = {}
-    blocks = sample.predictions.groupby(["model", "method", "label"], sort=False, observed=True)
-    for names, block in blocks:
-        image = sample.images.index.get_indexer(block["image_id"])
-        y, score = block["y_true"].to_numpy(bool), block["score"].to_numpy(float)
-        for attribute, groups in ({"all": ["all"]} | sample.groups).items():
-            for group in groups:
-                at = np.flatnonzero(sample.member(attribute, group)[image])
-                found = _estimate(
-                    y[at], score[at], image[at], sample, metrics, min_positive, min_negative
-                )
-                for metric, estimate in found.items():
-                    estimates[Key(*names, attribute, group, metric)] = estimate
-    if mean_over_labels:
-        estimates |= _means(estimates)
-    return estimates
-
-
-def _estimate(y, score, image, sample, metrics, min_positive, min_negative):
-    """The metrics of one group: metric -> Estimate."""
-    n, n_positive = len(y), int(y.sum())
-    note = ""
-    if n_positive < min_positive:
-        note = f"not given: {n_positive} positive images, fewer than {min_positive}"
-    elif n - n_positive < min_negative:
-        note = f"not given: {n - n_positive} negative images, fewer than {min_negative}"
-    elif n_positive in (0, n):
-        note = "undefined: one class only"
-    if note:
-        values = dict.fromkeys(metrics, np.nan)
-        repeated = dict.fromkeys(metrics, np.full(len(sample.weights), np.nan))
-    else:
-        values = _binary(y, score, None, metrics)
-        repeated = bootstrap.replicates(
-            lambda w: _binary(y, score, w, metrics), sample.weights, image
-        )
-    patients = np.unique(sample.patient[image])
-    return {m: Estimate(values[m], repeated[m], n, n_positive, patients, note) for m in metrics}
-
-
-def _binary(y, score, weights, metrics):
-    values = {}
-    if any(m in RANKING_METRICS for m in metrics):
-        values = measure.ranking(y, score, weights)  # one sort for all three
-    for m in metrics:
-        if m not in RANKING_METRICS:
-            statistic = (PROBABILITY_METRICS | DECISION_METRICS)[m]
-            values[m] = statistic(y, score, weights)
-    return values
-
-
-def _means(estimates):
-    """Means over the labels defined in every group (of any model) of each attribute."""
-    labels = list(dict.fromkeys(key.label for key in estimates))
-    if len(labels) < 2:
-        return {}
-    means = dict.fromkeys(key._replace(label="mean") for key in estimates)
-    undefined = {}  # attribute -> label -> where it is undefined: groups, or models without it
-    for mean in means:
-        for label in labels:
-            estimate = estimates.get(mean._replace(label=label))
-            if estimate is None or not np.isfinite(estimate.value):
-                where = mean.model if estimate is None else mean.group
-                places = undefined.setdefault(mean.attribute, {}).setdefault(label, {})
-                places[where] = None
-    out = {}
-    for key in means:
-        lost = undefined.get(key.attribute, {})
-        kept = [label for label in labels if label not in lost]
-        note = f"mean over {len(kept)} of {len(labels)} labels"
-        if lost:
-            why = (f"{label} (undefined in {', '.join(places)})" for label, places in lost.items())
-            note += f"; left out: {', '.join(why)}"
-        found = (estimates.get(key._replace(label=label)) for label in kept or labels)
-        parts = [e for e in found if e is not None]
-        out[key] = Estimate(
-            np.mean([e.value for e in parts]) if kept else np.nan,
-            np.mean([e.replicates for e in parts], axis=0),
-            max(e.n for e in parts),
-            min(e.n_positive for e in parts),
-            np.unique(np.concatenate([e.patients for e in parts])),
-            note,
-        )
-    return out
-
-
-def _difference(a, b, name_a, name_b):
-    """Paired difference of two estimates; counts are those of `a`, patients of both."""
-    notes = [f"{name}: {e.note}" for name, e in ((name_a, a), (name_b, b)) if e.note]
-    return a._replace(
-        value=a.value - b.value,
-        replicates=a.replicates - b.replicates,
-        patients=np.union1d(a.patients, b.patients),
-        note=a.note if a.note == b.note else "; ".join(notes),
-    )
-
-
-def _rows(estimates, sample):
-    rows = []
-    for key, e in estimates.items():
-        found = bootstrap.interval(e.value, e.replicates)
-        if e.note:  # the reason known here comes before what the interval noticed
-            found["note"] = "; ".join(
-                n for n in (e.note, found["note"] if np.isfinite(e.value) else "") if n
-            )
-        rows.append(
-            {"cohort": sample.cohort}
-            | key._asdict()
-            | found
-            | {
-                "n": e.n,
-                "n_positive": e.n_positive,
-                "n_patients": len(e.patients),
-                "unit": sample.unit,
-                "seed": sample.seed,
-            }
-        )
-    return rows
-
-
-def _pairs(known, pairs, reference):
-    """The pairs (A, B) asked for; by default all, in the order of the names."""
-    if reference is not None:
-        pairs = [(name, str(reference)) for name in known if name != str(reference)]
-        _known([str(reference)], known, "reference")
-    elif pairs is None:
-        pairs = list(combinations(known, 2))
-    pairs = [(str(a), str(b)) for a, b in pairs]
-    _known([name for pair in pairs for name in pair], known, "pairs")
-    return pairs
-
-
-def _known(asked, known, what):
-    for name in asked:
-        if name not in known:
-            raise ValueError(f"{what}: unknown {name!r}; expected one of {', '.join(known)}.")

@@ -1,11 +1,16 @@
 """The vectorised bootstrap against plain loops, and its intervals against theory."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import sklearn.metrics
+import torch
 
 from cxrlib import bootstrap, metrics
+from cxrlib.ranking import ranker
 
 
 @pytest.fixture
@@ -65,7 +70,105 @@ def test_chunks_change_nothing(clustered, monkeypatch):
     statistic = lambda w: metrics.auc(y[rows], score[rows], w)  # noqa: E731
     whole = bootstrap.replicates(statistic, weights, rows)
     monkeypatch.setattr(bootstrap, "CHUNK", 300)
+    assert sum(1 for _ in bootstrap.Resamples(patient, 30).chunks()) > 1
+    np.testing.assert_array_equal(bootstrap.patient_weights(patient, 30), weights)
     np.testing.assert_array_equal(bootstrap.replicates(statistic, weights, rows), whole)
+    again = bootstrap.replicates(statistic, bootstrap.Resamples(patient, 30), rows)
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_all_statistics_are_evaluated_on_the_same_resamples(clustered):
+    patient, y, score = clustered
+    women = np.arange(180) % 2 == 0
+    at = {"women": np.flatnonzero(women), "men": np.flatnonzero(~women)}
+    statistics = {g: ranker(y[rows], score[rows], rows) for g, rows in at.items()}
+    found = bootstrap.evaluate(statistics, bootstrap.Resamples(patient, 25, seed=4), jackknife=True)
+    for b, w in enumerate(bootstrap.patient_weights(patient, 25, seed=4)):
+        gap = found["women", "auc"].replicates[b] - found["men", "auc"].replicates[b]
+        of = {g: np.repeat(rows, w[rows]) for g, rows in at.items()}
+        auc = {g: sklearn.metrics.roc_auc_score(y[d], score[d]) for g, d in of.items()}
+        assert gap == pytest.approx(auc["women"] - auc["men"], abs=1e-12)
+    of_men = sklearn.metrics.roc_auc_score(y[~women], score[~women])
+    assert found["men", "auc"].value == pytest.approx(of_men, abs=1e-12)
+    left_out = [
+        sklearn.metrics.roc_auc_score(y[women & (patient != p)], score[women & (patient != p)])
+        for p in pd.unique(patient)
+    ]
+    np.testing.assert_allclose(found["women", "auc"].jackknife, left_out, atol=1e-12)
+
+
+def test_replicates_of_a_tiny_sample_have_the_distribution_of_all_possible_resamples():
+    """Four patients, five images, a tie: all 4^4 resamples can be written down."""
+    patient = np.array([0, 0, 1, 2, 3])
+    y, score = np.array([1, 0, 1, 0, 0]), np.array([0.7, 0.7, 0.4, 0.5, 0.1])
+    images = [np.flatnonzero(patient == p) for p in range(4)]
+    exact = []
+    for drawn in product(range(4), repeat=4):
+        rows = np.concatenate([images[p] for p in drawn])
+        one_class = len(set(y[rows])) == 1
+        exact.append(np.nan if one_class else sklearn.metrics.roc_auc_score(y[rows], score[rows]))
+    drawn = bootstrap.Resamples(patient, 20_000, seed=0)
+    found = bootstrap.evaluate({"": ranker(y, score)}, drawn)["", "auc"].replicates
+    for value in np.unique(np.round(exact, 9)):  # NaN is among them
+        share, expected = (np.mean(np.isclose(x, value, equal_nan=True)) for x in (found, exact))
+        # five standard errors of a share of 20,000 draws
+        assert share == pytest.approx(expected, abs=5 * np.sqrt(expected / 20_000))
+
+
+def test_strata_keep_their_number_of_patients():
+    patient = np.repeat(np.arange(30), 2)
+    site = np.where(patient < 10, "A", "B")
+    drawn = np.concatenate(list(bootstrap.Resamples(patient, 40, strata=site).chunks()))
+    assert (drawn[:, site == "A"].sum(axis=1) == 20).all()
+    assert (drawn[:, site == "B"].sum(axis=1) == 40).all()
+    assert (drawn[:, ::2] == drawn[:, 1::2]).all()  # both images of a patient
+    free = bootstrap.patient_weights(patient, 40)
+    assert free[:, site == "A"].sum(axis=1).std() > 0
+
+
+@pytest.mark.parametrize("scale", [1, 0.5])  # whole-number and other weights
+def test_torch_weights_give_the_same_numbers(clustered, scale):
+    patient, y, score = clustered
+    weights = bootstrap.patient_weights(patient, 30) * scale
+    tensor = torch.as_tensor(weights.astype(np.int32 if scale == 1 else float))
+    found, expected = (metrics.ranking(y, score, w) for w in (tensor, weights))
+    for name in expected:
+        np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_gpu_gives_the_same_numbers(clustered):
+    patient, y, score = clustered
+    on = {}
+    for device in ("cpu", "cuda"):
+        drawn = bootstrap.Resamples(patient, 99, device=device)
+        on[device] = bootstrap.evaluate({"": ranker(y, score)}, drawn)
+    for key, expected in on["cpu"].items():
+        np.testing.assert_allclose(on["cuda"][key].replicates, expected.replicates, atol=1e-6)
+
+
+def test_many_patients_are_left_out_in_blocks_once_each():
+    patient = np.repeat(np.arange(bootstrap.MAX_BLOCKS * 3), 2)
+    weights = bootstrap.Resamples(patient).jackknife()
+    assert len(weights) == bootstrap.MAX_BLOCKS
+    assert ((weights == 0).sum(axis=0) == 1).all()
+    assert (weights[:, ::2] == weights[:, 1::2]).all()
+
+
+def test_bca_agrees_with_scipy():
+    """A skewed sample, where BCa and percentile limits lie well apart."""
+    x = np.random.default_rng(1).lognormal(size=40)
+    mean = {"": lambda w: {"mean": metrics.weighted_mean(x, w)}}
+    found = bootstrap.evaluate(mean, bootstrap.Resamples(np.arange(40), 20_000), jackknife=True)
+    ours = bootstrap.interval(*found["", "mean"], method="bca")
+    plain = bootstrap.interval(*found["", "mean"])
+    theirs = scipy.stats.bootstrap(
+        (x,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours["ci_low"] == pytest.approx(theirs.low, abs=0.02 * width)
+    assert ours["ci_high"] == pytest.approx(theirs.high, abs=0.03 * width)
+    assert ours["ci_high"] - plain["ci_high"] > 0.06 * width
 
 
 def test_interval_is_the_percentile_interval():
@@ -80,6 +183,8 @@ def test_interval_says_what_is_missing():
     assert bootstrap.interval(0.5, half)["note"] == "only 50 of 100 resamples usable"
     none = bootstrap.interval(0.5, np.full(10, np.nan))
     assert np.isnan(none["ci_low"]) and "no interval" in none["note"]
+    same = bootstrap.interval(1.0, np.ones(10))
+    assert (same["ci_low"], same["ci_high"]) == (1, 1) and "says nothing" in same["note"]
     undefined = bootstrap.interval(np.nan, np.arange(10.0))
     assert np.isnan(undefined["ci_high"]) and undefined["note"]
 
@@ -104,8 +209,21 @@ def test_intervals_cover_and_clustering_widens_them():
         ({"patient_id": ["a"], "unit": "study"}, "unit: 'study'; expected 'patient' or 'image'"),
         ({"patient_id": []}, "patient_id: empty"),
         ({"patient_id": ["a", None]}, "patient_id: missing in 1 rows, first in row 1"),
+        ({"patient_id": ["a"], "n_resamples": 0}, "n_resamples: 0; expected a whole number"),
+        (
+            {"patient_id": ["a", "b", "b"], "strata": [1, 1, 2]},
+            "strata: 1 patients lie in more than one stratum, first b",
+        ),
+        ({"patient_id": ["a", "b"], "strata": [1, None]}, "strata: expected one entry"),
     ],
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        bootstrap.patient_weights(**arguments)
+        bootstrap.Resamples(**arguments)
+
+
+def test_bad_methods_are_named():
+    with pytest.raises(ValueError, match="method: 'normal'; expected one of percentile, bca"):
+        bootstrap.interval(0.5, np.ones(3), method="normal")
+    with pytest.raises(ValueError, match="jackknife: missing"):
+        bootstrap.interval(0.5, np.ones(3), method="bca")

@@ -1,6 +1,6 @@
 """Tables of groups and gaps against scikit-learn loops, fairlearn and planted gaps."""
 
-import time
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from fairlearn.metrics import equalized_odds_difference
 from cxrlib import bootstrap, fairness, metrics
 
 AGES = ["25-50", "50-65", "65-80", "80+"]
-COUNTS = ["n", "n_positive", "n_patients"]
+COUNTS = ["n", "n_positive", "n_negative", "n_patients"]
 
 
 def cohort(n=900, seed=0, patients=500):
@@ -240,15 +240,161 @@ def test_bad_input_is_named(predictions, call, message):
         call(predictions)
 
 
-def test_speed_on_one_core():
-    """4,000 images x 6 labels x 4 models x 12 groups x 2 metrics x 500 resamples: seconds."""
-    images = cohort(4000, patients=2500).assign(
-        race=np.random.default_rng(0).choice(["White", "Black", "Asian"], 4000)
+# --- intersections, missing entries, matching, disparities
+
+
+def test_intersections_are_groups_of_their_own(predictions):
+    table = fairness.performance_table(
+        predictions, "auc", ("sex", ("sex", "age_group")), n_resamples=5
     )
-    large = predict(images, models="abcd", labels="UVWXYZ")
-    start = time.perf_counter()
-    fairness.performance_table(large, attributes=("sex", "race", "age_group"))
-    assert time.perf_counter() - start < 20  # 2 s on an idle core
+    crossed = table[table["attribute"] == "sex x age_group"]
+    assert list(crossed["group"].unique()) == [f"{sex} x {age}" for sex in "FM" for age in AGES]
+    block = predictions[(predictions["model"] == "a") & (predictions["label"] == "Edema")]
+    at = (block["sex"] == "M") & (block["age_group"] == "50-65")
+    row = pick(crossed, model="a", label="Edema", group="M x 50-65")
+    expected = sklearn.metrics.roc_auc_score(block["y_true"][at], block["score"][at])
+    assert row["value"] == pytest.approx(expected) and row["n"] == at.sum()
+    gap = fairness.gap_table(
+        predictions,
+        ("sex", "age_group"),
+        [("F x 25-50", "M x 25-50")],
+        metrics="auc",
+        n_resamples=5,
+    )
+    assert set(gap["group"]) == {"F x 25-50 - M x 25-50"}
+
+
+def test_missing_attributes_are_counted_and_may_be_a_group(predictions):
+    holes = predictions.assign(
+        race=np.where(predictions["patient_id"] < 250, "White", "Black"),
+    )
+    holes.loc[holes["patient_id"].between(200, 299), "race"] = np.nan
+    n = holes.loc[holes["race"].isna(), "image_id"].nunique()
+    patients = holes.loc[holes["race"].isna(), "patient_id"].nunique()
+    table = fairness.performance_table(holes, "auc", "race", n_resamples=5)
+    assert set(table["group"]) == {"all", "White", "Black"}
+    note = f"{n} images of {patients} patients without race belong to no group"
+    assert table.loc[table["attribute"] == "race", "note"].str.endswith(note).all()
+    everyone = pick(table, model="a", label="Edema", group="all")
+    assert everyone["n"] == 900 and everyone["note"] == ""
+    asked = fairness.performance_table(holes, "auc", "race", unknown=True, n_resamples=5)
+    row = pick(asked, model="a", label="Edema", group="unknown")
+    assert row["n"] == n and row["n_patients"] == patients and row["note"] == ""
+
+
+@pytest.fixture(scope="module")
+def confounded():
+    """Scores are good on PA films and poor on AP films; women have mostly PA, men mostly AP."""
+    rng = np.random.default_rng(3)
+    images = cohort(3000, patients=2000)
+    women = (images["sex"] == "F").to_numpy()
+    pa = rng.random(3000) < np.where(women, 0.8, 0.2)
+    y = (rng.random(3000) < np.where(pa, 0.1, 0.3)).astype(int)
+    logit = np.where(pa, 2.0, 0.5) * y + rng.normal(size=3000) - 1
+    return images.assign(
+        view=np.where(pa, "PA", "AP"),
+        model="a",
+        method="zero-shot",
+        label="Edema",
+        y_true=y,
+        score=1 / (1 + np.exp(-logit)),
+    )
+
+
+def standardised(table, strata, weights):
+    """Weights that give each stratum of this group its share of the whole cohort."""
+    target = pd.Series(strata).value_counts()
+    mass = pd.Series(weights[table]).groupby(strata[table]).sum()
+    return weights[table] * (target / mass).loc[strata[table]].to_numpy()
+
+
+@pytest.mark.parametrize("match", ["prevalence", "view", ("prevalence", "view")])
+def test_matched_groups_equal_weighted_scikit_learn_in_every_resample(confounded, match):
+    strata = np.zeros(3000, dtype=int)
+    if "prevalence" in match:
+        strata += confounded["y_true"].to_numpy()
+    if "view" in match:
+        strata += 2 * (confounded["view"] == "PA").to_numpy()
+    table = fairness.gap_table(confounded, "sex", match=match, n_resamples=15)
+    y, score = confounded["y_true"].to_numpy(), confounded["score"].to_numpy()
+    groups = [np.flatnonzero(confounded["sex"] == sex) for sex in "FM"]
+
+    def gap(weights):
+        found = []
+        for at in groups:
+            w = standardised(at, strata, weights)
+            ap = sklearn.metrics.average_precision_score(y[at], score[at], sample_weight=w)
+            found.append(1 - np.log(ap) / np.log(np.average(y[at], weights=w)))
+        return found[0] - found[1]
+
+    row = pick(table, metric="adjusted_auprc")
+    names = match if isinstance(match, str) else " and ".join(match)
+    assert row["attribute"] == f"sex, matched on {names}"
+    assert row["value"] == pytest.approx(gap(np.ones(3000)))
+    drawn = bootstrap.patient_weights(confounded["patient_id"], 15)
+    limits = np.percentile([gap(w.astype(float)) for w in drawn], [2.5, 97.5])
+    np.testing.assert_allclose(row[["ci_low", "ci_high"]].astype(float), limits, rtol=1e-9)
+
+
+def test_matching_on_view_removes_a_gap_that_is_all_view(confounded):
+    raw = pick(fairness.gap_table(confounded, "sex", metrics="auc", n_resamples=200))
+    matched = pick(
+        fairness.gap_table(
+            confounded, "sex", metrics="auc", match=("prevalence", "view"), n_resamples=200
+        )
+    )
+    assert raw["ci_low"] > 0
+    assert matched["ci_low"] < 0 < matched["ci_high"]
+
+
+def test_strata_without_counterpart_get_no_weight_and_are_counted(confounded):
+    lone = confounded.assign(site=np.where(confounded["sex"] == "F", "A", "B"))
+    lone.loc[lone.index % 2 == 0, "site"] = "C"
+    table = fairness.performance_table(lone, "auc", "sex", match="site", n_resamples=5)
+    n = ((lone["sex"] == "F") & (lone["site"] == "A")).sum()
+    row = pick(table, group="F")
+    assert row["note"] == f"weighted; {n} images without counterpart in every group get no weight"
+    shared = lone[(lone["sex"] == "F") & (lone["site"] == "C")]
+    assert row["value"] == pytest.approx(
+        sklearn.metrics.roc_auc_score(shared["y_true"], shared["score"])
+    )
+    with pytest.raises(ValueError, match="match: no column 'scanner'"):
+        fairness.performance_table(lone, "auc", "sex", match="scanner")
+
+
+def test_disparities_summarise_the_groups(predictions):
+    three = AGES[:3]
+    table = fairness.disparity_table(
+        predictions, "age_group", groups=three, metrics=("auc", "brier"), n_resamples=20
+    )
+    each = fairness.performance_table(
+        predictions, ("auc", "brier"), {"age_group": three}, n_resamples=20
+    )
+    each = each[(each["model"] == "a") & (each["label"] == "Edema")]
+    for metric, worst in (("auc", "idxmin"), ("brier", "idxmax")):
+        values = each[(each["metric"] == metric)].set_index("group")["value"][three]
+        rows = table[(table["model"] == "a") & (table["label"] == "Edema")]
+        found = rows[rows["metric"] == metric].set_index("group")
+        assert found["value"]["worst group"] == values[getattr(values, worst)()]
+        assert found["note"]["worst group"] == f"worst: {getattr(values, worst)()}"
+        assert found["value"]["max - min"] == pytest.approx(values.max() - values.min())
+        apart = [abs(values[a] - values[b]) for a, b in combinations(three, 2)]
+        assert found["value"]["mean pairwise gap"] == pytest.approx(np.mean(apart))
+    undefined = fairness.disparity_table(predictions, "age_group", metrics="auc", n_resamples=5)
+    row = pick(undefined, model="a", label="Pneumothorax", group="max - min")
+    assert np.isnan(row["value"]) and row["note"] == "undefined in 80+"
+
+
+def test_bca_intervals_can_be_asked_for(predictions):
+    plain, bca = (
+        fairness.gap_table(predictions, "sex", n_resamples=200, interval=kind)
+        for kind in ("percentile", "bca")
+    )
+    np.testing.assert_array_equal(plain["value"], bca["value"])
+    assert (plain["ci_low"] != bca["ci_low"]).any()
+    assert bca["ci_low"].notna().all()
+    with pytest.raises(ValueError, match="interval: 'normal'; expected one of percentile, bca"):
+        fairness.gap_table(predictions, "sex", interval="normal")
 
 
 # --- one class out of several
