@@ -3,12 +3,18 @@
 Every function also works in plain Python (``python chapters/02_zero_shot.py``), where it prints.
 """
 
+import hashlib
 import html
+import json
 import math
 import sys
 import warnings
+from pathlib import Path
 
 UNDEFINED = "undefined"
+# Outputs under papermill's prefix are data of a notebook: myst_nb and viewers do not show them.
+RECORD = "application/papermill.record/"
+KEPT = f"{RECORD}text/cxrbook-results"
 
 
 def in_notebook():
@@ -121,6 +127,72 @@ def show(table, caption=None, digits=2, missing=""):
         lines.append(f"<tr>{line}</tr>")
     lines.append("</tbody></table></div>")
     display({"text/html": "\n".join(lines), "text/plain": plain}, raw=True)
+
+
+def keep(table):
+    """Hand a results table to the ledger: stored in the executed notebook, shown nowhere.
+
+    Without a notebook the table is only checked.
+
+    Parameters
+    ----------
+    table : results table
+        Aggregates only: a table with other columns, such as one row an image, is refused.
+
+    Raises
+    ------
+    ValueError
+        For what is no valid results table; names the column.
+    """
+    from cxrlib import schema
+
+    wrong = [f"no column {c!r}" for c in schema.COLUMNS if c not in table]
+    wrong += [f"unknown column {c!r}" for c in table if c not in schema.COLUMNS]
+    if wrong:
+        raise ValueError(
+            f"keep: {wrong[0]} ({len(wrong)} in all); expected a results table, as "
+            "cxrlib.schema.results makes it."
+        )
+    table = schema.results(table)
+    if not in_notebook():
+        return
+
+    from IPython import get_ipython
+    from IPython.display import display
+
+    entries = table.astype(object).where(table.notna(), None)
+    text = json.dumps({"columns": list(table), "rows": entries.to_numpy().tolist()})
+    # Keys have to be unique within a chapter, and the same whenever it is run.
+    key = f"results-{get_ipython().execution_count}-{hashlib.sha256(text.encode()).hexdigest()[:9]}"
+    display({KEPT: text}, raw=True, metadata={"scrapbook": {"name": key, "mime_prefix": RECORD}})
+
+
+def kept(path):
+    """The results tables that `keep` stored in an executed notebook.
+
+    Returns
+    -------
+    list of results tables, in the order in which they were kept
+
+    Raises
+    ------
+    ValueError
+        If the file is no notebook.
+    """
+    import pandas as pd
+
+    from cxrlib import schema
+
+    notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(notebook, dict) or "cells" not in notebook:
+        raise ValueError("not a notebook: it has no cells")
+    tables = []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if text := output.get("data", {}).get(KEPT):
+                table = json.loads("".join(text))
+                tables.append(schema.results(pd.DataFrame(table["rows"], columns=table["columns"])))
+    return tables
 
 
 def setup():
