@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrlib import bootstrap, metrics, schema
+from cxrlib import protocol as protocols
 
 
 def _linear(c, seed):
@@ -33,12 +34,28 @@ def _mlp(width, seed):
     )
 
 
-# method -> (model of a hyper-parameter, values tried on the validation patients)
-METHODS = {
-    "linear": (_linear, (1e-3, 1e-2, 1e-1, 1.0)),
-    "knn": (_knn, (1, 5, 11, 21)),
-    "mlp": (_mlp, (128, 256)),
+def _linear_of_s(rate, seed):
+    return MLPClassifier((), alpha=0, learning_rate_init=rate, max_iter=1000, random_state=seed)
+
+
+def _mlp_of_s(width, seed):
+    return MLPClassifier((width,), max_iter=500, random_state=seed)
+
+
+# heads -> method -> (model of a hyper-parameter, values tried on the validation patients)
+HEADS = {
+    "penalised": {
+        "linear": (_linear, (1e-3, 1e-2, 1e-1, 1.0)),
+        "knn": (_knn, (1, 5, 11, 21)),
+        "mlp": (_mlp, (128, 256)),
+    },
+    "published": {
+        "linear": (_linear_of_s, (1e-3, 1e-4, 1e-5)),
+        "knn": (_knn, tuple(range(1, 22, 2))),
+        "mlp": (_mlp_of_s, (128, 256, 512, 1024)),
+    },
 }
+METHODS = tuple(HEADS["penalised"])
 
 
 def patient_split(patient_id, seed=1907, fraction=0.2):
@@ -62,11 +79,35 @@ def patient_split(patient_id, seed=1907, fraction=0.2):
     return rest[inner_train], rest[inner_valid], test
 
 
+def tuning_rows(train, valid, tuning="matched"):
+    """Rows whose features a probe is tuned on, to go with the labels of train and valid.
+
+    Parameters
+    ----------
+    train, valid : positions of `patient_split`
+    tuning : "matched", the rows themselves; or "mismatched", as S's code takes them: positions
+        within training and validation together, read as positions within all images. Labels and
+        features then belong to different images, and test images come in. Only the choice of the
+        hyper-parameter suffers: the final fit and the test use the right rows.
+
+    Returns
+    -------
+    train_rows, valid_rows : integer arrays as long as train and valid
+    """
+    if tuning == "matched":
+        return train, valid
+    if tuning == "mismatched":
+        rest = np.union1d(train, valid)
+        return np.searchsorted(rest, train), np.searchsorted(rest, valid)
+    raise ValueError(f"tuning: {tuning!r}; expected 'matched' or 'mismatched'.")
+
+
 def probe_table(
     embeddings,
     table,
     attributes=("sex", "race", "age_group"),
     methods=("linear", "knn", "mlp"),
+    protocol="corrected",
     *,
     min_patients=20,
     n_resamples=500,
@@ -76,8 +117,9 @@ def probe_table(
 
     Each probe is fitted on training patients, its hyper-parameter chosen by AUC on validation
     patients, refitted on both, and judged on test patients. S tuned the learning rate of a linear
-    layer; here the linear probe is a logistic regression with tuned penalty, its limit without
-    the tuning noise.
+    layer; corrected, the linear probe is a logistic regression with tuned penalty, its limit
+    without the tuning noise. As published, networks of up to 1,024 units take minutes; S leaves
+    their seed open, here it is `seed`.
 
     Parameters
     ----------
@@ -85,14 +127,16 @@ def probe_table(
     table : DataFrame with patient_id and the attribute columns, such as `cohort.table`
     attributes : columns; images without a value are left out
     methods : out of "linear", "knn", "mlp"
+    protocol : name or Protocol; switches probe_heads, probe_tuning (`tuning_rows`) and unit
     min_patients : groups with fewer patients are left out, and named in the note
 
     Returns
     -------
     Results table: label = the attribute that is read, method = the probe, metric "auc": macro
-    mean over groups of one-versus-rest AUC on test images, with patient bootstrap intervals;
-    n, n_positive (of the scarcest group), n_patients are those of the test set.
+    mean over groups of one-versus-rest AUC on test images, with bootstrap intervals over the
+    protocol's unit; n, n_positive (of the scarcest group), n_patients are those of the test set.
     """
+    p = protocols.protocol(protocol)
     for method in methods:
         if method not in METHODS:
             raise ValueError(f"methods: unknown {method!r}; expected {', '.join(METHODS)}.")
@@ -115,11 +159,9 @@ def probe_table(
                 )
             for method in methods:
                 rows.append(
-                    {"model": model, "method": method, "label": attribute}
+                    {"protocol": p.name, "model": model, "method": method, "label": attribute}
                     | {"attribute": "all", "group": "all", "metric": "auc"}
-                    | _probe(
-                        np.asarray(z)[keep], y, names, patient, method, n_resamples, seed, note
-                    )
+                    | _probe(z[keep], y, names, patient, method, p, n_resamples, seed, note)
                 )
     return schema.results(rows)
 
@@ -131,26 +173,29 @@ def _usable(column, patient_id, min_patients):
     return np.flatnonzero(column.isin(large)), [str(g) for g in patients.index.difference(large)]
 
 
-def _probe(z, y, names, patient, method, n_resamples, seed, note):
+def _probe(z, y, names, patient, method, p, n_resamples, seed, note):
     """One row: the tuned probe on the test patients."""
-    row = {"attribute": "all", "group": "all", "metric": "auc", "unit": "patient", "seed": seed}
+    row = {"unit": p.unit, "seed": seed}
     if len(names) < 2:
         reason = f"undefined: {len(names)} group with enough patients"
         counts = {"n": len(y), "n_positive": len(y), "n_patients": len(np.unique(patient))}
         return row | counts | {"value": np.nan, "note": "; ".join(n for n in (reason, note) if n)}
     train, valid, test = patient_split(patient, seed)
-    make, grid = METHODS[method]
+    tune_train, tune_valid = tuning_rows(train, valid, p.probe_tuning)
+    make, grid = HEADS[p.probe_heads][method]
     with warnings.catch_warnings():
         # a fixed number of epochs, as in S: that the loss could fall further is no fault
         warnings.simplefilter("ignore", ConvergenceWarning)
         on_valid = [
-            _macro_auc(make(value, seed).fit(z[train], y[train]), z[valid], y[valid], len(names))
+            _macro_auc(
+                make(value, seed).fit(z[tune_train], y[train]), z[tune_valid], y[valid], len(names)
+            )
             for value in grid
         ]
         best = grid[int(np.argmax(on_valid))]
         both = np.concatenate([train, valid])
         probe = make(best, seed).fit(z[both], y[both])
-    weights = bootstrap.patient_weights(patient[test], n_resamples, seed)
+    weights = bootstrap.patient_weights(patient[test], n_resamples, seed, p.unit)
     value = _macro_auc(probe, z[test], y[test], len(names))
     found = bootstrap.interval(value, _macro_auc(probe, z[test], y[test], len(names), weights))
     found["note"] = "; ".join(n for n in (note, found["note"]) if n)
@@ -200,3 +245,30 @@ def project(*embeddings):
     pca = PCA(2, svd_solver="full").fit(np.concatenate(embeddings))
     points = [pca.transform(z) for z in embeddings]
     return points[0] if len(points) == 1 else points, pca.explained_variance_ratio_
+
+
+def image_panel(images, texts, axes="own"):
+    """Image embeddings on two axes, as S Fig. 2b to 2d show them.
+
+    Parameters
+    ----------
+    images, texts : (n, d) and (m, d)
+    axes : "own", the first two components of the images; or "mixed", as S's code draws them: the
+        horizontal axis is the first component of images and texts together, the vertical one the
+        second component of the images alone
+
+    Returns
+    -------
+    points : (n, 2)
+    explained : (2,) share of the variance, each within the fit that its axis comes from
+    """
+    own, explained = project(images)
+    if axes == "own":
+        return own, explained
+    if axes != "mixed":
+        raise ValueError(f"axes: {axes!r}; expected 'own' or 'mixed'.")
+    (joint, _), joint_explained = project(images, texts)
+    return (
+        np.column_stack([joint[:, 0], own[:, 1]]),
+        np.array([joint_explained[0], explained[1]]),
+    )

@@ -8,7 +8,8 @@ renderings of the same patient that differ in one thing, which only a phantom al
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, metrics, schema
+from cxrlib import bootstrap, checks, metrics, schema
+from cxrlib.protocol import NAMES, protocol
 
 METRICS = ("auc", "adjusted_auprc")
 
@@ -17,27 +18,29 @@ def drain_arms(
     predictions,
     label="Pneumothorax",
     device="drain",
+    protocols=NAMES,
     *,
-    min_positive=10,
     n_resamples=500,
     seed=1907,
-    unit="patient",
 ):
-    """Performance on positives with the device and without it, each against all negatives.
+    """Performance on positives with the device and without it, each against shared negatives.
 
-    Both arms share the negatives, whatever device these carry (as S did). Two protocols:
+    Four switches of a protocol matter:
 
-    as_published : as they stand. The arms differ in prevalence, and adjusted AUPRC does not
-        remove prevalence fully.
-    corrected : positives of the larger arm are given weights below 1, in the sample and in every
-        resample, so that both arms have the prevalence of the smaller one. AUC does not change.
+    drain_prevalence : "raw", the arms as they stand: they differ in prevalence, and adjusted AUPRC
+        does not remove prevalence fully; or "matched": positives of the larger arm are given
+        weights below 1, in the sample and in every resample, so that both arms have the prevalence
+        of the smaller one. AUC does not change.
+    drain_controls : "any", negatives whatever device they carry; or "without" the device
+    unit : of resampling
+    min_cases : an arm with fewer positive images gets NaN and a note
 
     Parameters
     ----------
     predictions : DataFrame with the device column (0/1) joined in
     label : the finding
     device : column
-    min_positive : an arm with fewer positive images gets NaN and a note
+    protocols : names or Protocols; rows for each of them
 
     Returns
     -------
@@ -49,35 +52,43 @@ def drain_arms(
     predictions = predictions[predictions["label"] == label]
     if predictions.empty:
         raise ValueError(f"label: no rows for {label!r} in the predictions.")
-    if not predictions[device].isin((0, 1)).all():
-        raise ValueError(f"predictions: column {device!r} has to hold 0 or 1 in every row.")
+    checks.refuse(
+        ~predictions[device].isin((0, 1)),
+        f"predictions: column {device!r} is neither 0 nor 1",
+        "0 or 1 for every image. Leave out images of unknown status, or label them first",
+        image_id=predictions["image_id"],
+        **{device: predictions[device]},
+    )
     rows = []
     keys = ["cohort", "model", "method"]
     for (cohort, model, method), block in predictions.groupby(keys, sort=False, observed=True):
-        weights = bootstrap.patient_weights(block["patient_id"], n_resamples, seed, unit)
-        for protocol in ("as_published", "corrected"):
-            rows += [
-                {"protocol": protocol, "cohort": cohort, "model": model, "method": method}
-                | {"label": label, "attribute": device, "unit": unit, "seed": seed}
-                | row
-                for row in _arms(block, device, protocol, min_positive, weights)
-            ]
+        for p in map(protocol, protocols):
+            about = {"protocol": p.name, "cohort": cohort, "model": model, "method": method}
+            about |= {"label": label, "attribute": device, "unit": p.unit, "seed": seed}
+            rows += [about | row for row in _arms(block, device, p, n_resamples, seed)]
     return schema.results(rows)
 
 
-def _arms(block, device, protocol, min_positive, weights):
-    """The rows of one model and protocol."""
+def _arms(block, device, p, n_resamples, seed):
+    """The rows of one model under one protocol."""
+    if p.drain_controls not in ("any", "without"):
+        raise ValueError(f"drain_controls: {p.drain_controls!r}; expected 'any' or 'without'.")
+    if p.drain_controls == "without":
+        block = block[(block["y_true"] == 1) | (block[device] == 0)]
+    weights = bootstrap.patient_weights(block["patient_id"], n_resamples, seed, p.unit)
+    matched = p.drain_prevalence == "matched"
     positive = block["y_true"].to_numpy(bool)
     has = block[device].to_numpy(bool)
     score = block["score"].to_numpy(float)
     patient = block["patient_id"].to_numpy()
     names = (f"with {device}", f"without {device}")
     arm = {names[0]: positive & has, names[1]: positive & ~has}
-    remark = "positives weighted to equal prevalence" if protocol == "corrected" else ""
+    remark = "positives weighted to equal prevalence" if matched else ""
+    fewest = max(1, p.min_cases)
     few = {
-        name: f"{name}: {mask.sum()} positive images, fewer than {min_positive}"
+        name: f"{name}: {mask.sum()} positive images, fewer than {fewest}"
         for name, mask in arm.items()
-        if mask.sum() < min_positive
+        if mask.sum() < fewest
     }
 
     def evaluate(w):
@@ -88,7 +99,7 @@ def _arms(block, device, protocol, min_positive, weights):
         for mask, own in zip(arm.values(), size, strict=True):
             at = np.flatnonzero(mask | ~positive)
             w_arm = w[:, at]
-            if protocol == "corrected":
+            if matched:
                 with np.errstate(invalid="ignore", divide="ignore"):
                     share = np.where(own > 0, target / own, 0)
                 w_arm = w_arm * np.where(mask[at], share[:, None], 1.0)
@@ -161,8 +172,13 @@ def twin_shift(
         raise ValueError(
             f"twin_shift: shapes {a.shape}, {b.shape}, {patient.shape}; expected three equal (n,)."
         )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("twin_shift: NaN or infinite margins; expected finite numbers.")
+    checks.refuse(
+        ~(np.isfinite(a) & np.isfinite(b)),
+        "twin_shift: NaN or infinite margins",
+        "finite numbers for both twins of every image",
+        margin_changed=a,
+        margin_reference=b,
+    )
 
     def shift(w):
         mean = metrics.weighted_mean(b, w)

@@ -1,11 +1,16 @@
 """Probes find what was planted and nothing else; splits never share a patient."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.neighbors import KNeighborsClassifier
 
 from cxrlib import probes
+from cxrlib.protocol import protocol
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,38 @@ def test_macro_auc_equals_scikit_learn(cohort):
     assert len(names) == 3
 
 
+def test_tuning_as_published_equals_a_plain_loop(cohort):
+    """k-NN as S's code tunes it: positions within train_val index the full matrix."""
+    table, z = cohort
+    y = (table["sex"] == "F").to_numpy(int)
+    patient = table["patient_id"].to_numpy()
+    splitter = GroupShuffleSplit(n_splits=1, test_size=0.2, random_state=1907)
+    rest, test = next(splitter.split(patient, groups=patient))
+    train, valid = next(splitter.split(rest, groups=patient[rest]))
+    tuned = {}
+    for k in range(1, 22, 2):
+        wrong = KNeighborsClassifier(k).fit(z[train], y[rest][train])
+        tuned[k] = roc_auc_score(y[rest][valid], wrong.predict_proba(z[valid])[:, 1])
+    best = KNeighborsClassifier(max(tuned, key=tuned.get)).fit(z[rest], y[rest])
+    expected = roc_auc_score(y[test], best.predict_proba(z[test])[:, 1])
+
+    found = probes.probe_table({"m": z}, table, ("sex",), ("knn",), "as_published", n_resamples=9)
+    row = found.loc[0]
+    assert row["value"] == pytest.approx(expected, abs=1e-12)
+    assert (row["protocol"], row["unit"], row["n"]) == ("as_published", "image", len(test))
+
+
+@pytest.mark.parametrize("method", ["linear", "mlp"])
+def test_published_heads_find_what_was_planted(cohort, method, monkeypatch):
+    """The first of the published settings of each head, to be quick."""
+    table, z = cohort
+    make, grid = probes.HEADS["published"][method]
+    monkeypatch.setitem(probes.HEADS["published"], method, (make, grid[:1]))
+    p = replace(protocol("corrected"), probe_heads="published")
+    found = probes.probe_table({"m": z}, table, ("sex",), (method,), p, n_resamples=50)
+    assert found.loc[0, "value"] > 0.75 and found.loc[0, "unit"] == "patient"
+
+
 def test_small_groups_are_named_and_single_groups_undefined(cohort):
     table, z = cohort
     rare = table.assign(sex=table["sex"].where(table["patient_id"] > 3, "unknown"))
@@ -111,3 +148,10 @@ def test_bad_input_is_named(cohort, change, message):
     table, z = cohort
     with pytest.raises(ValueError, match=message):
         probes.probe_table(**{"embeddings": {"m": z}, "table": table} | change)
+
+
+def test_unknown_switches_are_named():
+    with pytest.raises(ValueError, match="tuning: 'some'; expected 'matched' or 'mismatched'"):
+        probes.tuning_rows(np.arange(3), np.arange(3, 5), "some")
+    with pytest.raises(ValueError, match="axes: 'joint'; expected 'own' or 'mixed'"):
+        probes.image_panel(np.eye(4), np.eye(4), axes="joint")

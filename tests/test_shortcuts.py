@@ -1,11 +1,14 @@
 """Drain arms and twins against scikit-learn and planted shifts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
 
 from cxrlib import bootstrap, shortcuts
+from cxrlib.protocol import protocol
 
 
 def made(reads_drain, n=1500, seed=0):
@@ -16,7 +19,7 @@ def made(reads_drain, n=1500, seed=0):
     logit = 1.2 * y + reads_drain * drain + rng.normal(size=n) - 2
     return pd.DataFrame(
         {
-            "image_id": np.arange(n),
+            "image_id": [f"{seed}-{i}" for i in range(n)],
             "patient_id": rng.integers(0, n // 2, n),
             "cohort": "made",
             "model": "reads drains" if reads_drain else "honest",
@@ -57,12 +60,14 @@ def test_arms_equal_scikit_learn_on_positives_of_an_arm_and_all_negatives():
         assert auc["n_patients"] == arm["patient_id"].nunique()
 
 
-def test_gap_interval_is_paired():
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_gap_interval_is_paired(unit):
     predictions = made(1.5)
-    table = shortcuts.drain_arms(predictions, n_resamples=25)
+    p = replace(protocol("as_published"), unit=unit)
+    table = shortcuts.drain_arms(predictions, protocols=[p], n_resamples=25)
     loop = []
     y, has = predictions["y_true"].to_numpy(), predictions["drain"].to_numpy()
-    for w in bootstrap.patient_weights(predictions["patient_id"], 25):
+    for w in bootstrap.patient_weights(predictions["patient_id"], 25, unit=unit):
         auc = []
         for which in (1, 0):
             keep = (y == 0) | (has == which)
@@ -73,13 +78,29 @@ def test_gap_interval_is_paired():
     np.testing.assert_allclose(
         row[["ci_low", "ci_high"]].astype(float), np.percentile(loop, [2.5, 97.5]), rtol=1e-9
     )
+    assert row["unit"] == unit
+
+
+def test_each_protocol_draws_its_own_unit_and_controls():
+    predictions = made(1.5)
+    table = shortcuts.drain_arms(predictions, n_resamples=20)
+    assert value(table, GAP, "auc")["unit"] == "image"
+    assert value(table, GAP, "auc", "corrected")["unit"] == "patient"
+    without = predictions[(predictions["y_true"] == 1) | (predictions["drain"] == 0)]
+    arm = without[(without["y_true"] == 0) | (without["drain"] == 1)]
+    auc = value(table, "with drain", "auc", "corrected")
+    assert auc["value"] == pytest.approx(
+        sklearn.metrics.roc_auc_score(arm["y_true"], arm["score"]), abs=1e-12
+    )
+    assert auc["n"] == len(arm) < value(table, "with drain", "auc")["n"]
 
 
 def test_matched_prevalence_is_the_mean_over_subsamples():
     """Fractional weights stand for many random subsamples of the larger arm."""
     predictions = made(1.0, n=1500)
+    any_control = replace(protocol("corrected"), drain_controls="any")
     row = value(
-        shortcuts.drain_arms(predictions, n_resamples=5),
+        shortcuts.drain_arms(predictions, protocols=[any_control], n_resamples=5),
         "with drain",
         "adjusted_auprc",
         "corrected",
@@ -98,7 +119,8 @@ def test_matched_prevalence_is_the_mean_over_subsamples():
 
 
 def test_matching_leaves_auc_and_the_smaller_arm_alone():
-    table = shortcuts.drain_arms(made(1.0), n_resamples=20)
+    raw = replace(protocol("corrected"), name="as_published", drain_prevalence="raw")
+    table = shortcuts.drain_arms(made(1.0), protocols=[raw, "corrected"], n_resamples=20)
     columns = ["value", "ci_low", "ci_high"]
     for group in ("with drain", "without drain", GAP):
         np.testing.assert_allclose(
@@ -128,9 +150,13 @@ def test_a_small_arm_is_undefined_with_a_reason():
     spare = predictions[(predictions["y_true"] == 1) & (predictions["drain"] == 0)].index[4:]
     table = shortcuts.drain_arms(predictions.drop(spare), n_resamples=5)
     for group in ("without drain", GAP):
-        row = value(table, group, "auc")
+        row = value(table, group, "auc", "corrected")
         assert np.isnan(row["value"]) and "4 positive images, fewer than 10" in row["note"]
-    assert np.isfinite(value(table, "with drain", "auc")["value"])
+        assert np.isfinite(value(table, group, "auc")["value"])  # as published: no minimum
+    assert np.isfinite(value(table, "with drain", "auc", "corrected")["value"])
+    none = predictions[(predictions["y_true"] == 0) | (predictions["drain"] == 1)]
+    row = value(shortcuts.drain_arms(none, n_resamples=5), "without drain", "auc")
+    assert np.isnan(row["value"]) and "0 positive images" in row["note"]
 
 
 def test_twin_shift_is_the_planted_shift_in_standard_deviations():
@@ -158,9 +184,19 @@ def test_twin_shift_of_a_constant_margin_is_undefined():
     [
         (lambda t: shortcuts.drain_arms(t, "Edema"), "label: no rows for 'Edema'"),
         (lambda t: shortcuts.drain_arms(t, device="tube"), "'tube' is missing"),
-        (lambda t: shortcuts.drain_arms(t.assign(drain=np.nan)), "has to hold 0 or 1"),
+        (
+            lambda t: shortcuts.drain_arms(t.assign(drain=np.where(t.index == 3, -1, t["drain"]))),
+            r"'drain' is neither 0 nor 1 in 1 of 50 rows, first row 3 \(image_id '0-3', drain -1\)",
+        ),
+        (lambda t: shortcuts.drain_arms(t, protocols=["paper"]), "protocol: unknown 'paper'"),
+        (
+            lambda t: shortcuts.drain_arms(
+                t, protocols=[replace(protocol("corrected"), drain_controls="some")]
+            ),
+            "drain_controls: 'some'; expected 'any' or 'without'",
+        ),
         (lambda t: shortcuts.twin_shift([1, 2], [1], [0, 1]), "expected three equal"),
-        (lambda t: shortcuts.twin_shift([np.nan], [1], [0]), "NaN or infinite margins"),
+        (lambda t: shortcuts.twin_shift([np.nan], [1], [0]), "infinite margins in 1 of 1 rows"),
     ],
 )
 def test_bad_input_is_named(call, message):
