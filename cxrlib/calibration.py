@@ -1,9 +1,14 @@
-"""Do predicted probabilities mean what they say?"""
+r"""Do predicted probabilities mean what they say?
+
+The fields at the end of a docstring (Formula, Source, ...) are the metric's card, see
+`cxrlib.cards`.
+"""
 
 import numpy as np
 import pandas as pd
 
 from cxrlib import bootstrap, metrics, schema
+from cxrlib.ranking import as_weights, shaped
 
 
 def bin_edges(p, n_bins=10, strategy="uniform"):
@@ -12,6 +17,10 @@ def bin_edges(p, n_bins=10, strategy="uniform"):
     Bins are open to the left and closed to the right, as in scikit-learn's `calibration_curve`.
     Returns (n_bins + 1,).
     """
+    if not (isinstance(n_bins, int | np.integer) and n_bins >= 1):
+        raise ValueError(f"n_bins: {n_bins!r}; expected a whole number from 1.")
+    if not len(p):
+        raise ValueError("p: no entries; expected one an image.")
     if strategy == "uniform":
         return np.linspace(0, 1, n_bins + 1)
     if strategy == "quantile":
@@ -34,7 +43,7 @@ def reliability_curve(y_true, p, n_bins=10, strategy="uniform"):
     DataFrame, one row a bin that holds images: low, high (edges), predicted, observed, n,
     n_positive. `predicted` and `observed` equal scikit-learn's `calibration_curve`.
     """
-    y, p = _probabilities(y_true, p)
+    y, p = metrics.probabilities(y_true, p)
     edges = bin_edges(p, n_bins, strategy)
     in_bin = _bin(p, edges)
     n = np.bincount(in_bin, minlength=n_bins)
@@ -65,11 +74,11 @@ def reliability_table(
     DataFrame: cohort, model, method, label, then the columns of `reliability_curve`, n_patients,
     and ci_low, ci_high of `observed` (from the resamples in which the bin is not empty).
     """
-    schema.predictions(predictions)
+    schema.predictions(predictions, probabilities=True)
     keys = ["cohort", "model", "method", "label"]
     parts = []
     for names, block in predictions.groupby(keys, sort=False, observed=True):
-        y, p = _probabilities(block["y_true"], block["score"])
+        y, p = metrics.probabilities(block["y_true"], block["score"])
         curve = reliability_curve(y, p, n_bins, strategy)
         in_bin = _bin(p, bin_edges(p, n_bins, strategy))
         weights = bootstrap.patient_weights(block["patient_id"], n_resamples, seed, unit)
@@ -87,62 +96,81 @@ def reliability_table(
 
 
 def calibration_in_the_large(y_true, p, weights=None):
-    """Mean predicted probability minus observed frequency, in [-1, 1].
-
-    Above 0 the risk is overestimated on average, below 0 underestimated. 0 is needed for
-    calibration, not enough for it.
+    r"""Calibration in the large, mean predicted probability minus observed frequency.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
+
+    :Formula: $\dfrac{1}{n} \sum_i (p_i - y_i)$
+    :Source: Van Calster et al. 2019, as a difference of probabilities.
+    :Range: [-1, 1]
+    :Direction: closer to 0 is better
+    :Zero means: The risk is right on average over the group. Needed for calibration, not enough for
+        it: overestimates of some may cancel underestimates of others.
+    :Undefined when: No image has weight.
+    :Look-alikes: The same words for the intercept of a logistic recalibration, on the logit scale.
+        The ratio of observed to expected events. Sign: above 0 is risk overestimated; some authors
+        subtract the other way round.
     """
-    y, p = _probabilities(y_true, p)
+    y, p = metrics.probabilities(y_true, p)
     return metrics.weighted_mean(p - y, weights)
 
 
 def ece_equal_width(y_true, p, weights=None, n_bins=10):
-    """Expected calibration error over bins of equal width.
-
-    ``sum_b (weight of b / weight) * |mean p in b - mean outcome in b|``, in [0, 1].
+    r"""Expected calibration error over bins of equal width.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
+
+    :Formula: $\sum_b \dfrac{W_b}{W}\, |\bar{p}_b - \bar{y}_b|$ over the bins [0, 0.1], (0.1, 0.2]
+        and so on of the probability, with the weight $W_b$, mean probability and mean outcome of
+        bin $b$; empty bins add nothing.
+    :Source: Naeini et al. 2015, for the probability of one label.
+    :Range: [0, 1]
+    :Direction: lower is better
+    :Zero means: In every bin the mean probability is the observed frequency. Giving everybody the
+        prevalence has 0, and no use. In a finite sample a perfectly calibrated model is above 0,
+        and higher in smaller groups: part of a gap between groups of different size is that.
+    :Undefined when: No image has weight.
+    :Look-alikes: `ece_equal_mass`. X Eq. 4 (`calibration_gap_eq4`), which has no bins. The ECE of
+        Guo et al. 2017, which bins the confidence of the predicted class and compares it with
+        accuracy. FairMedFM (Jin et al. 2024) cuts the range of the probabilities found in the group
+        instead of [0, 1]. Values with different numbers of bins differ.
     """
     return _ece(y_true, p, weights, n_bins, "uniform")
 
 
 def ece_equal_mass(y_true, p, weights=None, n_bins=10):
-    """Expected calibration error over bins with equal numbers of images, in [0, 1].
+    r"""Expected calibration error over bins with equal numbers of images.
 
-    As `ece_equal_width`, with the deciles of p as edges. The edges come from the sample itself
-    and stay the same whatever the weights.
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,). The edges
+    come from the sample itself and stay the same whatever the weights.
+
+    :Formula: $\sum_b \dfrac{W_b}{W}\, |\bar{p}_b - \bar{y}_b|$ over the tenths of the sample by
+        rising probability, with the weight $W_b$, mean probability and mean outcome of bin $b$.
+    :Source: The adaptive bins of Nixon et al. 2019, for the probability of one label.
+    :Range: [0, 1]
+    :Direction: lower is better
+    :Zero means: In every tenth of the images the mean probability is the observed frequency. In a
+        finite sample a perfectly calibrated model is above 0, and higher in smaller groups.
+    :Undefined when: No image has weight.
+    :Look-alikes: `ece_equal_width`, in which one crowded bin can hide everything when the
+        probabilities lie close together, as those of cosine similarities without temperature do.
+        Equal probabilities are never divided, so bins can be of unequal size.
     """
     return _ece(y_true, p, weights, n_bins, "quantile")
 
 
 def _ece(y_true, p, weights, n_bins, strategy):
-    y, p = _probabilities(y_true, p)
-    w, is_matrix = metrics.as_weights(weights, len(y))
+    y, p = metrics.probabilities(y_true, p)
+    w, is_matrix = as_weights(weights, len(y))
     in_bin = _bin(p, bin_edges(p, n_bins, strategy))
-    residual = np.zeros((len(p), n_bins))
-    residual[np.arange(len(p)), in_bin] = p - y
+    columns = np.zeros((len(p), n_bins + 1))
+    columns[np.arange(len(p)), in_bin] = p - y
+    columns[:, n_bins] = 1
+    sums = metrics.weighted_sums(w, columns)
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.abs(w @ residual).sum(axis=1) / w.sum(axis=1)
-    return metrics.shaped(value, is_matrix)
+        value = np.abs(sums[:, :n_bins]).sum(axis=1) / sums[:, n_bins]
+    return shaped(value, is_matrix)
 
 
 def _bin(p, edges):
     return np.searchsorted(edges[1:-1], p)
-
-
-def _probabilities(y_true, p):
-    y, p = np.asarray(y_true, dtype=float), np.asarray(p, dtype=float)
-    if y.ndim != 1 or y.shape != p.shape or not len(y):
-        raise ValueError(
-            f"y_true and p: shapes {y.shape} and {p.shape}; expected two equal (n,), not empty."
-        )
-    if not np.isin(y, (0, 1)).all():
-        raise ValueError("y_true: entries other than 0 and 1; expected a binary label.")
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(
-            "p: values outside [0, 1]; expected probabilities. Pass scores through a sigmoid or "
-            "softmax first."
-        )
-    return y, p

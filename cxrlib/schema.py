@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from cxrlib import checks
+
 PREDICTION_COLUMNS = (
     "image_id",
     "patient_id",
@@ -39,7 +41,8 @@ RESULTS = pa.DataFrameSchema(
         "ci_low": _NUMBER,
         "ci_high": _NUMBER,
         "n": _COUNT,  # images
-        "n_positive": _COUNT,  # positive images; of the scarcest label where there are several
+        "n_positive": _COUNT,  # images with the finding; of the label where they are scarcest
+        "n_negative": _COUNT,  # images without it; of the label where these are scarcest
         "n_patients": _COUNT,
         "unit": _TEXT,  # unit of resampling: "patient" or "image"
         "seed": _COUNT,
@@ -51,6 +54,11 @@ RESULTS = pa.DataFrameSchema(
         pa.Check(
             lambda t: ~(t["n_positive"] > t["n"]).fillna(False),
             error="n_positive must not be above n",
+        ),
+        pa.Check(
+            # for the scarcest of several labels too: n is that of the largest
+            lambda t: ~(t["n_positive"] + t["n_negative"] > t["n"]).fillna(False),
+            error="n_positive + n_negative must not be above n",
         ),
         pa.Check(
             lambda t: t["value"].notna() | (t["note"] != ""),
@@ -70,6 +78,8 @@ def results(rows):
     ----------
     rows : list of dict, or DataFrame
         One entry a number. Absent columns are filled with missing values, `note` with "".
+        A missing n_negative is filled with n - n_positive for a single finding; over several
+        (label "mean" or "all") the two counts can belong to different ones, so it is not.
 
     Returns
     -------
@@ -89,6 +99,7 @@ def results(rows):
         )
     table = table.reindex(columns=COLUMNS)
     table["note"] = table["note"].astype(object).where(table["note"].notna(), "")
+    table["n_negative"] = _negatives(table)
     try:
         return RESULTS.validate(table, lazy=True)
     except pa.errors.SchemaErrors as error:
@@ -103,21 +114,32 @@ def results(rows):
         ) from None
 
 
-def predictions(table, *attributes):
+def _negatives(table):
+    """n_negative, filled where it follows from the other counts."""
+    n, n_positive = (pd.to_numeric(table[c], errors="coerce") for c in ("n", "n_positive"))
+    single = ~table["label"].isin(("mean", "all")) & (n >= n_positive)
+    return table["n_negative"].where(table["n_negative"].notna() | ~single, n - n_positive)
+
+
+def predictions(table, *attributes, probabilities=False):
     """Check a predictions table and return it.
 
     Parameters
     ----------
     table : DataFrame
         Long table, one row an image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
-        score finite.
+        score finite. Within a cohort an image has one patient, one value of each attribute, and
+        one truth a label, whatever the model.
     attributes : str
         Further columns that have to be there, such as "sex".
+    probabilities : bool
+        Whether scores have to lie in [0, 1].
 
     Raises
     ------
     ValueError
-        Names the column, what was found, what was expected and what to do.
+        Names the column, how many rows are wrong and the first of them, what was expected and
+        what to do. Rows are counted from 0.
     """
     for column in PREDICTION_COLUMNS:
         if column not in table:
@@ -134,28 +156,61 @@ def predictions(table, *attributes):
             )
     if len(table) == 0:
         raise ValueError("predictions: the table has no rows; expected one an image and label.")
+
+    about = {c: table[c].to_numpy(object) for c in ("image_id", "label", "model")}
+
+    def refuse(bad, column, what, expected):
+        shown = about | {column: table[column].to_numpy(object)}
+        checks.refuse(bad, f"predictions: column {column!r} {what}", expected, **shown)
+
     for column in PREDICTION_COLUMNS:
-        if table[column].isna().any():
-            raise ValueError(
-                f"predictions: column {column!r} has missing entries; expected a value in every "
-                "row. Leave out images without one."
-            )
-    bad = ~table["y_true"].isin((0, 1))
-    if bad.any():
-        found = table.loc[bad, "y_true"].iloc[0]
-        raise ValueError(f"predictions: column 'y_true' holds {found!r}; expected 0 or 1 only.")
-    bad = ~np.isfinite(table["score"].to_numpy(float))
-    if bad.any():
-        raise ValueError(
-            f"predictions: column 'score' is infinite in {int(bad.sum())} rows; expected "
-            "probabilities or other finite numbers."
+        refuse(
+            table[column].isna(),
+            column,
+            "has missing entries",
+            "a value in every row. Leave out images without one",
         )
+    truth = table["y_true"].isin((0, 1))
+    refuse(~truth, "y_true", "holds entries other than 0 and 1", "0 or 1 only")
+    score = pd.to_numeric(table["score"], errors="coerce").to_numpy(float)
+    finite = "probabilities or other finite numbers"
+    refuse(~np.isfinite(score), "score", "holds entries that are infinite or no number", finite)
+    if probabilities:
+        one = "probabilities. Pass scores through a sigmoid or softmax first"
+        refuse((score < 0) | (score > 1), "score", "holds values outside [0, 1]", one)
+
     keys = ["cohort", "model", "method", "label", "image_id"]
-    doubled = table.duplicated(keys)
-    if doubled.any():
-        row = table.loc[doubled, keys].iloc[0].to_dict()
-        raise ValueError(f"predictions: more than one row for {row}; expected exactly one.")
+    checks.refuse(
+        table.duplicated(keys),
+        f"predictions: {', '.join(keys)} are those of an earlier row",
+        "one row each. Drop the copies, or tell variants apart by `method`",
+        **about,
+    )
+    image = ["cohort", "image_id"]
+    for column in ("patient_id", *attributes):
+        refuse(
+            _contradicts(table, image, column),
+            column,
+            "changes within an image",
+            "one value in all rows of an image. Give images of different patients different names",
+        )
+    refuse(
+        _contradicts(table, [*image, "label"], "y_true"),
+        "y_true",
+        "differs between models for one image and label",
+        "one truth. Judge models on one set of labels, or give the other set a cohort of its own",
+    )
     return table
+
+
+def _contradicts(table, keys, column):
+    """Rows whose entry in a column is not that of the first row with these keys."""
+    distinct = table[[*keys, column]].drop_duplicates()
+    again = distinct[distinct.duplicated(keys)]
+    if again.empty:
+        return np.zeros(len(table), dtype=bool)
+    marked = pd.MultiIndex.from_frame(table[[*keys, column]].astype(object))
+    return marked.isin(pd.MultiIndex.from_frame(again.astype(object)))
 
 
 def wide(table, index="model", columns="label", digits=2):

@@ -111,8 +111,47 @@ def test_reliability_table_has_intervals_and_counts(squeezed):
     assert flat["n"].tolist() == [400] and flat["n_patients"].tolist() == [200]
 
 
-def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="p: values outside"):
-        calibration.ece_equal_width([0, 1], [0.2, 1.2])
-    with pytest.raises(ValueError, match="strategy: 'equal'; expected 'uniform' or 'quantile'"):
-        calibration.reliability_curve([0, 1], [0.2, 0.3], strategy="equal")
+def test_reliability_table_names_scores_that_are_no_probabilities(squeezed):
+    y, p = squeezed
+    table = pd.DataFrame(
+        {
+            "image_id": [f"image-{i}" for i in range(400)],
+            "patient_id": np.arange(400),
+            "cohort": "c",
+            "model": "m",
+            "method": "zero-shot",
+            "label": "Edema",
+            "y_true": y,
+            "score": p,
+        }
+    )
+    table.loc[[7, 9], "score"] = 1.5, -2.0
+    message = (
+        r"column 'score' holds values outside \[0, 1\] in 2 of 400 rows, first row 7 "
+        r"\(image_id 'image-7', label 'Edema', model 'm', score 1.5\), row 9"
+    )
+    with pytest.raises(ValueError, match=message):
+        calibration.reliability_table(table, n_resamples=5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: calibration.ece_equal_width([0, 1], [0.2, 1.2]),
+            r"p: values outside \[0, 1\] in 1 of 2 rows, first row 1 \(p 1.2\); expected prob",
+        ),
+        (lambda: calibration.ece_equal_mass([0, 1], [0.2, np.nan]), "p: NaN or infinite"),
+        (lambda: calibration.calibration_in_the_large([0, 2], [0.2, 0.3]), "y_true: entries other"),
+        (lambda: calibration.ece_equal_width([0, 1], [0.2]), r"y_true, p: shapes \(2,\), \(1,\)"),
+        (lambda: calibration.ece_equal_width([], []), "p: no entries"),
+        (lambda: calibration.ece_equal_width([0, 1], [0.2, 0.3], n_bins=0), "n_bins: 0; expected"),
+        (
+            lambda: calibration.reliability_curve([0, 1], [0.2, 0.3], strategy="equal"),
+            "strategy: 'equal'; expected 'uniform' or 'quantile'",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
