@@ -296,14 +296,7 @@ def means(found):
     if len(labels) < 2:
         return {}
     keys = dict.fromkeys(key._replace(label="mean") for key in found)
-    undefined = {}  # attribute -> label -> where it is undefined: groups, or models without it
-    for mean in keys:
-        for label in labels:
-            estimate = found.get(mean._replace(label=label))
-            if estimate is None or not np.isfinite(estimate.value):
-                where = mean.model if estimate is None else mean.group
-                places = undefined.setdefault(mean.attribute, {}).setdefault(label, {})
-                places[where] = None
+    undefined = _undefined(found)
     out = {}
     for key in keys:
         lost = undefined.get(key.attribute, {})
@@ -326,6 +319,26 @@ def means(found):
             note,
         )
     return out
+
+
+def labels_in_mean(found, attribute):
+    """The labels that the mean over labels is taken of, for an attribute."""
+    lost = _undefined(found).get(attribute, {})
+    labels = dict.fromkeys(key.label for key in found if key.label != "mean")
+    return [label for label in labels if label not in lost] if len(labels) > 1 else []
+
+
+def _undefined(found):
+    """attribute -> label -> where it is undefined: groups, or models without it."""
+    keys = dict.fromkeys(key._replace(label="mean") for key in found)
+    labels = dict.fromkeys(key.label for key in found if key.label != "mean")
+    undefined = {}
+    for mean, label in product(keys, labels):
+        estimate = found.get(mean._replace(label=label))
+        if estimate is None or not np.isfinite(estimate.value):
+            where = mean.model if estimate is None else mean.group
+            undefined.setdefault(mean.attribute, {}).setdefault(label, {})[where] = None
+    return undefined
 
 
 def difference(a, b, name_a, name_b):

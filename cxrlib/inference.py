@@ -5,6 +5,10 @@ set beside the gaps that an exactly fair model would show on the same patients, 
 gaps is corrected for its size.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
@@ -29,9 +33,9 @@ def gap_tests(
     """Gaps between groups with their noise floor, p-value and corrections over the family.
 
     The noise floor is the distribution of the gap if the model were exactly fair: groups are dealt
-    anew to patients with the same label (for the mean over labels: with the same set of labels),
-    `n_permutations` times. A patient whose group changes between images is dealt with as one
-    patient a group.
+    anew to patients with the same label, `n_permutations` times. For the mean over labels, the
+    labels share the order in which patients are dealt. A patient whose group changes between images
+    is dealt with as one patient a group.
 
     Parameters
     ----------
@@ -72,7 +76,8 @@ def gap_tests(
             name = est.attribute_name(attribute)
             pairs = _pairs(study.groups[name], asked)
             gaps |= est.group_gaps(found, name, pairs)
-            null |= _null_gaps(study, name, pairs, metrics_here, n_permutations, mean_over_labels)
+            kept = est.labels_in_mean(found, name) if mean_over_labels else ()
+            null |= _null_gaps(study, name, pairs, metrics_here, n_permutations, kept)
         parts.append(_table(study, gaps, null, alpha))
     return pd.concat(parts, ignore_index=True)
 
@@ -118,7 +123,8 @@ def _pairs(known, asked):
 def _table(study, gaps, null, alpha):
     table = schema.results(est.rows(gaps, study))
     finite = [np.isfinite(e.value) for e in gaps.values()]
-    floor = [np.abs(null[key]) for key in gaps]
+    nothing = np.full(1, np.nan)
+    floor = [np.abs(null.get(key, nothing)) for key in gaps]
     table["floor_mean"] = [_over(np.nanmean, x) for x in floor]
     table["floor_p95"] = [_over(lambda v: np.nanquantile(v, 0.95), x) for x in floor]
     table["n_permutations"] = [int(np.isfinite(x).sum()) for x in floor]
@@ -209,63 +215,62 @@ def flagged(tests, alpha=0.05):
 # --- exactly fair models ----------------------------------------------------------------------
 
 
-def _null_gaps(study, attribute, pairs, metrics, n_permutations, mean_over_labels):
-    """Gaps of a fair model: Key -> (P,)."""
-    by_model = {}
-    for (model, method, label), y, score, image in study.blocks():
-        by_model.setdefault((model, method), {})[label] = (y, score, image)
+def _null_gaps(study, attribute, pairs, metrics, n_permutations, mean_of):
+    """Gaps of fair models: Key -> (P,); with their mean over the labels in `mean_of`, if any."""
+    statistics, truth = {}, {}
+    for (*names, label), y, score, image in study.blocks():
+        statistics.setdefault(label, {})[tuple(names)] = est.statistic(y, score, image, metrics)
+        truth.setdefault(label, np.zeros(len(study.images), dtype=bool))[image] |= y
     groups = list(dict.fromkeys(g for pair in pairs for g in pair))
+    tasks = [(x, m, g) for x, models in statistics.items() for m, g in product(models, groups)]
+    drawn = {task: [] for task in tasks}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for deal in _deals(study, attribute, groups, n_permutations):
+            member = {label: deal(y[:, None]) for label, y in truth.items()}
+
+            def on(task, member=member):
+                label, model, group = task
+                found = statistics[label][model](member[label][group])
+                return [found[metric] for metric in metrics]
+
+            for task, values in zip(tasks, pool.map(on, tasks), strict=True):
+                drawn[task].append(values)
+    of = {task: np.concatenate(parts, axis=1) for task, parts in drawn.items()}
     out = {}
-    for names, labels in by_model.items():
-        families = {label: {label: block} for label, block in labels.items()}
-        if mean_over_labels and len(labels) > 1:
-            families["mean"] = labels
-        for family, blocks in families.items():
-            statistics = {
-                label: est.statistic(y, score, image, metrics)
-                for label, (y, score, image) in blocks.items()
-            }
-            truth = np.zeros((len(study.images), len(blocks)), dtype=bool)
-            for i, (y, _, image) in enumerate(blocks.values()):
-                truth[image, i] = y
-
-            def on(weights, statistics=statistics):
-                found = [statistic(weights) for statistic in statistics.values()]
-                return {m: np.mean([f[m] for f in found], axis=0) for m in metrics}
-
-            drawn = {g: {m: [] for m in metrics} for g in groups}
-            for member in _permuted(study, attribute, groups, truth, n_permutations):
-                for g in groups:
-                    for metric, values in on(member[g]).items():
-                        drawn[g][metric].append(values)
-            for a, b in pairs:
-                for metric in metrics:
-                    key = est.Key(*names, family, attribute, f"{a} - {b}", metric)
-                    of_a, of_b = (np.concatenate(drawn[g][metric]) for g in (a, b))
-                    out[key] = of_a - of_b
+    for model in dict.fromkeys(m for _, m, _ in tasks):
+        for a, b in pairs:
+            gaps = {x: of[x, model, a] - of[x, model, b] for x in statistics if (x, model, a) in of}
+            kept = [gaps[label] for label in mean_of if label in gaps]
+            if kept:
+                gaps["mean"] = np.mean(kept, axis=0)
+            for label, by_metric in gaps.items():
+                for metric, gap in zip(metrics, by_metric, strict=True):
+                    out[est.Key(*model, label, attribute, f"{a} - {b}", metric)] = gap
     return out
 
 
 def _null_multiclass(study, answers, attribute, pairs, n_permutations):
     """Gaps of a fair classifier: (pair, metric) -> (P,)."""
     truth = np.zeros((len(study.images), len(answers.labels)), dtype=bool)
-    truth[answers.image] = np.eye(len(answers.labels), dtype=bool)[answers.y]
+    truth[answers.image, answers.y] = True
     gaps = fairness.multiclass_gaps(answers)
     groups = list(dict.fromkeys(g for pair in pairs for g in pair))
     drawn = {}
-    for member in _permuted(study, attribute, groups, truth, n_permutations):
-        own = {g: est.take(w, answers.image) for g, w in member.items()}
+    for deal in _deals(study, attribute, groups, n_permutations):
+        own = {g: est.take(w, answers.image) for g, w in deal(truth).items()}
         for a, b in pairs:
             for (_, metric), values in gaps(own[a], own[b]).items():
                 drawn.setdefault((f"{a} - {b}", metric), []).append(values)
     return {key: np.concatenate(values) for key, values in drawn.items()}
 
 
-def _permuted(study, attribute, groups, truth, n_permutations):
-    """Groups dealt anew, a few permutations at a time: dict group -> (p, n) of 0/1.
+def _deals(study, attribute, groups, n_permutations):
+    """Groups dealt anew, a few permutations at a time.
 
-    What is dealt are the groups of patients; patients change places only with patients who have
-    the same labels, truth (n, L), in at least one image.
+    Yields functions of truth (n, L) that give dict group -> (p, n) of 0/1. Patients change places
+    only with patients who have the same labels, in any of their images. All calls of one function
+    line the patients up in the same random order, so that a patient lands in the same group under
+    most labels, and the gaps of different labels vary together as those of patients do.
     """
     group = pd.Categorical(study.images[attribute], categories=groups).codes.astype(np.int8)
     inside = np.flatnonzero(group >= 0)
@@ -273,21 +278,27 @@ def _permuted(study, attribute, groups, truth, n_permutations):
     n_patients = patient.max() + 1
     own = np.zeros(n_patients, dtype=np.int8)
     own[patient] = group[inside]
-    ever = np.zeros((n_patients, truth.shape[1]), dtype=bool)
-    np.logical_or.at(ever, patient, truth[inside])
-    stratum = np.unique(ever, axis=0, return_inverse=True)[1].ravel()
-    members = [np.flatnonzero(stratum == s) for s in range(stratum.max() + 1)]
-
     rng = np.random.default_rng(study.resamples.seed)
     step = bootstrap.chunk_length(len(study.images))
     for start in range(0, n_permutations, step):
         count = min(step, n_permutations - start)
-        dealt = np.empty((n_patients, count), dtype=np.int8)
-        for at in members:
-            dealt[at] = rng.permuted(np.repeat(own[at][:, None], count, axis=1), axis=0)
-        anew = np.full((len(study.images), count), -1, dtype=np.int8)
-        anew[inside] = dealt[patient]
-        yield {g: (anew == i).astype(np.uint8).T for i, g in enumerate(groups)}
+        line = np.argsort(rng.random((n_patients, count)), axis=0)
+
+        def deal(truth, line=line, count=count):
+            ever = np.zeros((n_patients, truth.shape[1]), dtype=bool)
+            np.logical_or.at(ever, patient, truth[inside])
+            stratum = np.unique(ever, axis=0, return_inverse=True)[1].ravel().astype(np.int16)
+            # within each stratum, the first in line get the first group, and so on
+            places = np.argsort(stratum[line], axis=0, kind="stable")
+            lined_up = np.take_along_axis(line, places, axis=0)
+            dealt = np.empty((n_patients, count), dtype=np.int8)
+            seats = own[np.lexsort((own, stratum))]
+            np.put_along_axis(dealt, lined_up, seats[:, None], axis=0)
+            anew = np.full((len(study.images), count), -1, dtype=np.int8)
+            anew[inside] = dealt[patient]
+            return {g: (anew == i).astype(np.uint8).T for i, g in enumerate(groups)}
+
+        yield deal
 
 
 # --- planning ---------------------------------------------------------------------------------
