@@ -179,7 +179,7 @@ def threshold_at_specificity(y_true, score, specificity):
     y, s = binary(y_true, score)
     _need(~y, "negatives")
     negatives = np.sort(s[~y])
-    # 0.55 * 20 is a little more than 11 in floating point
+    # 0.55 * 100 is a little more than 55 in floating point
     return float(negatives[int(np.ceil(specificity * len(negatives) - 1e-9)) - 1])
 
 

@@ -211,8 +211,8 @@ def test_specificity_threshold_is_the_smallest_that_reaches_it(wanted, decimals)
     assert np.mean(negatives <= threshold) >= wanted - 1e-9
     for lower in negatives[negatives < threshold]:
         assert np.mean(negatives <= lower) < wanted - 1e-9
-    # twenty negatives: exactly eleven of them are enough for 0.55
-    assert metrics.threshold_at_specificity(np.zeros(20), np.arange(20), 0.55) == 10
+    # a hundred negatives: exactly fifty-five of them are enough for 0.55
+    assert metrics.threshold_at_specificity(np.zeros(100), np.arange(100), 0.55) == 54
 
 
 def test_no_threshold_without_both_classes():
