@@ -20,6 +20,9 @@ from cxrlib import bootstrap
 from cxrlib.ranking import ranker
 
 KIND = ["metric", "unit", "method"]
+COUNTS = ["n_studies", "n_undefined", "n_hold", "n_below", "n_above"]
+BAND = 0.93, 0.97  # coverage that passes for the nominal 0.95
+CLASSES = {"under 5": 0, "5 to 9": 5, "10 to 19": 10, "20 to 39": 20, "40 or more": 40}
 METHODS = (  # unit of resampling and method of the interval
     ("image", "percentile"),  # S
     ("patient", "percentile"),
@@ -288,6 +291,34 @@ def shares(table):
         coverage_high=high,
         undefined=table["n_undefined"] / table["n_studies"],
     )
+
+
+def by_positive_patients(table):
+    """Coverage of many designs together, by how many positive patients a group has on average.
+
+    table : rows of `coverage` of several designs. Returns one row a class (see `CLASSES`), metric
+    and kind of interval: n_designs, sums of the counts, mean width, and the columns of `shares`.
+    """
+    kind = pd.cut(table["n_positive_patients"], [*CLASSES.values(), np.inf], right=False)
+    kind = kind.cat.rename_categories(list(CLASSES)).rename("positive_patients")
+    by = [kind, *(table[k] for k in KIND)]
+    pooled = table[COUNTS].groupby(by, sort=False, observed=True).sum()
+    pooled["width"] = table["width"].groupby(by, sort=False, observed=True).mean()
+    pooled.insert(0, "n_designs", table["width"].groupby(by, sort=False, observed=True).size())
+    return shares(pooled.reset_index().sort_values("positive_patients", kind="stable"))
+
+
+def trusted_from(pooled, metric, unit, method):
+    """The class of `by_positive_patients` from which on coverage stays within `BAND`, or None."""
+    rows = pooled[
+        (pooled["metric"] == metric) & (pooled["unit"] == unit) & (pooled["method"] == method)
+    ]
+    found = None
+    for row in rows[::-1].itertuples():  # from many positive patients to few
+        if not BAND[0] <= row.coverage <= BAND[1]:
+            break
+        found = row.positive_patients
+    return found
 
 
 def interval(value, replicates, jackknife, method):
