@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+from cxrlib import cards, ledger
 from cxrlib.chapters import BookError, chapters
 from cxrlib.run import check_writable, fingerprint, run
 
@@ -67,7 +68,8 @@ def _restore(html):
 
 
 def _stage(root, notebooks, stage):
-    """Gather the sources of the pages in one folder: settings, pages, executed chapters."""
+    """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
+    reference pages, which are made from them."""
     shutil.rmtree(stage, ignore_errors=True)
     leave = shutil.ignore_patterns("chapters", "__pycache__", ".*")
     shutil.copytree(root / "book", stage, ignore=leave)
@@ -76,6 +78,8 @@ def _stage(root, notebooks, stage):
     (stage / "chapters").mkdir()
     for path in notebooks:
         shutil.copy(path, stage / "chapters")
+    (stage / "metric_cards.md").write_text(cards.page(), encoding="utf-8")
+    (stage / "ledger.md").write_text(ledger.page(ledger.collect(notebooks)), encoding="utf-8")
 
 
 def _render(stage, fresh, log):

@@ -3,7 +3,7 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -89,6 +89,50 @@ def models():
     from cxrlib.models import describe
 
     print(describe().to_string(index=False))
+
+
+@app.command()
+def ledger(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[NOTEBOOK|CSV|PARQUET]...",
+            help="Executed chapters or results tables. Default: the chapters of the book.",
+        ),
+    ] = None,
+    paper: Annotated[Literal["S", "X"] | None, typer.Option(help="Only this paper.")] = None,
+    fail_on_differs: Annotated[
+        bool, typer.Option("--fail-on-differs", help="Leave with 1 where an entry differs.")
+    ] = False,
+):
+    """Every number and claim of the papers with its verdict, from what chapters kept."""
+    from cxrlib import ledger as book_ledger
+    from cxrlib.published import DIFFERS
+
+    if not files:
+        root = find_root()
+        files = [path for c in chapters(root) if (path := _executed(root, c)).is_file()]
+        if not files:
+            raise BookError(
+                f"no executed chapter in {root / 'book' / 'chapters'}: run 'make book', or name "
+                "notebooks or results tables (.ipynb, .csv, .parquet)"
+            )
+    try:
+        results = book_ledger.collect(files)
+    except ValueError as error:
+        raise BookError(str(error)) from None
+    entries = book_ledger.ledger(results)
+    if paper:
+        entries = entries[entries["paper"] == paper]
+    print(f"{len(results)} rows of results in {len(files)} files")
+    print(book_ledger.as_text(entries))
+    differing = int((entries["verdict"] == DIFFERS).sum())
+    if fail_on_differs and differing:
+        raise BookError(f"{differing} entries of the ledger differ")
+
+
+def _executed(root, chapter):
+    return root / "book" / "chapters" / f"{chapter.name}.ipynb"
 
 
 @app.command()
