@@ -43,9 +43,9 @@ SECTIONS = {
     ),
     "Decision on one label": (
         "These need an operating point, a threshold above which a score is a *yes*: the one with "
-        "the largest Youden index, the one that reaches a wanted specificity, or a fixed number. "
-        "It is the same in every group and stays as it is in resamples, like that of a device in "
-        "use. TP, FN, FP and TN are the (weighted) counts of true positives, false negatives, "
+        "the largest Youden index (Youden 1950), the one that reaches a wanted specificity, or a "
+        "fixed number. It is the same in every group and stays as it is in resamples, like that "
+        "of a device in use. TP, FN, FP and TN are the (weighted) counts of true positives, false negatives, "
         "false positives and true negatives.",
         {
             "sensitivity": metrics.sensitivity,
@@ -172,6 +172,25 @@ small: even an exactly fair classifier shows a gap. Compare such a number with i
 with 0.
 """
 
+SOURCES = """
+## Sources
+
+{cite:t}`seyyedkalantari2021`, {cite:t}`mosquera2024` and {cite:t}`jin2024` are in the bibliography.
+
+- Brier 1950: Verification of forecasts expressed in terms of probability. Monthly Weather Review.
+- Flach and Kull 2015: Precision-recall-gain curves: PR analysis done right. NeurIPS.
+- Guo et al. 2017: On calibration of modern neural networks. ICML.
+- Hanley and McNeil 1982: The meaning and use of the area under a receiver operating characteristic
+  (ROC) curve. Radiology.
+- Hardt et al. 2016: Equality of opportunity in supervised learning. NeurIPS.
+- Naeini et al. 2015: Obtaining well calibrated probabilities using Bayesian binning. AAAI.
+- Nixon et al. 2019: Measuring calibration in deep learning. CVPR workshops.
+- Sagawa et al. 2020: Distributionally robust neural networks for group shifts. ICLR.
+- Van Calster et al. 2019: Calibration: the Achilles heel of predictive analytics. BMC Medicine.
+- Weerts et al. 2023: Fairlearn: assessing and improving fairness of AI systems. JMLR.
+- Youden 1950: Index for rating diagnostic tests. Cancer.
+"""
+
 
 def page():
     """All cards as one MyST page of the book: str."""
@@ -184,7 +203,7 @@ def page():
         lines += ["", f"## {title}", "", text]
         for name in functions:
             lines += ["", *_section(known[name])]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + SOURCES
 
 
 def _section(c):

@@ -87,6 +87,16 @@ def test_the_page_has_a_section_for_every_card():
     assert page.count("\n$$\n") == 2 * len(anchors)
 
 
+def test_every_source_is_listed_and_every_listed_one_is_cited():
+    above, listed = cards.page().split("## Sources")
+    cited = set(re.findall(r"([A-Z][\w-]+)(?: and [A-Z]\w+| et al\.)? ((?:19|20)\d\d)\b", above))
+    keys = re.findall(r"\{cite:t\}`([a-z]+)(\d{4})`", listed)
+    entries = re.findall(r"^- (?:Van )?(\w+)[^:\d]* (\d{4}): ", listed, flags=re.MULTILINE)
+    assert {(name.lower().replace("-", ""), year) for name, year in cited} == {
+        (name.lower(), year) for name, year in [*keys, *entries]
+    }
+
+
 @pytest.mark.parametrize("card", cards.cards(), ids=lambda c: c.name)
 def test_the_texts_are_sound_markdown(card):
     formula = card.formula
