@@ -45,8 +45,8 @@ SECTIONS = {
         "These need an operating point, a threshold above which a score is a *yes*: the one with "
         "the largest Youden index (Youden 1950), the one that reaches a wanted specificity, or a "
         "fixed number. It is the same in every group and stays as it is in resamples, like that "
-        "of a device in use. TP, FN, FP and TN are the (weighted) counts of true positives, false negatives, "
-        "false positives and true negatives.",
+        "of a device in use. TP, FN, FP and TN are the (weighted) counts of true positives, false "
+        "negatives, false positives and true negatives.",
         {
             "sensitivity": metrics.sensitivity,
             "specificity": metrics.specificity,
