@@ -50,7 +50,7 @@ def compare_gaps(get, other, without=()):
     return higher(("age", other), gaps)
 
 
-PAIRS = "mean absolute AUC gap between two groups, averaged over findings and models"
+PAIRS = "mean absolute AUC gap of two groups, over findings and models"
 
 
 @claim("Abstract; sections 3.1, 4", f"Gaps by age are larger than gaps by sex ({PAIRS}).")

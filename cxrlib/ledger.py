@@ -15,7 +15,7 @@ from cxrlib.rules import outcome
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
 MEANS = {
     published.DIFFERS: "run on the paper's cohort and models, and the result is another",
-    published.CONTRADICTED: "whatever is run: printed numbers of the same paper say otherwise",
+    published.CONTRADICTED: "whatever is run, because the same paper's own numbers say otherwise",
     published.REPRODUCED: "run on the paper's cohort and models, and the same up to rounding",
     published.WITHIN: "run on the paper's cohort; the computed interval holds the printed number",
     published.OTHER_COHORT: "run on other images or models, as everything on phantoms is",
@@ -80,8 +80,9 @@ def judge(results):
 
     Returns
     -------
-    DataFrame: id, paper, where, statement, cohort, verdict, reason, n_rows (rows of `results` that
-    the rule used). The verdicts are those of `published.compare`:
+    DataFrame: id, paper, where, statement, cohort, verdict, reason, missing (the first row that was
+    looked for in vain, where the verdict is "not run"), n_rows (rows of `results` that the rule
+    used). The verdicts are those of `published.compare`:
 
     contradicted by the paper's own numbers : its printed numbers break the rule, whatever was run
     reproduced, differs : the rule holds, or not, for the paper's models on the paper's cohort
@@ -132,6 +133,7 @@ def _judged(claim, printed, run, none):
         "cohort": claim.cohort,
         "verdict": verdict,
         "reason": reason,
+        "missing": own.text if verdict == published.NOT_RUN else "",
         "n_rows": len(used),
     }
 
@@ -147,8 +149,8 @@ def ledger(results):
     -------
     DataFrame, papers and their tables in order: paper, artefact ("Table 1", ...; "Claims"), item
     (what the number is, or the statement), place (where in the paper), printed, computed (as
-    text), verdict, reason (what the verdict rests on, or what is missing), note, and of numbers
-    cohort, model, method
+    text), verdict, reason (what the verdict rests on, or what is missing), note, cohort, and of
+    numbers model and method
     """
     numbers = published.compare(results, published.printed())
     numbers = pd.DataFrame(
@@ -165,8 +167,8 @@ def ledger(results):
             **numbers[["cohort", "model", "method"]],
         }
     )
-    said = judge(results).rename(columns={"where": "place", "statement": "item"})
-    said = said.assign(artefact=SAID, printed="", computed="", note="")
+    names = {"where": "place", "statement": "item", "missing": "note"}
+    said = judge(results).rename(columns=names).assign(artefact=SAID, printed="", computed="")
     parts = [t[t["paper"] == paper] for paper in NAMES for t in (said, numbers)]
     return pd.concat(parts, ignore_index=True)
 
@@ -178,7 +180,7 @@ def _item(row):
     parts = [
         row["cohort"] if pd.isna(row["method"]) else row["model"],
         PROBES.get(row["method"], row["method"]),
-        row["label"],
+        row["label"].replace("_", " "),
         f"{group} {row['group']}".strip().replace("_", " and "),
         TITLES.get(row["metric"], metric),
     ]
@@ -199,7 +201,8 @@ def counts(entries):
     columns = [f"{paper} {k}" for paper in NAMES for k in ("numbers", "claims")]
     table = pd.crosstab(entries["verdict"], entries["paper"] + " " + kind)
     table = table.reindex(index=published.VERDICTS, columns=columns, fill_value=0)
-    return table.assign(all=table.sum(axis=1)).rename_axis(index="verdict", columns=None)
+    table.insert(0, "all", table.sum(axis=1))
+    return table.rename_axis(index="verdict", columns=None)
 
 
 def as_text(entries):
@@ -231,6 +234,11 @@ and says nothing about the paper's models.
 
 ```{{raw}} html
 {counts}
+```
+
+{meanings}
+
+```{{raw}} html
 <form id="cxr-ledger-filter" hidden>
 <label>Verdict <select name="verdict"><option value="">all</option>{verdicts}</select></label>
 <label>Paper <select name="paper"><option value="">both</option>{papers}</select></label>
@@ -264,6 +272,7 @@ def page(results):
         n_claims=int(said.sum()),
         n_rows=f"{len(results):,}",
         counts=_counts_table(entries),
+        meanings="\n\n".join(f"{verdict}\n: {text}." for verdict, text in MEANS.items()),
         verdicts="".join(f"<option>{html.escape(v)}</option>" for v in published.VERDICTS),
         papers="".join(f"<option>{p}</option>" for p in NAMES),
         sections="\n\n".join(sections),
@@ -272,59 +281,68 @@ def page(results):
 
 def _section(paper, artefact, block):
     title = "Claims in words" if artefact == SAID else artefact
-    if artefact == SAID:
-        cells = {"claim": "item", "where": "place", "verdict": "verdict", "why": "reason"}
+    above = _needs(block, artefact)
+    shared = block["note"].iloc[0]
+    if len(block) > 1 and shared and (block["note"] == shared).all():
+        above += f"For every number here: {shared}.\n\n"
         block = block.assign(note="")
-    else:
-        cells = {c: c for c in ("printed", "computed", "verdict")}
-        cells = {"number": "item", **cells, "why": "why"}
-        block = block.assign(why=[_why(row) for _, row in block.iterrows()])
-    head = "".join(f'<th scope="col">{name}</th>' for name in cells)
+    block = block.assign(
+        why=[_why(row) for _, row in block.iterrows()],
+        where=block["place"].where(block["place"] != artefact, ""),
+    )
+    columns = ("item", "verdict", "printed", "computed", "why", "where")
+    columns = [column for column in columns if (block[column] != "").any()]
+    first, why = ("claim", "why") if artefact == SAID else ("number", "notes")
+    heads = [{"item": first, "why": why}.get(column, column) for column in columns]
     rows = []
     for _, row in block.iterrows():
-        first, *rest = (html.escape(row[column]) for column in cells.values())
-        data = "".join(f"<td>{cell}</td>" for cell in rest)
+        first, *rest = (html.escape(row[column]) for column in columns)
+        cells = "".join(f'<td class="{c}">{x}</td>' for c, x in zip(columns[1:], rest, strict=True))
         verdict = html.escape(row["verdict"], quote=True)
         rows.append(
             f'<tr data-verdict="{verdict}" data-paper="{paper}">'
-            f'<th scope="row">{first}</th>{data}</tr>'
+            f'<th scope="row">{first}</th>{cells}</tr>'
         )
-    label = f"{NAMES[paper]}, {title}"
-    table = _table(label, head, rows, " cxr-claims" if artefact == SAID else "")
-    return f"### {paper}, {title}\n\n{_needs(block, artefact)}```{{raw}} html\n{table}\n```"
+    table = _table(f"{NAMES[paper]}, {title}", heads, rows)
+    return f"### {paper}, {title}\n\n{above}```{{raw}} html\n{table}\n```"
 
 
 def _why(row):
-    """The last cell of a number; what a whole table needs is said once, above it."""
-    shown = row["verdict"] in (published.CONTRADICTED, published.OTHER_COHORT)
-    return "; ".join(part for part in (row["reason"] if shown else "", row["note"]) if part)
+    """What a verdict rests on, where no other cell says it; needs are said above the table."""
+    told = {published.NOT_RUN}
+    if row["artefact"] != SAID:
+        told |= {published.REPRODUCED, published.WITHIN, published.DIFFERS}
+    reason = "" if row["verdict"] in told else row["reason"]
+    return "; ".join(filter(None, [reason, row["note"]]))
 
 
 def _needs(block, artefact):
-    """A sentence on what the numbers of a table need that were not run."""
+    """A sentence on what the entries of a table need that were not run."""
     open_ = block[block["verdict"] == published.NOT_RUN]
-    if artefact == SAID or open_.empty:
+    if open_.empty:
         return ""
-    return f"Not run: {len(open_)} of {len(block)}. Needed: {published.needed(open_)}.\n\n"
+    needed = published.needed(open_)
+    if artefact == SAID:
+        data = [published.NEEDED[cohort] for cohort in open_["cohort"].unique()]
+        needed = "; ".join([*data, "the weights of the paper's models"])
+    return f"Not run: {len(open_)} of {len(block)}. Needed: {needed}.\n\n"
 
 
 def _counts_table(entries):
     table = counts(entries)
-    head = "".join(
-        f'<th scope="col">{name}</th>' for name in ["verdict", *table.columns, "meaning"]
-    )
     rows = [
         f'<tr><th scope="row">{html.escape(verdict)}</th>'
         + "".join(f'<td class="number">{n}</td>' for n in row)
-        + f"<td>{html.escape(MEANS[verdict])}</td></tr>"
+        + "</tr>"
         for verdict, row in zip(table.index, table.to_numpy(), strict=True)
     ]
-    return _table("Entries by verdict", head, rows)
+    return _table("Entries by verdict", ["verdict", *table.columns], rows)
 
 
-def _table(label, head, rows, kind=""):
+def _table(label, heads, rows):
     label = html.escape(label, quote=True)
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     lines = [f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">']
-    lines.append(f'<table class="cxr-table cxr-ledger{kind}"><thead><tr>{head}</tr></thead>')
+    lines.append(f'<table class="cxr-table cxr-ledger"><thead><tr>{head}</tr></thead>')
     lines += ["<tbody>", *rows, "</tbody></table></div>"]
     return "\n".join(lines)
