@@ -64,13 +64,14 @@ def report(table):
     keys = ["metric", "positive_patients"]
     print(percent.pivot(index=keys, columns="interval", values="coverage").to_string())
     print(pooled.groupby("positive_patients", observed=True)["n_designs"].first().to_string())
-    enough = simulate.shares(table[(table["n_positive"] > 29) & (table["metric"] == "auc")])
+    expected = (table["n_images"] * table["prevalence"]).round(3)  # positive images
+    enough = simulate.shares(table[(expected >= 30) & (table["metric"] == "auc")])
     low, high = simulate.BAND
     for (unit, method), rows in enough.groupby(["unit", "method"], sort=False):
         inside = rows["coverage"].between(low, high).sum()
         outside = ((rows["coverage_high"] < low) | (rows["coverage_low"] > high)).sum()
         print(
-            f"AUC, at least 30 positive images expected, {unit} {method}: {inside} of {len(rows)} "
+            f"AUC, 30 or more positive images expected, {unit} {method}: {inside} of {len(rows)} "
             f"designs within {low} to {high}, {outside} outside beyond Monte Carlo error; within "
             f"from this many positive patients on: "
             f"{simulate.trusted_from(pooled, 'auc', unit, method)}"

@@ -309,7 +309,10 @@ def by_positive_patients(table):
 
 
 def trusted_from(pooled, metric, unit, method):
-    """The class of `by_positive_patients` from which on coverage stays within `BAND`, or None."""
+    """From how many positive patients on coverage stays within `BAND`; None if never.
+
+    pooled : from `by_positive_patients`
+    """
     rows = pooled[
         (pooled["metric"] == metric) & (pooled["unit"] == unit) & (pooled["method"] == method)
     ]
@@ -317,7 +320,7 @@ def trusted_from(pooled, metric, unit, method):
     for row in rows[::-1].itertuples():  # from many positive patients to few
         if not BAND[0] <= row.coverage <= BAND[1]:
             break
-        found = row.positive_patients
+        found = CLASSES[row.positive_patients]
     return found
 
 
