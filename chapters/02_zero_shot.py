@@ -28,7 +28,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from cxrlib import bootstrap, cohorts, fairness, metrics, published, schema, zeroshot
 from cxrlib import models as registry
 from cxrlib.embed import embed, embed_text
-from cxrlib.notebook import fmt, fmt_interval, glue, percent, setup, show
+from cxrlib.notebook import fmt, fmt_interval, glue, keep, percent, setup, show
 from cxrlib.plots import bars, dose_response, gap_forest
 from cxrlib.plots import name as readable
 
@@ -426,6 +426,7 @@ show(like_table_1(theirs, "auc"), caption="S, Table 1: AUC as printed")
 show(like_table_1(theirs, "adjusted_auprc"), caption="S, Table 1: adjusted AUPRC as printed")
 
 # %%
+keep(ours)
 verdicts = published.compare(ours, theirs)
 NAMED = {
     "auc": "AUC",

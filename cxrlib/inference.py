@@ -17,6 +17,8 @@ from statsmodels.stats.multitest import multipletests
 from cxrlib import bootstrap, fairness, schema
 from cxrlib import estimates as est
 
+METHODS = {"p_holm": "holm", "p_bh": "fdr_bh"}  # columns of corrected p-values, by statsmodels name
+
 
 def gap_tests(
     predictions,
@@ -133,8 +135,8 @@ def _table(study, gaps, null, alpha):
         (1 + (x >= abs(e.value) - 1e-12).sum()) / (1 + np.isfinite(x).sum()) if ok else np.nan
         for e, x, ok in zip(gaps.values(), floor, finite, strict=True)
     ]
-    table["p_holm"] = corrected(table["p_value"], "holm")
-    table["p_bh"] = corrected(table["p_value"], "fdr_bh")
+    for column, method in METHODS.items():
+        table[column] = corrected(table["p_value"], method)
     low, high = simultaneous_bands(
         np.array([e.value for e in gaps.values()]),
         np.stack([e.replicates for e in gaps.values()], axis=1),
