@@ -124,6 +124,38 @@ def test_shares_by_hand():
     assert found.loc[1, "undefined"] == 1
 
 
+def counts(n_positive_patients, n_hold, metric="auc", n_undefined=0):
+    kind = {"metric": metric, "unit": "patient", "method": "bca", "width": 0.2 + n_undefined}
+    of = {
+        "n_studies": 100,
+        "n_undefined": n_undefined,
+        "n_hold": n_hold,
+        "n_below": 1,
+        "n_above": 2,
+    }
+    return {"n_positive_patients": n_positive_patients, "n_below": 1, "n_above": 2} | kind | of
+
+
+def test_designs_with_as_many_positive_patients_are_counted_together():
+    rows = [counts(4.9, 40, n_undefined=20), counts(5, 94), counts(9.9, 96), counts(500, 95)]
+    pooled = simulate.by_positive_patients(pd.DataFrame([*rows, counts(7, 10, "auc_gap")]))
+    auc = pooled[pooled["metric"] == "auc"].set_index("positive_patients")
+    assert auc.index.tolist() == ["under 5", "5 to 9", "40 or more"]
+    assert auc["n_designs"].tolist() == [1, 2, 1]
+    assert auc["coverage"].tolist() == [0.5, 0.95, 0.95]  # 40 of 80, 190 of 200, 95 of 100
+    assert auc["undefined"].tolist() == [0.2, 0, 0]
+    assert simulate.trusted_from(pooled, "auc", "patient", "bca") == 5
+    assert simulate.trusted_from(pooled, "auc_gap", "patient", "bca") is None
+
+
+def test_no_trust_below_a_class_that_fails():
+    rows = [counts(7, 95), counts(15, 92), counts(30, 95), counts(90, 95)]
+    pooled = simulate.by_positive_patients(pd.DataFrame(rows))
+    assert simulate.trusted_from(pooled, "auc", "patient", "bca") == 20
+    every = simulate.by_positive_patients(pd.DataFrame([counts(1, 95), counts(90, 96)]))
+    assert simulate.trusted_from(every, "auc", "patient", "bca") == 0
+
+
 def test_undefined_studies_are_counted_and_kept_out_of_the_coverage():
     design = Design(50, prevalence=0.02)
     table = simulate.studies(design, n_simulations=60, n_resamples=50)
