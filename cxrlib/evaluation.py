@@ -8,8 +8,9 @@ has resamples of its own, and everything is rounded to two digits before means a
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, fairness, metrics, schema
+from cxrlib import bootstrap, fairness, schema
 from cxrlib import protocol as protocols
+from cxrlib.ranking import ranker, ranking
 
 METRICS = ("auc", "adjusted_auprc")
 
@@ -106,10 +107,11 @@ def _estimate(images, metric, stream, p, n_resamples):
         reason = f"{n_positive} positive and {n - n_positive} negative images; needs {fewest} each"
         return row | {"value": np.nan, "note": reason}
     weights = draws(images["patient_id"], n_resamples, stream, p.unit)
-    repeated = bootstrap.replicates(lambda w: metrics.ranking(y, score, w)[metric], weights)
+    rank = ranker(y, score)
+    repeated = bootstrap.replicates(lambda w: rank(w)[metric], weights)
     kept = repeated[weights[:, y].any(axis=1)]  # without a positive: skipped and not replaced
     low, high = np.percentile(kept, [2.5, 97.5])  # NaN if a resample had no negative
-    row |= {"value": metrics.ranking(y, score)[metric], "ci_low": low, "ci_high": high}
+    row |= {"value": ranking(y, score)[metric], "ci_low": low, "ci_high": high}
     note = "" if np.isfinite(low) else "no interval: a resample had positives alone"
     return row | {"n_replicates": int(np.isfinite(kept).sum()), "note": note}
 
@@ -131,10 +133,10 @@ def draws(patient_id, n_resamples, stream, unit="image"):
     n = len(patient_id)
     code = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
     m = code.max() + 1
-    weights = np.empty((n_resamples, n), dtype=np.uint16)
-    for row in weights:
-        row[:] = np.bincount(stream.randint(m, size=m), minlength=m)[code]
-    return weights
+    counts = np.empty((m, n_resamples), dtype=np.uint16)
+    for b in range(n_resamples):
+        counts[:, b] = np.bincount(stream.randint(m, size=m), minlength=m)
+    return counts.take(code, axis=0).T
 
 
 def _means(table, digits):

@@ -85,7 +85,8 @@ class Protocol:
     )
     drain_controls: str = _switch(
         "controls of the drain arms",
-        "the paper labels drains in controls; a control with a drain blurs both arms",
+        "the paper labels drains in controls, its code does not use the labels; corrected, "
+        "controls with a drain are left out of both arms",
         "S: code and paper differ",
     )
 
