@@ -165,6 +165,8 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
     """Every metric for every model, method, label and group: Key -> Estimate."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
+    if any(m in PROBABILITY_METRICS for m in metrics):
+        schema.predictions(study.predictions, probabilities=True)
     if study.resamples.device != "cpu":
         check_known(metrics, RANKING_METRICS, "metrics on a GPU")
     strata = _strata(study, match)
@@ -356,6 +358,11 @@ def difference(a, b, name_a, name_b):
 
 def group_gaps(found, attribute, pairs):
     """Gaps "A - B" between groups of an attribute: Key -> Estimate, counts of both groups."""
+    if not pairs:
+        raise ValueError(
+            f"attribute {attribute!r}: fewer than two groups in this cohort; a gap needs two. "
+            "Choose another attribute or a larger cohort."
+        )
     gaps = {}
     for a, b in pairs:
         for key, in_a in found.items():

@@ -7,6 +7,7 @@ the same draws, so intervals of gaps and of means over labels account for what t
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cxrlib import bootstrap, schema
 from cxrlib import metrics as measure
@@ -281,35 +282,51 @@ def _matched(table, match):
     return table.assign(attribute=matched)
 
 
-def decide(predictions, specificity=0.8):
+def decide(predictions, specificity=None, *, threshold=None, youden=False):
     """Scores turned into yes (1) or no (0) at one operating point for all patients.
 
-    For each cohort, model, method and label, the threshold is the smallest score that at least
-    this share of all negatives does not exceed; a score above it is a yes. The threshold is the
-    same in every group and stays as it is in resamples, like that of a device in use.
+    A score above the threshold is a yes. The threshold is set for each cohort, model, method and
+    label; it is the same in every group and stays as it is in resamples, like that of a device in
+    use. Name exactly one operating point.
 
     Parameters
     ----------
     predictions : DataFrame, as in `performance_table`
-    specificity : wanted share of negatives called negative, between 0 and 1
+    specificity : wanted share of all negatives called negative, see
+        `cxrlib.metrics.threshold_at_specificity`
+    threshold : number, the same for all models and labels
+    youden : where sensitivity + specificity is largest, see `cxrlib.metrics.threshold_youden`
 
     Returns
     -------
-    The predictions with 0/1 in the column score, for the metrics sensitivity and specificity.
+    The predictions with 0/1 in the column score, for the metrics sensitivity, specificity,
+    false_negative_rate and false_positive_rate.
+
+    Raises
+    ------
+    ValueError
+        For no or several operating points, or a label without the class that sets the threshold.
     """
-    if not 0 < specificity < 1:
-        raise ValueError(f"specificity: {specificity!r}; expected a number between 0 and 1.")
+    if (specificity is not None) + (threshold is not None) + youden != 1:
+        raise ValueError(
+            "decide: expected exactly one of specificity=0.8, threshold=0.5 or youden=True."
+        )
     schema.predictions(predictions)
-    blocks = ["cohort", "model", "method", "label"]
-    negatives = predictions["score"].where(predictions["y_true"] == 0)
-    found = negatives.groupby([predictions[c] for c in blocks], observed=True)
-    if not found.count().all():
-        block = dict(zip(blocks, found.count().idxmin(), strict=True))
-        raise ValueError(f"predictions: no negatives for {block}; no threshold can be set.")
-    threshold = found.transform(
-        lambda s: np.quantile(s.dropna(), specificity, method="inverted_cdf")
-    )
-    return predictions.assign(score=(predictions["score"] > threshold).astype(float))
+    if threshold is not None:
+        return predictions.assign(score=(predictions["score"] > threshold).astype(float))
+    yes = pd.Series(0.0, index=predictions.index)
+    keys = ["cohort", "model", "method", "label"]
+    for names, block in predictions.groupby(keys, sort=False, observed=True):
+        y, score = block["y_true"], block["score"]
+        try:
+            if youden:
+                at = measure.threshold_youden(y, score)
+            else:
+                at = measure.threshold_at_specificity(y, score, specificity)
+        except ValueError as error:
+            raise ValueError(f"predictions, {', '.join(names)}: {error}") from None
+        yes[block.index] = (score > at).astype(float)
+    return predictions.assign(score=yes)
 
 
 # --- one class out of several ----------------------------------------------------------------

@@ -92,6 +92,8 @@ NAMES = {
     "ece_equal_mass": "ECE, equal mass",
     "brier": "Brier score",
     "calibration_in_the_large": "mean predicted − observed",
+    "false_negative_rate": "false negative rate",
+    "false_positive_rate": "false positive rate",
     "twin_shift": "shift between twins (SD)",
     "linear": "linear probe",
     "knn": "k-NN",

@@ -233,6 +233,10 @@ def test_rows_are_joined_by_image_not_by_position(predictions):
         ),
         (lambda p: fairness.gap_table(p, "sex", [("F", "X")]), "pairs: unknown 'X'"),
         (lambda p: fairness.gap_table(p, "sex", reference="X"), "reference: unknown 'X'"),
+        (
+            lambda p: fairness.gap_table(p[p["sex"] == "F"], "sex"),
+            "attribute 'sex': fewer than two groups in this cohort",
+        ),
     ],
 )
 def test_bad_input_is_named(predictions, call, message):
@@ -521,9 +525,23 @@ def test_one_operating_point_shows_the_underdiagnosis_that_auc_hides():
     assert auc["ci_low"] < 0 < auc["ci_high"]
 
 
-def test_an_operating_point_needs_negatives_and_a_share():
+def test_operating_points_by_threshold_and_by_youden():
+    table = predict(cohort(400), labels=("Edema", "Pneumonia"))
+    fixed = fairness.decide(table, threshold=0.4)
+    assert (fixed["score"] == (table["score"] > 0.4)).all()
+    best = fairness.decide(table, youden=True)
+    for names, block in table.groupby(["model", "label"]):
+        fpr, tpr, at = sklearn.metrics.roc_curve(block["y_true"], block["score"])
+        expected = block["score"] >= at[np.argmax(tpr - fpr)]
+        assert (best.loc[block.index, "score"] == expected).all(), names
+
+
+def test_an_operating_point_is_named_once_and_needs_negatives():
     table = predict(cohort(50), models=("a",), labels=("Edema",))
+    for asked in ({}, {"specificity": 0.8, "youden": True}):
+        with pytest.raises(ValueError, match="exactly one of"):
+            fairness.decide(table, **asked)
     with pytest.raises(ValueError, match="specificity: 80"):
         fairness.decide(table, specificity=80)
-    with pytest.raises(ValueError, match="no negatives for"):
-        fairness.decide(table.assign(y_true=1))
+    with pytest.raises(ValueError, match="made, a, zero-shot, Edema: y_true: no negatives"):
+        fairness.decide(table.assign(y_true=1), 0.8)
