@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
 MAX_BLOCKS = 200  # of the jackknife
-METHODS = ("percentile", "bca")
+METHODS = ("expanded", "percentile", "bca")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class Resamples:
             yield self._hand_out(counts)
 
     def jackknife(self):
-        """Weights that leave out one block of patients in turn: (g, n), g <= `MAX_BLOCKS`.
+        """Weights that leave out one block of patients in turn: (g, n).
 
         Up to `MAX_BLOCKS` patients are left out one by one; more are dealt into that many blocks
         at random (by the seed). For the acceleration of BCa, sums over patients and over blocks
@@ -119,8 +119,13 @@ class Resamples:
         """
         m = self.code.max() + 1
         deal = np.random.default_rng(self.seed).permutation(m) if m > MAX_BLOCKS else np.arange(m)
-        block = deal % MAX_BLOCKS
-        return self._hand_out((block[:, None] != np.arange(min(m, MAX_BLOCKS))).astype(np.uint16))
+        left_out = deal[:, None] % self.n_blocks == np.arange(self.n_blocks)
+        return self._hand_out((~left_out).astype(np.uint16))
+
+    @property
+    def n_blocks(self):
+        """Rows of `jackknife`."""
+        return min(int(self.code.max()) + 1, MAX_BLOCKS)
 
     def once(self):
         """The cohort itself: (1, n) ones."""
@@ -174,17 +179,17 @@ class Evaluated(NamedTuple):
 
     value: float
     replicates: np.ndarray  # (B,)
-    jackknife: np.ndarray | None  # (g,), for BCa only
+    jackknife: np.ndarray | None  # (g,), where asked for
 
 
-def evaluate(statistics, resamples, jackknife=False):
+def evaluate(statistics, resamples, jackknife=True):
     """Evaluate many statistics on the same resamples, so that all of them are paired.
 
     Parameters
     ----------
     statistics : dict name -> callable, (b, n) weights -> dict metric -> (b,) values
     resamples : Resamples
-    jackknife : also leave out blocks of patients, which BCa needs
+    jackknife : also leave out blocks of patients, which every method but "percentile" needs
 
     Returns
     -------
@@ -215,16 +220,21 @@ def evaluate(statistics, resamples, jackknife=False):
     }
 
 
-def interval(value, replicates, jackknife=None, *, method="percentile", level=0.95):
+def interval(value, replicates, jackknife=None, *, method=None, level=0.95):
     """Interval of a bootstrapped value.
 
     Parameters
     ----------
     value : float, the statistic on the sample itself
     replicates : (B,) the statistic on the resamples, NaN where undefined
-    jackknife : (g,) the statistic without each block of patients; for "bca"
-    method : "percentile", or "bca": bias-corrected and accelerated (Efron 1987), which corrects
-        for replicates that are off centre or whose spread depends on the value
+    jackknife : (g,) the statistic without each block of patients, see `evaluate`
+    method : by default "expanded", and "percentile" where there is no jackknife
+
+        "expanded" : percentiles further out, which make up for what resampling few patients loses
+            (Hesterberg 2015); the only method here that keeps its level in `cxrlib.simulate`
+        "percentile" : quantiles of the replicates, as S took
+        "bca" : bias-corrected and accelerated (Efron 1987), which corrects for replicates that
+            are off centre or whose spread depends on the value
     level : coverage in (0, 1)
 
     Returns
@@ -235,10 +245,11 @@ def interval(value, replicates, jackknife=None, *, method="percentile", level=0.
     """
     if not 0 < level < 1:
         raise ValueError(f"level: {level!r}; expected a number between 0 and 1, such as 0.95.")
+    method = method or ("percentile" if jackknife is None else "expanded")
     if method not in METHODS:
         raise ValueError(f"method: {method!r}; expected one of {', '.join(METHODS)}.")
-    if method == "bca" and jackknife is None:
-        raise ValueError("jackknife: missing; method 'bca' needs it, see `evaluate`.")
+    if method != "percentile" and jackknife is None:
+        raise ValueError(f"jackknife: missing; method {method!r} needs it, see `evaluate`.")
     replicates = np.asarray(replicates, dtype=float)
     usable = replicates[np.isfinite(replicates)]
     low, high, note = np.nan, np.nan, ""
@@ -248,8 +259,13 @@ def interval(value, replicates, jackknife=None, *, method="percentile", level=0.
         note = "no interval: undefined on every resample"
     else:
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
-        if method == "bca":
-            tails = _bca_tails(tails, value, usable, np.asarray(jackknife, dtype=float))
+        if method != "percentile":
+            left_out = np.asarray(jackknife, dtype=float)
+            left_out = left_out[np.isfinite(left_out)]
+            if method == "bca":
+                tails = _bca_tails(tails, value, usable, left_out)
+            else:
+                tails = _expanded_tails(tails, usable, left_out)
         low, high = np.quantile(usable, tails)
         if len(usable) < 0.9 * len(replicates):
             note = f"only {len(usable)} of {len(replicates)} resamples usable"
@@ -264,13 +280,36 @@ def interval(value, replicates, jackknife=None, *, method="percentile", level=0.
     }
 
 
-def _bca_tails(tails, value, usable, jackknife):
+def _bca_tails(tails, value, usable, left_out):
     """The quantiles of the replicates that BCa reads instead of the nominal ones."""
     below = ((usable < value).mean() + (usable <= value).mean()) / 2
     below = np.clip(below, 0.5 / len(usable), 1 - 0.5 / len(usable))
     bias = norm.ppf(below)
-    influence = np.nanmean(jackknife) - jackknife[np.isfinite(jackknife)]
+    influence = left_out.mean() - left_out if len(left_out) else left_out
     spread = (influence**2).sum()
     acceleration = (influence**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
     shifted = bias + norm.ppf(tails)
     return norm.cdf(bias + shifted / (1 - acceleration * shifted))
+
+
+def _expanded_tails(tails, usable, left_out):
+    """The quantiles of the replicates that the expanded percentile interval reads.
+
+    With few patients, percentile intervals are too narrow: a resample of m draws has (m - 1) / m
+    of the variance, and a normal tail ignores that the variance is itself estimated. So quantiles
+    further out are read, ``Phi(stretch t)``. Here t is the quantile of Student's distribution
+    with as many degrees of freedom as the jackknife's own variance has (twice the square of its
+    mean over its variance, as for surveys; Valliant and Rust 2010), and stretch is the
+    jackknife's standard error over that of the resamples, at least 1.
+    """
+    spread = usable.std()
+    if len(left_out) < 2 or spread == 0:
+        return tails
+    influence = left_out - left_out.mean()
+    g, second, fourth = len(influence), (influence**2).sum(), (influence**4).sum()
+    if second == 0:
+        return tails
+    uncertainty = fourth - second**2 / g
+    df = max(1.0, 2 * second**2 / uncertainty) if uncertainty > 0 else g - 1
+    error = np.sqrt(second * (g - 1) / g)
+    return norm.cdf(max(1.0, error / spread) * t.ppf(tails, df))

@@ -45,7 +45,7 @@ class Estimate(NamedTuple):
 
     value: float
     replicates: np.ndarray  # (B,)
-    jackknife: np.ndarray | None  # (g,), for BCa only
+    jackknife: np.ndarray | None  # (g,), but for percentile intervals
     n: int
     n_positive: int
     n_negative: int
@@ -92,7 +92,7 @@ def studies(
     n_resamples=500,
     seed=1907,
     unit="patient",
-    interval="percentile",
+    interval="expanded",
     strata=None,
     unknown=False,
     device="cpu",
@@ -186,13 +186,13 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
                     statistics[where] = statistic(
                         y[at[g]], score[at[g]], image[at[g]], metrics, weigh
                     )
-    bca = study.interval == "bca"
-    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife=bca)
-    nothing = np.full(len(study.resamples), np.nan)
+    jackknife = study.interval != "percentile"
+    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
+    nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
     out = {}
     for where, (y, image, note) in cells.items():
         for metric in metrics:
-            found = evaluated.get((where, metric), (np.nan, nothing, np.full(1, np.nan)))
+            found = evaluated.get((where, metric), (np.nan, *nothing))
             out[Key(*where, metric)] = Estimate(
                 *found,
                 len(y),
@@ -380,7 +380,7 @@ def rows(found, study):
     """Rows of a results table."""
     out = []
     for key, e in found.items():
-        # BCa of an undefined number has nothing to correct
+        # the interval of an undefined number has nothing to correct
         method = study.interval if np.isfinite(e.value) else "percentile"
         limits = bootstrap.interval(e.value, e.replicates, e.jackknife, method=method)
         noticed = "" if e.note and not np.isfinite(e.value) else limits["note"]

@@ -64,7 +64,7 @@ def performance_table(
     n_resamples : 500
     seed : 1907
     unit : "patient", or "image" as S did; see `cxrlib.bootstrap.Resamples`
-    interval : "percentile" or "bca", see `cxrlib.bootstrap.interval`
+    interval : "expanded", "percentile" or "bca", see `cxrlib.bootstrap.interval`
     strata : column, constant within a patient; every resample keeps its counts of patients
     unknown : missing entries of an attribute become a group "unknown"; by default they belong to
         no group, count in "all", and the note of the attribute's rows counts them
@@ -416,8 +416,8 @@ def multiclass_estimates(answers, study, pairs):
             statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
                 take(w, answers.image) * a, take(w, answers.image) * b
             )
-    bca = study.interval == "bca"
-    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife=bca)
+    jackknife = study.interval != "percentile"
+    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
     out = {}
     for (where, (label, metric)), found in evaluated.items():
         of = members[where]

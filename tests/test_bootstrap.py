@@ -161,7 +161,7 @@ def test_bca_agrees_with_scipy():
     mean = {"": lambda w: {"mean": metrics.weighted_mean(x, w)}}
     found = bootstrap.evaluate(mean, bootstrap.Resamples(np.arange(40), 20_000), jackknife=True)
     ours = bootstrap.interval(*found["", "mean"], method="bca")
-    plain = bootstrap.interval(*found["", "mean"])
+    plain = bootstrap.interval(*found["", "mean"], method="percentile")
     theirs = scipy.stats.bootstrap(
         (x,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)
     ).confidence_interval
@@ -203,6 +203,20 @@ def test_intervals_cover_and_clustering_widens_them():
     assert spread["image"] == pytest.approx(np.sqrt(1.25 / (m * k)), rel=0.15)
 
 
+@pytest.mark.parametrize("n", [15, 40])
+def test_expanded_interval_of_a_normal_mean_is_that_of_student(n):
+    """Where the closed form is known, a few patients get Student's wider interval."""
+    x = scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
+    mean = {"": lambda w: {"mean": metrics.weighted_mean(x, w)}}
+    found = bootstrap.evaluate(mean, bootstrap.Resamples(np.arange(n), 40_000))
+    expanded = bootstrap.interval(*found["", "mean"])
+    percentile = bootstrap.interval(*found["", "mean"], method="percentile")
+    student = scipy.stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / np.sqrt(n)
+    assert expanded["ci_high"] == pytest.approx(student, rel=0.07)
+    assert expanded["ci_low"] == pytest.approx(-student, rel=0.07)
+    assert percentile["ci_high"] < expanded["ci_high"] - 0.5 * (student - percentile["ci_high"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -223,7 +237,9 @@ def test_bad_input_is_named(arguments, message):
 
 
 def test_bad_methods_are_named():
-    with pytest.raises(ValueError, match="method: 'normal'; expected one of percentile, bca"):
+    with pytest.raises(
+        ValueError, match="method: 'normal'; expected one of expanded, percentile, bca"
+    ):
         bootstrap.interval(0.5, np.ones(3), method="normal")
     with pytest.raises(ValueError, match="jackknife: missing"):
         bootstrap.interval(0.5, np.ones(3), method="bca")

@@ -67,7 +67,9 @@ def adjusted(y, score):
 
 
 def test_performance_table_equals_a_scikit_learn_loop(predictions):
-    table = fairness.performance_table(predictions, attributes=("sex",), n_resamples=30)
+    table = fairness.performance_table(
+        predictions, attributes=("sex",), n_resamples=30, interval="percentile"
+    )
     weights = bootstrap.patient_weights(cohort()["patient_id"], 30)
     block = predictions[(predictions["model"] == "b") & (predictions["label"] == "Pneumonia")]
     y, score = block["y_true"].to_numpy(), block["score"].to_numpy()
@@ -162,7 +164,9 @@ def test_gap_is_paired_signed_and_finds_the_planted_effect(predictions):
 
 
 def test_gap_interval_comes_from_the_same_resamples(predictions):
-    table = fairness.gap_table(predictions, "sex", metrics=("auc",), n_resamples=25)
+    table = fairness.gap_table(
+        predictions, "sex", metrics=("auc",), n_resamples=25, interval="percentile"
+    )
     block = predictions[(predictions["model"] == "a") & (predictions["label"] == "Edema")]
     weights = bootstrap.patient_weights(block["patient_id"], 25)
     women = (block["sex"] == "F").to_numpy()
@@ -319,7 +323,9 @@ def test_matched_groups_equal_weighted_scikit_learn_in_every_resample(confounded
         strata += confounded["y_true"].to_numpy()
     if "view" in match:
         strata += 2 * (confounded["view"] == "PA").to_numpy()
-    table = fairness.gap_table(confounded, "sex", match=match, n_resamples=15)
+    table = fairness.gap_table(
+        confounded, "sex", match=match, n_resamples=15, interval="percentile"
+    )
     y, score = confounded["y_true"].to_numpy(), confounded["score"].to_numpy()
     groups = [np.flatnonzero(confounded["sex"] == sex) for sex in "FM"]
 
@@ -389,15 +395,22 @@ def test_disparities_summarise_the_groups(predictions):
     assert np.isnan(row["value"]) and row["note"] == "undefined in 80+"
 
 
-def test_bca_intervals_can_be_asked_for(predictions):
-    plain, bca = (
-        fairness.gap_table(predictions, "sex", n_resamples=200, interval=kind)
-        for kind in ("percentile", "bca")
+def test_the_kind_of_interval_can_be_chosen(predictions):
+    kinds = {
+        kind: fairness.gap_table(predictions, "sex", n_resamples=200, interval=kind)
+        for kind in ("expanded", "percentile", "bca")
+    }
+    plain = kinds["percentile"]
+    for table in kinds.values():
+        np.testing.assert_array_equal(plain["value"], table["value"])
+        assert table["ci_low"].notna().all()
+    assert (kinds["bca"]["ci_low"] != plain["ci_low"]).any()
+    assert (kinds["expanded"]["ci_low"] <= plain["ci_low"]).all()
+    assert (kinds["expanded"]["ci_high"] > plain["ci_high"]).any()
+    pd.testing.assert_frame_equal(
+        kinds["expanded"], fairness.gap_table(predictions, "sex", n_resamples=200)
     )
-    np.testing.assert_array_equal(plain["value"], bca["value"])
-    assert (plain["ci_low"] != bca["ci_low"]).any()
-    assert bca["ci_low"].notna().all()
-    with pytest.raises(ValueError, match="interval: 'normal'; expected one of percentile, bca"):
+    with pytest.raises(ValueError, match="interval: 'normal'; expected one of expanded"):
         fairness.gap_table(predictions, "sex", interval="normal")
 
 
@@ -464,7 +477,7 @@ def test_multiclass_table_equals_scikit_learn_and_fairlearn():
 
 def test_multiclass_intervals_come_from_patient_resamples():
     predictions, y = classify({"lora": 1.0})
-    table = fairness.multiclass_table(predictions, ("sex",), n_resamples=25)
+    table = fairness.multiclass_table(predictions, ("sex",), n_resamples=25, interval="percentile")
     images = cohort(240, patients=160)
     scores = predictions.pivot(index="image_id", columns="label", values="score")
     predicted = scores.loc[images["image_id"], list(CLASSES)].to_numpy().argmax(axis=1)
