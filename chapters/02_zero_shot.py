@@ -354,23 +354,19 @@ plt.show()
 
 # %%
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-drawn = bootstrap.patient_weights(one["patient_id"], n_resamples, seed)
-values, again = {}, {}
+statistics = {}
 for name in names:
     chosen = predictions["model"].eq(name) & predictions["label"].eq(hardest)
     score = predictions.loc[chosen, "score"].to_numpy()
     for prevalence in PREVALENCES:
         weight = at_prevalence(y, prevalence)
-        values[name, prevalence] = metrics.ranking(y, score, weight)
-        again[name, prevalence] = bootstrap.replicates(
-            lambda w, s=score, v=weight: metrics.ranking(y, s, w * v), drawn
-        )
+        statistics[name, prevalence] = lambda w, s=score, v=weight: metrics.ranking(y, s, w * v)
+drawn = bootstrap.Resamples(one["patient_id"].to_numpy(), n_resamples, seed)
+measured = bootstrap.evaluate(statistics, drawn)
 by_prevalence = pd.DataFrame(
     [
-        {"model": name, "prevalence": prevalence, "metric": metric}
-        | bootstrap.interval(value, again[name, prevalence][metric])
-        for (name, prevalence), measured in values.items()
-        for metric, value in measured.items()
+        {"model": name, "prevalence": prevalence, "metric": metric} | bootstrap.interval(*found)
+        for ((name, prevalence), metric), found in measured.items()
     ]
 )
 
@@ -394,7 +390,10 @@ glue("auc-range", f"{auc.max() - auc.min():.0e}" if auc.notna().all() else "unde
 KEY = "adjusted_auprc"
 change = {
     m: bootstrap.interval(
-        values[m, 0.5][KEY] - values[m, 0.01][KEY], again[m, 0.5][KEY] - again[m, 0.01][KEY]
+        *(
+            high - low
+            for high, low in zip(measured[(m, 0.5), KEY], measured[(m, 0.01), KEY], strict=True)
+        )
     )
     for m in names
 }

@@ -63,11 +63,19 @@ def reliability_curve(y_true, p, n_bins=10, strategy="uniform"):
 
 
 def reliability_table(
-    predictions, n_bins=10, strategy="uniform", *, n_resamples=500, seed=1907, unit="patient"
+    predictions,
+    n_bins=10,
+    strategy="uniform",
+    *,
+    n_resamples=500,
+    seed=1907,
+    unit="patient",
+    interval="expanded",
 ):
     """Reliability curves with intervals for every model, method and label of a predictions table.
 
-    The bins are those of the sample and stay fixed in the resamples of patients.
+    The bins are those of the sample and stay fixed in the resamples of patients. interval : see
+    `cxrlib.bootstrap.interval`.
 
     Returns
     -------
@@ -81,15 +89,16 @@ def reliability_table(
         y, p = metrics.probabilities(block["y_true"], block["score"])
         curve = reliability_curve(y, p, n_bins, strategy)
         in_bin = _bin(p, bin_edges(p, n_bins, strategy))
-        weights = bootstrap.patient_weights(block["patient_id"], n_resamples, seed, unit)
-        for i, b in enumerate(np.unique(in_bin)):
-            rows = np.flatnonzero(in_bin == b)
-            again = bootstrap.replicates(
-                lambda w, at=y[rows]: metrics.weighted_mean(at, w), weights, rows
-            )
-            limits = bootstrap.interval(curve.loc[i, "observed"], again)
+        bins = [np.flatnonzero(in_bin == b) for b in np.unique(in_bin)]
+        observed = {
+            i: lambda w, at=at, y=y: {"": metrics.weighted_mean(y[at], w[:, at])}
+            for i, at in enumerate(bins)
+        }
+        resamples = bootstrap.Resamples(block["patient_id"].to_numpy(), n_resamples, seed, unit)
+        for (i, _), found in bootstrap.evaluate(observed, resamples).items():
+            limits = bootstrap.interval(*found, method=interval)
             curve.loc[i, ["ci_low", "ci_high"]] = limits["ci_low"], limits["ci_high"]
-            curve.loc[i, "n_patients"] = block["patient_id"].iloc[rows].nunique()
+            curve.loc[i, "n_patients"] = block["patient_id"].iloc[bins[i]].nunique()
         curve["n_patients"] = curve["n_patients"].astype(int)
         parts.append(pd.DataFrame([names] * len(curve), columns=keys).join(curve))
     return pd.concat(parts, ignore_index=True)
