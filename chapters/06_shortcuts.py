@@ -101,7 +101,8 @@ show(
 # adjusted AUPRC does not remove prevalence fully. And the *controls*: the paper labels drains in them by
 # a detector, but in its code these labels have no effect, so controls with a drain stay in both arms. The
 # corrected form weights the positives of the larger arm so that both arms have the same prevalence,
-# leaves out controls known to have a drain, and resamples patients instead of images.
+# leaves out controls known to have a drain, and resamples patients instead of images, with expanded
+# intervals (chapter {doc}`09_coverage`).
 
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -175,25 +176,23 @@ show(
 #
 # ## One switch at a time
 #
-# From the arms as published to the corrected ones it is three steps: patients instead of images,
-# equal prevalence, controls without a drain. Each step alone, added to those before:
+# From the arms as published to the corrected ones it is three steps: patients instead of images and
+# expanded intervals, equal prevalence, controls without a drain. Each step is added to those before:
 
 # %%
-step, steps = protocols.protocol("as_published"), []
 STEPS = {
-    "unit": "patients",
-    "drain_prevalence": "equal prevalence",
-    "drain_controls": "no drained controls",
+    "+ patients": ("unit", "interval"),
+    "+ equal prevalence": ("drain_prevalence",),
+    "+ no drained controls": ("drain_controls",),
 }
-for switch, words in {None: "as published", **STEPS}.items():
-    if switch is not None:
-        step = replace(step, **{switch: getattr(protocols.protocol("corrected"), switch)})
-        words = f"+ {words}"
-    steps.append(replace(step, name=words))
+steps = [protocols.protocol("as_published")]
+for words, switches in STEPS.items():
+    turned = {switch: getattr(protocols.protocol("corrected"), switch) for switch in switches}
+    steps.append(replace(steps[-1], name=words, **turned))
 stepwise = shortcuts.drain_arms(predictions, protocols=steps, n_resamples=n_resamples, seed=seed)
 stepwise = stepwise[(stepwise["group"] == GAP) & (stepwise["metric"] == "adjusted_auprc")]
 show(
-    schema.wide(stepwise, index="model", columns="protocol", digits=3),
+    schema.wide(stepwise, index="model", columns="protocol", digits=3).rename(columns=name),
     caption="Gap in adjusted AUPRC, from the arms as published to the corrected ones",
 )
 
@@ -205,7 +204,7 @@ glue("step-largest", largest.idxmax().removeprefix("+ ") if largest.notna().any(
 glue("step-size", fmt(largest.max(), 3))
 width = stepwise.assign(width=stepwise["ci_high"] - stepwise["ci_low"])
 width = width.pivot(index="model", columns="protocol", values="width").mean()
-glue("patients-wider", percent(width["+ patients"] / width["as published"] - 1))
+glue("patients-wider", percent(width["+ patients"] / width["as_published"] - 1))
 positive = predictions.drop_duplicates("image_id").groupby("y_true")["drain"].agg(["sum", "size"])
 glue("drained-controls", int(positive.loc[0, "sum"]))
 glue("controls", int(positive.loc[0, "size"]))
@@ -215,8 +214,8 @@ glue("arm-without", int(positive.loc[1, "size"] - positive.loc[1, "sum"]))
 # %% [markdown]
 # Here the arms have {glue:text}`arm-with` and {glue:text}`arm-without` positive images, and
 # {glue:text}`drained-controls` of {glue:text}`controls:,d` controls have a drain. The step that moves a gap
-# most is: {glue:text}`step-largest`, by {glue:text}`step-size`. Resampling patients instead of images
-# changes the width of the intervals by {glue:text}`patients-wider` on average; most patients of this
+# most is: {glue:text}`step-largest`, by {glue:text}`step-size`. Resampling patients instead of images, with
+# expanded intervals, changes their width by {glue:text}`patients-wider` on average; most patients of this
 # cohort have few images. Where prevalences differ more, as in S, the second step matters more:
 # chapter {doc}`08_audit` computes how much.
 
@@ -345,7 +344,9 @@ for dose in (0.0, 0.25, 0.5, 0.75, 1.0):
     drained = phantom.twin(small, drain_if_pneumothorax=dose).table["drain"].to_numpy()
     has_drain = np.tile(drained == 1, len(names))
     mixed = scores[0].assign(score=np.where(has_drain, scores[1]["score"], scores[0]["score"]))
-    rows = fairness.performance_table(mixed, ("auc",), mean_over_labels=False, **resampling)
+    rows = fairness.performance_table(
+        mixed, ("auc",), mean_over_labels=False, interval=chosen.interval, **resampling
+    )
     doses.append(rows.assign(dose=dose))
 doses = pd.concat(doses, ignore_index=True)
 show(

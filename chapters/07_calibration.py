@@ -43,7 +43,8 @@ fair = [m for m in names if m not in biased]
 LABEL = "Pneumothorax"
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
 chosen = protocols.protocol(protocol)
-boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
+drawn = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
+boot = {**drawn, "interval": chosen.interval}
 
 
 def interval(row, digits=2, signed=False):
@@ -96,7 +97,7 @@ def both_readings(cohort):
 
 predictions = both_readings(test)
 pneumothorax = predictions[predictions["label"] == LABEL]
-curves = calibration.reliability_table(pneumothorax, n_bins, **boot)
+curves = calibration.reliability_table(pneumothorax, n_bins, **drawn)
 
 # %% [markdown]
 # A reliability curve sorts the films into bins by their probability and plots, for each bin, how often
@@ -246,7 +247,7 @@ switched = []
 for reading, which in READINGS.items():
     p = protocols.protocol(which)
     scored = pneumothorax[pneumothorax["method"] == reading].assign(method="zero-shot")
-    resampling = boot | {"unit": p.unit}
+    resampling = boot | {"unit": p.unit, "interval": p.interval}
     found = fairness.performance_table(scored, measures, **resampling)
     switched.append(found.assign(protocol=p.name))
 switched = pd.concat(switched, ignore_index=True)
@@ -330,7 +331,7 @@ show(
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax after Platt scaling on validation patients, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-platt", "caption": "Reliability for pneumothorax after Platt scaling on validation patients."}}
 figure = reliability(
-    calibration.reliability_table(repaired[repaired["method"] == "Platt"], n_bins, **boot)
+    calibration.reliability_table(repaired[repaired["method"] == "Platt"], n_bins, **drawn)
 )
 plt.show()
 

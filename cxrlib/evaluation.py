@@ -25,7 +25,7 @@ def performance_table(
     predictions : DataFrame of `cxrlib.schema.predictions`, with the attribute columns joined in
     attributes : names of columns, or a dict name -> groups that orders them; by default groups
         come in order of first appearance
-    protocol : name or Protocol; switches unit, stream, digits, over_labels, min_cases
+    protocol : name or Protocol; switches unit, stream, interval, digits, over_labels, min_cases
     n_resamples : int
     seed : int; as published, each model starts anew with ``numpy.random.RandomState(seed)``, and
         finding by finding draws for all images, then group by group, first for AUC, then for
@@ -56,6 +56,7 @@ def performance_table(
             n_resamples=n_resamples,
             seed=seed,
             unit=p.unit,
+            interval=p.interval,
         )
     if p.digits is not None:
         numbers = ["value", "ci_low", "ci_high"]
@@ -110,10 +111,16 @@ def _estimate(images, metric, stream, p, n_resamples):
     rank = ranker(y, score)
     repeated = bootstrap.replicates(lambda w: rank(w)[metric], weights)
     kept = repeated[weights[:, y].any(axis=1)]  # without a positive: skipped and not replaced
-    low, high = np.percentile(kept, [2.5, 97.5])  # NaN if a resample had no negative
-    row |= {"value": ranking(y, score)[metric], "ci_low": low, "ci_high": high}
-    note = "" if np.isfinite(low) else "no interval: a resample had positives alone"
-    return row | {"n_replicates": int(np.isfinite(kept).sum()), "note": note}
+    left_out = None
+    if p.interval != "percentile":
+        resamples = bootstrap.Resamples(images["patient_id"], unit=p.unit)
+        left_out = rank(resamples.jackknife())[metric]
+    value = ranking(y, score)[metric]
+    found = bootstrap.interval(value, kept, left_out, method=p.interval)
+    if not np.isfinite(kept).all():  # a percentile over them is undefined in S's code
+        reason = "no interval: a resample had positives alone"
+        found |= {"ci_low": np.nan, "ci_high": np.nan, "note": reason}
+    return row | found
 
 
 def draws(patient_id, n_resamples, stream, unit="image"):

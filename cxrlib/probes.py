@@ -127,7 +127,8 @@ def probe_table(
     table : DataFrame with patient_id and the attribute columns, such as `cohort.table`
     attributes : columns; images without a value are left out
     methods : out of "linear", "knn", "mlp"
-    protocol : name or Protocol; switches probe_heads, probe_tuning (`tuning_rows`) and unit
+    protocol : name or Protocol; switches probe_heads, probe_tuning (see `tuning_rows`), unit and
+        interval
     min_patients : groups with fewer patients are left out, and named in the note
 
     Returns
@@ -186,31 +187,40 @@ def _probe(z, y, names, patient, method, p, n_resamples, seed, note):
     with warnings.catch_warnings():
         # a fixed number of epochs, as in S: that the loss could fall further is no fault
         warnings.simplefilter("ignore", ConvergenceWarning)
-        on_valid = [
-            _macro_auc(
-                make(value, seed).fit(z[tune_train], y[train]), z[tune_valid], y[valid], len(names)
-            )
-            for value in grid
-        ]
+        on_valid = []
+        for value in grid:
+            tuned = make(value, seed).fit(z[tune_train], y[train])
+            on_valid.append(_macro_auc(y[valid], _scores(tuned, z[tune_valid], len(names))))
         best = grid[int(np.argmax(on_valid))]
         both = np.concatenate([train, valid])
         probe = make(best, seed).fit(z[both], y[both])
-    weights = bootstrap.patient_weights(patient[test], n_resamples, seed, p.unit)
-    value = _macro_auc(probe, z[test], y[test], len(names))
-    found = bootstrap.interval(value, _macro_auc(probe, z[test], y[test], len(names), weights))
+    resamples = bootstrap.Resamples(patient[test], n_resamples, seed, p.unit)
+    score = _scores(probe, z[test], len(names))
+    found = bootstrap.evaluate(
+        {"probe": lambda w: {"auc": _macro_auc(y[test], score, w)}},
+        resamples,
+        jackknife=p.interval != "percentile",
+    )["probe", "auc"]
+    found = bootstrap.interval(*found, method=p.interval)
     found["note"] = "; ".join(n for n in (note, found["note"]) if n)
     counts = np.bincount(y[test], minlength=len(names))
     size = {"n": len(test), "n_positive": counts.min(), "n_patients": len(np.unique(patient[test]))}
     return row | found | size
 
 
-def _macro_auc(probe, z, y, n_groups, weights=None):
-    """Mean over groups of one-versus-rest AUC; a group absent from training scores 0 everywhere."""
-    score = np.zeros((len(y), n_groups))
+def _scores(probe, z, n_groups):
+    """(n, n_groups) probabilities; a group absent from training scores 0 everywhere."""
+    score = np.zeros((len(z), n_groups))
     score[:, probe.classes_] = probe.predict_proba(z)
-    if n_groups == 2:
+    return score
+
+
+def _macro_auc(y, score, weights=None):
+    """Mean over groups of one-versus-rest AUC."""
+    if score.shape[1] == 2:
         return metrics.auc(y == 1, score[:, 1], weights)
-    return np.mean([metrics.auc(y == c, score[:, c], weights) for c in range(n_groups)], axis=0)
+    by_group = [metrics.auc(y == c, s, weights) for c, s in enumerate(score.T)]
+    return np.mean(by_group, axis=0)
 
 
 # --- geometry --------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ import pandas as pd
 
 from cxrlib import bootstrap, checks, metrics, schema
 from cxrlib.protocol import NAMES, protocol
+from cxrlib.ranking import ranking
 
 METRICS = ("auc", "adjusted_auprc")
+MATCHED = "positives weighted to equal prevalence"
 
 
 def drain_arms(
@@ -25,14 +27,14 @@ def drain_arms(
 ):
     """Performance on positives with the device and without it, each against shared negatives.
 
-    Four switches of a protocol matter:
+    Five switches of a protocol matter:
 
     drain_prevalence : "raw", the arms as they stand: they differ in prevalence, and adjusted AUPRC
         does not remove prevalence fully; or "matched": positives of the larger arm are given
         weights below 1, in the sample and in every resample, so that both arms have the prevalence
         of the smaller one. AUC does not change.
     drain_controls : "any", negatives whatever device they carry; or "without" the device
-    unit : of resampling
+    unit, interval : of resampling
     min_cases : an arm with fewer positive images gets NaN and a note
 
     Parameters
@@ -75,7 +77,6 @@ def _arms(block, device, p, n_resamples, seed):
         raise ValueError(f"drain_controls: {p.drain_controls!r}; expected 'any' or 'without'.")
     if p.drain_controls == "without":
         block = block[(block["y_true"] == 1) | (block[device] == 0)]
-    weights = bootstrap.patient_weights(block["patient_id"], n_resamples, seed, p.unit)
     matched = p.drain_prevalence == "matched"
     positive = block["y_true"].to_numpy(bool)
     has = block[device].to_numpy(bool)
@@ -83,7 +84,7 @@ def _arms(block, device, p, n_resamples, seed):
     patient = block["patient_id"].to_numpy()
     names = (f"with {device}", f"without {device}")
     arm = {names[0]: positive & has, names[1]: positive & ~has}
-    remark = "positives weighted to equal prevalence" if matched else ""
+    gap = " - ".join(names)
     fewest = max(1, p.min_cases)
     few = {
         name: f"{name}: {mask.sum()} positive images, fewer than {fewest}"
@@ -92,43 +93,45 @@ def _arms(block, device, p, n_resamples, seed):
     }
 
     def evaluate(w):
-        """metric -> (b, 2): both arms under weights (b, n)."""
+        """(group, metric) -> (b,): both arms and their gap under weights (b, n)."""
         size = [w @ mask.astype(float) for mask in arm.values()]  # weight of positives, (b,)
         target = np.minimum(*size)
-        found = []
-        for mask, own in zip(arm.values(), size, strict=True):
+        found = {}
+        for (name, mask), own in zip(arm.items(), size, strict=True):
             at = np.flatnonzero(mask | ~positive)
             w_arm = w[:, at]
             if matched:
                 with np.errstate(invalid="ignore", divide="ignore"):
                     share = np.where(own > 0, target / own, 0)
                 w_arm = w_arm * np.where(mask[at], share[:, None], 1.0)
-            found.append(metrics.ranking(mask[at], score[at], w_arm))
-        return {m: np.stack([f[m] for f in found], axis=1) for m in METRICS}
+            ranks = ranking(mask[at], score[at], w_arm)
+            found |= {(name, metric): ranks[metric] for metric in METRICS}
+        for metric in METRICS:
+            found[gap, metric] = found[names[0], metric] - found[names[1], metric]
+        return found
 
-    value = evaluate(np.ones((1, len(score))))
-    repeated = bootstrap.replicates(evaluate, weights)
+    resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
+    jackknife = p.interval != "percentile"
+    evaluated = bootstrap.evaluate({"arms": evaluate}, resamples, jackknife)
+    reason = few | ({gap: "; ".join(few.values())} if few else {})
     rows = []
     for metric in METRICS:
-        for i, (name, mask) in enumerate(arm.items()):
-            note = few.get(name, "")
-            rows.append(
-                _row(name, metric, value[metric][0, i], repeated[metric][:, i], note, remark)
-                | _counts(mask, mask | ~positive, patient)
-            )
-        gap = value[metric][0, 0] - value[metric][0, 1]
-        gaps = repeated[metric][:, 0] - repeated[metric][:, 1]
-        rows.append(
-            _row(" - ".join(names), metric, gap, gaps, "; ".join(few.values()), remark)
-            | _counts(positive, np.ones(len(positive), bool), patient)
-        )
+        for group in (*names, gap):
+            row = {"group": group, "metric": metric}
+            row |= _interval(evaluated["arms", (group, metric)], p.interval, reason.get(group, ""))
+            if matched:
+                row["note"] = "; ".join(filter(None, [row["note"], MATCHED]))
+            of = arm.get(group, positive)
+            rows.append(row | _counts(of, of | ~positive, patient))
     return rows
 
 
-def _row(group, metric, value, replicates, reason, remark):
-    found = bootstrap.interval(np.nan if reason else value, replicates)
-    notes = [reason or found["note"], remark]
-    return {"group": group, "metric": metric} | found | {"note": "; ".join(n for n in notes if n)}
+def _interval(evaluated, method, reason=""):
+    """Value and limits of one number; undefined, if there is a reason why it should be."""
+    if reason:
+        evaluated = evaluated._replace(value=np.nan)
+    found = bootstrap.interval(*evaluated, method=method)
+    return found | {"note": reason or found["note"]}
 
 
 def _counts(positive, member, patient):
@@ -180,14 +183,11 @@ def twin_shift(
         margin_reference=b,
     )
 
-    def shift(w):
-        mean = metrics.weighted_mean(b, w)
-        variance = metrics.weighted_mean(b**2, w) - mean**2
-        spread = np.sqrt(np.where(variance > 1e-12 * (b**2).max(), variance, np.nan))
-        return metrics.weighted_mean(a - b, w) / spread
-
-    weights = bootstrap.patient_weights(patient, n_resamples, seed, unit)
-    found = bootstrap.interval(shift(np.ones((1, len(a))))[0], bootstrap.replicates(shift, weights))
+    resamples = bootstrap.Resamples(patient, n_resamples, seed, unit)
+    found = bootstrap.evaluate(
+        {"twins": lambda w: {"shift": metrics.twin_shift(a, b, w)}}, resamples
+    )
+    found = _interval(found["twins", "shift"], "expanded")
     row = {"attribute": "all", "group": "all", "metric": "twin_shift"} | about | found
     notes = [about.get("note", ""), found["note"]]
     row |= {"unit": unit, "seed": seed, "note": "; ".join(n for n in notes if n)}

@@ -313,6 +313,19 @@ def test_patients_drawn_whole_widen_the_interval(two_findings):
     assert width[1] > 1.4 * width[0]
 
 
+def test_expanded_limits_alone_are_further_apart(two_findings):
+    percentile = replace(protocol("as_published"), digits=None)
+    for p in (percentile, replace(protocol("corrected"), interval="percentile")):
+        narrow, wide = (
+            evaluation.performance_table(two_findings, (), q, n_resamples=200)
+            for q in (p, replace(p, interval="expanded"))
+        )
+        narrow, wide = (t[t["ci_low"].notna()] for t in (narrow, wide))
+        assert narrow["value"].tolist() == wide["value"].tolist()
+        assert (wide["ci_low"] <= narrow["ci_low"]).all() and len(narrow) >= 4
+        assert (wide["ci_high"] > narrow["ci_high"]).all()
+
+
 def test_what_is_undefined_says_why():
     y, p, _ = case_300()
     none = evaluation.performance_table(predictions(np.zeros(300, int), p), n_resamples=5).iloc[0]
