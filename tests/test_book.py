@@ -11,7 +11,15 @@ from cxrlib.chapters import BookError, chapters
 from tests.conftest import ROOT
 
 # What makes a chapter quick; each value goes to the chapters that declare the parameter.
-SMALL = {"n_images": 300, "n_resamples": 30, "n_draws": 3, "epochs": 1}
+SMALL = {
+    "n_images": 300,
+    "n_resamples": 30,
+    "n_permutations": 30,
+    "n_draws": 3,
+    "n_splits": 2,
+    "n_simulations": 20,
+    "epochs": 1,
+}
 
 
 @pytest.fixture(scope="session")
