@@ -195,8 +195,9 @@ def probe_bars(results):
 def gap_forest(results, metric=None):
     """Differences with intervals, one line each, around a line at 0.
 
-    results : from `fairness.gap_table`, `fairness.model_gap_table`, `shortcuts.twin_shift` or
-        `shortcuts.drain_arms`; lines are labels and groups (as far as they vary), colours models
+    results : from `fairness.gap_table`, `fairness.model_gap_table`, `inference.gap_tests`,
+        `shortcuts.twin_shift` or `shortcuts.drain_arms`; lines are labels and groups (as far as
+        they vary), colours models. Of tests, a grey bar is the reach of a fair model's gaps.
     metric : which one, if the table holds several
     """
     table = results if metric is None else results[results["metric"] == metric]
@@ -221,6 +222,9 @@ def gap_forest(results, metric=None):
     ):
         model = "all" if pd.isna(row["model"]) else row["model"]
         y = lines.index(line) + (models.index(model) - (len(models) - 1) / 2) * step
+        floor = row.get("floor_p95", np.nan)
+        if np.isfinite(floor):
+            ax.barh(y, 2 * floor, left=-floor, height=0.8 * step, color="#DDDDDD", zorder=0)
         hollow |= _mark(ax, 0, y, row, palette[model], horizontal=True)
     ax.set_yticks(range(len(lines)), [", ".join(map(name, line)) for line in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)

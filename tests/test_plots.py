@@ -128,6 +128,18 @@ def test_gap_forest_has_one_line_a_row_and_marks_zero():
     assert "difference in AUC" in ax.get_xlabel() and "female − male" in ax.get_xlabel()
 
 
+def test_gap_forest_shows_the_noise_floor_of_tests():
+    rows = [
+        {"label": x, "attribute": "sex", "group": "F - M", "metric": "auc", "value": 0.1}
+        | {"ci_low": 0.0, "ci_high": 0.2}
+        for x in ("Edema", "Pneumonia")
+    ]
+    tests = schema.results(rows).assign(floor_p95=[0.05, np.nan])
+    (ax,) = plots.gap_forest(tests).axes
+    (bar,) = ax.patches
+    assert (bar.get_x(), bar.get_width()) == pytest.approx((-0.05, 0.1))
+
+
 def test_figures_of_the_papers_tables():
     table = published.table("S Table 1")
     (ax,) = plots.bars(table[table["metric"] == "auc"]).axes
