@@ -43,8 +43,7 @@ fair = [m for m in names if m not in biased]
 LABEL = "Pneumothorax"
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
 chosen = protocols.protocol(protocol)
-drawn = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
-boot = {**drawn, "interval": chosen.interval}
+boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
 
 
 def interval(row, digits=2, signed=False):
@@ -97,7 +96,7 @@ def both_readings(cohort):
 
 predictions = both_readings(test)
 pneumothorax = predictions[predictions["label"] == LABEL]
-curves = calibration.reliability_table(pneumothorax, n_bins, **drawn)
+curves = calibration.reliability_table(pneumothorax, n_bins, **boot)
 
 # %% [markdown]
 # A reliability curve sorts the films into bins by their probability and plots, for each bin, how often
@@ -331,7 +330,7 @@ show(
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax after Platt scaling on validation patients, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-platt", "caption": "Reliability for pneumothorax after Platt scaling on validation patients."}}
 figure = reliability(
-    calibration.reliability_table(repaired[repaired["method"] == "Platt"], n_bins, **drawn)
+    calibration.reliability_table(repaired[repaired["method"] == "Platt"], n_bins, **boot)
 )
 plt.show()
 
