@@ -39,7 +39,8 @@ chosen = chosen_protocol(protocol)
 TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
 names = registry.choose(models)
 first = names[0]
-resampling = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
+resampling = {"n_resamples": n_resamples, "seed": seed}
+resampling |= {"unit": chosen.unit, "interval": chosen.interval}
 WHERE = {
     "above": "lies above 0",
     "below": "lies below 0",
