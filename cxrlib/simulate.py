@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
 from cxrlib import bootstrap
@@ -228,7 +228,7 @@ def studies(design, n_simulations=500, n_resamples=500, seed=1907):
         for metric, v in values.items():
             left_out = v[part["jackknife"]]
             for unit, method in METHODS:
-                found = interval(v[0], v[part[unit]], left_out, method=method)
+                found = bootstrap.interval(v[0], v[part[unit]], left_out, method=method)
                 limits = found["ci_low"], found["ci_high"]
                 rows.append((*counts, metric, unit, method, found["value"], *limits))
     counts = ["simulation", "n_positive", "n_positive_patients"]
@@ -322,46 +322,6 @@ def trusted_from(pooled, metric, unit, method):
             break
         found = CLASSES[row.positive_patients]
     return found
-
-
-def interval(value, replicates, jackknife, method):
-    """`cxrlib.bootstrap.interval`, or for "expanded" the same with `expanded_tails`."""
-    if method != "expanded":
-        return bootstrap.interval(value, replicates, jackknife, method=method)
-    found = bootstrap.interval(value, replicates)
-    usable = replicates[np.isfinite(replicates)]
-    if np.isfinite(found["ci_low"]):
-        tails = expanded_tails(np.array([0.025, 0.975]), usable, jackknife)
-        found["ci_low"], found["ci_high"] = np.quantile(usable, tails)
-    return found
-
-
-def expanded_tails(tails, usable, jackknife):
-    """Quantiles that the expanded percentile interval reads instead of the nominal ones.
-
-    With few patients, percentile intervals are too narrow: a resample of m draws has (m - 1) / m
-    of the variance, and a normal tail ignores that the variance is itself estimated. The expanded
-    interval (Hesterberg 2015) reads quantiles further out: ``Phi(stretch t)``. Here t is the
-    quantile of Student's distribution with as many degrees of freedom as the jackknife's own
-    variance has (twice the square of its mean over its variance, as for surveys; Valliant and Rust
-    2010), and stretch is the jackknife's standard error over that of the resamples, at least 1.
-
-    Parameters
-    ----------
-    tails : nominal quantiles
-    usable : (b,) finite replicates
-    jackknife : (g,) the statistic without each block of patients, NaN where undefined
-    """
-    influence = jackknife[np.isfinite(jackknife)]
-    influence = influence - influence.mean()
-    g, second, fourth = len(influence), (influence**2).sum(), (influence**4).sum()
-    spread = usable.std()
-    if second == 0 or spread == 0:
-        return tails
-    uncertainty = fourth - second**2 / g
-    df = max(1.0, 2 * second**2 / uncertainty) if uncertainty > 0 else g - 1
-    error = np.sqrt(second * (g - 1) / g)
-    return norm.cdf(max(1.0, error / spread) * t.ppf(tails, df))
 
 
 def _draws(patient_id, n_resamples, seed):

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib import simulate
+from cxrlib import bootstrap, simulate
 from cxrlib.simulate import Design
 
 
@@ -85,28 +85,18 @@ def test_correlation_of_liabilities_at_its_limits():
     assert math.isnan(simulate.label_icc([0, 1], [1, 2]))
 
 
-def test_expanded_tails_are_hesterbergs_for_a_mean_of_equal_deviations():
-    # Twelve values +1 or -1: the variance of the squared deviations is 0, so g - 1 degrees of
-    # freedom, and the bootstrap's variance is (m - 1) / m of the unbiased one.
+def test_expanded_interval_is_hesterbergs_for_a_mean_of_equal_deviations():
+    # Twelve values +1 or -1: the variance of the squared deviations is 0, so there are g - 1
+    # degrees of freedom, and the bootstrap's variance is (m - 1) / m of the unbiased one.
     x = np.repeat([1.0, -1.0], 6)
     jackknife = (x.sum() - x) / 11
-    replicates = np.array([-1.0, 1.0]) / math.sqrt(12)  # the exact bootstrap standard deviation
-    found = simulate.expanded_tails(np.array([0.025, 0.975]), replicates, jackknife)
-    expected = norm.cdf(math.sqrt(12 / 11) * t.ppf([0.025, 0.975], 11))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-def test_expanded_tails_become_nominal_with_many_patients():
-    x = np.random.default_rng(1).normal(size=20_000)
-    jackknife = (x.sum() - x) / (len(x) - 1)
-    replicates = x.std() / math.sqrt(len(x)) * np.array([-1, 1])
-    found = simulate.expanded_tails(np.array([0.025, 0.975]), replicates, jackknife)
-    np.testing.assert_allclose(found, [0.025, 0.975], atol=1e-4)
-
-
-def test_expanded_tails_without_any_spread_stay():
-    tails = np.array([0.025, 0.975])
-    assert simulate.expanded_tails(tails, np.ones(5), np.ones(4)) is tails
+    replicates = norm.ppf((np.arange(4001) + 0.5) / 4001)
+    replicates *= math.sqrt(1 / 12) / replicates.std()  # the exact bootstrap's deviation
+    tails = norm.cdf(math.sqrt(12 / 11) * t.ppf([0.025, 0.975], 11))
+    found = bootstrap.interval(0.0, replicates, jackknife, method="expanded")
+    np.testing.assert_allclose(
+        [found["ci_low"], found["ci_high"]], np.quantile(replicates, tails), rtol=1e-12
+    )
 
 
 def test_shares_by_hand():
