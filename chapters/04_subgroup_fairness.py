@@ -266,6 +266,7 @@ plt.show()
 floors = of_means[of_means["model"] == first]
 show(
     floors.assign(
+        group=floors["group"].map(title),
         gap=floors.apply(fmt_row, axis=1, digits=3, signed=True),
         positives=floors["n_positive"],
     )[["attribute", "group", "gap", "floor_mean", "floor_p95", "p_value", "positives"]]
@@ -282,7 +283,7 @@ headline = schema.row(floors, group=HEADLINE["age"])
 thin = floors.loc[floors["floor_p95"].idxmax()]
 glue("floor-age", fmt(headline["floor_p95"], 3))
 glue("floor-thin", fmt(thin["floor_p95"], 3))
-glue("floor-thin-pair", thin["group"])
+glue("floor-thin-pair", title(thin["group"]))
 
 # %% [markdown]
 # One fair model in twenty shows a gap of {glue:text}`floor-age` or more between the ages 65–80 and
@@ -347,7 +348,9 @@ left = of_means.assign(p_holm=lambda t: inference.corrected(t["p_value"], "holm"
 left = left[left["p_holm"] < 0.05]
 glue(
     "m-where",
-    "; ".join(f"{g} in {n} of {len(names)} models" for g, n in left["group"].value_counts().items())
+    "; ".join(
+        f"{title(g)} in {n} of {len(names)} models" for g, n in left["group"].value_counts().items()
+    )
     or "none",
 )
 
@@ -410,6 +413,7 @@ for attribute, asked_for in COMPARISONS.items():
     for _, of_pair in plan.groupby("group", sort=False):
         plans.append(of_pair.sort_values("detectable").iloc[[0, -1]])
 plan = pd.concat(plans)
+plan["group"] = plan["group"].map(title)
 show(
     plan[["group", "label", "n_positive_a", "detectable", "positives_needed", "patients_needed_a"]]
     .rename(
