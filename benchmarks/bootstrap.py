@@ -128,13 +128,15 @@ def main():
     for n_resamples in (100, 1000, 4000):
         print(f"  {n_resamples} resamples of one model and label: "
               f"{peak(engine, one, n_resamples):.0f} MB allocated")  # fmt: skip
-    print("growth, one model, one label, no groups, 100 resamples:")
+    print("growth, one model, one label, no groups, 100 resamples and the jackknife:")
     for n in (10**3, 10**4, 10**5, 10**6):
         rng = np.random.default_rng(0)
         y, patient = rng.random(n) < 0.1, rng.integers(0, n // 3, n)
         ranked = {"all": ranker(y, y + rng.standard_normal(n))}
-        seconds = timed(bootstrap.evaluate, ranked, bootstrap.Resamples(patient, 100))
-        print(f"  {n:>8} images {seconds:7.2f} s  {1e9 * seconds / n / 100:5.1f} ns a weight")
+        drawn = bootstrap.Resamples(patient, 100)
+        seconds = timed(bootstrap.evaluate, ranked, drawn)
+        rows = 1 + 100 + drawn.n_blocks
+        print(f"  {n:>8} images {seconds:7.2f} s  {1e9 * seconds / n / rows:5.1f} ns a weight")
     if torch.cuda.is_available():
         engine(predictions, 10, "cuda")  # the first use starts the device
         torch.cuda.synchronize()

@@ -99,9 +99,7 @@ class Resamples:
         """Weights of a few resamples at a time: (b, n), one image's entries side by side."""
         rng = np.random.default_rng(self.seed)
         m = self.code.max() + 1
-        step = chunk_length(len(self.code))
-        if self.device != "cpu":
-            step = 1024
+        step = self._step()
         for start in range(0, self.n_resamples, step):
             counts = np.zeros((m, min(step, self.n_resamples - start)), dtype=np.uint16)
             for b in range(counts.shape[1]):
@@ -111,7 +109,7 @@ class Resamples:
             yield self._hand_out(counts)
 
     def jackknife(self):
-        """Weights that leave out one block of patients in turn: (g, n).
+        """Weights that leave out one block of patients each, a few at a time: (b, n).
 
         Up to `MAX_BLOCKS` patients are left out one by one; more are dealt into that many blocks
         at random (by the seed). For the acceleration of BCa, sums over patients and over blocks
@@ -119,8 +117,11 @@ class Resamples:
         """
         m = self.code.max() + 1
         deal = np.random.default_rng(self.seed).permutation(m) if m > MAX_BLOCKS else np.arange(m)
-        left_out = deal[:, None] % self.n_blocks == np.arange(self.n_blocks)
-        return self._hand_out((~left_out).astype(np.uint16))
+        block = (deal % self.n_blocks).astype(np.uint8)
+        step = self._step()
+        for start in range(0, self.n_blocks, step):
+            left_out = np.arange(start, min(start + step, self.n_blocks), dtype=np.uint8)
+            yield self._hand_out((block[:, None] != left_out).astype(np.uint16))
 
     @property
     def n_blocks(self):
@@ -130,6 +131,10 @@ class Resamples:
     def once(self):
         """The cohort itself: (1, n) ones."""
         return self._hand_out(np.ones((self.code.max() + 1, 1), dtype=np.uint16))
+
+    def _step(self):
+        """Rows of weights at a time; a GPU takes more."""
+        return chunk_length(len(self.code)) * (1 if self.device == "cpu" else 8)
 
     def _hand_out(self, counts):
         """Counts of units (m, b) -> weights of images (b, n)."""
@@ -209,12 +214,12 @@ def evaluate(statistics, resamples, jackknife=True):
 
         value = on(resamples.once())
         parts = [on(weights) for weights in resamples.chunks()]
-        left_out = on(resamples.jackknife()) if jackknife else {}
+        left_out = [on(weights) for weights in resamples.jackknife()] if jackknife else None
     return {
         key: Evaluated(
             float(value[key][0]),
             np.concatenate([part[key] for part in parts]),
-            left_out.get(key),
+            np.concatenate([part[key] for part in left_out]) if jackknife else None,
         )
         for key in value
     }

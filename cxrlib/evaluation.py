@@ -114,7 +114,7 @@ def _estimate(images, metric, stream, p, n_resamples):
     left_out = None
     if p.interval != "percentile":
         resamples = bootstrap.Resamples(images["patient_id"], unit=p.unit)
-        left_out = rank(resamples.jackknife())[metric]
+        left_out = np.concatenate([rank(w)[metric] for w in resamples.jackknife()])
     value = ranking(y, score)[metric]
     found = bootstrap.interval(value, kept, left_out, method=p.interval)
     if not np.isfinite(kept).all():  # a percentile over them is undefined in S's code

@@ -332,7 +332,7 @@ def _draws(patient_id, n_resamples, seed):
         "once": [by_patient.once()],
         "patient": list(by_patient.chunks()),
         "image": list(by_image.chunks()),
-        "jackknife": [by_patient.jackknife()],
+        "jackknife": list(by_patient.jackknife()),
     }
     parts, start = {}, 0
     for name, block in blocks.items():
