@@ -4,8 +4,8 @@ Run: python benchmarks/coverage.py [--simulations 1000] [--resamples 500] [--pro
 
 Writes the counts to coverage.csv beside this file after every design (or to --out), so a run that
 was cut off goes on where it stopped; `cxrlib.simulate.shares` turns counts into shares. The table
-in the repository comes from these defaults on two processor cores, in about a quarter of an hour.
-The chapter on coverage computes its own, smaller, grid and does not read this file.
+in the repository comes from these defaults, on a machine with two processor cores; one process took
+half an hour. The chapter on coverage computes its own, smaller, grid and does not read this file.
 """
 
 import argparse
