@@ -305,10 +305,11 @@ counted = counted.rename(index={"age_group": "age"}).rename_axis(index=None, col
 show(counted, caption="Gaps in AUC, all findings and models: where the 95 % interval lies")
 
 # %% [markdown]
-# A family of comparisons can be corrected for its size. *Holm* bounds the chance of even one false
-# alarm; *Benjamini and Hochberg* bound the share of false alarms among the alarms; the *simultaneous
-# band* widens every interval until all of them hold at once, and uses the resamples to know which gaps
-# move together. Two families: the means over findings, and every finding on its own.
+# A family of comparisons can be corrected for its size. *Holm* {cite:p}`holm1979` bounds the chance of even
+# one false alarm; *Benjamini and Hochberg* {cite:p}`benjamini1995` bound the share of false alarms among the
+# alarms; the *simultaneous band* {cite:p}`westfall1993` widens every interval until all of them hold at once,
+# and uses the resamples to know which gaps move together. Two families: the means over findings, and
+# every finding on its own.
 
 # %%
 families = {}

@@ -173,12 +173,12 @@ glue("example-ill", fmt(counts["n_positive_patients"].mean(), 0))
 # : the same with patients, each with all of their images.
 #
 # patients, BCa
-# : corrects the two cuts for bias and skewness (Efron, 1987).
+# : corrects the two cuts for bias and skewness {cite:p}`efron1987`.
 #
 # patients, expanded
-# : moves the cuts outwards (Hesterberg, 2015). Resamples of few patients vary too little, and the
+# : moves the cuts outwards {cite:p}`hesterberg2015`. Resamples of few patients vary too little, and the
 #   spread of few patients is itself uncertain; how uncertain is learnt by leaving out patients in turn
-#   (the degrees of freedom of survey statistics; Valliant and Rust, 2010). With many patients nothing is
+#   (the degrees of freedom of survey statistics, {cite:p}`valliant2010`). With many patients nothing is
 #   left of the difference.
 
 # %%

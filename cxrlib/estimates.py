@@ -26,6 +26,7 @@ DECISION_METRICS = {
     "false_negative_rate": measure.false_negative_rate,
     "false_positive_rate": measure.false_positive_rate,
 }
+FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
 UNKNOWN = "unknown"  # the group of patients without an entry, where it is asked for
 
 
@@ -181,7 +182,8 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
             for g in groups:
                 where = (*names, attribute, g)
                 note, weigh = matching.get(g, ("", None))
-                cells[where] = (y[at[g]], image[at[g]], why[g] or note)
+                ill = len(np.unique(study.patient[image[at[g]][y[at[g]]]]))
+                cells[where] = (y[at[g]], image[at[g]], why[g] or _joined(note, _few_patients(ill)))
                 if not why[g]:
                     statistics[where] = statistic(
                         y[at[g]], score[at[g]], image[at[g]], metrics, weigh
@@ -212,6 +214,17 @@ def _too_few(y, min_positive, min_negative):
     if n_negative < min_negative:
         return f"not given: {n_negative} negative images, fewer than {min_negative}"
     return "undefined: one class only" if 0 in (n_positive, n_negative) else ""
+
+
+def _few_patients(ill):
+    """What to keep in mind where few patients are positive, or ""."""
+    if ill >= FEW_PATIENTS:
+        return ""
+    return f"{ill} positive patients: the interval may be too narrow"
+
+
+def _joined(*notes):
+    return "; ".join(note for note in notes if note)
 
 
 def statistic(y, score, image, metrics, weigh=None):
@@ -352,7 +365,7 @@ def difference(a, b, name_a, name_b):
         replicates=a.replicates - b.replicates,
         jackknife=a.jackknife - b.jackknife if both else None,
         patients=np.union1d(a.patients, b.patients),
-        note=a.note if a.note == b.note else "; ".join(notes),
+        note=a.note if a.note == b.note else _joined(*notes),
     )
 
 
@@ -396,7 +409,7 @@ def rows(found, study):
                 "n_patients": len(e.patients),
                 "unit": study.resamples.unit,
                 "seed": study.resamples.seed,
-                "note": "; ".join(n for n in notes if n),
+                "note": _joined(*notes),
             }
         )
     return out

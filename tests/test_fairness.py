@@ -105,6 +105,16 @@ def test_too_few_positives_are_marked_never_dropped(predictions):
     assert f"{row['n_positive']} positive images" in row["note"]
 
 
+def test_few_positive_patients_are_said_beside_the_interval():
+    """Thirty positive images of three patients are no thirty witnesses."""
+    images = cohort(200, patients=200).assign(patient_id=np.arange(200) // 10, sex="F")
+    table = predict(images, models=("a",), labels=("Edema",))
+    table["y_true"] = (table["patient_id"] < 3).astype(int)
+    row = pick(fairness.performance_table(table, "auc", n_resamples=50))
+    assert row["n_positive"] == 30 and np.isfinite(row["ci_low"])
+    assert row["note"].startswith("3 positive patients: the interval may be too narrow")
+
+
 def test_mean_uses_one_set_of_labels_in_all_groups(predictions):
     table = fairness.performance_table(
         predictions, ("auc",), attributes=("sex", "age_group"), n_resamples=5
