@@ -206,6 +206,32 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
     return out | means(out) if mean_over_labels else out
 
 
+def estimated(
+    predictions,
+    attributes,
+    metrics,
+    *,
+    mean_over_labels=True,
+    min_positive=10,
+    min_negative=10,
+    match=None,
+    **resampling,
+):
+    """One (Study, estimates) a cohort; see `cxrlib.fairness.performance_table`."""
+    for study in studies(predictions, attributes, **resampling):
+        yield (
+            study,
+            estimates(
+                study,
+                metrics,
+                mean_over_labels=mean_over_labels,
+                min_positive=min_positive,
+                min_negative=min_negative,
+                match=match,
+            ),
+        )
+
+
 def _too_few(y, min_positive, min_negative):
     """Why a group's numbers are not given, or ""."""
     n_positive, n_negative = int(y.sum()), int((~y).sum())

@@ -12,11 +12,13 @@ import pandas as pd
 from cxrlib import bootstrap, schema
 from cxrlib import metrics as measure
 from cxrlib.estimates import (
+    RANKING_METRICS,
     Estimate,
     Key,
     attribute_name,
+    check_known,
     difference,
-    estimates,
+    estimated,
     group_gaps,
     pairs_of,
     rows,
@@ -25,7 +27,12 @@ from cxrlib.estimates import (
 )
 
 DEFAULT = ("auc", "adjusted_auprc")
-LOWER_IS_BETTER = ("brier", "ece_equal_width", "ece_equal_mass")
+LOWER_IS_BETTER = (
+    *("brier", "ece_equal_width", "ece_equal_mass"),
+    *("false_negative_rate", "false_positive_rate"),
+)
+
+ORDERED = (*RANKING_METRICS, *LOWER_IS_BETTER, "sensitivity", "specificity")  # have a better side
 
 # --- one label at a time ---------------------------------------------------------------------
 
@@ -35,11 +42,8 @@ def performance_table(
     metrics=DEFAULT,
     attributes=(),
     *,
-    mean_over_labels=True,
-    min_positive=10,
-    min_negative=10,
     match=None,
-    **resampling,
+    **options,
 ):
     """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
 
@@ -49,18 +53,20 @@ def performance_table(
         The long table of `cxrlib.schema.predictions`, with the attribute columns joined in.
     metrics : names out of auc, average_precision, adjusted_auprc, brier, ece_equal_width,
         ece_equal_mass, calibration_in_the_large; for a table of `decide` also sensitivity,
-        specificity
+        specificity, false_negative_rate, false_positive_rate
     attributes : names of columns such as ("sex", "age_group"), tuples of names for
         intersections such as ("sex", "age_group"), or a dict from these to groups that restricts
         and orders them: {"age_group": ["25-50", "50-65", "65-80"]}
-    mean_over_labels : add rows with label "mean": the mean over the labels that are defined in
-        every group of the attribute, so that all groups are averaged over the same findings.
-        The note names labels left out; counts are those of the scarcest label kept.
-    min_positive, min_negative : a group with fewer such images gets NaN and a note
     match : "prevalence", a column such as "view" or "age_group", or several of these: images are
         weighted so that every group has the cohort's shares of the strata, in the sample and in
         every resample; rows of groups then have the attribute "sex, matched on view". Strata
         that some group lacks get no weight in any, and the note counts the images lost.
+    options : any of
+
+    mean_over_labels : True; add rows with label "mean": the mean over the labels that are defined
+        in every group of the attribute, so that all groups are averaged over the same findings.
+        The note names labels left out; counts are those of the scarcest label kept.
+    min_positive, min_negative : 10; a group with fewer such images gets NaN and a note
     n_resamples : 500
     seed : 1907
     unit : "patient", or "image" as S did; see `cxrlib.bootstrap.Resamples`
@@ -80,15 +86,7 @@ def performance_table(
         For an unknown metric, attribute or group, or a malformed predictions table.
     """
     out = []
-    for study in studies(predictions, attributes, **resampling):
-        found = estimates(
-            study,
-            metrics,
-            mean_over_labels=mean_over_labels,
-            min_positive=min_positive,
-            min_negative=min_negative,
-            match=match,
-        )
+    for study, found in estimated(predictions, attributes, metrics, match=match, **options):
         out += rows(found, study)
     return _matched(schema.results(out), match)
 
@@ -101,11 +99,8 @@ def gap_table(
     reference=None,
     groups=None,
     metrics=DEFAULT,
-    mean_over_labels=True,
-    min_positive=10,
-    min_negative=10,
     match=None,
-    **resampling,
+    **options,
 ):
     """Signed gaps "A - B" between groups, with paired intervals.
 
@@ -126,16 +121,8 @@ def gap_table(
     distinct ones.
     """
     out = []
-    for study in studies(predictions, {attribute: groups}, **resampling):
-        found = estimates(
-            study,
-            metrics,
-            mean_over_labels=mean_over_labels,
-            min_positive=min_positive,
-            min_negative=min_negative,
-            match=match,
-        )
-        name = attribute_name(attribute)
+    name, wanted = attribute_name(attribute), {attribute: groups}
+    for study, found in estimated(predictions, wanted, metrics, match=match, **options):
         pairs_here = pairs_of(study.groups[name], pairs, reference)
         out += rows(group_gaps(found, name, pairs_here), study)
     return _matched(schema.results(out), match)
@@ -147,11 +134,8 @@ def disparity_table(
     *,
     groups=None,
     metrics=DEFAULT,
-    mean_over_labels=True,
-    min_positive=10,
-    min_negative=10,
     match=None,
-    **resampling,
+    **options,
 ):
     """One number for all groups of an attribute: the worst group, and how far groups lie apart.
 
@@ -167,19 +151,17 @@ def disparity_table(
     "mean pairwise gap" : mean absolute difference over all pairs of groups, >= 0
 
     All are NaN where a group is undefined: choose `groups` to leave one out. The last two are above
-    0 in a finite sample even if all groups are equal; `cxrlib.inference.gap_tests` says how far.
+    0 in a finite sample even if all groups are equal.
+
+    Raises
+    ------
+    ValueError
+        As `gap_table`, and for calibration in the large, which is best at 0: no group is worst.
     """
     out = []
-    for study in studies(predictions, {attribute: groups}, **resampling):
-        found = estimates(
-            study,
-            metrics,
-            mean_over_labels=mean_over_labels,
-            min_positive=min_positive,
-            min_negative=min_negative,
-            match=match,
-        )
-        name = attribute_name(attribute)
+    check_known([metrics] if isinstance(metrics, str) else metrics, ORDERED, "metrics")
+    name, wanted = attribute_name(attribute), {attribute: groups}
+    for study, found in estimated(predictions, wanted, metrics, match=match, **options):
         summary = {}
         for key in found:
             if key.attribute == name and key.group == study.groups[name][0]:
@@ -233,10 +215,7 @@ def model_gap_table(
     *,
     metrics=DEFAULT,
     attributes=(),
-    mean_over_labels=True,
-    min_positive=10,
-    min_negative=10,
-    **resampling,
+    **options,
 ):
     """Differences "A - B" between models on the same images, with paired intervals.
 
@@ -247,20 +226,13 @@ def model_gap_table(
     Results table with model "A - B", overall and in each group of the attributes.
     """
     out = []
-    for study in studies(predictions, attributes, **resampling):
+    for study, found in estimated(predictions, attributes, metrics, **options):
         images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
             raise ValueError(
                 "predictions: the models were not run on the same images; predict with all of "
                 "them on one cohort to compare them."
             )
-        found = estimates(
-            study,
-            metrics,
-            mean_over_labels=mean_over_labels,
-            min_positive=min_positive,
-            min_negative=min_negative,
-        )
         gaps = {}
         for a, b in pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
             for key, of_a in found.items():

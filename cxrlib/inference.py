@@ -28,9 +28,7 @@ def gap_tests(
     n_permutations=1000,
     alpha=0.05,
     mean_over_labels=True,
-    min_positive=10,
-    min_negative=10,
-    **resampling,
+    **options,
 ):
     """Gaps between groups with their noise floor, p-value and corrections over the family.
 
@@ -46,10 +44,10 @@ def gap_tests(
         {"sex": [("F", "M")], "race": "White", "age_group": None}. All of them, for all models,
         methods, labels and metrics in the result, are one family. A list of pairs also says which
         groups count in the choice of labels for the mean.
-    metrics, mean_over_labels, min_positive, min_negative : as in `performance_table`
+    metrics, mean_over_labels : as in `performance_table`
     n_permutations : int; Holm's correction of K gaps can flag one only with more than K / alpha
     alpha : 1 - level of the simultaneous bands
-    resampling : n_resamples, seed, unit, interval, strata, unknown as in `performance_table`
+    options : as in `performance_table`, but for `match`
 
     Returns
     -------
@@ -64,22 +62,16 @@ def gap_tests(
     """
     parts = []
     attributes = {attribute: _named(asked) for attribute, asked in comparisons.items()}
-    for study in est.studies(predictions, attributes, **resampling):
-        found = est.estimates(
-            study,
-            metrics,
-            mean_over_labels=mean_over_labels,
-            min_positive=min_positive,
-            min_negative=min_negative,
-        )
-        metrics_here = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    options["mean_over_labels"] = mean_over_labels
+    for study, found in est.estimated(predictions, attributes, metrics, **options):
         gaps, null = {}, {}
         for attribute, asked in comparisons.items():
             name = est.attribute_name(attribute)
             pairs = _pairs(study.groups[name], asked)
             gaps |= est.group_gaps(found, name, pairs)
             kept = est.labels_in_mean(found, name) if mean_over_labels else ()
-            null |= _null_gaps(study, name, pairs, metrics_here, n_permutations, kept)
+            null |= _null_gaps(study, name, pairs, metrics, n_permutations, kept)
         parts.append(_table(study, gaps, null, alpha))
     return pd.concat(parts, ignore_index=True)
 
@@ -316,9 +308,7 @@ def power_plan(
     power=0.8,
     alpha=0.05,
     metrics=("auc",),
-    min_positive=10,
-    min_negative=10,
-    **resampling,
+    **options,
 ):
     """Positives and patients a group that a study needs to show a gap.
 
@@ -329,8 +319,7 @@ def power_plan(
 
     Parameters
     ----------
-    predictions, attribute, pairs, reference, metrics, min_positive, min_negative, resampling :
-        as in `cxrlib.fairness.gap_table`
+    predictions, attribute, pairs, reference, metrics, options : as in `cxrlib.fairness.gap_table`
     gaps : absolute gaps that should be seen
     power : chance of seeing them, alpha : chance of a false alarm, two-sided
 
@@ -347,15 +336,9 @@ def power_plan(
         raise ValueError(f"gaps: {gaps!r}; expected absolute gaps above 0.")
     z = norm.ppf(1 - alpha / 2) + norm.ppf(power)
     out = []
-    for study in est.studies(predictions, [attribute], **resampling):
-        found = est.estimates(
-            study,
-            metrics,
-            mean_over_labels=False,
-            min_positive=min_positive,
-            min_negative=min_negative,
-        )
-        name = est.attribute_name(attribute)
+    name = est.attribute_name(attribute)
+    options["mean_over_labels"] = False
+    for study, found in est.estimated(predictions, [attribute], metrics, **options):
         for a, b in est.pairs_of(study.groups[name], pairs, reference):
             for key in [k for k in found if k.attribute == name and k.group == a]:
                 of_a, of_b = found[key], found[key._replace(group=b)]

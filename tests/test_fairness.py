@@ -400,6 +400,11 @@ def test_disparities_summarise_the_groups(predictions):
         assert found["value"]["max - min"] == pytest.approx(values.max() - values.min())
         apart = [abs(values[a] - values[b]) for a, b in combinations(three, 2)]
         assert found["value"]["mean pairwise gap"] == pytest.approx(np.mean(apart))
+    decided = fairness.decide(predictions, youden=True)
+    missed = fairness.disparity_table(decided, "sex", metrics="false_negative_rate", n_resamples=5)
+    assert pick(missed, model="a", label="Edema", group="worst group")["note"] == "worst: M"
+    with pytest.raises(ValueError, match="metrics: unknown 'calibration_in_the_large'"):
+        fairness.disparity_table(predictions, "sex", metrics="calibration_in_the_large")
     undefined = fairness.disparity_table(predictions, "age_group", metrics="auc", n_resamples=5)
     row = pick(undefined, model="a", label="Pneumothorax", group="max - min")
     assert np.isnan(row["value"]) and row["note"] == "undefined in 80+"
