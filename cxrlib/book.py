@@ -5,9 +5,8 @@ import shutil
 import subprocess
 import sys
 
-from cxrlib import cards, ledger
 from cxrlib.chapters import BookError, chapters
-from cxrlib.run import check_writable, fingerprint, run
+from cxrlib.run import LIBRARY, check_writable, fingerprint, run
 
 
 def build(root, given=None, out=None, jobs=2):
@@ -40,12 +39,14 @@ def build(root, given=None, out=None, jobs=2):
 
     stage, html = out / "stage", out / "html"
     _restore(html)
-    _stage(root, notebooks, stage)
-    key = fingerprint([stage, root / "requirements.lock"], sys.version)
+    # the library makes the reference pages
+    sources = [*_pages(root), *notebooks, LIBRARY, root / "requirements.lock"]
+    key = fingerprint(sources, sys.version)
     key_file = html / ".key"
     if key_file.is_file() and key_file.read_text() == key:
         return html / "index.html", False
 
+    _stage(root, notebooks, stage)
     fresh = out / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
@@ -67,15 +68,25 @@ def _restore(html):
         os.replace(old, html)
 
 
+def _pages(root):
+    """Settings and pages that are not executed."""
+    book = sorted(p for p in (root / "book").iterdir() if p.name != "chapters")
+    return [root / "_config.yml", root / "_toc.yml", *(p for p in book if p.name[0] != ".")]
+
+
 def _stage(root, notebooks, stage):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
+    from cxrlib import cards, ledger  # they import torch, which costs seconds
+
     shutil.rmtree(stage, ignore_errors=True)
-    leave = shutil.ignore_patterns("chapters", "__pycache__", ".*")
-    shutil.copytree(root / "book", stage, ignore=leave)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(root / name, stage)
-    (stage / "chapters").mkdir()
+    (stage / "chapters").mkdir(parents=True)
+    leave = shutil.ignore_patterns("__pycache__", ".*")
+    for page in _pages(root):
+        if page.is_dir():
+            shutil.copytree(page, stage / page.name, ignore=leave)
+        else:
+            shutil.copy(page, stage)
     for path in notebooks:
         shutil.copy(path, stage / "chapters")
     (stage / "metric_cards.md").write_text(cards.page(), encoding="utf-8")
