@@ -268,7 +268,7 @@ cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
 clip = registry.load(first)
 z = embed(cohort, clip)
 prompts = [*(POSITIVE.format(label=label) for label in LABELS), corrected.negative_prompt]
-encoded = clip.network.encode_text(clip.tokenizer(prompts)).detach().numpy()
+encoded = clip.encode_text(prompts, raw=True).numpy()
 length = np.linalg.norm(encoded, axis=1, keepdims=True)
 TEXTS = {"as encoded": encoded, "unit length": encoded / length}
 
@@ -325,7 +325,7 @@ glue("length-label", fall.idxmax())
 # %%
 low, high = 1 / (1 + np.exp([2, -2]))
 wordings = (as_published.negative_prompt, corrected.negative_prompt)
-same_tokens = bool((clip.tokenizer([wordings[0]]) == clip.tokenizer([wordings[1]])).all())
+same_tokens = bool((clip.tokenizer([wordings[0]]).ids == clip.tokenizer([wordings[1]]).ids).all())
 
 # %% tags=["remove-cell"]
 glue("low", fmt(low))

@@ -66,6 +66,11 @@ class Protocol:
     )
 
     # models and prompts
+    preprocessing: str = _switch(
+        "what is done to a film before a published model sees it",
+        "other pixel statistics, crops and sizes than the model was trained with",
+        "S: code, for CXR-CLIP, CheXzero, BioViL and BioViL-T",
+    )
     temperature: str = _switch(
         "factor on cosine similarities",
         "without the learned factor, cosines keep probabilities near one half by arithmetic",
@@ -132,6 +137,7 @@ _KNOWN = {
             over_labels="standard deviation",
             min_cases=0,
             multiplicity="none",
+            preprocessing="paper S",
             temperature="none",
             text_vectors="as encoded",
             negative_prompt="Chest No findings",
@@ -151,6 +157,7 @@ _KNOWN = {
             over_labels="interval",
             min_cases=10,
             multiplicity="holm",
+            preprocessing="authors",
             temperature="learned",
             text_vectors="unit length",
             negative_prompt="Chest No Findings",

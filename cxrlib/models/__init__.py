@@ -1,13 +1,16 @@
 """Who is examined: image-text models by name, behind one small protocol.
 
 A model owns its preprocessing, its tokenizer and its temperature; no chapter sets them.
-``load(name)`` returns an object with
+``load(name)`` returns an :class:`~cxrlib.models.encoder.Encoder` with
 
 - ``preprocess(images)``: uint8 (n, h, w) to a float tensor ready for ``encode_image``;
 - ``encode_image(batch)`` and ``encode_text(texts)``: L2-normalised embeddings (n, d);
 - ``logit_scale``: the learned factor on cosine similarities;
 - ``name`` and ``card``: what it was trained on and how;
 - ``fingerprint``: changes whenever its embeddings could.
+
+The small models of the book come with it. The published ones are built from their own files on
+your disk; ``seeded:NAME`` builds one with weights that mean nothing, for trying things out.
 """
 
 from __future__ import annotations
@@ -18,40 +21,64 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlib.models import registry
+
 WEIGHTS = Path(__file__).with_name("weights")
 
 
 def names() -> list[str]:
-    """Names that :func:`load` accepts."""
+    """Names of the small models that come with the book."""
     return [card["name"] for card in cards()]
 
 
+def published() -> list[str]:
+    """Names of the published models."""
+    return list(registry.cards())
+
+
 def cards() -> list[dict]:
-    """Cards of all models, unbiased ones first."""
+    """Cards of the models that come with the book, unbiased ones first."""
     found = [json.loads(p.read_text()) for p in WEIGHTS.glob("*.json")]
     return sorted(found, key=lambda card: card["order"])
 
 
-def describe() -> pd.DataFrame:
-    """One row a model: name, architecture, parameters, what it was trained on."""
-    columns = ("name", "architecture", "parameters", "size_mb", "trained_on")
-    return pd.DataFrame([{c: card[c] for c in columns} for card in cards()])
+def describe(chosen: list[str] | None = None) -> pd.DataFrame:
+    """One row a model: name, architecture, parameters, what it was trained on.
+
+    Parameters
+    ----------
+    chosen : list of str, optional
+        Names as :func:`choose` returns them; by default the models that come with the book.
+    """
+    columns = ("name", "architecture", "parameters", "trained_on")
+    own = {card["name"]: card for card in cards()}
+    rows = []
+    for name in names() if chosen is None else chosen:
+        card = own.get(name) or registry.cards()[name.removeprefix(registry.SEEDED)]
+        rows.append({c: card[c] for c in columns} | {"name": name})
+        if name.startswith(registry.SEEDED):
+            rows[-1]["trained_on"] = "nothing: weights computed from names, numbers mean nothing"
+    return pd.DataFrame(rows)
 
 
 def choose(wanted: str) -> list[str]:
     """Model names from a chapter parameter: ``"all"`` or names separated by commas.
+
+    ``"all"`` are the models that come with the book. A published model is named as in
+    :func:`published`; ``seeded:`` before its name asks for weights that mean nothing.
 
     Raises
     ------
     ValueError
         An unknown name; the message gives the nearest one.
     """
-    known = names()
+    own = names()
     if wanted.strip() == "all":
-        return known
+        return own
+    known = own + published()
     chosen = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in chosen:
-        if name not in known:
+        if name not in known and name.removeprefix(registry.SEEDED) not in published():
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown model {name!r}: {hint}known models: {', '.join(known)}")
@@ -60,15 +87,37 @@ def choose(wanted: str) -> list[str]:
     return chosen
 
 
-def load(name: str):
-    """The model of that name, in evaluation mode on the CPU.
+def load(name: str, protocol="corrected", checkpoint=None, device="cpu", precision="float32"):
+    """The model of that name, in evaluation mode.
+
+    Parameters
+    ----------
+    name : str
+        One that :func:`choose` accepts.
+    protocol : {"corrected", "as_published"} or Protocol
+        Use a published model as its authors do, or as paper S did. The small models know no
+        difference.
+    checkpoint : path, optional
+        Folder or file of a published model; by default the folder of that name in the folder of
+        the environment variable ``CXRBOOK_CHECKPOINTS``.
+    device : str
+        As torch names it: "cpu", "cuda", "cuda:1".
+    precision : {"float32", "bfloat16", "float16"}
+
+    Returns
+    -------
+    Encoder, or Ensemble where several checkpoints of a model lie in its folder
 
     Raises
     ------
     ValueError
-        Unknown name, or a weights file that does not match its card.
+        Unknown name; files that are missing, damaged, unsafe or of another model.
     """
-    from cxrlib.models import phantom_clip
-
     (name,) = choose(name)
-    return phantom_clip.load(WEIGHTS / f"{name}.safetensors")
+    if name in names():
+        from cxrlib.models import phantom_clip
+
+        model = phantom_clip.load(WEIGHTS / f"{name}.safetensors")
+    else:
+        model = registry.load(name, protocol, checkpoint)
+    return registry.with_device(model, device, precision)

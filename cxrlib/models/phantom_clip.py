@@ -6,15 +6,17 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch.nn import functional as F
+
+from cxrlib.models.clip import TokenCLIP
+from cxrlib.models.encoder import Encoder, Tokens
 
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
 VISION = {
@@ -47,24 +49,24 @@ class Tokenizer:
         counts = Counter(w for text in texts for w in split_words(text))
         return cls(sorted(counts))
 
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        """Token numbers (n, 48), cut at the context length."""
+    def __call__(self, texts: list[str]) -> Tokens:
+        """Token numbers (n, 48) and their mask, cut at the context length."""
         tokens = torch.zeros(len(texts), CONTEXT, dtype=torch.long)
         for i, text in enumerate(texts):
             words = [self.index.get(w, 1) for w in split_words(text)][: CONTEXT - 2]
             row = [self.index["<start>"], *words, self.end]
             tokens[i, : len(row)] = torch.tensor(row)
-        return tokens
+        return Tokens(tokens, (tokens > 0).long())
 
 
 def split_words(text: str) -> list[str]:
     return re.findall(r"[a-z]+", text.lower())
 
 
-def network(architecture: str, vocabulary: int) -> CLIP:
+def network(architecture: str, vocabulary: int) -> TokenCLIP:
     """An untrained small CLIP; ``architecture`` is a key of ``VISION``."""
     text = CLIPTextCfg(context_length=CONTEXT, vocab_size=vocabulary, width=128, heads=4, layers=2)
-    return CLIP(EMBED_DIM, CLIPVisionCfg(**VISION[architecture]), text)
+    return TokenCLIP(EMBED_DIM, CLIPVisionCfg(**VISION[architecture]), text)
 
 
 def preprocess(images: np.ndarray) -> torch.Tensor:
@@ -75,40 +77,7 @@ def preprocess(images: np.ndarray) -> torch.Tensor:
     return ((x - MEAN) / SD).expand(-1, 3, -1, -1)
 
 
-@dataclass(frozen=True)
-class PhantomCLIP:
-    """A small CLIP with its tokenizer and card; the protocol of :mod:`cxrlib.models`."""
-
-    name: str
-    network: CLIP
-    tokenizer: Tokenizer
-    card: dict
-
-    preprocess = staticmethod(preprocess)
-
-    @torch.inference_mode()
-    def encode_image(self, batch: torch.Tensor) -> torch.Tensor:
-        """Unit-norm image embeddings (n, 128)."""
-        return self.network.encode_image(batch, normalize=True)
-
-    @torch.inference_mode()
-    def encode_text(self, texts: list[str]) -> torch.Tensor:
-        """Unit-norm text embeddings (n, 128)."""
-        return self.network.encode_text(self.tokenizer(texts), normalize=True)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights and of this file, whose code decides what they compute."""
-        code = Path(__file__).read_bytes()
-        return hashlib.sha256(self.card["sha256"].encode() + code).hexdigest()[:16]
-
-    @property
-    def logit_scale(self) -> float:
-        """Learned factor on cosine similarities (the inverse temperature)."""
-        return float(self.network.logit_scale.detach().exp())
-
-
-def save(model: CLIP, card: dict, path: Path) -> dict:
+def save(model: TokenCLIP, card: dict, path: Path) -> dict:
     """Write half-precision weights and the card beside them; the card gains size and hash."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     data = to_bytes({k: v.contiguous() for k, v in tensors.items()})
@@ -127,7 +96,7 @@ def save(model: CLIP, card: dict, path: Path) -> dict:
     return card
 
 
-def load(path: Path) -> PhantomCLIP:
+def load(path: Path) -> Encoder:
     """A saved model; tensors only, checked against the hash and the shapes of its card."""
     card_file = path.with_suffix(".json")
     for file in (path, card_file):
@@ -143,4 +112,13 @@ def load(path: Path) -> PhantomCLIP:
     model = network(card["architecture"], tokenizer.size)
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     model.load_state_dict(state, strict=True)
-    return PhantomCLIP(card["name"], model.eval(), tokenizer, card)
+    return Encoder(
+        name=card["name"],
+        network=model.eval(),
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        card=card | {"embed_dim": EMBED_DIM},
+        weights=card["sha256"],
+        code=(Path(__file__),),
+        logit_scale=float(model.logit_scale.detach().exp()),
+    )

@@ -89,7 +89,7 @@ def train(
     )
     texts = cohort.table["report"].tolist()
     tokenizer = phantom_clip.Tokenizer.fit(texts)
-    tokens = tokenizer(texts)
+    tokens = tokenizer(texts).ids
     images = cohort.images(np.arange(n_pairs))
     torch.manual_seed(seed)
     model = phantom_clip.network(architecture, tokenizer.size)

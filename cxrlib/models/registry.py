@@ -1,0 +1,153 @@
+"""The published models: their cards, and how a name becomes a loaded model."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from cxrlib.models import checkpoints, seeded
+from cxrlib.models.encoder import Encoder
+from cxrlib.models.images import each
+from cxrlib.models.recipe import Recipe
+from cxrlib.protocol import protocol as protocol_of
+
+CARDS = Path(__file__).with_name("cards")
+SEEDED = "seeded:"  # before a name: weights that are computed from names, for trying things out
+SHARED_CODE = tuple(Path(__file__).with_name(f) for f in ("images.py", "text.py", "recipe.py"))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several checkpoints of one model; their probabilities are averaged, not their embeddings."""
+
+    name: str
+    members: tuple[Encoder, ...] = field(repr=False)
+
+    @property
+    def card(self) -> dict:
+        return self.members[0].card
+
+    @property
+    def logit_scale(self) -> float:
+        return self.members[0].logit_scale
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (f"ensemble of {len(self.members)} checkpoints", *self.members[0].notes)
+
+
+@cache
+def cards() -> dict[str, dict]:
+    """The cards of all published models by name, in the order of their cards."""
+    found = [tomllib.loads(p.read_text(encoding="utf-8")) for p in CARDS.glob("*.toml")]
+    return {card["name"]: card for card in sorted(found, key=lambda card: card["order"])}
+
+
+def recipe(name: str) -> Recipe:
+    """The code of a published model."""
+    family = import_module(f"cxrlib.models.{cards()[name]['family']}")
+    return family.MODELS[name]
+
+
+def load(name: str, protocol="corrected", checkpoint=None) -> Encoder | Ensemble:
+    """A published model from its authors' files, or with weights seeded by names.
+
+    Parameters
+    ----------
+    name : str
+        A name of :func:`cards`, or one after ``seeded:``.
+    protocol : {"corrected", "as_published"} or Protocol
+        As the model's authors use it, or as paper S used it.
+    checkpoint : path, optional
+        See :func:`cxrlib.models.checkpoints.folder_of`.
+
+    Raises
+    ------
+    ValueError
+        A file that is missing, damaged, of another model, or not tensors only.
+    """
+    chosen = protocol_of(protocol)
+    plain = name.removeprefix(SEEDED)
+    card, made = cards()[plain], recipe(plain)
+    if name != plain:
+        network = made.build().eval()
+        seeded.fill(network, made.upstream)
+        padded = card["max_length"] if card["pads_to_max_length"] else None
+        own_words = card["tokenizer"] == "CLIP BPE"
+        tokenizer = made.tokenizer(None) if own_words else seeded.wordpiece(padded)
+        note = "weights computed from tensor names: its numbers mean nothing"
+        return _encoder(name, made, card, network, tokenizer, SEEDED, chosen, (note,))
+
+    where = checkpoints.folder_of(name, checkpoint)
+    files = checkpoints.find(card, where)
+    _all_there(card, files, where)
+    tokenizer = made.tokenizer(files["vocabulary"][0] if "vocabulary" in files else None)
+    weights = [part for part in files if part != "vocabulary"]
+    members = []
+    for paths in zip(*(files[part] for part in weights), strict=True):
+        network, hashes, notes = made.build().eval(), [], []
+        for part, path in zip(weights, paths, strict=True):
+            about = next(f for f in card["files"] if f["part"] == part)
+            hashes.append(checkpoints.check_hash(path, about)[0])
+            target = network if part == "weights" else getattr(network, part)
+            what = f"{name}, {path}"
+            state = checkpoints.read(path)
+            notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
+        notes = tuple(dict.fromkeys(notes))
+        members.append(_encoder(name, made, card, network, tokenizer, "+".join(hashes), chosen, notes))
+    return members[0] if len(members) == 1 else Ensemble(name, tuple(members))
+
+
+def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> Encoder:
+    as_s = chosen.preprocessing == "paper S"
+    scale = made.learned_scale(network)
+    if scale is None:
+        notes += ("no logit scale was learned; similarities are used as they are",)
+    elif chosen.temperature == "none" and not made.scale_s:
+        scale = None
+    unit_text = made.unit_text_s or chosen.text_vectors == "unit length"
+    family = Path(__file__).with_name(f"{card['family']}.py")
+    return Encoder(
+        name=name,
+        network=network,
+        preprocess=each(made.preprocess_s if as_s and made.preprocess_s else made.preprocess),
+        tokenizer=tokenizer,
+        card=card,
+        weights=weights,
+        code=(family, *SHARED_CODE),
+        logit_scale=1.0 if scale is None else scale,
+        protocol=chosen.name,
+        unit_text=unit_text,
+        one_by_one=made.one_by_one and chosen.name != "as_published",
+        average=made.average,
+        notes=notes,
+    )
+
+
+def _all_there(card, files, where):
+    missing = [f for f in card["files"] if not files[f["part"]]]
+    if not missing:
+        return
+    wanted = "; ".join(
+        f"{f['part']}: {' or '.join(f['names'])}, from {f['source']}" for f in missing
+    )
+    place = (
+        f"not found in {where}"
+        if where
+        else f"no folder was given: set {checkpoints.FOLDER} to a folder with a folder "
+        f"{card['name']!r} in it, or pass checkpoint="
+    )
+    raise ValueError(
+        f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
+        "by itself; `cxrbook models` lists what each model wants"
+    )
+
+
+def with_device(model: Encoder | Ensemble, device: str, precision: str) -> Encoder | Ensemble:
+    """The model on a device, all members of an ensemble."""
+    if isinstance(model, Ensemble):
+        return replace(model, members=tuple(m.to(device, precision) for m in model.members))
+    return model.to(device, precision)

@@ -1,0 +1,131 @@
+"""What the authors' own code gave with name-seeded weights: figures, inputs and comparisons.
+
+``tests/parity/*.json`` hold, for each published model, the names and shapes of its tensors and the
+vectors, scores and preprocessed pixels that upstream's code computed from the inputs made here.
+"""
+
+import json
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cxrlib.models import checkpoints, registry, seeded
+
+FOLDER = Path(__file__).with_name("parity")
+ATOL = 1e-5  # on unit vectors, float32 on a CPU
+RELATIVE = 3e-5  # of the largest magnitude, for everything else
+
+
+@cache
+def figures(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def state(name, part=None):
+    """A checkpoint as upstream would save it: its names, filled by the rule."""
+    fill = figures(name)["fill"]
+    fill = fill[part] if part else fill
+    found = {}
+    for key, shape in fill["state_dict"].items():
+        if key in fill["aliases"]:
+            continue
+        if key not in fill["left_as_constructed"]:
+            found[key] = torch.from_numpy(seeded.values(key, tuple(shape)))
+        elif key.endswith("position_ids"):
+            found[key] = torch.arange(shape[-1])[None]
+        elif key.endswith(("num_batches_tracked", "relative_position_index")):
+            found[key] = torch.zeros(shape, dtype=torch.long)
+        else:
+            found[key] = torch.tensor(fill["left_as_constructed"][key])
+    return found | {later: found[first] for later, first in fill["aliases"].items()}
+
+
+def parts(name):
+    fill = figures(name)["fill"]
+    return [None] if "state_dict" in fill else list(fill)
+
+
+@lru_cache(maxsize=2)
+def network(name):
+    """The network of a published model with upstream's filled checkpoint loaded strictly."""
+    made = registry.recipe(name)
+    built = made.build().eval()
+    for part in parts(name):
+        target = getattr(built, part) if part else built
+        checkpoints.load_strictly(target, state(name, part), name, made.upstream, made.prefix)
+    return built
+
+
+def image(height, width, which=0):
+    """Image 0 (noise) or 1 (waves) of the parity rule, float32 (1, 3, height, width)."""
+    if which == 0:
+        x = np.random.Generator(np.random.PCG64(0)).standard_normal(3 * height * width)
+        x = x.reshape(3, height, width)
+    else:
+        c, i, j = np.ogrid[:3, :height, :width]
+        x = np.sin(2 * np.pi * (i * 3 / height + j * 5 / width + c / 3))
+    return torch.from_numpy(x.astype(np.float32))[None]
+
+
+def film(case="small_300x260"):
+    """The uint8 film of a preprocessing case."""
+    height, width = (700, 820) if case.startswith("large") else (300, 260)
+    i, j = np.mgrid[:height, :width]
+    pixels = ((i * 7 + j * 13 + (i * j) // 50) % 256).astype(np.uint8)
+    return pixels // 2 + 40 if case.startswith("narrow") else pixels
+
+
+def tokens(name, length=None):
+    """Ids and mask of the two texts, padded with 0 to the length upstream used, or another."""
+    text = figures(name)["text"]
+    rows = text.get("ids_before_padding") or [
+        [i for i, m in zip(*row, strict=True) if m]
+        for row in zip(text["ids"], text["attention_mask"], strict=True)
+    ]
+    length = length or text["length"]
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return ids, mask
+
+
+@torch.inference_mode()
+def image_vector(built, x, **inputs):
+    """Unit vector (d,) of one image."""
+    return F.normalize(built.encode_image(x, **inputs), dim=1)[0]
+
+
+@torch.inference_mode()
+def text_vectors(built, ids, mask):
+    """Unit vectors (n, d)."""
+    return F.normalize(built.encode_text(ids, mask), dim=1)
+
+
+def distance(found, expected):
+    """Largest absolute difference."""
+    return float(np.abs(np.asarray(found, float) - np.asarray(expected, float)).max())
+
+
+def assert_close(found, expected, atol=None):
+    """Within ``atol``, by default the tolerance for quantities that are not unit vectors."""
+    expected = np.asarray(expected, float)
+    atol = RELATIVE * np.abs(expected).max() if atol is None else atol
+    assert np.shape(found) == expected.shape
+    assert distance(found, expected) <= atol
+
+
+def assert_summary(found, recorded):
+    """Agrees with a recorded summary: shape, moments, range, 25 values at fixed positions."""
+    found = np.asarray(found, float)
+    if "shape" in recorded:
+        assert found.size == np.prod(recorded["shape"])
+        assert list(found.shape) == [n for n in recorded["shape"]][-found.ndim :]
+    size = max(np.abs(found).max(), 1e-12)
+    for what in ("mean", "std", "min", "max"):
+        if what in recorded:
+            assert abs(getattr(np, what)(found) - recorded[what]) <= RELATIVE * size, what
+    sample = recorded.get("sample25", recorded)
+    values = found.ravel()[sample["positions"]]
+    assert distance(values, sample["values"]) <= RELATIVE * size
