@@ -20,6 +20,7 @@ from torch import nn
 
 FOLDER = "CXRBOOK_CHECKPOINTS"
 SUMS = "SHA256SUMS"
+HASHES = {"sha256": "SHA-256", "md5": "MD5"}  # of files, as cards name them
 NESTED = ("state_dict", "model", "model_state_dict")
 # Buffers that older libraries saved and newer ones compute; they hold no weights.
 NOT_WEIGHTS = re.compile(r"(^|\.)(position_ids|relative_position_index)$")
@@ -84,15 +85,20 @@ def _files(folder: Path) -> list[Path]:
 
 def sha256(path: Path) -> str:
     """Hash of a file."""
+    return _digest(path, "sha256")
+
+
+def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        return hashlib.file_digest(f, algorithm).hexdigest()
 
 
 def check_hash(path: Path, card_file: dict) -> tuple[str, str]:
     """The SHA-256 of a file, and what it was compared with.
 
-    It is compared with the hash that the authors published, where the card has one, and with a
-    file ``SHA256SUMS`` beside it (what the program sha256sum writes), where there is one.
+    It is compared with the hash that the authors published (SHA-256 or MD5), where the card has
+    one, and with a file ``SHA256SUMS`` beside it (what the program sha256sum writes), where there
+    is one.
 
     Raises
     ------
@@ -101,19 +107,21 @@ def check_hash(path: Path, card_file: dict) -> tuple[str, str]:
     """
     found = sha256(path)
     known = {}
-    if "sha256" in card_file and path.name in card_file["names"]:
-        known["the hash its authors publish"] = card_file["sha256"]
+    for kind in HASHES:
+        if kind in card_file and path.name in card_file["names"]:
+            known["the hash its authors publish"] = kind, card_file[kind]
     sums = path.with_name(SUMS)
     if sums.is_file():
         lines = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
         listed = {name.strip().lstrip("*"): value for value, name in lines}
         if path.name in listed:
-            known[SUMS] = listed[path.name]
-    for what, value in known.items():
-        if value.lower() != found:
+            known[SUMS] = "sha256", listed[path.name]
+    for what, (kind, value) in known.items():
+        own = found if kind == "sha256" else _digest(path, kind)
+        if value.lower() != own:
             raise ValueError(
-                f"{path}: SHA-256 {found} differs from {what} ({value}): the file is damaged, or "
-                "another one; download it again"
+                f"{path}: {HASHES[kind]} {own} differs from {what} ({value}): the file is damaged, "
+                "or another one; download it again"
             )
     return found, " and ".join(known) or "no hash is known to compare with"
 
@@ -269,7 +277,9 @@ def load_strictly(
         raise ValueError(f"{what}: {_count('wrong', wrong)}")
     bad = [key for key in wanted if not torch.isfinite(given[key]).all()]
     if bad:
-        raise ValueError(f"{what}: values that are not finite (NaN or infinite). {_count('in', bad)}")
+        raise ValueError(
+            f"{what}: values that are not finite (NaN or infinite). {_count('in', bad)}"
+        )
     network.load_state_dict({own: given[key] for key, own in wanted.items()}, strict=False)
     cast = {
         str(t.dtype).removeprefix("torch.")
