@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,12 +84,65 @@ def cohorts():
     print(describe().to_string(index=False))
 
 
-@app.command()
-def models():
-    """The models that chapters can load."""
-    from cxrlib.models import describe
+models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+Checkpoint = Annotated[Path | None, typer.Option(help="Folder or file of the model.")]
 
+
+@models_app.callback()
+def models(
+    context: typer.Context,
+    hashes: Annotated[bool, typer.Option("--hash", help="Hash the files that are there.")] = False,
+):
+    """The models that chapters can load: what they are, the files they want, what is there."""
+    from cxrlib.models import describe, listing
+
+    if context.invoked_subcommand:
+        return
+    print("Come with the book:")
     print(describe().to_string(index=False))
+    print("\nPublished, from files of your own; nothing is downloaded:")
+    with _mendable():
+        print(listing(hashes))
+
+
+@models_app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A model.")],
+    checkpoint: Checkpoint = None,
+    protocol: Annotated[str, typer.Option(help="corrected or as_published.")] = "corrected",
+):
+    """Prove that a model is its original on this machine, and test the weights that are there."""
+    from cxrlib.models import parity
+
+    failed = 0
+    with _mendable():
+        for line, holds in parity.report(name, checkpoint, protocol):
+            print(line, flush=True)
+            failed += not holds
+    if failed:
+        raise BookError(f"{name}: {failed} checks failed")
+
+
+@models_app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint that holds more than tensors.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+):
+    """Write the tensors of a checkpoint to a .safetensors file, once and safely."""
+    from cxrlib.models.convert import convert as write
+
+    with _mendable():
+        print(f"wrote {write(file, out)}")
+
+
+@contextmanager
+def _mendable():
+    """What the user can mend becomes one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise BookError(str(error)) from None
 
 
 @app.command()
@@ -117,10 +171,8 @@ def ledger(
                 f"no executed chapter in {root / 'book' / 'chapters'}: run 'make book', or name "
                 "notebooks or results tables (.ipynb, .csv, .parquet)"
             )
-    try:
+    with _mendable():
         results = book_ledger.collect(files)
-    except ValueError as error:
-        raise BookError(str(error)) from None
     entries = book_ledger.ledger(results)
     if paper:
         entries = entries[entries["paper"] == paper]

@@ -16,12 +16,14 @@ your disk; ``seeded:NAME`` builds one with weights that mean nothing, for trying
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.models import registry
+from cxrlib.models import checkpoints, registry
+from cxrlib.protocol import protocol as protocol_of
 
 WEIGHTS = Path(__file__).with_name("weights")
 
@@ -95,8 +97,8 @@ def load(name: str, protocol="corrected", checkpoint=None, device="cpu", precisi
     name : str
         One that :func:`choose` accepts.
     protocol : {"corrected", "as_published"} or Protocol
-        Use a published model as its authors do, or as paper S did. The small models know no
-        difference.
+        Use a published model as its authors do, or as paper S did. For the small models the
+        temperature alone differs: without it their logit scale is 1.
     checkpoint : path, optional
         Folder or file of a published model; by default the folder of that name in the folder of
         the environment variable ``CXRBOOK_CHECKPOINTS``.
@@ -117,7 +119,44 @@ def load(name: str, protocol="corrected", checkpoint=None, device="cpu", precisi
     if name in names():
         from cxrlib.models import phantom_clip
 
+        chosen = protocol_of(protocol)
         model = phantom_clip.load(WEIGHTS / f"{name}.safetensors")
+        scale = 1.0 if chosen.temperature == "none" else model.logit_scale
+        model = replace(model, logit_scale=scale, protocol=chosen.name)
     else:
         model = registry.load(name, protocol, checkpoint)
     return registry.with_device(model, device, precision)
+
+
+def listing(hashes: bool = False) -> str:
+    """What ``cxrbook models`` prints of the published models.
+
+    Parameters
+    ----------
+    hashes : bool
+        Compute the SHA-256 of the files that are there.
+    """
+    return "\n\n".join(_entry(card, hashes) for card in registry.cards().values())
+
+
+def _entry(card: dict, hashes: bool) -> str:
+    where = checkpoints.folder_of(card["name"])
+    found = checkpoints.find(card, where)
+    lines = [
+        f"{card['name']}: {card['title']} ({card['paper']})",
+        f"    {card['architecture']}; {card['image_size']} pixels, {card['parameters']:,} "
+        f"parameters, embeddings of {card['embed_dim']}",
+        f"    licence: {card['licence']}; code: {card['repository']}",
+        f"    pretrained on: {card['trained_on']}",
+        f"    under as_published: {card['as_published']}",
+    ]
+    for file in card["files"]:
+        names = " or ".join(file["names"])
+        known = next((f", {k} {file[k]}" for k in ("sha256", "md5") if k in file), "")
+        lines.append(f"    {file['part']}: {names}, from {file['source']}{known}")
+        for path in found[file["part"]]:
+            value = f", SHA-256 {checkpoints.sha256(path)}" if hashes else ""
+            lines.append(f"        present: {path}{value}")
+        if not found[file["part"]]:
+            lines.append(f"        missing{f' in {where}' if where else ''}")
+    return "\n".join(lines)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from cxrlib.models.clip import TokenCLIP
 from cxrlib.models.encoder import Encoder, Tokens
+from cxrlib.models.images import each
 
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
 VISION = {
@@ -69,8 +70,10 @@ def network(architecture: str, vocabulary: int) -> TokenCLIP:
     return TokenCLIP(EMBED_DIM, CLIPVisionCfg(**VISION[architecture]), text)
 
 
-def preprocess(images: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w) to float (n, 3, 64, 64), standardised, three equal channels."""
+def preprocess(images) -> torch.Tensor:
+    """uint8 (n, h, w), or films one by one, to float (n, 3, 64, 64), standardised."""
+    if not (isinstance(images, np.ndarray) and images.ndim == 3):
+        return each(lambda film: preprocess(np.array(film)[None])[0])(images)
     x = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 255
     if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
         x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
