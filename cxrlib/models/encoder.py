@@ -50,6 +50,8 @@ class Encoder:
         leaves it out.
     protocol : str
         "corrected": as the model's authors use it. "as_published": as paper S used it.
+    preprocessing : {"authors", "paper S"}
+        Whose steps :attr:`preprocess` takes.
     unit_text : bool
         False where the protocol leaves text embeddings at the length they come in.
     one_by_one : bool
@@ -69,6 +71,7 @@ class Encoder:
     code: tuple[Path, ...] = field(repr=False)
     logit_scale: float = 1.0
     protocol: str = "corrected"
+    preprocessing: str = "authors"
     unit_text: bool = True
     one_by_one: bool = False
     average: str = "unit"
@@ -129,8 +132,8 @@ class Encoder:
         """One embedding (d,) of several prompts for the same thing, averaged as the authors do."""
         if len(texts) == 1:
             return self.encode_text(texts)[0]
-        vectors = self.encode_text(texts, raw=self.average == "raw")
-        return F.normalize(vectors.mean(dim=0), dim=0)
+        mean = self.encode_text(texts, raw=self.average == "raw").mean(dim=0)
+        return F.normalize(mean, dim=0) if self.unit_text else mean
 
     @property
     def embed_dim(self) -> int:
@@ -138,8 +141,9 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes whenever the embeddings could: weights, code, protocol, precision."""
-        digest = hashlib.sha256(f"{self.weights} {self.protocol} {self.precision}".encode())
+        """Changes whenever image embeddings could: weights, code, preprocessing, precision."""
+        parts = (self.name, self.weights, self.preprocessing, self.precision)
+        digest = hashlib.sha256(" ".join(parts).encode())
         for file in (Path(__file__), *self.code):
             digest.update(file.read_bytes())
         return digest.hexdigest()[:16]

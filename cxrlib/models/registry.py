@@ -16,7 +16,9 @@ from cxrlib.protocol import protocol as protocol_of
 
 CARDS = Path(__file__).with_name("cards")
 SEEDED = "seeded:"  # before a name: weights that are computed from names, for trying things out
-SHARED_CODE = tuple(Path(__file__).with_name(f) for f in ("images.py", "text.py", "recipe.py"))
+SHARED_CODE = tuple(
+    Path(__file__).with_name(f) for f in ("images.py", "text.py", "recipe.py", "seeded.py")
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> En
         one_by_one=made.one_by_one and chosen.name != "as_published",
         average=made.average,
         notes=notes,
+        preprocessing=chosen.preprocessing,
     )
 
 
