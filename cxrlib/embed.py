@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-BATCH = 256
+BATCH_PIXELS = 2**20  # 256 images of 64 x 64 pixels, 20 of 224 x 224
 
 
 def cache_folder() -> Path:
@@ -37,11 +37,11 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     Raises
     ------
     ValueError
-        The cohort has no images.
+        The cohort has no images, or the model is an ensemble.
     OSError
         The cache folder cannot be made.
     """
-    model = loaded(model)
+    model = _one(model)
     if cohort.images is None:
         raise ValueError(f"cohort {cohort.name!r} is metadata only; embeddings need images")
     if not cache:
@@ -62,8 +62,8 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
 
 
 def embed_text(texts: list[str], model) -> np.ndarray:
-    """Text embeddings, float32 (n, d), unit norm."""
-    return loaded(model).encode_text(list(texts)).numpy()
+    """Text embeddings, float32 (n, d), of unit norm unless the model's protocol says else."""
+    return _one(model).encode_text(list(texts)).numpy()
 
 
 def loaded(model):
@@ -75,9 +75,22 @@ def loaded(model):
     return model
 
 
+def _one(model):
+    """The loaded model, which must not be an ensemble."""
+    model = loaded(model)
+    if members := getattr(model, "members", None):
+        raise ValueError(
+            f"{model.name} is an ensemble of {len(members)} checkpoints, whose probabilities are "
+            "averaged: its members have embeddings, it has not. Take one, model.members[0], or "
+            "keep one checkpoint in its folder"
+        )
+    return model
+
+
 def _compute(cohort, model) -> np.ndarray:
     positions = np.arange(len(cohort.table))
-    parts = np.array_split(positions, max(1, len(positions) // BATCH))
+    batch = max(1, BATCH_PIXELS // model.card["image_size"] ** 2)
+    parts = np.array_split(positions, max(1, len(positions) // batch))
     return np.concatenate(
         [model.encode_image(model.preprocess(cohort.images(p))).numpy() for p in parts]
     )

@@ -132,7 +132,7 @@ def test_the_two_protocols_differ_in_every_switch_and_each_is_explained():
 
 
 def test_every_switch_is_read_by_the_library_or_a_chapter():
-    sources = [p for p in (ROOT / "cxrlib").glob("*.py") if p.name != "protocol.py"]
+    sources = [p for p in (ROOT / "cxrlib").rglob("*.py") if p.name != "protocol.py"]
     code = "\n".join(p.read_text() for p in [*sources, *(ROOT / "chapters").glob("*.py")])
     reader = r"\b(?:p|chosen|as_published|corrected|protocol\([^()]*\))"
     unread = [name for name in switches() if not re.search(rf"{reader}\.{name}\b", code)]

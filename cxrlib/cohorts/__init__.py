@@ -35,6 +35,9 @@ class Cohort:
         Exclusion flow: ``step, images, patients``.
     images : callable or None
         Positions (m,) in ``table`` to uint8 radiographs (m, size, size); None for metadata only.
+    sources : tuple of str
+        Data sets that the images come from, spelt as on the cards of models
+        (:func:`cxrlib.models.leaks.leaks`).
     """
 
     name: str
@@ -44,6 +47,7 @@ class Cohort:
     recipe: dict
     flow: pd.DataFrame
     images: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False)
+    sources: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -71,7 +75,13 @@ def _nih_metadata() -> Cohort:
 
     recipe = {"name": "nih-metadata", "file": "Data_Entry_2017_v2020.csv (torchxrayvision wheel)"}
     return Cohort(
-        "nih-metadata", metadata.nih(), metadata.FINDINGS, "open", recipe, metadata.nih_flow()
+        "nih-metadata",
+        metadata.nih(),
+        metadata.FINDINGS,
+        "open",
+        recipe,
+        metadata.nih_flow(),
+        sources=("NIH-CXR14",),
     )
 
 

@@ -468,7 +468,7 @@ def _with_images(name, table, flow, recipe) -> Cohort:
         part = scene(table.iloc[np.asarray(positions)], recipe["seed"], dials)
         return render.render(part, recipe["size"])
 
-    return Cohort(name, table, FINDINGS, "open", recipe, flow, images)
+    return Cohort(name, table, FINDINGS, "open", recipe, flow, images, sources=("phantom",))
 
 
 def contact_sheet(cohort: Cohort, columns: int = 8):
