@@ -202,6 +202,9 @@ class CXRBert(BertForMaskedLM):
     Called with ids and mask, it returns the ``logits`` (n, length, 30522) of the masked words.
     """
 
+    # BioViL-T's file is larger by what BERT's pooler takes; transformers drops it for this class.
+    unused = r"^bert\.pooler\."
+
     def __init__(self):
         super().__init__(BertConfig(vocab_size=30522))
         self.cls_projection_head = ProjectionHead()

@@ -231,6 +231,8 @@ def load_strictly(
     Parameters
     ----------
     network : nn.Module
+        Its attribute ``unused``, where it has one, is a regular expression of keys that upstream's
+        loading drops: they may be in the file or not.
     state : dict
         Upstream's names to tensors.
     what : str
@@ -251,11 +253,14 @@ def load_strictly(
         Missing or unexpected keys, wrong shapes or kinds, values that are not finite; the message
         names the model, the file and the first keys.
     """
-    given = {}
+    given, dropped = {}, []
+    unused = getattr(network, "unused", None)
     for key, value in state.items():
         key = key.rsplit(prefix, 1)[-1] if prefix else key
         key = key.removeprefix("module.")
-        if not NOT_WEIGHTS.search(key):
+        if unused and re.search(unused, key):
+            dropped.append(key)
+        elif not NOT_WEIGHTS.search(key):
             given[key] = value
     ours = network.state_dict()
     wanted = {upstream(key): key for key in ours if not NOT_WEIGHTS.search(key)}
@@ -286,7 +291,8 @@ def load_strictly(
         for t in given.values()
         if t.is_floating_point() and t.dtype != torch.float32
     }
-    return [f"weights stored as {', '.join(sorted(cast))}, cast to float32"] if cast else []
+    notes = [f"weights stored as {', '.join(sorted(cast))}, cast to float32"] if cast else []
+    return notes + ([f"left out as upstream does: {', '.join(dropped)}"] if dropped else [])
 
 
 def _add_tied(given, wanted, ours):
