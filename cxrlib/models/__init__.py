@@ -40,8 +40,15 @@ def published() -> list[str]:
 
 def cards() -> list[dict]:
     """Cards of the models that come with the book, unbiased ones first."""
-    found = [json.loads(p.read_text()) for p in WEIGHTS.glob("*.json")]
+    found = [json.loads(p.read_text()) | {"sources": ["phantom"]} for p in WEIGHTS.glob("*.json")]
     return sorted(found, key=lambda card: card["order"])
+
+
+def card(name: str) -> dict:
+    """What is known about a model; of a ``seeded:`` one, what is known about its architecture."""
+    plain = name.removeprefix(registry.SEEDED)
+    own = {card["name"]: card for card in cards()}
+    return own.get(plain) or registry.cards()[plain]
 
 
 def describe(chosen: list[str] | None = None) -> pd.DataFrame:
@@ -53,11 +60,10 @@ def describe(chosen: list[str] | None = None) -> pd.DataFrame:
         Names as :func:`choose` returns them; by default the models that come with the book.
     """
     columns = ("name", "architecture", "parameters", "trained_on")
-    own = {card["name"]: card for card in cards()}
     rows = []
     for name in names() if chosen is None else chosen:
-        card = own.get(name) or registry.cards()[name.removeprefix(registry.SEEDED)]
-        rows.append({c: card[c] for c in columns} | {"name": name})
+        about = card(name)
+        rows.append({c: about[c] for c in columns} | {"name": name})
         if name.startswith(registry.SEEDED):
             rows[-1]["trained_on"] = "nothing: weights computed from names, numbers mean nothing"
     return pd.DataFrame(rows)
