@@ -56,6 +56,8 @@ def network(name):
     for part in parts(name):
         target = getattr(built, part) if part else built
         checkpoints.load_strictly(target, state(name, part), name, made.upstream, made.prefix)
+    if made.vocabulary:  # in place of a file: the ids that upstream's run took for pieces of words
+        built.join(map(int, figures(name)["text"]["pieces"]))
     return built
 
 

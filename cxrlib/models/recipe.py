@@ -39,6 +39,8 @@ class Recipe:
         What upstream's checkpoint puts before each key; everything up to its last occurrence goes.
     max_log_scale : float, optional
         Upper bound that upstream puts on the logarithm of the logit scale.
+    vocabulary : callable, optional
+        Gives a network what it must know of its file ``vocab.txt``: which pieces make up a word.
     """
 
     build: Callable[[], nn.Module]
@@ -52,6 +54,7 @@ class Recipe:
     renames: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
     max_log_scale: float | None = None
+    vocabulary: Callable[[nn.Module, Path], None] | None = None
 
     def upstream(self, key: str) -> str:
         """Upstream's name of our key."""

@@ -98,6 +98,8 @@ def load(name: str, protocol="corrected", checkpoint=None) -> Encoder | Ensemble
             what = f"{name}, {path}"
             state = checkpoints.read(path)
             notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
+        if made.vocabulary:
+            made.vocabulary(network, files["vocabulary"][0])
         notes = tuple(dict.fromkeys(notes))
         members.append(_encoder(name, made, card, network, tokenizer, "+".join(hashes), chosen, notes))
     return members[0] if len(members) == 1 else Ensemble(name, tuple(members))

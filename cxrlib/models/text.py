@@ -25,6 +25,26 @@ def bert(vocabulary: int, pooler: bool):
     return BertModel(BertConfig(vocab_size=vocabulary), add_pooling_layer=pooler)
 
 
+def words(vocabulary: Path) -> list[str]:
+    """The words of a BERT vocabulary ``vocab.txt`` in the order of their ids.
+
+    Raises
+    ------
+    ValueError
+        A file that cannot be read, or without BERT's special words.
+    """
+    try:
+        found = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{vocabulary}: cannot be read as a vocabulary ({error})") from None
+    if missing := {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} - set(found):
+        raise ValueError(
+            f"{vocabulary}: not a BERT vocabulary, it lacks {', '.join(sorted(missing))}; expected "
+            "one word a line"
+        )
+    return found
+
+
 def wordpiece(
     vocabulary: Path,
     length: int | None,
@@ -45,17 +65,9 @@ def wordpiece(
     """
     from tokenizers import BertWordPieceTokenizer
 
-    try:
-        words = vocabulary.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{vocabulary}: cannot be read as a vocabulary ({error})") from None
-    if missing := {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} - set(words):
-        raise ValueError(
-            f"{vocabulary}: not a BERT vocabulary, it lacks {', '.join(sorted(missing))}; expected "
-            "one word a line"
-        )
+    padding = words(vocabulary).index("[PAD]")
     tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
-    tokenizer.enable_padding(pad_id=words.index("[PAD]"), length=pad_to)
+    tokenizer.enable_padding(pad_id=padding, length=pad_to)
     if length:
         tokenizer.enable_truncation(length)
 
