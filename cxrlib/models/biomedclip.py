@@ -1,4 +1,4 @@
-"""BiomedCLIP (Zhang et al. 2023, arXiv:2303.00915): a ViT-B/16 and BiomedBERT, trained by open_clip.
+"""BiomedCLIP (Zhang et al. 2023, arXiv:2303.00915): ViT-B/16 and BiomedBERT, trained by open_clip.
 
 open_clip builds its text encoder from a configuration on the Hub; here the same parts are put
 together without one.
