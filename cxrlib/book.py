@@ -78,6 +78,7 @@ def _stage(root, notebooks, stage):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
     from cxrlib import cards, ledger  # they import torch, which costs seconds
+    from cxrlib.models import page as model_cards
 
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "chapters").mkdir(parents=True)
@@ -90,6 +91,7 @@ def _stage(root, notebooks, stage):
     for path in notebooks:
         shutil.copy(path, stage / "chapters")
     (stage / "metric_cards.md").write_text(cards.page(), encoding="utf-8")
+    (stage / "model_cards.md").write_text(model_cards.page(), encoding="utf-8")
     (stage / "ledger.md").write_text(ledger.page(ledger.collect(notebooks)), encoding="utf-8")
 
 

@@ -1,0 +1,35 @@
+"""The page of model cards holds what the cards say."""
+
+import re
+
+from cxrlib.models import page, registry
+
+
+def test_every_model_has_a_section_a_row_in_each_table_and_its_files():
+    text = page.page()
+    for card in registry.cards().values():
+        assert text.count(f"(model-{card['name'].replace('_', '-')})=") == 1
+        assert text.count(f"\n| [{card['title']}](") == 1
+        assert text.count(f"\n| {card['title']} |") == 2
+        for file in card["files"]:
+            assert file["source"] in text
+        for prompt in card["prompts"]["positive"]:
+            assert prompt in text
+
+
+def test_the_register_marks_the_data_sets_of_a_card():
+    lines = page.page().splitlines()
+    head = next(line for line in lines if line.startswith("| Model | MIMIC-CXR"))
+    columns = [cell.strip() for cell in head.strip("|").split("|")][1:]
+    for card in registry.cards().values():
+        row = next(x for x in lines[lines.index(head) :] if x.startswith(f"| {card['title']} |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+        assert [c for c, cell in zip(columns, cells, strict=True) if cell == "yes"] == [
+            c for c in columns if c in card["sources"]
+        ]
+
+
+def test_no_cell_breaks_its_table():
+    lines = [line for line in page.page().splitlines() if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+    assert set(widths) == {8, 7, 3}
