@@ -66,3 +66,20 @@ def short_side(image: Image.Image, size: int, how: InterpolationMode, crop: int)
 def clip(image: Image.Image) -> torch.Tensor:
     """OpenAI's: bicubic to 224, central square, the pixel statistics of CLIP's training set."""
     return tensor(short_side(image, 224, BICUBIC, 224), *OPENAI)
+
+
+def stored_by_s(image) -> np.ndarray:
+    """What paper S stored of a film of NIH-CXR14 before any model saw it: uint8 (224, 224).
+
+    The aspect ratio is not kept, and OpenCV's bilinear resizing does not antialias. Then the
+    darkest pixel becomes 0 and the brightest 255. How its films of MIMIC-CXR were stored is not
+    published.
+
+    Parameters
+    ----------
+    image : uint8 array (height, width) or PIL image
+    """
+    import cv2
+
+    small = cv2.resize(np.asarray(grey(image)), (224, 224))
+    return cv2.normalize(small, None, alpha=0, beta=255, norm_type=cv2.NORM_MINMAX)
