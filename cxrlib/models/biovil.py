@@ -277,6 +277,9 @@ def tokenizer(vocabulary: Path) -> Callable[[list[str]], Tokens]:
     return wordpiece(vocabulary, None, clean=clean)
 
 
+# Upstream's files are one for each part, and their keys do not name it.
+PARTS = ((r"^(image|text)\.", ""),)
+
 # Paper S took the whole 512 pixels and left text embeddings at the length they come in.
 MODELS = {
     "biovil": Recipe(
@@ -286,6 +289,7 @@ MODELS = {
         preprocess_s=prepare(512),
         unit_text_s=False,
         average="raw",
+        renames=PARTS,
     ),
     "biovil_t": Recipe(
         build=lambda: BioViL(TemporalImageEncoder()),
@@ -294,5 +298,6 @@ MODELS = {
         preprocess_s=prepare(512),
         unit_text_s=False,
         average="raw",
+        renames=PARTS,
     ),
 }
