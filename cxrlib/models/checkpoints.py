@@ -9,8 +9,11 @@ import hashlib
 import os
 import pickle
 import re
+import shlex
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -20,11 +23,21 @@ from torch import nn
 
 FOLDER = "CXRBOOK_CHECKPOINTS"
 SUMS = "SHA256SUMS"
+SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)")  # a line of it
 HASHES = {"sha256": "SHA-256", "md5": "MD5"}  # of files, as cards name them
 NESTED = ("state_dict", "model", "model_state_dict")
+DEPTH = 4  # levels that a state dict is looked for; the published ones are on the first or second
 # Buffers that older libraries saved and newer ones compute; they hold no weights.
 NOT_WEIGHTS = re.compile(r"(^|\.)(position_ids|relative_position_index)$")
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the format's own limit
 SHOWN = 5  # keys named in a message
+# How files begin that often lie where a checkpoint should.
+MISTAKEN = (
+    (b"version https://git-lfs", "it is a git-lfs pointer: get the file itself, `git lfs pull`"),
+    (b"<", "it is a web page, often a notice in place of the file: download it again"),
+    (b"\x1f\x8b", "it is a gzip archive: unpack it"),
+)
 
 
 def folder_of(name: str, checkpoint: str | Path | None = None) -> Path | None:
@@ -47,40 +60,66 @@ def folder_of(name: str, checkpoint: str | Path | None = None) -> Path | None:
 def find(card: dict, where: Path | None) -> dict[str, list[Path]]:
     """The files of a model that are there: part of the model to paths, an empty list if missing.
 
-    A converted ``.safetensors`` goes before the file that it was made from. Of several files that
-    would do, the first of the card is taken, unless they are members of an ensemble (``many``).
+    A folder is searched with its subfolders. A converted ``.safetensors`` goes before the file that
+    it was made from. Of several files that would do, the first of the card is taken, unless they
+    are members of an ensemble (``many``). A file that is given itself may have any name; what else
+    the model needs is looked for beside it.
 
     Raises
     ------
     ValueError
-        A folder that cannot be read.
+        A folder that cannot be read; a file given for a model whose weights come in several files,
+        by a name that does not say which it is.
     """
-    is_file = where is not None and where.is_file()
-    there = _files(where.parent if is_file else where) if where else []
-    found = {}
-    for file in card["files"]:
-        if is_file and file["part"] != "vocabulary":
-            found[file["part"]] = [where]
-            continue
-        paths = {}
-        for name in file["names"]:
-            for pattern in (Path(name).with_suffix(".safetensors").name, name):
-                for path in there:
-                    if path.match(pattern):
-                        paths.setdefault(path.with_suffix(""), path)
-        chosen = list(paths.values())
-        found[file["part"]] = chosen if file.get("many") else chosen[:1]
+    given = where is not None and os.path.isfile(where)
+    there = _files(where.parent, deep=False) if given else _files(where) if where else []
+    found = {file["part"]: _matching(file, there) for file in card["files"]}
+    if given:
+        found[_part_of(where, card)] = [where]
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    def stop(error):
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None
+def _part_of(path: Path, card: dict) -> str:
+    parts = [file for file in card["files"] if file["part"] != "vocabulary"]
+    if len(parts) > 1:
+        parts = [file for file in parts if _matching(file, [path])]
+    if len(parts) != 1:
+        wanted = "; ".join(f"{f['part']}: {' or '.join(f['names'])}" for f in card["files"])
+        raise ValueError(
+            f"{path}: {card['name']} wants several files ({wanted}) and this name does not say "
+            "which it is; give the folder with all of them"
+        )
+    return parts[0]["part"]
 
-    if not folder.exists():
-        return []
-    walk = os.walk(folder, onerror=stop, followlinks=True)
-    return sorted(Path(root) / name for root, _, names in walk for name in names)
+
+def _matching(file: dict, there: list[Path]) -> list[Path]:
+    """The paths that go by a name of this file of a card; capitals do not matter."""
+    found = {}
+    for name in file["names"]:
+        for pattern in (Path(name).with_suffix(".safetensors").name, name):
+            for path in there:
+                if fnmatchcase(path.name.lower(), pattern.lower()):
+                    found.setdefault(path.with_suffix(""), path)
+    return sorted(found.values()) if file.get("many") else list(found.values())[:1]
+
+
+def _files(folder: Path, deep: bool = True) -> list[Path]:
+    """Files that are not hidden; each folder once, even where links go round in circles."""
+
+    def stop(error):
+        if not isinstance(error, FileNotFoundError):
+            raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+    found, seen = [], set()
+    for root, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        seen.add(os.path.realpath(root))
+        folders[:] = [
+            f
+            for f in folders
+            if deep and f[0] != "." and os.path.realpath(os.path.join(root, f)) not in seen
+        ]
+        found += [Path(root, name) for name in names if name[0] != "."]
+    return sorted(found)
 
 
 def sha256(path: Path) -> str:
@@ -88,9 +127,17 @@ def sha256(path: Path) -> str:
     return _digest(path, "sha256")
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, algorithm).hexdigest()
+def _digest(path, algorithm):
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, algorithm).hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path, error):
+    why = "a link to a file that is gone" if path.is_symlink() else error.strerror
+    return ValueError(f"{path}: cannot be read ({why})")
 
 
 def check_hash(path: Path, card_file: dict) -> tuple[str, str]:
@@ -103,7 +150,7 @@ def check_hash(path: Path, card_file: dict) -> tuple[str, str]:
     Raises
     ------
     ValueError
-        A hash that differs.
+        A hash that differs; a file that cannot be read.
     """
     found = sha256(path)
     known = {}
@@ -111,9 +158,12 @@ def check_hash(path: Path, card_file: dict) -> tuple[str, str]:
         if kind in card_file and path.name in card_file["names"]:
             known["the hash its authors publish"] = kind, card_file[kind]
     sums = path.with_name(SUMS)
-    if sums.is_file():
-        lines = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
-        listed = {name.strip().lstrip("*"): value for value, name in lines}
+    if os.path.isfile(sums):
+        try:
+            lines = map(SUM.fullmatch, sums.read_text(errors="replace").splitlines())
+        except OSError as error:
+            raise _unreadable(sums, error) from None
+        listed = {line[2]: line[1] for line in lines if line}
         if path.name in listed:
             known[SUMS] = "sha256", listed[path.name]
     for what, (kind, value) in known.items():
@@ -138,61 +188,110 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         The file cannot be read, is no checkpoint, is damaged, or holds other objects; in the last
         case the message names the command that converts it.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
-            head = f.read(9)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    if size == 0:
-        raise ValueError(f"{path}: the file is empty (0 bytes): download it again")
-    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**30:
+    advice = (
+        f"`cxrbook models convert {shlex.quote(str(path))}` writes the tensors to a file of their "
+        "own, once, where the rest is harmless"
+    )
+    kind = kind_of(path)
+    if kind == "safetensors":
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{path}: a damaged safetensors file ({error}): download it again"
+                f"{path}: a damaged safetensors file ({_line(error)}): download it again"
             ) from None
-    if head[:2] != b"PK" and head[:1] != b"\x80":
+    if kind == "TorchScript":
         raise ValueError(
-            f"{path}: not a checkpoint (it starts with {head!r}); expected a file of torch or "
-            "safetensors. A saved web page or a git-lfs pointer often is the cause"
+            f"{path}: a program (TorchScript) with tensors, and only tensors are opened. {advice}"
         )
-    return tensors(_unpickle(path), path)
+    return tensors(unpickle(path, advice=advice), path)
 
 
-def _unpickle(path: Path):
-    if is_torchscript(path):
-        raise ValueError(_convert(path, "a TorchScript program"))
+def kind_of(path: Path) -> str:
+    """What a checkpoint is by its content: "safetensors", "torch" or "TorchScript", a program.
+
+    Raises
+    ------
+    ValueError
+        None of these, or a file that cannot be read.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            raise ValueError(_convert(path, f"objects of type {refused[1]}")) from None
-        raise ValueError(
-            f"{path}: not read, since it holds more than tensors and plain containers, or is "
-            f"damaged ({str(error).splitlines()[0]})"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"{path}: damaged or cut off ({str(error).splitlines()[0]}): download it again"
-        ) from None
-
-
-def _convert(path: Path, what: str) -> str:
-    return (
-        f"{path}: holds {what} beside its tensors and is not opened for your safety; convert it "
-        f"once with `cxrbook models convert {path}`"
+        with path.open("rb") as f:
+            head = f.read(32)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if not head:
+        raise ValueError(f"{path}: the file is empty (0 bytes): download it again")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
+        return "safetensors"
+    if head[:2] == b"PK":
+        names = _archived(path)
+        held = {name.rsplit("/", 1)[-1] for name in names}
+        if names and "data.pkl" not in held:
+            raise ValueError(
+                f"{path}: a zip archive, not a checkpoint (it holds {', '.join(names[:SHOWN])}): "
+                "unpack it"
+            )
+        return "TorchScript" if "constants.pkl" in held else "torch"
+    if head[:1] == b"\x80":  # what pickles begin with, and torch's files before they were archives
+        return "torch"
+    why = next((why for begin, why in MISTAKEN if head.lstrip().startswith(begin)), None)
+    raise ValueError(
+        f"{path}: not a checkpoint of torch or safetensors, it begins with {head[:16]!r}"
+        + (f"; {why}" if why else "")
     )
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, which holds a program."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _archived(path):
+    """Names in a zip archive; none in a damaged one, of which torch will say what is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return []
+
+
+def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = ""):
+    """What a torch file holds, by torch's restricted unpickler.
+
+    Parameters
+    ----------
+    path : Path
+    stand_ins : sequence of (class, str)
+        Classes that take the place of others, and the full names of those: see
+        :func:`torch.serialization.safe_globals`.
+    advice : str
+        What to do about a file with objects of other types.
+
+    Raises
+    ------
+    ValueError
+        A damaged file, or one with objects of other types.
+    """
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(
+                f"{path}: holds more than tensors (it names {refused[1]}), and only tensors are "
+                f"opened. {advice}"
+            ) from None
+        raise ValueError(
+            f"{path}: holds more than tensors in plain containers, or is damaged ({_line(error)})"
+        ) from None
+    # A damaged file can fail anywhere inside; whatever it is, it is the file's fault.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: damaged or cut off, download it again ({_line(error)})"
+        ) from None
+
+
+def _line(error: Exception) -> str:
+    """The part of an error's message that says something, or the name of its type."""
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    return text.splitlines()[0].split(". ")[0] if text else type(error).__name__
 
 
 def tensors(found, path: Path) -> dict[str, torch.Tensor]:
@@ -201,22 +300,23 @@ def tensors(found, path: Path) -> dict[str, torch.Tensor]:
     Raises
     ------
     ValueError
-        No tensors.
+        No tensors, or tensors of an unusual kind.
     """
-    if isinstance(found, dict):
-        for key in NESTED:
-            if isinstance(found.get(key), dict):
-                return tensors(found[key], path)
-        state = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
-        if state:
-            return state
-        keys = ", ".join(map(str, list(found)[:SHOWN])) or "nothing"
-    else:
-        keys = f"an object of type {type(found).__name__}"
-    raise ValueError(
-        f"{path}: holds no tensors by name (found {keys}); expected a state dict, alone or below "
-        f"{', '.join(map(repr, NESTED))}"
-    )
+    for _ in range(DEPTH):
+        inner = found if isinstance(found, dict) else {}
+        found = next((inner[key] for key in NESTED if isinstance(inner.get(key), dict)), found)
+    held = found if isinstance(found, dict) else {}
+    state = {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    if not state:
+        what = ", ".join(map(str, list(held)[:SHOWN])) or f"a {type(found).__name__}"
+        raise ValueError(
+            f"{path}: holds no tensors by name (found {what}); expected a state dict, alone or "
+            f"below {', '.join(map(repr, NESTED))}"
+        )
+    odd = [k for k, v in state.items() if v.layout != torch.strided or v.is_quantized or v.is_meta]
+    if odd:
+        raise ValueError(f"{path}: {_count('sparse, quantised or without values', odd)}")
+    return state
 
 
 def load_strictly(
@@ -253,7 +353,7 @@ def load_strictly(
         Missing or unexpected keys, wrong shapes or kinds, values that are not finite; the message
         names the model, the file and the first keys.
     """
-    given, dropped = {}, []
+    given, twice, dropped = {}, [], []
     unused = getattr(network, "unused", None)
     for key, value in state.items():
         key = key.rsplit(prefix, 1)[-1] if prefix else key
@@ -261,10 +361,15 @@ def load_strictly(
         if unused and re.search(unused, key):
             dropped.append(key)
         elif not NOT_WEIGHTS.search(key):
+            if key in given:
+                twice.append(key)
             given[key] = value
+    if twice:
+        raise ValueError(f"{what}: {_count('there twice, behind different prefixes', twice)}")
     ours = network.state_dict()
     wanted = {upstream(key): key for key in ours if not NOT_WEIGHTS.search(key)}
-    _add_tied(given, wanted, ours)
+    twins = _twins(wanted, ours)
+    given |= {key: given[twin] for key, twin in twins.items() if key not in given and twin in given}
 
     missing = [key for key in wanted if key not in given]
     unexpected = [key for key in given if key not in wanted]
@@ -280,11 +385,13 @@ def load_strictly(
     ]
     if wrong:
         raise ValueError(f"{what}: {_count('wrong', wrong)}")
-    bad = [key for key in wanted if not torch.isfinite(given[key]).all()]
+    # After the cast, since a large float64 has no float32.
+    bad = [k for k, own in wanted.items() if not given[k].to(ours[own].dtype).isfinite().all()]
     if bad:
-        raise ValueError(
-            f"{what}: values that are not finite (NaN or infinite). {_count('in', bad)}"
-        )
+        raise ValueError(f"{what}: {_count('with values that are NaN or infinite', bad)}")
+    differing = [key for key, twin in twins.items() if not torch.equal(given[key], given[twin])]
+    if differing:
+        raise ValueError(f"{what}: {_count('unlike the tensor that they are tied to', differing)}")
     network.load_state_dict({own: given[key] for key, own in wanted.items()}, strict=False)
     cast = {
         str(t.dtype).removeprefix("torch.")
@@ -295,17 +402,21 @@ def load_strictly(
     return notes + ([f"left out as upstream does: {', '.join(dropped)}"] if dropped else [])
 
 
-def _add_tied(given, wanted, ours):
-    """A tensor that is another one under a second name may be left out of a file."""
-    first: dict[int, str] = {}
+def _twins(wanted: dict[str, str], ours: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Names of tensors that are an earlier one under a second name, which files may leave out."""
+    first, twins = {}, {}
     for key, own in wanted.items():
-        twin = first.setdefault(ours[own].data_ptr(), key) if ours[own].numel() else key
-        if key not in given and twin in given:
-            given[key] = given[twin]
+        tensor = ours[own]
+        if tensor.numel():
+            earlier = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+            if earlier != key:
+                twins[key] = earlier
+    return twins
 
 
 def _kind(tensor):
-    kind = "" if tensor.is_floating_point() else f" {tensor.dtype}".replace("torch.", "")
+    """Shape, and type of number unless it is one that is cast to float32."""
+    kind = "" if tensor.dtype in FLOATS else f" {tensor.dtype}".replace("torch.", "")
     return f"{list(tensor.shape)}{kind}"
 
 

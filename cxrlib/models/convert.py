@@ -1,0 +1,183 @@
+"""The command ``cxrbook models convert``: the tensors of a checkpoint, and nothing but tensors.
+
+Some checkpoints hold objects beside their tensors, or are programs. Python's own way to open the
+former, plain unpickling, calls whatever functions the file names: a file from the internet can do
+on your machine what you can. Nothing here unpickles in that way, however much the file is trusted.
+
+- Torch files are read by torch's restricted unpickler. It refuses every name that it does not know,
+  before anything is called. To it are added the names of :data:`HARMLESS`, types that training
+  programs store as settings. What stands behind these names is neither imported nor called: an
+  empty stand-in takes their place, and is thrown away with all it was given. So safety does not
+  rest on OmegaConf, Lightning or numpy. It does rest on torch's restricted unpickler and on its
+  code that reads tensors; keep torch up to date.
+- TorchScript archives (OpenAI's CLIP) are programs. Torch's interpreter runs them, not Python's,
+  but loading one can run part of it, and nobody promises that it is confined. So one is opened only
+  where its SHA-256 is one that a card lists: where it is the very file that its authors published.
+
+That a file is safe to open does not make its numbers right: for this compare hashes.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from cxrlib.models import checkpoints, registry
+
+# Names that may stand in a file; none of them is ever imported or called.
+HARMLESS = (
+    # settings by OmegaConf 2.0 to 2.3 (GLoRIA's ``hyper_parameters``)
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.nodes.BooleanNode",
+    "omegaconf.nodes.BytesNode",
+    "omegaconf.nodes.EnumNode",
+    "omegaconf.nodes.FloatNode",
+    "omegaconf.nodes.IntegerNode",
+    "omegaconf.nodes.PathNode",
+    "omegaconf.nodes.StringNode",
+    "typing.Any",
+    "builtins.bool",
+    "builtins.float",
+    "builtins.int",
+    "builtins.list",
+    "builtins.str",
+    "builtins.tuple",
+    # Lightning's callbacks, by which it names their state
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    # other settings and logged numbers
+    "argparse.Namespace",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.PureWindowsPath",
+    "pathlib.WindowsPath",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+)
+# Likewise; a file fills these with keys, which the unpickler does for a plain dict only.
+HARMLESS_DICTS = (
+    "builtins.dict",
+    "collections.defaultdict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+# Sizes that OpenAI's archives hold beside the weights.
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+
+
+class StandIn:
+    """Takes whatever a file gives it and keeps nothing."""
+
+    def __new__(cls, *args):
+        return super().__new__(cls)
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+class DictStandIn:
+    """An empty dict, whatever it is called with."""
+
+    def __new__(cls, *args):
+        return {}
+
+
+STAND_INS = tuple((StandIn, name) for name in HARMLESS) + tuple(
+    (DictStandIn, name) for name in HARMLESS_DICTS
+)
+
+
+def convert(path: str | Path, out: str | Path | None = None) -> Path:
+    """Write the weights of a checkpoint to a ``.safetensors`` file; what is safe: see the module.
+
+    Optimiser states and settings are left out; numbers and their precision stay as they are. The
+    original is kept. The file appears when it is complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        A torch file or a TorchScript archive.
+    out : path, optional
+        File to write; by default beside the original, under its name with ``.safetensors``.
+
+    Returns
+    -------
+    Path of the file written, or of the same one found there.
+
+    Raises
+    ------
+    ValueError
+        A file that is no checkpoint, damaged, a safetensors file already, or holds objects of types
+        that are not known to be harmless; a program that no card lists; another file in place of
+        the one to write.
+    """
+    path = Path(path).expanduser()
+    out = Path(out).expanduser() if out else path.with_suffix(".safetensors")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out}: the name of the file to write must end in .safetensors")
+    kind = checkpoints.kind_of(path)
+    if kind == "safetensors":
+        raise ValueError(f"{path}: holds tensors only (safetensors) and needs no conversion")
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{path}: the original would be overwritten; give another file to write")
+    if kind == "TorchScript":
+        state = _of_program(path)
+    else:
+        advice = (
+            "That name is not among those known to be harmless; nothing was executed. Where you "
+            "trust the file, save its state dict alone with its authors' code"
+        )
+        state = checkpoints.tensors(checkpoints.unpickle(path, STAND_INS, advice), path)
+    _write({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, out)
+    return out
+
+
+def _of_program(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a TorchScript archive that a card lists."""
+    data = path.read_bytes()  # what is hashed is what is opened
+    found = hashlib.sha256(data).hexdigest()
+    listed = {file.get("sha256") for card in registry.cards().values() for file in card["files"]}
+    if found not in listed:
+        raise ValueError(
+            f"{path}: is a program (TorchScript) and is opened only where its SHA-256 is that of a "
+            f"published file; this one's, {found}, is not. Download it again, or, where you trust "
+            "it, save its state dict alone: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch advises against making new ones
+        state = torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
+    return {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+
+
+def _write(state: dict[str, torch.Tensor], out: Path) -> None:
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        save_file(state, part)
+        if not out.exists():
+            part.replace(out)
+        elif not filecmp.cmp(part, out, shallow=False):
+            raise ValueError(f"{out}: is there already with other content; move it away first")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{out}: cannot be written ({error})") from None
+    finally:
+        part.unlink(missing_ok=True)
