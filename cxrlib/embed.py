@@ -78,9 +78,9 @@ def loaded(model):
 def _one(model):
     """The loaded model, which must not be an ensemble."""
     model = loaded(model)
-    if members := getattr(model, "members", None):
+    if len(model.members) > 1:
         raise ValueError(
-            f"{model.name} is an ensemble of {len(members)} checkpoints, whose probabilities are "
+            f"{model.name} is an ensemble of {len(model.members)} checkpoints, whose probabilities are "
             "averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )

@@ -129,9 +129,41 @@ def show(table, caption=None, digits=2, missing=""):
     display({"text/html": "\n".join(lines), "text/plain": plain}, raw=True)
 
 
+def warn_if_seeded(models):
+    """Say loudly that numbers of models with computed weights mean nothing; else show nothing.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Names of models.
+    """
+    from cxrlib.models.registry import SEEDED
+
+    seeded = [name for name in models if name.startswith(SEEDED)]
+    if not seeded:
+        return
+    title = "The numbers of this page mean nothing"
+    text = (
+        f"The weights of {', '.join(seeded)} were computed from the names of their tensors, not "
+        "learned. Whatever tables, figures and sentences say of them shows only that the chapter "
+        "runs with such a network. None of it goes to the ledger."
+    )
+    plain = f"{title.upper()}: {text}"
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    page = f'<div class="admonition danger"><p class="admonition-title">{title}</p>'
+    page += f"<p>{html.escape(text)}</p></div>"
+    display({"text/html": page, "text/plain": plain}, raw=True)
+
+
 def keep(table):
     """Hand a results table to the ledger: stored in the executed notebook, shown nowhere.
 
+    Rows of models whose weights were computed from names are left out: they mean nothing.
     Without a notebook the table is only checked.
 
     Parameters
@@ -145,6 +177,7 @@ def keep(table):
         For what is no valid results table; names the column.
     """
     from cxrlib import schema
+    from cxrlib.models.registry import SEEDED
 
     wrong = [f"no column {c!r}" for c in schema.COLUMNS if c not in table]
     wrong += [f"unknown column {c!r}" for c in table if c not in schema.COLUMNS]
@@ -154,6 +187,7 @@ def keep(table):
             "cxrlib.schema.results makes it."
         )
     table = schema.results(table)
+    table = table[~table["model"].fillna("").str.contains(SEEDED, regex=False)]
     if not in_notebook():
         return
 

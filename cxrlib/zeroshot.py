@@ -131,7 +131,7 @@ def _prompts(wording, label) -> list[str]:
 
 def _mean(model, probabilities) -> np.ndarray:
     """Probabilities by a model, or their mean over the members of an ensemble."""
-    return np.mean([probabilities(m) for m in getattr(model, "members", [model])], axis=0)
+    return np.mean([probabilities(m) for m in model.members], axis=0)
 
 
 def _binary(cohort, model, asked, temperature, cache) -> np.ndarray:

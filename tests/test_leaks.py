@@ -89,6 +89,5 @@ def test_every_card_spells_its_sources_alike():
 
 def test_columns():
     table = leaks(models.names(), cohorts.load("phantom", n_images=30))
-
     assert list(table) == ["model", "pretrained_on", "shared", "verdict"]
     assert (table["pretrained_on"] == "phantom").all()

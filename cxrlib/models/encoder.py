@@ -136,6 +136,11 @@ class Encoder:
         return F.normalize(mean, dim=0) if self.unit_text else mean
 
     @property
+    def members(self) -> tuple[Encoder, ...]:
+        """The model itself; an ensemble has several."""
+        return (self,)
+
+    @property
     def embed_dim(self) -> int:
         return self.card["embed_dim"]
 
