@@ -12,6 +12,7 @@ from cxrlib.models import checkpoints, seeded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.images import each
 from cxrlib.models.recipe import Recipe
+from cxrlib.models.text import words
 from cxrlib.protocol import protocol as protocol_of
 
 CARDS = Path(__file__).with_name("cards")
@@ -78,31 +79,51 @@ def load(name: str, protocol="corrected", checkpoint=None) -> Encoder | Ensemble
         network = made.build().eval()
         seeded.fill(network, made.upstream)
         padded = card["max_length"] if card["pads_to_max_length"] else None
-        own_words = card["tokenizer"] == "CLIP BPE"
-        tokenizer = made.tokenizer(None) if own_words else seeded.wordpiece(padded)
+        without_file = all(file["part"] != "vocabulary" for file in card["files"])
+        tokenizer = made.tokenizer(None) if without_file else seeded.wordpiece(padded)
         note = "weights computed from tensor names: its numbers mean nothing"
         return _encoder(name, made, card, network, tokenizer, SEEDED, chosen, (note,))
 
     where = checkpoints.folder_of(name, checkpoint)
     files = checkpoints.find(card, where)
     _all_there(card, files, where)
-    tokenizer = made.tokenizer(files["vocabulary"][0] if "vocabulary" in files else None)
+    vocabulary = _vocabulary(card, files)
+    tokenizer = made.tokenizer(vocabulary)
+    own_words = [checkpoints.sha256(vocabulary)] if vocabulary else []
     weights = [part for part in files if part != "vocabulary"]
     members = []
     for paths in zip(*(files[part] for part in weights), strict=True):
-        network, hashes, notes = made.build().eval(), [], []
+        network, hashes, notes = made.build().eval(), [*own_words], []
         for part, path in zip(weights, paths, strict=True):
-            about = next(f for f in card["files"] if f["part"] == part)
-            hashes.append(checkpoints.check_hash(path, about)[0])
+            hashes.append(checkpoints.check_hash(path, _about(card, part))[0])
             target = network if part == "weights" else getattr(network, part)
             what = f"{name}, {path}"
             state = checkpoints.read(path)
             notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
         if made.vocabulary:
-            made.vocabulary(network, files["vocabulary"][0])
+            made.vocabulary(network, vocabulary)
         notes = tuple(dict.fromkeys(notes))
-        members.append(_encoder(name, made, card, network, tokenizer, "+".join(hashes), chosen, notes))
+        members.append(
+            _encoder(name, made, card, network, tokenizer, "+".join(hashes), chosen, notes)
+        )
     return members[0] if len(members) == 1 else Ensemble(name, tuple(members))
+
+
+def _vocabulary(card, files) -> Path | None:
+    """The file with the word pieces, which must be as many as the model has; None without one."""
+    if "vocabulary" not in files:
+        return None
+    (path,), about = files["vocabulary"], _about(card, "vocabulary")
+    if (found := len(words(path))) != about["words"]:
+        raise ValueError(
+            f"{card['name']}, {path}: {found} words; this model knows {about['words']}: the "
+            f"vocabulary of another model, or cut off. It is at {about['source']}"
+        )
+    return path
+
+
+def _about(card, part) -> dict:
+    return next(file for file in card["files"] if file["part"] == part)
 
 
 def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> Encoder:
@@ -124,11 +145,11 @@ def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> En
         code=(family, *SHARED_CODE),
         logit_scale=1.0 if scale is None else scale,
         protocol=chosen.name,
+        preprocessing=chosen.preprocessing,
         unit_text=unit_text,
-        one_by_one=made.one_by_one and chosen.name != "as_published",
+        one_by_one=made.one_by_one and not as_s,
         average=made.average,
         notes=notes,
-        preprocessing=chosen.preprocessing,
     )
 
 
