@@ -69,8 +69,9 @@ def write(name, folder):
     for file in card["files"]:
         path = folder / Path(file["names"][0].replace("*", "seeded")).name
         if file["part"] == "vocabulary":
-            words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]"]
-            path.write_text("\n".join([*words, "[MASK]"]))
+            words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+            words += [f"[unused{i}]" for i in range(file["words"] - len(words))]
+            path.write_text("\n".join(words))
             continue
         part = network if file["part"] == "weights" else getattr(network, file["part"])
         state = {made.upstream(k): v.clone() for k, v in part.state_dict().items()}

@@ -133,3 +133,11 @@ def test_the_listing_has_every_model_with_its_files_and_whether_they_are_there(
     # SHA-256 of "abc", from the standard that defines it.
     assert "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" in result.output
     assert result.output.count("missing in") >= len(registry.cards()) - 1
+
+
+def test_the_vocabulary_of_another_model_is_refused(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(str, range(4, 30_522))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not read before the vocabulary")
+    with pytest.raises(ValueError, match="30522 words; this model knows 28996.*Bio_ClinicalBERT"):
+        models.load("medclip_vit", checkpoint=tmp_path)
