@@ -13,6 +13,7 @@ import shlex
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -259,7 +260,7 @@ def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = ""):
     path : Path
     stand_ins : sequence of (class, str)
         Classes that take the place of others, and the full names of those: see
-        :func:`torch.serialization.safe_globals`.
+        :func:`torch.serialization.add_safe_globals`.
     advice : str
         What to do about a file with objects of other types.
 
@@ -269,9 +270,13 @@ def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = ""):
         A damaged file, or one with objects of other types.
     """
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, since by its path torch would go by the suffix.
+        with (
+            path.open("rb") as f,
+            _only(stand_ins),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            return torch.load(f, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
@@ -286,6 +291,19 @@ def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = ""):
         raise ValueError(
             f"{path}: damaged or cut off, download it again ({_line(error)})"
         ) from None
+
+
+@contextmanager
+def _only(stand_ins):
+    """These names and torch's own are known; not what other libraries let torch open elsewhere."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(stand_ins))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _line(error: Exception) -> str:
