@@ -95,10 +95,13 @@ def load(name: str, protocol="corrected", checkpoint=None) -> Encoder | Ensemble
     for paths in zip(*(files[part] for part in weights), strict=True):
         network, hashes, notes = made.build().eval(), [*own_words], []
         for part, path in zip(weights, paths, strict=True):
-            hashes.append(checkpoints.check_hash(path, _about(card, part))[0])
+            try:
+                hashes.append(checkpoints.check_hash(path, _about(card, part))[0])
+                state = checkpoints.read(path)
+            except ValueError as error:
+                raise ValueError(f"{name}, {error}") from None
             target = network if part == "weights" else getattr(network, part)
             what = f"{name}, {path}"
-            state = checkpoints.read(path)
             notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
         if made.vocabulary:
             made.vocabulary(network, vocabulary)
