@@ -145,7 +145,7 @@ def message(call, *args, **kwargs):
 def refusal(path, content):
     path.write_bytes(content)
     text = message(models.load, "tiny", checkpoint=path)
-    assert str(path) in text
+    assert text.startswith(f"tiny, {path}: ")
     return text
 
 
@@ -311,8 +311,6 @@ def test_wrong_tensors_are_named_with_model_and_file(tiny, state, tmp_path, chan
     text = refusal(path, saved(change(state)))
     for word in words:
         assert word in text
-    if "by name" not in text and "sparse" not in text:
-        assert text.startswith(f"tiny, {path}: ")
 
 
 def test_a_container_that_holds_itself_is_refused(tiny, tmp_path):
@@ -417,7 +415,8 @@ def test_hashes_of_the_card_and_of_the_list_beside_the_file(tiny, state, tmp_pat
         wrong = "0" * len(right[kind])
         tiny["tiny"]["files"] = [WEIGHTS | {kind: wrong}]
         text = message(models.load, "tiny", checkpoint=tmp_path)
-        assert f"{path}: {label} {right[kind]} differs from the hash its authors" in text
+        told = f"tiny, {path}: {label} {right[kind]} differs from the hash its authors publish"
+        assert text.startswith(told)
         assert wrong in text
     # A card's hash is that of the original, not of what was made from it.
     path.with_name("tiny.safetensors").write_bytes(safetensors.torch.save(state))
