@@ -7,18 +7,18 @@
 # find the effusion as well in a woman of 82 as in a man of 40, and would we notice if it did not?
 #
 # Paper S compares groups of patients by age, sex and race. It sees gaps by age, smaller ones by sex and
-# race, and extreme values where patients are few. This chapter asks the same of the small models, puts
+# race, and extreme values where patients are few. This chapter asks the same of the models of this run, puts
 # an interval on every gap, counts how many comparisons were made, and then does what real data do not
 # allow: it checks the answers against the truth that was planted.
 
 # %% tags=["parameters"]
-models: str = "all"  # model names separated by commas, or "all"
+models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 seed: int = 1907  # seed of the phantom cohort and of the resamples
 n_images: int = 4000  # images in the test cohort
 n_resamples: int = 500  # bootstrap resamples
 n_permutations: int = 1000  # groups dealt anew, for the gaps of an exactly fair model
 specificity: float = 0.8  # at the operating point, over all patients
-protocol: str = "corrected"  # "as_published": images resampled, numbers rounded, as S did
+protocol: str = "corrected"  # or "as_published": models, prompt, resampling, rounding of S
 
 # %% tags=["hide-input"]
 from dataclasses import replace
@@ -29,7 +29,7 @@ import pandas as pd
 from cxrlib import cohorts, evaluation, fairness, inference, published, schema, zeroshot
 from cxrlib import models as registry
 from cxrlib.cohorts import phantom
-from cxrlib.notebook import fmt, fmt_row, glue, keep, percent, setup, show
+from cxrlib.notebook import fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
 from cxrlib.plots import bars, gap_forest, group_bars
 from cxrlib.plots import name as title
 from cxrlib.protocol import protocol as chosen_protocol
@@ -37,7 +37,8 @@ from cxrlib.protocol import protocol as chosen_protocol
 setup()
 chosen = chosen_protocol(protocol)
 TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
-names = registry.choose(models)
+clips = [registry.load(name, chosen) for name in registry.choose(models)]
+names = [clip.name for clip in clips]
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
 resampling |= {"unit": chosen.unit, "interval": chosen.interval}
@@ -47,6 +48,7 @@ WHERE = {
     "around": "includes 0",
     "undefined": "is undefined",
 }
+warn_if_seeded(names)
 
 # %% [markdown]
 # ## Who is in the groups?
@@ -94,7 +96,9 @@ glue("scarce-finding", scarce["for"])
 # than ten positive or ten negative images gets no number, and the table says so.
 
 # %%
-predictions = zeroshot.predict(cohort, names, cohort.findings).merge(groups, on="image_id")
+predictions = zeroshot.predict(
+    cohort, clips, cohort.findings, negative=chosen.negative_prompt
+).merge(groups, on="image_id")
 results = evaluation.performance_table(
     predictions, ATTRIBUTES, chosen, n_resamples=n_resamples, seed=seed
 )
@@ -454,7 +458,9 @@ show(
 # %%
 def both(twin, called):
     """Predictions of the first model on the cohort and on its twin, as if by two models."""
-    after = zeroshot.predict(twin, [first], cohort.findings).merge(groups, on="image_id")
+    after = zeroshot.predict(
+        twin, clips[:1], cohort.findings, negative=chosen.negative_prompt
+    ).merge(groups, on="image_id")
     before = predictions[predictions["model"] == first]
     return pd.concat([before.assign(model="as drawn"), after.assign(model=called)])
 

@@ -9,16 +9,16 @@
 # film, was trained to match a report, yet may hold age and sex and the hospital along with the disease.
 #
 # Paper S looks for such traces in two ways. On a map of the embeddings, a projection, it sees none. A
-# simple classifier, a probe, reads them off. This chapter repeats both, on models for which we know what
+# simple classifier, a probe, reads them off. This chapter repeats both, on films of which we know what
 # there is to find, and asks what follows and what does not.
 
 # %% tags=["parameters"]
-models: str = "all"  # model names separated by commas, or "all"
-probed: str = "phantom-resnet,phantom-vit"  # models whose embeddings are probed: names, or "all"
+models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
+probed: str = "first two"  # of `models`: whose embeddings are probed; or names, or "all"
 seed: int = 1907  # seed of the phantom cohort, the splits and the resamples
 n_images: int = 4000  # images in the test cohort
 n_resamples: int = 500  # bootstrap resamples
-protocol: str = "corrected"  # or "as_published": S's axes, probes (12 min), image resampling
+protocol: str = "corrected"  # or "as_published": S's models, axes, probes (12 min), resampling
 
 # %% tags=["hide-input"]
 from dataclasses import replace
@@ -32,16 +32,17 @@ from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.embed import embed, embed_text
-from cxrlib.notebook import fmt, fmt_row, glue, keep, percent, setup, show
+from cxrlib.notebook import fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
 from cxrlib.plots import name as title
 from cxrlib.plots import pca_scatter, probe_bars, sorted_differences
 
 setup()
 TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
 names = registry.choose(models)
-examined = registry.choose(probed)
+examined = names[:2] if probed == "first two" else registry.choose(probed)
 first = examined[0]
 chosen = protocols.protocol(protocol)
+clips = {n: registry.load(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
 CHANCE = {
@@ -50,6 +51,7 @@ CHANCE = {
     "around": "includes 0.5",
     "undefined": "is undefined",
 }
+warn_if_seeded(clips)
 
 # %% [markdown]
 # ## Two encoders, one space
@@ -61,19 +63,25 @@ CHANCE = {
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
 table = cohort.table
-images = {name: embed(cohort, name) for name in dict.fromkeys([first, *names, *examined])}
+images = {name: embed(cohort, clip) for name, clip in clips.items()}
 wordings, wording = np.unique(table["report"], return_inverse=True)
-texts = {name: embed_text(wordings, name)[wording] for name in images}
+texts = {name: embed_text(wordings, clip)[wording] for name, clip in clips.items()}
 z, t = images[first], texts[first]
 
 # %% tags=["remove-cell"]
 glue("first", first)
 glue("n", len(z))
 glue("dimensions", z.shape[1])
+glue(
+    "sphere",
+    "a point on the surface of a sphere with radius 1"
+    if clips[first].unit_text
+    else "a point, that of a film at a distance of 1 from the origin, that of a text wherever it comes out",
+)
 
 # %% [markdown]
 # For {glue:text}`first`, each of the {glue:text}`n:,d` films and reports has become
-# {glue:text}`dimensions` numbers: a point on the surface of a sphere with radius 1.
+# {glue:text}`dimensions` numbers: {glue:text}`sphere`.
 #
 # ## The map
 #
@@ -392,7 +400,8 @@ glue(
 # ({glue:text}`lp-drain-above`) and the site {glue:text}`lp-site` ({glue:text}`lp-site-above`). On average over all of it, {glue:text}`best-probe` reads best and
 # {glue:text}`worst-probe` worst.
 #
-# Nobody taught these models sex or age: no report mentions either. It came along with the picture.
+# Nobody taught the small CLIPs of this book sex or age: no report that they have read mentions either. It
+# came along with the picture.
 
 # %%
 in_text = probes.probe_table({"reports": t, "films": z}, table, ("sex",), ("linear",), **probing)
@@ -506,7 +515,7 @@ def read_race(label, embedding, rows=slice(None)):
     return found.assign(label=label)
 
 
-alike = embed(phantom.twin(cohort, site_signature=0.0), first)
+alike = embed(phantom.twin(cohort, site_signature=0.0), clips[first])
 by_way = pd.concat(
     [
         read_race("all sites", z),
@@ -577,7 +586,7 @@ glue("race-verdict", verdict)
 # ## Readable is not used
 #
 # The most common slip comes last. "The model encodes sex" is often heard as "the model uses sex". Paper S
-# warns against it. The drain gives us a clean case: one model was trained where a drain gives the
+# warns against it. The drain gives us a clean case: one small CLIP was trained where a drain gives the
 # pneumothorax away, the others were not. Can a probe tell which?
 
 # %%
@@ -589,7 +598,7 @@ show(
 
 # %% tags=["remove-cell"]
 biased = [m for m in images if m.endswith("-drain")]
-others = [m for m in images if m not in biased]
+others = [m for m in images if m in registry.names() and m not in biased]
 value = drain.set_index("model")
 glue("drain-biased", "; ".join(fmt_row(value.loc[m]) for m in biased) or "not known in this run")
 glue(
@@ -601,7 +610,7 @@ glue("drain-readable", "all of them" if readable else "not all of them")
 
 # %% [markdown]
 # The drain can be read from {glue:text}`drain-readable`. In the biased model: {glue:text}`drain-biased`.
-# In the others: {glue:text}`drain-others`. A model that sees a drain and ignores it when asked for a
+# In the other small CLIPs: {glue:text}`drain-others`. A model that sees a drain and ignores it when asked for a
 # pneumothorax, and a model that answers "pneumothorax" *because* of it, both pass for models that
 # "encode the drain".
 #

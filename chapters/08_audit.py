@@ -15,7 +15,7 @@
 # matters is named, and its effect is computed wherever open data or arithmetic allow it.
 
 # %% tags=["parameters"]
-models: str = "phantom-resnet"  # the model examined: one name
+models: str = "phantom-resnet"  # the model examined: one name of `cxrbook models`
 seed: int = 1907  # seed of the phantom cohort, of draws, splits and simulations
 n_patients: int = 4000  # patients of NIH ChestX-ray14 on whom intervals are shown
 n_images: int = 1500  # images in the phantom cohort
@@ -37,7 +37,9 @@ from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata, nih6x200
 from cxrlib.embed import embed
-from cxrlib.notebook import fmt, fmt_interval, glue, keep, percent, setup, show
+from cxrlib.models.images import each
+from cxrlib.models.registry import recipe as recipe_of
+from cxrlib.notebook import fmt, fmt_interval, glue, keep, percent, setup, show, warn_if_seeded
 from cxrlib.plots import colours
 from cxrlib.plots import name as title
 from cxrlib.zeroshot import POSITIVE
@@ -47,6 +49,7 @@ first = registry.choose(models)[0]
 as_published, corrected = map(protocols.protocol, protocols.NAMES)
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia")
 LABELS = (*LABELS, "Pneumothorax")
+warn_if_seeded([first])
 
 # %% [markdown]
 # ## One object carries every switch
@@ -62,7 +65,8 @@ show(switches.drop(columns="seen in"), caption="The switches between the two pro
 
 # %% [markdown]
 # A single switch can be turned too: `replace(protocol("corrected"), unit="image")`. The chapters
-# {doc}`05_embeddings`, {doc}`06_shortcuts` and {doc}`07_calibration` take the protocol as a parameter.
+# {doc}`02_zero_shot` and {doc}`04_subgroup_fairness` to {doc}`07_calibration` take the protocol as a
+# parameter, and load the models of the papers with it.
 #
 # ## S: which images?
 #
@@ -260,12 +264,12 @@ glue("drain-share", percent(explained))
 #
 # CLIP compares directions: both embeddings are brought to length 1. In S's code the text embeddings of
 # BioViL and BioViL-T keep their length, so the longer prompt counts for more. That changes not the scale
-# but the *ranking* of films, and with it AUC. The small model can play this too, and the ratio of the
-# two lengths can be set to anything.
+# but the *ranking* of films, and with it AUC. Any model can play this too, here {glue:text}`examined`, and
+# the ratio of the two lengths can be set to anything.
 
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
-clip = registry.load(first)
+clip = registry.load(first).members[0]
 z = embed(cohort, clip)
 prompts = [*(POSITIVE.format(label=label) for label in LABELS), corrected.negative_prompt]
 encoded = clip.encode_text(prompts, raw=True).numpy()
@@ -306,6 +310,7 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% tags=["remove-cell"]
+glue("examined", first)
 moved = (text_auc.iloc[:, -1] - text_auc.iloc[:, -2]).abs()
 fall = pd.Series({label: max(values) - min(values) for label, values in bent.items()})
 glue("lengths", f"{fmt(length.min(), 1)} to {fmt(length.max(), 1)}")
@@ -314,9 +319,65 @@ glue("length-bends", fmt(fall.max()))
 glue("length-label", fall.idxmax())
 
 # %% [markdown]
-# This model's prompts are nearly of a length ({glue:text}`lengths`), so leaving it in moves AUC by
-# {glue:text}`length-moves` at most. Nothing in training keeps it so. Over the ratios in the figure, AUC
-# moves by up to {glue:text}`length-bends` ({glue:text}`length-label`).
+# The lengths of this model's prompts run from {glue:text}`lengths`, and leaving them in moves AUC by
+# {glue:text}`length-moves` at most. Nothing in training keeps them alike. Over the ratios in the figure,
+# AUC moves by up to {glue:text}`length-bends` ({glue:text}`length-label`).
+#
+# ## S: the same film, prepared otherwise
+#
+# A network expects films as it saw them in training: so many pixels, cut or padded in one way, and grey
+# levels brought to one mean and spread. The code of S prepares films for some models in another way than
+# the authors of these models do. What that does to a film can be computed without any weights. Here is a
+# phantom film, upright as films of chests often are, and what enters the network.
+
+# %%
+upright = cohorts.load("phantom", n_images=60, seed=seed, size=512).images([0])[0][:, 56:456]
+steps = {name: recipe_of(name) for name in registry.published()}
+rows = []
+for name, step in steps.items():
+    if step.preprocess_s is None:
+        continue
+    theirs, by_s = (each(prepare)(upright) for prepare in (step.preprocess, step.preprocess_s))
+    same_size = theirs.shape == by_s.shape
+    rows.append(
+        {
+            "model": name,
+            "pixels, authors": "x".join(map(str, theirs.shape[2:])),
+            "pixels, S": "x".join(map(str, by_s.shape[2:])),
+            "mean, authors": float(theirs.mean()),
+            "mean, S": float(by_s.mean()),
+            "SD, authors": float(theirs.std()),
+            "SD, S": float(by_s.std()),
+            "mean absolute difference": float((theirs - by_s).abs().mean()) if same_size else None,
+        }
+    )
+inputs = pd.DataFrame(rows)
+show(inputs, caption="One film at the entrance of the network, as the authors and as S prepare it")
+
+# %% tags=["remove-cell"]
+alike = inputs["pixels, authors"] == inputs["pixels, S"]
+shifted = inputs[alike].assign(
+    in_sd=lambda t: t["mean absolute difference"] / t["SD, authors"],
+    text=lambda t: [
+        f"{m}: mean {fmt(a)} against {fmt(b)}"
+        for m, a, b in zip(t["model"], t["mean, authors"], t["mean, S"], strict=True)
+    ],
+)
+resized = [
+    f"{m}: {a} against {b} pixels"
+    for m, a, b in inputs.loc[~alike, ["model", "pixels, authors", "pixels, S"]].to_numpy()
+]
+largest = shifted.loc[shifted["in_sd"].idxmax()]
+entrance_most = f"{fmt(largest['in_sd'])} SD ({largest['model']})"
+glue("n-prepared", f"{len(inputs)} of {len(steps)}")
+glue("entrance", "; ".join([*shifted["text"], *resized]))
+glue("entrance-most", entrance_most)
+
+# %% [markdown]
+# It concerns {glue:text}`n-prepared` models. Authors against S, {glue:text}`entrance`. In standard
+# deviations (SD) of the authors' input, a pixel is off on average by up to {glue:text}`entrance-most`.
+# Whether a network minds can be computed only with its weights: `protocol="as_published"`, in a chapter
+# that takes it and with the files in place, shows it.
 #
 # ## S: probabilities near one half
 #
@@ -325,22 +386,22 @@ glue("length-label", fall.idxmax())
 # %%
 low, high = 1 / (1 + np.exp([2, -2]))
 wordings = (as_published.negative_prompt, corrected.negative_prompt)
-same_tokens = bool((clip.tokenizer([wordings[0]]).ids == clip.tokenizer([wordings[1]]).ids).all())
+one, other = (clip.tokenizer([wording]).ids.tolist() for wording in wordings)
 
 # %% tags=["remove-cell"]
 glue("low", fmt(low))
 glue("high", fmt(high))
 glue("wording-a", wordings[0])
 glue("wording-b", wordings[1])
-glue("tokens", "the same tokens" if same_tokens else "different tokens")
+glue("tokens", "the same tokens" if one == other else "different tokens")
 
 # %% [markdown]
 # So every probability lies between {glue:text}`low` and {glue:text}`high`, whatever the film shows. In S
 # that holds for CheXzero and CXR-CLIP. The factor of BioViL and BioViL-T is left out too, but there the
 # length of the texts takes its place, and no such bound holds. Chapter {doc}`07_calibration` draws the
 # curves with and without. The other prompt is written "{glue:text}`wording-b`" in the paper and "{glue:text}`wording-a`"
-# in the code; for our small models these are {glue:text}`tokens`, for a tokenizer that keeps case they
-# are not.
+# in the code; for {glue:text}`examined` these are {glue:text}`tokens`. A tokenizer that keeps case tells
+# them apart.
 #
 # ## S: probes tuned on other films
 #
@@ -699,7 +760,7 @@ register = pd.DataFrame(
             "preprocessing",
             "not mentioned",
             "other pixel statistics, crops or sizes than upstream for CXR-CLIP, CheXzero, BioViL(-T)",
-            STATED,
+            f"a pixel is off by up to {entrance_most}, and sizes differ",
         ),
         (
             "S",
