@@ -404,7 +404,7 @@ def load_strictly(
     if wrong:
         raise ValueError(f"{what}: {_count('wrong', wrong)}")
     # After the cast, since a large float64 has no float32.
-    bad = [k for k, own in wanted.items() if not given[k].to(ours[own].dtype).isfinite().all()]
+    bad = [k for k, own in wanted.items() if not _finite(given[k].to(ours[own].dtype))]
     if bad:
         raise ValueError(f"{what}: {_count('with values that are NaN or infinite', bad)}")
     differing = [key for key, twin in twins.items() if not torch.equal(given[key], given[twin])]
@@ -430,6 +430,11 @@ def _twins(wanted: dict[str, str], ours: dict[str, torch.Tensor]) -> dict[str, s
             if earlier != key:
                 twins[key] = earlier
     return twins
+
+
+def _finite(tensor):
+    """Whether all values are finite; NaN and infinity show in the extremes, which are found fast."""
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def _kind(tensor):
