@@ -8,7 +8,7 @@ Run: python benchmarks/models.py [NAME ...]
 """
 
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -87,8 +87,9 @@ def bare_with_weights(name, folder):
     return network
 
 
-def megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():
+    """Megabytes that this process has held at most (Linux; getrusage would count its parent's)."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def ours(name, folder):
@@ -102,11 +103,14 @@ def bare(name, folder):
 def cost(way, name, folder):
     """Seconds to load, and peak memory of loading and of one batch, imports not counted."""
     registry.recipe(name)
-    before, start = megabytes(), time.perf_counter()
+    import open_clip  # noqa: F401
+    import transformers  # noqa: F401
+
+    before, start = peak(), time.perf_counter()
     run = way(name, folder)
     seconds = time.perf_counter() - start
     seconds_of(run, batch_of(name))
-    return {"load": seconds, "memory": megabytes() - before}
+    return {"load": seconds, "memory": peak() - before}
 
 
 def pair(name, folder):
@@ -151,15 +155,17 @@ def report(name):
     )
     if name in BARE:
         ratios = sorted(a / b for a, b in zip(times["cxrlib"], times["bare"], strict=True))
-        ratio, other = statistics.median(ratios), costs["bare"]
+        ratio, bare_cost = statistics.median(ratios), costs["bare"]
         verdict = "met" if ratio <= 1 + OVERHEAD else "NOT met"
-        print(
+        line = (
             f"    against the bare module: time a batch x{ratio:.3f} "
             f"(of {ROUNDS} pairs: {ratios[0]:.3f} to {ratios[-1]:.3f}; at most {1 + OVERHEAD}: "
-            f"{verdict}); load x{mine['load'] / other['load']:.2f}, "
-            f"memory x{mine['memory'] / other['memory']:.2f}",
-            flush=True,
+            f"{verdict})"
         )
+        if BARE[name][1] == "encode_image":  # else the bare module is half of the model
+            line += f"; load x{mine['load'] / bare_cost['load']:.2f}"
+            line += f", memory x{mine['memory'] / bare_cost['memory']:.2f}"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

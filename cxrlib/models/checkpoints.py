@@ -433,7 +433,7 @@ def _twins(wanted: dict[str, str], ours: dict[str, torch.Tensor]) -> dict[str, s
 
 
 def _finite(tensor):
-    """Whether all values are finite; NaN and infinity show in the extremes, which are found fast."""
+    """Whether all values are finite; NaN and infinity show in the extremes, found fast."""
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
