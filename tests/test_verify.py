@@ -141,3 +141,15 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"not read before the vocabulary")
     with pytest.raises(ValueError, match="30522 words; this model knows 28996.*Bio_ClinicalBERT"):
         models.load("medclip_vit", checkpoint=tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("name", models.published())
+def test_on_a_gpu_embeddings_are_those_of_the_cpu(name):
+    model = models.load(f"seeded:{name}")
+    batch, texts = model.preprocess([parity.film()]), ["Chest Pneumothorax"]
+    here = torch.cat([model.encode_image(batch), model.encode_text(texts)])
+    there = model.to("cuda")
+    there = torch.cat([there.encode_image(batch), there.encode_text(texts)])
+    torch.testing.assert_close(there, here, atol=1e-5, rtol=0)
+    assert parity.precisions(model, "cuda")["holds"].all()
