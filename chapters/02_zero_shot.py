@@ -119,6 +119,7 @@ axes[1].axvline(similarity[-1], color="#D55E00", linestyle="--", label="Chest No
 axes[1].axvline(0, color="#888888", linewidth=1)
 axes[1].set(xlabel="cosine similarity", ylim=(5.6, -0.6))
 axes[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+figure.suptitle(names[0])
 plt.show()
 
 # %% [markdown]
@@ -399,6 +400,7 @@ axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="RO
 axes[1].set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
 axes[1].set_ylim(0, 1.03)
 figure.legend(title="prevalence", loc="outside lower center", ncols=3)
+figure.suptitle(names[0])
 plt.show()
 
 # %% [markdown]

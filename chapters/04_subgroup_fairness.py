@@ -284,7 +284,7 @@ show(
 
 # %% tags=["remove-cell"]
 headline = schema.row(floors, group=HEADLINE["age"])
-thin = floors.loc[floors["floor_p95"].idxmax()]
+thin = floors.sort_values("floor_p95", ascending=False).iloc[0]
 glue("floor-age", fmt(headline["floor_p95"], 3))
 glue("floor-thin", fmt(thin["floor_p95"], 3))
 glue("floor-thin-pair", title(thin["group"]))
@@ -433,7 +433,7 @@ show(
     )
     .reset_index(drop=True)
     .astype({"positives needed in each": "Int64", "patients needed of the first": "Int64"}),
-    caption="The easiest and the hardest finding of each pair: gap in AUC seen with a chance of 80 %",
+    caption=f"{first}, easiest and hardest finding of each pair: gap in AUC seen with a chance of 80 %",
 )
 
 # %% [markdown]
@@ -475,6 +475,7 @@ truth = truth[(truth["label"] == "mean") & (truth["attribute"] == "age_group")]
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Difference in mean AUC between the images as drawn and their twins with restored contrast, one line an age group with its interval."}, "figure": {"name": "fig-subgroup-age-truth", "caption": "The recorded truth of the age dial: mean AUC as drawn minus mean AUC of the twins, by age group."}}
 figure = gap_forest(truth)
+figure.suptitle(first)
 plt.show()
 
 # %%
@@ -482,7 +483,7 @@ bands = {"groups": ["25-50", "65-80"], "metrics": "auc"}
 age_gaps = fairness.gap_table(age, "age_group", [("65-80", "25-50")], **bands, **resampling)
 show(
     schema.wide(age_gaps, index="label", columns="model", digits=3).rename(**TITLES),
-    caption="Gap in AUC, ages 65–80 minus 25–50, as drawn and with the dial off",
+    caption=f"Gap in AUC of {first}, ages 65–80 minus 25–50, as drawn and with the dial off",
 )
 
 # %% tags=["remove-cell"]
@@ -541,7 +542,7 @@ sex = pd.concat([same, plain[plain["model"] == PLAIN]])
 sex_gaps = fairness.gap_table(sex, "sex", [("F", "M")], metrics="auc", **resampling)
 show(
     schema.wide(sex_gaps, index="label", columns="model", digits=3).rename(**TITLES),
-    caption="Gap in AUC, women minus men, as drawn and in two twin cohorts",
+    caption=f"Gap in AUC of {first}, women minus men, as drawn and in two twin cohorts",
 )
 
 # %% tags=["remove-cell"]
@@ -603,7 +604,7 @@ show(
     schema.wide(place_gaps, index=["attribute", "group"], columns="model", digits=3).rename(
         **TITLES
     ),
-    caption="Gaps in mean AUC by site and by race, as drawn and with all scanners alike",
+    caption=f"Gaps in mean AUC of {first} by site and by race, as drawn and with all scanners alike",
 )
 
 # %%
@@ -615,7 +616,7 @@ show(
     schema.wide(signature, index=["attribute", "group"], columns="model", digits=3).rename(
         **TITLES
     ),
-    caption="What the signatures do to mean AUC, on the same films",
+    caption=f"What the signatures do to mean AUC of {first}, on the same films",
 )
 
 # %% tags=["remove-cell"]

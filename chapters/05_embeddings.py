@@ -92,6 +92,7 @@ glue(
 (image_points, text_points), explained = probes.project(z, t)
 modality = ["image"] * len(z) + ["text"] * len(t)
 figure = pca_scatter(np.concatenate([image_points, text_points]), explained, modality=modality)
+figure.suptitle(first)
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -138,6 +139,7 @@ glue("explained", percent(explained.sum()))
 points, explained = probes.image_panel(z, t, axes=chosen.pca_axes)
 ATTRIBUTES = ("sex", "age_group", "race", "site")
 figure = pca_scatter(points, explained, **{a: table[a] for a in ATTRIBUTES})
+figure.suptitle(first)
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -173,7 +175,7 @@ for name, panel in drawn.items():
     rows.append(row | {told: fmt_row(interval) for told, interval in found.items()})
 show(
     pd.DataFrame(rows),
-    caption="The better axis of the map: AUC, by the fits that the axes come from",
+    caption=f"The better axis of the map of {first}: AUC, by the fits that the axes come from",
 )
 
 # %% tags=["remove-cell"]
@@ -211,7 +213,7 @@ view = {"map (2 axes)": points, "all dimensions": z}
 map_or_all = probes.probe_table(view, table, ATTRIBUTES, ("linear",), **probing)
 show(
     schema.wide(map_or_all, index="label", columns="model").rename(**TITLES),
-    caption="AUC of a linear probe, from the map and from the whole embedding (chance: 0.5)",
+    caption=f"AUC of a linear probe, from the map and from the whole embedding of {first} (chance: 0.5)",
 )
 
 # %% tags=["remove-cell"]
@@ -262,6 +264,7 @@ differences = {name: probes.centroid_differences(a, b) for name, (a, b) in COMPA
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels of sorted differences between centroids in each dimension, on one scale: images against texts, youngest against oldest, women against men, White against Black patients."}, "figure": {"name": "fig-embeddings-centroids", "caption": "Differences between the centroids of two groups in each dimension, sorted, on one scale (S, Fig. 3)."}}
 figure = sorted_differences({k: d for k, d in differences.items() if k != "random halves"})
+figure.suptitle(first)
 plt.show()
 
 # %%
@@ -278,7 +281,11 @@ distances = pd.DataFrame(
         for name, d in differences.items()
     ]
 )
-show(distances, caption="Distance between two centroids, and how concentrated it is", digits=3)
+show(
+    distances,
+    caption=f"Distance between two centroids of {first}, and how concentrated it is",
+    digits=3,
+)
 
 # %% tags=["remove-cell"]
 far = distances.set_index("centroids of")["distance"]
@@ -407,7 +414,7 @@ glue(
 in_text = probes.probe_table({"reports": t, "films": z}, table, ("sex",), ("linear",), **probing)
 show(
     schema.wide(in_text, index="label", columns="model").rename(**TITLES),
-    caption="Sex, read from text embeddings and from image embeddings",
+    caption=f"Sex, read from text embeddings and from image embeddings of {first}",
 )
 
 # %% tags=["remove-cell"]

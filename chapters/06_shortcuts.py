@@ -320,7 +320,9 @@ glue(
     "found",
     "found: the biased model's shift exceeds half a standard deviation"
     if found
-    else "not found in this run",
+    else "not found in this run"
+    if biased
+    else "not judged, as no drain-biased model was run",
 )
 clean = [m for m in fair if abs(shift.loc[m, "value"]) < 0.15]
 glue("clean", f"{len(clean)} of {len(fair)}")
@@ -350,7 +352,7 @@ glue(
     f"lowers the score of ill films for {', '.join(lowered)}: the drain hides part of what it treats, "
     "and the gap between the arms shrinks or turns negative for a reason that is no shortcut"
     if lowered
-    else "lowers the score of ill films for no unbiased model",
+    else "lowers the score of ill films for none of them",
 )
 
 # %% [markdown]

@@ -450,10 +450,13 @@ glue("n-off", int(sides.isin(["above", "below"]).sum()))
 glue("risk-women", of_women(risk))
 glue("risk-men", of_men(risk))
 planted = lowered_in_women(risk)
-glue("planted", "found" if planted else "not found in this run")
+judged_here = "found" if planted else "not found in this run"
+glue("planted", judged_here if risk is not None else "not judged, as the two models were not run")
 glue(
     "planted-moral",
-    "The fit on all patients together had repaired the average, and the average hid this."
+    ""
+    if risk is None
+    else "The fit on all patients together had repaired the average, and the average hid this."
     if planted
     else "A bias of the reports need not arrive in the scores. To take risk away from women, a model "
     "has to tell women from men and to use it for the finding; one that does not will doubt the "
@@ -523,7 +526,9 @@ glue(
     if missed_more and not auc_tells
     else "more sick women are missed, and AUC in women is lower too"
     if missed_more
-    else "no more sick women are missed than by the other model, beyond chance",
+    else "no more sick women are missed than by the other model, beyond chance"
+    if caught_less is not None
+    else "nothing can be said of the two models, which were not run",
 )
 
 # %% [markdown]

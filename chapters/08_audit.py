@@ -307,6 +307,7 @@ axis.set(xscale="log", xlabel="length of the finding's prompt / length of the ot
 axis.set_xticks([0.25, 0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4])
 axis.minorticks_off()
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+axis.set_title(first)
 plt.show()
 
 # %% tags=["remove-cell"]
