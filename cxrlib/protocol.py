@@ -67,8 +67,9 @@ class Protocol:
 
     # models and prompts
     preprocessing: str = _switch(
-        "what is done to a film before a published model sees it",
-        "other pixel statistics, crops and sizes than the model was trained with",
+        "what is done to films and texts before a published model sees them",
+        "other pixel statistics, crops and sizes than the model was trained with; texts of "
+        "MedCLIP padded together",
         "S: code, for CXR-CLIP, CheXzero, BioViL and BioViL-T",
     )
     temperature: str = _switch(
