@@ -130,11 +130,10 @@ glue("widest", width.idxmax() if len(width) else "undefined")
 glue("widest-width", fmt(width.max()))
 glue("narrowest", width.idxmin() if len(width) else "undefined")
 glue("narrowest-width", fmt(width.min()))
-age_mean = schema.row(
-    results, model=first, metric="auc", label="mean", attribute="age_group", group="25-50"
-)
+of_age = (results["model"] == first) & (results["attribute"] == "age_group")
+notes = results.loc[of_age & (results["label"] == "mean") & (results["metric"] == "auc"), "note"]
 glue("first", first)
-glue("age-note", age_mean["note"])
+glue("age-note", notes.iloc[0] if len(notes) else "S takes no mean within groups")
 
 # %% [markdown]
 # These are the figures of paper S, drawn for {glue:text}`first`. Of
