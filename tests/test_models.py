@@ -1,7 +1,10 @@
 """The small CLIPs: shipped whole, loaded strictly, and good at what they were trained for."""
 
 import json
+import re
 import shutil
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 from cxrlib import cohorts, models, zeroshot
 from cxrlib.cohorts.phantom import FINDINGS
 from cxrlib.embed import embed, embed_text
-from cxrlib.models import phantom_clip
+from cxrlib.models import phantom_clip, registry
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +181,34 @@ def test_a_missing_tensor_is_an_error_even_with_a_valid_hash(copy):
 def test_bad_input_says_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_model_of_your_own_as_the_book_describes_it(tmp_path, monkeypatch):
+    """The recipe printed in book/rerun.md, with a copied card, becomes a model by name."""
+    page = (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
+    section = page.split("### A model of your own")[1]
+    [code] = re.findall(r"```python\n(.*?)```", section, re.S)
+    assert len(code.splitlines()) <= 15
+    mine = ModuleType("cxrlib.models.my_models")
+    exec(code, mine.__dict__)
+    monkeypatch.setitem(sys.modules, "cxrlib.models.my_models", mine)
+
+    card = (registry.CARDS / "chexzero.toml").read_text(encoding="utf-8")
+    card = card.replace('name = "chexzero"', 'name = "mine"', 1)
+    card = card.replace('family = "clip"', 'family = "my_models"', 1)
+    (tmp_path / "mine.toml").write_text(card)
+    (tmp_path / "chexzero.toml").write_bytes((registry.CARDS / "chexzero.toml").read_bytes())
+    monkeypatch.setattr(registry, "CARDS", tmp_path)
+    registry.cards.cache_clear()
+    try:
+        assert sorted(models.published()) == ["chexzero", "mine"]
+        assert models.choose("mine, seeded:mine") == ["mine", "seeded:mine"]
+        with pytest.raises(ValueError, match="mine: files are missing"):
+            models.load("mine", checkpoint=tmp_path)
+        model = models.load("seeded:mine")
+    finally:
+        registry.cards.cache_clear()
+    text = model.encode_text(["Chest Edema", "Chest No Findings"])
+    image = model.encode_image(model.preprocess(np.full((80, 60), 128, np.uint8)))
+    assert text.shape == (2, 512) and image.shape == (1, 512)
+    assert zeroshot.similarity(image.numpy(), text.numpy()).shape == (1, 2)
