@@ -80,8 +80,8 @@ def _one(model):
     model = loaded(model)
     if len(model.members) > 1:
         raise ValueError(
-            f"{model.name} is an ensemble of {len(model.members)} checkpoints, whose probabilities are "
-            "averaged: its members have embeddings, it has not. Take one, model.members[0], or "
+            f"{model.name} is an ensemble of {len(model.members)} checkpoints, whose probabilities "
+            "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
     return model

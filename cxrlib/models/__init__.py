@@ -19,6 +19,7 @@ import json
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import TextWrapper
 
 import pandas as pd
 
@@ -148,21 +149,27 @@ def listing(hashes: bool = False) -> str:
 def _entry(card: dict, hashes: bool) -> str:
     where = checkpoints.folder_of(card["name"])
     found = checkpoints.find(card, where)
-    lines = [
-        f"{card['name']}: {card['title']} ({card['paper']})",
-        f"    {card['architecture']}; {card['image_size']} pixels, {card['parameters']:,} "
-        f"parameters, embeddings of {card['embed_dim']}",
-        f"    licence: {card['licence']}; code: {card['repository']}",
-        f"    pretrained on: {card['trained_on']}",
-        f"    under as_published: {card['as_published']}",
-    ]
+    lines = [f"{card['name']}: {card['title']} ({card['paper']})"]
+    lines += _indented(
+        f"{card['architecture']}; {card['image_size']} pixels, {card['parameters']:,} parameters, "
+        f"embeddings of {card['embed_dim']}",
+        f"licence: {card['licence']}; code: {card['repository']}",
+        f"pretrained on: {card['trained_on']}",
+        f"under as_published: {card['as_published']}",
+    )
     for file in card["files"]:
-        names = " or ".join(file["names"])
         known = next((f", {k} {file[k]}" for k in ("sha256", "md5") if k in file), "")
-        lines.append(f"    {file['part']}: {names}, from {file['source']}{known}")
+        names = " or ".join(file["names"])
+        lines += _indented(f"{file['part']}: {names}, from {file['source']}{known}")
         for path in found[file["part"]]:
             value = f", SHA-256 {checkpoints.sha256(path)}" if hashes else ""
             lines.append(f"        present: {path}{value}")
         if not found[file["part"]]:
             lines.append(f"        missing{f' in {where}' if where else ''}")
     return "\n".join(lines)
+
+
+def _indented(*texts: str) -> list[str]:
+    """Lines of at most 100 characters, with words and addresses left whole."""
+    wrap = TextWrapper(100, "    ", "      ", break_long_words=False, break_on_hyphens=False)
+    return [wrap.fill(text) for text in texts]
