@@ -140,7 +140,7 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(str, range(4, 30_522))]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     (tmp_path / "pytorch_model.bin").write_bytes(b"not read before the vocabulary")
-    with pytest.raises(ValueError, match="30522 words; this model knows 28996.*Bio_ClinicalBERT"):
+    with pytest.raises(ValueError, match=r"30522 words; this model knows 28996.*Bio_ClinicalBERT"):
         models.load("medclip_vit", checkpoint=tmp_path)
 
 
