@@ -136,19 +136,20 @@ def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> En
         notes += ("no logit scale was learned; similarities are used as they are",)
     elif chosen.temperature == "none" and not made.scale_s:
         scale = None
+    other_steps = as_s and made.preprocess_s is not None
     unit_text = made.unit_text_s or chosen.text_vectors == "unit length"
     family = Path(__file__).with_name(f"{card['family']}.py")
     return Encoder(
         name=name,
         network=network,
-        preprocess=each(made.preprocess_s if as_s and made.preprocess_s else made.preprocess),
+        preprocess=each(made.preprocess_s if other_steps else made.preprocess),
         tokenizer=tokenizer,
         card=card,
         weights=weights,
         code=(family, *SHARED_CODE),
         logit_scale=1.0 if scale is None else scale,
         protocol=chosen.name,
-        preprocessing=chosen.preprocessing,
+        preprocessing="paper S" if other_steps else "authors",
         unit_text=unit_text,
         one_by_one=made.one_by_one and not as_s,
         average=made.average,
