@@ -160,13 +160,18 @@ class _Classifier(nn.Module):
 
 
 def _encoder_with_head(model, classes: int, lora: bool) -> nn.Module:
-    encoder = copy.deepcopy(model.network.visual)
+    visual = getattr(model.network, "visual", None)
+    if not hasattr(visual, "output_dim"):
+        raise ValueError(
+            f"LoRA and full fine-tuning take models of open_clip's kind so far, which "
+            f"{model.name!r} is not; linear probe and MLP take any model"
+        )
+    encoder = copy.deepcopy(visual)
     if lora:
         encoder = add_lora(encoder)
     else:
         encoder.requires_grad_(True)
-    width = model.network.visual.output_dim
-    return _Classifier(encoder, width, classes, frozen_statistics=lora)
+    return _Classifier(encoder, visual.output_dim, classes, frozen_statistics=lora)
 
 
 def add_lora(encoder: nn.Module, rank: int = LORA_RANK) -> nn.Module:

@@ -109,6 +109,12 @@ def test_full_fine_tuning_leaves_the_loaded_model_alone(cohort):
     assert all(torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
 
 
+def test_an_encoder_that_cannot_be_adapted_yet_is_named(cohort):
+    model = replace(models.load(NAME), network=torch.nn.Linear(2, 2), name="another")
+    with pytest.raises(ValueError, match="'another' is not; linear probe and MLP take any"):
+        finetune.fine_tune(few(cohort, 8), model, "LoRA", DISEASES, epochs=1)
+
+
 def test_bad_input_says_what_was_expected(cohort):
     with pytest.raises(ValueError, match="expected one of linear probe, MLP, LoRA, full"):
         finetune.fine_tune(cohort, NAME, "prompt tuning", DISEASES)

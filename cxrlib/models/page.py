@@ -26,7 +26,8 @@ LEAKS = """## Who has seen what
 
 A model that was pretrained on films of a data set has an advantage on every other film of it, and
 may have seen the very patients of the test set. The register below is what the papers of the models
-state. A chapter that examines a model on a cohort of the same source says so.
+state; *?* marks models that also saw data from the web, or data that were not published, where
+nobody can tell. The zero-shot chapter sets the register beside its cohort.
 """
 
 PROTOCOLS = """## As the authors use it, as paper S used it
@@ -74,7 +75,9 @@ def page() -> str:
 
 
 def _seen(card, source):
-    return "yes" if source in card["sources"] else "–"
+    if source in card["sources"]:
+        return "yes"
+    return "–" if card.get("sources_complete", True) else "?"
 
 
 def _section(card):
