@@ -107,6 +107,19 @@ def test_a_cache_that_cannot_be_made_says_how_to_choose_another(cohort, tmp_path
         embed(cohort, models.names()[0])
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"device": "tpu"}, "device='tpu': torch cannot use it here"),
+        ({"device": "cuda:99"}, "device='cuda:99': torch cannot use it here"),
+        ({"precision": "int8"}, "expected one of float32, bfloat16, float16"),
+    ],
+)
+def test_a_device_or_precision_that_is_not_there_is_refused(where, message):
+    with pytest.raises(ValueError, match=message):
+        models.load(models.names()[0], **where)
+
+
 def test_words_unknown_to_a_model_are_marked_not_guessed():
     tokenizer = phantom_clip.Tokenizer(["chest", "edema"])
     known, unknown = tokenizer(["Chest EDEMA.", "chest zebra"]).ids

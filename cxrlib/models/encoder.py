@@ -83,11 +83,22 @@ class Encoder:
         """The same model on another device, computing in "float32", "bfloat16" or "float16".
 
         Weights stay in float32; lower precisions are torch's autocast. On a GPU "float32" is
-        computed without TF32.
+        computed without TF32. The network itself moves: go on with what is returned.
+
+        Raises
+        ------
+        ValueError
+            An unknown precision, or a device that torch cannot use here.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
-        self.network.to(device)
+        try:
+            self.network.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device={device!r}: torch cannot use it here ({reason}); 'cpu' always works"
+            ) from None
         return replace(self, device=device, precision=precision)
 
     def encode_image(self, batch: Tensor, **inputs: Tensor) -> Tensor:
