@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -93,10 +94,20 @@ def tokens(name, length=None):
     return ids, mask
 
 
+def both_images(height=224, width=224):
+    """Images 0 and 1, (2, 3, height, width)."""
+    return torch.cat([image(height, width), image(height, width, 1)])
+
+
 @torch.inference_mode()
+def image_vectors(built, x, **inputs):
+    """Unit vectors (n, d) of images."""
+    return F.normalize(built.encode_image(x, **inputs), dim=1)
+
+
 def image_vector(built, x, **inputs):
     """Unit vector (d,) of one image."""
-    return F.normalize(built.encode_image(x, **inputs), dim=1)[0]
+    return image_vectors(built, x, **inputs)[0]
 
 
 @torch.inference_mode()
@@ -131,3 +142,28 @@ def assert_summary(found, recorded):
     sample = recorded.get("sample25", recorded)
     values = found.ravel()[sample["positions"]]
     assert distance(values, sample["values"]) <= RELATIVE * size
+
+
+def assert_mistakes_are_seen(name, mistakes):
+    """Each listed mistake, made in our network and taken back, would fail the comparison.
+
+    Upstream's figures for images are over both images, ours over the first, so may be smaller.
+    """
+    recorded, built = figures(name), network(name)
+    x, texts = image(*recorded["image"]["size"]), tokens(name)
+
+    def distances():
+        return {
+            "image": distance(image_vectors(built, x), recorded["image"]["embeddings"]),
+            "text": distance(text_vectors(built, *texts), recorded["text"]["embeddings"]),
+        }
+
+    for mistake, listed in recorded["checks"]["WRONG"].items():
+        if mistake == "what":
+            continue
+        with pytest.MonkeyPatch.context() as patch:
+            mistakes[mistake](patch, built)
+            found = distances()[mistake.split(":")[0]]
+        assert found > ATOL, mistake
+        assert listed / 2 < found < listed * 1.1, mistake
+    assert max(distances().values()) <= ATOL  # every mistake was taken back
