@@ -32,4 +32,4 @@ def test_the_register_marks_the_data_sets_of_a_card():
 def test_no_cell_breaks_its_table():
     lines = [line for line in page.page().splitlines() if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
-    assert set(widths) == {8, 7, 3}
+    assert set(widths) == {6, 7, 3}

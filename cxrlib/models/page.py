@@ -6,12 +6,13 @@ from cxrlib.models import registry
 
 INTRODUCTION = """# Model cards
 
-The papers examine eleven published encoders. None of them comes with
-this book: their weights are their authors' to give, and some need an agreement. What comes with the
-book is their code, and the proof that it is theirs: every network is filled with numbers that are
-computed from the names of its tensors, and must then return the embeddings that its authors' own
-code returned for the same inputs, to within $10^{-5}$ in every component. The same holds for the
-pixels after preprocessing. Run the proof on your machine, without any weights:
+Ten published encoders are examined in the two papers, and an eleventh, the second CXR-CLIP, belongs
+to the family. None comes with this book: the weights are their authors' to give. What comes with the
+book are the same networks and the same preprocessing, built anew from well-kept libraries, and the
+proof that they are the same. Every network is filled with numbers that are computed from the names
+of its tensors, and must then return the embeddings that its authors' own code returned for the same
+inputs, to within $10^{-5}$ in every component; likewise the pixels after preprocessing. Run the proof
+on your machine; it needs no weights:
 
 ```bash
 cxrbook models                       # what each model wants, and what is there
@@ -44,16 +45,14 @@ def page() -> str:
     cards = registry.cards().values()
     lines = [INTRODUCTION]
     lines += _table(
-        ("Model", "Paper", "In", "Image", "Parameters", "Embedding", "Licence"),
+        ("Model", "Studied in", "Image", "Parameters", "Embedding"),
         [
             (
                 f"[{card['title']}](#{_anchor(card)})",
-                card["paper"],
-                " and ".join(card["studied_in"]),
+                ", ".join(card["studied_in"]) or "–",
                 f"{card['image_size']} px",
                 f"{card['parameters'] / 1e6:.0f} M",
                 card["embed_dim"],
-                card["licence"],
             )
             for card in cards
         ],
@@ -84,12 +83,14 @@ def _section(card):
     prompts = card["prompts"]
     fields = {
         "Name": f"`{card['name']}`",
+        "Paper": card["paper"],
         "Architecture": card["architecture"],
         "Pretrained on": card["trained_on"],
         "Tokenizer": f"{card['tokenizer']}, at most {card['max_length']} tokens",
         "Prompts of its authors": _quoted(prompts["positive"]),
         "against": _quoted(prompts["negative"]),
         "Code": card["repository"],
+        "Licence": card["licence"],
     }
     for file in card["files"]:
         names = " or ".join(f"`{name}`" for name in file["names"])
