@@ -6,13 +6,13 @@ from cxrlib.models import registry
 
 INTRODUCTION = """# Model cards
 
-Ten published encoders are examined in the two papers, and an eleventh, the second CXR-CLIP, belongs
-to the family. None comes with this book: the weights are their authors' to give. What comes with the
-book are the same networks and the same preprocessing, built anew from well-kept libraries, and the
-proof that they are the same. Every network is filled with numbers that are computed from the names
-of its tensors, and must then return the embeddings that its authors' own code returned for the same
-inputs, to within $10^{-5}$ in every component; likewise the pixels after preprocessing. Run the proof
-on your machine; it needs no weights:
+Ten published encoders are examined in the two papers, and an eleventh, the second CXR-CLIP,
+belongs to the family. None comes with this book: the weights are their authors' to give. What comes
+with the book are the same networks and the same preprocessing, built anew from well-kept libraries,
+and the proof that they are the same. Every network is filled with numbers that are computed from
+the names of its tensors, and must then return the embeddings that its authors' own code returned
+for the same inputs, to within $10^{-5}$ in every component; likewise the pixels after
+preprocessing. Run the proof on your machine; it needs no weights:
 
 ```bash
 cxrbook models                       # what each model wants, and what is there
@@ -80,29 +80,26 @@ def _seen(card, source):
 
 
 def _section(card):
-    prompts = card["prompts"]
+    positive, negative = (_quoted(card["prompts"][side]) for side in ("positive", "negative"))
     fields = {
         "Name": f"`{card['name']}`",
         "Paper": card["paper"],
         "Architecture": card["architecture"],
         "Pretrained on": card["trained_on"],
         "Tokenizer": f"{card['tokenizer']}, at most {card['max_length']} tokens",
-        "Prompts of its authors": _quoted(prompts["positive"]),
-        "against": _quoted(prompts["negative"]),
+        "Prompts of its authors": positive + (f" against {negative}" if negative else ""),
         "Code": card["repository"],
         "Licence": card["licence"],
     }
     for file in card["files"]:
         names = " or ".join(f"`{name}`" for name in file["names"])
-        fields[f"File: {file['part']}"] = f"{names}, from {file['source']}"
+        fields[f"File, {file['part']}"] = f"{names}, from {file['source']}"
     lines = [f"({_anchor(card)})=", f"## {card['title']}", ""]
-    for field, text in fields.items():
-        lines += [field, f": {text}", ""]
-    return lines
+    return [*lines, *(f"- **{field}**: {text}" for field, text in fields.items()), ""]
 
 
 def _quoted(prompts):
-    return "; ".join(f"“{prompt}”" for prompt in prompts) or "none"
+    return "; ".join(f"“{prompt}”" for prompt in prompts)
 
 
 def _table(head, rows):
