@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from cxrlib import models
 from cxrlib.models import registry, seeded
 
-BATCH, ROUNDS, OVERHEAD = 8, 5, 0.05
+BATCH, ROUNDS, OVERHEAD = 8, 11, 0.05
 
 
 def open_clip_bare(config):
