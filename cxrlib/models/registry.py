@@ -17,9 +17,8 @@ from cxrlib.protocol import protocol as protocol_of
 
 CARDS = Path(__file__).with_name("cards")
 SEEDED = "seeded:"  # before a name: weights that are computed from names, for trying things out
-SHARED_CODE = tuple(
-    Path(__file__).with_name(f) for f in ("images.py", "text.py", "recipe.py", "seeded.py")
-)
+SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "swin.py")
+SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
 
 
 @dataclass(frozen=True)
@@ -76,40 +75,49 @@ def load(name: str, protocol="corrected", checkpoint=None) -> Encoder | Ensemble
     plain = name.removeprefix(SEEDED)
     card, made = cards()[plain], recipe(plain)
     if name != plain:
-        network = made.build().eval()
-        seeded.fill(network, made.upstream)
-        padded = card["max_length"] if card["pads_to_max_length"] else None
-        without_file = all(file["part"] != "vocabulary" for file in card["files"])
-        tokenizer = made.tokenizer(None) if without_file else seeded.wordpiece(padded)
-        note = "weights computed from tensor names: its numbers mean nothing"
-        return _encoder(name, made, card, network, tokenizer, SEEDED, chosen, (note,))
-
+        return _seeded(name, made, card, chosen)
     where = checkpoints.folder_of(name, checkpoint)
     files = checkpoints.find(card, where)
     _all_there(card, files, where)
     vocabulary = _vocabulary(card, files)
     tokenizer = made.tokenizer(vocabulary)
-    own_words = [checkpoints.sha256(vocabulary)] if vocabulary else []
-    weights = [part for part in files if part != "vocabulary"]
+    parts = [part for part in files if part != "vocabulary"]
     members = []
-    for paths in zip(*(files[part] for part in weights), strict=True):
-        network, hashes, notes = made.build().eval(), [*own_words], []
-        for part, path in zip(weights, paths, strict=True):
-            try:
-                hashes.append(checkpoints.check_hash(path, _about(card, part))[0])
-                state = checkpoints.read(path)
-            except ValueError as error:
-                raise ValueError(f"{name}, {error}") from None
-            target = network if part == "weights" else getattr(network, part)
-            what = f"{name}, {path}"
-            notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
+    for paths in zip(*(files[part] for part in parts), strict=True):
+        network, hashes, notes = _filled(made, card, dict(zip(parts, paths, strict=True)))
+        if vocabulary:
+            hashes.append(checkpoints.sha256(vocabulary))
         if made.vocabulary:
             made.vocabulary(network, vocabulary)
-        notes = tuple(dict.fromkeys(notes))
-        members.append(
-            _encoder(name, made, card, network, tokenizer, "+".join(hashes), chosen, notes)
-        )
+        weights = "+".join(hashes)
+        members.append(_encoder(name, made, card, network, tokenizer, weights, chosen, notes))
     return members[0] if len(members) == 1 else Ensemble(name, tuple(members))
+
+
+def _seeded(name, made, card, chosen) -> Encoder:
+    """The model with weights computed from names, and without a vocabulary."""
+    network = made.build().eval()
+    seeded.fill(network, made.upstream)
+    padded = card["max_length"] if card["pads_to_max_length"] else None
+    without_file = all(file["part"] != "vocabulary" for file in card["files"])
+    tokenizer = made.tokenizer(None) if without_file else seeded.wordpiece(padded)
+    note = "weights computed from tensor names: its numbers mean nothing"
+    return _encoder(name, made, card, network, tokenizer, SEEDED, chosen, (note,))
+
+
+def _filled(made, card, paths):
+    """The network with the weights of its files, their hashes, and what was noticed."""
+    network, hashes, notes = made.build().eval(), [], []
+    for part, path in paths.items():
+        try:
+            hashes.append(checkpoints.check_hash(path, _about(card, part))[0])
+            state = checkpoints.read(path)
+        except ValueError as error:
+            raise ValueError(f"{card['name']}, {error}") from None
+        target = network if part == "weights" else getattr(network, part)
+        what = f"{card['name']}, {path}"
+        notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
+    return network, hashes, tuple(dict.fromkeys(notes))
 
 
 def _vocabulary(card, files) -> Path | None:
