@@ -33,8 +33,10 @@ nobody can tell. The zero-shot chapter sets the register beside its cohort.
 
 PROTOCOLS = """## As the authors use it, as paper S used it
 
-`protocol=corrected` uses each model as its authors do. `as_published` does what the public code of
-paper S does.
+`protocol=corrected` uses each model as its authors do, with one exception: similarities are
+multiplied by the logit scale wherever a checkpoint has learned one, also for models whose authors
+leave it out when they evaluate. Ranks, and so AUC, do not depend on it. `as_published` does what
+the public code of paper S does.
 """
 
 SOURCES = ("MIMIC-CXR", "CheXpert", "NIH-CXR14", "PadChest", "PMC-15M")
