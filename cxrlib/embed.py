@@ -18,6 +18,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CXRBOOK_CACHE") or Path.home() / ".cache" / "cxrbook")
 
 
+def folder_for(cohort) -> Path:
+    """Where what is computed for single images of a cohort is kept.
+
+    The cohort's own folder, where it has one (credentialed data stay with the data), or
+    :func:`cache_folder`.
+    """
+    return cohort.keep or cache_folder()
+
+
 def embed(cohort, model, cache: bool = True) -> np.ndarray:
     """Image embeddings of a whole cohort.
 
@@ -27,7 +36,7 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     model : object or str
         A loaded model, or a name for :func:`cxrlib.models.load`.
     cache : bool
-        Keep the result under :func:`cache_folder`, keyed by the fingerprints of cohort
+        Keep the result in :func:`folder_for` the cohort, keyed by the fingerprints of cohort
         and model. Two processes that want the same embeddings wait for each other.
 
     Returns
@@ -47,7 +56,7 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     if not cache:
         return _compute(cohort, model)
     key = hashlib.sha256(f"{cohort.fingerprint} {model.fingerprint}".encode()).hexdigest()[:24]
-    path = cache_folder() / f"{key}.npy"
+    path = folder_for(cohort) / f"{key}.npy"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

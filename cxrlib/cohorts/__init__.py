@@ -1,19 +1,26 @@
 """Who is studied: every dataset as one tidy table, one row an image.
 
 ``load(name)`` returns a :class:`Cohort`. The default cohorts need no download: real public
-metadata, and phantom radiographs rendered from it.
+metadata, and phantom radiographs rendered from it. The others read data sets as distributed, from
+``CXRBOOK_DATA/<folder>`` (:mod:`cxrlib.cohorts.files`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+ATTRIBUTES = ("sex", "age_group", "race")
+"""Attributes of S, section 2.1; a cohort has those that its source records."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,20 @@ class Cohort:
     recipe : dict
         Everything needed to build the cohort again.
     flow : DataFrame
-        Exclusion flow: ``step, images, patients``.
+        Exclusion flow: ``step, images, patients``, and where steps leave some out ``left_out``,
+        the reason.
     images : callable or None
-        Positions (m,) in ``table`` to uint8 radiographs (m, size, size); None for metadata only.
+        Positions (m,) in ``table`` to m uint8 radiographs: an array (m, size, size) of phantoms, a
+        list of arrays (height, width) of real ones. None for metadata only.
     sources : tuple of str
         Data sets that the images come from, spelt as on the cards of models
         (:func:`cxrlib.models.leaks.leaks`).
+    films : DataFrame or None
+        What :func:`cxrlib.cohorts.films.check` found, one row an image in the order of ``table``;
+        None for phantoms and metadata.
+    keep : Path or None
+        The folder in which everything computed for single images has to stay; None where
+        :func:`cxrlib.embed.cache_folder` will do.
     """
 
     name: str
@@ -46,28 +61,30 @@ class Cohort:
     access: Literal["open", "credentialed"]
     recipe: dict
     flow: pd.DataFrame
-    images: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False)
+    images: Callable[[np.ndarray], np.ndarray | list] | None = field(default=None, repr=False)
     sources: tuple[str, ...] = ()
+    films: pd.DataFrame | None = field(default=None, repr=False)
+    keep: Path | None = field(default=None, repr=False)
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of the recipe and of the rows, whatever their order."""
+        """Short hash of the recipe, the rows and the films, whatever their order and place."""
         rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
         digest = hashlib.sha256(repr(sorted(self.recipe.items())).encode())
         digest.update(np.sort(rows).tobytes())
+        if self.films is not None:
+            digest.update("".join(sorted(self.films["sha256"])).encode())
         return digest.hexdigest()[:16]
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Those of :data:`ATTRIBUTES` that are recorded, with two groups or more."""
+        return tuple(a for a in ATTRIBUTES if a in self.table and self.table[a].nunique() > 1)
 
-def _phantom(**parameters) -> Cohort:
-    from cxrlib.cohorts import phantom
-
-    return phantom.build(**parameters)
-
-
-def _phantom_6x200(**parameters) -> Cohort:
-    from cxrlib.cohorts import phantom
-
-    return phantom.build_6x200(**parameters)
+    @property
+    def planted(self) -> bool:
+        """Whether this is a phantom, whose biases are known and which has twins."""
+        return self.name.startswith("phantom")
 
 
 def _nih_metadata() -> Cohort:
@@ -85,11 +102,59 @@ def _nih_metadata() -> Cohort:
     )
 
 
+class _Known(NamedTuple):
+    build: str  # module:function; imported when it is wanted
+    access: str
+    folder: str  # below CXRBOOK_DATA; "" for cohorts without files
+    text: str
+
+
 _COHORTS = {
-    "phantom": (_phantom, "phantom radiographs with planted biases on real NIH rows"),
-    "phantom-6x200": (_phantom_6x200, "phantom radiographs of the NIH 6x200 recipe of X"),
-    "nih-metadata": (_nih_metadata, "the 112,120 rows of NIH ChestX-ray14, without pixels"),
+    "phantom": _Known(
+        "cxrlib.cohorts.phantom:build",
+        "open",
+        "",
+        "phantom radiographs with planted biases on real NIH rows",
+    ),
+    "phantom-6x200": _Known(
+        "cxrlib.cohorts.phantom:build_6x200",
+        "open",
+        "",
+        "phantom radiographs of the NIH 6x200 recipe of X",
+    ),
+    "nih-metadata": _Known(
+        "cxrlib.cohorts:_nih_metadata",
+        "open",
+        "",
+        "the 112,120 rows of NIH ChestX-ray14, without pixels",
+    ),
+    "nih": _Known(
+        "cxrlib.cohorts.nih:build",
+        "open",
+        "nih-cxr14",
+        "NIH ChestX-ray14, by default its official test list, with the drains of NEATX if there",
+    ),
+    "nih-6x200": _Known(
+        "cxrlib.cohorts.nih:build_6x200",
+        "open",
+        "nih-cxr14",
+        "the NIH 6x200 recipe of X on real films",
+    ),
+    "mimic": _Known(
+        "cxrlib.cohorts.mimic:build",
+        "credentialed",
+        "mimic-cxr",
+        "MIMIC-CXR with MIMIC-IV, by default the frontal films of its official test split",
+    ),
+    "mimic-balanced": _Known(
+        "cxrlib.cohorts.mimic:build_balanced",
+        "credentialed",
+        "mimic-cxr",
+        "the balanced recipe of X on MIMIC-CXR",
+    ),
 }
+BALANCED = {"phantom": "phantom-6x200", "nih": "nih-6x200", "mimic": "mimic-balanced"}
+"""The balanced cohort of X beside each cohort of S, for the chapter on fine-tuning."""
 
 
 def names() -> list[str]:
@@ -98,17 +163,22 @@ def names() -> list[str]:
 
 
 def describe() -> pd.DataFrame:
-    """One row a cohort: name, access, what it is."""
+    """One row a cohort: name, access, folder below ``CXRBOOK_DATA``, what it is."""
     return pd.DataFrame(
         [
-            {"cohort": name, "access": "open", "description": text}
-            for name, (_, text) in _COHORTS.items()
+            {
+                "cohort": name,
+                "access": known.access,
+                "folder": known.folder or "none needed",
+                "description": known.text,
+            }
+            for name, known in _COHORTS.items()
         ]
     )
 
 
-def load(name: str, **parameters) -> Cohort:
-    """Build a cohort by name; ``parameters`` are those of its builder.
+def known(name: str) -> _Known:
+    """How a cohort is built, its access and its folder.
 
     Raises
     ------
@@ -119,4 +189,57 @@ def load(name: str, **parameters) -> Cohort:
         near = get_close_matches(name, _COHORTS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown cohort {name!r}: {hint}known cohorts: {', '.join(_COHORTS)}")
-    return _COHORTS[name][0](**parameters)
+    return _COHORTS[name]
+
+
+def load(name: str, **parameters) -> Cohort:
+    """Build a cohort by name; ``parameters`` are those of its builder.
+
+    Raises
+    ------
+    ValueError
+        Unknown name or parameter; the message lists the known ones.
+    DataError
+        Files that are missing or damaged.
+    """
+    module, _, function = known(name).build.partition(":")
+    build = getattr(import_module(module), function)
+    accepted = inspect.signature(build).parameters
+    for parameter in parameters:
+        if parameter not in accepted:
+            raise ValueError(
+                f"cohort {name!r} has no option {parameter!r}; it has "
+                f"{', '.join(accepted) or 'none'}"
+            )
+    cohort = build(**parameters)
+    if cohort.access == "credentialed":
+        from cxrlib import guard
+
+        guard.protect(cohort)
+    return cohort
+
+
+def study(data: str, n_images: int, seed: int, options: dict | None = None, **wanted) -> Cohort:
+    """The cohort of a chapter: a phantom of this size and seed, or a real one, whole.
+
+    Parameters
+    ----------
+    data : str
+        A name of :func:`names`.
+    n_images, seed : int
+        Of a phantom. A real cohort takes all its images, unless ``options`` has ``n_images``.
+    options : dict, optional
+        Parameters of the cohort's builder, given by the reader of a chapter; they win over
+        ``wanted``.
+    **wanted
+        Parameters of the builder that the chapter asks for, such as ``split="valid"``; what a
+        builder does not know is left out.
+    """
+    if not isinstance(options or {}, dict):
+        raise ValueError(f"options: {options!r}; expected a dictionary such as {{'split': 'all'}}")
+    module, _, function = known(data).build.partition(":")
+    accepted = inspect.signature(getattr(import_module(module), function)).parameters
+    if not known(data).folder:
+        wanted |= {"n_images": n_images, "seed": seed}
+    wanted = {name: value for name, value in wanted.items() if name in accepted}
+    return load(data, **(wanted | (options or {})))

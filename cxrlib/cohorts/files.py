@@ -1,0 +1,162 @@
+"""Data sets as distributed: where their files are, and their tables read with care.
+
+Nothing is downloaded. A data set lies in the folder ``CXRBOOK_DATA/<name>``, which is the folder as
+it was unpacked or a link to it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+
+class DataError(ValueError):
+    """Files of a data set that are missing, damaged or not what they should be."""
+
+
+def data_folder() -> Path:
+    """The folder that holds the data sets: ``CXRBOOK_DATA``.
+
+    Raises
+    ------
+    DataError
+        The variable is not set, or names no folder.
+    """
+    value = os.environ.get("CXRBOOK_DATA")
+    if not value:
+        raise DataError(
+            "where are the data? Set CXRBOOK_DATA to the folder that holds nih-cxr14, mimic-cxr, "
+            "...: export CXRBOOK_DATA=~/data (cxrbook check-data says what belongs there)"
+        )
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"CXRBOOK_DATA={value}: no such folder; make it, or correct the variable")
+    return folder
+
+
+def root_of(name: str, root=None) -> Path:
+    """The folder of a data set: ``root``, or ``CXRBOOK_DATA/<name>``, links resolved.
+
+    Raises
+    ------
+    DataError
+        No such folder.
+    """
+    path = Path(root).expanduser() if root is not None else data_folder() / name
+    if not path.is_dir():
+        what = "is a file" if path.is_file() else "does not exist"
+        raise DataError(
+            f"{path} {what}; expected the folder of {name}, or a link to it. "
+            f"'cxrbook check-data {name}' lists what belongs there"
+        )
+    return path.resolve()
+
+
+def derived(root: Path) -> Path:
+    """Where results for single images of a credentialed data set stay: beside the data.
+
+    ``CXRBOOK_DATA/derived``, or ``<root>/derived`` if the variable is not set.
+    """
+    return (data_folder() if os.environ.get("CXRBOOK_DATA") else root) / "derived"
+
+
+def locate(root: Path, names, places=("",)) -> Path | None:
+    """The first file of these names in these folders below ``root``; None where there is none.
+
+    Parameters
+    ----------
+    root : Path
+    names : str or sequence of str
+        File names, in order of preference.
+    places : sequence of str
+        Folders relative to ``root``, in order of preference.
+
+    Raises
+    ------
+    DataError
+        The file is a link that leads out of ``root``.
+    """
+    for place in places:
+        for name in [names] if isinstance(names, str) else names:
+            path = root / place / name
+            if path.is_file():
+                return inside(root, path)
+    return None
+
+
+def inside(root: Path, path: Path) -> Path:
+    """``path`` itself, if it lies below ``root`` also after links are followed.
+
+    Raises
+    ------
+    DataError
+        It does not: a name with ``..`` in it, an absolute one, or a link that leads elsewhere.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{path.name}: leads out of the data folder {root}; files have to lie inside it. "
+            "Copy the file there, or link the whole folder instead"
+        )
+    return path
+
+
+def read_table(path: Path, columns, **options) -> pd.DataFrame:
+    """Read columns of a CSV file, compressed or not, with one clear message if it is not right.
+
+    A byte order mark is accepted.
+
+    Parameters
+    ----------
+    path : Path
+    columns : dict
+        Name in the file to name in the result, in the order of the result. A key may be a tuple of
+        spellings, of which the file has one.
+    options : of :func:`pandas.read_csv`, such as ``dtype`` by names in the file
+
+    Raises
+    ------
+    DataError
+        Empty, truncated or damaged file, another separator, another encoding, a missing column.
+    """
+    try:
+        head = pd.read_csv(path, nrows=0, encoding="utf-8-sig")
+        found = {}
+        for spellings, name in columns.items():
+            spellings = (spellings,) if isinstance(spellings, str) else spellings
+            found[next((s for s in spellings if s in head), None) or spellings[0]] = name
+        absent = [column for column in found if column not in head]
+        if absent and len(head.columns) == 1 and ";" in head.columns[0]:
+            raise DataError(
+                f"{path}: separated by semicolons; expected commas, as distributed. A spreadsheet "
+                "may have saved it anew: fetch the file again"
+            )
+        if absent:
+            raise DataError(
+                f"{path}: column {absent[0]!r} is missing; the file has "
+                f"{', '.join(map(str, head.columns[:12]))}. Fetch the file again as distributed"
+            )
+        table = pd.read_csv(path, usecols=list(found), encoding="utf-8-sig", **options)
+    except (EOFError, zlib.error, OSError, pd.errors.ParserError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: damaged or cut off ({reason}); fetch it again") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: the file is empty; fetch it again") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; fetch it again as distributed") from None
+    return table[list(found)].rename(columns=found)
+
+
+def unique(table: pd.DataFrame, columns, path) -> None:
+    """Refuse a table in which two rows have the same entries in ``columns``."""
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    again = table.duplicated(columns)
+    if again.any():
+        rows = ", ".join(str(i + 2) for i in again.to_numpy().nonzero()[0][:3])
+        raise DataError(
+            f"{path}: {int(again.sum())} rows repeat the {' and '.join(columns)} of an earlier one "
+            f"(lines {rows}{', ...' if again.sum() > 3 else ''}); expected one row each. "
+            "Fetch the file again as distributed"
+        )

@@ -1,0 +1,67 @@
+"""The one shape of a cohort's table, declared and checked."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pandera.pandas as pa
+
+from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.metadata import AGE_GROUPS
+
+SEXES = ("F", "M")
+RACES = ("White", "Black", "Asian", "other", "unknown")
+SPLITS = ("train", "valid", "test")
+
+_NUMBER = pa.Column(float, pa.Check.between(0, 120), nullable=True, coerce=True)
+_TEXT = pa.Column(nullable=True, required=False)
+
+
+def _one_of(groups, required=True):
+    return pa.Column(checks=pa.Check.isin(groups), nullable=True, required=required)
+
+
+def schema(findings) -> pa.DataFrameSchema:
+    """What a cohort's table has to be: see :class:`cxrlib.cohorts.Cohort`.
+
+    ``image_id`` is text and unique, ``patient_id`` a number or text and never missing. Sex, age,
+    age group, view and race may be missing for single images; findings may not.
+    """
+    return pa.DataFrameSchema(
+        {
+            "image_id": pa.Column(str, unique=True),
+            "patient_id": pa.Column(nullable=False),
+            "sex": _one_of(SEXES),
+            "age": _NUMBER,
+            "age_group": _one_of(AGE_GROUPS),
+            "view": pa.Column(nullable=True),
+            "race": _one_of(RACES, required=False),
+            "split": _one_of(SPLITS, required=False),
+            "report": _TEXT,
+            "drain": pa.Column(checks=pa.Check.isin((0, 1)), nullable=True, required=False),
+            **{f: pa.Column(checks=pa.Check.isin((0, 1)), nullable=False) for f in findings},
+        },
+        strict=False,
+    )
+
+
+def validated(table: pd.DataFrame, findings, name: str) -> pd.DataFrame:
+    """The table itself, on a fresh index, if it has the declared shape.
+
+    Raises
+    ------
+    DataError
+        Names the column, how many rows are wrong, and the rule; never an entry, since tables of
+        credentialed cohorts come this way.
+    """
+    if not len(table):
+        raise DataError(f"cohort {name}: no image is left; look at the steps of its flow")
+    try:
+        return schema(findings).validate(table.reset_index(drop=True), lazy=True)
+    except pa.errors.SchemaErrors as error:
+        cases = error.failure_cases
+        first = cases.iloc[0]
+        rows = int((cases["column"] == first["column"]).sum())
+        raise DataError(
+            f"cohort {name}: column {first['column'] or first['failure_case']!r} breaks the rule "
+            f"{first['check']} in {rows} of {len(table)} rows"
+        ) from None
