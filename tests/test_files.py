@@ -1,0 +1,121 @@
+"""Files as distributed: found, refused with one message, never followed out of their folder."""
+
+import gzip
+
+import pandas as pd
+import pytest
+
+from cxrlib import cohorts
+from cxrlib.cohorts import files
+from cxrlib.cohorts.files import DataError
+
+COLUMNS = {"Image Index": "image_id", ("Patient Sex", "Patient Gender"): "sex"}
+TEXT = "Image Index,Patient Gender,More\na.png,F,1\nb.png,M,2\n"
+
+
+def write(path, text=TEXT, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("gender", ["Patient Gender", "Patient Sex"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_either_spelling_with_or_without_a_byte_order_mark(tmp_path, gender, encoding):
+    path = write(tmp_path / "t.csv", TEXT.replace("Patient Gender", gender), encoding)
+    table = files.read_table(path, COLUMNS)
+    assert table.to_dict("list") == {"image_id": ["a.png", "b.png"], "sex": ["F", "M"]}
+
+
+def test_compressed_tables_and_types(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(TEXT.encode()))
+    table = files.read_table(path, {"More": "more"}, dtype={"More": str})
+    assert list(table["more"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "empty"),
+        (TEXT.replace(",", ";").encode(), "semicolons"),
+        (TEXT.replace("Patient Gender", "Gender").encode(), "column 'Patient Sex' is missing"),
+        (b"Image Index,Patient Gender\n\xff\xfe,F\n", "UTF-8"),
+        (b'Image Index,Patient Gender\n"a,F\n', "damaged"),
+    ],
+)
+def test_a_table_that_is_not_right(tmp_path, content, words):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        files.read_table(path, COLUMNS)
+    assert "t.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [5, -30])
+def test_a_truncated_archive(tmp_path, cut):
+    path = tmp_path / "t.csv.gz"
+    whole = gzip.compress((TEXT + "x.png,F,3\n" * 5000).encode())
+    path.write_bytes(whole[:cut])
+    with pytest.raises(DataError, match=r"t\.csv\.gz: damaged or cut off"):
+        files.read_table(path, COLUMNS)
+
+
+def test_repeated_rows_are_counted_with_their_lines(tmp_path):
+    table = pd.DataFrame({"a": [1, 2, 1, 1], "b": [1, 1, 1, 2]})
+    with pytest.raises(DataError, match=r"2 rows repeat the a of an earlier one \(lines 4, 5\)"):
+        files.unique(table, "a", "t.csv")
+    with pytest.raises(DataError, match=r"1 rows repeat the a and b .* \(lines 4\)"):
+        files.unique(table, ["a", "b"], "t.csv")
+
+
+def test_links_and_names_that_lead_out(tmp_path):
+    root, other = tmp_path / "root", tmp_path / "other"
+    root.mkdir(), other.mkdir()
+    write(other / "t.csv")
+    (root / "t.csv").symlink_to(other / "t.csv")
+    (root / "folder").symlink_to(other)
+    for path in (root / "t.csv", root / "folder" / "t.csv", root / ".." / "other" / "t.csv"):
+        with pytest.raises(DataError, match="leads out of the data folder"):
+            files.inside(root, path)
+    with pytest.raises(DataError, match="leads out"):
+        files.locate(root, "t.csv")
+    write(root / "own.csv")
+    assert files.locate(root, ["none.csv", "own.csv"], ("missing", "")) == root / "own.csv"
+    assert files.locate(root, "none.csv") is None
+
+
+def test_a_data_set_may_be_a_link(tmp_path, monkeypatch):
+    disk, data = tmp_path / "disk", tmp_path / "data"
+    disk.mkdir(), data.mkdir()
+    write(disk / "t.csv")
+    (data / "nih-cxr14").symlink_to(disk)
+    monkeypatch.setenv("CXRBOOK_DATA", str(data))
+    root = files.root_of("nih-cxr14")
+    assert files.locate(root, "t.csv") == disk / "t.csv"
+    assert files.derived(root) == data / "derived"
+
+
+def test_where_are_the_data(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXRBOOK_DATA", raising=False)
+    with pytest.raises(DataError, match="Set CXRBOOK_DATA"):
+        cohorts.load("nih")
+    monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path / "no"))
+    with pytest.raises(DataError, match="no such folder"):
+        cohorts.load("nih")
+    monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="nih-cxr14 does not exist.*check-data nih-cxr14"):
+        cohorts.load("nih")
+    (tmp_path / "nih-cxr14").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        cohorts.load("nih")
+
+
+def test_options_of_a_cohort():
+    with pytest.raises(ValueError, match=r"'phantom' has no option 'sizes'; it has n_images, seed"):
+        cohorts.load("phantom", sizes=3)
+    with pytest.raises(ValueError, match="did you mean 'phantom'"):
+        cohorts.load("fantom")
+    with pytest.raises(ValueError, match="expected a dictionary"):
+        cohorts.study("phantom", 10, 1, "split=all")
+    small = cohorts.study("phantom", 10, 1, {"n_images": 12}, split="valid", preprocessing="x")
+    assert len(small.table) == 12 and set(small.table["split"]) == {"valid"}
