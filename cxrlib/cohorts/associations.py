@@ -132,7 +132,45 @@ def association(table, outcome, given, level=0.95):
     return pd.DataFrame(rows)
 
 
-def padchest_drains(frontal_only=False, read_by_hand_only=False):
+def by_group(table, outcome, given, attribute, level=0.95):
+    """:func:`association` within each group of patients: is the bond the same in all of them?
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``patient_id``, the attribute, and two 0/1 columns.
+    outcome, given : str
+        Columns, as in :func:`association`.
+    attribute : str
+        Column with the groups, such as ``"sex"`` or ``"age_group"``. Rows where it is missing are
+        left out.
+    level : float
+        Confidence level in (0, 1).
+
+    Returns
+    -------
+    pandas.DataFrame, 3 rows a group
+        ``attribute``, ``group``, then as :func:`association`, whose "with", "without" and
+        "with - without" stand in the column ``arm``. A share is undefined (NaN) in a group where
+        its arm has no image; ``n`` says so.
+
+    Raises
+    ------
+    ValueError
+        A column is missing or holds anything but 0 and 1.
+    """
+    if attribute not in table:
+        raise ValueError(f"column {attribute!r} is missing; the table has {list(table.columns)}")
+    parts = []
+    for group, images in table.groupby(attribute):
+        rows = association(images, outcome, given, level).rename(columns={"group": "arm"})
+        rows.insert(0, "attribute", attribute)
+        rows.insert(1, "group", group)
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def padchest_drains(frontal_only=False, read_by_hand_only=False, by=None):
     """How often a chest drain is present with and without a pneumothorax in PadChest.
 
     Parameters
@@ -141,21 +179,23 @@ def padchest_drains(frontal_only=False, read_by_hand_only=False):
         Leave out lateral and rib projections.
     read_by_hand_only : bool
         Keep only reports labelled by physicians; most labels are predicted from the report.
+    by : str, optional
+        ``"sex"`` or ``"age_group"``: the same in each group.
 
     Returns
     -------
-    pandas.DataFrame, 3 rows
-        As :func:`association`, outcome "drain", given "pneumothorax".
+    pandas.DataFrame, 3 rows, or 3 a group
+        As :func:`association`, or :func:`by_group`: outcome "drain", given "pneumothorax".
     """
     table = metadata.padchest()
     if frontal_only:
         table = table[table["view"].isin(FRONTAL_VIEWS)]
     if read_by_hand_only:
         table = table[table["label_source"] == "Physician"]
-    return association(table, "drain", "pneumothorax")
+    return _associations(table, "drain", ["pneumothorax"], by)
 
 
-def chexpert_devices(frontal_only=True):
+def chexpert_devices(frontal_only=True, findings=None, by=None):
     """How often support devices are reported with and without each CheXpert finding.
 
     Only a report that states a finding or a device counts as having it: uncertain, absent and
@@ -165,22 +205,31 @@ def chexpert_devices(frontal_only=True):
     ----------
     frontal_only : bool
         Leave out lateral films.
+    findings : sequence of str, optional
+        All by default.
+    by : str, optional
+        ``"sex"`` or ``"age_group"``: the same in each group.
 
     Returns
     -------
-    pandas.DataFrame, 3 rows a finding
-        As :func:`association`, outcome "Support Devices", given the finding.
+    pandas.DataFrame, 3 rows a finding, or a finding and group
+        As :func:`association`, or :func:`by_group`: outcome "Support Devices", given the finding.
     """
     table = metadata.chexpert()
     if frontal_only:
         table = table[table["view"] != "lateral"]
     labels = list(table.columns[table.columns.get_loc("No Finding") :])
     table[labels] = (table[labels] == 1).astype(np.int8)
-    findings = [name for name in labels if name != "Support Devices"]
-    return pd.concat(
-        [association(table, "Support Devices", finding) for finding in findings],
-        ignore_index=True,
-    )
+    findings = findings or [name for name in labels if name != "Support Devices"]
+    return _associations(table, "Support Devices", findings, by)
+
+
+def _associations(table, outcome, findings, by):
+    if by is None:
+        parts = [association(table, outcome, finding) for finding in findings]
+    else:
+        parts = [by_group(table, outcome, finding, by) for finding in findings]
+    return pd.concat(parts, ignore_index=True)
 
 
 def prevalence(table, findings, attribute):

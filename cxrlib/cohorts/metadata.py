@@ -188,6 +188,8 @@ def _padchest():
         "ImageID": "image_id",
         "PatientID": "patient_id",
         "PatientSex_DICOM": "sex",
+        "PatientBirth": "birth",
+        "StudyDate_DICOM": "date",
         "Projection": "view",
         "MethodLabel": "label_source",
         "Labels": "labels",
@@ -199,8 +201,15 @@ def _padchest():
     ).rename(columns=columns)
     # Labels are Python lists as text, some entries with a leading space: ' pneumothorax'.
     labels = raw.pop("labels").fillna("[]")
-    table = raw[["image_id", "patient_id", "sex", "view", "label_source"]].copy()
+    years = {
+        "date": pd.to_numeric(raw.pop("date").str[:4], errors="coerce"),
+        "birth": pd.to_numeric(raw.pop("birth"), errors="coerce"),
+    }
+    table = raw[["image_id", "patient_id", "sex"]].copy()
     table["sex"] = table["sex"].where(table["sex"].isin(["F", "M"]))
+    table["age"] = years["date"] - years["birth"]
+    table["age_group"] = age_group(table["age"])
+    table[["view", "label_source"]] = raw[["view", "label_source"]]
     for column, pattern in {
         "pneumothorax": "' ?(?:hydro)?pneumothorax'",
         "hydropneumothorax": "' ?hydropneumothorax'",
@@ -215,12 +224,14 @@ def padchest():
 
     Returns
     -------
-    pandas.DataFrame, shape (160861, 8)
-        ``image_id``, ``patient_id`` (str), ``sex`` ("F"/"M" or missing), ``view`` (projection as
-        PadChest names it: "PA", "AP", "AP_horizontal", "L", "COSTAL", ...), ``label_source``
-        ("Physician" for labels read by hand, "RNN_model" for predicted ones) and three int8
-        columns (0/1): ``pneumothorax`` (hydropneumothorax included, as air is in the pleural
-        space either way), ``hydropneumothorax`` and ``drain`` ("chest drain tube").
+    pandas.DataFrame, shape (160861, 10)
+        ``image_id``, ``patient_id`` (str), ``sex`` ("F"/"M" or missing), ``age`` (year of the
+        study minus year of birth: up to a year too high; missing without a year of birth),
+        ``age_group`` (missing under 18), ``view`` (projection as PadChest names it: "PA", "AP",
+        "AP_horizontal", "L", "COSTAL", ...), ``label_source`` ("Physician" for labels read by
+        hand, "RNN_model" for predicted ones) and three int8 columns (0/1): ``pneumothorax``
+        (hydropneumothorax included, as air is in the pleural space either way),
+        ``hydropneumothorax`` and ``drain`` ("chest drain tube").
 
     References
     ----------
@@ -239,6 +250,7 @@ def _chexpert():
             "patient_id": raw["Path"].str.extract(r"patient(\d+)", expand=False).astype(int),
             "sex": raw["Sex"].map({"Female": "F", "Male": "M"}),
             "age": raw["Age"],
+            "age_group": age_group(raw["Age"]),
             "view": raw["AP/PA"].where(frontal, "lateral"),
         }
     )
@@ -250,11 +262,12 @@ def chexpert():
 
     Returns
     -------
-    pandas.DataFrame, shape (223414, 19)
+    pandas.DataFrame, shape (223414, 20)
         ``image_id`` (path in the release), ``patient_id`` (int), ``sex`` ("F"/"M" or missing),
-        ``age`` (int, years, capped at 90 by the release), ``view`` ("AP", "PA", "lateral"; a few
-        "LL" and "RL") and 14 label columns, "Support Devices" among them, as released: 1
-        present, 0 absent, -1 uncertain, missing when the report does not mention it.
+        ``age`` (int, years, capped at 90 by the release), ``age_group`` (missing under 18),
+        ``view`` ("AP", "PA", "lateral"; a few "LL" and "RL") and 14 label columns, "Support
+        Devices" among them, as released: 1 present, 0 absent, -1 uncertain, missing when the
+        report does not mention it.
 
     References
     ----------
