@@ -21,7 +21,7 @@ book: $(READY)
 	@$(CXRBOOK) build
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 phantom-models: $(READY)
 	@$(BIN)/python -m cxrlib.models.train

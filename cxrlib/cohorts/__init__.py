@@ -152,6 +152,12 @@ _COHORTS = {
         "mimic-cxr",
         "the balanced recipe of X on MIMIC-CXR",
     ),
+    "own": _Known(
+        "cxrlib.cohorts.own:build",
+        "credentialed",
+        "own",
+        "films of your own, named in one table, cohort.csv",
+    ),
 }
 BALANCED = {"phantom": "phantom-6x200", "nih": "nih-6x200", "mimic": "mimic-balanced"}
 """The balanced cohort of X beside each cohort of S, for the chapter on fine-tuning."""

@@ -1,0 +1,116 @@
+"""A cohort of your own: one table, ``cohort.csv``, and the films that it names.
+
+The shortest builder of a real cohort: locate, read, describe, check, validate.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxrlib.cohorts import Cohort, files, films, metadata, table
+
+REQUIRED = ("image_id", "patient_id", "path", "sex", "age", "view")
+OPTIONAL = ("race", "split", "drain")
+
+
+def build(
+    root=None,
+    split=None,
+    findings=None,
+    access: str = "credentialed",
+    sources=(),
+    max_broken: float = films.MAX_BROKEN,
+) -> Cohort:
+    """The films of ``cohort.csv`` in ``CXRBOOK_DATA/own``.
+
+    Columns: ``image_id`` (unique), ``patient_id``, ``path`` (relative to the folder; PNG, JPEG or
+    DICOM), ``sex`` (F, M), ``age`` (years), ``view`` (such as PA, AP). Where you have them:
+    ``race`` (White, Black, Asian, other, unknown), ``split`` (train, valid, test), ``drain`` (0,
+    1). Sex, age, view and race may be empty for single films. Every further column that holds only
+    0 and 1 is a finding; a chapter finds those that it asks for if they are spelt as in
+    :data:`cxrlib.cohorts.metadata.FINDINGS`.
+
+    Parameters
+    ----------
+    root : path, optional
+    split : {"train", "valid", "test"}, optional
+        Only these films; all by default, also where the table has no such column.
+    findings : sequence of str, optional
+        Which columns are findings.
+    access : {"credentialed", "open"}
+        Credentialed data are guarded (:mod:`cxrlib.guard`); say "open" only of what may be shown
+        film by film.
+    sources : sequence of str
+        Public data sets that the films come from, spelt as on the cards of models.
+    max_broken : float
+        Share of films that may be unreadable.
+
+    Raises
+    ------
+    DataError
+        A column is missing or breaks the rules, no column is a finding, or films are broken.
+    ValueError
+        Another access than the two.
+    """
+    if access not in ("credentialed", "open"):
+        raise ValueError(f"access={access!r}: expected 'credentialed' or 'open'")
+    root = files.root_of("own", root)
+    path = files.locate(root, ("cohort.csv", "cohort.csv.gz"))
+    if path is None:
+        raise files.DataError(f"{root} has no cohort.csv; it names your films, one row each")
+    rows = _read(path, findings)
+    files.unique(rows, "image_id", path)
+    found = tuple(c for c in rows if c not in (*REQUIRED, *OPTIONAL))
+    steps = [("cohort.csv", rows, "")]
+    if split is not None and "split" in rows:
+        rows = rows[rows["split"] == split]
+        steps.append((f"split: {split}", rows, "in another split"))
+    keep = files.derived(root) if access == "credentialed" else None
+    checked = films.check(root, rows["path"], _where(keep) / "films-own.parquet")
+    good = films.sound(checked, "own", max_broken)
+    rows = rows[good].reset_index(drop=True)
+    steps.append(("films that can be read", rows, "missing or broken"))
+    rows["age_group"] = metadata.age_group(rows["age"]).to_numpy()
+    return Cohort(
+        "own",
+        table.validated(rows.drop(columns="path"), found, "own"),
+        found,
+        access,
+        {"name": "own", "split": split, "findings": found},
+        _flow(steps),
+        films.reader(root, rows["path"]),
+        tuple(sources),
+        checked[good].reset_index(drop=True),
+        keep,
+    )
+
+
+def _read(path, findings) -> pd.DataFrame:
+    """The known columns of the table, and those of the findings as 0/1."""
+    head = list(pd.read_csv(path, nrows=0, encoding="utf-8-sig"))
+    known = [*REQUIRED, *(c for c in OPTIONAL if c in head)]
+    further = [c for c in head if c not in known] if findings is None else list(findings)
+    text = dict.fromkeys(("image_id", "patient_id", "path"), str)
+    rows = files.read_table(path, {c: c for c in [*known, *further]}, dtype=text)
+    labels = [c for c in further if rows[c].isin((0, 1)).all()]
+    if not labels or (findings is not None and len(labels) < len(further)):
+        wrong = ", ".join(sorted(set(further) - set(labels))) or "none"
+        raise files.DataError(
+            f"{path}: findings are columns of 0 and 1 without gaps; not so: {wrong}"
+        )
+    return rows[[*known, *labels]].astype(dict.fromkeys(labels, "int8"))
+
+
+def _where(keep):
+    from cxrlib.embed import cache_folder
+
+    return keep or cache_folder()
+
+
+def _flow(steps) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"step": step, "images": len(r), "patients": r["patient_id"].nunique(), "left_out": why}
+            for step, r, why in steps
+        ]
+    )
