@@ -13,6 +13,7 @@ from cxrlib.protocol import NAMES, protocol
 from cxrlib.ranking import ranking
 
 METRICS = ("auc", "adjusted_auprc")
+CONTROLS = ("any", "without", "with")
 MATCHED = "positives weighted to equal prevalence"
 
 
@@ -33,13 +34,17 @@ def drain_arms(
         does not remove prevalence fully; or "matched": positives of the larger arm are given
         weights below 1, in the sample and in every resample, so that both arms have the prevalence
         of the smaller one. AUC does not change.
-    drain_controls : "any", negatives whatever device they carry; or "without" the device
+    drain_controls : "any", negatives whatever device they carry; "without" the device; or "with"
     unit, interval : of resampling
-    min_cases : an arm with fewer positive images gets NaN and a note
+    min_cases : an arm with fewer positive images, or negatives, gets NaN and a note
+
+    A device may be unknown. Positives of unknown status belong to neither arm, as in S. Negatives
+    of unknown status are controls of "any" device, but neither "with" nor "without" it. Notes say
+    how many there are.
 
     Parameters
     ----------
-    predictions : DataFrame with the device column (0/1) joined in
+    predictions : DataFrame with the device column joined in: 0, 1, or missing where unknown
     label : the finding
     device : column
     protocols : names or Protocols; rows for each of them
@@ -55,9 +60,9 @@ def drain_arms(
     if predictions.empty:
         raise ValueError(f"label: no rows for {label!r} in the predictions.")
     checks.refuse(
-        ~predictions[device].isin((0, 1)),
+        ~(predictions[device].isin((0, 1)) | predictions[device].isna()),
         f"predictions: column {device!r} is neither 0 nor 1",
-        "0 or 1 for every image. Leave out images of unknown status, or label them first",
+        "0 or 1, or a missing entry where nobody knows",
         image_id=predictions["image_id"],
         **{device: predictions[device]},
     )
@@ -73,15 +78,25 @@ def drain_arms(
 
 def _arms(block, device, p, n_resamples, seed):
     """The rows of one model under one protocol."""
-    if p.drain_controls not in ("any", "without"):
-        raise ValueError(f"drain_controls: {p.drain_controls!r}; expected 'any' or 'without'.")
-    if p.drain_controls == "without":
-        block = block[(block["y_true"] == 1) | (block[device] == 0)]
+    if p.drain_controls not in CONTROLS:
+        raise ValueError(
+            f"drain_controls: {p.drain_controls!r}; expected one of {', '.join(CONTROLS)}."
+        )
+    status, ill = block[device].astype(float).to_numpy(), block["y_true"].to_numpy(bool)
+    unknown = np.isnan(status)
+    fits = p.drain_controls == "any" or status == (p.drain_controls == "with")
+    used = np.where(ill, ~unknown, fits)
     matched = p.drain_prevalence == "matched"
-    positive = block["y_true"].to_numpy(bool)
-    has = block[device].to_numpy(bool)
-    score = block["score"].to_numpy(float)
-    patient = block["patient_id"].to_numpy()
+    notes = [MATCHED] if matched else []
+    if unknown.any():
+        notes += [
+            f"{device} unknown: {(unknown & ill).sum()} of {ill.sum()} positive images, left out, "
+            f"and {(unknown & ~ill).sum()} of {(~ill).sum()} controls, "
+            f"{'kept' if p.drain_controls == 'any' else 'left out'}"
+        ]
+    positive, has = ill[used], status[used] == 1
+    score = block["score"].to_numpy(float)[used]
+    patient = block["patient_id"].to_numpy()[used]
     names = (f"with {device}", f"without {device}")
     arm = {names[0]: positive & has, names[1]: positive & ~has}
     gap = " - ".join(names)
@@ -91,6 +106,10 @@ def _arms(block, device, p, n_resamples, seed):
         for name, mask in arm.items()
         if mask.sum() < fewest
     }
+    if (~positive).sum() < fewest:
+        which = "" if p.drain_controls == "any" else f" {p.drain_controls} {device}"
+        reason = f"{(~positive).sum()} controls{which}, fewer than {fewest}"
+        few = dict.fromkeys(arm, reason)
 
     def evaluate(w):
         """(group, metric) -> (b,): both arms and their gap under weights (b, n)."""
@@ -110,17 +129,19 @@ def _arms(block, device, p, n_resamples, seed):
             found[gap, metric] = found[names[0], metric] - found[names[1], metric]
         return found
 
-    resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
-    jackknife = p.interval != "percentile"
-    evaluated = bootstrap.evaluate({"arms": evaluate}, resamples, jackknife)
-    reason = few | ({gap: "; ".join(few.values())} if few else {})
+    evaluated = {}
+    if len(few) < len(arm):
+        resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
+        jackknife = p.interval != "percentile"
+        evaluated = bootstrap.evaluate({"arms": evaluate}, resamples, jackknife)
+    reason = few | ({gap: "; ".join(dict.fromkeys(few.values()))} if few else {})
     rows = []
     for metric in METRICS:
         for group in (*names, gap):
             row = {"group": group, "metric": metric}
-            row |= _interval(evaluated["arms", (group, metric)], p.interval, reason.get(group, ""))
-            if matched:
-                row["note"] = "; ".join(filter(None, [row["note"], MATCHED]))
+            found = evaluated.get(("arms", (group, metric)))
+            row |= _interval(found, p.interval, reason.get(group, ""))
+            row["note"] = "; ".join(filter(None, [row["note"], *notes]))
             of = arm.get(group, positive)
             rows.append(row | _counts(of, of | ~positive, patient))
     return rows
@@ -129,9 +150,8 @@ def _arms(block, device, p, n_resamples, seed):
 def _interval(evaluated, method, reason=""):
     """Value and limits of one number; undefined, if there is a reason why it should be."""
     if reason:
-        evaluated = evaluated._replace(value=np.nan)
-    found = bootstrap.interval(*evaluated, method=method)
-    return found | {"note": reason or found["note"]}
+        return {"value": np.nan, "n_replicates": 0, "note": reason}
+    return bootstrap.interval(*evaluated, method=method)
 
 
 def _counts(positive, member, patient):

@@ -159,6 +159,50 @@ def test_a_small_arm_is_undefined_with_a_reason():
     assert np.isnan(row["value"]) and "0 positive images" in row["note"]
 
 
+def test_controls_of_a_protocol_and_unknown_devices():
+    """Each choice of controls equals scikit-learn on the rows that it names."""
+    predictions = made(1.5)
+    rng = np.random.default_rng(1)
+    hidden = rng.random(len(predictions)) < np.where(predictions["y_true"], 0.1, 0.5)
+    ill = predictions["y_true"] == 1
+    holed = predictions.assign(drain=predictions["drain"].astype("Int8").mask(hidden))
+    protocols = [
+        replace(protocol("corrected"), name=which, drain_controls=which)
+        for which in ("any", "without", "with")
+    ]
+    table = shortcuts.drain_arms(holed, protocols=protocols, n_resamples=5)
+    known = {
+        "any": ~ill,
+        "without": ~ill & ~hidden & (predictions["drain"] == 0),
+        "with": ~ill & ~hidden & (predictions["drain"] == 1),
+    }
+    for which, controls in known.items():
+        for group, has in (("with drain", 1), ("without drain", 0)):
+            arm = predictions[controls | (ill & ~hidden & (predictions["drain"] == has))]
+            row = value(table, group, "auc", which)
+            assert row["value"] == pytest.approx(
+                sklearn.metrics.roc_auc_score(arm["y_true"], arm["score"]), abs=1e-12
+            )
+            assert row["n"] == len(arm)
+            kept = "kept" if which == "any" else "left out"
+            counts = f"{hidden[ill].sum()} of {ill.sum()} positive images, left out, and "
+            counts += f"{hidden[~ill].sum()} of {(~ill).sum()} controls, {kept}"
+            assert row["note"].endswith(f"drain unknown: {counts}")
+
+
+def test_controls_that_nobody_knows_are_undefined_with_a_reason():
+    predictions = made(1.5, n=400)
+    holed = predictions.assign(drain=predictions["drain"].where(predictions["y_true"] == 1))
+    table = shortcuts.drain_arms(holed, n_resamples=5)
+    assert np.isfinite(value(table, GAP, "auc")["value"])  # as published: all controls
+    for group in ("with drain", "without drain", GAP):
+        row = value(table, group, "auc", "corrected")
+        assert np.isnan(row["value"])
+        assert row["note"].startswith("0 controls without drain, fewer than 10")
+    nothing = shortcuts.drain_arms(predictions.assign(drain=np.nan), n_resamples=5)
+    assert nothing["value"].isna().all() and nothing["note"].ne("").all()
+
+
 def test_twin_shift_is_the_planted_shift_in_standard_deviations():
     rng = np.random.default_rng(0)
     reference = 3 * rng.normal(size=2000)
@@ -193,7 +237,7 @@ def test_twin_shift_of_a_constant_margin_is_undefined():
             lambda t: shortcuts.drain_arms(
                 t, protocols=[replace(protocol("corrected"), drain_controls="some")]
             ),
-            "drain_controls: 'some'; expected 'any' or 'without'",
+            "drain_controls: 'some'; expected one of any, without, with",
         ),
         (lambda t: shortcuts.twin_shift([1, 2], [1], [0, 1]), "expected three equal"),
         (lambda t: shortcuts.twin_shift([np.nan], [1], [0]), "infinite margins in 1 of 1 rows"),
