@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cxrlib.cohorts.files import DataError, inside
+from cxrlib.notebook import in_notebook
 
 MAX_BROKEN = 0.01  # share of films that may be unreadable before a cohort is refused
 CHUNK = 1000  # films between two savings of the check
@@ -143,7 +144,8 @@ def check(root: Path, files, keep: Path) -> pd.DataFrame:
 
 
 def _progress(todo):
-    return tqdm(total=len(todo), desc="checking films", unit="film", disable=len(todo) < CHUNK)
+    quiet = len(todo) < CHUNK or in_notebook()
+    return tqdm(total=len(todo), desc="checking films", unit="film", disable=quiet)
 
 
 def _stamp(root, file):
