@@ -368,7 +368,8 @@ def _write_mimic_iv(place, patients, canaries, rng):
         }
     )
     # Most patients of MIMIC-IV were never imaged.
-    strangers = table.head(40).assign(subject_id=np.arange(40) + 20_000_000)
+    strangers = table.head(40)
+    strangers = strangers.assign(subject_id=20_000_000 + np.arange(len(strangers)))
     table = pd.concat([table, strangers]).sort_values("subject_id")
     csv_gz(place / "patients.csv.gz", table)
     rows = []
