@@ -232,8 +232,10 @@ def study(data: str, n_images: int, seed: int, options: dict | None = None, **wa
     ----------
     data : str
         A name of :func:`names`.
-    n_images, seed : int
+    n_images : int
         Of a phantom. A real cohort takes all its images, unless ``options`` has ``n_images``.
+    seed : int
+        Of a phantom, or of the draw of a real cohort that is drawn.
     options : dict, optional
         Parameters of the cohort's builder, given by the reader of a chapter; they win over
         ``wanted``.
@@ -245,7 +247,8 @@ def study(data: str, n_images: int, seed: int, options: dict | None = None, **wa
         raise ValueError(f"options: {options!r}; expected a dictionary such as {{'split': 'all'}}")
     module, _, function = known(data).build.partition(":")
     accepted = inspect.signature(getattr(import_module(module), function)).parameters
+    wanted |= {"seed": seed}
     if not known(data).folder:
-        wanted |= {"n_images": n_images, "seed": seed}
+        wanted |= {"n_images": n_images}
     wanted = {name: value for name, value in wanted.items() if name in accepted}
     return load(data, **(wanted | (options or {})))
