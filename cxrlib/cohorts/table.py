@@ -65,3 +65,24 @@ def validated(table: pd.DataFrame, findings, name: str) -> pd.DataFrame:
             f"cohort {name}: column {first['column'] or first['failure_case']!r} breaks the rule "
             f"{first['check']} in {rows} of {len(table)} rows"
         ) from None
+
+
+def flow(steps) -> pd.DataFrame:
+    """The exclusion flow of a cohort, one row a step.
+
+    Parameters
+    ----------
+    steps : sequence of (str, DataFrame, str)
+        What was done, the rows that are left, and why others are not ("" where none were lost).
+
+    Returns
+    -------
+    DataFrame
+        ``step, images, patients, left_out``.
+    """
+    return pd.DataFrame(
+        [
+            {"step": step, "images": len(r), "patients": r["patient_id"].nunique(), "left_out": why}
+            for step, r, why in steps
+        ]
+    )
