@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.cohorts import files
+
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -92,25 +94,73 @@ def age_group(age):
     return groups.astype("str").where(groups.notna())
 
 
+def read_nih(path):
+    """The table of NIH ChestX-ray14 as released, in either spelling, tidy.
+
+    Parameters
+    ----------
+    path : Path
+        ``Data_Entry_2017.csv`` (ages as ``058Y``, ``006M``, ``013D``, some above 400) or
+        ``Data_Entry_2017_v2020.csv`` (ages in years), compressed or not.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an image as :func:`nih` describes it; ages in whole years as recorded, impossible
+        ones too.
+
+    Raises
+    ------
+    DataError
+        Damaged file, missing column, images listed twice, an age or a finding that cannot be read.
+    """
+    columns = {
+        "Image Index": "image_id",
+        "Patient ID": "patient_id",
+        ("Patient Gender", "Patient Sex"): "sex",
+        "Patient Age": "age",
+        "View Position": "view",
+        "Follow-up #": "follow_up",
+        "Finding Labels": "labels",
+    }
+    # The lines of 2017 end with a comma, which must not be taken for an index.
+    text = {"Patient Age": str, "Image Index": str, "Finding Labels": str}
+    table = files.read_table(path, columns, dtype=text, index_col=False)
+    files.unique(table, "image_id", path)
+    table["age"] = _years(table["age"], path)
+    table.insert(4, "age_group", age_group(table["age"]))
+    # 836 distinct label strings describe 112,120 images: expand the strings, not the images.
+    codes, strings = pd.factorize(table.pop("labels"), use_na_sentinel=False)
+    indicators = pd.Series(strings).fillna("").str.get_dummies("|").rename(columns=NIH_NAMES)
+    unknown = sorted(set(indicators) - {*FINDINGS, "No Finding"})
+    silent = np.flatnonzero((indicators.sum(axis=1) == 0).to_numpy()[codes])
+    if unknown or len(silent):
+        what = f"holds {unknown[0]!r}" if unknown else f"is empty in line {silent[0] + 2}"
+        raise files.DataError(
+            f"{path}: column 'Finding Labels' {what}; expected the 14 findings of ChestX-ray14 "
+            "or 'No Finding'. Fetch the file again as distributed"
+        )
+    indicators = indicators.reindex(columns=list(FINDINGS), fill_value=0)
+    findings = indicators.to_numpy(np.int8)[codes]
+    return table.join(pd.DataFrame(findings, columns=list(FINDINGS)))
+
+
+def _years(text, path):
+    """Whole years of ages written as 58, 058Y, 006M, 002W or 013D."""
+    parts = text.str.extract(r"^(\d+)([YMWD]?)$")
+    wrong = np.flatnonzero(parts[0].isna())
+    if len(wrong):
+        raise files.DataError(
+            f"{path}: column 'Patient Age' has {text.iloc[wrong[0]]!r} in line {wrong[0] + 2}; "
+            "expected years such as 58 or 058Y, months such as 006M, or days such as 013D"
+        )
+    in_a_year = parts[1].map({"": 1, "Y": 1, "M": 12, "W": 52, "D": 365})
+    return parts[0].astype(int) // in_a_year
+
+
 @lru_cache(maxsize=1)
 def _nih():
-    raw = pd.read_csv(wheel_file("Data_Entry_2017_v2020.csv.gz"))
-    # 836 distinct label strings describe 112,120 images: expand the strings, not the images.
-    codes, strings = pd.factorize(raw["Finding Labels"])
-    indicators = pd.Series(strings).str.get_dummies("|").rename(columns=NIH_NAMES)
-    findings = indicators[list(FINDINGS)].to_numpy(np.int8)[codes]
-    table = pd.DataFrame(
-        {
-            "image_id": raw["Image Index"],
-            "patient_id": raw["Patient ID"],
-            "sex": raw["Patient Gender"],
-            "age": raw["Patient Age"],
-            "age_group": age_group(raw["Patient Age"]),
-            "view": raw["View Position"],
-            "follow_up": raw["Follow-up #"],
-        }
-    )
-    return table.join(pd.DataFrame(findings, columns=list(FINDINGS)))
+    return read_nih(wheel_file("Data_Entry_2017_v2020.csv.gz"))
 
 
 def nih():

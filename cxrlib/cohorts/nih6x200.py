@@ -6,10 +6,14 @@ over) by female/male. It does not say how it treats images with several findings
 47 female and 53 male.
 """
 
+import hashlib
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import metadata
+from cxrlib.cohorts.files import DataError
 
 DISEASES = (
     "Atelectasis",
@@ -29,23 +33,28 @@ EXCEPTIONS = {("Edema", "old", "F"): 47, ("Edema", "old", "M"): 53}
 FRACTIONS = {"train": 0.7, "valid": 0.1, "test": 0.2}
 
 
-def eligible(table=None, rule="single"):
+def eligible(table=None, rule="single", findings=metadata.FINDINGS, border=OLD_AGE):
     """Images that may stand for a disease: one row an image x disease.
 
     Parameters
     ----------
     table : pandas.DataFrame, optional
-        NIH metadata as :func:`cxrlib.cohorts.metadata.nih` returns it; the default reads it.
+        One row an image, such as :func:`cxrlib.cohorts.metadata.nih` returns it; the default.
     rule : {"single", "any"}
         ``"single"`` takes images with exactly one finding (the rule of the recipe). ``"any"``
         takes every image with the finding, whatever else it shows, so an image can appear under
         several diseases.
+    findings : sequence of str
+        The columns (0/1) that count as findings.
+    border : int
+        Age in years from which a patient is old.
 
     Returns
     -------
     pandas.DataFrame
         The columns of ``table`` plus ``disease`` (str) and ``age60`` ("young" below 60 years,
-        "old" from 60). Rows in the order of ``table``, disease by disease.
+        "old" from 60; the column is named after the border). Rows in the order of ``table``,
+        disease by disease, without those of unknown or impossible age.
 
     Raises
     ------
@@ -56,13 +65,12 @@ def eligible(table=None, rule="single"):
         raise ValueError(f"rule must be 'single' or 'any', got {rule!r}")
     if table is None:
         table = metadata.nih()
-    table = table.drop(index=metadata.impossible_ages(table).index)
-    findings = list(metadata.FINDINGS)
+    table = table[table["age"].between(0, metadata.OLDEST_POSSIBLE_AGE)]
     if rule == "single":
-        table = table[table[findings].sum(axis=1) == 1]
+        table = table[table[list(findings)].sum(axis=1) == 1]
     parts = [table[table[name] == 1].assign(disease=name) for name in findings]
     rows = pd.concat(parts, ignore_index=True)
-    rows["age60"] = np.where(rows["age"] >= OLD_AGE, "old", "young")
+    rows[f"age{border}"] = np.where(rows["age"] >= border, "old", "young")
     return rows
 
 
@@ -99,7 +107,7 @@ def cell_counts(table=None, rule="single", per_cell=PER_CELL):
     return counts.sort_values("smallest", ascending=False, kind="stable")
 
 
-def draw(seed, split="patient", table=None):
+def draw(seed, split="patient", table=None, per_cell=PER_CELL):
     """Draw the cohort: 1,200 images, 200 a disease, split 7:1:2.
 
     The paper does not publish its draw, so each seed is one of the many cohorts that the recipe
@@ -115,6 +123,8 @@ def draw(seed, split="patient", table=None):
         regardless of their patient, as the recipe read literally would.
     table : pandas.DataFrame, optional
         NIH metadata; the default reads it.
+    per_cell : int
+        Images of each cell. With another number than 50 no cell is an exception.
 
     Returns
     -------
@@ -124,29 +134,124 @@ def draw(seed, split="patient", table=None):
 
     Raises
     ------
+    DataError
+        Cells of ``table`` hold too few images.
     ValueError
-        Unknown ``split``, or a cell of ``table`` holds too few images.
+        Unknown ``split``.
     """
-    rows = eligible(table)
-    rows = rows[rows["disease"].isin(DISEASES)]
+    return balanced(
+        metadata.nih() if table is None else table,
+        DISEASES,
+        per_cell=per_cell,
+        seed=seed,
+        unit=split,
+        exceptions=EXCEPTIONS if per_cell == PER_CELL else None,
+    )
+
+
+def balanced(
+    table,
+    labels,
+    border=OLD_AGE,
+    per_cell=PER_CELL,
+    attributes=("sex",),
+    seed=1907,
+    unit="patient",
+    exceptions=None,
+    findings=metadata.FINDINGS,
+):
+    """The recipe on any table: equally many images with one finding in every cell, split 7:1:2.
+
+    A cell is a label x young/old x one group of each attribute. Images are drawn without
+    replacement. A cell is never filled up from others and never left short: where a cell holds
+    too few images, nothing is drawn, and the message lists all such cells and the largest
+    ``per_cell`` that would do.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row an image: ``image_id, patient_id, age``, the attributes and the findings.
+    labels : sequence of str
+        The diseases to draw, of ``findings``.
+    border : int
+        Age in years from which a patient is old.
+    per_cell : int
+        Images of each cell, 1 or more.
+    attributes : sequence of str
+        Columns whose groups are balanced beside age. Images without an entry are not drawn.
+    seed : int
+        Seed of the draw and of the split.
+    unit : {"patient", "image"}
+        What the split keeps together; see :func:`assign_split`.
+    exceptions : dict, optional
+        (label, "young" or "old", group of each attribute) to another size of this cell.
+    findings : sequence of str
+        The columns among which exactly one is 1 in an image that may be drawn.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of :func:`eligible` plus ``split``, sorted by ``image_id``.
+
+    Raises
+    ------
+    DataError
+        Cells are short.
+    ValueError
+        Unknown label or unit, a column that is missing, an exception that is no cell, or a
+        ``per_cell`` below 1.
+    """
+    labels, attributes = list(labels), list(attributes)
+    exceptions = exceptions or {}
+    missing = [c for c in (*attributes, *findings) if c not in table]
+    unknown = [label for label in labels if label not in findings]
+    if missing or unknown:
+        what = f"column {missing[0]!r} is missing" if missing else f"no finding {unknown[0]!r}"
+        raise ValueError(f"{what}; findings: {', '.join(findings)}")
+    if per_cell < 1:
+        raise ValueError(f"per_cell={per_cell}: expected 1 or more")
+    rows = eligible(table, findings=findings, border=border)
+    age = f"age{border}"
+    groups = [sorted(rows[a].dropna().unique()) for a in attributes]
+    cells = list(product(labels, ("young", "old"), *groups))
+    strange = set(exceptions) - set(cells)
+    if strange:
+        raise ValueError(f"exceptions: {min(strange)} is no cell; cells are such as {cells[0]}")
+    members = rows.groupby(["disease", age, *attributes]).groups
+    members = {cell: members.get(cell, rows.index[:0]) for cell in cells}
+    _refuse_short(members, {cell: exceptions.get(cell, per_cell) for cell in cells})
     generator = np.random.default_rng(seed)
-    chosen = []
-    for disease in DISEASES:
-        for age60 in ("young", "old"):
-            for sex in ("F", "M"):
-                size = EXCEPTIONS.get((disease, age60, sex), PER_CELL)
-                cell = rows.index[
-                    (rows["disease"] == disease) & (rows["age60"] == age60) & (rows["sex"] == sex)
-                ]
-                if len(cell) < size:
-                    raise ValueError(
-                        f"the recipe needs {size} images with {disease} alone in {age60} {sex}, "
-                        f"the table has {len(cell)}; pass the full NIH metadata"
-                    )
-                chosen.append(generator.choice(cell.to_numpy(), size, replace=False))
+    chosen = [
+        generator.choice(members[cell].to_numpy(), exceptions.get(cell, per_cell), replace=False)
+        for cell in cells
+    ]
     cohort = rows.loc[np.concatenate(chosen)].sort_values("image_id", ignore_index=True)
-    cohort["split"] = assign_split(cohort["patient_id"], generator, unit=split)
+    cohort["split"] = assign_split(cohort["patient_id"], generator, unit)
     return cohort
+
+
+def _refuse_short(members, sizes):
+    short = {cell: size for cell, size in sizes.items() if len(members[cell]) < size}
+    if short:
+        cells = "; ".join(f"{' '.join(c)}: {len(members[c])} of {n}" for c, n in short.items())
+        most = min(map(len, members.values()))
+        cure = f"pass per_cell={most} or less, or fewer labels" if most else "pass fewer labels"
+        raise DataError(
+            f"{len(short)} of {len(members)} cells hold fewer images with one finding than the "
+            f"recipe asks for ({cells}); {cure}"
+        )
+
+
+def fingerprint(cohort):
+    """Short hash of the images of a draw and of their split, whatever their order.
+
+    Parameters
+    ----------
+    cohort : pandas.DataFrame
+        With ``image_id`` and ``split``.
+    """
+    lines = sorted(cohort["image_id"] + " " + cohort["split"])
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def assign_split(patient_id, generator, unit="patient"):

@@ -1,0 +1,326 @@
+"""NIH ChestX-ray14 from a folder as distributed, with the drains that NEATX annotated.
+
+The folder holds the table ``Data_Entry_2017*.csv``, the official lists ``test_list.txt`` and
+``train_val_list.txt``, and the films, in one folder ``images`` or in ``images_001/images`` to
+``images_012/images``. The file of NEATX lies beside them, or in ``CXRBOOK_DATA/neatx``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200
+from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.table import flow, validated
+
+TABLES = tuple(
+    f"Data_Entry_2017{version}.csv{gz}" for version in ("_v2020", "") for gz in ("", ".gz")
+)
+LISTS = ("test_list.txt", "train_val_list.txt")
+NEATX = "NIH-CX14_TubeAnnotations_NonExperts_aggregated.csv"
+FETCH_NIH = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+FETCH_NEATX = "https://zenodo.org/records/14944064"
+
+OFFICIAL = {None: (112_120, 30_805), "test": (25_596, 2_797), "train_val": (86_524, 28_008)}
+"""Images and patients of the whole release and of its official lists."""
+
+SPLITS = ("test", "train", "valid")
+VALID_SHARE = 0.1  # of the patients of train_val_list.txt
+PREPROCESSING = ("authors", "paper S")
+DRAINS = ("annotated", "predicted")
+
+
+def build(
+    root=None,
+    split: str | None = "test",
+    preprocessing: str = "authors",
+    n_images: int | None = None,
+    seed: int = 1907,
+    drains: str = "annotated",
+    max_broken: float = films.MAX_BROKEN,
+) -> Cohort:
+    """NIH ChestX-ray14: by default its official test list.
+
+    The table has, beside the columns of :func:`cxrlib.cohorts.metadata.nih`, ``split`` and, where
+    the file of NEATX is there, ``drain`` (1, 0, or missing where nobody looked) and
+    ``drain_source`` ("annotated", "predicted" or ""). Ages above 120 are set to missing. The
+    cohort is called "(part)" unless it has all images of the official release or list.
+
+    Parameters
+    ----------
+    root : path, optional
+        The folder as distributed; ``CXRBOOK_DATA/nih-cxr14`` by default.
+    split : {"test", "train", "valid"} or None
+        Images of the official test list; of the official train_val list, whose patients are
+        divided by a hash of the patient into 90 % "train" and 10 % "valid"; or all.
+    preprocessing : {"authors", "paper S"}
+        Films as they are, or as paper S stored them before any model saw them
+        (:func:`cxrlib.models.images.stored_by_s`).
+    n_images : int, optional
+        Only so many, drawn by patients. All by default.
+    seed : int
+        Of that draw.
+    drains : {"annotated", "predicted"}
+        Drains of NEATX alone; or images that it does not cover get the label that the detector
+        of drains predicted (:mod:`cxrlib.cohorts.drains`).
+    max_broken : float
+        Share of the films that may be absent or unreadable, and are left out.
+
+    Raises
+    ------
+    DataError
+        Files are missing, damaged or contradict each other; more films than ``max_broken`` are
+        absent or broken.
+    ValueError
+        Unknown split, preprocessing or drains, or more images than there are.
+    """
+    _one_of("preprocessing", preprocessing, PREPROCESSING)
+    _one_of("drains", drains, DRAINS)
+    _one_of("split", split, (*SPLITS, None))
+    root = files.root_of("nih-cxr14", root)
+    rows, path = read(root)
+    rows["split"] = official_split(root, rows)
+    steps = [(path.name, rows, "")]
+    whole = _counts(rows) == OFFICIAL[None]
+    if split is not None:
+        listed = "test" if split == "test" else "train_val"
+        of_list = rows[rows["split"].isin(("test",) if split == "test" else ("train", "valid"))]
+        whole = _counts(of_list) == OFFICIAL[listed]
+        rows = of_list[of_list["split"] == split]
+        part = "" if split == "test" else f": patients for {split}"
+        steps.append((f"{listed}_list.txt{part}", rows, "in another list or part"))
+    name = f"nih-cxr14-{split}" if split else "nih-cxr14"
+    recipe = {"name": name, "preprocessing": preprocessing, "drains": drains}
+    if n_images is not None:
+        rows, whole = _some(rows, n_images, seed), False
+        steps.append(("drawn by patients", rows, "not drawn"))
+        recipe |= {"n_images": n_images, "seed": seed}
+    impossible = metadata.impossible_ages(rows).index
+    rows = rows.assign(age=rows["age"].mask(rows.index.isin(impossible)))
+    oldest = metadata.OLDEST_POSSIBLE_AGE
+    steps.append((f"age above {oldest} set to missing in {len(impossible)} images", rows, ""))
+    drain = neatx(root)
+    if drain is not None:
+        unknown = (~drain["image_id"].isin(steps[0][1]["image_id"])).sum()
+        rows = rows.merge(drain, on="image_id", how="left")
+        rows["drain_source"] = np.where(rows["drain"].notna(), "annotated", "")
+        text = f"drain known of {rows['drain'].count()} images; unknown to NIH: {unknown} of NEATX"
+        steps.append((text, rows, ""))
+    return _cohort(root, name, steps, whole, recipe, max_broken)
+
+
+def build_6x200(
+    root=None,
+    seed: int = 1907,
+    split: str = "patient",
+    per_cell: int = nih6x200.PER_CELL,
+    preprocessing: str = "authors",
+    max_broken: float = films.MAX_BROKEN,
+) -> Cohort:
+    """The NIH 6x200 recipe of X on real films; only the films of the draw need to be on disk.
+
+    ``cxrbook nih-6x200-list`` writes their names before anything is fetched. The table has the
+    columns of :func:`cxrlib.cohorts.metadata.nih`, ``disease``, ``age60`` and ``split``.
+
+    Parameters
+    ----------
+    root, preprocessing, max_broken
+        As for :func:`build`.
+    seed, split, per_cell
+        Of :func:`cxrlib.cohorts.nih6x200.draw`.
+    """
+    _one_of("preprocessing", preprocessing, PREPROCESSING)
+    root = files.root_of("nih-cxr14", root)
+    released, rows, source = draw_6x200(seed, split, per_cell, root)
+    steps = [(source, released, ""), ("drawn by the 6x200 rule", rows, "not drawn")]
+    whole = _counts(released) == OFFICIAL[None] and per_cell == nih6x200.PER_CELL
+    recipe = {"name": "nih-6x200", "seed": seed, "split": split, "per_cell": per_cell}
+    recipe |= {"preprocessing": preprocessing}
+    return _cohort(root, "nih-6x200", steps, whole, recipe, max_broken)
+
+
+def draw_6x200(
+    seed: int, split: str = "patient", per_cell: int = nih6x200.PER_CELL, root: Path | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The table of the release, the 6x200 draw from it, and what that table is called.
+
+    The table is the one in ``root`` where there is one, else that of the torchxrayvision wheel.
+    Ages differ between the releases, so the same seed may draw other images from them.
+    """
+    path = files.locate(root, TABLES) if root else None
+    released = metadata.read_nih(path) if path else metadata.nih()
+    source = path.name if path else "Data_Entry_2017_v2020.csv of the torchxrayvision wheel"
+    return released, nih6x200.draw(seed, split, released, per_cell), source
+
+
+def read(root: Path) -> tuple[pd.DataFrame, Path]:
+    """The table of the release (:func:`cxrlib.cohorts.metadata.read_nih`), and its file.
+
+    Raises
+    ------
+    DataError
+        No such table, with the folder to pass instead if it is one level up or down.
+    """
+    path = files.locate(root, TABLES)
+    if path is None:
+        near = [p for p in (root.parent, *sorted(root.iterdir())) if _has_table(p)]
+        raise DataError(
+            f"{root} has no Data_Entry_2017*.csv"
+            + (f"; {near[0]} has one: pass that folder" if near else f": get it at {FETCH_NIH}")
+        )
+    return metadata.read_nih(path), path
+
+
+def _has_table(folder):
+    return folder.is_dir() and any((folder / name).is_file() for name in TABLES)
+
+
+def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
+    """The part of each image: "test", "train", "valid", or missing where no list names it.
+
+    Raises
+    ------
+    DataError
+        A list is not there, repeats images or names unknown ones, or a patient is in both lists.
+    """
+    of = {name: rows["image_id"].isin(_names(root, name, rows)).to_numpy() for name in LISTS}
+    test, train = (rows.loc[mask, "patient_id"] for mask in of.values())
+    both = set(test) & set(train)
+    if both:
+        raise DataError(
+            f"{len(both)} patients are in both {LISTS[0]} and {LISTS[1]}; in the official lists "
+            f"no patient is. Fetch both again at {FETCH_NIH}"
+        )
+    keys = pd.util.hash_array(rows["patient_id"].astype(str).to_numpy(object))
+    part = np.where(keys / 2.0**64 < VALID_SHARE, "valid", "train")
+    return np.select([*of.values()], [np.full(len(rows), "test"), part], None)
+
+
+def _names(root, name, rows) -> list[str]:
+    """Images of an official list."""
+    path = files.locate(root, name)
+    if path is None:
+        raise DataError(f"{root} has no {name}: get it at {FETCH_NIH}")
+    names = pd.Series(path.read_text("utf-8-sig", errors="replace").split(), dtype=str)
+    strange = names[~names.isin(rows["image_id"])]
+    again = int(names.duplicated().sum())
+    if again or len(strange) or names.empty:
+        what = (
+            f"names {len(strange)} images that the table does not list, such as {strange.iloc[0]!r}"
+            if len(strange)
+            else f"names {again} images again"
+            if again
+            else "is empty"
+        )
+        raise DataError(f"{path}: {what}. Fetch the list and the table again at {FETCH_NIH}")
+    return names
+
+
+def neatx(root: Path) -> pd.DataFrame | None:
+    """Drains of NEATX, one row an image: ``image_id, drain`` (0 or 1); None without its file.
+
+    What is written as -1, or not at all, was not annotated.
+
+    Raises
+    ------
+    DataError
+        Damaged file, missing column, an image twice, or another value.
+    """
+    path = files.locate(root, NEATX)
+    if path is None and os.environ.get("CXRBOOK_DATA"):
+        path = files.locate((files.data_folder() / "neatx").resolve(), NEATX)
+    if path is None:
+        return None
+    table = files.read_table(path, {"Image Index": "image_id", "Drain": "drain"})
+    files.unique(table, "image_id", path)
+    strange = table["drain"][~table["drain"].isin((-1, 0, 1)) & table["drain"].notna()]
+    if len(strange):
+        raise DataError(
+            f"{path}: column 'Drain' has {strange.iloc[0]!r} in line {strange.index[0] + 2}; "
+            f"expected 1, 0, or -1 where nobody looked. Get the file at {FETCH_NEATX}"
+        )
+    return table[table["drain"].isin((0, 1))].astype({"drain": float}).reset_index(drop=True)
+
+
+def films_in(root: Path) -> dict[str, str]:
+    """Where each film is: its name to its path relative to ``root``.
+
+    Raises
+    ------
+    DataError
+        No film is there, one is there twice, or a link leads out of ``root``.
+    """
+    found = {}
+    for folder in (root / "images", *sorted(root.glob("images_*/images"))):
+        if not folder.is_dir():
+            continue
+        for entry in os.scandir(files.inside(root, folder)):
+            if not entry.name.endswith(".png"):
+                continue
+            if entry.is_symlink():
+                files.inside(root, Path(entry.path))
+            if entry.name in found:
+                raise DataError(f"{entry.path} is also there as {found[entry.name]}; remove one")
+            found[entry.name] = f"{folder.relative_to(root).as_posix()}/{entry.name}"
+    if not found:
+        raise DataError(
+            f"{root} has no films: expected PNGs in images/, or in images_001/images/ to "
+            f"images_012/images/, as unpacked from the archives at {FETCH_NIH}"
+        )
+    return found
+
+
+def _one_of(parameter, value, known):
+    if value not in known:
+        raise ValueError(f"{parameter}={value!r}; expected one of {', '.join(map(repr, known))}")
+
+
+def _counts(rows):
+    return len(rows), rows["patient_id"].nunique()
+
+
+def _some(rows, n_images, seed):
+    """Images of patients in random order, until there are so many; in the order of the table."""
+    if not 1 <= n_images <= len(rows):
+        raise ValueError(f"n_images={n_images}: expected 1 to {len(rows)}, as many as there are")
+    patients = rows["patient_id"].drop_duplicates()
+    place = pd.Series(np.random.default_rng(seed).permutation(len(patients)), patients)
+    order = np.argsort(place[rows["patient_id"]].to_numpy(), kind="stable")
+    return rows.iloc[np.sort(order[:n_images])]
+
+
+def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
+    """The rows of the last step whose films can be read."""
+    from cxrlib.embed import cache_folder
+
+    rows, found = steps[-1][1], films_in(root)
+    beside = len(found.keys() - set(steps[0][1]["image_id"]))
+    if beside:
+        steps[0] = (*steps[0][:2], f"{beside} films on disk that it does not list")
+    paths = np.array([found.get(image, f"images/{image}") for image in rows["image_id"]])
+    place = hashlib.sha256(str(root).encode()).hexdigest()[:16]
+    checked = films.check(root, paths, cache_folder() / f"films-nih-{place}.parquet")
+    good = films.sound(checked, name, max_broken)
+    absent = int(checked["problem"].str.endswith("not there").sum())
+    why = "" if good.all() else f"absent: {absent}, damaged: {(~good).sum() - absent}"
+    rows = rows[good]
+    steps.append(("films that can be read", rows, why))
+    prepare = None
+    if recipe["preprocessing"] == "paper S":
+        from cxrlib.models.images import stored_by_s as prepare
+    return Cohort(
+        name if whole and good.all() else f"{name} (part)",
+        validated(rows, metadata.FINDINGS, name),
+        metadata.FINDINGS,
+        "open",
+        recipe,
+        flow(steps),
+        films.reader(root, paths[good], prepare),
+        ("NIH-CXR14",),
+        checked[good].reset_index(drop=True),
+    )
