@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
@@ -86,3 +87,20 @@ def flow(steps) -> pd.DataFrame:
             for step, r, why in steps
         ]
     )
+
+
+def drawn_by_patients(rows: pd.DataFrame, n_images: int, seed: int) -> pd.DataFrame:
+    """``n_images`` of the rows: patients in random order, all images of each but of the last.
+
+    Rows stay in their order. Which are drawn depends on the patients and the seed alone.
+
+    Raises
+    ------
+    ValueError
+        More images than there are, or none.
+    """
+    if not 1 <= n_images <= len(rows):
+        raise ValueError(f"n_images={n_images}: expected 1 to {len(rows)}, as many as there are")
+    patient = pd.factorize(rows["patient_id"], sort=True)[0]
+    place = np.random.default_rng(seed).permutation(patient.max() + 1)[patient]
+    return rows.iloc[np.sort(np.argsort(place, kind="stable")[:n_images])]
