@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.table import flow, validated
+from cxrlib.cohorts.table import drawn_by_patients, flow, validated
 
 TABLES = tuple(
     f"Data_Entry_2017{version}.csv{gz}" for version in ("_v2020", "") for gz in ("", ".gz")
@@ -57,7 +57,7 @@ def build(
         The folder as distributed; ``CXRBOOK_DATA/nih-cxr14`` by default.
     split : {"test", "train", "valid"} or None
         Images of the official test list; of the official train_val list, whose patients are
-        divided by a hash of the patient into 90 % "train" and 10 % "valid"; or all.
+        divided by a hash of the patient into 90 % "train" and 10 % "valid"; None or "all" for all.
     preprocessing : {"authors", "paper S"}
         Films as they are, or as paper S stored them before any model saw them
         (:func:`cxrlib.models.images.stored_by_s`).
@@ -66,8 +66,8 @@ def build(
     seed : int
         Of that draw.
     drains : {"annotated", "predicted"}
-        Drains of NEATX alone; or images that it does not cover get the label that the detector
-        of drains predicted (:mod:`cxrlib.cohorts.drains`).
+        Drains of NEATX alone; or images that it does not cover get the label that a detector
+        predicted and stored before (:func:`cxrlib.cohorts.drains.stored`).
     max_broken : float
         Share of the films that may be absent or unreadable, and are left out.
 
@@ -79,9 +79,10 @@ def build(
     ValueError
         Unknown split, preprocessing or drains, or more images than there are.
     """
+    split = None if split == "all" else split
+    _one_of("split", split, (*SPLITS, None))
     _one_of("preprocessing", preprocessing, PREPROCESSING)
     _one_of("drains", drains, DRAINS)
-    _one_of("split", split, (*SPLITS, None))
     root = files.root_of("nih-cxr14", root)
     rows, path = read(root)
     rows["split"] = official_split(root, rows)
@@ -97,7 +98,7 @@ def build(
     name = f"nih-cxr14-{split}" if split else "nih-cxr14"
     recipe = {"name": name, "preprocessing": preprocessing, "drains": drains}
     if n_images is not None:
-        rows, whole = _some(rows, n_images, seed), False
+        rows, whole = drawn_by_patients(rows, n_images, seed), False
         steps.append(("drawn by patients", rows, "not drawn"))
         recipe |= {"n_images": n_images, "seed": seed}
     impossible = metadata.impossible_ages(rows).index
@@ -111,7 +112,12 @@ def build(
         rows["drain_source"] = np.where(rows["drain"].notna(), "annotated", "")
         text = f"drain known of {rows['drain'].count()} images; unknown to NIH: {unknown} of NEATX"
         steps.append((text, rows, ""))
-    return _cohort(root, name, steps, whole, recipe, max_broken)
+    cohort = _cohort(root, name, steps, whole, recipe, max_broken)
+    if drains == "predicted":
+        from cxrlib.cohorts.drains import stored
+
+        return stored(cohort)
+    return cohort
 
 
 def build_6x200(
@@ -282,16 +288,6 @@ def _one_of(parameter, value, known):
 
 def _counts(rows):
     return len(rows), rows["patient_id"].nunique()
-
-
-def _some(rows, n_images, seed):
-    """Images of patients in random order, until there are so many; in the order of the table."""
-    if not 1 <= n_images <= len(rows):
-        raise ValueError(f"n_images={n_images}: expected 1 to {len(rows)}, as many as there are")
-    patients = rows["patient_id"].drop_duplicates()
-    place = pd.Series(np.random.default_rng(seed).permutation(len(patients)), patients)
-    order = np.argsort(place[rows["patient_id"]].to_numpy(), kind="stable")
-    return rows.iloc[np.sort(order[:n_images])]
 
 
 def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
