@@ -95,6 +95,24 @@ def test_a_data_set_may_be_a_link(tmp_path, monkeypatch):
     assert files.derived(root) == data / "derived"
 
 
+def test_a_stamp_of_the_folder(tmp_path):
+    films = tmp_path / "images_001" / "images"
+    films.mkdir(parents=True)
+    write(tmp_path / "t.csv")
+    seen = {files.stamp(tmp_path)}
+    assert files.stamp(tmp_path) in seen
+    for change in (
+        lambda: write(films / "a.png"),
+        lambda: write(films / "b.png"),
+        lambda: (films / "a.png").unlink(),
+        lambda: write(tmp_path / "t.csv", TEXT + "c.png,F,3\n"),
+        lambda: write(tmp_path / "more.txt"),
+    ):
+        change()
+        assert files.stamp(tmp_path) not in seen
+        seen.add(files.stamp(tmp_path))
+
+
 def test_where_are_the_data(tmp_path, monkeypatch):
     monkeypatch.delenv("CXRBOOK_DATA", raising=False)
     with pytest.raises(DataError, match="Set CXRBOOK_DATA"):

@@ -6,11 +6,14 @@ it was unpacked or a link to it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from pathlib import Path
 
 import pandas as pd
+
+FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
 class DataError(ValueError):
@@ -61,6 +64,22 @@ def derived(root: Path) -> Path:
     ``CXRBOOK_DATA/derived``, or ``<root>/derived`` if the variable is not set.
     """
     return (data_folder() if os.environ.get("CXRBOOK_DATA") else root) / "derived"
+
+
+def stamp(root: Path) -> str:
+    """Short hash that changes when files are added, removed, or tables replaced.
+
+    It looks at the tables and folders in the two upper levels, not at single films: a film that
+    was overwritten in its place is noticed when films are checked.
+    """
+    digest = hashlib.sha256()
+    for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            if not entry.name.lower().endswith(FILM_SUFFIXES):
+                status = entry.stat()
+                size = 0 if entry.is_dir() else status.st_size
+                digest.update(f"{entry.name}\0{size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def locate(root: Path, names, places=("",)) -> Path | None:
