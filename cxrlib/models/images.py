@@ -68,8 +68,8 @@ def clip(image: Image.Image) -> torch.Tensor:
     return tensor(short_side(image, 224, BICUBIC, 224), *OPENAI)
 
 
-def stored_by_s(image) -> np.ndarray:
-    """What paper S stored of a film of NIH-CXR14 before any model saw it: uint8 (224, 224).
+def stored_by_s(image, size: int = 224) -> np.ndarray:
+    """What paper S stored of a film of NIH-CXR14 before any model saw it: uint8 (size, size).
 
     The aspect ratio is not kept, and OpenCV's bilinear resizing does not antialias. Then the
     darkest pixel becomes 0 and the brightest 255. How its films of MIMIC-CXR were stored is not
@@ -78,8 +78,10 @@ def stored_by_s(image) -> np.ndarray:
     Parameters
     ----------
     image : uint8 array (height, width) or PIL image
+    size : int
+        Pixels a side; 224 for S, fewer for small phantoms.
     """
     import cv2
 
-    small = cv2.resize(np.asarray(grey(image)), (224, 224))
+    small = cv2.resize(np.asarray(grey(image)), (size, size))
     return cv2.normalize(small, None, alpha=0, beta=255, norm_type=cv2.NORM_MINMAX)
