@@ -15,8 +15,10 @@
 
 # %% tags=["parameters"]
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
+data: str = "phantom"  # a cohort of `cxrbook cohorts`
+options: dict = {}  # of a real cohort, such as {"split": "all"}
 seed: int = 1907  # seed of the phantom cohort and of the resamples
-n_images: int = 4000  # images in the test cohort
+n_images: int = 4000  # images in the phantom cohort; real cohorts are taken whole
 n_resamples: int = 500  # bootstrap resamples
 protocol: str = "corrected"  # or "as_published": models, prompt and resampling of S's code
 
@@ -28,12 +30,32 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrlib import bootstrap, cohorts, evaluation, fairness, metrics, published, schema, zeroshot
+from cxrlib import (
+    bootstrap,
+    cohorts,
+    evaluation,
+    fairness,
+    guard,
+    metrics,
+    published,
+    schema,
+    zeroshot,
+)
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
-from cxrlib.embed import embed, embed_text
+from cxrlib.embed import embed_text
 from cxrlib.models.leaks import leaks
-from cxrlib.notebook import fmt, fmt_interval, glue, keep, percent, setup, show, warn_if_seeded
+from cxrlib.notebook import (
+    fmt,
+    fmt_interval,
+    glue,
+    keep,
+    percent,
+    setup,
+    show,
+    warn_if_seeded,
+    withheld,
+)
 from cxrlib.plots import bars, dose_response, gap_forest
 from cxrlib.plots import name as readable
 
@@ -67,7 +89,7 @@ warn_if_seeded(names)
 # $1$.{glue:text}`long-texts`
 
 # %%
-cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
+cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
 described = registry.describe(names).set_index("name").rename_axis("model")
 described.columns = [c.replace("_", " ") for c in described]
 show(described, caption="The models of this run")
@@ -93,32 +115,38 @@ glue(
 )
 
 # %% [markdown]
-# One film of the test cohort shows how it works: the most severe pleural effusion among the films that
-# show nothing else. The first model compares it with the six phrases of paper S, one for each finding,
-# and with one phrase that stands for health.
+# One film shows how it works: {glue:text}`which-film`. The first model compares it with the six phrases
+# of paper S, one for each finding, and with one phrase that stands for health.
 
 # %%
-alone = (cohort.table[list(cohort.findings)].sum(axis=1) == 1).to_numpy()
-film = int(np.argmax(alone * cohort.table["severity_Pleural Effusion"]))
+shown = cohort
+if guard.active():  # no film of a protected patient; a phantom serves as well
+    shown = cohorts.load("phantom", n_images=n_images, seed=seed)
+alone = shown.table[list(shown.findings)].sum(axis=1) == 1
+effusion = shown.table["severity_Pleural Effusion" if shown.planted else "Pleural Effusion"]
+film = int(np.argmax(alone * effusion))
 phrases = [f"Chest {label}" for label in LABELS] + ["Chest No Findings"]
 clip = clips[0]
 if chosen.temperature == "none":  # the film is answered with the learned scale too
     clip = registry.load(names[0], replace(chosen, temperature="learned"))
 clip = clip.members[0]  # of an ensemble, its first checkpoint
-similarity = zeroshot.similarity(
-    embed(cohort, clip)[[film]], embed_text(phrases, clip), clip.unit_text
-)[0]
+image = clip.encode_image(clip.preprocess(shown.images(np.array([film])))).numpy()
+similarity = zeroshot.similarity(image, embed_text(phrases, clip), clip.unit_text)[0]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a phantom chest radiograph. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings."}, "figure": {"name": "fig-zeroshot-film", "caption": "A phantom film, and its similarity to the phrase of each finding. The dashed line is the similarity to \"Chest No Findings\": what counts is the distance of a bar's end from it."}}
-large = cohorts.load("phantom", n_images=n_images, seed=seed, size=192)
-figure, axes = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
-axes[0].imshow(large.images([film])[0], cmap="gray", vmin=0, vmax=255)
-axes[0].axis("off")
-axes[1].barh(phrases[:-1], similarity[:-1], color="#56B4E9")
-axes[1].axvline(similarity[-1], color="#D55E00", linestyle="--", label="Chest No Findings")
-axes[1].axvline(0, color="#888888", linewidth=1)
-axes[1].set(xlabel="cosine similarity", ylim=(5.6, -0.6))
-axes[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings."}, "figure": {"name": "fig-zeroshot-film", "caption": "A film, and its similarity to the phrase of each finding. The dashed line is the similarity to \"Chest No Findings\": what counts is the distance of a bar's end from it."}}
+figure, (picture, lengths) = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
+picture.axis("off")
+if guard.active():
+    withheld("films")
+else:
+    # a phantom can be drawn finer than the models see it
+    fine = cohorts.study(data, n_images, seed, options, size=192) if cohort.planted else cohort
+    picture.imshow(fine.images(np.array([film]))[0], cmap="gray", vmin=0, vmax=255)
+lengths.barh(phrases[:-1], similarity[:-1], color="#56B4E9")
+lengths.axvline(similarity[-1], color="#D55E00", linestyle="--", label="Chest No Findings")
+lengths.axvline(0, color="#888888", linewidth=1)
+lengths.set(xlabel="cosine similarity", ylim=(5.6, -0.6))
+lengths.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
 figure.suptitle(names[0])
 plt.show()
 
@@ -133,7 +161,7 @@ plt.show()
 
 # %%
 margin = similarity[:-1] - similarity[-1]
-answers = pd.DataFrame({"finding": LABELS, "on the film": cohort.table[list(LABELS)].iloc[film]})
+answers = pd.DataFrame({"finding": LABELS, "on the film": shown.table[list(LABELS)].iloc[film]})
 answers["on the film"] = answers["on the film"].map({0: "no", 1: "yes"})
 answers["s+"] = similarity[:-1]
 answers["s+ - s-"] = margin
@@ -142,6 +170,17 @@ answers["p, learned scale"] = 1 / (1 + np.exp(-clip.logit_scale * margin))
 show(answers.reset_index(drop=True), caption=f"What {names[0]} answers for this film")
 
 # %% tags=["remove-cell"]
+glue(
+    "which-film",
+    ("the films of this cohort may not be shown, so it is a phantom, " if guard.active() else "")
+    + (
+        "the first of the cohort, as none has a pleural effusion and nothing else"
+        if not (alone * effusion).any()
+        else "the most severe pleural effusion among the films that show nothing else"
+        if shown.planted
+        else "the first of the cohort with a pleural effusion and no other finding"
+    ),
+)
 glue("first", names[0])
 glue("scale", fmt(clip.logit_scale, 1))
 ranked = answers.sort_values("s+ - s-", ascending=False)
@@ -154,7 +193,7 @@ glue("false", ", ".join(false_alarms) or "none")
 glue("p-sum", fmt(answers["p, learned scale"].sum()))
 
 # %% [markdown]
-# The phrase that beats "Chest No Findings" by most is that of {glue:text}`top`, which
+# The phrase that comes out highest against "Chest No Findings" is that of {glue:text}`top`, which
 # {glue:text}`top-right` on this film. Its probability is {glue:text}`p-top-one` with a scale of 1 and
 # {glue:text}`p-top-learned` with the learned scale of {glue:text}`scale`: the same two similarities,
 # the same order of films, another number. The chapter on calibration returns to this.
@@ -171,10 +210,10 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 # %% [markdown]
 # ## The table of S
 #
-# Now for all {glue:text}`n-images:,d` films of {glue:text}`n-patients:,d` patients, each model and each
-# finding. AUC is the chance that a film with the finding scores higher than one without. The adjusted AUPRC starts from
-# the precision-recall curve and sets its area against the prevalence $\pi$, which is what random scores
-# would reach {cite:p}`mosquera2024`:
+# Now for all {glue:text}`n-images:,d` films of {glue:text}`n-patients:,d` patients of the cohort
+# *{glue:text}`cohort`*, each model and each finding. AUC is the chance that a film with the finding
+# scores higher than one without. The adjusted AUPRC starts from the precision-recall curve and sets its
+# area against the prevalence $\pi$, which is what random scores would reach {cite:p}`mosquera2024`:
 #
 # $$ \mathrm{AUPRC}_{adj} = 1 - \frac{\log \mathrm{AUPRC}}{\log \pi} $$ (eq-auprc-adj)
 #
@@ -202,7 +241,11 @@ spread = spread.reset_index().assign(
     label="mean", attribute="all", group="all", protocol=chosen.name
 )
 spread["metric"] += "_sd_over_labels"
-spread["note"] = "standard deviation over the findings: a spread, not an uncertainty"
+spread["note"] = np.where(
+    spread["value"].notna(),
+    "standard deviation over the findings: a spread, not an uncertainty",
+    "undefined: a finding has no value",
+)
 spread = schema.results(spread)
 
 
@@ -238,41 +281,47 @@ glue(
     if chosen.over_labels == "interval"
     else ", but for the interval of the mean, which S does not compute",
 )
+glue("cohort", cohort.name)
 glue("n-images", len(cohort.table))
 glue("n-patients", cohort.table["patient_id"].nunique())
 glue("means", "; ".join(f"{m} {interval(mean[m])}" for m in names))
-own = [m for m in names if m in registry.names()]
+own = [m for m in names if m in registry.names() and cohort.planted]
 found = [m for m in own if LOW <= mean[m]["value"] <= HIGH]
 missed = [m for m in own if m not in found]
-expected = f"found for {len(found)} of {len(own)} models" if own else "not judged, as none was run"
+unjudged = "not judged, as none was run on phantoms"
+expected = f"found for {len(found)} of {len(own)} models" if own else unjudged
 glue("expected", expected)
 glue(
     "plan",
     f"The small CLIPs of this book were built to be good but not perfect, with a mean AUC between {LOW} "
-    f"and {HIGH} on patients whom they have not seen. This is {expected}"
-    + (f", not found for {', '.join(missed)}." if missed else ".")
-    if own
-    else "None of the small CLIPs of this book was run, for which a range was planned.",
+    f"and {HIGH} on phantom patients whom they have not seen. This is {expected}"
+    + (f", not found for {', '.join(missed)}." if missed else "."),
 )
 alike = schema.row(ours, model=names[0], label="mean", metric="auc_sd_over_labels")
 glue("first-mean", interval(mean[names[0]]))
 glue("first-sd", fmt(alike["value"]))
 half = (mean[names[0]]["ci_high"] - mean[names[0]]["ci_low"]) / 2
 glue("first-half", fmt(half, 3))
-glue("sd-over-half", fmt(alike["value"] / half, 0))
+glue("sd-over-half", fmt(alike["value"] / half, 0 if alike["value"] > 2 * half else 1))
+glue(
+    "spread-moral",
+    "Whoever reads the spread as an uncertainty will take two models for equal that are not."
+    if alike["value"] > half
+    else "That the spread is no wider here is an accident of few films; it answers another question.",
+)
 by_label = per_label[per_label["metric"] == "auc"].groupby("label", sort=False)["value"].mean()
 defined = by_label.dropna().sort_values()
-glue("hardest", defined.index[0] if len(defined) else "undefined")
 glue("easiest", defined.index[-1] if len(defined) else "undefined")
+hardest = defined.index[0] if len(defined) else LABELS[0]
+glue("hardest", hardest if len(defined) else "undefined")
 
 # %% [markdown]
 # The mean AUCs are: {glue:text}`means`. {glue:text}`plan`
 #
 # For {glue:text}`first` the mean is {glue:text}`first-mean`, an uncertainty of about
 # $\pm$ {glue:text}`first-half`. Its standard deviation over the findings is {glue:text}`first-sd`, some
-# {glue:text}`sd-over-half` times as large. Whoever reads the spread as an uncertainty will take two
-# models for equal that are not. Averaged over models, the hardest finding is {glue:text}`hardest` and
-# the easiest {glue:text}`easiest`.
+# {glue:text}`sd-over-half` times as large. {glue:text}`spread-moral` Averaged over models, the hardest
+# finding is {glue:text}`hardest` and the easiest {glue:text}`easiest`.
 
 # %% [markdown]
 # ## Which model is better?
@@ -347,7 +396,9 @@ glue("ratio-median", fmt(ratio.median()))
 glue("wider", percent((ratio > 1).mean()))
 glue(
     "correction",
-    "too small to see"
+    "undefined"
+    if np.isnan(ratio.median())
+    else "too small to see"
     if ratio.median() < 1.03
     else "modest"
     if ratio.median() < 1.1
@@ -355,15 +406,22 @@ glue(
 )
 per_patient = cohort.table.groupby("patient_id").size()
 glue("per-patient", fmt(per_patient.mean(), 1))
-glue("most", int(per_patient.max()))
+# The maximum is a single patient's number.
+glue("most", "" if guard.active() else f" and never more than {per_patient.max()}")
+glue(
+    "drawn-anew",
+    "Phantom findings are drawn anew for each film unless the real patient had them, and the films of a "
+    "patient are few. "
+    if cohort.planted
+    else "",
+)
 
 # %% [markdown]
-# In this cohort a patient has {glue:text}`per-patient` films on average and never more than
-# {glue:text}`most`. The interval over patients is wider in {glue:text}`wider` of the rows; the median
-# ratio is {glue:text}`ratio-median`. So the correction is {glue:text}`correction` here. Phantom
-# findings are drawn anew for each film unless the real patient had them, and the films of a patient are
-# few. Where somebody is imaged every morning, as in intensive care, expect more. Drawing patients costs
-# nothing, and is right in both cases.
+# In this cohort a patient has {glue:text}`per-patient` films on average{glue:text}`most`. The interval
+# over patients is wider in {glue:text}`wider` of the rows; the median ratio is
+# {glue:text}`ratio-median`. So the correction is {glue:text}`correction` here.
+# {glue:text}`drawn-anew`Where somebody is imaged every morning, as in intensive care, expect more.
+# Drawing patients costs nothing, and is right in both cases.
 
 # %% [markdown]
 # ## What does prevalence do?
@@ -381,25 +439,40 @@ def at_prevalence(y, prevalence):
     return np.where(y == 1, 1.0, negatives / max((y == 0).sum(), 1))
 
 
-hardest = by_label.idxmin() if by_label.notna().any() else LABELS[0]
+def coarse(y, score):
+    """Scores as ranks of blocks of films, each with ten or more that have the finding, and that lack it."""
+    rank, block, inside = 0, np.zeros(len(y), int), [0, 0]
+    for i in np.argsort(score):
+        block[i] = rank
+        inside[y[i]] += 1
+        if min(inside) >= guard.MIN_CELL:
+            rank, inside = rank + 1, [0, 0]
+    return np.minimum(block, max(rank - 1, 0))  # what is left over joins the last full block
+
+
 one = predictions[(predictions["model"] == names[0]) & (predictions["label"] == hardest)]
 y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
+if not len(defined):  # no finding has films enough: what follows is undefined
+    y = np.zeros_like(y)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: ROC curves at three prevalences, drawn with different line widths because they coincide. Right: the precision-recall curves at the same prevalences, which lie apart, each with a dotted line at its prevalence."}, "figure": {"name": "fig-zeroshot-curves", "caption": "The same scores of the first model for its cohort's hardest finding at three prevalences. Dotted: what random scores would give."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: ROC curves at three prevalences, drawn with different line widths because they coincide. Right: the precision-recall curves at the same prevalences, which lie apart, each with a dotted line at its prevalence."}, "figure": {"name": "fig-zeroshot-curves", "caption": "The same scores of the first model for the hardest finding of the cohort at three prevalences. Dotted: what random scores would give."}}
+marks = coarse(y, score) if guard.active() else score  # no step of the curves is a single film
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
 shades = {0.5: "#56B4E9", 0.1: "#0072B2", 0.01: "#D55E00"}
 for width, (prevalence, shade) in zip((6, 3.5, 1.2), shades.items(), strict=True):
-    weight = at_prevalence(y, prevalence)
-    false, true, _ = roc_curve(y, score, sample_weight=weight)
-    precision, recall, _ = precision_recall_curve(y, score, sample_weight=weight)
-    axes[0].plot(false, true, color=shade, linewidth=width)
-    axes[1].plot(recall, precision, color=shade, label=f"{100 * prevalence:g} %")
+    if y.any():
+        weight = at_prevalence(y, prevalence)
+        false, true, _ = roc_curve(y, marks, sample_weight=weight)
+        precision, recall, _ = precision_recall_curve(y, marks, sample_weight=weight)
+        axes[0].plot(false, true, color=shade, linewidth=width)
+        axes[1].plot(recall, precision, color=shade, label=f"{100 * prevalence:g} %")
     axes[1].axhline(prevalence, color=shade, linestyle=":", linewidth=1)
 axes[0].plot([0, 1], [0, 1], ":", color="#888888", linewidth=1)
 axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
 axes[1].set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
 axes[1].set_ylim(0, 1.03)
-figure.legend(title="prevalence", loc="outside lower center", ncols=3)
+if y.any():
+    figure.legend(title="prevalence", loc="outside lower center", ncols=3)
 figure.suptitle(names[0])
 plt.show()
 
@@ -458,7 +531,7 @@ change = {
 glue("change", "; ".join(f"{m} {interval(change[m], signed=True)}" for m in names))
 moved = [m for m in names if schema.side(change[m]) in ("above", "below")]
 glue("n-moved", f"{len(moved)} of {len(names)}")
-glue("real-prevalence", percent(y.mean()))
+glue("real-prevalence", percent(y.mean() if y.any() else None))
 
 # %% [markdown]
 # AUC does not move (by {glue:text}`auc-range`, which is rounding). The adjusted AUPRC does: from a
@@ -501,8 +574,9 @@ glue("s-low", fmt(s_mean["value"].min()))
 glue("s-high", fmt(s_mean["value"].max()))
 glue("s-worst", s_mean.loc[s_mean["value"].idxmin(), "model"])
 glue("s-best", s_mean.loc[s_mean["value"].idxmax(), "model"])
-glue("our-low", fmt(min(mean[m]["value"] for m in names)))
-glue("our-high", fmt(max(mean[m]["value"] for m in names)))
+our_means = pd.Series([mean[m]["value"] for m in names])
+glue("our-low", fmt(our_means.min()))
+glue("our-high", fmt(our_means.max()))
 outside = (theirs["value"] < theirs["ci_low"]) | (theirs["value"] > theirs["ci_high"])
 glue("n-outside", int(outside.sum()))
 glue("outside", ", ".join(theirs.loc[outside, "model"].unique()) or "none")
@@ -511,10 +585,11 @@ glue("n-s", len(verdicts))
 
 # %% [markdown]
 # {glue:text}`n-other` of the {glue:text}`n-s` numbers get the verdict *not comparable (another cohort)*:
-# the same quantities, other films, other models. Mean AUC runs from {glue:text}`s-low`
+# the same quantities, other films. S chose its films from MIMIC-CXR in a way that is not public, so that
+# no cohort of this book is that of its Table 1. Mean AUC runs from {glue:text}`s-low`
 # ({glue:text}`s-worst`) to {glue:text}`s-high` ({glue:text}`s-best`) in S and from
-# {glue:text}`our-low` to {glue:text}`our-high` here. Whether these ranges overlap says
-# nothing about anybody's models.
+# {glue:text}`our-low` to {glue:text}`our-high` in the cohort *{glue:text}`cohort`*. Whether these ranges
+# overlap says nothing about anybody's models.
 #
 # {glue:text}`n-outside` printed intervals do not hold their own estimate (model:
 # {glue:text}`outside`). The published tables mix two versions of the bootstrap, and the older one cut
@@ -591,10 +666,12 @@ if len(single):
 else:
     glue("swing-one", "undefined")
     glue("below-chance", "undefined")
-best = by_wording[by_wording["label"] == "mean"].sort_values("value").groupby("model").tail(1)
-best = best.set_index("model")["method"]
-agree = best.nunique() == 1
-glue("best-agree", "the same for all models" if agree else "not the same for all models")
+best = by_wording[by_wording["label"] == "mean"].dropna(subset="value").sort_values("value")
+best = best.groupby("model").tail(1)["method"].nunique()
+glue(
+    "best-agree",
+    "undefined" if not best else f"{'' if best == 1 else 'not '}the same for all models",
+)
 
 # %% [markdown]
 # Of {glue:text}`n-effects` changes of wording, {glue:text}`n-worse` lower the mean AUC and
@@ -614,8 +691,8 @@ glue("best-agree", "the same for all models" if agree else "not the same for all
 # - That the mean AUC of the small CLIPs lies in the planned range is {glue:text}`expected`.
 # - S's $\pm$ is a spread over diseases. The uncertainty of a mean, and of a difference between models,
 #   comes from resampling patients, and differences have to be paired.
-# - Adjusted AUPRC is not free of prevalence: it moved for {glue:text}`n-moved` models while nothing but
-#   the prevalence changed.
+# - Adjusted AUPRC is not free of prevalence: it moved, beyond what chance explains, for
+#   {glue:text}`n-moved` models while nothing but the prevalence changed.
 # - The wording is part of the model. It moved the mean AUC, up or down, in
 #   {glue:text}`n-clear` of {glue:text}`n-effects` comparisons.
 #
