@@ -84,6 +84,51 @@ def cohorts():
     print(describe().to_string(index=False))
 
 
+@app.command("check-data")
+def check_data(
+    name: Annotated[str | None, typer.Argument(help="nih-cxr14, nih-6x200 or mimic-cxr.")] = None,
+    root: Annotated[Path | None, typer.Argument(help="Its folder.")] = None,
+):
+    """What of a data set is there, what is missing, and where to get it."""
+    from cxrlib.cohorts.check_data import report
+
+    with _mendable():
+        text, problems = report(name, root)
+    print(text)
+    if problems:
+        raise BookError(f"{problems} problem{'s' if problems > 1 else ''}, see above")
+
+
+@app.command("nih-6x200-list")
+def nih_6x200_list(
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 1907,
+    out: Annotated[Path | None, typer.Option(help="File to write the names to.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder with a table of your own.")] = None,
+):
+    """File names of the 1,200 films of an NIH 6x200 draw, before any is fetched."""
+    from cxrlib.cohorts.nih import list_6x200
+
+    with _mendable():
+        names, about = list_6x200(seed, root)
+    text = "\n".join(names)
+    if out:
+        _write(out, text + "\n")
+        print(f"wrote {out}: {about}")
+    else:
+        print(text)
+        print(about, file=sys.stderr)
+
+
+def _write(path, text):
+    """All of the file, or nothing."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        raise BookError(f"cannot write {path}: {error.strerror}") from None
+
+
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 Checkpoint = Annotated[Path | None, typer.Option(help="Folder or file of the model.")]

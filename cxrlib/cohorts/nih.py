@@ -164,6 +164,21 @@ def draw_6x200(
     return released, nih6x200.draw(seed, split, released, per_cell), source
 
 
+def list_6x200(seed: int, root=None) -> tuple[list[str], str]:
+    """File names of the films of a 6x200 draw, sorted, and a line that says which draw it is.
+
+    Nothing but a table is needed: that of the folder, where it has one, else that of the wheel.
+    """
+    folder = None
+    if root is not None or os.environ.get("CXRBOOK_DATA"):
+        folder = files.root_of("nih-cxr14", root) if root else files.data_folder() / "nih-cxr14"
+    _, drawn, source = draw_6x200(seed, root=folder)
+    return sorted(drawn["image_id"]), (
+        f"{len(drawn):,} films of {drawn['patient_id'].nunique():,} patients, seed {seed}, from "
+        f"{source}; fingerprint {nih6x200.fingerprint(drawn)}"
+    )
+
+
 def read(root: Path) -> tuple[pd.DataFrame, Path]:
     """The table of the release (:func:`cxrlib.cohorts.metadata.read_nih`), and its file.
 

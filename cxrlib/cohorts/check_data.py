@@ -1,0 +1,241 @@
+"""What of a data set is there, what is missing, and where to get it: ``cxrbook check-data``.
+
+Tables are read whole and their counts compared with the published ones. Of the films only the
+names are looked at, and a sample is opened; the first chapter that uses them reads them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cxrlib.cohorts import files, films, known, metadata, nih
+from cxrlib.cohorts.files import DataError
+
+SAMPLE = 50  # films that are opened
+SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
+
+
+class Line(NamedTuple):
+    """One thing that was looked at.
+
+    ``state`` is "ok", "note" (not as released, or not there but not needed) or "problem" (a cohort
+    cannot be built).
+    """
+
+    state: str
+    text: str
+
+
+FETCH = {
+    "nih-cxr14": f"""\
+NIH ChestX-ray14, open to anyone: {nih.FETCH_NIH}
+  Data_Entry_2017_v2020.csv, test_list.txt, train_val_list.txt
+  images_001.tar.gz to images_012.tar.gz, unpacked to images/, or each to images_0NN/images/
+  for nih-6x200 the 1,200 films that 'cxrbook nih-6x200-list' names are enough
+NEATX, chest drains, open to anyone: {nih.FETCH_NEATX}
+  {nih.NEATX}""",
+    "mimic-cxr": """\
+For credentialed users of PhysioNet, after its course and agreement:
+MIMIC-CXR-JPG 2.1.0: https://physionet.org/content/mimic-cxr-jpg/2.1.0/
+  mimic-cxr-2.0.0-{split,metadata,chexpert,negbio}.csv.gz and files/
+MIMIC-CXR 2.1.0: https://physionet.org/content/mimic-cxr/2.1.0/
+  mimic-cxr-reports.zip
+MIMIC-IV 3.1: https://physionet.org/content/mimiciv/3.1/
+  hosp/patients.csv.gz and hosp/admissions.csv.gz""",
+}
+"""Where each data set comes from, and which of its files are needed."""
+
+
+def report(name: str | None = None, root=None) -> tuple[str, int]:
+    """What is there of one data set, or of all below ``CXRBOOK_DATA``.
+
+    Parameters
+    ----------
+    name : str, optional
+        A folder of :data:`FETCH`, or a cohort with such a folder.
+    root : path, optional
+        The folder of that data set; ``CXRBOOK_DATA/<folder>`` by default.
+
+    Returns
+    -------
+    text : str
+    problems : int
+        How many things stand in the way. Without a name, data sets that are not there at all are
+        no problem, unless none is.
+
+    Raises
+    ------
+    ValueError
+        Unknown name.
+    """
+    if name is not None:
+        folder = _folder(name)
+        lines = list(_check(name, folder, root))
+        return _text(name, folder, lines), _problems(lines)
+    set_ = os.environ.get("CXRBOOK_DATA")
+    there = [f for f in FETCH if set_ and (files.data_folder() / f).is_dir()]
+    blocks, problems = [], 0
+    for folder in FETCH:
+        lines = list(_check(folder, folder, None))
+        blocks.append(_text(folder, folder, lines))
+        problems += _problems(lines) if folder in there or not there else 0
+    return "\n\n".join(blocks), problems
+
+
+def _folder(name):
+    if name in FETCH:
+        return name
+    folder = known(name).folder
+    if folder not in FETCH:
+        raise ValueError(
+            f"{name!r} needs no files, or files of your own; check-data knows {', '.join(FETCH)}"
+        )
+    return folder
+
+
+def _problems(lines):
+    return sum(line.state == "problem" for line in lines)
+
+
+def _text(name, folder, lines):
+    shown = [f"{name}", *(f"  {line.state:8}{line.text}" for line in lines)]
+    if _problems(lines):
+        shown += ["  where to get it:", *(f"    {line}" for line in FETCH[folder].splitlines())]
+    return "\n".join(shown)
+
+
+def _check(name, folder, root) -> Iterator[Line]:
+    """The lines of one data set."""
+    look = {"nih-6x200": _nih_6x200}.get(name, {"nih-cxr14": _nih, "mimic-cxr": _mimic}[folder])
+    try:
+        root = files.root_of(folder, root)
+    except DataError as error:
+        yield Line("problem", str(error))
+        return
+    yield Line("ok", f"folder {root}")
+    yield from _safely(look(root))
+
+
+def _safely(lines) -> Iterator[Line]:
+    """The lines, up to the one that cannot be had."""
+    try:
+        yield from lines
+    except DataError as error:
+        yield Line("problem", str(error))
+
+
+def _nih(root: Path) -> Iterator[Line]:
+    rows, path = nih.read(root)
+    yield _counted(path.name, rows, nih.OFFICIAL[None])
+    odd = len(metadata.impossible_ages(rows))
+    if odd:
+        yield Line("note", f"{odd} ages above {metadata.OLDEST_POSSIBLE_AGE}, taken as missing")
+    yield from _safely(_nih_lists(root, rows))
+    yield from _safely(_neatx(root, rows))
+
+
+def _nih_lists(root, rows):
+    split = nih.official_split(root, rows)
+    test, train = rows[split == "test"], rows[np.isin(split.astype(str), ("train", "valid"))]
+    yield _counted(nih.LISTS[0], test, nih.OFFICIAL["test"])
+    yield _counted(nih.LISTS[1], train, nih.OFFICIAL["train_val"])
+    yield Line("ok", "no patient is in both lists")
+    found = nih.films_in(root)
+    paths = [found.get(name, "") for name in test["image_id"]]
+    yield from _films(root, paths, nih.LISTS[0], "problem")
+    paths = [found.get(name, "") for name in train["image_id"]]
+    yield from _films(root, paths, nih.LISTS[1], "note")
+    yield from _beside(found, rows)
+
+
+def _beside(found, rows):
+    beside = len(found.keys() - set(rows["image_id"]))
+    if beside:
+        yield Line("note", f"{beside:,} films that the table does not list; nothing uses them")
+
+
+def _films(root, paths, of, if_absent):
+    """How many are there ("" for those that are not), and a sample of them opened."""
+    there = [path for path in paths if path]
+    state = "ok" if len(there) == len(paths) else if_absent
+    yield Line(state, f"{len(there):,} of {len(paths):,} films of {of} are there")
+    chosen = np.random.default_rng(SEED).permutation(len(there))[:SAMPLE]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        wrong = [w for w in pool.map(lambda i: _wrong(root, there[i]), chosen) if w]
+    if wrong:
+        text = f"{len(wrong)} of {len(chosen)} films opened cannot be read"
+        yield Line("problem", f"{text}: {'; '.join(wrong[:3])}")
+    elif there:
+        yield Line("ok", f"{len(chosen)} of them opened, all can be read")
+
+
+def _wrong(root, file):
+    """What is wrong with a film; "" if nothing is."""
+    try:
+        films.read(files.inside(root, root / file))
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _neatx(root, rows):
+    drains = nih.neatx(root)
+    if drains is None:
+        yield Line("note", f"{nih.NEATX} is not there; without it no drain is known")
+        return
+    ill = rows.loc[rows["Pneumothorax"] == 1, "image_id"]
+    unknown = int((~drains["image_id"].isin(rows["image_id"])).sum())
+    yield Line(
+        "ok",
+        f"NEATX: {len(drains):,} films annotated, {int(drains['drain'].sum()):,} with a drain; of "
+        f"{len(ill):,} with pneumothorax {int(ill.isin(drains['image_id']).sum()):,} are covered; "
+        f"{unknown:,} names unknown to NIH",
+    )
+
+
+def _nih_6x200(root: Path) -> Iterator[Line]:
+    released, drawn, source = nih.draw_6x200(SEED, root=root)
+    yield _counted(source, released, nih.OFFICIAL[None])
+    found = nih.films_in(root)
+    paths = [found.get(name, "") for name in drawn["image_id"]]
+    yield from _films(root, paths, f"the draw with seed {SEED}", "problem")
+    yield from _beside(found, released)
+
+
+def _mimic(root: Path) -> Iterator[Line]:
+    from cxrlib.cohorts import mimic
+
+    for file in mimic.describe_files(root):
+        if not file["found"]:
+            needed = "negbio" not in file["file"]
+            yield Line("problem" if needed else "note", file["problem"] or f"no {file['file']}")
+            continue
+        text, expected = f"{file['file']}: {file['rows']:,}", file["expected"]
+        if expected:
+            text += (
+                ", as released" if file["rows"] == expected else f"; the release has {expected:,}"
+            )
+        whole = expected in (None, file["rows"]) and not file["problem"]
+        yield Line("ok" if whole else "note", "; ".join(filter(None, (text, file["problem"]))))
+    rows = mimic.tables(root)
+    yield _counted("all splits", rows, mimic.OFFICIAL[None])
+    test = rows[rows["split"] == "test"]
+    yield _counted("official test split", test, mimic.OFFICIAL["test"])
+    yield Line("ok", "no patient is in two splits")
+    paths = [f if (root / f).is_file() else "" for f in mimic._films_of(root, test)]
+    yield from _films(root, paths, "the official test split", "problem")
+
+
+def _counted(what, rows, official) -> Line:
+    """Images and patients beside those of the release."""
+    images, patients = len(rows), rows["patient_id"].nunique()
+    text = f"{what}: {images:,} images of {patients:,} patients"
+    if (images, patients) == official:
+        return Line("ok", f"{text}, as released")
+    return Line("note", f"{text}; the release has {official[0]:,} of {official[1]:,}")
