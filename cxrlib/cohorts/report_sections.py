@@ -28,7 +28,7 @@ _HEADER = re.compile(
     ^[ \t]*(?P<start>(?i:{_NAMES}))[ \t]*:  # a known name first in its line
     | ^[ \t]*(?P<alone>(?i:{_NAMES}))[ \t]*$  # or alone in it
     | ^[ \t]*(?P<plain>FINDINGS|IMPRESSION|ADDENDUM)\b  # or in capitals, its colon forgotten
-    | (?<=[ \t])(?P<within>{_NAMES}):  # or in the middle of a line, in capitals
+    | (?<=[ \t])(?=[A-Z]{4})(?P<within>{_NAMES}):  # or in the middle of a line, in capitals
     # or the films described, in capitals, instead of FINDINGS
     | ^[ \t]*(?P<films>(?=[^:\n]*\b(?:CHEST|RADIOGRAPHS?|VIEWS?)\b)[A-Z][A-Z0-9 ,/()&._-]+):
     """,

@@ -1,0 +1,717 @@
+"""MIMIC-CXR with MIMIC-IV, from the folders as PhysioNet distributes them. Credentialed.
+
+Three releases are joined: MIMIC-CXR-JPG (official split, views, dates, labels, films), MIMIC-IV
+(sex, age, race) and MIMIC-CXR (reports; original films, where there are no JPEGs). They may lie in
+one folder, in folders named after the releases, or as ``wget -r`` leaves them.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200
+from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.report_sections import findings
+from cxrlib.cohorts.table import drawn_by_patients, flow, validated
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The six findings of S, and Edema, which X adds."""
+
+OFFICIAL = {
+    None: (377_110, 65_379),
+    "train": (368_960, 64_586),
+    "valid": (2_991, 500),
+    "test": (5_159, 293),
+}
+"""Images and patients of the whole release and of its official splits."""
+
+_RELEASE = "Johnson et al., Scientific Data 6:317, 2019; PhysioNet, MIMIC-CXR-JPG 2.1.0"
+KNOWN = pd.DataFrame(
+    [
+        ("whole release", 377_110, 227_835, 65_379, _RELEASE),
+        ("with labels", None, 227_827, None, _RELEASE),
+        ("official test split", 5_159, 3_269, 293, _RELEASE),
+        ("test split as S prints it", 30_359, None, None, "S, section 2.1"),
+        ("with a FINDINGS section, as S prints it", 8_950, None, None, "S, section 2.1"),
+    ],
+    columns=["what", "images", "studies", "patients", "source"],
+).astype({"images": "Int64", "studies": "Int64", "patients": "Int64"})
+"""Counts that were published, to compare with."""
+
+SPLITS = {"train": "train", "validate": "valid", "test": "test"}
+VIEWS = {"frontal": ("AP", "PA"), "all": None}
+LABELERS = ("chexpert", "negbio")
+REPORTS = ("findings", "any")
+
+
+class Policy(NamedTuple):
+    """What becomes of labels that are neither present (1) nor absent (0)."""
+
+    uncertain: str  # -1: "negative", "positive" or "left out"
+    missing: str  # not mentioned in the report: "negative" or "left out"
+
+
+LABELS = {
+    "as_published": Policy("negative", "negative"),
+    "uncertain_positive": Policy("positive", "negative"),
+    "certain": Policy("left out", "negative"),
+    "stated": Policy("left out", "left out"),
+}
+"""Ways to turn the labellers' 1, 0, -1 and blank into 0 and 1, by name.
+
+S sets blanks to 0. What became of its -1 is not known, since the file it reads is not public;
+"as_published" takes them as absent. "certain" leaves out images with an uncertain finding.
+"stated" leaves out images with an uncertain or an unmentioned one, except where the labeller says
+"No Finding", which denies them all.
+"""
+
+RACES = {
+    "WHITE": "White",
+    "WHITE - BRAZILIAN": "White",
+    "WHITE - EASTERN EUROPEAN": "White",
+    "WHITE - OTHER EUROPEAN": "White",
+    "WHITE - RUSSIAN": "White",
+    "BLACK/AFRICAN": "Black",
+    "BLACK/AFRICAN AMERICAN": "Black",
+    "BLACK/CAPE VERDEAN": "Black",
+    "BLACK/CARIBBEAN ISLAND": "Black",
+    "ASIAN": "Asian",
+    "ASIAN - ASIAN INDIAN": "Asian",
+    "ASIAN - CHINESE": "Asian",
+    "ASIAN - KOREAN": "Asian",
+    "ASIAN - SOUTH EAST ASIAN": "Asian",
+    "AMERICAN INDIAN/ALASKA NATIVE": "other",
+    "HISPANIC OR LATINO": "other",
+    "HISPANIC/LATINO - CENTRAL AMERICAN": "other",
+    "HISPANIC/LATINO - COLUMBIAN": "other",
+    "HISPANIC/LATINO - CUBAN": "other",
+    "HISPANIC/LATINO - DOMINICAN": "other",
+    "HISPANIC/LATINO - GUATEMALAN": "other",
+    "HISPANIC/LATINO - HONDURAN": "other",
+    "HISPANIC/LATINO - MEXICAN": "other",
+    "HISPANIC/LATINO - PUERTO RICAN": "other",
+    "HISPANIC/LATINO - SALVADORAN": "other",
+    "MULTIPLE RACE/ETHNICITY": "other",
+    "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER": "other",
+    "OTHER": "other",
+    "PORTUGUESE": "other",
+    "SOUTH AMERICAN": "other",
+    "PATIENT DECLINED TO ANSWER": "unknown",
+    "UNABLE TO OBTAIN": "unknown",
+    "UNKNOWN": "unknown",
+}
+"""Every entry of ``race`` in MIMIC-IV 3.1 to a group.
+
+White, Black and Asian are those that the entry itself names first. MIMIC-IV asks for race and
+ethnicity in one question, so Hispanic or Latino, Portuguese and South American patients have no
+race on record: they are "other", as are all groups that S does not study.
+"""
+
+_IMAGES = "mimic-cxr-2.0.0-split.csv.gz"
+_METADATA = "mimic-cxr-2.0.0-metadata.csv.gz"
+_LABELS = "mimic-cxr-2.0.0-{}.csv.gz"
+_PATIENTS = "hosp/patients.csv.gz"
+_ADMISSIONS = "hosp/admissions.csv.gz"
+_REPORTS = "mimic-cxr-reports.zip"
+_WHERE = {
+    "mimic-cxr-jpg": "https://physionet.org/content/mimic-cxr-jpg/2.1.0/",
+    "mimiciv": "https://physionet.org/content/mimiciv/3.1/",
+    "mimic-cxr": "https://physionet.org/content/mimic-cxr/2.1.0/",
+}
+_FOLDERS = {  # folders in which a release may lie, below the root
+    "mimic-cxr-jpg": ("mimic-cxr-jpg*",),
+    "mimiciv": ("mimiciv*", "mimic-iv*"),
+    "mimic-cxr": ("mimic-cxr", "mimic-cxr-[!j]*"),
+}
+_DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
+
+
+def build(
+    root=None,
+    split: str | None = "test",
+    views: str = "frontal",
+    labeler: str = "chexpert",
+    labels: str = "as_published",
+    reports: str = "findings",
+    n_images: int | None = None,
+    seed: int = 1907,
+    max_broken: float = films.MAX_BROKEN,
+) -> Cohort:
+    """MIMIC-CXR: by default frontal films of the official test split with a FINDINGS section.
+
+    The table has the columns of :func:`tables`, findings as 0/1, ``support_devices`` (0/1,
+    uncertain ones as absent, or as present with "uncertain_positive") and ``report``, the FINDINGS
+    section. Studies without a row in the labeller's file are left out. Images of patients whose age
+    is unknown or under 18 stay, without an age group. The cohort is called "(part)" unless all
+    films of the official split are listed and those asked for can be read.
+
+    Parameters
+    ----------
+    root : path, optional
+        The folder that holds the three releases; ``CXRBOOK_DATA/mimic-cxr`` by default.
+    split : {"test", "train", "valid"} or None
+        Official split; None or "all" for all of them.
+    views : {"frontal", "all"}
+        Frontal films are those whose ViewPosition is AP or PA; without an entry a film is not one.
+    labeler : {"chexpert", "negbio"}
+        Whose labels.
+    labels : a key of :data:`LABELS`
+        What becomes of uncertain and of unmentioned findings.
+    reports : {"findings", "any"}
+        Only studies whose report has a FINDINGS section (as S), or all. With "any" reports need
+        not be there.
+    n_images : int, optional
+        Only so many, drawn by patients. All by default.
+    seed : int
+        Of that draw.
+    max_broken : float
+        Share of the films that may be absent or unreadable, and are left out.
+
+    Raises
+    ------
+    DataError
+        Files are missing, damaged or contradict each other; more films than ``max_broken`` are
+        absent or broken.
+    ValueError
+        Unknown split, view, labeller, label policy or kind of reports, or too many images wanted.
+
+    References
+    ----------
+    Johnson et al., MIMIC-CXR, Scientific Data 6:317, 2019; Johnson et al., MIMIC-IV, Scientific
+    Data 10:1, 2023; section 2.1 of Sourget et al. 2025.
+    """
+    split = None if split == "all" else split
+    _one_of("split", split, (*SPLITS.values(), None))
+    _one_of("reports", reports, REPORTS)
+    root = files.root_of("mimic-cxr", root)
+    rows = tables(root, labeler)
+    steps = [("MIMIC-CXR-JPG, every film", rows, "")]
+    if split is not None:
+        rows = rows[rows["split"] == split]
+        steps.append((f"official split: {split}", rows, "in another split"))
+    complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[split]
+    rows = _chosen(rows, steps, views, labeler, labels)
+    rows["report"] = _findings(root, rows, needed=reports == "findings")
+    if reports == "findings":
+        rows = rows[rows["report"].notna()]
+        steps.append(("with a FINDINGS section", rows, "no report, or no such section in it"))
+    name = f"mimic-cxr-{split}" if split else "mimic-cxr"
+    recipe = {"name": name, "views": views, "labeler": labeler, "labels": labels}
+    recipe |= {"reports": reports}
+    if n_images is not None:
+        rows, complete = drawn_by_patients(rows, n_images, seed), False
+        steps.append(("drawn by patients", rows, "not drawn"))
+        recipe |= {"n_images": n_images, "seed": seed}
+    return _cohort(root, rows, steps, name, complete, recipe, max_broken)
+
+
+def build_balanced(
+    root=None,
+    seed: int = 1907,
+    split: str = "patient",
+    per_cell: int = nih6x200.PER_CELL,
+    border: int = nih6x200.OLD_AGE,
+    views: str = "frontal",
+    labeler: str = "chexpert",
+    labels: str = "as_published",
+    max_broken: float = films.MAX_BROKEN,
+) -> Cohort:
+    """The 6x200 recipe of X on MIMIC-CXR, drawn from all official splits.
+
+    "Exactly one finding" counts the seven of :data:`FINDINGS`. The table has the columns of
+    :func:`build` without ``report``, ``disease``, ``age60`` (named after the border) and the
+    ``split`` of the recipe. Films are looked at after the draw: up to ``max_broken`` of them may
+    be missing from it.
+
+    Parameters
+    ----------
+    root, views, labeler, labels, max_broken
+        As for :func:`build`.
+    seed, per_cell, border
+        Of :func:`cxrlib.cohorts.nih6x200.balanced`.
+    split : {"patient", "image"}
+        What the 7:1:2 split keeps together.
+    """
+    root = files.root_of("mimic-cxr", root)
+    rows = tables(root, labeler)
+    complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[None]
+    steps = [("MIMIC-CXR-JPG, every film", rows, "")]
+    rows = _chosen(rows, steps, views, labeler, labels)
+    rows = nih6x200.balanced(
+        rows,
+        nih6x200.DISEASES,
+        border=border,
+        per_cell=per_cell,
+        seed=seed,
+        unit=split,
+        findings=FINDINGS,
+    )
+    steps.append(("drawn by the balanced rule", rows, "not drawn"))
+    name = "mimic-balanced"
+    recipe = {"name": name, "seed": seed, "split": split, "per_cell": per_cell, "border": border}
+    recipe |= {"views": views, "labeler": labeler, "labels": labels}
+    return _cohort(root, rows, steps, name, complete, recipe, max_broken)
+
+
+def _one_of(what, value, known):
+    if value not in known:
+        raise ValueError(f"{what}={value!r}: expected {', '.join(map(repr, known))}")
+
+
+def _chosen(rows, steps, views, labeler, labels):
+    """Rows of the views, with labels as the policy has them; adds to ``steps``."""
+    _one_of("views", views, VIEWS)
+    _one_of("labels", labels, LABELS)
+    if VIEWS[views]:
+        rows = rows[rows["view"].isin(VIEWS[views])]
+        steps.append(("frontal films (AP, PA)", rows, "lateral, or without a view on record"))
+    rows = rows[rows["labelled"]].drop(columns="labelled")
+    steps.append((f"with labels of {labeler}", rows, "study without labels"))
+    policy, raw = LABELS[labels], rows[list(FINDINGS)]
+    uncertain, blank = raw.eq(-1), raw.isna()
+    if policy.uncertain == "left out":
+        kept = ~uncertain.any(axis=1)
+        rows, blank = rows[kept], blank[kept]
+        steps.append(("without uncertain findings", rows, "a finding is uncertain"))
+    if policy.missing == "left out":
+        rows = rows[~blank.any(axis=1) | rows["no_finding"].eq(1)]
+        steps.append(("with every finding stated", rows, "a finding is not mentioned"))
+    rows = rows.drop(columns="no_finding")
+    present = [1, -1] if policy.uncertain == "positive" else [1]
+    for column in (*FINDINGS, "support_devices"):
+        rows[column] = rows[column].isin(present).astype(np.int8)
+    return rows
+
+
+def _cohort(root, rows, steps, name, complete, recipe, max_broken):
+    """Checks the films of the rows, and keeps those that can be read."""
+    if not len(rows):
+        step = next(step for step, left, _ in steps if not len(left))
+        raise DataError(f"{name}: no film is left after the step {step!r}")
+    of_rows = films_of(root, rows)
+    keep = files.derived(root)
+    checked = films.check(root, of_rows, keep / "films-mimic.parquet")
+    good = films.sound(checked, name, max_broken)
+    rows = rows[good]
+    steps.append(("films that can be read", rows, "not there, or damaged"))
+    whole = complete and good.all()
+    return Cohort(
+        name if whole else f"{name} (part)",
+        validated(rows, FINDINGS, name),
+        FINDINGS,
+        "credentialed",
+        recipe,
+        flow(steps),
+        films.reader(root, [f for f, g in zip(of_rows, good, strict=True) if g]),
+        ("MIMIC-CXR",),
+        checked[good].reset_index(drop=True),
+        keep,
+    )
+
+
+# --- the tables ------------------------------------------------------------------------------
+
+
+def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
+    """Every film of the official split file, joined with what the other tables say of it.
+
+    Age at the study is ``anchor_age`` + year of the study - ``anchor_year``: dates are shifted by
+    patient, differences between them are true to the year. MIMIC-IV writes 91 for anyone over 89
+    in the anchor year, so ages from 91 on are lower limits; all of them belong to "80+". Ages
+    outside 0 to 120 are missing, as are sex and age of patients whom MIMIC-IV does not have.
+
+    Parameters
+    ----------
+    root : path
+    labeler : {"chexpert", "negbio"}
+
+    Returns
+    -------
+    DataFrame, sorted by ``image_id``
+        ``image_id`` (dicom_id), ``patient_id``, ``study_id`` (int), ``split``, ``view``
+        (ViewPosition, may be missing), ``sex``, ``age``, ``age_group``, ``race`` (:func:`races`,
+        "unknown" without admission), the labels as the labeller wrote them (1, 0, -1 or missing)
+        of :data:`FINDINGS`, ``support_devices`` and ``no_finding``, and ``labelled``, whether the
+        labeller's file has the study.
+
+    Raises
+    ------
+    DataError
+        Files are missing, damaged or contradict each other; a patient in two official splits.
+    """
+    _one_of("labeler", labeler, LABELERS)
+    root = Path(root)
+    images = _official(root)
+    films_path = _find(root, "mimic-cxr-jpg", _METADATA)
+    about = _read(films_path, "dicom_id", ["ViewPosition", "StudyDate"], whole="StudyDate")
+    absent = ~images["dicom_id"].isin(about.index)
+    if absent.any():
+        raise DataError(
+            f"{films_path}: {int(absent.sum())} films of {_IMAGES} are not in it; fetch both files "
+            "of the same version"
+        )
+    about = about.reindex(images["dicom_id"])
+    patients = _read(
+        _find(root, "mimiciv", _PATIENTS),
+        "subject_id",
+        ["gender", "anchor_age", "anchor_year"],
+        whole=("anchor_age", "anchor_year"),
+    ).reindex(images["subject_id"])
+    age = patients["anchor_age"].to_numpy() + about["StudyDate"].to_numpy() // 10_000
+    age = pd.Series(age - patients["anchor_year"].to_numpy())
+    age = age.where(age.between(0, metadata.OLDEST_POSSIBLE_AGE)).astype(float)
+    sex = patients["gender"].where(patients["gender"].isin(["F", "M"])).to_numpy()
+    path = _find(root, "mimiciv", _ADMISSIONS)
+    race = races(files.read_table(path, {"subject_id": "subject_id", "race": "race"}), path)
+    labels = _labels(_find(root, "mimic-cxr-jpg", _LABELS.format(labeler)))
+    table = pd.DataFrame(
+        {
+            "image_id": images["dicom_id"],
+            "patient_id": images["subject_id"],
+            "study_id": images["study_id"],
+            "split": images["split"],
+            "view": about["ViewPosition"].to_numpy(),
+            "sex": sex,
+            "age": age,
+            "age_group": metadata.age_group(age),
+            "race": images["subject_id"].map(race).fillna("unknown"),
+        }
+    )
+    of_study = labels.reindex(images["study_id"]).set_index(table.index)
+    table = pd.concat([table, of_study], axis=1)
+    table["labelled"] = table["study_id"].isin(labels.index)
+    return table.sort_values("image_id", ignore_index=True)
+
+
+def races(admissions: pd.DataFrame, path="admissions") -> pd.Series:
+    """One group of :data:`RACES` a patient, from all of his admissions.
+
+    Entries that mean "unknown" count only where a patient has no other. A patient with entries of
+    one group belongs to it; one with entries of several is "other", as one whose single entry says
+    MULTIPLE RACE/ETHNICITY.
+
+    Parameters
+    ----------
+    admissions : DataFrame
+        ``subject_id, race``, one row an admission.
+    path : what a message names
+
+    Returns
+    -------
+    Series of str, by ``subject_id``
+
+    Raises
+    ------
+    DataError
+        An entry that :data:`RACES` does not have: its group has to be decided, not guessed.
+    """
+    group = admissions["race"].map(RACES)
+    strange = group.isna() & admissions["race"].notna()
+    if strange.any():
+        raise DataError(
+            f"{path}: column 'race' has the entry {admissions.loc[strange, 'race'].iloc[0]!r} in "
+            f"{int(strange.sum())} rows, which MIMIC-IV 3.1 does not have; give it a group in "
+            "cxrlib.cohorts.mimic.RACES"
+        )
+    found = admissions.assign(race=group.fillna("unknown")).drop_duplicates(["subject_id", "race"])
+    only = found.groupby("subject_id")["race"].transform("size").eq(1)
+    found = found[only | found["race"].ne("unknown")]
+    several = found["subject_id"].duplicated(keep=False)
+    found["race"] = found["race"].mask(several, "other")
+    return found.drop_duplicates("subject_id").set_index("subject_id")["race"]
+
+
+def _official(root):
+    """``dicom_id, study_id, subject_id, split`` of the split file, checked."""
+    path = _find(root, "mimic-cxr-jpg", _IMAGES)
+    columns = ["dicom_id", "study_id", "subject_id", "split"]
+    images = files.read_table(path, {c: c for c in columns})
+    files.unique(images, "dicom_id", path)
+    _whole_numbers(images, ("study_id", "subject_id"), path)
+    odd = ~images["dicom_id"].astype(str).str.fullmatch(_DICOM_ID)
+    if odd.any():
+        raise DataError(
+            f"{path}: column 'dicom_id' holds {int(odd.sum())} entries that are no id of MIMIC-CXR "
+            "(five groups of eight hexadecimal digits); fetch the file again as distributed"
+        )
+    images["split"] = images["split"].map(SPLITS)
+    if images["split"].isna().any():
+        raise DataError(
+            f"{path}: column 'split' holds {int(images['split'].isna().sum())} entries other than "
+            f"{', '.join(SPLITS)}; fetch the file again as distributed"
+        )
+    parts = images.drop_duplicates(["subject_id", "split"])["subject_id"]
+    if parts.duplicated().any():
+        raise DataError(
+            f"{path}: {parts[parts.duplicated()].nunique()} patients are in two official splits; "
+            "expected one split a patient. Fetch the file again as distributed"
+        )
+    return images
+
+
+def _labels(path):
+    """Labels as written, by ``study_id``."""
+    columns = {f: f for f in FINDINGS}
+    columns |= {"Support Devices": "support_devices", "No Finding": "no_finding"}
+    table = _read(path, "study_id", list(columns)).rename(columns=columns)
+    odd = ~(table.isin([1, 0, -1]) | table.isna())
+    if odd.any(axis=None):
+        column = odd.any().idxmax()
+        raise DataError(
+            f"{path}: column {column!r} holds {int(odd[column].sum())} entries other than 1, 0, -1 "
+            "and nothing; fetch the file again as distributed"
+        )
+    return table.astype(float)
+
+
+def _read(path, key, columns, whole=()):
+    """Columns of a table by its unique ``key``; those in ``whole`` have to be whole numbers."""
+    table = files.read_table(path, {c: c for c in (key, *columns)})
+    files.unique(table, key, path)
+    whole = (whole,) if isinstance(whole, str) else whole
+    _whole_numbers(table, (*whole, *([] if key == "dicom_id" else [key])), path)
+    return table.set_index(key)
+
+
+def _whole_numbers(table, columns, path):
+    for column in columns:
+        if not pd.api.types.is_integer_dtype(table[column]):
+            number = pd.to_numeric(table[column], errors="coerce")
+            odd = int((number.isna() | (number % 1 != 0)).sum())
+            raise DataError(
+                f"{path}: column {column!r} holds {odd} entries that are no whole numbers; fetch "
+                "the file again as distributed"
+            )
+
+
+# --- where the files are -----------------------------------------------------------------------
+
+
+def _places(root, release):
+    """Folders below ``root``, relative to it, in which a release may lie; the newest first."""
+    found = [""]
+    for base in ("", "physionet.org/files"):
+        for pattern in _FOLDERS[release]:
+            for folder in sorted((root / base).glob(pattern), reverse=True):
+                versions = sorted(folder.glob("[0-9]*.[0-9]*"), reverse=True)
+                found += [str(f.relative_to(root)) for f in (*versions, folder) if f.is_dir()]
+    return found
+
+
+def _find(root, release, name):
+    """The file of a release, compressed or not.
+
+    Raises
+    ------
+    DataError
+        It is not there; says in which folder it is, if it is near.
+    """
+    names = (name, name.removesuffix(".gz"))
+    path = files.locate(root, names, _places(root, release))
+    if path:
+        return path
+    below = sorted(f for f in islice(root.iterdir(), 100) if f.is_dir())
+    for folder in (*list(root.parents)[:4], *below):
+        if any((folder / p / n).is_file() for p in _places(folder, release) for n in names):
+            raise DataError(
+                f"{root}: wrong folder, {name} is not in it but in {folder} or a folder of it. "
+                f"Give {folder}, or make CXRBOOK_DATA/mimic-cxr a link to it"
+            )
+    raise DataError(
+        f"{root}: {name} is not there; fetch it from {_WHERE[release]}. "
+        "'cxrbook check-data mimic-cxr' lists what belongs there"
+    )
+
+
+def _folder(rows):
+    """Where PhysioNet puts a study: files/p10/p10000032/s50414267."""
+    patient, study = rows["patient_id"].astype(str), rows["study_id"].astype(str)
+    return "files/p" + patient.str[:2] + "/p" + patient + "/s" + study
+
+
+def films_of(root, rows) -> list[str]:
+    """File names of the films relative to ``root``: JPEGs if any is there, else DICOMs.
+
+    Parameters
+    ----------
+    root : Path
+    rows : DataFrame
+        ``image_id, patient_id, study_id``.
+
+    Raises
+    ------
+    DataError
+        None of them is there.
+    """
+    names = _folder(rows) + "/" + rows["image_id"]
+    for release, kind in (("mimic-cxr-jpg", ".jpg"), ("mimic-cxr", ".dcm")):
+        for place in _places(root, release):
+            found = [os.path.join(place, name + kind) for name in names]
+            if (root / place / "files").is_dir() and any((root / f).is_file() for f in found):
+                return found
+    raise DataError(
+        f"{root}: none of the {len(rows)} films that are wanted is there; expected "
+        "files/pXX/pSUBJECT/sSTUDY/DICOM.jpg as on "
+        f"{_WHERE['mimic-cxr-jpg']}, or the original .dcm files of {_WHERE['mimic-cxr']}"
+    )
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def _findings(root, rows, needed):
+    """FINDINGS section of each row's study; missing where there is no report, or none in it."""
+    studies = rows.drop_duplicates("study_id")
+    names = _folder(studies) + ".txt"
+    texts = map(findings, _reports(root, names, needed))
+    found = dict(zip(studies["study_id"], texts, strict=True))
+    return rows["study_id"].map(found)
+
+
+def _reports(root, names, needed):
+    """Text of each report, "" where it is not there.
+
+    Raises
+    ------
+    DataError
+        No reports at all, though they are ``needed``; a damaged archive; a report that is not
+        UTF-8. Reports are plain ASCII as distributed: another encoding means another file.
+    """
+    archive = files.locate(root, _REPORTS, _places(root, "mimic-cxr"))
+    if archive:
+        yield from _zipped(archive, names)
+        return
+    for place in _places(root, "mimic-cxr"):
+        for folder in (root / place, root / place / "mimic-cxr-reports"):
+            if (folder / "files").is_dir() and any((folder / name).is_file() for name in names):
+                for name in names:
+                    path = folder / name
+                    there = path.is_file()
+                    yield _text(files.inside(root, path).read_bytes(), name) if there else ""
+                return
+    if needed:
+        raise DataError(
+            f"{root}: no reports; fetch {_REPORTS} from {_WHERE['mimic-cxr']}, or pass "
+            "reports='any' to go on without them"
+        )
+    yield from [""] * len(names)
+
+
+def _zipped(archive, names):
+    try:
+        with zipfile.ZipFile(archive) as file:
+            there = file.NameToInfo
+            for name in names:
+                yield _text(file.read(name), name) if name in there else ""
+    except (zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{archive}: damaged or cut off ({error}); fetch it again") from None
+
+
+def _text(data, name):
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: a report that is not UTF-8 text; fetch it again") from None
+
+
+# --- what is there -----------------------------------------------------------------------------
+
+
+def describe_files(root) -> list[dict]:
+    """What of the three releases is there, and how much of it; films are counted, not opened.
+
+    Returns
+    -------
+    list of dict
+        ``file``, ``found`` (bool), ``rows`` (rows of a table, reports, films; None if not found),
+        ``expected`` (in the whole release; None where nobody says), ``where_to_get`` (address) and
+        ``problem``: what is wrong with it, "" for nothing.
+    """
+    root = files.root_of("mimic-cxr", root)
+    expected = {
+        ("mimic-cxr-jpg", _IMAGES): ("dicom_id", OFFICIAL[None][0]),
+        ("mimic-cxr-jpg", _METADATA): ("dicom_id", OFFICIAL[None][0]),
+        ("mimic-cxr-jpg", _LABELS.format("chexpert")): ("study_id", 227_827),
+        ("mimic-cxr-jpg", _LABELS.format("negbio")): ("study_id", 227_827),
+        ("mimiciv", _PATIENTS): ("subject_id", None),
+        ("mimiciv", _ADMISSIONS): ("subject_id", None),
+    }
+    found = []
+    for (release, name), (column, number) in expected.items():
+        rows, problem = None, ""
+        try:
+            rows = len(files.read_table(_find(root, release, name), {column: column}))
+        except DataError as error:
+            problem = str(error)
+        found.append(_what(name, release, rows, number, problem))
+    found.append(_reports_there(root))
+    found.append(_films_there(root))
+    return found
+
+
+def _what(file, release, rows, expected, problem=""):
+    return {
+        "file": file,
+        "found": rows is not None,
+        "rows": rows,
+        "expected": expected,
+        "where_to_get": _WHERE[release],
+        "problem": problem,
+    }
+
+
+def _reports_there(root):
+    rows, problem = None, ""
+    archive = files.locate(root, _REPORTS, _places(root, "mimic-cxr"))
+    if archive:
+        try:
+            with zipfile.ZipFile(archive) as file:
+                rows = sum(name.endswith(".txt") for name in file.NameToInfo)
+        except (zipfile.BadZipFile, OSError) as error:
+            problem = f"{archive}: damaged or cut off ({error}); fetch it again"
+    else:
+        rows = len(_on_disk(root, "mimic-cxr", (".txt",))) or None
+    return _what(_REPORTS, "mimic-cxr", rows, 227_835, problem)
+
+
+def _films_there(root):
+    there = _on_disk(root, "mimic-cxr-jpg", (".jpg",))
+    kind, release = ".jpg", "mimic-cxr-jpg"
+    if not there:
+        there = _on_disk(root, "mimic-cxr", (".dcm",))
+        if there:
+            kind, release = ".dcm", "mimic-cxr"
+    try:
+        listed = set(_official(root)["dicom_id"])
+    except DataError as error:
+        return _what(f"files/*{kind}", release, len(there) or None, OFFICIAL[None][0], str(error))
+    beside = len(there - listed)
+    problem = f"{len(listed - there)} listed films are not there" if listed - there else ""
+    if beside:
+        problem += f"{'; ' if problem else ''}{beside} films are there that {_IMAGES} does not list"
+    return _what(f"files/*{kind}", release, len(there & listed) or None, OFFICIAL[None][0], problem)
+
+
+def _on_disk(root, release, kinds):
+    """Names, without ending, of the files of these kinds below the folders ``files``."""
+    found = set()
+    for place in _places(root, release):
+        for _, _, names in os.walk(root / place / "files"):
+            found.update(n[: n.rindex(".")] for n in names if n.endswith(kinds))
+    return found
