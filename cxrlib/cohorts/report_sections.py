@@ -25,12 +25,14 @@ _NAMES = "|".join(
 ).replace(" ", r"\ ")  # as re.VERBOSE wants it
 _HEADER = re.compile(
     rf"""
-    ^[ \t]*(?P<start>(?i:{_NAMES}))[ \t]*:  # a known name first in its line
-    | ^[ \t]*(?P<alone>(?i:{_NAMES}))[ \t]*$  # or alone in it
-    | ^[ \t]*(?P<plain>FINDINGS|IMPRESSION|ADDENDUM)\b  # or in capitals, its colon forgotten
-    | (?<=[ \t])(?=[A-Z]{4})(?P<within>{_NAMES}):  # or in the middle of a line, in capitals
-    # or the films described, in capitals, instead of FINDINGS
-    | ^[ \t]*(?P<films>(?=[^:\n]*\b(?:CHEST|RADIOGRAPHS?|VIEWS?)\b)[A-Z][A-Z0-9 ,/()&._-]+):
+    ^[ \t]*(?:
+        (?P<start>(?i:{_NAMES}))[ \t]*:  # a known name first in its line
+        | (?P<alone>(?i:{_NAMES}))[ \t]*$  # or alone in it
+        | (?P<plain>FINDINGS|IMPRESSION|ADDENDUM)\b  # or in capitals, its colon forgotten
+        # or the films described, in capitals, instead of FINDINGS
+        | (?P<films>(?=[^:\n]*\b(?:CHEST|RADIOGRAPHS?|VIEWS?)\b)[A-Z][A-Z0-9 ,/()&._-]+):
+    )
+    | (?<=[ \t])(?P<within>{_NAMES}):  # or a known name in the middle of a line, in capitals
     """,
     re.MULTILINE | re.VERBOSE,
 )
