@@ -11,6 +11,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from cxrlib import guard
+
 UNDEFINED = "undefined"
 # Outputs under papermill's prefix are data of a notebook: myst_nb and viewers do not show them.
 RECORD = "application/papermill.record/"
@@ -32,18 +34,37 @@ def glue(key, value):
         Unique within the chapter.
     value : str, number, None, or anything that a notebook can display
         Numbers may be formatted in the prose (``{glue:text}`key:.2f```); NaN and None read
-        "undefined". Figures and tables are pasted with the ``{glue}`` directive.
+        "undefined". Figures and tables are pasted with the ``{glue}`` directive. Once credentialed
+        data were loaded, a whole number from 1 to 9 reads "fewer than 10", since it may count
+        patients; glue one that does not as text.
+
+    Raises
+    ------
+    GuardError
+        Text that holds an identifier, date, file name or piece of a report.
     """
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()  # NumPy and torch scalars
     if value is None or (isinstance(value, float) and math.isnan(value)):
         value = UNDEFINED
+    if guard.active():
+        value = _guarded(key, value)
     if not in_notebook():
         print(f"{key}: {value}")
         return
     from myst_nb import glue as myst_glue
 
     myst_glue(key, value, display=False)
+
+
+def _guarded(key, value):
+    if isinstance(value, str):
+        return guard.text(value, f"glue: the value of {key!r}")
+    if isinstance(value, int) and 0 < value < guard.MIN_CELL and not isinstance(value, bool):
+        return guard.FEW
+    if isinstance(value, int | float):
+        guard.refuse(str(value), f"glue: the value of {key!r}")
+    return value
 
 
 def fmt(x, digits=2, signed=False):
@@ -75,7 +96,7 @@ def percent(fraction, digits=0):
     return text if text == UNDEFINED else f"{text} %"
 
 
-def show(table, caption=None, digits=2, missing=""):
+def show(table, caption=None, digits=2, missing="", counts=None):
     """Show a DataFrame as an accessible HTML table that scrolls sideways where it is too wide.
 
     Parameters
@@ -88,7 +109,29 @@ def show(table, caption=None, digits=2, missing=""):
         Decimals of floating point columns.
     missing : str
         What an empty cell shows.
+    counts : sequence of str, optional
+        Columns that count images or patients. Once credentialed data were loaded, counts from 1 to
+        9 show "<10", and others from which these follow "hidden". By default every column of whole
+        numbers is taken for such a count; () says that none is.
+
+    Raises
+    ------
+    GuardError
+        Credentialed data were loaded and a column holds identifiers, dates, file names, texts of
+        reports, or other values of single images.
     """
+    page, plain = rendered(table, caption, digits, missing, counts)
+    if not in_notebook():
+        print(caption or "", plain, sep="\n")
+        return
+
+    from IPython.display import display
+
+    display({"text/html": page, "text/plain": plain}, raw=True)
+
+
+def rendered(table, caption=None, digits=2, missing="", counts=None):
+    """What `show` shows: HTML and plain text."""
     import pandas as pd
 
     def text(x):
@@ -96,6 +139,10 @@ def show(table, caption=None, digits=2, missing=""):
             return missing
         return fmt(x, digits) if isinstance(x, float) else str(x)
 
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    if guard.active():
+        table = guard.presentable(table, counts)
+        caption = caption and guard.text(caption, "table: the caption")
     if isinstance(table.index, pd.RangeIndex):
         names, rows = [], [[] for _ in range(len(table))]
     else:
@@ -105,13 +152,7 @@ def show(table, caption=None, digits=2, missing=""):
     head = [str(name) for name in [*names, *table.columns]]
     body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
     plain = pd.DataFrame(body, columns=head).to_string(index=False)
-    if not in_notebook():
-        print(caption or "", plain, sep="\n")
-        return
 
-    from IPython.display import display
-
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
     kinds = [""] * len(names) + [' class="number"' if n else "" for n in numeric]
     tags = ['th scope="row"'] * len(names) + ["td"] * len(numeric)
     label = html.escape(caption or "table", quote=True)
@@ -126,7 +167,7 @@ def show(table, caption=None, digits=2, missing=""):
         line = "".join(f"<{t}{k}>{html.escape(x)}</{t[:2]}>" for x, t, k in filled)
         lines.append(f"<tr>{line}</tr>")
     lines.append("</tbody></table></div>")
-    display({"text/html": "\n".join(lines), "text/plain": plain}, raw=True)
+    return "\n".join(lines), plain
 
 
 def withheld(what):
