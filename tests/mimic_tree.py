@@ -87,7 +87,7 @@ NAME = "Quellfarthing-Zyxwomina"
 SENTENCE = "The vermilion lighthouse sign of Zandvoortia is unchanged since the moonlit walrus."
 
 
-def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip") -> dict:
+def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip", per_cell=5) -> dict:
     """Write the tree below ``root`` and return what was planted.
 
     Parameters
@@ -102,6 +102,9 @@ def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip") 
         JPEGs of MIMIC-CXR-JPG, or the original DICOMs of MIMIC-CXR.
     layout : a key of :data:`LAYOUTS`
     reports : "zip" or "files"
+    per_cell : int
+        So many studies more, in train, of each cell of the 6x200 recipe (six diseases, young and
+        old, both sexes), with that finding alone; 0 for none.
 
     Returns
     -------
@@ -117,7 +120,7 @@ def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip") 
     """
     root = Path(root)
     rng = np.random.default_rng(seed)
-    rows, pixels = _phantoms(n_images, seed)
+    rows, pixels = _phantoms(n_images, seed, per_cell)
     patients = _patients(rows, rng)
     studies = _studies(rows, patients, rng)
     images = _images(studies, rng, seed)
@@ -154,7 +157,7 @@ def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip") 
     }
 
 
-def _phantoms(n_images, seed):
+def _phantoms(n_images, seed, per_cell):
     """Rows and pixels of phantoms: three quarters test, an eighth validate, the rest train."""
     valid = n_images // 8
     sizes = {"test": n_images - 2 * valid, "validate": valid, "train": valid}
@@ -162,15 +165,26 @@ def _phantoms(n_images, seed):
     for split, n in sizes.items():
         part = split.removesuffix("ate")
         cohort = cohorts.load("phantom", n_images=n, seed=seed, split=part, size=SIZE)
-        tables.append(cohort.table.assign(split=split))
+        tables.append(cohort.table.assign(split=split, single=False))
         pixels.append(cohort.images(np.arange(n)))
+    if per_cell:
+        cohort = cohorts.load("phantom-6x200", seed=seed, size=SIZE)
+        seen = pd.concat(tables)["patient_id"]
+        free = cohort.table[~cohort.table["patient_id"].isin(seen)]
+        chosen = np.sort(free.groupby(["disease", "age60", "sex"]).head(per_cell).index)
+        assert len(chosen) == 24 * per_cell
+        tables.append(cohort.table.loc[chosen].assign(split="train", single=True))
+        pixels.append(cohort.images(chosen))
     return pd.concat(tables, ignore_index=True), np.concatenate(pixels)
 
 
 def _patients(rows, rng):
     """One row a patient of the phantom: made-up ids, anchor year and age, race entries."""
     patients = rows.groupby("patient_id").agg(
-        sex=("sex", "first"), first_age=("age", "min"), phantom_race=("race", "first")
+        sex=("sex", "first"),
+        first_age=("age", "min"),
+        phantom_race=("race", "first"),
+        single=("single", "any"),
     )
     n = len(patients)
     patients["subject_id"] = 10_000_000 + rng.choice(9_999_999, n, replace=False)
@@ -180,6 +194,7 @@ def _patients(rows, rng):
         list(RACE_CASES), np.ceil(np.array(list(RACE_CASES.values())) * n).astype(int)
     )
     patients["case"] = rng.permutation(cases[:n])  # the first is the most common
+    patients.loc[patients["single"], "case"] = "own"
     patients["entries"] = [_entries(r, rng) for r in patients.itertuples()]
     own = patients["case"].isin(["own", "own and unknown"])
     mixed = patients["case"].isin(["two groups", "other"])
@@ -211,6 +226,7 @@ def _studies(rows, patients, rng):
             "split": rows["split"],
             "view": rows["view"],
             "phantom": np.arange(n),
+            "single": rows["single"],
             "date": year * 10_000 + rng.integers(1, 13, n) * 100 + rng.integers(1, 29, n),
             "time": np.round(rng.uniform(0, 235_959, n), 3),
             "sex": who["sex"],
@@ -222,10 +238,11 @@ def _studies(rows, patients, rng):
     studies.loc[absent, ["sex", "age"]] = [None, np.nan]
     for finding in FINDINGS:
         said = np.where(rows[finding] == 1, 1.0, np.where(rng.random(n) < 0.3, 0.0, np.nan))
-        studies[finding] = np.where(rng.random(n) < 0.04, -1.0, said)
+        unsure = (rng.random(n) < 0.04) & ~rows["single"].to_numpy()
+        studies[finding] = np.where(unsure, -1.0, said)
     devices = (rows["drain"] == 1) | (rows["pacemaker"] == 1)
     studies["support_devices"] = np.where(devices, 1.0, np.nan)
-    studies["in_chexpert"] = np.arange(n) % 149 != 17
+    studies["in_chexpert"] = (np.arange(n) % 149 != 17) | rows["single"]
     shape = rng.permutation(np.arange(n) % 8)
     studies["shape"] = np.where(shape < 7, shape % len(SHAPES), len(SHAPES) + np.arange(n) % 2)
     told = rows["report"].where(np.arange(n) % 5 != 0, rows["report"] + " " + SENTENCE)
@@ -240,14 +257,14 @@ def _images(studies, rng, seed):
     side = studies[rng.random(n) < 0.25]
     side = side.assign(view=np.where(rng.random(len(side)) < 0.7, "LATERAL", "LL"))
     again = studies[rng.random(n) < 0.03]
-    frontal = studies.assign(view=studies["view"].where(rng.random(n) > 0.03))
+    frontal = studies.assign(view=studies["view"].where(studies["single"] | (rng.random(n) > 0.03)))
     images = pd.concat([frontal, side, again]).sort_values(
         ["patient_id", "study_id"], kind="stable", ignore_index=True
     )
     ids = [hashlib.sha1(f"{seed} {i}".encode()).hexdigest() for i in range(len(images))]
     images.insert(0, "image_id", ["-".join(h[k : k + 8] for k in range(0, 40, 8)) for h in ids])
     images["repeated"] = images.duplicated(["study_id", "view"])
-    return images.drop(columns=["shape", "told"])
+    return images.drop(columns=["shape", "told", "single"])
 
 
 def _folder(row):
