@@ -125,7 +125,8 @@ def studies(
             name = attribute_name(attribute)
             if not isinstance(attribute, str):
                 parts = images[list(attribute)]
-                images[name] = parts.agg(" x ".join, axis=1).where(parts.notna().all(axis=1))
+                crossed = parts.fillna("").agg(" x ".join, axis=1)
+                images[name] = crossed.where(parts.notna().all(axis=1))
                 present = set(images[name].dropna())
                 crossed = map(" x ".join, product(*(levels[c] for c in attribute)))
                 known = [g for g in crossed if g in present]

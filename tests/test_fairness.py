@@ -298,6 +298,10 @@ def test_missing_attributes_are_counted_and_may_be_a_group(predictions):
     asked = fairness.performance_table(holes, "auc", "race", unknown=True, n_resamples=5)
     row = pick(asked, model="a", label="Edema", group="unknown")
     assert row["n"] == n and row["n_patients"] == patients and row["note"] == ""
+    crossed = fairness.performance_table(holes, "auc", [("sex", "race")], n_resamples=5)
+    row = pick(crossed, model="a", label="Edema", group="F x White")
+    inside = holes[(holes["sex"] == "F") & (holes["race"] == "White")]
+    assert row["n"] == inside["image_id"].nunique() and row["note"].endswith("belong to no group")
 
 
 @pytest.fixture(scope="module")
