@@ -59,6 +59,21 @@ def test_changing_the_returned_table_leaves_the_next_one_whole(nih):
     assert metadata.nih()["age"].equals(nih["age"])
 
 
+def test_the_file_of_2017_reads_as_the_one_of_2020(tmp_path, raw_rows):
+    """Ages with units, commas at the ends of lines, and the newer name of the column of sexes."""
+    odd = {0: "412Y", 1: "006M", 2: "013D", 3: "018M", 4: "000Y"}
+    lines = [",".join(raw_rows[0]).replace("Patient Gender", "Patient Sex") + ","]
+    for i, row in enumerate(raw_rows[:40]):
+        age = odd.get(i, f"{int(row['Patient Age']):03d}Y")
+        lines.append(",".join((row | {"Patient Age": age}).values()) + ",")
+    path = tmp_path / "Data_Entry_2017.csv"
+    path.write_text("\n".join(lines))
+    expected = metadata.nih().head(40)
+    expected.loc[:4, "age"] = [412, 0, 0, 1, 0]
+    expected["age_group"] = metadata.age_group(expected["age"])
+    pd.testing.assert_frame_equal(metadata.read_nih(path), expected)
+
+
 def test_age_groups_are_left_closed_and_missing_outside():
     groups = metadata.age_group([0, 17, 18, 24, 25, 49, 50, 64, 65, 79, 80, 120, 121, 411])
     expected = [None, None, "18-25", "18-25", "25-50", "25-50", "50-65", "50-65"]
@@ -72,10 +87,11 @@ def test_impossible_ages_are_reported_and_none_is_left_in_this_release(nih):
     assert metadata.impossible_ages(table).index.tolist() == ["a", "d", "e"]
 
 
-def test_flow_accounts_for_every_image():
-    flow = metadata.nih_flow().set_index("step")["images"]
-    assert flow.iloc[0] == 112_120
-    assert flow.iloc[1:].sum() == flow.iloc[0]
+def test_flow_leaves_out_children_and_nobody_else(nih):
+    flow = metadata.nih_flow()
+    assert flow["images"].tolist()[:2] == [112_120, 112_120]
+    assert flow["images"].iloc[2] == (nih["age"] >= 18).sum()
+    assert flow["patients"].iloc[2] == nih.loc[nih["age"] >= 18, "patient_id"].nunique()
 
 
 def test_reading_metadata_imports_neither_torchxrayvision_nor_torch():

@@ -131,11 +131,11 @@ def read_nih(path):
     table.insert(4, "age_group", age_group(table["age"]))
     # 836 distinct label strings describe 112,120 images: expand the strings, not the images.
     codes, strings = pd.factorize(table.pop("labels"), use_na_sentinel=False)
+    empty = np.flatnonzero(pd.isna(strings)[codes])
     indicators = pd.Series(strings).fillna("").str.get_dummies("|").rename(columns=NIH_NAMES)
-    unknown = sorted(set(indicators) - {*FINDINGS, "No Finding"})
-    silent = np.flatnonzero((indicators.sum(axis=1) == 0).to_numpy()[codes])
-    if unknown or len(silent):
-        what = f"holds {unknown[0]!r}" if unknown else f"is empty in line {silent[0] + 2}"
+    unknown = sorted(set(indicators) - {*FINDINGS, "No Finding", ""})
+    if unknown or len(empty):
+        what = f"holds {unknown[0]!r}" if unknown else f"is empty in line {empty[0] + 2}"
         raise files.DataError(
             f"{path}: column 'Finding Labels' {what}; expected the 14 findings of ChestX-ray14 "
             "or 'No Finding'. Fetch the file again as distributed"
@@ -214,20 +214,24 @@ def nih_flow():
     Returns
     -------
     pandas.DataFrame
-        Columns ``step`` (str), ``images`` (int), ``patients`` (int). Patients are counted within
-        each step, so a patient imaged at 17 and at 19 counts in two of them.
+        As :attr:`cxrlib.cohorts.Cohort.flow`. Nobody is dropped from :func:`nih` itself.
     """
     table = _nih()
-    steps = {
-        "Released metadata": table,
-        "Age impossible (below 0 or above 120)": impossible_ages(table),
-        "Age under 18, no age group": table[table["age"].between(0, 17)],
-        "With an age group": table[table["age_group"].notna()],
-    }
+    possible = table.drop(index=impossible_ages(table).index)
+    steps = [
+        ("Released metadata", table, ""),
+        ("Age possible", possible, f"age below 0 or above {OLDEST_POSSIBLE_AGE}"),
+        ("With an age group", possible[possible["age_group"].notna()], "age under 18"),
+    ]
     return pd.DataFrame(
         [
-            {"step": step, "images": len(rows), "patients": rows["patient_id"].nunique()}
-            for step, rows in steps.items()
+            {
+                "step": step,
+                "images": len(rows),
+                "patients": rows["patient_id"].nunique(),
+                "left_out": why,
+            }
+            for step, rows, why in steps
         ]
     )
 

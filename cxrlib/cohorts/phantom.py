@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import Cohort, metadata, nih6x200, render, reports, shape_model
+from cxrlib.cohorts.table import flow
 
 FINDINGS = (
     "Atelectasis",
@@ -179,19 +180,20 @@ def choose(
     seed and no dial can put a patient of a training cohort into a test cohort.
     """
     rows = metadata.nih()
-    flow = [("NIH ChestX-ray14 metadata", rows)]
+    steps = [("NIH ChestX-ray14 metadata", rows, "")]
     rows = rows[rows["age_group"].notna()]
-    flow.append(("adults of possible age", rows))
+    steps.append(("adults of possible age", rows, "under 18, or above 120"))
     tenth = _uniform(_key(0, rows["patient_id"]), "split")
     rows = rows.assign(split=np.select([tenth < 0.6, tenth < 0.7], ["train", "valid"], "test"))
     if split is not None:
         if split not in ("train", "valid", "test"):
             raise ValueError(f"split={split!r}: expected 'train', 'valid', 'test' or None")
         rows = rows[rows["split"] == split]
-        flow.append((f"split: {split}", rows))
+        steps.append((f"split: {split}", rows, "in another split"))
     first = rows.drop_duplicates("patient_id")
     rows = rows[rows.groupby("patient_id").cumcount() < dials.images_per_patient]
-    flow.append((f"at most {dials.images_per_patient} images a patient", rows))
+    further = "further images of a patient"
+    steps.append((f"at most {dials.images_per_patient} images a patient", rows, further))
     if n_images > len(rows):
         raise ValueError(
             f"n_images={n_images}: split {split!r} has {len(rows)} images under these "
@@ -209,9 +211,8 @@ def choose(
     rows = rows.iloc[np.argsort(rows["patient_id"].map(place).to_numpy(), kind="stable")[:n_images]]
     if len(rows) < n_images:
         raise ValueError(f"n_images={n_images}: the dial share leaves {len(rows)} images")
-    flow.append(("drawn by patients", rows))
-    steps = [{"step": s, "images": len(r), "patients": r["patient_id"].nunique()} for s, r in flow]
-    return rows.sort_values("image_id", ignore_index=True), pd.DataFrame(steps)
+    steps.append(("drawn by patients", rows, "not drawn"))
+    return rows.sort_values("image_id", ignore_index=True), flow(steps)
 
 
 def populate(rows: pd.DataFrame, seed: int, dials: Dials) -> pd.DataFrame:
@@ -372,8 +373,7 @@ def build(
         More images than the split has, an unknown split, dial or group.
     """
     dials = _dials(dials)
-    rows, flow = choose(n_images, seed, split, dials)
-    return _cohort("phantom", rows, flow, seed, size, dials)
+    return _cohort("phantom", *choose(n_images, seed, split, dials), seed, size, dials)
 
 
 def build_6x200(
@@ -387,16 +387,11 @@ def build_6x200(
     """
     dials = replace(_dials(dials), prevalence=0.0)
     rows = nih6x200.draw(seed, split)
-    flow = pd.DataFrame(
-        [
-            {
-                "step": "drawn by the 6x200 rule",
-                "images": len(rows),
-                "patients": rows["patient_id"].nunique(),
-            }
-        ]
-    )
-    return _cohort("phantom-6x200", rows, flow, seed + 6200, size, dials)
+    steps = [
+        ("NIH ChestX-ray14 metadata", metadata.nih(), ""),
+        ("drawn by the 6x200 rule", rows, "not drawn"),
+    ]
+    return _cohort("phantom-6x200", rows, flow(steps), seed + 6200, size, dials)
 
 
 def twin(cohort: Cohort, *, drain: int | None = None, site: str | None = None, **dials) -> Cohort:
@@ -441,7 +436,7 @@ def _dials(dials) -> Dials:
     return Dials(**dials)
 
 
-def _cohort(name, rows, flow, seed, size, dials) -> Cohort:
+def _cohort(name, rows, steps, seed, size, dials) -> Cohort:
     table = populate(rows, seed, dials)
     recipe = {
         "name": name,
@@ -450,7 +445,7 @@ def _cohort(name, rows, flow, seed, size, dials) -> Cohort:
         "dials": asdict(dials),
         "renderer": renderer_hash(),
     }
-    return _with_images(name, table, flow, recipe)
+    return _with_images(name, table, steps, recipe)
 
 
 @lru_cache
@@ -461,14 +456,14 @@ def renderer_hash() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in parts)).hexdigest()[:16]
 
 
-def _with_images(name, table, flow, recipe) -> Cohort:
+def _with_images(name, table, steps, recipe) -> Cohort:
     dials = Dials(**recipe["dials"])
 
     def images(positions):
         part = scene(table.iloc[np.asarray(positions)], recipe["seed"], dials)
         return render.render(part, recipe["size"])
 
-    return Cohort(name, table, FINDINGS, "open", recipe, flow, images, sources=("phantom",))
+    return Cohort(name, table, FINDINGS, "open", recipe, steps, images, sources=("phantom",))
 
 
 def contact_sheet(cohort: Cohort, columns: int = 8):
