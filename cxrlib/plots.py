@@ -6,10 +6,13 @@ forms of colour blindness. Whiskers are the interval of the table; a value that 
 shown as a hollow ring on the base line.
 """
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch
 
 COLOURS = {
     "all": "#555555",
@@ -272,30 +275,36 @@ def pca_scatter(points, explained=None, **attributes):
     explained : (2,) shares of variance, for the axis labels
     attributes : name=(n,) groups, such as sex=table["sex"]; images without a group are grey
     """
-    columns = min(2, len(attributes))
-    rows = -(-len(attributes) // columns)
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(3.6 * columns + 0.2 * (columns == 1), 3.4 * rows),
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-        layout="constrained",
-    )
+    fig, axes = _pca_panels(len(attributes))
     points = np.asarray(points)
     drawn = np.random.default_rng(0).permutation(len(points))  # no group is painted over another
-    for ax in axes.flat[len(attributes) :]:
-        ax.remove()
     for ax, (title, groups) in zip(axes.flat, attributes.items(), strict=False):
         groups = pd.Series(groups).astype(object).to_numpy()
         palette = colours(ordered(groups))
         shade = np.array([palette.get(g, "#DDDDDD") for g in groups])
         ax.scatter(*points[drawn].T, c=shade[drawn], s=5, alpha=0.6, linewidths=0, rasterized=True)
-        ax.set_title(name(title), loc="left")
-        share = [""] * 2 if explained is None else [f" ({100 * e:.0f} %)" for e in explained]
-        ax.set(xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", xticks=[], yticks=[])
-        _legend(ax, palette, False, marker="o", loc="best")
+        _pca_axes(ax, title, palette, explained)
+    return _finished(fig)
+
+
+def pca_ellipses(shapes, explained=None):
+    """Groups of projected embeddings without any single one: centroids and ellipses, a panel each.
+
+    shapes : dict of attribute -> dict of group -> (mean (2,), covariance (2, 2)); the ellipse is
+        that of one standard deviation
+    explained : (2,) shares of variance, for the axis labels
+    """
+    fig, axes = _pca_panels(len(shapes))
+    turn = np.linspace(0, 2 * np.pi, 100)
+    for ax, (title, groups) in zip(axes.flat, shapes.items(), strict=False):
+        palette = colours(ordered(groups))
+        for group, (mean, covariance) in groups.items():
+            length, direction = np.linalg.eigh(covariance)
+            radii = direction * np.sqrt(length.clip(0))
+            edge = np.asarray(mean)[:, None] + radii @ [np.cos(turn), np.sin(turn)]
+            ax.plot(*edge, color=palette[group], linewidth=1.4)
+            ax.plot(*mean, "o", color=palette[group], markersize=5)
+        _pca_axes(ax, title, palette, explained)
     return _finished(fig)
 
 
@@ -349,7 +358,124 @@ def dose_response(table, x="dose", hue="model", xlabel=None):
     return _finished(fig)
 
 
+def flow_diagram(flow):
+    """Boxes downwards, one a step, and beside the arrows what was left out and why.
+
+    flow : from `cohorts.summary.flow`; steps that left out nothing and say nothing of it have no
+        side box. Narrow on purpose, so that it can be read on a phone.
+    """
+    width, left, right = 4.0, 1.9, 1.9  # inches: the figure, the boxes, the side boxes
+    line, gap, edge = 0.17, 0.28, 0.09
+    boxes, sides = [], []
+    for row in flow.to_dict("records"):
+        counts = f"{row['images']:,} images\n{row['patients']:,} patients"
+        boxes.append([*textwrap.wrap(row["step"], 27), *counts.split("\n")])
+        out = [f"− {row['images_out']:,} images", f"− {row['patients_out']:,} patients"]
+        told = textwrap.wrap(row["left_out"], 29)
+        sides.append(out + told if row["images_out"] else told)
+    heights = [line * len(box) + 2 * edge for box in boxes]
+    # A side box stands between its step and the one before; the first one's beside it.
+    between = [max(gap, line * len(side) + 2 * edge + 0.1) if side else gap for side in sides]
+    total = sum(heights) + sum(between[1:]) + 0.1
+    fig, ax = plt.subplots(figsize=(width, total))
+    fig.set_layout_engine("none")
+    ax.set_position((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(total, 0))
+    ax.set_axis_off()
+    frame = {"boxstyle": "square,pad=0", "linewidth": 0.8}
+    y = 0.05
+    for i, (box, side, height) in enumerate(zip(boxes, sides, heights, strict=True)):
+        if i:
+            middle = y + between[i] / 2
+            ax.annotate(
+                "", (left / 2, y + between[i]), (left / 2, y), arrowprops={"arrowstyle": "->"}
+            )
+            y += between[i]
+        else:
+            middle = y + height / 2
+        ax.add_patch(FancyBboxPatch((0.05, y), left - 0.05, height, fc="#E8F1F8", **frame))
+        text = {"fontsize": 8.5, "linespacing": 1.3, "va": "center"}
+        ax.text(left / 2 + 0.02, y + height / 2, "\n".join(box), ha="center", **text)
+        if side:
+            tall = line * len(side) + 2 * edge
+            start = width - right - 0.05
+            if i:
+                ax.plot([left / 2, start], [middle, middle], color="#555555", lw=0.8, zorder=0)
+            ax.add_patch(
+                FancyBboxPatch((start, middle - tall / 2), right, tall, fc="white", **frame)
+            )
+            ax.text(start + edge, middle, "\n".join(side), ha="left", **text | {"fontsize": 8})
+        y += height
+    return fig
+
+
+def confounder_panel(results):
+    """View, age and findings of the groups of one attribute, side by side.
+
+    results : from `cohorts.summary.confounders`
+    """
+    groups = ordered(results["group"])
+    palette = colours(groups)
+    findings = [x for x in dict.fromkeys(results["label"]) if x != "all"]
+    height = 1.1 + 0.26 * len(groups) * 0.6 + len(findings) * max(0.24, 0.1 * len(groups))
+    fig, axes = plt.subplots(
+        3,
+        1,
+        figsize=(4.4, height + 1.6),
+        height_ratios=(0.2 * len(groups) + 0.2,) * 2 + (height - 1,),
+        layout="constrained",
+    )
+    titles = {"share_ap": "AP films (%)", "mean_age": "mean age (years)"}
+    hollow = False
+    titles["prevalence"] = "prevalence (%)"
+    for ax, (metric, title) in zip(axes, titles.items(), strict=True):
+        rows = results[results["metric"] == metric]
+        lines = findings if metric == "prevalence" else groups
+        step = 0.75 / len(groups) if metric == "prevalence" else 0
+        for row in rows.to_dict("records"):
+            scale = 1 if metric == "mean_age" else 100
+            scaled = row | {c: scale * row[c] for c in ("value", "ci_low", "ci_high")}
+            place = groups.index(row["group"])
+            at = place
+            if metric == "prevalence":
+                at = lines.index(row["label"]) + (place - (len(groups) - 1) / 2) * step
+            hollow |= _mark(ax, 0, at, scaled, palette[row["group"]], horizontal=True)
+        ax.set_yticks(range(len(lines)), [name(x) for x in lines])
+        ax.set_ylim(len(lines) - 0.4, -0.6)
+        ax.set_xlabel(title)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        ax.set_xlim(left=0)
+    _legend(axes[-1], palette, hollow, marker="o", room=40)
+    return _finished(fig)
+
+
 # --- parts -----------------------------------------------------------------------------------
+
+
+def _pca_panels(n):
+    """Figure and axes of n maps on one scale, two in a row."""
+    columns = min(2, n)
+    rows = -(-n // columns)
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(3.6 * columns + 0.2 * (columns == 1), 3.4 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
+    for ax in axes.flat[n:]:
+        ax.remove()
+    return fig, axes
+
+
+def _pca_axes(ax, title, palette, explained):
+    """Title, axis labels and legend of one map."""
+    ax.set_title(name(title), loc="left")
+    share = [""] * 2 if explained is None else [f" ({100 * e:.0f} %)" for e in explained]
+    ax.set(xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", xticks=[], yticks=[])
+    _legend(ax, palette, False, marker="o", loc="best")
 
 
 def _bars(ax, table, x, hue, baseline, title):
@@ -390,8 +516,11 @@ def _mark(ax, foot, at, row, colour, horizontal=False, dot=True):
     return False
 
 
-def _legend(ax, palette, hollow, marker="s", loc=None, title=None):
-    """One entry a colour, and one for undefined values; above the axes unless loc is given."""
+def _legend(ax, palette, hollow, marker="s", loc=None, title=None, room=95):
+    """One entry a colour, and one for undefined values; above the axes unless loc is given.
+
+    room : characters that fit above the axes
+    """
     handles = [
         Line2D([], [], marker=marker, color=c, linestyle="", markersize=7, label=name(e))
         for e, c in palette.items()
@@ -403,7 +532,7 @@ def _legend(ax, palette, hollow, marker="s", loc=None, title=None):
     where = {"loc": loc}
     if loc is None:
         longest = max(len(h.get_label()) for h in handles)
-        fits = min(len(handles), max(1, 95 // (longest + 5)))
+        fits = min(len(handles), max(1, room // (longest + 5)))
         where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": fits, "borderaxespad": 0.2}
     ax.legend(
         handles=handles,
