@@ -65,6 +65,32 @@ def proportion(outcome, patient_id, level=0.95):
     }
 
 
+def mean(values, patient_id, level=0.95):
+    """Mean over images, with a normal interval over patients (linearisation of a ratio).
+
+    Parameters
+    ----------
+    values : array-like of numbers, shape (n,)
+    patient_id : array-like, shape (n,)
+    level : float
+        Confidence level in (0, 1).
+
+    Returns
+    -------
+    dict
+        ``value``, ``ci_low``, ``ci_high`` in the unit of ``values`` (all NaN without images, the
+        limits also with one patient), ``n`` (images) and ``n_patients``.
+    """
+    values = np.asarray(values, dtype=float)
+    patient, patients = pd.factorize(np.asarray(patient_id))
+    value = values.mean() if len(values) else np.nan
+    half = norm.ppf(0.5 + level / 2) * np.sqrt(
+        _cluster_variance((values - value) / max(len(values), 1), patient)
+    )
+    limits = {"value": value, "ci_low": value - half, "ci_high": value + half}
+    return limits | {"n": len(values), "n_patients": len(patients)}
+
+
 def _cluster_variance(influence, patient):
     """Variance of a statistic from each image's influence on it, summed by patient."""
     totals = np.bincount(patient, weights=influence)

@@ -1,0 +1,241 @@
+"""What a cohort could give away: patients, films and sources on both sides of a line.
+
+A patient in training and test, the same film under two names, or a film that a model was
+pretrained on: each lets a model look better than it is. :func:`report` counts them all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import guard
+
+MAX_DISTANCE = 2
+"""Bits, of 64, by which the perceptual hashes of two near-duplicates may differ.
+
+A film saved anew as a smaller image or as JPEG, brightened, or with some noise keeps its hash or
+differs by 2 bits; so does one that was shifted by a hundredth of its width. Chest radiographs are
+so alike that further away most pairs are of different people.
+"""
+HASH_BITS = 64
+
+
+def report(cohort, models=(), max_distance=MAX_DISTANCE) -> pd.DataFrame:
+    """Patients over splits and classes, films that are there twice, sources of models.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    models : sequence of str
+        Names as :func:`cxrlib.models.choose` returns them: one row each, on what it was trained.
+    max_distance : int
+        Bits by which the perceptual hashes of two near-duplicates may differ, 0 to 63.
+
+    Returns
+    -------
+    DataFrame
+        ``check`` (text), ``found`` and ``of`` (counts; missing where the check does not apply),
+        ``share`` = found / of, ``note``: what was counted, or why the check does not apply. A
+        hash that is close is a hint and no proof: two films of different people can be so alike.
+        In a guarded run, counts that rest on fewer than ten images or patients are missing, and
+        those that would give them away.
+
+    Raises
+    ------
+    ValueError
+        ``max_distance`` outside 0 to 63.
+    """
+    rows = [*_patients(cohort.table), *_films(cohort, max_distance)]
+    if models:
+        from cxrlib.models import leaks
+
+        found = leaks.leaks(list(models), cohort)
+        rows += [
+            _row(f"pretraining of {row.model}", row.verdict)
+            for row in found.itertuples(index=False)
+        ]
+    table = pd.DataFrame(rows)
+    if guard.active():
+        table = _without_small_counts(table)
+    table = table.drop(columns="patients").reset_index(drop=True)
+    return table.astype({"found": "Int64", "of": "Int64", "share": float})
+
+
+def _row(check, note, found=None, of=None, patients=None):
+    """One check; ``patients`` is how many of them are behind what was found."""
+    share = found / of if of else np.nan
+    about = {"check": check, "found": found, "of": of, "share": share, "note": note}
+    return about | {"patients": found if patients is None else patients}
+
+
+def _without_small_counts(table):
+    """Rows lose counts that are small, alone or as what is left of another count."""
+
+    def few(number):
+        return pd.notna(number) and 0 < number < guard.MIN_CELL
+
+    shown = {}  # kind of film: numbers found in rows that are shown
+    for i, row in table.iterrows():
+        kind = row["check"].split(" of another")[0].split(" in another")[0]
+        left = [row["of"] - row["found"], *(n - row["found"] for n in shown.get(kind, []))]
+        if few(row["found"]) or few(row["patients"]) or any(map(few, left)):
+            table.loc[i, ["found", "of", "share"]] = np.nan
+            table.loc[i, "note"] = guard.SUPPRESSED
+        elif pd.notna(row["found"]):
+            shown.setdefault(kind, []).append(row["found"])
+    return table
+
+
+# --- patients --------------------------------------------------------------------------------
+
+
+def _patients(table):
+    patients, classes, test = (
+        "patients in several splits",
+        "patients in several classes",
+        "test images whose patient is in training",
+    )
+    rows = []
+    split = table["split"] if "split" in table else pd.Series(dtype=object)
+    if split.nunique() > 1:
+        per_patient = split.groupby(table["patient_id"]).nunique()
+        names = ", ".join(sorted(split.dropna().unique()))
+        rows.append(_row(patients, f"splits: {names}", (per_patient > 1).sum(), len(per_patient)))
+    else:
+        rows.append(_row(patients, f"not applicable: {_one_split(split)}"))
+    if {"train", "test"} <= set(split):
+        seen = table.loc[split == "train", "patient_id"]
+        tested = table.loc[split == "test", "patient_id"]
+        leaking = tested[tested.isin(seen)]
+        note = "found: images; training is the split called train"
+        rows.append(_row(test, note, len(leaking), len(tested), leaking.nunique()))
+    else:
+        rows.append(_row(test, f"not applicable: {_one_split(split)}"))
+    if "disease" in table:
+        per_patient = table["disease"].groupby(table["patient_id"]).nunique()
+        note = "one class an image; such a patient has images in two or more"
+        rows.append(_row(classes, note, (per_patient > 1).sum(), len(per_patient)))
+    else:
+        reason = "not applicable: an image may have several findings, so there are no classes"
+        rows.append(_row(classes, reason))
+    return rows
+
+
+def _one_split(split):
+    names = ", ".join(sorted(split.dropna().unique()))
+    return f"the cohort has images of {names} only" if names else "the cohort has no splits"
+
+
+# --- films -----------------------------------------------------------------------------------
+
+
+def _films(cohort, max_distance):
+    near = f"their perceptual hashes differ by at most {max_distance} of {HASH_BITS} bits"
+    kinds = {"exact copies": "their files are the same, byte for byte", "near-duplicates": near}
+    if cohort.films is None:
+        reason = "the films are drawn by a program" if cohort.planted else "there are no films"
+        return [_row(f"films with {kind}", f"not applicable: {reason}") for kind in kinds]
+    sha256 = cohort.films["sha256"].mask(cohort.films["sha256"] == "")
+    hashes = as_integers(cohort.films["phash"])
+    within = {kinds["exact copies"]: (sha256, 0), near: (hashes, max_distance)}
+    rows = []
+    for kind, (note, (codes, distance)) in zip(kinds, within.items(), strict=True):
+        columns = {"": None, " of another patient": "patient_id"}
+        if "split" in cohort.table and cohort.table["split"].nunique() > 1:
+            columns[" in another split"] = "split"
+        twice = alike(codes, distance, cohort.table, [c for c in columns.values() if c])
+        for where, column in columns.items():
+            counted = twice["any" if column is None else column]
+            patients = cohort.table.loc[counted.to_numpy(), "patient_id"].nunique()
+            check = f"films with {kind}{where}"
+            rows.append(_row(check, note, counted.sum(), len(counted), patients))
+    return rows
+
+
+def as_integers(hashes) -> pd.Series:
+    """Perceptual hashes, 16 hexadecimal digits each, as 64-bit integers; missing where empty."""
+    hashes = pd.Series(hashes).reset_index(drop=True)
+    numbers = [int(h, 16) if isinstance(h, str) and h else None for h in hashes]
+    return pd.Series(numbers, dtype="UInt64")
+
+
+def alike(codes, max_distance, table, columns=()) -> pd.DataFrame:
+    """Which images have another image like them, and one that differs from them in a column.
+
+    Parameters
+    ----------
+    codes : Series, shape (n,)
+        Any values for ``max_distance`` 0: the same code is alike. 64-bit integers otherwise: codes
+        are alike that differ by at most so many bits. Missing: like no other.
+    max_distance : int
+        In [0, 63].
+    table : DataFrame, n rows
+    columns : sequence of str
+        Such as ``["patient_id", "split"]``.
+
+    Returns
+    -------
+    DataFrame of bool, n rows
+        ``any``: there is another image alike. One further column each of ``columns``: there is one
+        alike with another entry there (a missing entry differs from none).
+
+    Notes
+    -----
+    The distinct codes are cut into ``max_distance + 1`` sets of bits. Two codes that differ by at
+    most ``max_distance`` bits agree in one of the sets (pigeonhole), so that only codes that share
+    a set are compared: not all pairs.
+    """
+    if not 0 <= max_distance < HASH_BITS:
+        raise ValueError(f"max_distance: {max_distance}; expected 0 to {HASH_BITS - 1} bits")
+    place, distinct = pd.factorize(pd.Series(codes).reset_index(drop=True))
+    known = place >= 0
+    size = np.bincount(place[known], minlength=len(distinct))
+    # Of each distinct code: is there another like it, and the smallest and largest entry of a
+    # column among all images like it. An image differs from one of them if it is not both.
+    neighbour = size > 1
+    lows, highs, entries = {}, {}, {}
+    for column in columns:
+        entry = pd.factorize(table[column])[0]
+        used = known & (entry >= 0)
+        low, high = np.full(len(distinct), np.iinfo(int).max), np.full(len(distinct), -1)
+        np.minimum.at(low, place[used], entry[used])
+        np.maximum.at(high, place[used], entry[used])
+        lows[column], highs[column], entries[column] = low, high, entry
+    wide_low = {c: low.copy() for c, low in lows.items()}
+    wide_high = {c: high.copy() for c, high in highs.items()}
+    if max_distance:
+        for a, b in _close(np.asarray(distinct, dtype=np.uint64), max_distance):
+            neighbour[a] = neighbour[b] = True
+            for c in columns:
+                np.minimum.at(wide_low[c], a, lows[c][b])
+                np.minimum.at(wide_low[c], b, lows[c][a])
+                np.maximum.at(wide_high[c], a, highs[c][b])
+                np.maximum.at(wide_high[c], b, highs[c][a])
+    found = {"any": known & neighbour[place]}
+    for c in columns:
+        entry = entries[c]
+        differs = (wide_low[c][place] != entry) | (wide_high[c][place] != entry)
+        found[c] = found["any"] & (entry >= 0) & differs
+    return pd.DataFrame(found)
+
+
+def _close(codes, max_distance):
+    """Pairs of positions of distinct codes within a distance, in parts; some pairs come twice."""
+    bands = max_distance + 1
+    bits = np.arange(HASH_BITS, dtype=np.uint64)
+    for band in range(bands):
+        mask = np.bitwise_or.reduce(np.uint64(1) << bits[band::bands])
+        key = codes & mask
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        at, step = np.arange(len(key)), 0
+        while True:  # compare each code with the one `step` places on, while they share the band
+            step += 1
+            at = at[at + step < len(key)]
+            at = at[key[at] == key[at + step]]
+            if not len(at):
+                break
+            a, b = order[at], order[at + step]
+            close = np.bitwise_count(codes[a] ^ codes[b]) <= max_distance
+            yield a[close], b[close]

@@ -1,0 +1,408 @@
+"""Who is in a cohort: the flow into it, its Table 1, what goes with a group, its counts.
+
+Of a credentialed cohort, nothing that these tables hold rests on fewer than
+:data:`cxrlib.guard.MIN_CELL` patients, nor can it be had by subtraction from what they hold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import guard, published, schema
+from cxrlib.cohorts import associations, metadata, mimic, nih
+from cxrlib.cohorts.table import RACES, SEXES
+
+PARTS = ("sex", "age_group", "race", "view", "drain", "disease", "split")
+"""Columns whose entries divide a cohort; Table 1 has those that the cohort has."""
+
+NAMES = {
+    "age_group": "age group",
+    "drain": "chest drain",
+    "disease": "class",
+}
+MISSING = "not recorded"
+NO_AGE_GROUP = "no group (under 18, impossible or not recorded)"
+OTHERS = "other groups"  # too small to be shown alone
+ORDER = {
+    "sex": SEXES,
+    "age_group": metadata.AGE_GROUPS,
+    "race": RACES,
+    "view": ("PA", "AP"),
+    "drain": ("yes", "no"),
+    "split": ("train", "valid", "test"),
+}
+
+
+# --- the flow --------------------------------------------------------------------------------
+
+
+def flow(cohort) -> pd.DataFrame:
+    """Step by step from the release to the cohort.
+
+    Returns
+    -------
+    DataFrame
+        ``step, images, patients`` (what remains), ``images_out, patients_out`` (what this step
+        left out; 0 in the first) and ``left_out``, the reason ("" where none is given). A patient
+        is left out with the last of his images. In a guarded run, a step that left out fewer than
+        ten images or patients is told together with its neighbour.
+    """
+    table = cohort.flow[["step", "images", "patients"]].astype({"images": int, "patients": int})
+    given = cohort.flow.get("left_out", pd.Series("", index=table.index))
+    steps = table.assign(left_out=given.fillna("")).to_dict("records")
+    if guard.active():
+        steps = [_without_small_counts(step) for step in _coarser(steps)]
+    table = pd.DataFrame(steps)
+    for column in ("images", "patients"):
+        table[f"{column}_out"] = -table[column].diff().fillna(0).astype(int)
+    return table[["step", "images", "patients", "images_out", "patients_out", "left_out"]]
+
+
+def _coarser(steps):
+    """Steps joined until none left out a number of images or patients that is small."""
+    steps = list(steps)
+    while few := [i for i in range(1, len(steps)) if _few_out(steps[i - 1], steps[i])]:
+        first = min(few[0], len(steps) - 2)  # with the step after it, the last with the one before
+        steps[first : first + 2] = [_joined(*steps[first : first + 2])]
+    return steps
+
+
+def _without_small_counts(step):
+    return step | {c: guard.text(step[c], "the flow of the cohort") for c in ("step", "left_out")}
+
+
+def _few_out(before, after):
+    return any(0 < before[c] - after[c] < guard.MIN_CELL for c in ("images", "patients"))
+
+
+def _joined(first, second):
+    told = {k: filter(None, [first[k], second[k]]) for k in ("step", "left_out")}
+    return second | {k: "; ".join(dict.fromkeys(texts)) for k, texts in told.items()}
+
+
+# --- Table 1 ---------------------------------------------------------------------------------
+
+
+def characteristics(cohort, by="sex") -> pd.DataFrame:
+    """Table 1 as a tidy table: how many images and patients have what, over all and by group.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    by : str
+        Column with the groups, such as ``"sex"`` or ``"race"``. Images without an entry form a
+        group of their own.
+
+    Returns
+    -------
+    DataFrame, one row a characteristic, level and group ("all" first)
+        ``characteristic, level, group``; ``n`` images and ``n_patients`` patients of whom this is
+        true; ``share`` of the group's images, or, in the rows of characteristic "patients", images
+        a patient; and for characteristic "age" ``median, low, high``, years (low and high are the
+        quartiles) over the ``n`` images with an age. In a guarded run, numbers that rest on fewer
+        than ten patients are missing, as are numbers from which these could be had, and groups of
+        fewer than ten patients are taken together.
+
+    Raises
+    ------
+    ValueError
+        ``by`` is no column.
+    """
+    table = cohort.table
+    if by not in table:
+        known = ", ".join(c for c in PARTS if c in table)
+        raise ValueError(f"by: the cohort {cohort.name} has no {by!r}; it has {known}")
+    table = table.assign(**{by: _levels(table, by)})
+    if guard.active():
+        table[by] = _large_enough(table[by], table["patient_id"])
+    members = {"all": np.ones(len(table), dtype=bool)}
+    members |= {group: (table[by] == group).to_numpy() for group in _in_order(table[by], by)}
+    rows = []
+    for characteristic, levels in _partitions(cohort, by):
+        hidden = _hidden(levels, members, table["patient_id"])
+        for level, has in levels.items():
+            if level is None:  # the images without a finding: told by those with it
+                continue
+            for group, member in members.items():
+                row = _row(table, has & member, member, characteristic)
+                if (level, group) in hidden:
+                    row = dict.fromkeys(row)
+                about = {"characteristic": characteristic, "level": level, "group": group}
+                rows.append(about | row)
+    counts = {"n": "Int64", "n_patients": "Int64"}
+    return pd.DataFrame(rows).astype(counts | dict.fromkeys(("share", *QUARTILES), float))
+
+
+QUARTILES = {"median": 0.5, "low": 0.25, "high": 0.75}
+
+
+def _row(table, rows, member, characteristic):
+    n, n_patients = int(rows.sum()), table.loc[rows, "patient_id"].nunique()
+    found = {"n": n, "n_patients": n_patients, "share": np.nan, **dict.fromkeys(QUARTILES, np.nan)}
+    if characteristic == "age":
+        ages = table.loc[rows, "age"].quantile(list(QUARTILES.values()))
+        return found | dict(zip(QUARTILES, ages, strict=True))
+    whole = n_patients if characteristic == "patients" else int(member.sum())
+    return found | {"share": n / whole if whole else np.nan}
+
+
+def _partitions(cohort, by):
+    """(characteristic, {level: which images (n,)}) where the levels divide the images."""
+    table = cohort.table
+    everyone = np.ones(len(table), dtype=bool)
+    yield "images", {"": everyone}
+    yield "patients", {"": everyone}
+    known = table["age"].notna().to_numpy()
+    yield "age", {"median": known, None: ~known}
+    for column in PARTS:
+        if column in table and column != by:
+            levels = _levels(table, column)
+            if column == "split" and levels.nunique() == 1:
+                continue
+            yield (
+                NAMES.get(column, column),
+                {level: (levels == level).to_numpy() for level in _in_order(levels, column)},
+            )
+    for finding in cohort.findings:
+        has = table[finding].to_numpy() == 1
+        yield "finding", {finding: has, None: ~has}
+
+
+def _levels(table, column):
+    """Entries as text, missing ones under a name."""
+    entries = table[column]
+    if column == "drain":
+        entries = entries.map({0: "no", 1: "yes"})
+    missing = NO_AGE_GROUP if column == "age_group" else MISSING
+    return entries.astype(object).where(entries.notna(), missing)
+
+
+def _in_order(levels, column):
+    """Distinct entries, known ones in their order, others by how common they are."""
+    found = list(levels.value_counts(sort=True).index)
+    rank = {level: i for i, level in enumerate(ORDER.get(column, ()))}
+    last = {OTHERS: 1, MISSING: 2, NO_AGE_GROUP: 2}
+    return sorted(found, key=lambda x: (last.get(x, 0), rank.get(x, len(rank))))
+
+
+def _large_enough(groups, patient_id):
+    """Groups of fewer than ten patients under one name, with as many more as that takes."""
+    sizes = patient_id.groupby(groups).nunique().sort_values()
+    small = list(sizes.index[sizes < guard.MIN_CELL])
+    if not small:
+        return groups
+    for group in [None, *sizes.index[len(small) :]]:
+        small += [group] if group is not None else []
+        if patient_id[groups.isin(small)].nunique() >= guard.MIN_CELL:
+            break
+    return groups.where(~groups.isin(small), OTHERS)
+
+
+def _hidden(levels, members, patient_id):
+    """Pairs (level, group) that a guarded run hides: few patients, or they give a hidden one away.
+
+    Levels add up to the size of a group, and groups to all. So a level that is small in one group
+    is hidden in all of them, and with it the next smallest levels, until the hidden ones together
+    are small in no group. What is small over all is hidden there too, likewise.
+    """
+    if not guard.active():
+        return set()
+
+    def few(rows):
+        return 0 < patient_id[rows].nunique() < guard.MIN_CELL
+
+    by_size = sorted(levels, key=lambda level: patient_id[levels[level]].nunique())
+
+    def closed(hidden, inside):
+        hidden = [level for level in by_size if level in hidden]
+        further = [level for level in by_size if level not in hidden]
+        while hidden and further:
+            together = np.any([levels[level] for level in hidden], axis=0)
+            if len(hidden) > 1 and not any(few(together & m) for m in inside):
+                break
+            hidden.append(further.pop(0))
+        return hidden
+
+    everyone, *groups = members.values()
+    over_all = closed({x for x, has in levels.items() if few(has)}, [everyone])
+    small = {x for x, has in levels.items() if any(few(has & m) for m in groups)}
+    in_groups = closed(small | set(over_all), groups)
+    hidden = {(level, group) for level in in_groups for group in members if group != "all"}
+    return hidden | {(level, "all") for level in over_all}
+
+
+def table_one(found) -> pd.DataFrame:
+    """Table 1 as it is printed: "1,234 (56.7 %)", one row a characteristic, one column a group.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From :func:`characteristics`.
+    """
+    lines = found.assign(cell=[_cell(row) for row in found.itertuples(index=False)])
+    groups = list(dict.fromkeys(found["group"]))
+    wide = lines.pivot_table(
+        index=["characteristic", "level"],
+        columns="group",
+        values="cell",
+        aggfunc="first",
+        sort=False,
+    )[groups]
+    return wide.rename(columns={"F": "female", "M": "male"}).reset_index().rename_axis(columns=None)
+
+
+def _cell(row):
+    if pd.isna(row.n):
+        return "hidden"
+    if row.characteristic == "images":
+        return f"{row.n:,}"
+    if row.characteristic == "patients":
+        return f"{row.n_patients:,}"
+    if row.characteristic == "age":
+        return f"{row.median:.0f} [{row.low:.0f}, {row.high:.0f}]" if row.n else "undefined"
+    return f"{row.n:,} ({100 * row.share:.1f} %)"
+
+
+# --- what goes with a group ------------------------------------------------------------------
+
+
+def confounders(cohort, attribute) -> pd.DataFrame:
+    """View, age and findings of each group: what a model could see instead of the group.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    attribute : str
+        One of ``cohort.attributes``.
+
+    Returns
+    -------
+    results table
+        A row a group and metric, with 95 % intervals over patients: ``"share_ap"`` (AP films among
+        those with a recorded view; as for prevalence, see
+        :func:`cxrlib.cohorts.associations.proportion`), ``"mean_age"`` (years) and, one row a
+        finding, ``"prevalence"``.
+
+    Raises
+    ------
+    ValueError
+        The attribute is no column.
+    """
+    if attribute not in cohort.table:
+        raise ValueError(
+            f"attribute: the cohort {cohort.name} has no {attribute!r}; it has "
+            f"{', '.join(cohort.attributes) or 'none'}"
+        )
+    table = cohort.table[cohort.table[attribute].notna()]
+    rows = []
+    for group in _in_order(table[attribute], attribute):
+        images = table[table[attribute] == group]
+        viewed, aged = images[images["view"].notna()], images[images["age"].notna()]
+        found = {
+            ("share_ap", "all"): associations.proportion(
+                viewed["view"] == "AP", viewed["patient_id"]
+            ),
+            ("mean_age", "all"): associations.mean(aged["age"], aged["patient_id"]),
+        }
+        for finding in cohort.findings:
+            found["prevalence", finding] = associations.proportion(
+                images[finding], images["patient_id"]
+            )
+        for (metric, label), row in found.items():
+            row.pop("design_effect", None)
+            about = {"cohort": cohort.name, "attribute": attribute, "group": group, "label": label}
+            note = "" if row["n"] else "not recorded in this group"
+            rows.append(about | {"metric": metric, "unit": "patient", "note": note} | row)
+    return schema.results(rows)
+
+
+# --- counts, and those in print --------------------------------------------------------------
+
+_RELEASES = {"NIH-CXR14": "nih-cxr14", "phantom": "nih-cxr14", "MIMIC-CXR": "mimic-cxr"}
+_OFFICIAL = {"nih-cxr14": nih.OFFICIAL, "mimic-cxr": mimic.OFFICIAL}
+_TEST_LISTS = ("test_list.txt", "official split: test")  # steps of flows
+IN_DATA_SET = "data set"
+
+
+def counts(cohort) -> pd.DataFrame:
+    """Images and patients of the release, of its official test list, and of the cohort itself.
+
+    Returns
+    -------
+    results table
+        Metrics ``"n_images"`` and ``"n_patients"``, cohorts such as "nih-cxr14", "nih-cxr14-test"
+        and the cohort's own name. What has not the official size is called "(part)", so that it
+        is never taken for what the papers count.
+    """
+    release = _release(cohort)
+    found = {cohort.name: (len(cohort.table), cohort.table["patient_id"].nunique())}
+    for part, size in _sizes(cohort).items():
+        name = _named(release, part)
+        found[name if size == _OFFICIAL[release][part] else f"{name} (part)"] = size
+    about = dict.fromkeys(("label", "attribute", "group"), "all")
+    return schema.results(
+        [
+            about | {"cohort": name, "metric": metric, "value": value}
+            for name, size in found.items()
+            for metric, value in zip(("n_images", "n_patients"), size, strict=True)
+        ]
+    )
+
+
+def _release(cohort):
+    return next((_RELEASES[s] for s in cohort.sources if s in _RELEASES), None)
+
+
+def _named(release, part):
+    return f"{release}-{part}" if part else release
+
+
+def _sizes(cohort):
+    """Images and patients of the release (None) and of its test list ("test"), as in the flow."""
+    if _release(cohort) is None:
+        return {}
+    sizes = list(zip(cohort.flow["images"].map(int), cohort.flow["patients"].map(int), strict=True))
+    tested = cohort.flow["step"].str.startswith(_TEST_LISTS).to_numpy().nonzero()[0]
+    return {None: sizes[0]} | ({"test": sizes[tested[0]]} if len(tested) else {})
+
+
+def counts_beside_papers(cohort) -> pd.DataFrame:
+    """The cohort's counts beside those of the data set itself and those that the papers print.
+
+    Returns
+    -------
+    DataFrame
+        ``source`` ("data set", "S" or "X"), ``quantity``, ``stated`` and ``computed`` (counts),
+        ``verdict`` (:data:`cxrlib.published.VERDICTS`) and ``reason``. Empty for cohorts of other
+        sources.
+    """
+    release = _release(cohort)
+    columns = ["source", "quantity", "stated", "computed", "verdict", "reason"]
+    if release is None:
+        return pd.DataFrame(columns=columns)
+    sizes, rows = _sizes(cohort), []
+    for part in (None, "test"):
+        stated = _OFFICIAL[release][part]
+        computed = sizes.get(part, (np.nan, np.nan))
+        for metric, a, b in zip(("n_images", "n_patients"), stated, computed, strict=True):
+            verdict, reason = published.DIFFERS, "the folder holds a part of it, or another release"
+            if a == b:
+                verdict, reason = published.REPRODUCED, ""
+            elif part not in sizes:
+                verdict, reason = published.NOT_RUN, "no step of this cohort"
+            rows.append((IN_DATA_SET, _named(release, part), metric, a, b, verdict, reason))
+    printed = published.printed()
+    metrics = ("n_images", "n_patients", "n_studies", "n_images_with_findings_text")
+    of_release = printed["cohort"].str.fullmatch(f"{release}(-test|-sourget)?")
+    printed = printed[of_release & printed["metric"].isin(metrics) & printed["method"].isna()]
+    for row in published.compare(counts(cohort), printed).itertuples():
+        same = row.verdict in (published.REPRODUCED, published.WITHIN)
+        about = (row.value, row.computed, row.verdict, "" if same else row.reason)
+        rows.append((row.paper, row.cohort, row.metric, *about))
+    table = pd.DataFrame(rows, columns=["source", "cohort", "metric", *columns[2:]])
+    table["quantity"] = [
+        f"{cohort}: {metric.removeprefix('n_').replace('_', ' ')}"
+        for cohort, metric in zip(table["cohort"], table["metric"], strict=True)
+    ]
+    return table.astype({"stated": "Int64", "computed": "Int64"})[columns]
