@@ -262,7 +262,7 @@ def neatx(root: Path) -> pd.DataFrame | None:
     strange = table["drain"][~table["drain"].isin((-1, 0, 1)) & table["drain"].notna()]
     if len(strange):
         raise DataError(
-            f"{path}: column 'Drain' has {strange.iloc[0]!r} in line {strange.index[0] + 2}; "
+            f"{path}: column 'Drain' has {strange.iloc[0]} in line {strange.index[0] + 2}; "
             f"expected 1, 0, or -1 where nobody looked. Get the file at {FETCH_NEATX}"
         )
     return table[table["drain"].isin((0, 1))].astype({"drain": float}).reset_index(drop=True)

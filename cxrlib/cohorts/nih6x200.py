@@ -201,8 +201,7 @@ def balanced(
         Unknown label or unit, a column that is missing, an exception that is no cell, or a
         ``per_cell`` below 1.
     """
-    labels, attributes = list(labels), list(attributes)
-    exceptions = exceptions or {}
+    labels, attributes, exceptions = list(labels), list(attributes), exceptions or {}
     missing = [c for c in (*attributes, *findings) if c not in table]
     unknown = [label for label in labels if label not in findings]
     if missing or unknown:
