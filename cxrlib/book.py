@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+from cxrlib import scan
 from cxrlib.chapters import BookError, chapters
 from cxrlib.run import LIBRARY, check_writable, fingerprint, run
 
@@ -12,7 +13,8 @@ from cxrlib.run import LIBRARY, check_writable, fingerprint, run
 def build(root, given=None, out=None, jobs=2):
     """Execute what changed, render every page, and put the new book in place of the old one.
 
-    Any warning fails the build. A build that fails or is interrupted leaves the last book intact.
+    Any warning fails the build, and so does a page that holds what must not be shown
+    (:mod:`cxrlib.scan`). A build that fails or is interrupted leaves the last book intact.
 
     Parameters
     ----------
@@ -51,6 +53,10 @@ def build(root, given=None, out=None, jobs=2):
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
     new = fresh / "_build" / "html"
+    if hits := scan.folder(new):
+        shutil.rmtree(fresh)
+        shutil.rmtree(stage)
+        raise BookError(f"the pages were not kept: {'; '.join(map(str, hits))}")
     (new / ".key").write_text(key)
     old = html.with_name("html.old")
     if html.exists():

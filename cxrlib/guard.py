@@ -85,7 +85,7 @@ def _refuse_pictures():
 
     @functools.wraps(draw)
     def imshow(self, X, *args, **options):
-        if min(np.shape(X)[:2], default=0) >= MAX_SIDE:
+        if active() and min(np.shape(X)[:2], default=0) >= MAX_SIDE:
             raise GuardError(
                 "imshow: no picture may be drawn once credentialed data were loaded, not even of a "
                 "phantom; use cxrlib.notebook.withheld"

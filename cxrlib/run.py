@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 
+from cxrlib import register, scan
 from cxrlib.chapters import BookError, assign
 
 LIBRARY = Path(__file__).resolve().parent
@@ -37,7 +39,8 @@ def run(root, chosen, given=None, out=None, jobs=2):
 
     A chapter is executed again when its source, its parameters, the library (weights and data
     included), the lock file or the Python version changed. A chapter whose cells all passed
-    replaces its notebook in one step; one with a failed cell leaves the former notebook as it was.
+    replaces its notebook in one step; one with a failed cell leaves the former notebook as it was,
+    and so does one that shows what must not be shown (:mod:`cxrlib.scan`).
 
     Parameters
     ----------
@@ -61,9 +64,11 @@ def run(root, chosen, given=None, out=None, jobs=2):
     Raises
     ------
     BookError
-        Bad parameter, missing lock file, unwritable folder, or failed cells (all of them named).
+        Bad parameter, missing lock file, unwritable folder, or cells that failed or show what must
+        not be shown (all of them named).
     """
     values = assign(chosen, given or {})
+    _refuse_paths(values)
     lock = root / "requirements.lock"
     if not lock.is_file():
         raise BookError(f"{lock} is missing: restore it with 'git checkout requirements.lock'")
@@ -77,6 +82,19 @@ def run(root, chosen, given=None, out=None, jobs=2):
     if stale:
         _run_all(root, stale, values, keys, targets, jobs, out / ".durations.json")
     return [targets[c.name] for c in chosen]
+
+
+def _refuse_paths(values):
+    """Parameters are kept in the notebook, where no path of this machine may be."""
+    for of_chapter in values.values():
+        for name, value in of_chapter.items():
+            for text in re.findall(r"""[^"',\s\[\]{}()]+""", str(value)):
+                if Path(text).is_absolute() or text.startswith("~"):
+                    raise BookError(
+                        f"parameter {name!r} holds a path of this machine, which would be kept in "
+                        "the notebook: put or link the folder below CXRBOOK_DATA instead",
+                        code=2,
+                    )
 
 
 def _default_out(root, chosen, values):
@@ -118,6 +136,9 @@ def _run_all(root, stale, values, keys, targets, jobs, memory):
                     "key": keys[chapter.name],
                     "parameters": values[chapter.name],
                 }
+                hits = scan.notebook(notebook, f"{chapter.name}.ipynb")
+                if hits:
+                    raise BookError(f"not kept: {'; '.join(map(str, hits))}")
                 _replace(targets[chapter.name], nbformat.writes(notebook) + "\n")
 
         with ThreadPoolExecutor(jobs) as pool:
@@ -213,18 +234,13 @@ def _execute(root, chapter, parameters, scratch, progress):
         )
     except PapermillExecutionError as error:
         first = error.source.strip().splitlines()[0]
-        problem = f"(begins {first!r}) failed: {error.ename}: {str(error.evalue).strip()}"
-        problem = problem.splitlines()[0]
+        said = str(error.evalue).strip().partition("\n")[0]
+        problem = (f"(begins {first!r}) failed: {error.ename}", said)
     except RuntimeError as error:
-        problem = f"lost its kernel, perhaps for want of memory: {error}"
+        problem = ("lost its kernel, perhaps for want of memory", str(error))
     if problem:
-        where = progress.where(chapter)
-        if target.is_file():
-            kept = root / "_build" / "failed" / target.name
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            _replace(kept, target.read_text(encoding="utf-8"))
-            problem += f" (traceback in {kept})"
-        raise BookError(f"chapter {chapter.name}, cell {where} {problem}")
+        where = f"chapter {chapter.name}, cell {progress.where(chapter)}"
+        raise BookError(f"{where} {_failure(root, target, *problem)}")
     progress.finish(chapter)
 
     notebook = nbformat.read(target, as_version=4)
@@ -233,6 +249,27 @@ def _execute(root, chapter, parameters, scratch, progress):
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
     return notebook
+
+
+def _failure(root, target, what, said):
+    """What is told of a failed chapter; its notebook is kept unless it holds what must not be."""
+    content = nbformat.read(target, as_version=4) if target.is_file() else None
+    machine = {"machine path", "user name"}  # the traceback of any failure names folders
+    if content is not None and scan.is_guarded(content):
+        known = register.project()
+        kinds = scan.text_kinds(said, known, True, scan.registers().values()) - machine
+        if kinds:
+            said = f"its text is withheld ({', '.join(sorted(kinds))})"
+    line = f"{what}: {said}"
+    if content is None:
+        return line
+    hits = [hit for hit in scan.notebook(content, target.name) if hit.kind not in machine]
+    if hits:
+        return f"{line} (traceback not kept: {'; '.join(map(str, hits))})"
+    kept = root / "_build" / "failed" / target.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    _replace(kept, target.read_text(encoding="utf-8"))
+    return f"{line} (traceback in {kept})"
 
 
 def _replace(path, text):
