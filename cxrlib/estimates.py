@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, calibration, schema
+from cxrlib import bootstrap, calibration, guard, schema
 from cxrlib import metrics as measure
 from cxrlib.ranking import ranker
 
@@ -171,12 +171,18 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
         schema.predictions(study.predictions, probabilities=True)
     if study.resamples.device != "cpu":
         check_known(metrics, RANKING_METRICS, "metrics on a GPU")
+    if guard.active():  # at the source, so that gaps and means with such a group are undefined too
+        min_positive, min_negative = (max(k, guard.MIN_CELL) for k in (min_positive, min_negative))
     strata = _strata(study, match)
     cells, statistics = {}, {}
     for names, y, score, image in study.blocks():
         for attribute, groups in ({"all": ["all"]} | study.groups).items():
             at = {g: np.flatnonzero(study.member(attribute, g)[image]) for g in groups}
-            why = {g: _too_few(y[at[g]], min_positive, min_negative) for g in groups}
+            why = {
+                g: _too_few(y[at[g]], min_positive, min_negative)
+                or _guarded(study.patient[image[at[g]]])
+                for g in groups
+            }
             matching = {}
             if match is not None and attribute != "all":
                 matching = _matching(y, image, strata, {g: at[g] for g in groups if not why[g]})
@@ -241,6 +247,12 @@ def _too_few(y, min_positive, min_negative):
     if n_negative < min_negative:
         return f"not given: {n_negative} negative images, fewer than {min_negative}"
     return "undefined: one class only" if 0 in (n_positive, n_negative) else ""
+
+
+def _guarded(patient):
+    """Why the numbers of a group of credentialed data are not given, or ""."""
+    few = guard.active() and len(np.unique(patient)) < guard.MIN_CELL
+    return guard.SUPPRESSED if few else ""
 
 
 def _few_patients(ill):
