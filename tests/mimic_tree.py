@@ -51,9 +51,8 @@ RACES = {
     "other": ("OTHER", "HISPANIC/LATINO - DOMINICAN", "PORTUGUESE", "MULTIPLE RACE/ETHNICITY"),
     "unknown": ("UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER"),
 }
-# What a patient's admissions say of race: share of patients, and the group that comes of it.
-RACE_CASES = {
-    "own": 0.78,
+# What admissions say of race where not just the patient's own: share of patients.
+ODD_RACES = {
     "own and unknown": 0.08,
     "two groups": 0.03,
     "unknown": 0.03,
@@ -132,7 +131,9 @@ def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip", 
         .as_posix()
         for r in images.itertuples()
     ]
-    marked = images.index[(images["split"] == "test") & (images["view"] == "AP")][0]
+    plain = images["view"].isin(["AP", "PA"]) & images["in_chexpert"]
+    plain &= images["findings_text"].notna() & (images["split"] == "test")
+    marked = images.index[plain][0]
     canaries = {
         "name": NAME,
         "sentence": SENTENCE,
@@ -190,10 +191,8 @@ def _patients(rows, rng):
     patients["subject_id"] = 10_000_000 + rng.choice(9_999_999, n, replace=False)
     patients["anchor_year"] = rng.integers(2110, 2200, n)
     patients["anchor_age"] = patients["first_age"].where(patients["first_age"] <= 89, 91)
-    cases = np.repeat(
-        list(RACE_CASES), np.ceil(np.array(list(RACE_CASES.values())) * n).astype(int)
-    )
-    patients["case"] = rng.permutation(cases[:n])  # the first is the most common
+    odd = [case for case, share in ODD_RACES.items() for _ in range(int(np.ceil(share * n)))]
+    patients["case"] = rng.permutation((odd + ["own"] * n)[:n])
     patients.loc[patients["single"], "case"] = "own"
     patients["entries"] = [_entries(r, rng) for r in patients.itertuples()]
     own = patients["case"].isin(["own", "own and unknown"])

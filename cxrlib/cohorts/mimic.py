@@ -459,7 +459,7 @@ def _official(root):
     parts = images.drop_duplicates(["subject_id", "split"])["subject_id"]
     if parts.duplicated().any():
         raise DataError(
-            f"{path}: {parts[parts.duplicated()].nunique()} patients are in two official splits; "
+            f"{path}: patients in two official splits: {parts[parts.duplicated()].nunique()}; "
             "expected one split a patient. Fetch the file again as distributed"
         )
     return images
@@ -701,10 +701,10 @@ def _films_there(root):
         listed = set(_official(root)["dicom_id"])
     except DataError as error:
         return _what(f"files/*{kind}", release, len(there) or None, OFFICIAL[None][0], str(error))
-    beside = len(there - listed)
-    problem = f"{len(listed - there)} listed films are not there" if listed - there else ""
-    if beside:
-        problem += f"{'; ' if problem else ''}{beside} films are there that {_IMAGES} does not list"
+    absent, beside = len(listed - there), len(there - listed)
+    problems = [f"listed, but not there: {absent} films"] if absent else []
+    problems += [f"there, but not listed in {_IMAGES}: {beside} films"] if beside else []
+    problem = "; ".join(problems)
     return _what(f"files/*{kind}", release, len(there & listed) or None, OFFICIAL[None][0], problem)
 
 
