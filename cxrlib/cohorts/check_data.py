@@ -189,13 +189,13 @@ def _neatx(root, rows):
     if drains is None:
         yield Line("note", f"{nih.NEATX} is not there; without it no drain is known")
         return
+    of_nih = drains[drains["image_id"].isin(rows["image_id"])]
     ill = rows.loc[rows["Pneumothorax"] == 1, "image_id"]
-    unknown = int((~drains["image_id"].isin(rows["image_id"])).sum())
     yield Line(
         "ok",
-        f"NEATX: {len(drains):,} films annotated, {int(drains['drain'].sum()):,} with a drain; of "
-        f"{len(ill):,} with pneumothorax {int(ill.isin(drains['image_id']).sum()):,} are covered; "
-        f"{unknown:,} names unknown to NIH",
+        f"NEATX: {len(of_nih):,} films annotated, {int(of_nih['drain'].sum()):,} with a drain; of "
+        f"{len(ill):,} with pneumothorax {int(ill.isin(of_nih['image_id']).sum()):,} are covered; "
+        f"{len(drains) - len(of_nih):,} names unknown to NIH",
     )
 
 
@@ -228,7 +228,7 @@ def _mimic(root: Path) -> Iterator[Line]:
     test = rows[rows["split"] == "test"]
     yield _counted("official test split", test, mimic.OFFICIAL["test"])
     yield Line("ok", "no patient is in two splits")
-    paths = [f if (root / f).is_file() else "" for f in mimic._films_of(root, test)]
+    paths = [f if (root / f).is_file() else "" for f in mimic.films_of(root, test)]
     yield from _films(root, paths, "the official test split", "problem")
 
 
