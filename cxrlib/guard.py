@@ -24,7 +24,7 @@ ONLY_COUNTS = "counts suppressed, or others could be computed from them"
 MARK = "application/papermill.record/text/cxrbook-guard"  # output of a notebook, shown nowhere
 
 ROW_LEVEL = re.compile(  # columns with entries of single images
-    r"(image|patient|subject|study|dicom)_?ids?$|^report$|^file(_?name)?s?$|^path$|(^|_)date$|"
+    r"(image|patient|subject|study|dicom)_?ids?$|^report$|^file(_?name)?s?$|^path$|(?<!up)date$|"
     r"^sha256$|^phash$",
     re.IGNORECASE,
 )
@@ -79,7 +79,7 @@ def protect(cohort) -> None:
 def _refuse_pictures():
     from matplotlib.axes import Axes
 
-    if hasattr(Axes.imshow, "__wrapped__"):
+    if hasattr(Axes.imshow, "guarded"):
         return
     draw = Axes.imshow
 
@@ -92,6 +92,7 @@ def _refuse_pictures():
             )
         return draw(self, X, *args, **options)
 
+    imshow.guarded = True
     Axes.imshow = imshow
 
 
@@ -401,7 +402,7 @@ def _suppress_results(table):
     numbers = pd.DataFrame(
         {c: out[c].astype("Float64").to_numpy(float, na_value=np.nan) for c in COUNTS}
     )
-    small = ((numbers >= 1) & (numbers < MIN_CELL)).any(axis=1).to_numpy()
+    small = ((numbers >= 1) & (numbers < MIN_CELL)).any(axis=1).to_numpy(copy=True)
     where = out[["label", "attribute", "group"]].astype(object).fillna("all").astype(str)
     pair = where["group"].str.contains(" - ").to_numpy()
     several = where["label"].isin(SEVERAL).to_numpy()

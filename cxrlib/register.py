@@ -124,7 +124,7 @@ def rows_of(texts):
     return np.unique(out[text[:n] == text[ROW - 1 :]])
 
 
-def kinds(register, text, known=None):
+def kinds(register, text, known=None, strict=True):
     """What of the register occurs in a text: a set of `KINDS`.
 
     Parameters
@@ -133,9 +133,13 @@ def kinds(register, text, known=None):
     text : str
     known : Known, optional
         What the text may hold, since the project's own pages do.
+    strict : bool
+        Whether long numbers count even where they are known: an example may be a true one.
     """
     found = set()
-    tokens = tokens_in(text) - (known.tokens if known else set())
+    tokens = tokens_in(text)
+    if known is not None:
+        tokens -= {t for t in known.tokens if not (strict and re.search(r"\d{5}", t))}
     for field in ("identifiers", "files", "dates"):
         if _any(_hashes(tokens), getattr(register, field)):
             found.add(KINDS[field])

@@ -256,8 +256,8 @@ def _failure(root, target, what, said):
     content = nbformat.read(target, as_version=4) if target.is_file() else None
     machine = {"machine path", "user name"}  # the traceback of any failure names folders
     if content is not None and scan.is_guarded(content):
-        known = register.project()
-        kinds = scan.text_kinds(said, known, True, scan.registers().values()) - machine
+        watch = scan.Watch(register.project(), True, tuple(scan.registers().values()))
+        kinds = scan.text_kinds(said, watch) - machine
         if kinds:
             said = f"its text is withheld ({', '.join(sorted(kinds))})"
     line = f"{what}: {said}"

@@ -54,6 +54,15 @@ class Hit(NamedTuple):
         return f"{self.file}{f', cell {self.cell}' if self.cell else ''}: {self.kind}"
 
 
+class Watch(NamedTuple):
+    """What is looked for, and what is none of it."""
+
+    known: register.Known  # words that tell nothing
+    guarded: bool = False  # whether it was made from credentialed data
+    registers: tuple = ()
+    strict: bool = True  # whether a long number counts even if the project's text has it
+
+
 def registers():
     """Those of the credentialed data loaded on this machine: name -> Register.
 
@@ -67,28 +76,17 @@ def registers():
 # --- text --------------------------------------------------------------------------------------
 
 
-def text_kinds(text, known, guarded=False, looked_for=()):
-    """The kinds of what a text must not hold: a set.
-
-    Parameters
-    ----------
-    text : str
-    known : register.Known
-        Words that tell nothing.
-    guarded : bool
-        Whether the text was made from credentialed data.
-    looked_for : registers
-    """
-    found = machine_kinds(text, known)
-    for one in looked_for:
-        kinds = register.kinds(one, text, known)
+def text_kinds(text, watch):
+    """The kinds of what a text must not hold: a set."""
+    found = machine_kinds(text, watch.known)
+    for one in watch.registers:
+        kinds = register.kinds(one, text, watch.known, watch.guarded and watch.strict)
         # open data have words in common with reports, but no identifiers
-        found |= kinds if guarded else kinds - {"report text"}
-    if guarded:
-        for kind, pattern in MIMIC.items():
-            said = {match.group().lower() for match in re.finditer(pattern, text, re.IGNORECASE)}
-            if said - known.tokens:
-                found.add(kind)
+        found |= kinds if watch.guarded else kinds - {"report text"}
+    for kind, pattern in MIMIC.items() if watch.guarded else ():
+        said = {match.group().lower() for match in re.finditer(pattern, text, re.IGNORECASE)}
+        if said if watch.strict else said - watch.known.tokens:
+            found.add(kind)
     return found
 
 
@@ -191,24 +189,24 @@ def _embedded(text):
     return re.sub(r"data:([\w/+.-]*)(?:;[\w=-]+)*;base64,([A-Za-z0-9+/=\s]+)", cut, text), files
 
 
-def _file_kinds(kind, data, known, guarded, looked_for):
+def _file_kinds(kind, data, watch):
     """Kinds found in an embedded or separate file that is no page."""
     if kind.startswith("image/svg"):
-        return page_kinds(data.decode("utf-8", "replace"), known, guarded, looked_for)
+        return page_kinds(data.decode("utf-8", "replace"), watch)
     if kind.startswith("image/"):
-        return _picture_kinds(data) if guarded else set()
-    return {"unreadable file"} if guarded else set()
+        return _picture_kinds(data) if watch.guarded else set()
+    return {"unreadable file"} if watch.guarded else set()
 
 
-def page_kinds(page, known, guarded=False, looked_for=()):
+def page_kinds(page, watch):
     """Kinds found in HTML or SVG: its text, its attributes and what is embedded in it."""
     page, files = _embedded(page)
     found = set()
     for kind, data in files:
-        found |= _file_kinds(kind, data, known, guarded, looked_for)
+        found |= _file_kinds(kind, data, watch)
     plain = html.unescape(re.sub(r"<[^>]+>", " ", page))
-    found |= text_kinds(plain, known, guarded, looked_for) | machine_kinds(page, known)
-    if guarded:
+    found |= text_kinds(plain, watch) | machine_kinds(page, watch.known)
+    if watch.guarded:
         heads = {h.strip() for h in re.findall(r"<th\b[^>]*>([^<]*)</th>", page)}
         if 'class="dataframe"' in page or any(map(guard.ROW_LEVEL.search, heads)):
             found.add("row-level table")
@@ -259,12 +257,13 @@ def notebook(content, name, looked_for=None):
         hits.append(Hit(name, None, "no register of its cohort (is CXRBOOK_DATA set?)"))
     own = (c for c in content["cells"] if not _is_given(c))
     known = register.project() | register.Known.of("\n".join(_text(c["source"]) for c in own))
+    watch = Watch(known, guarded, tuple(looked_for.values()))
     for i, cell in enumerate(content["cells"], start=1):
         found = set()
         if _is_given(cell):
-            found |= text_kinds(_text(cell["source"]), known, guarded, looked_for.values())
+            found |= text_kinds(_text(cell["source"]), watch)
         for output in cell.get("outputs", []):
-            found |= _output_kinds(output, known, guarded, looked_for.values())
+            found |= _output_kinds(output, watch)
         found |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
         hits += [Hit(name, i, kind) for kind in sorted(found)]
     about = json.dumps(content.get("metadata", {}))
@@ -291,32 +290,32 @@ def _text(entry):
     return entry if isinstance(entry, str) else "".join(entry)
 
 
-def _output_kinds(output, known, guarded, looked_for):
+def _output_kinds(output, watch):
     found = set()
     said = [_text(output.get("text", ""))]
     for kind, entry in output.get("data", {}).items():
         if kind == guard.MARK:
             continue
         if kind.startswith("image/") and "svg" not in kind:
-            found |= _picture_kinds(base64.b64decode(_text(entry))) if guarded else set()
+            found |= _picture_kinds(base64.b64decode(_text(entry))) if watch.guarded else set()
         elif kind.endswith(("html", "xml")):
-            found |= page_kinds(_text(entry), known, guarded, looked_for)
+            found |= page_kinds(_text(entry), watch)
         elif kind.startswith(("text/", RECORD)) or kind.endswith(("json", "javascript")):
             said.append(_text(entry) if isinstance(entry, str | list) else json.dumps(entry))
-        elif guarded:
+        elif watch.guarded:
             found.add("unreadable output")
-        if guarded and kind == KEPT:
+        if watch.guarded and kind == KEPT:
             kept = json.loads(_text(entry))
             found |= table_kinds(pd.DataFrame(kept["rows"], columns=kept["columns"]))
     said, files = _embedded("\n".join(said))
     for kind, data in files:
-        found |= _file_kinds(kind, data, known, guarded, looked_for)
-    if guarded and any(guard.ROW_LEVEL.search(w) for w in re.findall(r"\w+_\w+", said)):
+        found |= _file_kinds(kind, data, watch)
+    if watch.guarded and any(guard.ROW_LEVEL.search(w) for w in re.findall(r"\w+_\w+", said)):
         found.add("row-level table")
     failed = [output.get("ename", ""), output.get("evalue", ""), *output.get("traceback", [])]
     said += re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failed))
     said = re.sub(r"<Figure size [\d.]+x[\d.]+ with \d+ Axes>", "", said)
-    return found | text_kinds(said, known, guarded, looked_for)
+    return found | text_kinds(said, watch)
 
 
 def table_kinds(table):
@@ -357,7 +356,7 @@ def folder(path, looked_for=None):
         if file in books:
             hits += notebook(books[file], name, looked_for)
             continue
-        of_guarded = file.stem in guarded
+        watch = Watch(known, file.stem in guarded, tuple(looked_for.values()), strict=False)
         if file.suffix in PICTURES:
             data = file.read_bytes()
             check = guarded and hashlib.sha256(data).digest() not in open_pictures
@@ -366,7 +365,7 @@ def folder(path, looked_for=None):
             found = {hit.kind for hit in results_file(file, looked_for)} if guarded else set()
         elif file.suffix in TEXTS:
             page = file.read_text(encoding="utf-8", errors="replace")
-            found = page_kinds(page, known, of_guarded, looked_for.values())
+            found = page_kinds(page, watch)
         else:
             found = set()
         hits += [Hit(name, None, kind) for kind in sorted(found)]
@@ -379,7 +378,8 @@ def results_file(path, looked_for=None):
     path = Path(path)
     table = (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
     said = table.to_csv(index=False)
-    found = table_kinds(table) | text_kinds(said, register.project(), True, looked_for.values())
+    watch = Watch(register.project(), True, tuple(looked_for.values()))
+    found = table_kinds(table) | text_kinds(said, watch)
     return [Hit(path.name, None, kind) for kind in sorted(found)]
 
 
@@ -393,5 +393,5 @@ def anything(path):
     if path.suffix in (".csv", ".parquet"):
         return results_file(path)
     page = path.read_text(encoding="utf-8")
-    found = page_kinds(page, register.project(), True, registers().values())
+    found = page_kinds(page, Watch(register.project(), True, tuple(registers().values())))
     return [Hit(path.name, None, kind) for kind in sorted(found)]
