@@ -1,4 +1,4 @@
-"""MIMIC-CXR with MIMIC-IV, from the folders as PhysioNet distributes them. Credentialed.
+"""MIMIC-CXR with MIMIC-IV, from the files as PhysioNet distributes them. Credentialed.
 
 Three releases are joined: MIMIC-CXR-JPG (official split, views, dates, labels, films), MIMIC-IV
 (sex, age, race) and MIMIC-CXR (reports; original films, where there are no JPEGs). They may lie in
@@ -7,10 +7,7 @@ one folder, in folders named after the releases, or as ``wget -r`` leaves them.
 
 from __future__ import annotations
 
-import os
 import zipfile
-import zlib
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +16,21 @@ import pandas as pd
 
 from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200
 from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.mimic_files import (
+    ADMISSIONS,
+    ARCHIVE,
+    IMAGES,
+    LABELS_OF,
+    METADATA,
+    PATIENTS,
+    WHERE,
+    films_of,
+    find,
+    folder_of,
+    names_on_disk,
+    places,
+    read_reports,
+)
 from cxrlib.cohorts.report_sections import findings
 from cxrlib.cohorts.table import drawn_by_patients, flow, validated
 
@@ -123,22 +135,6 @@ ethnicity in one question, so Hispanic or Latino, Portuguese and South American 
 race on record: they are "other", as are all groups that S does not study.
 """
 
-_IMAGES = "mimic-cxr-2.0.0-split.csv.gz"
-_METADATA = "mimic-cxr-2.0.0-metadata.csv.gz"
-_LABELS = "mimic-cxr-2.0.0-{}.csv.gz"
-_PATIENTS = "hosp/patients.csv.gz"
-_ADMISSIONS = "hosp/admissions.csv.gz"
-_REPORTS = "mimic-cxr-reports.zip"
-_WHERE = {
-    "mimic-cxr-jpg": "https://physionet.org/content/mimic-cxr-jpg/2.1.0/",
-    "mimiciv": "https://physionet.org/content/mimiciv/3.1/",
-    "mimic-cxr": "https://physionet.org/content/mimic-cxr/2.1.0/",
-}
-_FOLDERS = {  # folders in which a release may lie, below the root
-    "mimic-cxr-jpg": ("mimic-cxr-jpg*",),
-    "mimiciv": ("mimiciv*", "mimic-iv*"),
-    "mimic-cxr": ("mimic-cxr", "mimic-cxr-[!j]*"),
-}
 _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 
 
@@ -198,6 +194,8 @@ def build(
     """
     split = None if split == "all" else split
     _one_of("split", split, (*SPLITS.values(), None))
+    _one_of("views", views, VIEWS)
+    _one_of("labels", labels, LABELS)
     _one_of("reports", reports, REPORTS)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
@@ -248,6 +246,8 @@ def build_balanced(
     split : {"patient", "image"}
         What the 7:1:2 split keeps together.
     """
+    _one_of("views", views, VIEWS)
+    _one_of("labels", labels, LABELS)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
     complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[None]
@@ -276,8 +276,6 @@ def _one_of(what, value, known):
 
 def _chosen(rows, steps, views, labeler, labels):
     """Rows of the views, with labels as the policy has them; adds to ``steps``."""
-    _one_of("views", views, VIEWS)
-    _one_of("labels", labels, LABELS)
     if VIEWS[views]:
         rows = rows[rows["view"].isin(VIEWS[views])]
         steps.append(("frontal films (AP, PA)", rows, "lateral, or without a view on record"))
@@ -325,6 +323,15 @@ def _cohort(root, rows, steps, name, complete, recipe, max_broken):
     )
 
 
+def _findings(root, rows, needed):
+    """FINDINGS section of each row's study; missing where there is no report, or none in it."""
+    studies = rows.drop_duplicates("study_id")
+    names = folder_of(studies) + ".txt"
+    texts = map(findings, read_reports(root, names, needed))
+    found = dict(zip(studies["study_id"], texts, strict=True))
+    return rows["study_id"].map(found)
+
+
 # --- the tables ------------------------------------------------------------------------------
 
 
@@ -358,17 +365,17 @@ def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
     _one_of("labeler", labeler, LABELERS)
     root = Path(root)
     images = _official(root)
-    films_path = _find(root, "mimic-cxr-jpg", _METADATA)
+    films_path = find(root, "mimic-cxr-jpg", METADATA)
     about = _read(films_path, "dicom_id", ["ViewPosition", "StudyDate"], whole="StudyDate")
     absent = ~images["dicom_id"].isin(about.index)
     if absent.any():
         raise DataError(
-            f"{films_path}: {int(absent.sum())} films of {_IMAGES} are not in it; fetch both files "
+            f"{films_path}: {int(absent.sum())} films of {IMAGES} are not in it; fetch both files "
             "of the same version"
         )
     about = about.reindex(images["dicom_id"])
     patients = _read(
-        _find(root, "mimiciv", _PATIENTS),
+        find(root, "mimiciv", PATIENTS),
         "subject_id",
         ["gender", "anchor_age", "anchor_year"],
         whole=("anchor_age", "anchor_year"),
@@ -377,9 +384,9 @@ def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
     age = pd.Series(age - patients["anchor_year"].to_numpy())
     age = age.where(age.between(0, metadata.OLDEST_POSSIBLE_AGE)).astype(float)
     sex = patients["gender"].where(patients["gender"].isin(["F", "M"])).to_numpy()
-    path = _find(root, "mimiciv", _ADMISSIONS)
+    path = find(root, "mimiciv", ADMISSIONS)
     race = races(files.read_table(path, {"subject_id": "subject_id", "race": "race"}), path)
-    labels = _labels(_find(root, "mimic-cxr-jpg", _LABELS.format(labeler)))
+    labels = _labels(find(root, "mimic-cxr-jpg", LABELS_OF.format(labeler)))
     table = pd.DataFrame(
         {
             "image_id": images["dicom_id"],
@@ -439,7 +446,7 @@ def races(admissions: pd.DataFrame, path="admissions") -> pd.Series:
 
 def _official(root):
     """``dicom_id, study_id, subject_id, split`` of the split file, checked."""
-    path = _find(root, "mimic-cxr-jpg", _IMAGES)
+    path = find(root, "mimic-cxr-jpg", IMAGES)
     columns = ["dicom_id", "study_id", "subject_id", "split"]
     images = files.read_table(path, {c: c for c in columns})
     files.unique(images, "dicom_id", path)
@@ -467,9 +474,8 @@ def _official(root):
 
 def _labels(path):
     """Labels as written, by ``study_id``."""
-    columns = {f: f for f in FINDINGS}
-    columns |= {"Support Devices": "support_devices", "No Finding": "no_finding"}
-    table = _read(path, "study_id", list(columns)).rename(columns=columns)
+    names = {"Support Devices": "support_devices", "No Finding": "no_finding"}
+    table = _read(path, "study_id", [*FINDINGS, *names])
     odd = ~(table.isin([1, 0, -1]) | table.isna())
     if odd.any(axis=None):
         column = odd.any().idxmax()
@@ -477,7 +483,7 @@ def _labels(path):
             f"{path}: column {column!r} holds {int(odd[column].sum())} entries other than 1, 0, -1 "
             "and nothing; fetch the file again as distributed"
         )
-    return table.astype(float)
+    return table.astype(float).rename(columns=names)
 
 
 def _read(path, key, columns, whole=()):
@@ -500,136 +506,6 @@ def _whole_numbers(table, columns, path):
             )
 
 
-# --- where the files are -----------------------------------------------------------------------
-
-
-def _places(root, release):
-    """Folders below ``root``, relative to it, in which a release may lie; the newest first."""
-    found = [""]
-    for base in ("", "physionet.org/files"):
-        for pattern in _FOLDERS[release]:
-            for folder in sorted((root / base).glob(pattern), reverse=True):
-                versions = sorted(folder.glob("[0-9]*.[0-9]*"), reverse=True)
-                found += [str(f.relative_to(root)) for f in (*versions, folder) if f.is_dir()]
-    return found
-
-
-def _find(root, release, name):
-    """The file of a release, compressed or not.
-
-    Raises
-    ------
-    DataError
-        It is not there; says in which folder it is, if it is near.
-    """
-    names = (name, name.removesuffix(".gz"))
-    path = files.locate(root, names, _places(root, release))
-    if path:
-        return path
-    below = sorted(f for f in islice(root.iterdir(), 100) if f.is_dir())
-    for folder in (*list(root.parents)[:4], *below):
-        if any((folder / p / n).is_file() for p in _places(folder, release) for n in names):
-            raise DataError(
-                f"{root}: wrong folder, {name} is not in it but in {folder} or a folder of it. "
-                f"Give {folder}, or make CXRBOOK_DATA/mimic-cxr a link to it"
-            )
-    raise DataError(
-        f"{root}: {name} is not there; fetch it from {_WHERE[release]}. "
-        "'cxrbook check-data mimic-cxr' lists what belongs there"
-    )
-
-
-def _folder(rows):
-    """Where PhysioNet puts a study: files/p10/p10000032/s50414267."""
-    patient, study = rows["patient_id"].astype(str), rows["study_id"].astype(str)
-    return "files/p" + patient.str[:2] + "/p" + patient + "/s" + study
-
-
-def films_of(root, rows) -> list[str]:
-    """File names of the films relative to ``root``: JPEGs if any is there, else DICOMs.
-
-    Parameters
-    ----------
-    root : Path
-    rows : DataFrame
-        ``image_id, patient_id, study_id``.
-
-    Raises
-    ------
-    DataError
-        None of them is there.
-    """
-    names = _folder(rows) + "/" + rows["image_id"]
-    for release, kind in (("mimic-cxr-jpg", ".jpg"), ("mimic-cxr", ".dcm")):
-        for place in _places(root, release):
-            found = [os.path.join(place, name + kind) for name in names]
-            if (root / place / "files").is_dir() and any((root / f).is_file() for f in found):
-                return found
-    raise DataError(
-        f"{root}: none of the {len(rows)} films that are wanted is there; expected "
-        "files/pXX/pSUBJECT/sSTUDY/DICOM.jpg as on "
-        f"{_WHERE['mimic-cxr-jpg']}, or the original .dcm files of {_WHERE['mimic-cxr']}"
-    )
-
-
-# --- reports -----------------------------------------------------------------------------------
-
-
-def _findings(root, rows, needed):
-    """FINDINGS section of each row's study; missing where there is no report, or none in it."""
-    studies = rows.drop_duplicates("study_id")
-    names = _folder(studies) + ".txt"
-    texts = map(findings, _reports(root, names, needed))
-    found = dict(zip(studies["study_id"], texts, strict=True))
-    return rows["study_id"].map(found)
-
-
-def _reports(root, names, needed):
-    """Text of each report, "" where it is not there.
-
-    Raises
-    ------
-    DataError
-        No reports at all, though they are ``needed``; a damaged archive; a report that is not
-        UTF-8. Reports are plain ASCII as distributed: another encoding means another file.
-    """
-    archive = files.locate(root, _REPORTS, _places(root, "mimic-cxr"))
-    if archive:
-        yield from _zipped(archive, names)
-        return
-    for place in _places(root, "mimic-cxr"):
-        for folder in (root / place, root / place / "mimic-cxr-reports"):
-            if (folder / "files").is_dir() and any((folder / name).is_file() for name in names):
-                for name in names:
-                    path = folder / name
-                    there = path.is_file()
-                    yield _text(files.inside(root, path).read_bytes(), name) if there else ""
-                return
-    if needed:
-        raise DataError(
-            f"{root}: no reports; fetch {_REPORTS} from {_WHERE['mimic-cxr']}, or pass "
-            "reports='any' to go on without them"
-        )
-    yield from [""] * len(names)
-
-
-def _zipped(archive, names):
-    try:
-        with zipfile.ZipFile(archive) as file:
-            there = file.NameToInfo
-            for name in names:
-                yield _text(file.read(name), name) if name in there else ""
-    except (zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{archive}: damaged or cut off ({error}); fetch it again") from None
-
-
-def _text(data, name):
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise DataError(f"{name}: a report that is not UTF-8 text; fetch it again") from None
-
-
 # --- what is there -----------------------------------------------------------------------------
 
 
@@ -645,18 +521,18 @@ def describe_files(root) -> list[dict]:
     """
     root = files.root_of("mimic-cxr", root)
     expected = {
-        ("mimic-cxr-jpg", _IMAGES): ("dicom_id", OFFICIAL[None][0]),
-        ("mimic-cxr-jpg", _METADATA): ("dicom_id", OFFICIAL[None][0]),
-        ("mimic-cxr-jpg", _LABELS.format("chexpert")): ("study_id", 227_827),
-        ("mimic-cxr-jpg", _LABELS.format("negbio")): ("study_id", 227_827),
-        ("mimiciv", _PATIENTS): ("subject_id", None),
-        ("mimiciv", _ADMISSIONS): ("subject_id", None),
+        ("mimic-cxr-jpg", IMAGES): ("dicom_id", OFFICIAL[None][0]),
+        ("mimic-cxr-jpg", METADATA): ("dicom_id", OFFICIAL[None][0]),
+        ("mimic-cxr-jpg", LABELS_OF.format("chexpert")): ("study_id", 227_827),
+        ("mimic-cxr-jpg", LABELS_OF.format("negbio")): ("study_id", 227_827),
+        ("mimiciv", PATIENTS): ("subject_id", None),
+        ("mimiciv", ADMISSIONS): ("subject_id", None),
     }
     found = []
     for (release, name), (column, number) in expected.items():
         rows, problem = None, ""
         try:
-            rows = len(files.read_table(_find(root, release, name), {column: column}))
+            rows = len(files.read_table(find(root, release, name), {column: column}))
         except DataError as error:
             problem = str(error)
         found.append(_what(name, release, rows, number, problem))
@@ -671,14 +547,14 @@ def _what(file, release, rows, expected, problem=""):
         "found": rows is not None,
         "rows": rows,
         "expected": expected,
-        "where_to_get": _WHERE[release],
+        "where_to_get": WHERE[release],
         "problem": problem,
     }
 
 
 def _reports_there(root):
     rows, problem = None, ""
-    archive = files.locate(root, _REPORTS, _places(root, "mimic-cxr"))
+    archive = files.locate(root, ARCHIVE, places(root, "mimic-cxr"))
     if archive:
         try:
             with zipfile.ZipFile(archive) as file:
@@ -686,15 +562,15 @@ def _reports_there(root):
         except (zipfile.BadZipFile, OSError) as error:
             problem = f"{archive}: damaged or cut off ({error}); fetch it again"
     else:
-        rows = len(_on_disk(root, "mimic-cxr", (".txt",))) or None
-    return _what(_REPORTS, "mimic-cxr", rows, 227_835, problem)
+        rows = len(names_on_disk(root, "mimic-cxr", (".txt",))) or None
+    return _what(ARCHIVE, "mimic-cxr", rows, 227_835, problem)
 
 
 def _films_there(root):
-    there = _on_disk(root, "mimic-cxr-jpg", (".jpg",))
+    there = names_on_disk(root, "mimic-cxr-jpg", (".jpg",))
     kind, release = ".jpg", "mimic-cxr-jpg"
     if not there:
-        there = _on_disk(root, "mimic-cxr", (".dcm",))
+        there = names_on_disk(root, "mimic-cxr", (".dcm",))
         if there:
             kind, release = ".dcm", "mimic-cxr"
     try:
@@ -703,15 +579,6 @@ def _films_there(root):
         return _what(f"files/*{kind}", release, len(there) or None, OFFICIAL[None][0], str(error))
     absent, beside = len(listed - there), len(there - listed)
     problems = [f"listed, but not there: {absent} films"] if absent else []
-    problems += [f"there, but not listed in {_IMAGES}: {beside} films"] if beside else []
+    problems += [f"there, but not listed in {IMAGES}: {beside} films"] if beside else []
     problem = "; ".join(problems)
     return _what(f"files/*{kind}", release, len(there & listed) or None, OFFICIAL[None][0], problem)
-
-
-def _on_disk(root, release, kinds):
-    """Names, without ending, of the files of these kinds below the folders ``files``."""
-    found = set()
-    for place in _places(root, release):
-        for _, _, names in os.walk(root / place / "files"):
-            found.update(n[: n.rindex(".")] for n in names if n.endswith(kinds))
-    return found
