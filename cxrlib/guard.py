@@ -185,7 +185,7 @@ def presentable(table, counts=None):
                 f"table: column {one!r} is one of single images; show counts, shares or means over "
                 f"at least {MIN_CELL} images and patients"
             )
-    labels = table.index.to_frame().astype(str).to_numpy().ravel()
+    labels = table.index.to_frame().map(str).to_numpy().ravel()
     refuse(" ; ".join([*map(str, table.columns), *labels]), "table: the heads of rows or columns")
     for i, name in enumerate(table.columns):
         refuse(" ; ".join(map(str, table.iloc[:, i].dropna())), f"table: column {str(name)!r}")
@@ -240,7 +240,7 @@ def _sums_of_rows(table, found, by=None):
     index = table.index.to_frame(
         index=False, name=[f"index {k}" for k in range(table.index.nlevels)]
     )
-    cells = pd.concat([index, table.drop(columns=found).reset_index(drop=True)], axis=1).astype(str)
+    cells = pd.concat([index, table.drop(columns=found).reset_index(drop=True)], axis=1).map(str)
     whole = np.flatnonzero(cells.map(lambda x: x.lower() in TOTALS).any(axis=1))
     total = whole[0] if len(whole) == 1 else None
     parts = np.setdiff1d(np.arange(len(table)), whole[:1] if total is not None else [])
