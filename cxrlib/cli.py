@@ -228,6 +228,22 @@ def ledger(
         raise BookError(f"{differing} entries of the ledger differ")
 
 
+@app.command()
+def scan(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Notebooks, pages, results tables, or folders of such.", exists=True),
+    ],
+):
+    """Look for what must not be published: identifiers, films, report texts, machine paths."""
+    from cxrlib.scan import anything
+
+    hits = [hit for path in files for hit in anything(path)]
+    print("\n".join(map(str, hits)) or "nothing found")
+    if hits:
+        raise BookError(f"{len(hits)} findings")
+
+
 def _executed(root, chapter):
     return root / "book" / "chapters" / f"{chapter.name}.ipynb"
 
