@@ -362,7 +362,7 @@ def folder(path, looked_for=None):
             check = guarded and hashlib.sha256(data).digest() not in open_pictures
             found = _picture_kinds(data) if check else set()
         elif file.suffix in (".csv", ".parquet"):
-            found = {hit.kind for hit in results_file(file, looked_for)} if guarded else set()
+            found = {hit.kind for hit in results_file(file, looked_for)}
         elif file.suffix in TEXTS:
             page = file.read_text(encoding="utf-8", errors="replace")
             found = page_kinds(page, watch)

@@ -1,14 +1,24 @@
 """What a process may show once it has loaded credentialed data, and what the scan finds."""
 
+import base64
+import io
 import itertools
+import json
+from pathlib import Path
 
+import mimic_tree
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.optimize import linprog
+from typer.testing import CliRunner
 
-from cxrlib import guard, notebook, register, schema
+from cxrlib import cohorts, guard, notebook, register, scan, schema
+from cxrlib.chapters import BookError, chapters
+from cxrlib.cli import app
 from cxrlib.cohorts import Cohort
+from cxrlib.run import run
 
 
 @pytest.fixture
@@ -202,6 +212,8 @@ def test_shown_tables_say_what_is_small_and_what_is_hidden(latched, capsys):
     shown = guard.presentable(crossed)
     assert shown.loc["old", "M"] == "<10" and "hidden" in shown.to_numpy()
     assert "12 (10 %)" not in shown.to_numpy()
+    undefined = pd.DataFrame({"group": ["a", None], "positives": [4, 30], "gap": [0.1, np.nan]})
+    assert guard.presentable(undefined)["positives"].tolist() == ["<10", "hidden"]
 
 
 def test_a_flow_shows_no_step_that_leaves_out_a_few(latched):
@@ -311,3 +323,239 @@ def test_where_credentialed_results_may_not_stay(latched, tmp_path):
     with pytest.raises(guard.GuardError, match="keep"):
         guard.protect(made_up(None))
     assert guard.active() and not (tmp_path / "data").exists()
+
+
+# --- the scan ----------------------------------------------------------------------------------
+
+LEAKY = """# %% tags=["parameters"]
+data: str = "phantom"  # a cohort
+
+# %%
+import base64, io, os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, display
+from PIL import Image
+
+from cxrlib import cohorts
+
+cohort = cohorts.load(data)
+film = cohort.images(np.array([0]))[0]
+root = Path(os.environ["CXRBOOK_DATA"]) / "mimic-cxr"
+
+# %%
+print(cohort.table["image_id"].iloc[0])
+
+# %%
+f"{cohort.table['study_id'].iloc[1]}: {cohort.table['patient_id'].iloc[1]}"
+
+# %%
+print(cohort.table["report"].iloc[2][-80:])
+
+# %%
+days = pd.read_csv(next(root.rglob("*metadata*")))["StudyDate"].tolist()
+display({"application/json": {"when": days}}, raw=True)
+
+# %%
+print(cohort.films["file"].iloc[0].split("/")[-1][:8] + "x.jpg")
+
+# %%
+figure, axis = plt.subplots(figsize=(3, 3))
+axis.pcolormesh(film[::-1], cmap="gray");
+
+# %%
+file = io.BytesIO()
+Image.fromarray(film).save(file, "JPEG")
+HTML(f'<img alt="x" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">')
+
+# %%
+print("from", root)
+
+# %%
+HTML(cohort.table[["sex", "age"]].head(3).to_html())
+"""
+FOUND = [  # the second cell holds the values of parameters
+    *("4: identifier", "5: identifier", "6: report text", "7: date", "8: file name"),
+    *("9: image", "10: image", "11: machine path", "12: row-level table"),
+]
+FAILING = (
+    LEAKY.split("# %%\nprint(cohort")[0] + "# %%\nraise ValueError(cohort.table['image_id'][0])"
+)
+REFUSED = LEAKY.split("# %%\nprint(cohort")[0] + (
+    "# %%\nfrom cxrlib.notebook import show\n\nshow(cohort.table.head())\n"
+)
+CLEAN = LEAKY.split("# %%\nprint(cohort")[0] + (
+    "# %%\nfrom cxrlib.notebook import glue, withheld\n\nglue('n', len(cohort.table))\n"
+    "withheld('films')\n\n# %%\ncohort.table.groupby('race')[['sex']].count()\n"
+)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A data folder with a made-up MIMIC-CXR, and what was planted in it."""
+    folder = tmp_path_factory.mktemp("data")
+    return folder, mimic_tree.write(folder / "mimic-cxr", n_images=40, per_cell=0)["canaries"]
+
+
+def book_of(root, **sources):
+    (root / "chapters").mkdir(parents=True)
+    (root / "requirements.lock").write_text("")
+    for name, source in sources.items():
+        (root / "chapters" / f"{name[1:]}.py").write_text(source)
+    return root
+
+
+def canaries_in(text, canaries):
+    words = [canaries["name"], canaries["sentence"], *canaries["subjects"], *canaries["studies"]]
+    words += [
+        *canaries["dicoms"],
+        *canaries["dates"],
+        *(d.replace("-", "") for d in canaries["dates"]),
+    ]
+    return [word for word in words if word in text]
+
+
+def test_leaks_stop_a_chapter_and_tell_no_value(tmp_path, planted, monkeypatch, capfd):
+    data, canaries = planted
+    monkeypatch.setenv("CXRBOOK_DATA", str(data))
+    root = book_of(tmp_path / "book", _01_leaky=LEAKY, _02_failing=FAILING, _03_refused=REFUSED)
+    with pytest.raises(BookError) as caught:
+        run(root, chapters(root), {"data": "mimic"})
+    leaky, failing, refused = (
+        str(caught.value).splitlines()[-1:] + str(caught.value).splitlines()[:2]
+    )
+    for what in FOUND:
+        assert f"01_leaky.ipynb, cell {what}" in leaky
+    assert leaky.count("cell") == len(FOUND) and leaky.startswith("not kept")
+    assert (
+        "02_failing, cell 3 of 3" in failing
+        and "failed: ValueError: its text is withheld" in failing
+    )
+    assert "traceback not kept" in failing
+    assert "03_refused" in refused and "GuardError: table: column 'image_id'" in refused
+    seen = str(caught.value) + "".join(capfd.readouterr())
+    written = [p for p in root.rglob("*") if p.is_file() and p.suffix != ".py"]
+    assert not [p for p in written if p.suffix == ".ipynb" and p.parent.name != "failed"]
+    for text in [seen, *(p.read_text() for p in written)]:
+        assert canaries_in(text, canaries) == []
+
+
+def test_aggregates_are_kept(tmp_path, planted, monkeypatch):
+    monkeypatch.setenv("CXRBOOK_DATA", str(planted[0]))
+    root = book_of(tmp_path / "book", _01_clean=CLEAN)
+    [path] = run(root, chapters(root), {"data": "mimic"})
+    assert path.is_relative_to(root / "_build" / "runs")
+    text = path.read_text()
+    assert "Not shown: films" in text and "cxr-table" in text and 'class="dataframe"' not in text
+    assert canaries_in(text, planted[1]) == []
+    assert scan.notebook(json.loads(text), path.name) == []
+    monkeypatch.delenv("CXRBOOK_DATA")
+    assert "no register" in scan.notebook(json.loads(text), path.name)[0].kind
+
+
+def page(*outputs, source="1"):
+    """A notebook of one cell."""
+    cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": list(outputs)}
+    return {"cells": [cell], "metadata": {}}
+
+
+def stream(text):
+    return {"output_type": "stream", "name": "stdout", "text": [text]}
+
+
+def test_machine_paths_and_user_names_are_found_in_open_runs_too(monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "zyxwomina")
+    monkeypatch.setenv("CXRBOOK_CACHE", "/srv/of-mine")
+    for text, kinds in {
+        f"in {Path.home()}/data": ["machine path"],
+        f"File {scan.LIBRARY}/run.py": ["machine path"],
+        "see /srv/of-mine/a.npy": ["machine path"],
+        "see /home/someone/x": ["machine path"],
+        r"C:\Users\someone": ["machine path"],
+        "by zyxwomina.": ["user name"],
+        "zyxwominas, 3/home and a/tmp": [],
+    }.items():
+        assert [hit.kind for hit in scan.notebook(page(stream(text)), "a.ipynb", {})] == kinds
+    monkeypatch.setattr("getpass.getuser", lambda: "runner")
+    assert scan.notebook(page(stream("the runner")), "a.ipynb", {}) == []
+
+
+def test_paths_in_parameters_are_refused_before_anything_runs(tmp_path):
+    source = '# %% tags=["parameters"]\noptions: dict = {}  # any\n'
+    root = book_of(tmp_path / "book", _01_a=source)
+    for value in ("{'root': '/data/mimic'}", "{'root': '~/mimic'}"):
+        with pytest.raises(BookError, match="'options' holds a path") as caught:
+            run(root, chapters(root), {"options": value})
+        assert caught.value.code == 2 and "mimic" not in str(caught.value)
+
+
+def png(draw):
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(4, 3), dpi=120)
+    draw(axis)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    return file.getvalue()
+
+
+def test_films_are_told_from_charts():
+    films = cohorts.load("phantom", n_images=4, seed=3, size=96).images(np.arange(4))
+    rng = np.random.default_rng(0)
+    points, heat = rng.normal(size=(2, 300)), rng.random((20, 20))
+    for film in films:
+        for options in ({"cmap": "gray"}, {"cmap": "viridis"}, {"interpolation": "nearest"}):
+            assert scan.photographic(png(lambda axis, f=film, o=options: axis.imshow(f, **o)))
+        small = io.BytesIO()
+        Image.fromarray(film).resize((64, 64)).save(small, "JPEG", quality=50)
+        assert scan.photographic(small.getvalue())
+    for draw in (
+        lambda axis: axis.plot(np.sort(points[0])),
+        lambda axis: axis.fill_between(np.arange(300), points[0], alpha=0.2),
+        lambda axis: axis.hexbin(*points, gridsize=20),
+        lambda axis: axis.figure.colorbar(axis.imshow(heat)),
+        lambda axis: axis.bar(np.arange(40), rng.random(40)),
+    ):
+        assert not scan.photographic(png(draw))
+
+
+def test_pictures_in_pages_of_a_guarded_chapter_are_found(tmp_path):
+    [film] = cohorts.load("phantom", n_images=1, seed=3, size=96).images(np.arange(1))
+    shown = png(lambda axis: axis.imshow(film))
+    picture = {
+        "output_type": "display_data",
+        "data": {"image/png": base64.b64encode(shown).decode()},
+    }
+    (tmp_path / "_sources").mkdir()
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "_images" / "a.png").write_bytes(shown)
+    for name, sources in {"open": "data = 'phantom'", "guarded": "data = 'mimic'"}.items():
+        outputs = [picture] if name == "open" else []
+        text = json.dumps(page(*outputs, source=sources))
+        (tmp_path / "_sources" / f"{name}.ipynb").write_text(text)
+    (tmp_path / "guarded.html").write_text("<p>study s51234567</p>")
+    (tmp_path / "open.html").write_text("<p>study s51234567</p>")
+    one = {"any": register.Register(*5 * [np.empty(0, np.uint64)])}
+    assert list(map(str, scan.folder(tmp_path, one))) == ["guarded.html: identifier"]
+    (tmp_path / "_images" / "b.png").write_bytes(png(lambda axis: axis.imshow(film[::-1])))
+    assert "_images/b.png: image" in map(str, scan.folder(tmp_path, one))
+
+
+def test_scan_by_hand(tmp_path):
+    table = pd.DataFrame({"label": ["a"], "n": [40], "n_positive": [3]})
+    table.to_csv(tmp_path / "results.csv")
+    table.assign(image_id="x", n_positive=30).to_parquet(tmp_path / "rows.parquet")
+    runner = CliRunner()
+    good = tmp_path / "good.ipynb"
+    good.write_text(json.dumps(page(stream("0.87"))))
+    done = runner.invoke(app, ["scan", str(good)])
+    assert done.exit_code == 0 and "nothing" in done.output
+    done = runner.invoke(app, ["scan", str(good), str(tmp_path)])
+    assert isinstance(done.exception, BookError) and "2" in str(done.exception)
+    assert (
+        "results.csv: small count" in done.output and "rows.parquet: row-level table" in done.output
+    )
