@@ -210,6 +210,7 @@ def _nih_6x200(root: Path) -> Iterator[Line]:
 
 def _mimic(root: Path) -> Iterator[Line]:
     from cxrlib.cohorts import mimic
+    from cxrlib.cohorts.mimic_files import films_of
 
     for file in mimic.describe_files(root):
         if not file["found"]:
@@ -228,7 +229,7 @@ def _mimic(root: Path) -> Iterator[Line]:
     test = rows[rows["split"] == "test"]
     yield _counted("official test split", test, mimic.OFFICIAL["test"])
     yield Line("ok", "no patient is in two splits")
-    paths = [f if (root / f).is_file() else "" for f in mimic.films_of(root, test)]
+    paths = [f if (root / f).is_file() else "" for f in films_of(root, test)]
     yield from _films(root, paths, "the official test split", "problem")
 
 
