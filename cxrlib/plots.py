@@ -304,6 +304,7 @@ def pca_ellipses(shapes, explained=None):
             edge = np.asarray(mean)[:, None] + radii @ [np.cos(turn), np.sin(turn)]
             ax.plot(*edge, color=palette[group], linewidth=1.4)
             ax.plot(*mean, "o", color=palette[group], markersize=5)
+        ax.margins(x=0.3, y=0.15)  # room for the legend
         _pca_axes(ax, title, palette, explained)
     return _finished(fig)
 

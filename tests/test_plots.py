@@ -173,6 +173,13 @@ def test_reliability_pca_sorted_dose_and_drain_figures():
     assert sorted(map(tuple, offsets)) == sorted(map(tuple, points))
     assert fig.axes[0].get_xlabel() == "PC 1 (50 %)"
 
+    groups = {"F": ([1.0, 2.0], [[4.0, 0.0], [0.0, 1.0]])}
+    ax = plots.pca_ellipses({"sex": groups}, [0.5, 0.25]).axes[0]
+    edge, centre = (np.array(line.get_data()) for line in ax.lines)
+    assert centre.ravel().tolist() == [1, 2]
+    away = edge - [[1], [2]]
+    np.testing.assert_allclose(away[0] ** 2 / 4 + away[1] ** 2, 1)  # one standard deviation
+
     fig = plots.sorted_differences(
         {"image - text": np.array([5.0, 1]), "F - M": np.array([2.0, 1])}
     )
