@@ -38,8 +38,8 @@ def report(cohort, models=(), max_distance=MAX_DISTANCE) -> pd.DataFrame:
         ``check`` (text), ``found`` and ``of`` (counts; missing where the check does not apply),
         ``share`` = found / of, ``note``: what was counted, or why the check does not apply. A
         hash that is close is a hint and no proof: two films of different people can be so alike.
-        In a guarded run, counts that rest on fewer than ten images or patients are missing, and
-        those that would give them away.
+        In a credentialed cohort, counts that rest on fewer than ten images or patients are missing,
+        and those that would give them away.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def report(cohort, models=(), max_distance=MAX_DISTANCE) -> pd.DataFrame:
             for row in found.itertuples(index=False)
         ]
     table = pd.DataFrame(rows)
-    if guard.active():
+    if cohort.access == "credentialed":
         table = _without_small_counts(table)
     table = table.drop(columns="patients").reset_index(drop=True)
     return table.astype({"found": "Int64", "of": "Int64", "share": float})

@@ -21,6 +21,7 @@ NAMES = {
     "drain": "chest drain",
     "disease": "class",
 }
+SEX_NAMES = {"F": "female", "M": "male"}
 MISSING = "not recorded"
 NO_AGE_GROUP = "no group (under 18, impossible or not recorded)"
 OTHERS = "other groups"  # too small to be shown alone
@@ -34,6 +35,10 @@ ORDER = {
 }
 
 
+def _guarded(cohort):
+    return cohort.access == "credentialed"
+
+
 # --- the flow --------------------------------------------------------------------------------
 
 
@@ -45,13 +50,13 @@ def flow(cohort) -> pd.DataFrame:
     DataFrame
         ``step, images, patients`` (what remains), ``images_out, patients_out`` (what this step
         left out; 0 in the first) and ``left_out``, the reason ("" where none is given). A patient
-        is left out with the last of his images. In a guarded run, a step that left out fewer than
-        ten images or patients is told together with its neighbour.
+        is left out with the last of their images. In a credentialed cohort, a step that left out
+        fewer than ten images or patients is told together with its neighbour.
     """
     table = cohort.flow[["step", "images", "patients"]].astype({"images": int, "patients": int})
     given = cohort.flow.get("left_out", pd.Series("", index=table.index))
     steps = table.assign(left_out=given.fillna("")).to_dict("records")
-    if guard.active():
+    if _guarded(cohort):
         steps = [_without_small_counts(step) for step in _coarser(steps)]
     table = pd.DataFrame(steps)
     for column in ("images", "patients"):
@@ -100,9 +105,9 @@ def characteristics(cohort, by="sex") -> pd.DataFrame:
         ``characteristic, level, group``; ``n`` images and ``n_patients`` patients of whom this is
         true; ``share`` of the group's images, or, in the rows of characteristic "patients", images
         a patient; and for characteristic "age" ``median, low, high``, years (low and high are the
-        quartiles) over the ``n`` images with an age. In a guarded run, numbers that rest on fewer
-        than ten patients are missing, as are numbers from which these could be had, and groups of
-        fewer than ten patients are taken together.
+        quartiles) over the ``n`` images with an age. In a credentialed cohort, numbers that rest
+        on fewer than ten patients are missing, as are numbers from which these could be had, and
+        groups of fewer than ten patients are taken together, if need be with the largest.
 
     Raises
     ------
@@ -114,20 +119,21 @@ def characteristics(cohort, by="sex") -> pd.DataFrame:
         known = ", ".join(c for c in PARTS if c in table)
         raise ValueError(f"by: the cohort {cohort.name} has no {by!r}; it has {known}")
     table = table.assign(**{by: _levels(table, by)})
-    if guard.active():
+    if _guarded(cohort):
         table[by] = _large_enough(table[by], table["patient_id"])
     members = {"all": np.ones(len(table), dtype=bool)}
     members |= {group: (table[by] == group).to_numpy() for group in _in_order(table[by], by)}
     rows = []
     for characteristic, levels in _partitions(cohort, by):
-        hidden = _hidden(levels, members, table["patient_id"])
+        hidden = _hidden(levels, members, table["patient_id"]) if _guarded(cohort) else ()
         for level, has in levels.items():
             if level is None:  # the images without a finding: told by those with it
                 continue
             for group, member in members.items():
                 row = _row(table, has & member, member, characteristic)
                 if (level, group) in hidden:
-                    row = dict.fromkeys(row)
+                    few = row["n_patients"] < guard.MIN_CELL
+                    row |= dict.fromkeys(row if few else ("n", "n_patients", "share"))
                 about = {"characteristic": characteristic, "level": level, "group": group}
                 rows.append(about | row)
     counts = {"n": "Int64", "n_patients": "Int64"}
@@ -187,49 +193,46 @@ def _in_order(levels, column):
 
 
 def _large_enough(groups, patient_id):
-    """Groups of fewer than ten patients under one name, with as many more as that takes."""
+    """Groups of fewer than ten patients under one name, with the largest if that is still few."""
     sizes = patient_id.groupby(groups).nunique().sort_values()
     small = list(sizes.index[sizes < guard.MIN_CELL])
-    if not small:
-        return groups
-    for group in [None, *sizes.index[len(small) :]]:
-        small += [group] if group is not None else []
-        if patient_id[groups.isin(small)].nunique() >= guard.MIN_CELL:
-            break
-    return groups.where(~groups.isin(small), OTHERS)
+    together = groups.isin(small)
+    if 0 < patient_id[together].nunique() < guard.MIN_CELL:
+        small.insert(0, sizes.index[-1])
+        return groups.mask(groups.isin(small), " or ".join(SEX_NAMES.get(g, g) for g in small))
+    return groups.mask(together, OTHERS)
 
 
 def _hidden(levels, members, patient_id):
-    """Pairs (level, group) that a guarded run hides: few patients, or they give a hidden one away.
+    """Pairs (level, group) that are hidden: few patients, or they would give a hidden one away.
 
-    Levels add up to the size of a group, and groups to all. So a level that is small in one group
-    is hidden in all of them, and with it the next smallest levels, until the hidden ones together
-    are small in no group. What is small over all is hidden there too, likewise.
+    Levels add up to the size of a group, and groups to all. So what is hidden in the groups is a
+    block: all levels and all groups with a small cell, and with them the next smallest levels and
+    groups, until no line of the block is a single cell or small as a whole. What is small over all
+    is hidden there too, likewise.
     """
-    if not guard.active():
-        return set()
 
     def few(rows):
         return 0 < patient_id[rows].nunique() < guard.MIN_CELL
 
-    by_size = sorted(levels, key=lambda level: patient_id[levels[level]].nunique())
-
-    def closed(hidden, inside):
-        hidden = [level for level in by_size if level in hidden]
-        further = [level for level in by_size if level not in hidden]
+    def closed(hidden, of, across):
+        """The entries of ``of`` to hide, so that they are not small together in any of across."""
+        by_size = sorted(of, key=lambda x: patient_id[of[x]].nunique())
+        hidden = [x for x in by_size if x in hidden]
+        further = [x for x in by_size if x not in hidden]
         while hidden and further:
-            together = np.any([levels[level] for level in hidden], axis=0)
-            if len(hidden) > 1 and not any(few(together & m) for m in inside):
+            together = np.any([of[x] for x in hidden], axis=0)
+            if len(hidden) > 1 and not any(few(together & rows) for rows in across):
                 break
             hidden.append(further.pop(0))
         return hidden
 
-    everyone, *groups = members.values()
-    over_all = closed({x for x, has in levels.items() if few(has)}, [everyone])
-    small = {x for x, has in levels.items() if any(few(has & m) for m in groups)}
-    in_groups = closed(small | set(over_all), groups)
-    hidden = {(level, group) for level in in_groups for group in members if group != "all"}
-    return hidden | {(level, "all") for level in over_all}
+    groups = {group: rows for group, rows in members.items() if group != "all"}
+    over_all = closed([x for x, has in levels.items() if few(has)], levels, [members["all"]])
+    small = [(x, g) for x, has in levels.items() for g, rows in groups.items() if few(has & rows)]
+    block = closed({x for x, _ in small} | set(over_all), levels, groups.values())
+    across = closed({g for _, g in small}, groups, [levels[x] for x in block])
+    return {(x, g) for x in block for g in across} | {(x, "all") for x in over_all}
 
 
 def table_one(found) -> pd.DataFrame:
@@ -249,10 +252,12 @@ def table_one(found) -> pd.DataFrame:
         aggfunc="first",
         sort=False,
     )[groups]
-    return wide.rename(columns={"F": "female", "M": "male"}).reset_index().rename_axis(columns=None)
+    return wide.rename(columns=SEX_NAMES).reset_index().rename_axis(columns=None)
 
 
 def _cell(row):
+    if row.characteristic == "age" and pd.notna(row.median):
+        return f"{row.median:.0f} [{row.low:.0f}, {row.high:.0f}]"
     if pd.isna(row.n):
         return "hidden"
     if row.characteristic == "images":
@@ -260,7 +265,7 @@ def _cell(row):
     if row.characteristic == "patients":
         return f"{row.n_patients:,}"
     if row.characteristic == "age":
-        return f"{row.median:.0f} [{row.low:.0f}, {row.high:.0f}]" if row.n else "undefined"
+        return "undefined"
     return f"{row.n:,} ({100 * row.share:.1f} %)"
 
 
@@ -323,6 +328,7 @@ _RELEASES = {"NIH-CXR14": "nih-cxr14", "phantom": "nih-cxr14", "MIMIC-CXR": "mim
 _OFFICIAL = {"nih-cxr14": nih.OFFICIAL, "mimic-cxr": mimic.OFFICIAL}
 _TEST_LISTS = ("test_list.txt", "official split: test")  # steps of flows
 IN_DATA_SET = "data set"
+PART = "the folder holds a part of it, or another release"
 
 
 def counts(cohort) -> pd.DataFrame:
@@ -386,7 +392,7 @@ def counts_beside_papers(cohort) -> pd.DataFrame:
         stated = _OFFICIAL[release][part]
         computed = sizes.get(part, (np.nan, np.nan))
         for metric, a, b in zip(("n_images", "n_patients"), stated, computed, strict=True):
-            verdict, reason = published.DIFFERS, "the folder holds a part of it, or another release"
+            verdict, reason = published.DIFFERS, PART
             if a == b:
                 verdict, reason = published.REPRODUCED, ""
             elif part not in sizes:
@@ -397,8 +403,14 @@ def counts_beside_papers(cohort) -> pd.DataFrame:
     of_release = printed["cohort"].str.fullmatch(f"{release}(-test|-sourget)?")
     printed = printed[of_release & printed["metric"].isin(metrics) & printed["method"].isna()]
     for row in published.compare(counts(cohort), printed).itertuples():
-        same = row.verdict in (published.REPRODUCED, published.WITHIN)
-        about = (row.value, row.computed, row.verdict, "" if same else row.reason)
+        reason = "" if row.verdict == published.REPRODUCED else row.reason
+        if row.verdict == published.NOT_RUN:
+            of_flow = row.cohort.removeprefix(release).removeprefix("-") or None
+            counted = of_flow in sizes and row.metric in ("n_images", "n_patients")
+            reason = PART if counted else f"needs {published.NEEDED[row.cohort]}"
+            if of_flow in sizes and not counted:
+                reason = "not counted here"
+        about = (row.value, row.computed, row.verdict, reason)
         rows.append((row.paper, row.cohort, row.metric, *about))
     table = pd.DataFrame(rows, columns=["source", "cohort", "metric", *columns[2:]])
     table["quantity"] = [
