@@ -394,6 +394,16 @@ def test_reports_that_cannot_be_read(damaged, small):
     assert "Zyxwomina" not in str(caught.value)
 
 
+def test_unpacked_report_that_leads_elsewhere(damaged, small, tmp_path):
+    with zipfile.ZipFile(damaged / "mimic-cxr-reports.zip") as archive:
+        archive.extractall(damaged)
+    (damaged / "mimic-cxr-reports.zip").unlink()
+    report = (damaged / wanted(small[1])["file"][0]).parent.with_suffix(".txt")
+    shutil.move(report, tmp_path / "outside.txt")
+    report.symlink_to(tmp_path / "outside.txt")
+    refused(damaged, f"{report.name}: leads out of the data folder")
+
+
 def test_studies_without_a_report_are_left_out(damaged, small):
     rows = wanted(small[1])
     archive = damaged / "mimic-cxr-reports.zip"
