@@ -186,8 +186,51 @@ def _mendable():
     """What the user can mend becomes one line."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         raise BookError(str(error)) from None
+
+
+@app.command()
+def drains(
+    data: Annotated[str, typer.Option(help="A cohort with annotated drains.")] = "nih",
+    protocol: Annotated[str, typer.Option(help="corrected or as_published.")] = "corrected",
+    weights: Annotated[Path | None, typer.Option(help="DenseNet-121 to start from.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the films.")] = 200,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    train_split: Annotated[
+        str | None,
+        typer.Option(help="Train on this split, or all, apart from patients who are labelled."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+):
+    """Train the drain detector, or go on, and label the films of a cohort without annotation."""
+    from cxrlib import cohorts
+    from cxrlib.cohorts import drains as labels
+    from cxrlib.notebook import fmt_row
+
+    with _mendable():
+        cohort = cohorts.load(data)
+        training = {"cohort": cohort}
+        if train_split:
+            split = None if train_split == "all" else train_split
+            training = {"cohort": cohorts.load(data, split=split), "apart_from": cohort}
+        settings = {"epochs": epochs, "lr": lr, "weights": weights, "device": device}
+        try:
+            detector = labels.train(**training, protocol=protocol, **settings)
+            print(f"detector: {detector.file}, epoch {detector.best_epoch} of {epochs}")
+            print(f"threshold: {detector.threshold:.3f} ({detector.rule})")
+            for row in labels.performance(detector).to_dict("records"):
+                print(f"{row['metric']} on {row['n_patients']} test patients: {fmt_row(row)}")
+            print(*detector.notes, sep="\n", flush=True)
+            labelled = labels.label(cohort, detector, device).table
+        except KeyboardInterrupt:
+            print("what was done is kept; the same command goes on from there", file=sys.stderr)
+            raise
+    predicted = labelled[labelled["drain_source"] == "predicted"]
+    shared = labels.overlap(detector, cohort)
+    print(f"{cohort.name}: {int(predicted['drain'].sum())} drains in {len(predicted)} films")
+    print(f"patients of these films on whom the detector was trained or chosen: {shared}")
+    print(f"labels: {labels.file_of(detector, cohort)}")
 
 
 @app.command()

@@ -177,7 +177,7 @@ def train(
         "lr": float(lr),
         "seed": int(seed),
         "size": int(size),
-        "weights": checkpoints.sha256(Path(weights)) if weights else "",
+        "weights": checkpoints.sha256(Path(weights).expanduser()) if weights else "",
     }
     films = _annotated(cohort, apart_from)
     films["part"] = _split(films, protocol, seed)
