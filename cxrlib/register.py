@@ -9,14 +9,15 @@ import functools
 import hashlib
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 ROW = 7  # words that, in this order, are taken for a piece of a report
 FEW = 10  # a capitalised word in fewer reports may be a name
+CHUNK = 5000  # texts hashed at a time, which bounds the memory
 SHORTEST = 6  # an identifier with fewer characters cannot be told from a number
 
 _WORD = re.compile(r"[a-z0-9]+")
@@ -85,9 +86,8 @@ def _hashes(texts):
 
 
 def _rare(reports):
-    seen = pd.Series([name for text in reports for name in names_in(text)], dtype=object)
-    count = seen.value_counts()
-    return count.index[count < FEW]
+    seen = Counter(name for text in reports for name in names_in(text))
+    return (name for name, count in seen.items() if count < FEW)
 
 
 def names_in(text):
@@ -107,17 +107,26 @@ def tokens_in(text):
 
 def rows_of(texts):
     """Hashes of all seven words in a row of each text, sorted, (n,) uint64."""
-    words, text = [], []
-    for i, body in enumerate(texts):
-        found = _WORD.findall(body.lower())
-        words += found
-        text.append(np.full(len(found), i))
-    if len(words) < ROW:
-        return np.empty(0, dtype=np.uint64)
-    code, distinct = pd.factorize(np.array(words, dtype=object))
-    hashed = np.fromiter(map(_hash, distinct), dtype=np.uint64)[code]
-    text = np.concatenate(text)
+    texts, known = list(texts), _Hashes()
+    found = [_rows(texts[i : i + CHUNK], known) for i in range(0, len(texts), CHUNK)]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *found]))
+
+
+class _Hashes(dict):
+    """word -> hash, computed once."""
+
+    def __missing__(self, word):
+        self[word] = _hash(word)
+        return self[word]
+
+
+def _rows(texts, known):
+    words = [_WORD.findall(text.lower()) for text in texts]
+    text = np.repeat(np.arange(len(texts)), [len(w) for w in words])
+    hashed = np.fromiter((known[w] for of_text in words for w in of_text), dtype=np.uint64)
     n = len(hashed) - ROW + 1
+    if n < 1:
+        return np.empty(0, dtype=np.uint64)
     out = np.zeros(n, dtype=np.uint64)
     for k in range(ROW):
         out = out * _FACTOR + hashed[k : k + n]
