@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
-from cxrlib import bootstrap, fairness, schema
+from cxrlib import bootstrap, fairness, guard, schema
 from cxrlib import estimates as est
 
 METHODS = {"p_holm": "holm", "p_bh": "fdr_bh"}  # columns of corrected p-values, by statsmodels name
@@ -116,21 +116,27 @@ def _pairs(known, asked):
 
 def _table(study, gaps, null, alpha):
     table = schema.results(est.rows(gaps, study))
-    finite = [np.isfinite(e.value) for e in gaps.values()]
+    values = np.array([e.value for e in gaps.values()])
     nothing = np.full(1, np.nan)
-    floor = [np.abs(null.get(key, nothing)) for key in gaps]
+    # Where credentialed data have too few images behind a gap, its test would tell what it was.
+    hidden = table["value"].isna().to_numpy() & guard.active()
+    values[hidden] = np.nan
+    floor = [
+        nothing if gone else np.abs(null.get(key, nothing))
+        for key, gone in zip(gaps, hidden, strict=True)
+    ]
     table["floor_mean"] = [_over(np.nanmean, x) for x in floor]
     table["floor_p95"] = [_over(lambda v: np.nanquantile(v, 0.95), x) for x in floor]
     table["n_permutations"] = [int(np.isfinite(x).sum()) for x in floor]
     # as large as observed, up to rounding in the last digits
     table["p_value"] = [
-        (1 + (x >= abs(e.value) - 1e-12).sum()) / (1 + np.isfinite(x).sum()) if ok else np.nan
-        for e, x, ok in zip(gaps.values(), floor, finite, strict=True)
+        (1 + (x >= abs(v) - 1e-12).sum()) / (1 + np.isfinite(x).sum()) if np.isfinite(v) else np.nan
+        for v, x in zip(values, floor, strict=True)
     ]
     for column, method in METHODS.items():
         table[column] = corrected(table["p_value"], method)
     low, high = simultaneous_bands(
-        np.array([e.value for e in gaps.values()]),
+        values,
         np.stack([e.replicates for e in gaps.values()], axis=1),
         alpha,
     )
@@ -172,7 +178,7 @@ def simultaneous_bands(values, replicates, alpha=0.05):
     """
     values, replicates = np.asarray(values, float), np.asarray(replicates, float)
     spread = np.full(len(values), np.nan)
-    known = np.isfinite(values) & np.isfinite(replicates).any(axis=0)
+    known = np.isfinite(values) & (np.isfinite(replicates).sum(axis=0) > 1)
     spread[known] = np.nanstd(replicates[:, known], axis=0, ddof=1)
     spread[spread == 0] = np.nan
     known = np.isfinite(spread)

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from cxrlib import inference
+from cxrlib import guard, inference
 
 
 def table_of(y, score, group, patient=None, model="a", label="Edema"):
@@ -154,6 +154,19 @@ def test_simultaneous_bands_of_independent_gaps_are_those_of_sidak():
     np.testing.assert_allclose(high[:k], c * spread, rtol=0.03)
     np.testing.assert_allclose(low[:k], -high[:k])
     assert np.isnan(low[k]) and np.isnan(high[k])
+
+
+def test_what_is_hidden_of_credentialed_data_has_no_test_either(monkeypatch):
+    rng = np.random.default_rng(3)
+    sex = np.where(np.arange(200) % 4 == 0, "F", "M")
+    y = np.where(sex == "F", np.cumsum(sex == "F") <= 5, rng.random(200) < 0.3).astype(int)
+    options = {"metrics": "auc", "mean_over_labels": False, "min_positive": 1}
+    options |= {"n_permutations": 20, "n_resamples": 20}
+    table = table_of(y, rng.normal(size=200), sex)
+    columns = ["value", "floor_mean", "floor_p95", "p_value", "band_low", "band_high"]
+    assert inference.gap_tests(table, SEXES, **options)[columns].notna().all(axis=None)
+    monkeypatch.setattr(guard, "_protected", ["made-up"])
+    assert inference.gap_tests(table, SEXES, **options)[columns].isna().all(axis=None)
 
 
 def test_noise_floor_of_a_fair_classifier_is_that_of_simulated_ones():
