@@ -90,8 +90,8 @@ def _arms(block, device, p, n_resamples, seed):
     notes = [MATCHED] if matched else []
     if unknown.any():
         notes += [
-            f"{device} unknown: {(unknown & ill).sum()} of {ill.sum()} positive images, left out, "
-            f"and {(unknown & ~ill).sum()} of {(~ill).sum()} controls, "
+            f"{(unknown & ill).sum()} positive images of unknown {device} left out, "
+            f"{(unknown & ~ill).sum()} control images of unknown {device} "
             f"{'kept' if p.drain_controls == 'any' else 'left out'}"
         ]
     positive, has = ill[used], status[used] == 1
@@ -108,7 +108,7 @@ def _arms(block, device, p, n_resamples, seed):
     }
     if (~positive).sum() < fewest:
         which = "" if p.drain_controls == "any" else f" {p.drain_controls} {device}"
-        reason = f"{(~positive).sum()} controls{which}, fewer than {fewest}"
+        reason = f"{(~positive).sum()} control images{which}, fewer than {fewest}"
         few = dict.fromkeys(arm, reason)
 
     def evaluate(w):

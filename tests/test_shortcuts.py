@@ -185,9 +185,9 @@ def test_controls_of_a_protocol_and_unknown_devices():
             )
             assert row["n"] == len(arm)
             kept = "kept" if which == "any" else "left out"
-            counts = f"{hidden[ill].sum()} of {ill.sum()} positive images, left out, and "
-            counts += f"{hidden[~ill].sum()} of {(~ill).sum()} controls, {kept}"
-            assert row["note"].endswith(f"drain unknown: {counts}")
+            counts = f"{hidden[ill].sum()} positive images of unknown drain left out, "
+            counts += f"{hidden[~ill].sum()} control images of unknown drain {kept}"
+            assert row["note"].endswith(counts)
 
 
 def test_controls_that_nobody_knows_are_undefined_with_a_reason():
@@ -198,7 +198,7 @@ def test_controls_that_nobody_knows_are_undefined_with_a_reason():
     for group in ("with drain", "without drain", GAP):
         row = value(table, group, "auc", "corrected")
         assert np.isnan(row["value"])
-        assert row["note"].startswith("0 controls without drain, fewer than 10")
+        assert row["note"].startswith("0 control images without drain, fewer than 10")
     nothing = shortcuts.drain_arms(predictions.assign(drain=np.nan), n_resamples=5)
     assert nothing["value"].isna().all() and nothing["note"].ne("").all()
 
