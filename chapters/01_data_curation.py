@@ -564,7 +564,8 @@ else:
 #
 # If one group is imaged in bed more often, is older, or has a finding more often, a model can treat
 # groups differently without seeing the group at all. Three panels show what there is to see: view, age
-# and findings of each group, with intervals over patients.
+# and findings of each group, with intervals over patients. A hollow ring stands for a number that is
+# undefined or, in credentialed data, hidden.
 
 # %%
 panels = [a for a in ("sex", "race", "age_group") if a in studied.attributes][:2]

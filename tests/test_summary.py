@@ -187,6 +187,21 @@ def test_table_1_of_credentialed_data_hides_small_cells_and_what_gives_them_away
         assert not _follows(block, with_rest=True)
 
 
+def test_race_by_sex_hides_what_sex_by_race_hides():
+    cohort = credentialed(cohorts.load("phantom", n_images=130))
+    table = cohort.table.assign(race=np.where(np.arange(130) < 8, "other", cohort.table["race"]))
+    cohort = replace(cohort, table=table)
+    one = summary.characteristics(cohort, "sex")
+    other = summary.characteristics(cohort, "race")
+    one = (
+        one[one["characteristic"] == "race"].set_index(["level", "group"])["n"].drop("all", level=1)
+    )
+    other = other[other["characteristic"] == "sex"].set_index(["group", "level"])["n"]
+    other = other.drop("all", level=0)
+    assert one.isna().any()
+    pd.testing.assert_series_equal(one.sort_index(), other.sort_index(), check_names=False)
+
+
 def _follows(block, with_rest):
     """Hidden cells that follow from those shown, the sizes of the groups and of all.
 

@@ -21,7 +21,6 @@ NAMES = {
     "drain": "chest drain",
     "disease": "class",
 }
-SEX_NAMES = {"F": "female", "M": "male"}
 MISSING = "not recorded"
 NO_AGE_GROUP = "no group (under 18, impossible or not recorded)"
 OTHERS = "other groups"  # too small to be shown alone
@@ -49,7 +48,7 @@ def flow(cohort) -> pd.DataFrame:
     -------
     DataFrame
         ``step, images, patients`` (what remains), ``images_out, patients_out`` (what this step
-        left out; 0 in the first) and ``left_out``, the reason ("" where none is given). A patient
+        left out; 0 in the first) and ``left_out``, the reason ("" where nothing was left out). A patient
         is left out with the last of their images. In a credentialed cohort, a step that left out
         fewer than ten images or patients is told together with its neighbour.
     """
@@ -61,6 +60,8 @@ def flow(cohort) -> pd.DataFrame:
     table = pd.DataFrame(steps)
     for column in ("images", "patients"):
         table[f"{column}_out"] = -table[column].diff().fillna(0).astype(int)
+    lost = table[["images_out", "patients_out"]].any(axis=1) | (table.index == 0)
+    table["left_out"] = table["left_out"].where(lost, "")
     return table[["step", "images", "patients", "images_out", "patients_out", "left_out"]]
 
 
@@ -107,7 +108,8 @@ def characteristics(cohort, by="sex") -> pd.DataFrame:
         a patient; and for characteristic "age" ``median, low, high``, years (low and high are the
         quartiles) over the ``n`` images with an age. In a credentialed cohort, numbers that rest
         on fewer than ten patients are missing, as are numbers from which these could be had, and
-        groups of fewer than ten patients are taken together, if need be with the largest.
+        levels and groups of fewer than ten patients are taken together, if need be with the
+        largest.
 
     Raises
     ------
@@ -118,13 +120,14 @@ def characteristics(cohort, by="sex") -> pd.DataFrame:
     if by not in table:
         known = ", ".join(c for c in PARTS if c in table)
         raise ValueError(f"by: the cohort {cohort.name} has no {by!r}; it has {known}")
-    table = table.assign(**{by: _levels(table, by)})
+    parts = {c: _levels(table, c) for c in dict.fromkeys((*PARTS, by)) if c in table}
     if _guarded(cohort):
-        table[by] = _large_enough(table[by], table["patient_id"])
+        parts = {c: _large_enough(levels, table["patient_id"]) for c, levels in parts.items()}
+    table = table.assign(**parts)
     members = {"all": np.ones(len(table), dtype=bool)}
     members |= {group: (table[by] == group).to_numpy() for group in _in_order(table[by], by)}
     rows = []
-    for characteristic, levels in _partitions(cohort, by):
+    for characteristic, levels in _partitions(table, cohort.findings, by):
         hidden = _hidden(levels, members, table["patient_id"]) if _guarded(cohort) else ()
         for level, has in levels.items():
             if level is None:  # the images without a finding: told by those with it
@@ -153,9 +156,8 @@ def _row(table, rows, member, characteristic):
     return found | {"share": n / whole if whole else np.nan}
 
 
-def _partitions(cohort, by):
+def _partitions(table, findings, by):
     """(characteristic, {level: which images (n,)}) where the levels divide the images."""
-    table = cohort.table
     everyone = np.ones(len(table), dtype=bool)
     yield "images", {"": everyone}
     yield "patients", {"": everyone}
@@ -163,14 +165,12 @@ def _partitions(cohort, by):
     yield "age", {"median": known, None: ~known}
     for column in PARTS:
         if column in table and column != by:
-            levels = _levels(table, column)
-            if column == "split" and levels.nunique() == 1:
+            levels = _in_order(table[column], column)
+            if column == "split" and len(levels) == 1:
                 continue
-            yield (
-                NAMES.get(column, column),
-                {level: (levels == level).to_numpy() for level in _in_order(levels, column)},
-            )
-    for finding in cohort.findings:
+            characteristic = NAMES.get(column, column)
+            yield characteristic, {x: (table[column] == x).to_numpy() for x in levels}
+    for finding in findings:
         has = table[finding].to_numpy() == 1
         yield "finding", {finding: has, None: ~has}
 
@@ -189,7 +189,7 @@ def _in_order(levels, column):
     found = list(levels.value_counts(sort=True).index)
     rank = {level: i for i, level in enumerate(ORDER.get(column, ()))}
     last = {OTHERS: 1, MISSING: 2, NO_AGE_GROUP: 2}
-    return sorted(found, key=lambda x: (last.get(x, 0), rank.get(x, len(rank))))
+    return sorted(found, key=lambda x: (last.get(x, 0), rank.get(x.split(" or ")[0], len(rank))))
 
 
 def _large_enough(groups, patient_id):
@@ -199,7 +199,7 @@ def _large_enough(groups, patient_id):
     together = groups.isin(small)
     if 0 < patient_id[together].nunique() < guard.MIN_CELL:
         small.insert(0, sizes.index[-1])
-        return groups.mask(groups.isin(small), " or ".join(SEX_NAMES.get(g, g) for g in small))
+        return groups.mask(groups.isin(small), " or ".join(small))
     return groups.mask(together, OTHERS)
 
 
@@ -208,8 +208,9 @@ def _hidden(levels, members, patient_id):
 
     Levels add up to the size of a group, and groups to all. So what is hidden in the groups is a
     block: all levels and all groups with a small cell, and with them the next smallest levels and
-    groups, until no line of the block is a single cell or small as a whole. What is small over all
-    is hidden there too, likewise.
+    groups, until no line of the block is a single cell or small as a whole. Levels and groups are
+    treated alike, so that race by sex hides what sex by race hides. What is small over all is
+    hidden there too.
     """
 
     def few(rows):
@@ -231,7 +232,7 @@ def _hidden(levels, members, patient_id):
     over_all = closed([x for x, has in levels.items() if few(has)], levels, [members["all"]])
     small = [(x, g) for x, has in levels.items() for g, rows in groups.items() if few(has & rows)]
     block = closed({x for x, _ in small} | set(over_all), levels, groups.values())
-    across = closed({g for _, g in small}, groups, [levels[x] for x in block])
+    across = closed({g for _, g in small}, groups, levels.values())
     return {(x, g) for x in block for g in across} | {(x, "all") for x in over_all}
 
 
@@ -252,7 +253,11 @@ def table_one(found) -> pd.DataFrame:
         aggfunc="first",
         sort=False,
     )[groups]
-    return wide.rename(columns=SEX_NAMES).reset_index().rename_axis(columns=None)
+    return wide.rename(columns=_in_words).reset_index().rename_axis(columns=None)
+
+
+def _in_words(group):
+    return " or ".join({"F": "female", "M": "male"}.get(part, part) for part in group.split(" or "))
 
 
 def _cell(row):
