@@ -11,6 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 BATCH_PIXELS = 2**20  # 256 images of 64 x 64 pixels, 20 of 224 x 224
+FILM_PIXELS = 2**27  # as they are on disk: 128 films of 1024 x 1024
 
 
 def cache_folder() -> Path:
@@ -54,7 +55,7 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     if cohort.images is None:
         raise ValueError(f"cohort {cohort.name!r} is metadata only; embeddings need images")
     if not cache:
-        return _compute(cohort, model)
+        return _compute(cohort, model, np.arange(len(cohort.table)))
     key = hashlib.sha256(f"{cohort.fingerprint} {model.fingerprint}".encode()).hexdigest()[:24]
     path = folder_for(cohort) / f"{key}.npy"
     try:
@@ -64,10 +65,12 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
             f"embeddings cannot be kept in {path.parent} ({error.strerror}); "
             "set CXRBOOK_CACHE to a folder that can be written"
         ) from error
+    # A fingerprint does not depend on the order of the rows, so the file has an order of its own.
+    order = np.argsort(cohort.table["image_id"].to_numpy(str), kind="stable")
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            _write(path, _compute(cohort, model))
-    return np.load(path)
+            _write(path, _compute(cohort, model, order))
+    return np.load(path)[np.argsort(order)]
 
 
 def embed_text(texts: list[str], model) -> np.ndarray:
@@ -96,9 +99,11 @@ def _one(model):
     return model
 
 
-def _compute(cohort, model) -> np.ndarray:
-    positions = np.arange(len(cohort.table))
+def _compute(cohort, model, positions) -> np.ndarray:
     batch = max(1, BATCH_PIXELS // model.card["image_size"] ** 2)
+    if cohort.films is not None:
+        largest = int((cohort.films["height"] * cohort.films["width"]).max())
+        batch = min(batch, max(1, FILM_PIXELS // largest))
     parts = np.array_split(positions, max(1, len(positions) // batch))
     return np.concatenate(
         [model.encode_image(model.preprocess(cohort.images(p))).numpy() for p in parts]

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -98,6 +99,24 @@ def test_embeddings_are_kept_and_found_again(cohort, tmp_path, monkeypatch):
     other = cohorts.load("phantom", n_images=1500, dials={"site_signature": 0.5})
     assert embed(other, model).any()
     assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_kept_embeddings_belong_to_images_not_to_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path))
+    cohort = cohorts.load("phantom", n_images=60)
+    model = models.load(models.names()[0])
+    shuffle = np.random.default_rng(0).permutation(60)
+    shuffled = replace(
+        cohort,
+        table=cohort.table.iloc[shuffle].reset_index(drop=True),
+        images=lambda positions: cohort.images(shuffle[positions]),
+    )
+    assert shuffled.fingerprint == cohort.fingerprint
+    first = embed(shuffled, model)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    np.testing.assert_array_equal(embed(cohort, model)[shuffle], first)
+    expected = embed(cohort, model, cache=False)
+    np.testing.assert_allclose(embed(cohort, model), expected, atol=1e-5)
 
 
 def test_a_cache_that_cannot_be_made_says_how_to_choose_another(cohort, tmp_path, monkeypatch):
