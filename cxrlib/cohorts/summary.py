@@ -48,9 +48,9 @@ def flow(cohort) -> pd.DataFrame:
     -------
     DataFrame
         ``step, images, patients`` (what remains), ``images_out, patients_out`` (what this step
-        left out; 0 in the first) and ``left_out``, the reason ("" where nothing was left out). A patient
-        is left out with the last of their images. In a credentialed cohort, a step that left out
-        fewer than ten images or patients is told together with its neighbour.
+        left out; 0 in the first) and ``left_out``, the reason ("" where nothing was left out). A
+        patient is left out with the last of their images. In a credentialed cohort, a step that
+        left out fewer than ten images or patients is told together with its neighbour.
     """
     table = cohort.flow[["step", "images", "patients"]].astype({"images": int, "patients": int})
     given = cohort.flow.get("left_out", pd.Series("", index=table.index))
@@ -244,7 +244,10 @@ def table_one(found) -> pd.DataFrame:
     found : DataFrame
         From :func:`characteristics`.
     """
-    lines = found.assign(cell=[_cell(row) for row in found.itertuples(index=False)])
+    lines = found.assign(
+        cell=[_cell(row) for row in found.itertuples(index=False)],
+        level=found["level"].map(_in_words),
+    )
     groups = list(dict.fromkeys(found["group"]))
     wide = lines.pivot_table(
         index=["characteristic", "level"],
