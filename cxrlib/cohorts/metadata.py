@@ -147,15 +147,16 @@ def read_nih(path):
 
 def _years(text, path):
     """Whole years of ages written as 58, 058Y, 006M, 002W or 013D."""
-    parts = text.str.extract(r"^(\d+)([YMWD]?)$")
-    wrong = np.flatnonzero(parts[0].isna())
+    codes, texts = pd.factorize(text, use_na_sentinel=False)  # a hundred or so differ
+    parts = pd.Series(texts, dtype=str).str.extract(r"^(\d+)([YMWD]?)$")
+    wrong = np.flatnonzero(parts[0].isna().to_numpy()[codes])
     if len(wrong):
         raise files.DataError(
             f"{path}: column 'Patient Age' has {text.iloc[wrong[0]]!r} in line {wrong[0] + 2}; "
             "expected years such as 58 or 058Y, months such as 006M, or days such as 013D"
         )
     in_a_year = parts[1].map({"": 1, "Y": 1, "M": 12, "W": 52, "D": 365})
-    return parts[0].astype(int) // in_a_year
+    return (parts[0].astype(int) // in_a_year).to_numpy()[codes]
 
 
 @lru_cache(maxsize=1)

@@ -209,8 +209,8 @@ def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
     DataError
         A list is not there, repeats images or names unknown ones, or a patient is in both lists.
     """
-    of = {name: rows["image_id"].isin(_names(root, name, rows)).to_numpy() for name in LISTS}
-    test, train = (rows.loc[mask, "patient_id"] for mask in of.values())
+    test_list, train_list = (_listed(root, name, rows) for name in LISTS)
+    test, train = rows.loc[test_list, "patient_id"], rows.loc[train_list, "patient_id"]
     both = set(test) & set(train)
     if both:
         raise DataError(
@@ -219,27 +219,27 @@ def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
         )
     keys = pd.util.hash_array(rows["patient_id"].astype(str).to_numpy(object))
     part = np.where(keys / 2.0**64 < VALID_SHARE, "valid", "train")
-    return np.select([*of.values()], [np.full(len(rows), "test"), part], None)
+    return np.select([test_list, train_list], [np.full(len(rows), "test"), part], None)
 
 
-def _names(root, name, rows) -> list[str]:
-    """Images of an official list."""
+def _listed(root, name, rows) -> np.ndarray:
+    """Which rows an official list names, (n,) bool."""
     path = files.locate(root, name)
     if path is None:
         raise DataError(f"{root} has no {name}: get it at {FETCH_NIH}")
-    names = pd.Series(path.read_text("utf-8-sig", errors="replace").split(), dtype=str)
-    strange = names[~names.isin(rows["image_id"])]
-    again = int(names.duplicated().sum())
-    if again or len(strange) or names.empty:
+    names = np.array(path.read_text("utf-8-sig", errors="replace").split(), dtype=object)
+    place = pd.Index(rows["image_id"].to_numpy(object)).get_indexer(names)
+    strange, again = names[place < 0], len(names) - len(set(names))
+    if again or len(strange) or not len(names):
         what = (
-            f"names {len(strange)} images that the table does not list, such as {strange.iloc[0]!r}"
+            f"names {len(strange)} images that the table does not list, such as {strange[0]!r}"
             if len(strange)
             else f"names {again} images again"
             if again
             else "is empty"
         )
         raise DataError(f"{path}: {what}. Fetch the list and the table again at {FETCH_NIH}")
-    return names
+    return np.isin(np.arange(len(rows)), place)
 
 
 def neatx(root: Path) -> pd.DataFrame | None:
