@@ -374,11 +374,11 @@ plt.show()
 # draws), some {glue:text}`leak-images` images, show a patient on whom the model was trained. Splitting
 # patients instead leaves {glue:text}`leak-patient`. The paper does not say which of the two it did.
 #
-# Whoever wants the films of this draw needs their names first. The command
-# `cxrbook nih-6x200-list --seed {glue:text}`draw-seed` --out films.txt` writes them from the metadata
-# alone, before anything is fetched, with the fingerprint of the draw,
-# {glue:text}`draw-fingerprint`: two people with the same fingerprint have the same films in the same
-# split.
+# Whoever wants the films of a draw needs their names first. The command
+# `cxrbook nih-6x200-list --seed N --out films.txt` writes them from the metadata alone, before anything
+# is fetched, and says the fingerprint of the draw. With the seed of this run,
+# {glue:text}`draw-seed`, it is {glue:text}`draw-fingerprint`: two people with the same fingerprint have the
+# same films in the same split.
 #
 # "Young" has no lower end: this draw holds {glue:text}`children` images of patients under 18, the
 # youngest aged {glue:text}`youngest`.
