@@ -13,6 +13,8 @@ from tests.conftest import ROOT
 # What makes a chapter quick; each value goes to the chapters that declare the parameter.
 SMALL = {
     "n_images": 300,
+    "n_twins": 300,
+    "n_detector": 200,
     "n_resamples": 30,
     "n_permutations": 30,
     "n_draws": 3,
