@@ -85,11 +85,13 @@ for attribute in ATTRIBUTES:
             }
         )
 sizes = pd.DataFrame(sizes)
-shown = guard.presentable(sizes, ["fewest positives"])  # of credentialed data, no small counts
-shown = guard.presentable(shown, ["images", "patients"])
+shown = sizes
+for counts in (["images", "patients"], ["fewest positives"]):  # of credentialed data, none is small
+    shown = guard.suppress(shown, counts=counts, values=(), by=["attribute"])
 show(
     shown,
     caption="Groups of the test cohort, and the finding with the fewest positive images",
+    missing="hidden",
     counts=(),
 )
 
@@ -106,13 +108,15 @@ glue(
 glue(
     "nowhere",
     "; ".join(
-        f"{row['attribute']}: {row['images']} images of {row['patients']} patients"
+        f"{row['attribute']}: a number that is not shown"
+        if pd.isna(row["images"])
+        else f"{row['attribute']}: {row['images']} images of {row['patients']} patients"
         for _, row in shown[nowhere].iterrows()
     )
     or "none",
 )
 glue("scarce-group", scarce["group"])
-glue("scarce-n", scarce["fewest positives"])
+glue("scarce-n", "few" if pd.isna(scarce["fewest positives"]) else scarce["fewest positives"])
 glue("scarce-finding", scarce["for"])
 
 # %% [markdown]
