@@ -308,6 +308,8 @@ glue(
     "spread-moral",
     "Whoever reads the spread as an uncertainty will take two models for equal that are not."
     if alike["value"] > half
+    else "Where a finding has no value, the findings have no common spread."
+    if np.isnan(alike["value"])
     else "That the spread is no wider here is an accident of few films; it answers another question.",
 )
 by_label = per_label[per_label["metric"] == "auc"].groupby("label", sort=False)["value"].mean()
