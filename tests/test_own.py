@@ -89,3 +89,17 @@ def test_findings_by_name(root):
         cohorts.load("own", root=root, access="open", findings=["Edema", "ward"])
     with pytest.raises(ValueError, match="expected 'credentialed' or 'open'"):
         cohorts.load("own", root=root, access="public")
+
+
+def test_the_balanced_recipe_on_films_of_ones_own(root):
+    change(root, lambda t: t.assign(Edema=1 - t["Pneumothorax"]))
+    options = {"root": root, "access": "open", "labels": ["Edema"], "border": 40}
+    cohort = cohorts.load("own-balanced", per_cell=3, **options)
+    cells = cohort.table.groupby(["disease", "age40", "sex"]).size()
+    assert len(cells) == 4 and set(cells) == {3}
+    assert set(cohort.table["split"]) == {"train", "valid", "test"}
+    film = cohort.images([4])[0]
+    expected = Image.open(root / "films" / f"{int(cohort.table['image_id'][4].split()[1]):02d}.png")
+    assert np.array_equal(film, np.asarray(expected))
+    with pytest.raises(DataError, match="cells hold fewer images"):
+        cohorts.load("own-balanced", **options)

@@ -158,8 +158,19 @@ _COHORTS = {
         "own",
         "films of your own, named in one table, cohort.csv",
     ),
+    "own-balanced": _Known(
+        "cxrlib.cohorts.own:build_balanced",
+        "credentialed",
+        "own",
+        "the balanced recipe of X on films of your own",
+    ),
 }
-BALANCED = {"phantom": "phantom-6x200", "nih": "nih-6x200", "mimic": "mimic-balanced"}
+BALANCED = {
+    "phantom": "phantom-6x200",
+    "nih": "nih-6x200",
+    "mimic": "mimic-balanced",
+    "own": "own-balanced",
+}
 """The balanced cohort of X beside each cohort of S, for the chapter on fine-tuning."""
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cxrlib.cohorts import Cohort, files, films, metadata, table
+from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200, table
+from cxrlib.embed import cache_folder
 
 REQUIRED = ("image_id", "patient_id", "path", "sex", "age", "view")
 OPTIONAL = ("race", "split", "drain")
@@ -19,6 +20,8 @@ def build(
     findings=None,
     access: str = "credentialed",
     sources=(),
+    n_images: int | None = None,
+    seed: int = 1907,
     max_broken: float = films.MAX_BROKEN,
 ) -> Cohort:
     """The films of ``cohort.csv`` in ``CXRBOOK_DATA/own``.
@@ -42,6 +45,10 @@ def build(
         film by film.
     sources : sequence of str
         Public data sets that the films come from, spelt as on the cards of models.
+    n_images : int, optional
+        Only so many, drawn by patients. All by default.
+    seed : int
+        Of that draw.
     max_broken : float
         Share of films that may be unreadable.
 
@@ -52,32 +59,80 @@ def build(
     ValueError
         Another access than the two.
     """
-    if access not in ("credentialed", "open"):
-        raise ValueError(f"access={access!r}: expected 'credentialed' or 'open'")
+    path, rows, found = _table(root, findings)
+    steps = [("cohort.csv", rows, "")]
+    if split is not None and "split" in rows:
+        rows = rows[rows["split"] == split]
+        steps.append((f"split: {split}", rows, "in another split"))
+    recipe = {"name": "own", "split": split, "findings": found}
+    if n_images is not None:
+        rows = table.drawn_by_patients(rows, n_images, seed)
+        steps.append(("drawn by patients", rows, "not drawn"))
+        recipe |= {"n_images": n_images, "seed": seed}
+    return _cohort(path.parent, "own", found, steps, recipe, access, sources, max_broken)
+
+
+def build_balanced(
+    root=None,
+    seed: int = 1907,
+    split: str = "patient",
+    per_cell: int = nih6x200.PER_CELL,
+    border: int = nih6x200.OLD_AGE,
+    labels=nih6x200.DISEASES,
+    findings=None,
+    access: str = "credentialed",
+    sources=(),
+    max_broken: float = films.MAX_BROKEN,
+) -> Cohort:
+    """The balanced recipe of X on the films of ``cohort.csv``.
+
+    Parameters
+    ----------
+    root, findings, access, sources, max_broken
+        As for :func:`build`.
+    seed, per_cell, border, labels
+        Of :func:`cxrlib.cohorts.nih6x200.balanced`.
+    split : {"patient", "image"}
+        What the 7:1:2 split keeps together.
+    """
+    path, rows, found = _table(root, findings)
+    steps = [("cohort.csv", rows, "")]
+    rows = nih6x200.balanced(rows, labels, border, per_cell, seed=seed, unit=split, findings=found)
+    steps.append(("drawn by the balanced rule", rows, "not drawn"))
+    recipe = {"name": "own-balanced", "seed": seed, "split": split, "per_cell": per_cell}
+    recipe |= {"border": border, "labels": tuple(labels), "findings": found}
+    return _cohort(path.parent, "own-balanced", found, steps, recipe, access, sources, max_broken)
+
+
+def _table(root, findings):
+    """The file, its rows with the columns that are known, and the findings among them."""
     root = files.root_of("own", root)
     path = files.locate(root, ("cohort.csv", "cohort.csv.gz"))
     if path is None:
         raise files.DataError(f"{root} has no cohort.csv; it names your films, one row each")
     rows = _read(path, findings)
     files.unique(rows, "image_id", path)
-    found = tuple(c for c in rows if c not in (*REQUIRED, *OPTIONAL))
-    steps = [("cohort.csv", rows, "")]
-    if split is not None and "split" in rows:
-        rows = rows[rows["split"] == split]
-        steps.append((f"split: {split}", rows, "in another split"))
+    return path, rows, tuple(c for c in rows if c not in (*REQUIRED, *OPTIONAL))
+
+
+def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Cohort:
+    """The rows of the last step whose films can be read."""
+    if access not in ("credentialed", "open"):
+        raise ValueError(f"access={access!r}: expected 'credentialed' or 'open'")
+    rows = steps[-1][1]
     keep = files.derived(root) if access == "credentialed" else None
-    checked = films.check(root, rows["path"], _where(keep) / "films-own.parquet")
-    good = films.sound(checked, "own", max_broken)
+    checked = films.check(root, rows["path"], (keep or cache_folder()) / "films-own.parquet")
+    good = films.sound(checked, name, max_broken)
     rows = rows[good].reset_index(drop=True)
     steps.append(("films that can be read", rows, "missing or broken"))
     rows["age_group"] = metadata.age_group(rows["age"]).to_numpy()
     return Cohort(
-        "own",
-        table.validated(rows.drop(columns="path"), found, "own"),
+        name,
+        table.validated(rows.drop(columns="path"), found, name),
         found,
         access,
-        {"name": "own", "split": split, "findings": found},
-        _flow(steps),
+        recipe,
+        table.flow(steps),
         films.reader(root, rows["path"]),
         tuple(sources),
         checked[good].reset_index(drop=True),
@@ -99,18 +154,3 @@ def _read(path, findings) -> pd.DataFrame:
             f"{path}: findings are columns of 0 and 1 without gaps; not so: {wrong}"
         )
     return rows[[*known, *labels]].astype(dict.fromkeys(labels, "int8"))
-
-
-def _where(keep):
-    from cxrlib.embed import cache_folder
-
-    return keep or cache_folder()
-
-
-def _flow(steps) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"step": step, "images": len(r), "patients": r["patient_id"].nunique(), "left_out": why}
-            for step, r, why in steps
-        ]
-    )
