@@ -47,6 +47,8 @@ first = names[0]
 
 # %%
 balanced = cohorts.BALANCED.get(data, data)
+if balanced not in cohorts.BALANCED.values():
+    raise ValueError(f"data={data!r}: expected one of {', '.join(cohorts.BALANCED)}")
 cohort = cohorts.study(balanced, None, seed, options, split=split)
 counts = cohort.table.groupby("split").agg(
     images=("image_id", "size"), patients=("patient_id", "nunique")

@@ -162,8 +162,8 @@ glue("drained-most", f"{name(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[
 # adjusted AUPRC does not remove prevalence fully. And the *controls*: the paper labels drains in them by
 # a detector, but in its code these labels have no effect, so controls with a drain stay in both arms. The
 # corrected form weights the positives of the larger arm so that both arms have the same prevalence,
-# keeps only controls known to have no drain, and resamples patients instead of images, with expanded
-# intervals (chapter {doc}`09_coverage`).
+# keeps only controls labelled as without a drain, and resamples patients instead of images, with
+# expanded intervals (chapter {doc}`09_coverage`).
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
@@ -209,6 +209,8 @@ if cohort.planted:
     of_device = (
         f"Our test cohort is drawn so that {percent(share)} of the pneumothorax images have one."
     )
+elif status[DEVICE].isna().all():
+    of_device = "In this cohort nobody has looked for drains, so that there are no arms."
 elif column == "drain":
     of_device = (
         "In this cohort, drains are as annotated, or as a detector predicted them where the options "
@@ -224,7 +226,7 @@ glue("device-name", DEVICE)
 glue(
     "controls-used",
     f"Here it is unknown of {percent(of_controls['unknown'])} of the controls, so the corrected arms "
-    + (f"have the controls known to be without {DEVICE}." if mostly_known else "keep all of them."),
+    + (f"have the controls labelled as without {DEVICE}." if mostly_known else "keep all of them."),
 )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of adjusted AUPRC for each model, with and without the device, with interval whiskers."}, "figure": {"name": "fig-shortcut-arms", "caption": "Adjusted AUPRC of zero-shot pneumothorax in the two arms (S, Fig. 4b)."}}
@@ -249,10 +251,15 @@ def of_foreign(text):
     )
 
 
+def reason(row):
+    """Why a number is missing, without what holds for all numbers of the table."""
+    return row["note"].split(f"; {shortcuts.MATCHED}")[0]
+
+
 def sentence(model):
     row = gap.loc[model]
     if schema.side(row) == "undefined":
-        return f"{model}: {fmt_row(row, signed=True)} ({row['note']})"
+        return f"{model}: {fmt_row(row, signed=True)} ({reason(row)})"
     where = "includes 0" if schema.side(row) == "around" else "excludes 0"
     return f"{model}: {fmt_row(row, signed=True)}, which {where}"
 
@@ -375,9 +382,9 @@ def by_choice(model):
 
 
 glue("by-choice", "; ".join(map(by_choice, names)))
-notes = by_controls.loc[by_controls["value"].isna(), "note"]
-notes = notes.str.split(f"; {shortcuts.MATCHED}").str[0].unique()
-glue("by-choice-notes", f" Undefined here: {'; '.join(notes)}." if len(notes) else "")
+missing = by_controls[by_controls["value"].isna()]
+reasons = dict.fromkeys(reason(row) for _, row in missing.iterrows())
+glue("by-choice-notes", f" Undefined here: {'; '.join(reasons)}." if reasons else "")
 
 # %% [markdown]
 # From the smallest to the largest, the difference in AUC between the arms is as follows.
