@@ -37,10 +37,11 @@ def fingerprint(paths, *values):
 def run(root, chosen, given=None, out=None, jobs=2):
     """Execute chapters that changed since they were last executed.
 
-    A chapter is executed again when its source, its parameters, the library (weights and data
-    included), the lock file or the Python version changed. A chapter whose cells all passed
-    replaces its notebook in one step; one with a failed cell leaves the former notebook as it was,
-    and so does one that shows what must not be shown (:mod:`cxrlib.scan`).
+    A chapter is executed again when its source, its parameters, the library (weights and open
+    metadata included), the lock file, the Python version or the folder of its data set changed. A
+    chapter whose cells all passed replaces its notebook in one step; one with a failed cell leaves
+    the former notebook as it was, and so does one that shows what must not be shown
+    (:mod:`cxrlib.scan`).
 
     Parameters
     ----------
@@ -76,12 +77,26 @@ def run(root, chosen, given=None, out=None, jobs=2):
     check_writable(out)
 
     base = fingerprint([LIBRARY, lock], sys.version)
-    keys = {c.name: fingerprint([c.path], base, values[c.name]) for c in chosen}
+    keys = {
+        c.name: fingerprint([c.path], base, values[c.name], _data_stamp(values[c.name]))
+        for c in chosen
+    }
     targets = {c.name: out / f"{c.name}.ipynb" for c in chosen}
     stale = [c for c in chosen if _key_of(targets[c.name]) != keys[c.name]]
     if stale:
         _run_all(root, stale, values, keys, targets, jobs, out / ".durations.json")
     return [targets[c.name] for c in chosen]
+
+
+def _data_stamp(values):
+    """Changes when the folder of a chapter's cohort does; "" for cohorts without files."""
+    from cxrlib.cohorts import files, known  # pandas takes a while
+
+    try:
+        folder = known(values["data"]).folder
+        return files.stamp(files.root_of(folder)) if folder else ""
+    except (KeyError, ValueError):
+        return ""  # the default cohort, or a name or folder of which the chapter will complain
 
 
 def _refuse_paths(values):
@@ -252,20 +267,17 @@ def _execute(root, chapter, parameters, scratch, progress):
 
 
 def _failure(root, target, what, said):
-    """What is told of a failed chapter; its notebook is kept unless it holds what must not be."""
+    """What is told of a failed chapter; its notebook is kept, unless it is of credentialed data."""
     content = nbformat.read(target, as_version=4) if target.is_file() else None
-    machine = {"machine path", "user name"}  # the traceback of any failure names folders
     if content is not None and scan.is_guarded(content):
         watch = scan.Watch(register.project(), True, tuple(scan.registers().values()))
-        kinds = scan.text_kinds(said, watch) - machine
+        kinds = scan.text_kinds(said, watch) - {"machine path", "user name"}
         if kinds:
             said = f"its text is withheld ({', '.join(sorted(kinds))})"
+        return f"{what}: {said} (no traceback is kept of credentialed data)"
     line = f"{what}: {said}"
     if content is None:
         return line
-    hits = [hit for hit in scan.notebook(content, target.name) if hit.kind not in machine]
-    if hits:
-        return f"{line} (traceback not kept: {'; '.join(map(str, hits))})"
     kept = root / "_build" / "failed" / target.name
     kept.parent.mkdir(parents=True, exist_ok=True)
     _replace(kept, target.read_text(encoding="utf-8"))

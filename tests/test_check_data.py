@@ -132,10 +132,12 @@ def test_all_data_sets_that_are_there(copy, monkeypatch):
     text, problems = check_data.report()
     assert problems == 0 and "https://physionet.org/content/mimiciv/3.1/" in text
     shutil.rmtree(copy / "nih-cxr14")
-    assert check_data.report()[1] == 2
+    assert check_data.report()[1] == len(check_data.FETCH)
     monkeypatch.delenv("CXRBOOK_DATA")
     text, problems = check_data.report()
-    assert problems == 2 and "Set CXRBOOK_DATA" in text and nih.FETCH_NIH in text
+    assert (
+        problems == len(check_data.FETCH) and "Set CXRBOOK_DATA" in text and nih.FETCH_NIH in text
+    )
 
 
 def test_the_real_table_has_the_counts_of_the_release(tmp_path):
@@ -177,3 +179,13 @@ def test_the_list_of_a_draw_needs_no_data(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["names.txt"]
     with pytest.raises(BookError, match=r"cannot write .*x: Not a directory"):
         nih_6x200_list(4, out / "x")
+
+
+def test_films_of_ones_own(tmp_path):
+    (tmp_path / "cohort.csv").write_text(
+        "image_id,patient_id,path,sex,age,view,Edema\na,1,a.png,F,50,PA,1\nb,1,b.png,F,51,PA,0\n"
+    )
+    Image.new("L", (20, 20)).save(tmp_path / "a.png")
+    text, problems = check_data.report("own", tmp_path)
+    assert "2 images of 1 patients" in text and "findings: Edema" in text
+    assert "1 of 2 films of cohort.csv are there" in text and problems == 1

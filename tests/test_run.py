@@ -116,6 +116,27 @@ def test_key_follows_source_parameters_library_and_lock(mini, tmp_path, monkeypa
     assert len(set(seen)) == len(seen) - 1
 
 
+def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
+    source = mini / "chapters" / "01_first.py"
+    source.write_text(
+        source.read_text().replace("rate: float", 'data: str = "phantom"\nrate: float')
+    )
+    (tmp_path / "nih-cxr14").mkdir()
+    monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(cxrlib.run, "_run_all", lambda *a: seen.append(a[3]["01_first"]))
+
+    def key(data):
+        run(mini, find(mini, "1"), {"data": data})
+        return seen[-1]
+
+    nih, misspelt, absent = key("nih"), key("nhi"), key("mimic")
+    assert key("nih") == nih
+    (tmp_path / "nih-cxr14" / "test_list.txt").write_text("a.png")
+    assert key("nih") != nih
+    assert (key("nhi"), key("mimic")) == (misspelt, absent)
+
+
 def test_fingerprint_sees_a_file_that_moved(tmp_path):
     (tmp_path / "a").write_text("same")
     before = fingerprint([tmp_path])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxrlib.cohorts import files, films, known, metadata, nih
+from cxrlib.cohorts import files, films, known, metadata, nih, own
 from cxrlib.cohorts.files import DataError
 
 SAMPLE = 50  # films that are opened
@@ -48,6 +48,10 @@ MIMIC-CXR 2.1.0: https://physionet.org/content/mimic-cxr/2.1.0/
   mimic-cxr-reports.zip
 MIMIC-IV 3.1: https://physionet.org/content/mimiciv/3.1/
   hosp/patients.csv.gz and hosp/admissions.csv.gz""",
+    "own": f"""\
+Your films, and cohort.csv with one row each:
+  {", ".join(own.REQUIRED)}
+  where you have them {", ".join(own.OPTIONAL)}; and one column of 0 and 1 a finding""",
 }
 """Where each data set comes from, and which of its files are needed."""
 
@@ -93,9 +97,7 @@ def _folder(name):
         return name
     folder = known(name).folder
     if folder not in FETCH:
-        raise ValueError(
-            f"{name!r} needs no files, or files of your own; check-data knows {', '.join(FETCH)}"
-        )
+        raise ValueError(f"{name!r} needs no files; check-data knows {', '.join(FETCH)}")
     return folder
 
 
@@ -112,7 +114,8 @@ def _text(name, folder, lines):
 
 def _check(name, folder, root) -> Iterator[Line]:
     """The lines of one data set."""
-    look = {"nih-6x200": _nih_6x200}.get(name, {"nih-cxr14": _nih, "mimic-cxr": _mimic}[folder])
+    of_folder = {"nih-cxr14": _nih, "mimic-cxr": _mimic, "own": _own}
+    look = {"nih-6x200": _nih_6x200}.get(name, of_folder[folder])
     try:
         root = files.root_of(folder, root)
     except DataError as error:
@@ -231,6 +234,15 @@ def _mimic(root: Path) -> Iterator[Line]:
     yield Line("ok", "no patient is in two splits")
     paths = [f if (root / f).is_file() else "" for f in films_of(root, test)]
     yield from _films(root, paths, "the official test split", "problem")
+
+
+def _own(root: Path) -> Iterator[Line]:
+    path, rows, found = own.read(root)
+    patients = rows["patient_id"].nunique()
+    yield Line("ok", f"{path.name}: {len(rows):,} images of {patients:,} patients")
+    yield Line("ok", f"findings: {', '.join(found)}")
+    paths = [f if (root / f).is_file() else "" for f in rows["path"]]
+    yield from _films(root, paths, path.name, "problem")
 
 
 def _counted(what, rows, official) -> Line:

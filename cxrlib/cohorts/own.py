@@ -59,7 +59,7 @@ def build(
     ValueError
         Another access than the two.
     """
-    path, rows, found = _table(root, findings)
+    path, rows, found = read(root, findings)
     steps = [("cohort.csv", rows, "")]
     if split is not None and "split" in rows:
         rows = rows[rows["split"] == split]
@@ -95,7 +95,7 @@ def build_balanced(
     split : {"patient", "image"}
         What the 7:1:2 split keeps together.
     """
-    path, rows, found = _table(root, findings)
+    path, rows, found = read(root, findings)
     steps = [("cohort.csv", rows, "")]
     rows = nih6x200.balanced(rows, labels, border, per_cell, seed=seed, unit=split, findings=found)
     steps.append(("drawn by the balanced rule", rows, "not drawn"))
@@ -104,8 +104,8 @@ def build_balanced(
     return _cohort(path.parent, "own-balanced", found, steps, recipe, access, sources, max_broken)
 
 
-def _table(root, findings):
-    """The file, its rows with the columns that are known, and the findings among them."""
+def read(root=None, findings=None):
+    """The file ``cohort.csv``, its rows with the columns that are used, and the findings."""
     root = files.root_of("own", root)
     path = files.locate(root, ("cohort.csv", "cohort.csv.gz"))
     if path is None:
