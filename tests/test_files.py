@@ -121,7 +121,7 @@ def test_where_are_the_data(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no such folder"):
         cohorts.load("nih")
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="nih-cxr14 does not exist.*check-data nih-cxr14"):
+    with pytest.raises(DataError, match=r"nih-cxr14 does not exist.*check-data nih-cxr14"):
         cohorts.load("nih")
     (tmp_path / "nih-cxr14").write_text("")
     with pytest.raises(DataError, match="is a file"):

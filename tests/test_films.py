@@ -174,7 +174,7 @@ def test_a_few_broken_films_are_left_out_many_are_refused(tmp_path):
 
 
 def test_a_film_that_leads_out_is_not_read(tmp_path):
-    root, names = folder(tmp_path)
+    root, _ = folder(tmp_path)
     png(tmp_path / "secret.png")
     (root / "images" / "link.png").symlink_to(tmp_path / "secret.png")
     found = films.check(root, ["images/link.png"], tmp_path / "keep.parquet")
