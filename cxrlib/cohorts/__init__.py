@@ -154,13 +154,13 @@ _COHORTS = {
     ),
     "own": _Known(
         "cxrlib.cohorts.own:build",
-        "credentialed",
+        "as its option says",
         "own",
         "films of your own, named in one table, cohort.csv",
     ),
     "own-balanced": _Known(
         "cxrlib.cohorts.own:build_balanced",
-        "credentialed",
+        "as its option says",
         "own",
         "the balanced recipe of X on films of your own",
     ),
