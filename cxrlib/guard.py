@@ -267,7 +267,11 @@ def _hidden_cells(numbers, table, found):
         for members, total in _sums_of_rows(table, found)
         for k in range(c)
     ]
-    sums += [(cell[i], None) for i in range(r)] if c > 1 else []
+    whole = [k for k, name in enumerate(found) if str(name).lower() in TOTALS]
+    total = whole[0] if len(whole) == 1 else None
+    parts = np.setdiff1d(np.arange(c), whole if total is not None else [])
+    if len(parts) > 1:
+        sums += [(cell[i, parts], None if total is None else cell[i, total]) for i in range(r)]
     missing = np.isnan(numbers)
     hidden = cover(numbers.reshape(-1, 1), (small | missing).ravel(), sums).reshape(r, c)
     return small, hidden & ~missing
@@ -394,7 +398,16 @@ def _given_away(counts, secret, hidden, sums, exhausted):
     part = matrix[:, unknown]
     follows = np.isclose(np.diag(np.linalg.pinv(part) @ part), 1)
     known = unknown[follows & secret[unknown]]
-    return next((i for i in open_sums if np.isin(known, sums[i][0]).any()), None)
+    if not len(known):
+        return None
+    # Hide more of a sum with such an entry; where none is left, of another that meets hidden ones.
+    near = [i for i in open_sums if np.isin(known, _entries(sums[i])).any()]
+    return next(iter(near or [i for i in open_sums if hidden[_entries(sums[i])].any()]), None)
+
+
+def _entries(of_sum):
+    members, total = of_sum
+    return members if total is None else np.append(members, total)
 
 
 def _suppress_results(table):
