@@ -133,13 +133,13 @@ clip = clip.members[0]  # of an ensemble, its first checkpoint
 similarity = zeroshot.similarity(
     embed(shown, clip)[[film]], embed_text(phrases, clip), clip.unit_text
 )[0]
+if guard.active():
+    withheld("the film")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings."}, "figure": {"name": "fig-zeroshot-film", "caption": "A film, and its similarity to the phrase of each finding. The dashed line is the similarity to \"Chest No Findings\": what counts is the distance of a bar's end from it."}}
 figure, (picture, lengths) = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
 picture.axis("off")
-if guard.active():
-    withheld("films")
-else:
+if not guard.active():
     # a phantom can be drawn finer than the models see it
     fine = cohorts.study(data, n_images, seed, options, size=192) if cohort.planted else cohort
     picture.imshow(fine.images([film])[0], cmap="gray", vmin=0, vmax=255)

@@ -458,9 +458,7 @@ for attribute in ASKED:
         f"{parts} ({above} of {len(rows)})" if parts else "undefined (not recorded in these data)"
     )
     glue("lp-" + ("way" if attribute == WAY else attribute.replace(" ", "-")), told)
-by_method = read.pivot_table(index="method", values="value").reindex(["linear", "knn", "mlp"])[
-    "value"
-]
+by_method = read.groupby("method")["value"].mean().reindex(["linear", "knn", "mlp"])
 WORDS = {"linear": "the linear probe", "knn": "k-NN", "mlp": "the MLP"}
 glue(
     "best-probe",
