@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.linalg import null_space
 from scipy.optimize import linprog
 from typer.testing import CliRunner
 
@@ -214,6 +215,28 @@ def test_shown_tables_say_what_is_small_and_what_is_hidden(latched, capsys):
     assert "12 (10 %)" not in shown.to_numpy()
     undefined = pd.DataFrame({"group": ["a", None], "positives": [4, 30], "gap": [0.1, np.nan]})
     assert guard.presentable(undefined)["positives"].tolist() == ["<10", "hidden"]
+
+
+@pytest.mark.parametrize("rows, columns", [(2, 2), (2, 3), (3, 3), (4, 2)])
+def test_no_small_count_of_a_crosstab_follows_from_its_margins(latched, rows, columns):
+    rng = np.random.default_rng([rows, columns])
+    cell = np.arange((rows + 1) * (columns + 1)).reshape(rows + 1, columns + 1)
+    sums = np.zeros((rows + columns + 2, cell.size))  # each row and column adds up to its last cell
+    for line, of in zip(sums, [*cell, *cell.T], strict=True):
+        line[of[:-1]], line[of[-1]] = 1, -1
+    for _ in range(60):
+        counts = rng.integers(0, 25, (rows, columns))
+        counts = np.vstack([counts, counts.sum(0)])
+        counts = np.hstack([counts, counts.sum(1, keepdims=True)])
+        table = pd.DataFrame(counts, columns=[*(f"c{k}" for k in range(columns)), "all"])
+        table.insert(0, "group", [*(f"g{k}" for k in range(rows)), "all"])
+        shown = guard.presentable(table).drop(columns="group").to_numpy(object).ravel()
+        hidden = np.array([isinstance(x, str) for x in shown])
+        small = (counts.ravel() > 0) & (counts.ravel() < guard.MIN_CELL)
+        assert hidden[small].all()
+        if hidden.any():  # what is free to vary while all that is shown stays the same
+            free = np.abs(null_space(sums[:, hidden])).max(axis=1, initial=0) > 1e-9
+            assert free[small[hidden]].all()
 
 
 def test_a_flow_shows_no_step_that_leaves_out_a_few(latched):
