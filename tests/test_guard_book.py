@@ -19,6 +19,7 @@ from cxrlib.chapters import chapters
 from cxrlib.run import run
 
 PER_CELL = 3  # films a cell of the balanced cohorts
+SEEN = 0.7  # likeness: 0.85 and more where the pattern is, at most 0.5 in charts
 SMALL = {
     "models": "phantom-resnet",
     "n_images": 120,
@@ -130,10 +131,10 @@ def test_no_film_is_seen_in_the_book(credentialed, planted):
             page.paste(image.resize((scale * image.width, scale * image.height)), (61, 40))
         shown = io.BytesIO()
         page.save(shown, "PNG")
-        assert likeness(shown.getvalue(), pattern) > 0.9
+        assert likeness(shown.getvalue(), pattern) > SEEN
     seen = [p for path in sorted(credentialed.glob("chapters/*.ipynb")) for p in pictures(path)]
     assert len(seen) > 20
-    assert max(likeness(picture, pattern) for picture in seen) < 0.7
+    assert max(likeness(picture, pattern) for picture in seen) < SEEN
     assert not any(map(scan.photographic, seen))
     of_pages = [p for p in (credentialed / "html").rglob("*.png") if "_static" not in p.parts]
     assert {p.read_bytes() for p in of_pages} <= set(seen)
