@@ -86,7 +86,7 @@ def cohorts():
 
 @app.command("check-data")
 def check_data(
-    name: Annotated[str | None, typer.Argument(help="nih-cxr14, nih-6x200 or mimic-cxr.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A cohort, or its folder.")] = None,
     root: Annotated[Path | None, typer.Argument(help="Its folder.")] = None,
 ):
     """What of a data set is there, what is missing, and where to get it."""

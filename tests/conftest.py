@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cxrlib import guard
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CHAPTER = """# %% [markdown]
@@ -59,6 +61,13 @@ def write_book(root):
     for name in ("01_first", "02_zero_shot"):
         (root / "chapters" / f"{name}.py").write_text(CHAPTER.format(key=name[:2]))
     return root
+
+
+@pytest.fixture(autouse=True)
+def unlatched(monkeypatch):
+    """A test that loads credentialed data puts itself under guard, not those after it."""
+    monkeypatch.setattr(guard, "_protected", [])
+    monkeypatch.setattr(guard, "_registers", [])
 
 
 @pytest.fixture
