@@ -173,24 +173,42 @@ def test_noise_floor_of_a_fair_classifier_is_that_of_simulated_ones():
     """Six classes, 240 images, accuracy 0.6: EqOdds of a fair classifier is not 0."""
     rng = np.random.default_rng(4)
 
-    def answers():
-        y = np.repeat(np.arange(6), 40)
-        sex = np.tile(["F", "M"], 120)
-        right = rng.random(240) < 0.6
-        predicted = np.where(right, y, (y + rng.integers(1, 6, 240)) % 6)
-        score = np.eye(6)[predicted] * 0.5 + 0.1
-        return pd.concat(
-            [table_of((y == c).astype(int), score[:, c], sex, label=f"class {c}") for c in range(6)]
-        )
+    y = np.repeat(np.arange(6), 40)
+    sex = np.tile(["F", "M"], 120)
 
-    def test(n_permutations):
+    def answers():
+        right = rng.random(240) < 0.6
+        return np.where(right, y, (y + rng.integers(1, 6, 240)) % 6)
+
+    def test(predicted):
+        score = np.eye(6)[predicted] * 0.5 + 0.1
+        tables = [
+            table_of((y == c).astype(int), score[:, c], sex, label=f"class {c}") for c in range(6)
+        ]
         found = inference.multiclass_gap_tests(
-            answers(), SEXES, n_permutations=n_permutations, n_resamples=5
+            pd.concat(tables), SEXES, n_permutations=100, n_resamples=5
         )
         return found.set_index("metric")
 
-    simulated = pd.DataFrame([test(1)["value"] for _ in range(100)]).abs()
-    floors = pd.DataFrame([test(100)["floor_mean"] for _ in range(3)])
+    def gaps(predicted):
+        """Of X (Eqs. 2 and 3), from confusion matrices."""
+        rates = []
+        for group in "FM":
+            member = sex == group
+            m = sklearn.metrics.confusion_matrix(y[member], predicted[member])
+            hit, called, ill = np.diag(m), m.sum(0), m.sum(1)
+            tpr, fpr = hit / ill, (called - hit) / (m.sum() - ill)
+            rates.append((tpr, fpr, 2 * hit / (called + ill), hit.sum() / m.sum()))
+        tpr, fpr, f1, accuracy = (f - m for f, m in zip(*rates, strict=True))
+        odds = (np.abs(tpr) + np.abs(fpr)).mean() / 2
+        return {"eq_odds_mean": odds, "f1_gap_signed": f1.mean(), "accuracy": accuracy}
+
+    once = answers()
+    found = test(once)["value"]
+    for metric, value in gaps(once).items():
+        assert found[metric] == pytest.approx(value)
+    simulated = pd.DataFrame([gaps(answers()) for _ in range(1000)]).abs()
+    floors = pd.DataFrame([test(answers())["floor_mean"] for _ in range(3)])
     for metric in ("eq_odds_mean", "f1_gap_signed", "accuracy"):
         assert floors[metric].mean() == pytest.approx(simulated[metric].mean(), rel=0.2)
     assert floors["eq_odds_mean"].mean() > 0.03
