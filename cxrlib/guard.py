@@ -63,8 +63,10 @@ def protect(cohort) -> None:
             f"cohort {cohort.name}: its builder has to name a folder `keep` beside the data, where "
             "results for single images stay"
         )
+    from cxrlib.cohorts.files import in_git
+
     keep = cohort.keep.resolve()
-    if any((folder / ".git").exists() for folder in (keep, *keep.parents)):
+    if in_git(keep):
         raise GuardError(
             f"cohort {cohort.name}: the data folder lies inside a git working tree, from which "
             "credentialed data could be published; move it elsewhere and set CXRBOOK_DATA"

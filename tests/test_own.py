@@ -103,3 +103,12 @@ def test_the_balanced_recipe_on_films_of_ones_own(root):
     assert np.array_equal(film, np.asarray(expected))
     with pytest.raises(DataError, match="cells hold fewer images"):
         cohorts.load("own-balanced", **options)
+
+
+def test_nothing_of_guarded_films_is_written_into_a_repository(root, monkeypatch):
+    monkeypatch.delenv("CXRBOOK_DATA", raising=False)
+    (root / ".git").mkdir()
+    with pytest.raises(DataError, match="inside a git working tree"):
+        cohorts.load("own", root=root)
+    assert not (root / "derived").exists()
+    assert len(cohorts.load("own", root=root, access="open").table) == 24

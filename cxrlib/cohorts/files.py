@@ -62,8 +62,25 @@ def derived(root: Path) -> Path:
     """Where results for single images of a credentialed data set stay: beside the data.
 
     ``CXRBOOK_DATA/derived``, or ``<root>/derived`` if the variable is not set.
+
+    Raises
+    ------
+    DataError
+        That would be inside a git working tree; nothing was written there.
     """
-    return (data_folder() if os.environ.get("CXRBOOK_DATA") else root) / "derived"
+    folder = (data_folder() if os.environ.get("CXRBOOK_DATA") else root) / "derived"
+    if in_git(folder):
+        raise DataError(
+            f"{folder} lies inside a git working tree, from which credentialed data could be "
+            "published; move the data elsewhere and set CXRBOOK_DATA"
+        )
+    return folder
+
+
+def in_git(folder: Path) -> bool:
+    """Whether a folder lies inside a git working tree, links followed."""
+    folder = folder.resolve()
+    return any((place / ".git").exists() for place in (folder, *folder.parents))
 
 
 def stamp(root: Path) -> str:
