@@ -1,0 +1,260 @@
+"""The image half of a model as a network that can be trained: whole, or by low-rank adapters."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import torch
+from open_clip.modified_resnet import AttentionPool2d
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYERS = (nn.Linear, nn.Conv2d)
+
+
+class Tower(nn.Module):
+    """What turns images into embeddings: ``network.encode_image``, without the text half."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.encode_image(x)
+
+
+class AttentionPool(nn.Module):
+    """The attention pooling of CLIP's ResNets, with its four layers called.
+
+    open_clip's own reads their weights without calling them, so that an adapter around them would
+    be bypassed. Same names, same result.
+    """
+
+    def __init__(self, pool: AttentionPool2d):
+        super().__init__()
+        self.positional_embedding, self.num_heads = pool.positional_embedding, pool.num_heads
+        self.k_proj, self.q_proj = pool.k_proj, pool.q_proj
+        self.v_proj, self.c_proj = pool.v_proj, pool.c_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, d): what the mean of all positions sees when it looks at them."""
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
+        q, k, v = (
+            layer(z).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer, z in ((self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x))
+        )
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
+
+
+class Attention(nn.Module):
+    """Self-attention of open_clip's blocks, with its two layers called.
+
+    torch's own reads its weights without calling layers. peft adapts it nevertheless, by adding
+    the update to the weights before each pass and subtracting it afterwards, which wears away
+    their last digits. The fused query, key and value are one linear layer here.
+    """
+
+    def __init__(self, own: nn.MultiheadAttention):
+        super().__init__()
+        self.num_heads, self.batch_first = own.num_heads, own.batch_first
+        self.in_proj = nn.Linear(own.embed_dim, 3 * own.embed_dim)
+        self.in_proj.weight, self.in_proj.bias = own.in_proj_weight, own.in_proj_bias
+        self.out_proj = nn.Linear(own.embed_dim, own.embed_dim)
+        self.out_proj.weight, self.out_proj.bias = own.out_proj.weight, own.out_proj.bias
+
+    def forward(self, x, key, value, need_weights=False, attn_mask=None):
+        """What torch's returns, for the arguments that open_clip's image encoders give."""
+        if key is not x or value is not x or need_weights or attn_mask is not None:
+            raise NotImplementedError("LoRA on attention other than plain self-attention")
+        x = x if self.batch_first else x.transpose(0, 1)
+        q, k, v = (
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.in_proj(x).chunk(3, dim=2)
+        )
+        x = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return (x if self.batch_first else x.transpose(0, 1)), None
+
+
+CALLING = {AttentionPool2d: AttentionPool, nn.MultiheadAttention: Attention}
+
+
+def probe(model) -> Tensor:
+    """Two made-up films, prepared as the model wants them."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 96, 96), dtype=np.uint8)
+    return model.preprocess(list(noise))
+
+
+def tower(model) -> Tower:
+    """A copy of the image half, all its parameters ready for training; the model stays as it is.
+
+    Parameters that no image passes through (the text half, unused heads) are not copied.
+    """
+    used = _used(model.network, probe(model))
+    # Parameters noted here are copied as None.
+    left_out = {id(p): None for n, p in model.network.named_parameters() if n not in used}
+    return Tower(copy.deepcopy(model.network, memo=left_out)).requires_grad_(True)
+
+
+def _used(network, x) -> set[str]:
+    """Names of the parameters that decide what ``encode_image`` gives."""
+    parameters = dict(network.named_parameters())
+    device = next(iter(parameters.values())).device
+    wanted = {n: p.requires_grad for n, p in parameters.items()}
+    try:
+        network.requires_grad_(True)
+        loss = network.encode_image(x.to(device)).square().sum()
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    finally:
+        for name, p in parameters.items():
+            p.requires_grad_(wanted[name])
+    return {n for n, g in zip(parameters, gradients, strict=True) if g is not None}
+
+
+def with_lora(tower: Tower, x: Tensor, rank: int) -> nn.Module:
+    """Low-rank updates (Hu et al. 2022) on all layers of the tower; all else is frozen.
+
+    Convolutions and linear layers, those of attention too, fused or not. Depthwise convolutions
+    have no low-rank form in peft and are left as they are, and so are parameters that are no
+    layers: :func:`listing` names both.
+
+    Parameters
+    ----------
+    tower : Tower
+        Becomes part of what is returned; attention is replaced by a form that calls its layers.
+    x : two prepared images
+    rank : int
+
+    Raises
+    ------
+    RuntimeError
+        An adapted layer gets no gradient, so the network bypasses it.
+    """
+    for name, module in list(tower.named_modules()):
+        if type(module) in CALLING:
+            tower.set_submodule(name, CALLING[type(module)](module))
+    targets = _layers(tower, x)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    adapted = get_peft_model(tower, config)
+    check_gradients(adapted, x)
+    return adapted
+
+
+def _layers(tower, x) -> list[str]:
+    """Names of the layers to adapt: those that are called and that peft knows how to adapt."""
+    modules = dict(tower.named_modules())
+    called, hooks = set(), []
+    for name, module in modules.items():
+        hooks.append(module.register_forward_hook(lambda *_, name=name: called.add(name)))
+    with torch.no_grad():
+        tower.eval()(x.to(_device(tower)))
+    for hook in hooks:
+        hook.remove()
+    layers = {n: m for n, m in modules.items() if isinstance(m, LAYERS) and _has_weights(m)}
+    if bypassed := [n for n in layers if n not in called]:
+        raise RuntimeError(
+            f"layers whose weights are read without calling them, so that adapters would be "
+            f"bypassed: {', '.join(bypassed[:5])}"
+        )
+    return [n for n, m in layers.items() if not _depthwise(m)]
+
+
+def _has_weights(module) -> bool:
+    return any(p is not None for p in module.parameters())
+
+
+def _depthwise(module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1
+
+
+def _device(network):
+    return next(network.parameters()).device
+
+
+def check_gradients(adapted: nn.Module, x: Tensor) -> None:
+    """Raise a RuntimeError if the loss does not depend on some adapter."""
+    adapted.eval()
+    adapters = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    loss = adapted(x.to(_device(adapted))).square().sum()
+    gradients = torch.autograd.grad(loss, list(adapters.values()), allow_unused=True)
+    # An update is B A with B = 0 at first, so that the first gradient reaches B alone.
+    idle = [
+        n
+        for n, g in zip(adapters, gradients, strict=True)
+        if "lora_B" in n and (g is None or not g.any())
+    ]
+    if idle:
+        raise RuntimeError(f"LoRA adapters without a gradient, so bypassed: {', '.join(idle[:5])}")
+
+
+def merged(adapted: nn.Module) -> Tower:
+    """A copy of an adapted tower with its updates added to the weights, as it would be deployed."""
+    return copy.deepcopy(adapted).merge_and_unload()
+
+
+def listing(adapted: nn.Module) -> pd.DataFrame:
+    """What LoRA adapts: one row a kind of layer, ``layer, adapted, left_out, trained``.
+
+    ``adapted`` and ``left_out`` count layers, or parameters that are no layers; ``trained`` counts
+    the numbers in their adapters.
+    """
+    inside = set()
+    adapted_layers, left_out, trained = Counter(), Counter(), Counter()
+    for name, module in adapted.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in inside):
+            continue
+        if hasattr(module, "lora_A"):
+            kind = _kind(module.get_base_layer())
+            adapted_layers[kind] += 1
+            trained[kind] += sum(p.numel() for p in module.parameters() if p.requires_grad)
+            inside.add(name)
+        elif isinstance(module, LAYERS) and _has_weights(module):
+            left_out[_kind(module)] += 1
+            inside.add(name)
+        elif own := [p for p in module._parameters.values() if p is not None and p.ndim > 1]:
+            left_out["matrix that is no layer"] += len(own)
+    kinds = [*adapted_layers, *(k for k in left_out if k not in adapted_layers)]
+    return pd.DataFrame(
+        [
+            {
+                "layer": kind,
+                "adapted": adapted_layers[kind],
+                "left_out": left_out[kind],
+                "trained": trained[kind],
+            }
+            for kind in kinds
+        ]
+    )
+
+
+def _kind(layer) -> str:
+    if isinstance(layer, nn.Conv2d):
+        return "depthwise convolution" if layer.groups > 1 else "convolution"
+    return "linear layer"
+
+
+def recompute_activations(network: nn.Module) -> None:
+    """Gradient checkpointing, by the switch of the library that a network comes from.
+
+    Raises
+    ------
+    ValueError
+        A network without such a switch, such as a ResNet.
+    """
+    switched = 0
+    for module in network.modules():
+        if hasattr(module, "gradient_checkpointing_enable"):  # transformers
+            module.gradient_checkpointing_enable({"use_reentrant": False})
+            switched += 1
+        elif hasattr(module, "grad_checkpointing"):  # timm, open_clip
+            module.grad_checkpointing = True
+            switched += 1
+    if not switched:
+        raise ValueError(
+            "recompute=True: this network has no gradient checkpointing (ResNets have none): set "
+            "split_batches=True, or lower batch"
+        )
