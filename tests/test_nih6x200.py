@@ -135,11 +135,67 @@ def test_patients_larger_than_a_part_are_still_kept_whole():
     assert (pd.Series(split).groupby(patient).nunique() == 1).all()
 
 
+def split_in_floats(patient, generator, unit):
+    """7:1:2 by the middle of each patient's share, in floating point."""
+    groups = np.arange(len(patient)) if unit == "image" else pd.factorize(patient)[0]
+    sizes = np.bincount(groups)
+    order = generator.permutation(len(sizes))
+    middle = np.empty(len(sizes))
+    middle[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) / len(patient)
+    return np.array(["train", "valid", "test"])[np.searchsorted([0.7, 0.7 + 0.1], middle)][groups]
+
+
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_rotations_test_each_image_once_whatever_the_patients(unit):
+    rng = np.random.default_rng(0)
+    for trial in range(300):
+        images = rng.integers(1, 9, size=rng.integers(5, 60))
+        patient = rng.permutation(np.repeat(np.arange(len(images)), images))
+        splits = nih6x200.rotations(patient, 7, trial, unit)
+        first = np.random.default_rng(trial)
+        np.testing.assert_array_equal(splits[0], split_in_floats(patient, first, unit))
+        np.testing.assert_array_equal(splits[5], split_in_floats(patient, first, unit))
+        assert (np.sum([s == "test" for s in splits[:5]], axis=0) == 1).all()
+        assert np.isin(np.sum([s == "train" for s in splits[:5]], axis=0), (3, 4)).all()
+        if unit == "patient":
+            for split in splits:
+                assert (pd.Series(split).groupby(patient).nunique() == 1).all()
+
+
+def test_rotations_of_images_are_slices_of_one_shuffled_list():
+    n, seed = 1200, 3
+    generator = np.random.default_rng(seed)
+    splits = nih6x200.rotations(np.zeros(n), 10, seed, "image")
+    for k, split in enumerate(splits):
+        if k % 5 == 0:
+            order = generator.permutation(n)
+        turned = np.roll(order, (k % 5) * 240)
+        assert set(turned[:840]) == set(np.flatnonzero(split == "train"))
+        assert set(turned[840:960]) == set(np.flatnonzero(split == "valid"))
+        assert set(turned[960:]) == set(np.flatnonzero(split == "test"))
+
+
+def test_rotations_of_the_cohort_keep_patients_and_shares(nih):
+    patient = nih6x200.draw(1907, table=nih)["patient_id"].to_numpy()
+    splits = nih6x200.rotations(patient, 10, 1907)
+    for split in splits:
+        assert nih6x200.leakage(pd.DataFrame({"patient_id": patient, "split": split})) == 0
+        for part, share in nih6x200.FRACTIONS.items():
+            assert (split == part).mean() == pytest.approx(share, abs=0.01)
+    for five in (splits[:5], splits[5:]):
+        assert (np.sum([s == "test" for s in five], axis=0) == 1).all()
+    assert (splits[0] != splits[5]).mean() > 0.2  # another shuffle
+    for a, b in zip(splits, nih6x200.rotations(patient, 3, 1907), strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_wrong_arguments_are_named(nih):
     with pytest.raises(ValueError, match="rule must be 'single' or 'any', got 'none'"):
         nih6x200.eligible(nih, rule="none")
     with pytest.raises(ValueError, match="split must be 'patient' or 'image', got 'study'"):
         nih6x200.draw(0, split="study", table=nih)
+    with pytest.raises(ValueError, match="n_splits=0: expected 1 or more"):
+        nih6x200.rotations([1, 2], 0, seed=0)
     with pytest.raises(ValueError, match="no 'test' row"):
         nih6x200.leakage(pd.DataFrame({"patient_id": [1], "split": ["train"]}))
 

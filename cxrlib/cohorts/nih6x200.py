@@ -30,7 +30,9 @@ PER_CELL = 50
 EXCEPTIONS = {("Edema", "old", "F"): 47, ("Edema", "old", "M"): 53}
 """Cells with a size other than 50, as the paper states them."""
 
-FRACTIONS = {"train": 0.7, "valid": 0.1, "test": 0.2}
+TENTHS = {"train": 7, "valid": 1, "test": 2}
+FRACTIONS = {part: tenths / 10 for part, tenths in TENTHS.items()}
+ROTATIONS = 10 // TENTHS["test"]  # of one shuffle, until every image was tested
 
 
 def eligible(table=None, rule="single", findings=metadata.FINDINGS, border=OLD_AGE):
@@ -278,16 +280,74 @@ def assign_split(patient_id, generator, unit="patient"):
     ValueError
         Unknown ``unit``.
     """
+    return _parts(*_shuffled(patient_id, generator, unit))
+
+
+def rotations(patient_id, n_splits, seed, unit="patient"):
+    """Several splits 7:1:2, of which every five test each image exactly once.
+
+    Shuffled as in :func:`assign_split`, patients lie on a circle, of which test takes a fifth,
+    validation the tenth before it, and training the rest. Five turns by a fifth use the circle up;
+    the sixth split starts a new shuffle. Test parts of one shuffle are disjoint, training parts
+    are not: two of them share four or five sevenths of their images.
+
+    Parameters
+    ----------
+    patient_id : array-like, shape (n,)
+        Patient of each image.
+    n_splits : int
+        1 or more. The first splits are the same whatever their number.
+    seed : int
+        Of the shuffles. The first split is that of ``assign_split`` with
+        ``numpy.random.default_rng(seed)``.
+    unit : {"patient", "image"}
+        What stays together.
+
+    Returns
+    -------
+    list of numpy.ndarray of str, each of shape (n,)
+        "train", "valid" or "test" for each image.
+
+    Raises
+    ------
+    ValueError
+        Unknown ``unit``, or no split wanted.
+    """
+    if n_splits < 1:
+        raise ValueError(f"n_splits={n_splits}: expected 1 or more")
+    generator = np.random.default_rng(seed)
+    splits = []
+    for k in range(n_splits):
+        if k % ROTATIONS == 0:
+            middle, groups = _shuffled(patient_id, generator, unit)
+        splits.append(_parts(middle, groups, k % ROTATIONS))
+    return splits
+
+
+def _shuffled(patient_id, generator, unit):
+    """Shuffled groups on a circle of 20 n steps, and the group of each image.
+
+    The middle of a group, in steps, is a whole number, and so are the edges of tenths of all
+    images: whatever the turn, no rounding moves a group over an edge.
+    """
     if unit not in ("patient", "image"):
         raise ValueError(f"split must be 'patient' or 'image', got {unit!r}")
     n = len(patient_id)
     groups = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
     sizes = np.bincount(groups)
     order = generator.permutation(len(sizes))
-    middle = np.empty(len(sizes))  # share of images at the middle of each group, in shuffled order
-    middle[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) / n
-    edges = np.cumsum(list(FRACTIONS.values()))[:-1]
-    return np.array(list(FRACTIONS))[np.searchsorted(edges, middle)][groups]
+    middle = np.empty(len(sizes), dtype=np.int64)
+    middle[order] = 10 * (2 * np.cumsum(sizes[order]) - sizes[order])
+    return middle, groups
+
+
+def _parts(middle, groups, turn=0):
+    """Part of each image, with the circle turned by some fifths."""
+    tenth = 2 * len(groups)
+    at = (middle + turn * TENTHS["test"] * tenth) % (10 * tenth)
+    test = (TENTHS["train"] + TENTHS["valid"]) * tenth
+    part = np.where(at <= TENTHS["train"] * tenth, "train", np.where(at < test, "valid", "test"))
+    return part[groups]
 
 
 def leakage(cohort):
