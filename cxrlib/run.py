@@ -19,6 +19,7 @@ from cxrlib import register, scan
 from cxrlib.chapters import BookError, assign
 
 LIBRARY = Path(__file__).resolve().parent
+STATUS = "CXRBOOK_STATUS"  # environment variable: the file in which a long cell says how far it is
 
 
 def fingerprint(paths, *values):
@@ -139,10 +140,10 @@ def _key_of(path):
 
 
 def _run_all(root, stale, values, keys, targets, jobs, memory):
-    progress = Progress(stale, jobs, memory)
     stop = threading.Event()
 
     with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch, _kernel(Path(scratch)):
+        progress = Progress(stale, jobs, memory, Path(os.environ[STATUS]))
 
         def execute(chapter):
             if not stop.is_set():
@@ -205,6 +206,7 @@ def _kernel(scratch):
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
+        STATUS: str(scratch / "status"),
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -295,11 +297,12 @@ class Progress:
     """Which chapter is at which cell, for how long, and how long still: on stderr.
 
     The estimate takes the seconds that each cell took last time (kept in the file `memory`), and
-    the mean of the cells seen so far for a cell never run.
+    the mean of the cells seen so far for a cell never run. What a long cell says of itself in the
+    file `status` stands behind it.
     """
 
-    def __init__(self, stale, jobs, memory):
-        self.jobs, self.memory = jobs, memory
+    def __init__(self, stale, jobs, memory, status=None):
+        self.jobs, self.memory, self.status = jobs, memory, status
         self.cells = {c.name: sum(_is_code(x) for x in c.notebook.cells) for c in stale}
         self.begun = {}  # chapter -> times at which its code cells began
         self.ended = set()
@@ -358,6 +361,8 @@ class Progress:
         line = (
             f"[{len(self.ended)}/{len(self.cells)} chapters] {at}; {_clock(now - self.t0)}, {left}"
         )
+        if self.status and self.status.is_file():
+            line += f" ({self.status.read_text(encoding='utf-8')})"
         self._say(line if sys.stderr.isatty() else line + "\n")
 
     def close(self):

@@ -251,3 +251,18 @@ def test_time_left_follows_the_last_run(mini):
         progress.cell(chapter, cell)
     assert progress.where(chapter) == "2 of 4"
     assert progress.left() == pytest.approx(60, abs=1)  # 10 of the cell begun, 20 + 30 to come
+
+
+def test_a_long_cell_says_how_far_it_is(mini, capsys):
+    status = mini / "status"
+    chapter = find(mini, "1")[0]
+    progress = cxrlib.run.Progress([chapter], 2, mini / "durations.json", status)
+    progress.start(chapter)
+    status.write_text("phantom-vit, full: epoch 3/150")
+    progress.told -= 60
+    progress.show()
+    assert "(phantom-vit, full: epoch 3/150)" in capsys.readouterr().err
+    status.unlink()
+    progress.told -= 60
+    progress.show()
+    assert "epoch" not in capsys.readouterr().err
