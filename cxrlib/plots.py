@@ -3,7 +3,7 @@
 Every function makes and returns a pyplot figure; show it with ``plt.show()``. A group or model
 has the same colour in every figure, and colours shown together can be told apart with the common
 forms of colour blindness. Whiskers are the interval of the table; a value that is undefined is
-shown as a hollow ring on the base line.
+shown as a hollow ring on the base line, a number that a paper prints as a hollow diamond.
 """
 
 import textwrap
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = {
     "all": "#555555",
@@ -29,6 +30,11 @@ COLOURS = {
     "80+": "#253494",
     "young": "#7FCDBB",
     "old": "#253494",
+    # sex and age: young light, old dark
+    "young F": "#FDB863",
+    "old F": "#A63603",
+    "young M": "#92C5DE",
+    "old M": "#0B3C8C",
     # race
     "White": "#56B4E9",
     "Black": "#009E73",
@@ -66,16 +72,20 @@ COLOURS = {
     "linear": "#56B4E9",
     "knn": "#E69F00",
     "mlp": "#009E73",
-    "full": "#D55E00",
     "linear probe": "#56B4E9",
     "MLP": "#009E73",
     "LoRA": "#CC79A7",
+    "full": "#D55E00",
 }
 SPARE = ("#332288", "#44AA99", "#AA4499", "#999933", "#661100", "#6699CC", "#888888")
 
 NAMES = {
     "F": "female",
     "M": "male",
+    "young F": "young female",
+    "old F": "old female",
+    "young M": "young male",
+    "old M": "old male",
     "all": "all patients",
     "mean": "Mean",
     "age_group": "age",
@@ -88,6 +98,7 @@ NAMES = {
     "var_f1": "variance of F1",
     "f1_gap_signed": "F1 gap, signed (Eq. 2)",
     "f1_gap_absolute": "F1 gap, absolute",
+    "f1_gap_size": "F1 gap, size",
     "eq_odds_mean": "equalised odds (Eq. 3)",
     "eq_odds_max": "equalised odds (max)",
     "calibration_gap_eq4": "calibration gap (Eq. 4)",
@@ -109,6 +120,9 @@ PERFORMANCE = (
     *("auc", "average_precision", "adjusted_auprc", "accuracy", "f1", "macro_f1", "brier"),
     *("sensitivity", "specificity"),
 )
+X_GAPS = ("f1_gap_signed", "eq_odds_mean", "calibration_gap_eq4")  # X Eqs. 2, 3, 4
+ABSOLUTE = ("f1_gap_absolute", "eq_odds_mean", "eq_odds_max")  # never below 0
+UNSTATED = "direction of the difference is not stated"  # in the note of a printed number
 
 
 def name(text):
@@ -129,7 +143,7 @@ def ordered(entries):
     return sorted(distinct, key=lambda e: rank.get(e, len(rank)))
 
 
-def bars(results, x="label", hue="model", panel=None, baseline=None):
+def bars(results, x="label", hue="model", panel=None, baseline=None, printed=None):
     """Bars with interval whiskers, for any results table.
 
     Parameters
@@ -138,14 +152,20 @@ def bars(results, x="label", hue="model", panel=None, baseline=None):
     x, hue : columns that give the place and the colour of a bar
     panel : column with one panel below the other, such as "attribute"
     baseline : dashed line and foot of the bars; by default chance for AUC (0.5), else 0
+    printed : a paper's numbers for the same metric, such as ``published.table("X Fig. 2a")``, drawn
+        as diamonds; what was not computed here has a place (panel) of its own, behind a line
 
     Raises
     ------
     ValueError
-        If the table is empty or more than one row falls on a bar.
+        If a table is empty, more than one row of it falls on one place, or another metric is
+        printed than computed.
     """
-    _one_row_each(results, [c for c in (x, hue, panel) if c])
-    panels = [None] if panel is None else list(dict.fromkeys(results[panel]))
+    keys = list(dict.fromkeys(c for c in (x, hue, panel) if c))
+    _one_row_each(results, keys)
+    printed = results.iloc[:0] if printed is None else _printed(printed, keys, results["metric"])
+    both = pd.concat([results[keys], printed[keys]])
+    panels = [None] if panel is None else list(dict.fromkeys(both[panel]))
     fig, axes = plt.subplots(
         len(panels),
         1,
@@ -155,8 +175,8 @@ def bars(results, x="label", hue="model", panel=None, baseline=None):
         layout="constrained",
     )
     for ax, which in zip(axes.flat, panels, strict=True):
-        part = results if which is None else results[results[panel] == which]
-        _bars(ax, part, x, hue, baseline, title=None if which is None else name(which))
+        parts = (t if which is None else t[t[panel] == which] for t in (results, printed))
+        _bars(ax, *parts, x, hue, baseline, title=None if which is None else name(which))
     return _finished(fig)
 
 
@@ -450,6 +470,200 @@ def confounder_panel(results):
     return _finished(fig)
 
 
+def before_after(results, printed=None, metrics=X_GAPS):
+    """Fairness gaps before and after fine-tuning (X Fig. 3d and 3c): a column a model.
+
+    Parameters
+    ----------
+    results : from `fairness.multiclass_table` or `inference.multiclass_gap_tests`; rows of single
+        groups and of differences between methods are left out. Of tests, a grey bar is the reach
+        of a fair model's gaps.
+    printed : a paper's gaps, such as ``published.table("X Fig. 3c")``, drawn as diamonds; models
+        that are not in `results` share a column of their own. Where a paper does not say which
+        group a difference favours, both signs are drawn.
+    metrics : a row each; by default Eqs. 2 to 4 of X
+
+    Raises
+    ------
+    ValueError
+        If a table has none of these gaps, several rows for one of them, or more than 3 models.
+    """
+    keys = ["model", "method", "attribute", "group", "metric"]
+    table = results[results["metric"].isin(metrics) & results["group"].str.contains(" - ")]
+    table = table[~table["method"].str.contains(" - ")]
+    _one_row_each(table, keys)
+    printed = table.iloc[:0] if printed is None else _printed(printed, keys, metrics)
+    models = ordered(table["model"])
+    if len(models) > 3:
+        raise ValueError(
+            f"results: {len(models)} models; expected at most 3, so that the columns can be read. "
+            "Filter the table before drawing it."
+        )
+    others = [m for m in ordered(printed["model"]) if m not in models]
+    both = pd.concat([table[keys], printed[keys]])
+    metrics = [m for m in metrics if (both["metric"] == m).any()]
+    pairs = [p for _, p in both[["attribute", "group"]].drop_duplicates().iterrows()]
+    methods = ordered(both["method"])
+    palette = colours(methods)
+    fig, axes = plt.subplots(
+        len(metrics),
+        len(models) + bool(others),
+        figsize=(7, 0.9 + len(metrics) * max(1.7, 0.4 + 0.16 * len(methods) * len(pairs))),
+        squeeze=False,
+        sharex="row",
+        layout="constrained",
+    )
+
+    def height(row, line, lines):
+        """Where a row is drawn: in the band of its pair, on one of the band's lines."""
+        band = [(row["attribute"], row["group"]) == tuple(p) for p in pairs].index(True)
+        return band + (lines.index(line) - (len(lines) - 1) / 2) * 0.8 / len(lines)
+
+    hollow = floors = False
+    for row in table.to_dict("records"):
+        ax = axes[metrics.index(row["metric"]), models.index(row["model"])]
+        y, floor = height(row, row["method"], methods), row.get("floor_p95", np.nan)
+        if np.isfinite(floor):
+            low = 0 if row["metric"] in ABSOLUTE else -floor
+            ax.barh(y, floor - low, left=low, height=0.7 / len(methods), color="#DDDDDD", zorder=0)
+            floors = True
+        hollow |= _mark(ax, 0, y, row, palette[row["method"]], horizontal=True)
+    for row in printed.to_dict("records"):
+        own = row["model"] in models
+        ax = axes[metrics.index(row["metric"]), models.index(row["model"]) if own else -1]
+        y = height(row, row["method"], methods) if own else height(row, row["model"], others)
+        _diamond(ax, y, row, palette[row["method"]], horizontal=True)
+
+    _gap_axes(axes, metrics, models, pairs)
+    if others:
+        at = {height(p, m, others): m for p in pairs for m in others}
+        given = set(printed.loc[printed["model"].isin(others), "metric"])
+        axes[0, -1].set_title(_printed_in(printed), loc="left", fontsize=10, style="italic")
+        for ax, metric in zip(axes[:, -1], metrics, strict=True):
+            ax.set_yticks(list(at), list(at.values()))
+            ax.tick_params(axis="y", labelright=metric in given)
+            if metric not in given:
+                grey = {"color": "#666666", "fontsize": 9, "ha": "center", "va": "center"}
+                ax.text(0.5, 0.25, "no value printed", transform=ax.transAxes, **grey)
+    handles = _handles(palette, hollow, "o")
+    if floors:
+        reach = {"marker": "s", "color": "#DDDDDD", "linestyle": "", "markersize": 7}
+        handles.append(Line2D([], [], **reach, label="reach of a fair model"))
+    if len(printed):
+        unstated = printed["note"].str.contains(UNSTATED, regex=False).any()
+        sign = " (±: no sign given)" if unstated else ""
+        handles.append(_diamond_handle(_printed_in(printed) + sign))
+    _legend_above(fig, handles)
+    return _finished(fig)
+
+
+def spread(values, metric, components=None):
+    """Every run's value of one metric: what the split and what the seed does to it.
+
+    values : from `repeats.values`; a panel a group or gap, a line a model and method. Each dot is a
+        run; those of one split are joined and lie on one height.
+    metric : which one
+    components : from `repeats.components`, whose means are drawn as bars
+
+    Raises
+    ------
+    ValueError
+        If there are no rows of the metric, or several of one run in one group.
+    """
+    table = values[values["metric"] == metric]
+    keys = ["attribute", "group", "model", "method"]
+    means = {}
+    if components is not None:
+        means = components[components["metric"] == metric].set_index(keys)["mean"].to_dict()
+    _one_row_each(table, [*keys, "split", "seed"])
+    panels = list(dict.fromkeys(table[keys[:2]].itertuples(index=False, name=None)))
+    models, methods = ordered(table["model"]), ordered(table["method"])
+    splits = sorted(table["split"].unique())
+    palette = colours(models)
+    step = 0.84 / len(models)
+    fig, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(7, 1.1 + max(0.42, 0.3 * len(models)) * len(methods)),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
+    hollow = False
+    for ax, panel in zip(axes.flat, panels, strict=True):
+        part = table[(table["attribute"] == panel[0]) & (table["group"] == panel[1])]
+        for (model, method), runs in part.groupby(["model", "method"], sort=False):
+            y = methods.index(method) + (models.index(model) - (len(models) - 1) / 2) * step
+            for split, drawn in runs.groupby("split"):
+                at = y + (splits.index(split) - (len(splits) - 1) / 2) * 0.7 * step / len(splits)
+                known = drawn["value"].dropna()
+                line = {"color": palette[model], "linewidth": 0.7, "markersize": 3.2}
+                ax.plot(known, np.full(len(known), at), "o-", alpha=0.8, **line)
+                if len(known) < len(drawn):
+                    ax.plot(0, at, "o", mfc="white", mec=palette[model], markersize=5, zorder=3)
+                    hollow = True
+            mean = means.get((*panel, model, method), np.nan)
+            ax.vlines(mean, y - 0.42 * step, y + 0.42 * step, color="#222222", linewidth=2)
+        if metric not in PERFORMANCE or " - " in panel[1] + methods[0]:
+            ax.axvline(0, color="#888888", linewidth=1, zorder=0.5)
+        ax.set_yticks(range(len(methods)), [name(m).replace("− ", "−\n") for m in methods])
+        ax.set_ylim(len(methods) - 0.5, -0.5)
+        for edge in range(1, len(methods)):
+            ax.axhline(edge - 0.5, color="#DDDDDD", linewidth=0.6)
+        ax.locator_params(axis="x", nbins=5)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.set_title(name(panel[1]), loc="left", fontsize=10)
+    fig.supxlabel(name(metric), fontsize=10)
+    handles = _handles(palette, hollow, "o")
+    if means:
+        bar = {"marker": "|", "markersize": 9, "markeredgewidth": 2, "color": "#222222"}
+        handles.append(Line2D([], [], linestyle="", label="mean", **bar))
+    _legend_above(fig, handles)
+    return _finished(fig)
+
+
+def learning_curves(histories, best):
+    """Training and validation loss by epoch, a small panel a run, all on one scale.
+
+    histories : dict of title -> table with columns epoch, train_loss, valid_loss, as in
+        `finetune.FineTuned`
+    best : dict of title -> the epoch whose weights were kept; its validation loss has a dot
+    """
+    columns = min(4, len(histories))
+    rows = -(-len(histories) // columns)
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(7, 0.7 + 1.7 * rows),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    blue, orange = "#0072B2", "#D55E00"
+    for ax, (title, history) in zip(axes.flat, histories.items(), strict=False):
+        ax.plot(history["epoch"], history["train_loss"], color=blue)
+        ax.plot(history["epoch"], history["valid_loss"], "--", color=orange)
+        kept = history[history["epoch"] == best[title]]
+        ax.plot(kept["epoch"], kept["valid_loss"], "o", color=orange)
+        ax.set_title("\n".join(textwrap.wrap(name(title), 22)), loc="left", fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    for ax in axes.flat[len(histories) :]:
+        ax.remove()
+    fig.supxlabel("epoch", fontsize=10)
+    fig.supylabel("cross-entropy", fontsize=10)
+    lines = {"training": (blue, "-", ""), "validation": (orange, "--", "")}
+    lines["epoch whose weights are kept"] = (orange, "", "o")
+    handles = [
+        Line2D([], [], color=c, linestyle=ls, marker=m, label=label)
+        for label, (c, ls, m) in lines.items()
+    ]
+    _legend_above(fig, handles)
+    return _finished(fig)
+
+
 # --- parts -----------------------------------------------------------------------------------
 
 
@@ -479,29 +693,120 @@ def _pca_axes(ax, title, palette, explained):
     _legend(ax, palette, False, marker="o", loc="best")
 
 
-def _bars(ax, table, x, hue, baseline, title):
-    places, groups = list(dict.fromkeys(table[x])), ordered(table[hue])
-    palette = colours(groups)
-    metrics = table["metric"].unique()
+def _gap_axes(axes, metrics, models, pairs):
+    """Ticks, lines and titles of `before_after`: a row a metric, a column a model."""
+    for i, j in np.ndindex(axes.shape):
+        ax = axes[i, j]
+        ax.axvline(0, color="#888888", linewidth=1, zorder=0.5)
+        for edge in range(1, len(pairs)):
+            ax.axhline(edge - 0.5, color="#BBBBBB", linewidth=0.8)
+        ax.set_ylim(len(pairs) - 0.5, -0.5)
+        ax.set_yticks(range(len(pairs)), [name(p["group"]).replace("− ", "−\n") for p in pairs])
+        ax.tick_params(axis="y", labelleft=j == 0, length=0)
+        ax.locator_params(axis="x", nbins=4 if axes.shape[1] > 1 else 8)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        ax.set_axisbelow(True)
+    for ax, metric in zip(axes[:, 0], metrics, strict=True):
+        ax.set_ylabel(name(metric).replace(" (", "\n("), fontsize=9.5, fontweight="bold")
+    for ax, model in zip(axes[0], models, strict=False):
+        ax.set_title(model, loc="left", fontsize=10)
+
+
+def _bars(ax, table, printed, x, hue, baseline, title):
+    """Bars of one panel, and diamonds for printed values, at the right where nothing was computed.
+
+    Hues of printed values that stand beside bars have room there; elsewhere they are centred.
+    """
+    places = list(dict.fromkeys(table[x]))
+    elsewhere = [p for p in dict.fromkeys(printed[x]) if p not in places]
+    beside = printed[printed[x].isin(places)]
+    groups = ordered([*table[hue], *beside[hue]])
+    palette = colours(ordered(table[hue]))
+    palette |= _unlike(palette, [h for h in ordered(printed[hue]) if h not in palette])
+    metrics = pd.concat([table, printed])["metric"].unique()
     foot = CHANCE.get(metrics[0], 0) if baseline is None else baseline
-    width = 0.8 / len(groups)
+    width = 0.8 / max(1, len(groups))
+
+    def centre(row, of=groups):
+        place = [*places, *elsewhere].index(row[x])
+        return place + (of.index(row[hue]) - (len(of) - 1) / 2) * width
+
     hollow = False
     for row in table.to_dict("records"):
-        at = places.index(row[x]) + (groups.index(row[hue]) - (len(groups) - 1) / 2) * width
+        at = centre(row)
         if np.isfinite(row["value"]):
             colour = {"color": palette[row[hue]], "edgecolor": "#555555", "linewidth": 0.4}
             ax.bar(at, row["value"] - foot, 0.9 * width, bottom=foot, **colour)
         hollow |= _mark(ax, foot, at, row, palette[row[hue]], dot=False)
+    for row in printed.to_dict("records"):
+        its = groups if row[x] in places else ordered(printed.loc[printed[x] == row[x], hue])
+        _diamond(ax, centre(row, its), row, palette[row[hue]])
     ax.axhline(foot, color="#888888", linewidth=1, linestyle="--")
-    labels = [name(p) for p in places]
-    crowded = len(places) * max(map(len, labels)) > 60
+    labels = [name(p) for p in [*places, *elsewhere]]
+    crowded = len(labels) * max(map(len, labels)) > 60
     slant = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    ax.set_xticks(range(len(places)), labels, **slant)
+    ax.set_xticks(range(len(labels)), labels, **slant)
+    for label in ax.get_xticklabels()[len(places) :]:
+        label.set_style("italic")
+    if elsewhere:
+        if places:
+            ax.axvline(len(places) - 0.5, color="#888888", linewidth=0.8)
+        ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.set_ylabel(name(metrics[0]) if len(metrics) == 1 else "")
     ax.margins(x=0.02)
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
-    _legend(ax, palette, hollow, title=title)
+    computed = {h: c for h, c in palette.items() if h in set(table[hue])}
+    extra = []
+    if len(printed):
+        extra = [_diamond_handle(name(h), c) for h, c in palette.items() if h not in computed]
+        extra.append(_diamond_handle(_printed_in(printed)))
+    _legend(ax, computed, hollow, title=title, extra=extra)
+
+
+def _unlike(palette, entries):
+    """Colours of further entries: their own, or a spare one where the palette has it already."""
+    found = {}
+    for entry in entries:
+        taken = {*palette.values(), *found.values()}
+        free = [c for c in (COLOURS.get(entry), *SPARE) if c and c not in taken]
+        found[entry] = free[0] if free else "#888888"
+    return found
+
+
+def _printed(printed, keys, metrics):
+    """A paper's numbers for a figure of these metrics, checked."""
+    unknown = set(printed["metric"]) - set(metrics)
+    if unknown:
+        raise ValueError(
+            f"printed: holds {', '.join(sorted(unknown))}; expected only the metrics of this "
+            f"figure, {', '.join(sorted(set(metrics)))}. Filter it before drawing it."
+        )
+    _one_row_each(printed, keys)
+    return printed
+
+
+def _printed_in(printed):
+    return f"printed in {' and '.join(printed['paper'].unique())}"
+
+
+def _diamond(ax, at, row, colour, horizontal=False):
+    """A printed value with its interval, if there is one; both signs where its sign is unknown."""
+    lines = ax.hlines if horizontal else ax.vlines
+    values = [row["value"]]
+    if UNSTATED in row["note"]:
+        values.append(-row["value"])
+        lines(at, *sorted(values), color=colour, linewidth=0.8, linestyle=":")
+    else:
+        lines(at, row["ci_low"], row["ci_high"], color=colour, linewidth=1.2)
+    for value in values:
+        place = (value, at) if horizontal else (at, value)
+        ax.plot(*place, "D", mfc="white", mec=colour, mew=1.5, markersize=5.5, zorder=4)
+
+
+def _diamond_handle(label, colour="#555555"):
+    style = {"marker": "D", "mfc": "white", "mec": colour, "mew": 1.5, "markersize": 5.5}
+    return Line2D([], [], linestyle="", label=label, **style)
 
 
 def _mark(ax, foot, at, row, colour, horizontal=False, dot=True):
@@ -517,11 +822,8 @@ def _mark(ax, foot, at, row, colour, horizontal=False, dot=True):
     return False
 
 
-def _legend(ax, palette, hollow, marker="s", loc=None, title=None, room=95):
-    """One entry a colour, and one for undefined values; above the axes unless loc is given.
-
-    room : characters that fit above the axes
-    """
+def _handles(palette, hollow, marker):
+    """Legend entries: one a colour, and one for undefined values."""
     handles = [
         Line2D([], [], marker=marker, color=c, linestyle="", markersize=7, label=name(e))
         for e, c in palette.items()
@@ -530,6 +832,27 @@ def _legend(ax, palette, hollow, marker="s", loc=None, title=None, room=95):
         handles.append(
             Line2D([], [], marker="o", color="#555555", mfc="white", ls="", label="undefined")
         )
+    return handles
+
+
+def _legend_above(fig, handles, room=90):
+    """One legend above all panels, in as few rows as fit in a width of `room` characters."""
+    labels = [h.get_label() for h in handles]
+    for columns in range(len(labels), 0, -1):
+        widths = [max(map(len, part)) + 4 for part in np.array_split(labels, columns)]
+        if sum(widths) <= room:
+            break
+    style = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1.2}
+    fig.legend(handles=handles, loc="outside upper left", ncols=columns, **style)
+
+
+def _legend(ax, palette, hollow, marker="s", loc=None, title=None, room=95, extra=()):
+    """One entry a colour, and one for undefined values; above the axes unless loc is given.
+
+    room : characters that fit above the axes
+    extra : further entries
+    """
+    handles = [*_handles(palette, hollow, marker), *extra]
     where = {"loc": loc}
     if loc is None:
         longest = max(len(h.get_label()) for h in handles)

@@ -42,7 +42,7 @@ def heights(ax):
 
 def whiskers(ax):
     segments = [s for c in ax.collections for s in getattr(c, "get_segments", list)()]
-    return {tuple(np.round(np.sort(s[:, 1]), 9)) for s in segments}
+    return {tuple(np.round(np.sort(s[:, 1]), 9)) for s in segments if len(s)}
 
 
 def rings(ax):
@@ -86,6 +86,7 @@ def test_a_group_keeps_its_colour_and_place():
         ("MedCLIP", "Biovil", "Biovil-t", "MedImageInsight", "CheXzero", "CXR-CLIP"),
         ("zero-shot", "linear probe", "MLP", "LoRA", "full"),
         ("linear", "knn", "mlp"),
+        ("young F", "old F", "young M", "old M"),
         ("with drain", "without drain"),
     ],
 )
@@ -206,8 +207,259 @@ def test_reliability_pca_sorted_dose_and_drain_figures():
     assert len(plots.drain_arms(arms, "auc").axes[0].patches) == 4
 
 
-def test_text_is_readable_at_the_width_of_a_page(performance):
-    fig = plots.group_bars(performance)
+def diamonds(ax):
+    """Place and colour of each diamond: (x, y, colour)."""
+    return {
+        (*(round(float(z[0]), 9) for z in line.get_data()), to_hex(line.get_markeredgecolor()))
+        for line in ax.lines
+        if line.get_marker() == "D"
+    }
+
+
+def row(method, value, model="phantom-vit", **more):
+    """A row of a results table for one class out of several."""
+    return {
+        "paper": "X",
+        "model": model,
+        "method": method,
+        "label": "all",
+        "attribute": "all",
+        "group": "all",
+        "metric": "accuracy",
+        "value": value,
+        "ci_low": value - 0.05,
+        "ci_high": value + 0.04,
+        "note": "few" if np.isnan(value) else "",
+    } | more
+
+
+def test_bars_have_printed_values_of_other_models_at_the_right():
+    results = schema.results(
+        row(method, value, model)
+        for model in ("phantom-resnet", "phantom-vit")
+        for method, value in (("zero-shot", 0.3), ("full", 0.5))
+    )
+    plain = plots.bars(results, x="model", hue="method").axes[0]
+    x = published.table("X Fig. 2a")
+    (ax,) = plots.bars(results, x="model", hue="method", printed=x).axes
+    assert heights(ax) == heights(plain)
+    assert [t.get_text() for t in ax.get_xticklabels()] == [*results["model"][::2], "MedCLIP-ViT"]
+    wide = 0.8 / 2
+    assert diamonds(ax) == {
+        (round(2 - wide / 2, 9), 0.494, plots.COLOURS["zero-shot"].lower()),
+        (round(2 + wide / 2, 9), 0.596, plots.COLOURS["full"].lower()),
+    }
+    assert [1.5, 1.5] in [list(line.get_xdata()) for line in ax.lines]  # what divides them
+    assert "printed in X" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert not diamonds(plain) and len(plain.get_xticks()) == 2
+
+
+def test_bars_have_printed_values_of_the_same_model_on_its_bars():
+    results = schema.results(
+        row(m, v, "MedCLIP-ViT") for m, v in (("zero-shot", 0.3), ("MLP", 0.4), ("full", 0.5))
+    )
+    x = published.table("X Fig. 2a").assign(ci_low=[0.4, np.nan], ci_high=[0.55, np.nan])
+    (ax,) = plots.bars(results, x="model", hue="method", printed=x).axes
+    centres = {p.get_y() + p.get_height(): p.get_x() + p.get_width() / 2 for p in ax.patches}
+    assert {(at, y) for at, y, _ in diamonds(ax)} == {
+        (round(centres[0.3], 9), 0.494),
+        (round(centres[0.5], 9), 0.596),
+    }
+    assert (0.4, 0.55) in whiskers(ax)  # an interval is drawn where one is printed
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["MedCLIP-ViT"]
+
+
+def test_printed_values_whose_hue_was_not_computed_have_a_colour_and_an_entry_of_their_own():
+    f1 = {"attribute": "all", "metric": "f1"}
+    results = schema.results(
+        row("full", v, m, label=label, **f1)
+        for m, v in (("phantom-resnet", 0.5), ("phantom-vit", 0.6))
+        for label in ("Edema", "Effusion")
+    )
+    (ax,) = plots.bars(results, printed=published.table("X Fig. 2b")).axes
+    assert [t.get_text() for t in ax.get_xticklabels()][2:] == ["lowest", "highest"]
+    used = {to_hex(p.get_facecolor()) for p in ax.patches}
+    found = diamonds(ax)
+    assert {y for _, y, _ in found} == {0.211, 0.747, 0.258, 0.818}
+    assert len({c for *_, c in found}) == 2 and not used & {c for *_, c in found}
+    entries = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert entries == ["phantom-resnet", "phantom-vit", "MedCLIP-ViT", "GLoRIA", "printed in X"]
+
+    four = schema.results(
+        row("full", 0.5, attribute="age_sex", group=g, metric="macro_f1")
+        for g in ("old F", "old M", "young F", "young M")
+    )
+    x = published.table("X Fig. 3b")
+    (ax,) = plots.bars(four, x="model", hue="group", printed=x).axes
+    assert {y for _, y, _ in diamonds(ax)} == set(x["value"])
+    assert (plots.COLOURS["young M"].lower(), 0.711) in {(c, y) for _, y, c in diamonds(ax)}
+
+    panels = plots.bars(four, x="group", hue="method", panel="model", printed=x).axes
+    assert [ax.get_legend().get_title().get_text() for ax in panels] == [
+        "phantom-vit",
+        "MedCLIP-ViT",
+        "GLoRIA",
+    ]
+    assert [len(diamonds(ax)) for ax in panels] == [0, 3, 2]
+    assert [len(ax.patches) for ax in panels] == [4, 0, 0]
+
+
+@pytest.fixture
+def gaps():
+    """Two models x zero-shot and full x sex and age x two metrics, one of them undefined."""
+    rows = []
+    for model in ("phantom-vit", "phantom-resnet"):
+        for attribute, group in (("sex", "F - M"), ("age60", "old - young")):
+            at = {"model": model, "attribute": attribute, "group": group}
+            for metric in ("eq_odds_mean", "f1_gap_signed"):
+                for method in ("full", "zero-shot", "full - zero-shot"):
+                    missing = (model, attribute, method) == ("phantom-vit", "sex", "full")
+                    value = np.nan if missing else 0.01 * (1 + len(rows))
+                    rows.append(row(method, value, **at, metric=metric))
+        rows.append(row("full", 0.7, model))
+        rows.append(row("full", 0.7, model, attribute="sex", group="F"))
+    return schema.results(rows)
+
+
+def test_before_after_has_a_line_a_method_and_marks_what_is_undefined(gaps):
+    fig = plots.before_after(gaps.assign(floor_p95=0.05))
+    axes = np.reshape(fig.axes, (2, 2))  # f1 gap above equalised odds, resnet beside vit
+    assert [ax.get_title(loc="left") for ax in axes[0]] == ["phantom-resnet", "phantom-vit"]
+    assert axes[0, 0].get_ylabel().startswith("F1 gap, signed")
+    drawn = gaps[gaps["group"].str.contains(" - ") & ~gaps["method"].str.contains(" - ")]
+    for i, metric in enumerate(("f1_gap_signed", "eq_odds_mean")):
+        for j, model in enumerate(("phantom-resnet", "phantom-vit")):
+            part = drawn[(drawn["metric"] == metric) & (drawn["model"] == model)]
+            part = part.sort_values(
+                ["attribute", "method"], ascending=False
+            )  # sex, zero-shot first
+            ax = axes[i, j]
+            marks = [m for m in ax.lines if m.get_marker() == "o"]
+            marks = sorted(marks, key=lambda m: m.get_ydata()[0])
+            assert [m.get_xdata()[0] for m in marks] == part["value"].fillna(0).tolist()
+            assert [to_hex(m.get_markeredgecolor()).upper() for m in marks] == [
+                plots.COLOURS[m] for m in part["method"]
+            ]
+            assert len(rings(ax)) == part["value"].isna().sum() == j
+            ends = {tuple(np.round(s[:, 0], 9)) for c in ax.collections for s in c.get_segments()}
+            known = part.dropna(subset="value")
+            assert ends == set(
+                known[["ci_low", "ci_high"]].round(9).itertuples(index=False, name=None)
+            )
+            reach = {(p.get_x(), p.get_x() + p.get_width()) for p in ax.patches}
+            assert reach == {(-0.05 if metric == "f1_gap_signed" else 0, 0.05)}
+    entries = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert entries == [
+        "zero-shot",
+        "full fine-tuning",
+        "undefined",
+        "reach of a fair model",
+    ]
+    assert not any(ax.patches for ax in plots.before_after(gaps).axes)
+
+
+def test_before_after_has_a_column_for_models_that_are_only_printed(gaps):
+    x = pd.concat([published.table(f"X Fig. 3{f}") for f in "cd"])
+    fig = plots.before_after(gaps, x)
+    f1, odds = np.reshape(fig.axes, (2, 3))[:, 2]
+    printed = x.groupby("metric")["value"].agg(set)
+    # X does not say whom its F1 gaps favour.
+    assert {abs(at) for at, *_ in diamonds(f1)} == printed["f1_gap_signed"]
+    assert len(diamonds(f1)) == 2 * len(printed["f1_gap_signed"])
+    model = {round(t.get_position()[1], 9): t.get_text() for t in odds.get_yticklabels()}
+    of = x[x["metric"] == "eq_odds_mean"]
+    assert {(at, model[y]) for at, y, _ in diamonds(odds)} == set(
+        of[["value", "model"]].itertuples(index=False, name=None)
+    )
+    assert [t.get_text() for t in f1.get_yticklabels()] == ["MedCLIP-ViT", "GLoRIA"] * 2
+    before = {at for at, _, c in diamonds(odds) if c == plots.COLOURS["zero-shot"].lower()}
+    assert before == set(published.table("X Fig. 3d")["value"])
+    assert "printed in X (±: no sign given)" in [t.get_text() for t in fig.legends[0].get_texts()]
+
+    known = gaps.replace({"model": {"phantom-vit": "MedCLIP-ViT"}})
+    axes = np.reshape(plots.before_after(known, x).axes, (2, 3))
+    names = [ax.get_title(loc="left") for ax in axes[0]]
+    assert names == ["phantom-resnet", "MedCLIP-ViT", "printed in X"]
+    of = of.groupby("model")["value"].agg(set)
+    assert {at for at, *_ in diamonds(axes[1, 1])} == of["MedCLIP-ViT"]
+    assert {at for at, *_ in diamonds(axes[1, 2])} == of["GLoRIA"]
+    # Each on the line of its own method.
+    lines = {to_hex(m.get_color()): m.get_ydata()[0] for m in axes[1, 1].lines[::-1]}
+    for _, y, colour in diamonds(axes[1, 1]):
+        assert abs(y - lines[colour]) in (0, 1)  # one band lower for age
+
+
+@pytest.fixture
+def runs():
+    """Values of two models x two methods x 2 splits x 3 seeds; zero-shot has no seeds."""
+    rows = []
+    for model in ("phantom-resnet", "phantom-vit"):
+        for method, seeds in (("zero-shot", [pd.NA]), ("full", [0, 1, 2])):
+            for split in (0, 1):
+                for seed in seeds:
+                    at = {"model": model, "method": method, "split": split, "seed": seed}
+                    for attribute, group in (("sex", "F - M"), ("age60", "old - young")):
+                        rows.append(
+                            at | {"attribute": attribute, "group": group, "value": len(rows) / 100}
+                        )
+    return pd.DataFrame(rows).assign(metric="f1_gap_signed").astype({"seed": "Int64"})
+
+
+def test_spread_shows_every_run_and_the_given_means(runs):
+    runs.loc[runs.index[-1], "value"] = np.nan
+    keys = ["attribute", "group", "model", "method", "metric"]
+    means = runs.groupby(keys, as_index=False)["value"].mean().rename(columns={"value": "mean"})
+    fig = plots.spread(runs, "f1_gap_signed", means)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["female − male", "old − young"]
+    for ax, attribute in zip(fig.axes, ("sex", "age60"), strict=True):
+        part = runs[runs["attribute"] == attribute]
+        joined = [
+            m for m in ax.lines if m.get_marker() == "o" and m.get_markerfacecolor() != "white"
+        ]
+        # one line a model, method and split, at a height of its own
+        assert len(joined) == len({m.get_ydata()[0] for m in joined}) == 8
+        assert {x for m in joined for x in m.get_xdata()} == set(part["value"].dropna())
+        assert all(len(set(m.get_ydata())) == 1 for m in joined)
+        for line in joined:
+            block = part[part["value"].isin(line.get_xdata())]
+            assert len(block.groupby(["model", "method", "split"])) == 1
+            assert to_hex(line.get_color()).upper() == plots.COLOURS[block["model"].iloc[0]]
+            tick = ["zero-shot", "full"][round(line.get_ydata()[0])]
+            assert tick == block["method"].iloc[0]
+        at = {round(s[0, 0], 9) for c in ax.collections for s in c.get_segments()}
+        assert at == set(means.loc[means["attribute"] == attribute, "mean"].round(9))
+        assert len(rings(ax)) == (attribute == "age60")
+    assert "mean" in [t.get_text() for t in fig.legends[0].get_texts()]
+    bare = plots.spread(runs, "f1_gap_signed")
+    assert "mean" not in [t.get_text() for t in bare.legends[0].get_texts()]
+
+
+def test_learning_curves_have_a_panel_a_run_and_a_dot_at_the_kept_epoch():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "train_loss": [3.0, 2, 1], "valid_loss": [4.0, 2.5, 2.75]}
+    )
+    runs = {f"run {i}": history.add([0, i, i]) for i in range(5)}
+    fig = plots.learning_curves(runs, dict.fromkeys(runs, 2))
+    assert [ax.get_title(loc="left") for ax in fig.axes] == list(runs)  # no empty panels
+    assert len({ax.get_position().y0 for ax in fig.axes}) == 2  # four in a row
+    for i, ax in enumerate(fig.axes):
+        training, validation, kept = ax.lines
+        assert training.get_ydata().tolist() == [3 + i, 2 + i, 1 + i]
+        assert validation.get_ydata().tolist() == [4 + i, 2.5 + i, 2.75 + i]
+        assert (list(kept.get_xdata()), list(kept.get_ydata())) == ([2], [2.5 + i])
+    assert len({ax.get_ylim() for ax in fig.axes}) == 1
+
+
+@pytest.mark.parametrize("figure", ["group_bars", "before_after", "spread", "learning_curves"])
+def test_text_is_readable_at_the_width_of_a_page(performance, gaps, runs, figure):
+    fig = {
+        "group_bars": lambda: plots.group_bars(performance),
+        "before_after": lambda: plots.before_after(gaps, published.table("X Fig. 3c")),
+        "spread": lambda: plots.spread(runs, "f1_gap_signed"),
+        "learning_curves": lambda: plots.learning_curves(
+            {"a": pd.DataFrame({"epoch": [1], "train_loss": [1.0], "valid_loss": [1.0]})}, {"a": 1}
+        ),
+    }[figure]()
     fig.canvas.draw()
     texts = [t for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip()]
     assert fig.get_size_inches()[0] <= 7.2 and min(t.get_fontsize() for t in texts) >= 9
@@ -222,8 +474,27 @@ def test_text_is_readable_at_the_width_of_a_page(performance):
             lambda t: plots.gap_forest(pd.concat([t, t.assign(metric="f1")])),
             r"name one",
         ),
+        (
+            lambda t: plots.bars(t[t["attribute"] == "all"], printed=published.table("X Fig. 2a")),
+            r"printed: holds accuracy; expected only .* auc",
+        ),
+        (plots.before_after, "no rows for this figure"),
+        (lambda t: plots.spread(t, "brier"), "no rows for this figure"),
     ],
 )
 def test_bad_input_is_named(performance, call, message):
     with pytest.raises(ValueError, match=message):
         call(performance)
+
+
+def test_too_many_columns_and_doubled_runs_are_refused(gaps, runs):
+    many = pd.concat([gaps.assign(model=f"model {i}") for i in range(2)] + [gaps])
+    many = many[many["model"].str.startswith("phantom") | (many["attribute"] == "age60")]
+    many = many.drop_duplicates(["model", "method", "attribute", "group", "metric"])
+    with pytest.raises(ValueError, match="4 models; expected at most 3"):
+        plots.before_after(many)
+    with pytest.raises(ValueError, match="more than one row for"):
+        plots.spread(pd.concat([runs, runs.iloc[:1]]), "f1_gap_signed")
+    with pytest.raises(ValueError, match=r"more than one row for .*'label': 'lowest'"):
+        f1 = schema.results([row("full", 0.5, label="Edema", metric="f1")])
+        plots.bars(f1, hue="method", printed=published.table("X Fig. 2b"))
