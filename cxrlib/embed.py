@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +100,19 @@ def _one(model):
     return model
 
 
-def _compute(cohort, model, positions) -> np.ndarray:
+def prepared(cohort, model, positions) -> Iterator:
+    """The films at ``positions`` as the model wants them, a few at a time: float (m, 3, h, w)."""
     batch = max(1, BATCH_PIXELS // model.card["image_size"] ** 2)
     if cohort.films is not None:
         largest = int((cohort.films["height"] * cohort.films["width"]).max())
         batch = min(batch, max(1, FILM_PIXELS // largest))
-    parts = np.array_split(positions, max(1, len(positions) // batch))
+    for few in np.array_split(positions, max(1, len(positions) // batch)):
+        yield model.preprocess(cohort.images(few))
+
+
+def _compute(cohort, model, positions) -> np.ndarray:
     return np.concatenate(
-        [model.encode_image(model.preprocess(cohort.images(p))).numpy() for p in parts]
+        [model.encode_image(batch).numpy() for batch in prepared(cohort, model, positions)]
     )
 
 
