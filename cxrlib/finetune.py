@@ -12,17 +12,21 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import peft
 import torch
+from filelock import FileLock
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxrlib import adapters, training
-from cxrlib.embed import embed, folder_for, loaded
+from cxrlib.embed import embed, folder_for, loaded, prepared
 from cxrlib.training import Settings
 from cxrlib.zeroshot import one_hot_rows, softmax
 
@@ -48,10 +52,16 @@ class Task:
     ----------
     cohort : Cohort
     model : loaded model or name
+        Trained on the device that it was loaded on.
     labels : sequence of str
         The classes.
     target : str
         The column of the cohort's table that holds them.
+
+    Raises
+    ------
+    ValueError
+        An ensemble; no such column, or one with other classes than ``labels``.
     """
 
     cohort: object
@@ -61,14 +71,30 @@ class Task:
 
     def __post_init__(self):
         object.__setattr__(self, "model", loaded(self.model))
+        if (checkpoints := len(self.model.members)) > 1:
+            raise ValueError(
+                f"{self.model.name} is an ensemble of {checkpoints} checkpoints: adapt them one by "
+                "one, such as Task(cohort, model.members[0], labels)"
+            )
+        labels = self.labels
+        if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ValueError(f"labels={labels!r:.200}: expected two or more different classes")
         if self.target not in self.cohort.table:
             raise ValueError(
                 f"cohort {self.cohort.name!r} has no column {self.target!r} with one class an "
-                "image; take a balanced cohort"
+                "image; take a balanced cohort (cxrbook cohorts), or name another target"
             )
-        unknown = sorted(set(self.cohort.table[self.target]) - set(self.labels))
-        if unknown:
-            raise ValueError(f"column {self.target!r}: {', '.join(unknown)} not among the labels")
+        classes = self.cohort.table[self.target]
+        if classes.isna().any():
+            raise ValueError(
+                f"column {self.target!r}: {classes.isna().sum()} of {len(classes)} images have no "
+                "class; leave them out of the cohort"
+            )
+        if unknown := sorted(map(str, set(classes) - set(labels))):
+            raise ValueError(
+                f"column {self.target!r} holds classes outside labels: {', '.join(unknown)}; name "
+                "them too, or leave their images out of the cohort"
+            )
 
     @cached_property
     def y(self) -> Tensor:
@@ -84,12 +110,13 @@ class Task:
     @cached_property
     def pixels(self) -> Tensor:
         """What the model makes of all films, float32 (n, 3, h, w): kept in memory."""
-        n, step = len(self.cohort.table), 64
-        parts = [
-            self.model.preprocess(self.cohort.images(np.arange(i, min(i + step, n))))
-            for i in range(0, n, step)
-        ]
-        return torch.cat(parts)
+        n, films, start = len(self.cohort.table), None, 0
+        for batch in prepared(self.cohort, self.model, np.arange(n)):
+            if films is None:  # filled in place: putting parts together would take twice as much
+                films = torch.empty((n, *batch.shape[1:]))
+            films[start : start + len(batch)] = batch
+            start += len(batch)
+        return films
 
 
 @dataclass(frozen=True)
@@ -109,14 +136,15 @@ class FineTuned:
     seconds : float
         Training time.
     memory : int
-        Bytes that a step needs: counted on the CPU, the measured peak on a GPU.
+        Bytes that a step needs: counted on the CPU (:func:`cxrlib.training.needed_memory`); on a
+        GPU the measured peak, with all else that lay there.
     adapted : DataFrame or None
         For LoRA, see :func:`cxrlib.adapters.listing`.
     settings : Settings
     weights : str
         SHA-256 of the trained tensors.
     folder : Path or None
-        Where they lie.
+        Where they lie; :func:`restore` makes a network of them.
     """
 
     predictions: pd.DataFrame
@@ -156,95 +184,180 @@ def fine_tune(
     split : array of str (n,), optional
         "train", "valid" or "test" for each image; by default the cohort's own.
     settings : Settings, optional
-        By default :func:`settings_for` the strategy.
+        By default :func:`settings_for` the strategy. ``rank`` is of LoRA alone; a linear probe
+        and an MLP have no use for ``recompute``.
     seed : int
         Of the initial head, the adapters and the order of the images.
     folder : Path, optional
         Where the run is kept; by default a folder of its own, named by its fingerprint, beside
         the kept embeddings. A finished run is read from there, an unfinished one goes on.
     keep : bool
-        False keeps nothing on disk.
+        False keeps nothing of the run on disk.
 
     Raises
     ------
     ValueError
         Unknown strategy; a split without images, or a class that training lacks; a folder with
-        another run.
+        another run, with damaged files, or outside the place where the cohort's data have to stay.
     FloatingPointError, MemoryError
         See :func:`cxrlib.training.fit`.
+    OSError
+        The folder cannot be made.
     """
     _known(strategy)
     settings = settings or settings_for(strategy)
     if settings.augment and strategy in ON_EMBEDDINGS:
-        raise ValueError(f"augment=True: a {strategy} is trained on embeddings; it sees no images")
-    table = task.cohort.table
-    split = table["split"].to_numpy() if split is None else np.asarray(split)
+        raise ValueError(f"augment=True: {strategy} is trained on embeddings and sees no images")
+    split = _split(task, split)
     at = _parts(task, split)
-    fingerprint = run_fingerprint(task, strategy, split, settings, seed)
-    if keep and folder is None:
-        folder = folder_for(task.cohort) / "fine-tuning" / fingerprint[:24]
-    folder = folder if keep else None
-    done = _read(folder, fingerprint, settings) if folder else None
-    if done is None:
-        done = _run(task, strategy, at, settings, seed, folder, fingerprint)
-    score = softmax(done.pop("logits").numpy())
+    run = description(task, strategy, split, settings, seed)
+    if keep:
+        folder = _folder(task.cohort, folder, run)
+        with FileLock(folder / "lock"):  # two processes that want the same run wait for each other
+            done = _read(folder, run) or _run(task, strategy, at, settings, seed, folder, run)
+    else:
+        folder, done = None, _run(task, strategy, at, settings, seed, None, run)
+    # From the order of the names, in which images are numbered, to that of the table.
+    score = softmax(done.pop("logits").numpy())[torch.argsort(at["test"])]
     predictions = one_hot_rows(
         task.cohort, split == "test", task.model.name, strategy, task.labels, task.target, score
     )
     return FineTuned(predictions, settings=settings, folder=folder, **done)
 
 
-def search(task: Task, strategy: str, split=None, rates=None, **options) -> pd.DataFrame:
-    """Train at several learning rates; the test part is not looked at.
+def search(
+    task: Task,
+    strategy: str,
+    split=None,
+    rates: Sequence[float] | None = None,
+    settings: Settings | None = None,
+    seed: int = 0,
+    keep: bool = True,
+) -> pd.DataFrame:
+    """Train at several learning rates; what is said of the test part decides nothing.
+
+    The run at the chosen rate is kept, so that :func:`fine_tune` with that rate reads it.
 
     Parameters
     ----------
-    task, strategy, split : as in :func:`fine_tune`
+    task, strategy, split, settings, seed, keep : as in :func:`fine_tune`
     rates : sequence of float, optional
         By default those of :data:`LEARNING_RATES`.
-    options : ``settings``, ``seed``, ``keep`` of :func:`fine_tune`
 
     Returns
     -------
     DataFrame
         ``learning_rate, valid_loss`` (the lowest, nats; NaN where the loss ran away),
         ``best_epoch``, ``chosen``.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss ran away at every rate.
     """
     _known(strategy)
-    start = options.pop("settings", None) or settings_for(strategy)
+    rates = LEARNING_RATES[strategy] if rates is None else list(rates)
+    if not rates:
+        raise ValueError("rates: expected one learning rate or more")
+    settings = settings or settings_for(strategy)
     rows = []
-    for rate in LEARNING_RATES[strategy] if rates is None else rates:
+    for rate in rates:
         try:
-            tried = fine_tune(task, strategy, split, replace(start, learning_rate=rate), **options)
+            at_rate = replace(settings, learning_rate=rate)
+            tried = fine_tune(task, strategy, split, at_rate, seed, keep=keep)
             lowest, epoch = tried.history["valid_loss"].min(), tried.best_epoch
         except FloatingPointError:
-            lowest, epoch = np.nan, None
+            lowest, epoch = np.nan, pd.NA
         rows.append({"learning_rate": rate, "valid_loss": lowest, "best_epoch": epoch})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).astype({"best_epoch": "Int64"})
     if table["valid_loss"].isna().all():
-        raise FloatingPointError(f"{strategy}: the loss ran away at every rate tried; give others")
+        raise FloatingPointError(
+            f"{strategy}: the loss ran away at every rate tried ({', '.join(map(str, rates))}); "
+            "give lower ones"
+        )
     return table.assign(chosen=table.index == table["valid_loss"].idxmin())
 
 
-def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
-    """SHA-256 of everything that decides the trained weights."""
-    model = task.model
-    here = Path(__file__).parent
+def restore(model, folder: Path) -> nn.Module:
+    """The adapted network of a finished run, for use on other films.
+
+    It takes ``model.preprocess(films)`` to logits (n, classes), whatever the strategy, in the
+    order of ``labels`` in ``run.json`` in the folder. Its ``tower`` alone gives the adapted image
+    embeddings, not yet of unit length. LoRA's updates are merged into the weights.
+
+    Parameters
+    ----------
+    model : loaded model or name
+        The one that was adapted.
+    folder : Path
+        ``folder`` of :class:`FineTuned`.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode, on the device of the model.
+
+    Raises
+    ------
+    ValueError
+        No finished run there, one of another model, or damaged files.
+    """
+    model, folder = loaded(model), Path(folder)
+    if not (folder / "done.pt").exists():
+        raise ValueError(f"{folder} holds no finished run; fine_tune with keep=True makes one")
+    run, done = _run_in(folder), _loaded(folder / "done.pt")
+    if (run["model"], run["model_weights"]) != (model.name, model.weights):
+        raise ValueError(
+            f"{folder} adapts {run['model']} with weights {run['model_weights']:.12}, this is "
+            f"{model.name} with weights {model.weights:.12}; load the one that was adapted"
+        )
+    path = folder / f"best-{done['best_epoch']}.safetensors"
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise ValueError(_unreadable(path, error)) from None
+    if training.state_hash(state) != done["weights"]:
+        raise ValueError(_unreadable(path, "these are not the weights that the run ended with"))
+    settings = Settings(**{field.name: run[field.name] for field in fields(Settings)})
+    strategy = run["strategy"]
+    network = build(model, strategy, len(run["labels"]), settings, run["seed"])
+    network.load_state_dict(state, strict=False)
+    if strategy == "LoRA":
+        network.tower = adapters.merged(network.tower)
+    if strategy in ON_EMBEDDINGS:
+        network = Classifier(adapters.tower(model), network, frozen=True)
+    return network.eval().requires_grad_(False)
+
+
+def description(task: Task, strategy: str, split, settings: Settings, seed: int) -> dict:
+    """Everything that decides the trained weights; what ``run.json`` holds.
+
+    The order of the rows does not: images are numbered by their names.
+    """
+    here, table = Path(__file__).parent, task.cohort.table
     code = [(here / f).read_bytes() for f in ("finetune.py", "training.py", "adapters.py")]
-    parts = {
-        "cohort": task.cohort.fingerprint,
-        "split": hashlib.sha256("\n".join(split).encode()).hexdigest(),
-        "model": model.fingerprint,
-        "device": torch.device(model.device).type,
+    parts = sorted(f"{i} {part}" for i, part in zip(table["image_id"], split, strict=True))
+    return {
+        "cohort": task.cohort.name,
+        "cohort_fingerprint": task.cohort.fingerprint,
+        "split": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        "model": task.model.name,
+        "model_weights": task.model.weights,
+        "model_fingerprint": task.model.fingerprint,
+        "device": torch.device(task.model.device).type,
         "strategy": strategy,
-        "labels": list(task.labels),
+        "labels": list(map(str, task.labels)),
         "target": task.target,
-        "settings": asdict(settings),
-        "seed": seed,
-        "torch": torch.__version__,
+        "seed": int(seed),
+        **asdict(settings),
+        "libraries": [torch.__version__, peft.__version__],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
+    """SHA-256 of the :func:`description` of a run."""
+    return _hash(description(task, strategy, split, settings, seed))
 
 
 # --- networks ---
@@ -257,13 +370,16 @@ class Head(nn.Module):
     the training images under the model as it came.
     """
 
-    def __init__(self, training_embeddings: Tensor, classes: int, hidden: int | None = None):
+    def __init__(self, width: int, classes: int, hidden: int | None = None):
         super().__init__()
-        width = training_embeddings.shape[1]
-        self.register_buffer("mean", training_embeddings.mean(dim=0))
-        self.register_buffer("sd", training_embeddings.std(dim=0).clamp_min(1e-6))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("sd", torch.ones(width))
         layers = [nn.Linear(width, hidden), nn.ReLU()] if hidden else []
         self.layers = nn.Sequential(*layers, nn.Linear(hidden or width, classes))
+
+    def standardise(self, training_embeddings: Tensor):
+        self.mean.copy_(training_embeddings.mean(dim=0))
+        self.sd.copy_(training_embeddings.std(dim=0).clamp_min(1e-6))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers((z - self.mean) / self.sd)
@@ -286,31 +402,32 @@ class Classifier(nn.Module):
         return self.head(nn.functional.normalize(self.tower(x).float(), dim=-1))
 
 
-def build(task: Task, strategy: str, train: Tensor, settings: Settings, seed: int):
-    """The network of a strategy and what goes into it: (network, inputs (n, ...))."""
+def build(model, strategy: str, classes: int, settings: Settings, seed: int) -> nn.Module:
+    """The network of a strategy, from embeddings or prepared films to logits (n, classes)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        hidden = HIDDEN if strategy == "MLP" else None
-        head = Head(task.embeddings[train], len(task.labels), hidden)
+        head = Head(model.embed_dim, classes, HIDDEN if strategy == "MLP" else None)
         if strategy in ON_EMBEDDINGS:
-            return head.to(task.model.device), task.embeddings
-        tower, lora = adapters.tower(task.model), strategy == "LoRA"
+            return head.to(model.device)
+        tower, lora = adapters.tower(model), strategy == "LoRA"
         if settings.recompute:
             adapters.recompute_activations(tower)
         if lora:
-            tower = adapters.with_lora(tower, adapters.probe(task.model), settings.rank)
-        return Classifier(tower, head, frozen=lora).to(task.model.device), task.pixels
+            tower = adapters.with_lora(tower, adapters.probe(model), settings.rank)
+        return Classifier(tower, head, frozen=lora).to(model.device)
 
 
-def _run(task, strategy, at, settings, seed, folder, fingerprint) -> dict:
-    network, x = build(task, strategy, at["train"], settings, seed)
+def _run(task, strategy, at, settings, seed, folder, run) -> dict:
+    network = build(task.model, strategy, len(task.labels), settings, int(seed))
+    on_embeddings, lora = strategy in ON_EMBEDDINGS, strategy == "LoRA"
+    head = network if on_embeddings else network.head
+    head.standardise(task.embeddings[at["train"]])
+    x = task.embeddings if on_embeddings else task.pixels
     device = next(network.parameters()).device
-    lora = strategy == "LoRA"
-    cuda = device.type == "cuda"
-    if cuda:
+    if folder is not None:
+        training.replace(folder / "run.json", json.dumps(run, indent=1).encode())
+    if on_gpu := device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    else:
-        memory = training.needed_memory(network.train(), x[at["train"][: settings.batch]])
     fitted = training.fit(
         network,
         x,
@@ -318,14 +435,15 @@ def _run(task, strategy, at, settings, seed, folder, fingerprint) -> dict:
         at["train"],
         at["valid"],
         settings,
-        seed,
+        int(seed),
         folder,
-        fingerprint,
+        _hash(run),
         reporter(f"{task.model.name}, {strategy}"),
     )
-    if cuda:
+    if on_gpu:
         memory = torch.cuda.max_memory_allocated(device)
-    state = training.trained_state(network)
+    else:
+        memory = _memory(network, x[:1].to(device), min(settings.batch, len(at["train"])))
     done = {
         "history": fitted.history,
         "best_epoch": fitted.best_epoch,
@@ -333,20 +451,30 @@ def _run(task, strategy, at, settings, seed, folder, fingerprint) -> dict:
         "seconds": float(fitted.history["seconds"].sum()),
         "memory": int(memory),
         "adapted": adapters.listing(network.tower) if lora else None,
-        "weights": training.state_hash(state),
+        "weights": training.state_hash(training.trained_state(network)),
         "logits": (_merged_logits if lora else training.predict)(network, x, at["test"], settings),
     }
     if folder is not None:
-        _write(folder, fingerprint, done)
+        _write(folder, done)
     return done
+
+
+def _memory(network, image, batch):
+    """Bytes that a step needs: linear in the images, so two small batches tell."""
+    two, four = (
+        training.needed_memory(network.train(), image.expand(n, *image.shape[1:]).contiguous())
+        for n in (2, 4)
+    )
+    return two + (four - two) * (batch - 2) // 2
 
 
 def _merged_logits(network, x, test, settings):
     """Predictions with the adapters merged into the weights, once that gives the same."""
     first = test[: settings.batch]
-    expected = training.predict(network, x, first, settings)
-    network.tower = adapters.merged(network.tower)
-    logits = training.predict(network, x, test, settings)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # which rounds to 1e-3
+        expected = training.predict(network, x, first, settings)
+        network.tower = adapters.merged(network.tower)
+        logits = training.predict(network, x, test, settings)
     distance = (logits[: len(first)] - expected).abs().max() / expected.abs().max()
     if settings.precision == "float32" and distance > MERGE_TOLERANCE:
         raise RuntimeError(
@@ -364,69 +492,138 @@ def _known(strategy):
         raise ValueError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
 
 
+def _split(task, split) -> np.ndarray:
+    """The part of each image, in the order of the table."""
+    table = task.cohort.table
+    if split is None and "split" not in table:
+        raise ValueError(f"cohort {task.cohort.name!r} has no column 'split': give one with split=")
+    split = np.asarray(table["split"] if split is None else split)
+    if split.shape != (len(table),):
+        raise ValueError(
+            f"split: {split.size} entries, the cohort has {len(table)} images; expected one of "
+            f"{', '.join(SPLITS)} for each, in the order of its table"
+        )
+    if others := sorted(set(map(str, split)) - set(SPLITS)):
+        raise ValueError(f"split holds {', '.join(others[:5])}; expected {', '.join(SPLITS)}")
+    return split.astype(str)
+
+
 def _parts(task, split) -> dict[str, Tensor]:
-    """Positions of the images of each part."""
-    cohort, table = task.cohort, task.cohort.table
-    if len(split) != len(table) or not set(split) <= set(SPLITS):
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)} for each of {len(table)}")
-    at = {part: np.flatnonzero(split == part) for part in SPLITS}
+    """Positions of the images of each part, in the order of their names."""
+    table = task.cohort.table
+    order = np.argsort(table["image_id"].to_numpy(str), kind="stable")
+    at = {part: order[split[order] == part] for part in SPLITS}
     for part, rows in at.items():
         if not len(rows):
-            raise ValueError(f"cohort {cohort.name!r} has no images in split {part!r}")
-    trained = table.iloc[at["train"]]
-    absent = set(task.labels) - set(trained[task.target])
-    if absent:
+            raise ValueError(f"cohort {task.cohort.name!r} has no images in split {part!r}")
+    if absent := sorted(set(task.labels) - set(table[task.target].iloc[at["train"]])):
         raise ValueError(
-            f"no training image of class {', '.join(sorted(absent))}: take another split, or leave "
-            "the class out"
+            f"no training image of class {', '.join(absent)}: take another split, or leave the "
+            "class out"
         )
     return {part: torch.from_numpy(rows) for part, rows in at.items()}
 
 
-def _write(folder, fingerprint, done):
+def _hash(run: dict) -> str:
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+
+
+def _folder(cohort, folder, run) -> Path:
+    """Where the run is kept; made if it is not there."""
+    folder = folder_for(cohort) / "fine-tuning" / _hash(run)[:24] if folder is None else folder
+    folder = Path(folder)
+    if cohort.keep and not folder.resolve().is_relative_to(cohort.keep.resolve()):
+        raise ValueError(
+            f"folder {folder}: a run holds predictions of single images, which for cohort "
+            f"{cohort.name!r} have to stay in {cohort.keep}; name a folder in there, or none"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"the run cannot be kept in {folder} ({error.strerror}); set CXRBOOK_CACHE to a "
+            "folder that can be written, or keep=False"
+        ) from error
+    return folder
+
+
+def _write(folder, done):
     """The finished run, in one step; what only a resumed one needs goes."""
     tables = {k: done[k].to_dict("list") for k in ("history", "adapted") if done[k] is not None}
     plain = {k: v for k, v in done.items() if k not in ("history", "adapted")}
     part = folder / f".done.{os.getpid()}"
-    torch.save({"fingerprint": fingerprint, "tables": tables} | plain, part)
+    torch.save({"tables": tables} | plain, part)
     part.replace(folder / "done.pt")
     (folder / "last.pt").unlink(missing_ok=True)
 
 
-def _read(folder, fingerprint, settings):
-    """A finished run; None where there is none."""
-    path = folder / "done.pt"
-    if not path.exists():
+def _read(folder, run):
+    """What a finished run gave; None where there is none, or an unfinished one of this kind."""
+    if not (folder / "run.json").exists():
         return None
-    kept = torch.load(path, weights_only=True)
-    if kept.pop("fingerprint") != fingerprint:
+    there = _run_in(folder)
+    if differing := [name for name in run if there.get(name) != run[name]]:
         raise ValueError(
-            f"{path} is of another run (another cohort, split, model, strategy, setting, seed or "
-            "version of this library): name another folder, or remove this one"
+            f"{folder} holds another run, which differs in {', '.join(differing)} (see run.json): "
+            "name another folder, or remove this one"
         )
+    if not (folder / "done.pt").exists():
+        return None
+    kept = _loaded(folder / "done.pt")
     tables = {k: pd.DataFrame(v) for k, v in kept.pop("tables").items()}
     return {"adapted": None} | kept | tables
 
 
+def _run_in(folder) -> dict:
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(_unreadable(path, error)) from None
+
+
+def _loaded(path) -> dict:
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:
+        raise ValueError(_unreadable(path, error)) from None
+
+
+def _unreadable(path, reason) -> str:
+    first = str(reason).splitlines()[0]
+    return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
+
+
 STATUS = "CXRBOOK_STATUS"  # environment variable: the file that says how far a long cell is
+A_LINE_EVERY = 60  # seconds, where no terminal is
 
 
 def reporter(title: str):
-    """Says after each epoch how far training is: on a terminal, and to the driver of the book."""
-    start = time.monotonic()
-    done = []
+    """Says after an epoch how far training is, to whoever waits.
+
+    On a terminal in one line that changes, elsewhere in a line a minute; where :data:`STATUS` names
+    a file, in that alone.
+    """
+    start = told = time.monotonic()
+    done = 0
 
     def report(row, epochs):
-        done.append(row["epoch"])
-        left = (time.monotonic() - start) / len(done) * (epochs - row["epoch"])
+        nonlocal done, told
+        done += 1  # not row["epoch"]: a resumed run did not start at 1
+        now = time.monotonic()
+        left = timedelta(seconds=round((now - start) / done * (epochs - row["epoch"])))
         line = (
-            f"{title}: epoch {row['epoch']}/{epochs}, loss {row['train_loss']:.3f}, validation "
-            f"{row['valid_loss']:.3f} (accuracy {row['valid_accuracy']:.2f}), {left:.0f} s left"
+            f"{title}: epoch {row['epoch']}/{epochs}, loss {row['train_loss']:.3f} in training, "
+            f"{row['valid_loss']:.3f} in validation (accuracy {row['valid_accuracy']:.2f}), "
+            f"{left} left"
         )
         if path := os.environ.get(STATUS):
             training.replace(Path(path), line.encode())
-        if sys.stderr.isatty():
+        elif sys.stderr.isatty():
             end = "\n" if row["epoch"] == epochs else ""
             print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
+        elif now - told >= A_LINE_EVERY:
+            told = now
+            print(line, file=sys.stderr, flush=True)
 
     return report
