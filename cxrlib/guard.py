@@ -422,6 +422,12 @@ def _suppress_results(table):
     pair = where["group"].str.contains(" - ").to_numpy()
     several = where["label"].isin(SEVERAL).to_numpy()
     groups = ~pair & ~where["group"].isin(SUMMARIES).to_numpy()
+    # Some metrics exist for pairs of groups alone: which groups are small, other metrics tell.
+    about = out.groupby([c for c in BLOCK if c != "metric"], dropna=False, sort=False).ngroup()
+    places = list(zip(about, where["label"], where["attribute"], strict=True))
+    bad = {(*places[i], where["group"][i]) for i in np.flatnonzero(small & groups)}
+    for i in np.flatnonzero(pair):
+        small[i] |= any((*places[i], g) in bad for g in where["group"][i].split(" - "))
     lost = {c: np.zeros(len(out), dtype=bool) for c in COUNTS}
     done = {}
     for _, block in out.groupby(BLOCK, dropna=False, sort=False):
@@ -435,13 +441,6 @@ def _suppress_results(table):
             lost[c][rows] |= of_images
         for c in ("n_positive", "n_negative"):
             lost[c][rows] |= of_labels
-        of_pairs = block.index[pair[block.index]]
-        bad = {
-            (label, attribute, g) for label, attribute, g in where.loc[rows[small[rows]]].to_numpy()
-        }
-        for i in of_pairs:
-            label, attribute, group = where.loc[i]
-            small[i] |= any((label, attribute, g) in bad for g in group.split(" - "))
     for c in ("n_positive", "n_negative"):
         lost[c] |= several  # those of whichever label is scarcest
     hidden = np.any([lost[c] & groups & ~several for c in COUNTS], axis=0)

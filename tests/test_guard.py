@@ -160,6 +160,21 @@ def test_suppressed_rows_lose_their_numbers_and_no_others(latched):
     pd.testing.assert_frame_equal(schema.results(shown), shown)  # nothing is left to do
 
 
+def test_a_gap_that_has_no_rows_of_groups_is_suppressed_with_its_groups(latched):
+    about = {"label": "all", "attribute": "sex", "value": 0.25, "n_positive": 0}
+    groups = [("F", "accuracy", 8), ("M", "accuracy", 80), ("F - M", "accuracy", 88)]
+    gap = ("F - M", "f1_gap_signed", 88)
+    rows = [
+        about | {"model": m, "group": g, "metric": metric, "n": n + more, "n_patients": n + more}
+        for m, more in (("few", 0), ("enough", 20))
+        for g, metric, n in (*groups, gap)
+    ]
+    shown = schema.results(rows).set_index(["model", "metric", "group"])
+    assert np.isnan(shown.loc[("few", *gap[1::-1]), "value"])
+    assert shown.loc[("few", *gap[1::-1]), "note"] == guard.SUPPRESSED
+    assert shown.loc[("enough", *gap[1::-1]), "value"] == 0.25
+
+
 def test_without_credentialed_data_nothing_changes():
     _, table = study(np.random.default_rng(0))
     assert guard.suppress(table) is table
