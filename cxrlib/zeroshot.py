@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import torch
 
+from cxrlib import prompts
 from cxrlib.embed import embed, loaded
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
@@ -178,10 +180,10 @@ def classify(
         As :func:`predict`, with ``y_true`` one-hot and scores that sum to 1 over the labels.
     """
     rows = np.ones(len(cohort.table), bool) if rows is None else np.asarray(rows)
-    prompts = [_prompts(prompt, label) for label in labels]
+    wordings = [_prompts(prompt, label) for label in labels]
 
     def probabilities(model):
-        texts = torch.stack([model.encode_prompts(p) for p in prompts]).numpy()
+        texts = torch.stack([model.encode_prompts(w) for w in wordings]).numpy()
         cosines = similarity(embed(cohort, model)[rows], texts, model.unit_text)
         return softmax(model.logit_scale * cosines)
 
@@ -190,6 +192,156 @@ def classify(
         score = _mean(model, probabilities)
         parts.append(one_hot_rows(cohort, rows, model.name, "zero-shot", labels, target, score))
     return pd.concat(parts, ignore_index=True)
+
+
+def format_scores(
+    cohort,
+    model,
+    labels: Sequence[str],
+    n_draws: int = 10,
+    seed: int = 0,
+    formats: Sequence[str] = prompts.FORMATS,
+) -> dict[str, np.ndarray]:
+    """Probabilities of the classes by each prompt format and draw (X, section 2.3).
+
+    A class is the mean of its texts in the draw, taken as the model's authors do. Draws follow
+    from seed, format and label alone: neither the other labels nor ``n_draws`` change them, and
+    all models get the same ones. Each text is encoded once and by itself, so that it has one
+    embedding also where a protocol leaves a model dependent on the padding of others.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    model : loaded model or name
+        The probability of an ensemble is the mean over its members.
+    labels : sequence of str
+        The classes.
+    n_draws : int
+        Draws of a random format; a fixed one has a single draw.
+    seed : int
+    formats : sequence of str
+        Of :data:`cxrlib.prompts.FORMATS`.
+
+    Returns
+    -------
+    dict
+        Format to a float array (draws, n, classes): softmax over the classes, for all images in
+        the order of ``cohort.table``.
+
+    Raises
+    ------
+    ValueError
+        No draw, no format or an unknown one, fewer than two different labels, or one without
+        words in a format.
+    """
+    if n_draws < 1:
+        raise ValueError(f"n_draws={n_draws}: expected 1 or more")
+    if not formats:
+        raise ValueError(f"no prompt format: expected some of {', '.join(prompts.FORMATS)}")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError(f"labels {', '.join(labels)}: expected two or more, each once")
+    drawn = {
+        name: [
+            [prompts.draw(name, label, _generator(seed, k, name, label)) for label in labels]
+            for k in range(n_draws if name in prompts.RANDOM else 1)
+        ]
+        for name in formats
+    }
+    draws = [classes for runs in drawn.values() for classes in runs]
+    texts = list(dict.fromkeys(text for classes in draws for some in classes for text in some))
+    row = {text: i for i, text in enumerate(texts)}
+
+    def probabilities(member):
+        raw = member.average == "raw"
+        encoded = torch.cat([member.encode_text([text], raw=raw) for text in texts])
+        images = embed(cohort, member)
+        scores = []
+        for classes in draws:
+            mean = torch.stack([encoded[[row[t] for t in some]].mean(dim=0) for some in classes])
+            if member.unit_text:
+                mean = torch.nn.functional.normalize(mean, dim=1)
+            cosines = similarity(images, mean.numpy(), member.unit_text)
+            scores.append(softmax(member.logit_scale * cosines))
+        return np.stack(scores)
+
+    scores = _mean(loaded(model), probabilities)
+    ends = np.cumsum([len(runs) for runs in drawn.values()])
+    return dict(zip(drawn, np.split(scores, ends[:-1]), strict=True))
+
+
+def _generator(seed, draw, format, label) -> np.random.Generator:
+    return np.random.default_rng([seed, draw, crc32(f"{format} {label}".encode())])
+
+
+def format_table(scores: dict[str, np.ndarray], y, rows=None) -> pd.DataFrame:
+    """Accuracy of each prompt format over its draws.
+
+    Parameters
+    ----------
+    scores : dict
+        What :func:`format_scores` returns.
+    y : int array (n,)
+        Number of the true class of each image, in the order of the labels.
+    rows : boolean array (n,), optional
+        Images to count; all of them by default.
+
+    Returns
+    -------
+    DataFrame
+        One row a format: ``format, draws, accuracy`` (mean over draws, in [0, 1]), ``sd`` over
+        draws (divided by their number less one; missing where there is one draw, with the reason
+        in ``note``), ``lowest`` and ``highest`` accuracy of a draw, ``n`` (images), ``note``.
+
+    Raises
+    ------
+    ValueError
+        No scores or no rows, arrays that do not fit each other, or scores that are not finite.
+    """
+    if not scores:
+        raise ValueError("scores: no format; take what format_scores returns")
+    y = np.asarray(y)
+    rows = np.ones(len(y), bool) if rows is None else np.asarray(rows)
+    if rows.dtype != bool or rows.shape != y.shape or not rows.any():
+        raise ValueError(f"rows: expected {len(y)} booleans, one an image, some of them true")
+    table = []
+    for name, score in scores.items():
+        _check_classes(name, score, y)
+        right = (score[:, rows].argmax(axis=2) == y[rows]).sum(axis=1)
+        n = int(rows.sum())
+        each = right / n
+        several = len(each) > 1
+        table.append(
+            {
+                "format": name,
+                "draws": len(each),
+                # one division of whole numbers, so that equal formats are equal to the last bit
+                "accuracy": right.sum() / (len(each) * n),
+                "sd": each.std(ddof=1) if several else np.nan,
+                "lowest": each.min(),
+                "highest": each.max(),
+                "n": n,
+                "note": "" if several else "one draw: no spread",
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def _check_classes(name, score, y):
+    if score.ndim != 3 or not len(score) or score.shape[1:2] != y.shape:
+        raise ValueError(
+            f"scores of the format {name} have shape {score.shape}, y has {y.shape}: expected "
+            "(draws, n, classes) and (n,), of one cohort"
+        )
+    k = score.shape[2]
+    if not np.issubdtype(y.dtype, np.integer) or not ((y >= 0) & (y < k)).all():
+        raise ValueError(f"y: expected whole numbers from 0 to {k - 1}, the places of the labels")
+    if not np.isfinite(score).all():
+        raise ValueError(f"scores of the format {name} are not finite: find out where they broke")
+
+
+def best_format(table: pd.DataFrame) -> str:
+    """The format of the highest mean accuracy; of equal ones the first of the table."""
+    return table.loc[table["accuracy"].idxmax(), "format"]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxrlib import cohorts, models, published, schema, zeroshot
+from cxrlib import cohorts, models, prompts, published, schema, zeroshot
 from cxrlib.chapters import find
 from cxrlib.embed import embed, embed_text
 from cxrlib.models import phantom_clip, registry
@@ -213,6 +213,218 @@ def test_an_ensemble_has_no_embeddings_of_its_own(cohort, use):
         ValueError, match=r"two is an ensemble of 2 .* Take one, model.members\[0\]"
     ):
         use(cohort, Ensemble("two", (tiny(0), tiny(1))))
+
+
+# --- prompt formats --------------------------------------------------------------------------
+
+CLASSES = ("Edema", "Pleural Effusion", "Pneumothorax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Embeddings of made-up models go nowhere else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXRBOOK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Draws in the order of the classes, as `format_scores` asks for them."""
+    asked, original = {}, prompts.draw
+
+    def draw(format, label, generator):
+        texts = original(format, label, generator)
+        asked.setdefault((format, label), []).append(texts)
+        return texts
+
+    monkeypatch.setattr(prompts, "draw", draw)
+    return asked
+
+
+def plain(cohort, model, texts_of_classes):
+    """Softmax over the classes in numpy, from text vectors that are encoded one by one."""
+    films = model.network.encode_image(model.preprocess(cohort.images(np.arange(40))))
+    films = films.detach().double().numpy()
+    films /= np.linalg.norm(films, axis=1, keepdims=True)
+    columns = []
+    for texts in texts_of_classes:
+        each = np.stack([model.encode_text([t], raw=True)[0].double().numpy() for t in texts])
+        if model.average == "unit" and model.unit_text:
+            each /= np.linalg.norm(each, axis=1, keepdims=True)
+        mean = each.mean(axis=0)
+        columns.append(films @ (mean / np.linalg.norm(mean) if model.unit_text else mean))
+    e = np.exp(model.logit_scale * np.stack(columns, axis=1))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"average": "raw"},
+        {"one_by_one": True},
+        {"unit_text": False, "logit_scale": 1.0},
+        {"unit_text": False, "logit_scale": 1.0, "average": "raw"},
+    ],
+)
+def test_a_draw_is_that_of_a_plain_recomputation(cohort, drawn, changes):
+    model = tiny(**changes)
+    found = zeroshot.format_scores(cohort, model, CLASSES, n_draws=3)
+    assert {name: score.shape for name, score in found.items()} == {
+        "CLIP": (1, 40, 3),
+        "GLoRIA": (3, 40, 3),
+        "CXR-CLIP": (3, 40, 3),
+    }
+    for name, score in found.items():
+        for k, one in enumerate(score):
+            texts = [drawn[name, label][k] for label in CLASSES]
+            np.testing.assert_allclose(one, plain(cohort, model, texts), atol=1e-5)
+            if not model.one_by_one:
+                continue
+            # the same as the model's own mean, where that does not depend on padding
+            own = torch.stack([model.encode_prompts(some) for some in texts]).numpy()
+            cosines = similarity(embed(cohort, model), own)
+            np.testing.assert_allclose(one, zeroshot.softmax(7 * cosines), atol=1e-6)
+
+
+def test_a_small_model_averages_as_its_own_prompts_do(cohort, drawn):
+    model = models.load("phantom-vit")
+    found = zeroshot.format_scores(cohort, model, CLASSES, n_draws=2)
+    for name, score in found.items():
+        texts = [drawn[name, label][-1] for label in CLASSES]
+        own = torch.stack([model.encode_prompts(some) for some in texts]).numpy()
+        expected = zeroshot.softmax(model.logit_scale * similarity(embed(cohort, model), own))
+        np.testing.assert_allclose(score[-1], expected, atol=1e-4)
+
+
+def test_each_text_is_encoded_once(cohort, monkeypatch):
+    asked, model = [], tiny()
+    monkeypatch.setattr(
+        Encoder,
+        "encode_text",
+        lambda self, texts, raw=False: asked.extend(texts) or torch.ones(len(texts), 6) / 6**0.5,
+    )
+    embed(cohort, model)
+    batches = len(model.network.batches)
+    zeroshot.format_scores(cohort, model, CLASSES, n_draws=20)
+    assert len(asked) == len(set(asked)) > 100
+    assert len(model.network.batches) == batches
+
+
+def test_draws_hang_on_seed_format_and_label_alone(cohort):
+    base = zeroshot.format_scores(cohort, tiny(), CLASSES, n_draws=3)
+    again = zeroshot.format_scores(cohort, tiny(), CLASSES, n_draws=3)
+    other = zeroshot.format_scores(cohort, tiny(), CLASSES, n_draws=3, seed=1)
+    fewer = zeroshot.format_scores(cohort, tiny(), CLASSES, 2, formats=["GLoRIA"])
+    turned = zeroshot.format_scores(cohort, tiny(), CLASSES[::-1], n_draws=3)
+    for name in prompts.FORMATS:
+        np.testing.assert_array_equal(base[name], again[name])
+        # permuted classes are permuted columns
+        np.testing.assert_allclose(turned[name], base[name][:, :, ::-1], atol=1e-12)
+        np.testing.assert_allclose(base[name].sum(axis=2), 1)
+    np.testing.assert_array_equal(base["CLIP"], other["CLIP"])
+    assert list(fewer) == ["GLoRIA"]
+    np.testing.assert_array_equal(fewer["GLoRIA"], base["GLoRIA"][:2])
+    for name in prompts.RANDOM:
+        assert np.abs(base[name] - other[name]).max() > 1e-3
+        assert np.abs(base[name][0] - base[name][1]).max() > 1e-3
+
+
+def test_classes_are_drawn_apart(cohort, drawn):
+    """Two classes of 24 sentences each: the same places in both would tie them together."""
+    zeroshot.format_scores(cohort, tiny(), ["Edema", "Pneumothorax"], formats=["CXR-CLIP"])
+    places = [
+        [[prompts.texts("CXR-CLIP", label).index(t) for t in texts] for texts in runs]
+        for (_, label), runs in drawn.items()
+    ]
+    assert len(places[0]) == 10 and all(a != b for a, b in zip(*places, strict=True))
+
+
+def test_an_ensemble_averages_the_probabilities_of_each_draw(cohort):
+    members = (tiny(0), tiny(1, logit_scale=40.0))
+    found = zeroshot.format_scores(cohort, Ensemble("two", members), CLASSES, n_draws=2)
+    one, two = (zeroshot.format_scores(cohort, m, CLASSES, n_draws=2) for m in members)
+    for name, score in found.items():
+        np.testing.assert_allclose(score, (one[name] + two[name]) / 2)
+
+
+def by_answers(*draws):
+    """Scores whose largest entries are the given classes, for each draw."""
+    return np.eye(3)[np.array(draws)] * 0.4 + 0.2
+
+
+def test_the_table_of_formats_by_hand():
+    y = np.array([0, 1, 2, 2, 1])
+    found = zeroshot.format_table(
+        {
+            "CLIP": by_answers([0, 1, 2, 0, 0]),  # 3 of 5
+            "GLoRIA": by_answers([0, 1, 2, 2, 0], [0, 1, 2, 2, 1], [0, 0, 0, 0, 0]),  # 4, 5, 1
+        },
+        y,
+    ).set_index("format")
+    assert found.loc["CLIP", ["draws", "n"]].tolist() == [1, 5]
+    assert found.loc["CLIP", ["accuracy", "lowest", "highest"]].tolist() == [0.6, 0.6, 0.6]
+    assert np.isnan(found.loc["CLIP", "sd"]) and found.loc["CLIP", "note"] == "one draw: no spread"
+    row = found.loc["GLoRIA"]
+    assert row[["draws", "lowest", "highest", "n", "note"]].tolist() == [3, 0.2, 1.0, 5, ""]
+    assert row["accuracy"] == pytest.approx(2 / 3)
+    # 12/15, 15/15 and 3/15 around 10/15: squares 4, 25 and 49 of 225, over two
+    assert row["sd"] == pytest.approx(np.sqrt(78 / 225 / 2))
+    some = np.array([True, False, False, True, True])
+    row = zeroshot.format_table({"GLoRIA": by_answers([0, 1, 2, 2, 0], [0] * 5)}, y, some).iloc[0]
+    assert row["n"] == 3 and row["accuracy"] == 0.5
+    assert [row["lowest"], row["highest"]] == [1 / 3, 2 / 3]
+
+
+def test_the_best_format_is_that_of_the_highest_mean_and_the_first_of_equals():
+    y = np.array([0, 1, 2])
+    half, whole = [by_answers([0, 0, 0], [0, 1, 0]), by_answers([0, 1, 2], [2, 1, 2])]
+    tables = [
+        zeroshot.format_table(scores, y)
+        for scores in (
+            {"CLIP": by_answers([0, 1, 0]), "GLoRIA": half, "CXR-CLIP": whole},
+            {"CXR-CLIP": half, "GLoRIA": by_answers([0, 1, 0], [0, 0, 0])},
+        )
+    ]
+    assert [zeroshot.best_format(table) for table in tables] == ["CXR-CLIP", "CXR-CLIP"]
+    # 2 of 3 in each of ten draws are not above 2 of 3 in one, whatever a mean of them rounds to
+    answers = np.array([0, 0, 1])
+    assert np.mean([2 / 3] * 10) > 2 / 3
+    scores = {"CLIP": by_answers(answers), "GLoRIA": by_answers(*[answers] * 10)}
+    assert zeroshot.best_format(zeroshot.format_table(scores, np.zeros(3, int))) == "CLIP"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_draws": 0}, "n_draws=0: expected 1 or more"),
+        ({"formats": ()}, "no prompt format: expected some of CLIP"),
+        ({"formats": ("CLIP", "BERT")}, "prompt format 'BERT': expected one of CLIP"),
+        ({"labels": ("Edema", "COPD")}, "label 'COPD' has no words .* GLoRIA"),
+        ({"labels": ("Edema", "Edema")}, "Edema, Edema: expected two or more, each once"),
+    ],
+)
+def test_formats_refuse_what_cannot_be_drawn(cohort, options, words):
+    with pytest.raises(ValueError, match=words):
+        zeroshot.format_scores(**({"cohort": cohort, "model": tiny(), "labels": CLASSES} | options))
+
+
+@pytest.mark.parametrize(
+    ("scores", "y", "rows", "words"),
+    [
+        ({}, [0, 1], None, "scores: no format"),
+        ({"CLIP": by_answers([0, 1])}, [0, 1, 2], None, r"shape \(1, 2, 3\), y has \(3,\)"),
+        ({"CLIP": by_answers([0, 1])}, [0, 3], None, "y: expected whole numbers from 0 to 2"),
+        ({"CLIP": by_answers([0, 1])}, ["a", "b"], None, "y: expected whole numbers from 0 to 2"),
+        ({"CLIP": by_answers([0, 1])}, [0, 1], [False, False], "rows: expected 2 booleans"),
+        ({"CLIP": by_answers([0, 1])}, [0, 1], [0, 1], "rows: expected 2 booleans"),
+        ({"CLIP": by_answers([0, 1]) * np.nan}, [0, 1], None, "CLIP are not finite"),
+    ],
+)
+def test_the_table_of_formats_refuses_what_does_not_fit(scores, y, rows, words):
+    with pytest.raises(ValueError, match=words):
+        zeroshot.format_table(scores, y, rows)
 
 
 # --- protocols and the cache -----------------------------------------------------------------
