@@ -831,6 +831,21 @@ register = pd.DataFrame(
         ),
         (
             "X",
+            "prompt format",
+            "the best of three for each model",
+            "images of the choice not stated; as published read as the "
+            f"{as_published.prompt_choice} images, corrected as {corrected.prompt_choice}",
+            "chapter on fine-tuning",
+        ),
+        (
+            "X",
+            "repeats",
+            f"{as_published.repeats}, 240 test images",
+            f"no error of the numbers is given; corrected: {corrected.repeats}",
+            "chapter on fine-tuning",
+        ),
+        (
+            "X",
             "CLIP, full fine-tuning",
             "in the same figure",
             "another network: a ViT trained on ImageNet (the paper says so)",
