@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, schema
+from cxrlib import bootstrap, guard, schema
 from cxrlib import metrics as measure
 from cxrlib.estimates import (
     RANKING_METRICS,
@@ -381,10 +381,10 @@ def multiclass_estimates(answers, study, pairs):
     for attribute, groups in ({"all": ["all"]} | study.groups).items():
         of = {g: study.member(attribute, g)[answers.image] for g in groups}
         for g in groups:
-            members[attribute, g] = of[g]
+            members[attribute, g] = [of[g]]
             statistics[attribute, g] = lambda w, a=of[g]: utility(take(w, answers.image) * a)
         for a, b in pairs_of(groups, pairs.get(attribute), None) if attribute != "all" else ():
-            members[attribute, f"{a} - {b}"] = of[a] | of[b]
+            members[attribute, f"{a} - {b}"] = [of[a], of[b]]
             statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
                 take(w, answers.image) * a, take(w, answers.image) * b
             )
@@ -392,22 +392,30 @@ def multiclass_estimates(answers, study, pairs):
     evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
     out = {}
     for (where, (label, metric)), found in evaluated.items():
-        of = members[where]
-        count = np.bincount(answers.y[of], minlength=len(answers.labels))
-        if label == "all":
-            n_positive, n_negative = count.min(), of.sum() - count.max()
-        else:
-            n_positive = count[answers.labels.index(label)]
-            n_negative = of.sum() - n_positive
-        out[label, *where, metric] = Estimate(
-            *found,
-            int(of.sum()),
-            int(n_positive),
-            int(n_negative),
-            np.unique(study.patient[answers.image[of]]),
-            "" if np.isfinite(found.value) else "undefined: a class is absent",
-        )
+        of = np.any(members[where], axis=0)
+        note = "" if np.isfinite(found.value) else "undefined: a class is absent"
+        # At the source, as a table of gaps alone does not show how small a group is.
+        if guard.active() and any(_few(answers, study, m, label) for m in members[where]):
+            found = [None if x is None else x * np.nan for x in found]
+            note = guard.SUPPRESSED
+        patients = np.unique(study.patient[answers.image[of]])
+        out[label, *where, metric] = Estimate(*found, *_images(answers, of, label), patients, note)
     return out
+
+
+def _images(answers, of, label):
+    """Images, positives and negatives among those `of` (k,); over all classes the fewest."""
+    count = np.bincount(answers.y[of], minlength=len(answers.labels))
+    if label == "all":
+        return int(of.sum()), int(count.min()), int(of.sum() - count.max())
+    positive = count[answers.labels.index(label)]
+    return int(of.sum()), int(positive), int(of.sum() - positive)
+
+
+def _few(answers, study, of, label):
+    """Whether too few images or patients are behind a number of a group to be shown."""
+    patients = len(np.unique(study.patient[answers.image[of]]))
+    return any(0 < n < guard.MIN_CELL for n in (*_images(answers, of, label), patients))
 
 
 def _multiclass_utility(answers):

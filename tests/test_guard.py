@@ -15,7 +15,7 @@ from scipy.linalg import null_space
 from scipy.optimize import linprog
 from typer.testing import CliRunner
 
-from cxrlib import cohorts, guard, notebook, register, scan, schema
+from cxrlib import cohorts, guard, inference, notebook, register, scan, schema
 from cxrlib.chapters import BookError, chapters
 from cxrlib.cli import app
 from cxrlib.cohorts import Cohort
@@ -173,6 +173,28 @@ def test_a_gap_that_has_no_rows_of_groups_is_suppressed_with_its_groups(latched)
     assert np.isnan(shown.loc[("few", *gap[1::-1]), "value"])
     assert shown.loc[("few", *gap[1::-1]), "note"] == guard.SUPPRESSED
     assert shown.loc[("enough", *gap[1::-1]), "value"] == 0.25
+
+
+def test_tests_of_gaps_do_not_tell_of_a_few_women(latched):
+    """They show no rows of groups, from which `suppress` could see how small one is."""
+    rng = np.random.default_rng(0)
+    y, answer = rng.integers(3, size=(2, 128))
+    sex = np.repeat(["F", "M"], [8, 120])
+    about = {"image_id": np.arange(128).astype(str), "patient_id": np.arange(128).astype(str)}
+    about |= {"cohort": "c", "model": "m", "method": "zero-shot", "sex": sex}
+    rows = [
+        pd.DataFrame(
+            about | {"label": f"d{k}", "y_true": (y == k) * 1, "score": (answer == k) * 1.0}
+        )
+        for k in range(3)
+    ]
+    options = {"n_permutations": 20, "n_resamples": 20}
+    few = inference.multiclass_gap_tests(pd.concat(rows), {"sex": [("F", "M")]}, **options)
+    assert len(few) == 7 and few[["value", "ci_low", "floor_p95", "p_value"]].isna().all(axis=None)
+    assert few["note"].eq(guard.SUPPRESSED).all()
+    more = pd.concat(rows).assign(sex=np.tile(np.repeat(["F", "M"], [60, 68]), 3))
+    enough = inference.multiclass_gap_tests(more, {"sex": [("F", "M")]}, **options)
+    assert enough[["value", "floor_p95", "p_value"]].notna().all(axis=None)
 
 
 def test_without_credentialed_data_nothing_changes():
