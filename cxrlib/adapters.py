@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from open_clip.modified_resnet import AttentionPool2d
+from open_clip.transformer import ResidualAttentionBlock
 from peft import LoraConfig, get_peft_model
+from timm.models.davit import ChannelBlock, SpatialBlock
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers.models.swin.modeling_swin import SwinLayer
 
 LAYERS = (nn.Linear, nn.Conv2d)
+BLOCKS = (ResidualAttentionBlock, Block, SpatialBlock, ChannelBlock, SwinLayer)  # of transformers
 
 
 class Tower(nn.Module):
@@ -62,9 +69,10 @@ class Attention(nn.Module):
     def __init__(self, own: nn.MultiheadAttention):
         super().__init__()
         self.num_heads, self.batch_first = own.num_heads, own.batch_first
-        self.in_proj = nn.Linear(own.embed_dim, 3 * own.embed_dim)
+        width = own.embed_dim
+        self.in_proj = nn.Linear(width, 3 * width, device="meta")
         self.in_proj.weight, self.in_proj.bias = own.in_proj_weight, own.in_proj_bias
-        self.out_proj = nn.Linear(own.embed_dim, own.embed_dim)
+        self.out_proj = nn.Linear(width, width, device="meta")
         self.out_proj.weight, self.out_proj.bias = own.out_proj.weight, own.out_proj.bias
 
     def forward(self, x, key, value, need_weights=False, attn_mask=None):
@@ -90,14 +98,15 @@ def probe(model) -> Tensor:
 
 
 def tower(model) -> Tower:
-    """A copy of the image half, all its parameters ready for training; the model stays as it is.
+    """A copy of the image half, ready for training; the model stays as it is.
 
-    Parameters that no image passes through (the text half, unused heads) are not copied.
+    Parameters that no image passes through (the text half, unused heads) are not copied. What an
+    architecture keeps fixed, such as positions made of sines, stays fixed.
     """
     used = _used(model.network, probe(model))
     # Parameters noted here are copied as None.
     left_out = {id(p): None for n, p in model.network.named_parameters() if n not in used}
-    return Tower(copy.deepcopy(model.network, memo=left_out)).requires_grad_(True)
+    return Tower(copy.deepcopy(model.network, memo=left_out))
 
 
 def _used(network, x) -> set[str]:
@@ -107,20 +116,26 @@ def _used(network, x) -> set[str]:
     wanted = {n: p.requires_grad for n, p in parameters.items()}
     try:
         network.requires_grad_(True)
-        loss = network.encode_image(x.to(device)).square().sum()
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        todo, seen = [network.encode_image(x.to(device)).grad_fn], set()
     finally:
         for name, p in parameters.items():
             p.requires_grad_(wanted[name])
-    return {n for n, g in zip(parameters, gradients, strict=True) if g is not None}
+    # The graph that autograd would walk back; parameters are the leaves.
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [before for before, _ in node.next_functions]
+    leaves = {id(node.variable) for node in seen if hasattr(node, "variable")}
+    return {n for n, p in parameters.items() if id(p) in leaves}
 
 
 def with_lora(tower: Tower, x: Tensor, rank: int) -> nn.Module:
     """Low-rank updates (Hu et al. 2022) on all layers of the tower; all else is frozen.
 
-    Convolutions and linear layers, those of attention too, fused or not. Depthwise convolutions
-    have no low-rank form in peft and are left as they are, and so are parameters that are no
-    layers: :func:`listing` names both.
+    Convolutions and linear layers, those of attention too, fused or not. Depthwise convolutions,
+    which peft cannot merge, are left as they are, and so are matrices that are no layers:
+    :func:`listing` counts both.
 
     Parameters
     ----------
@@ -135,11 +150,16 @@ def with_lora(tower: Tower, x: Tensor, rank: int) -> nn.Module:
         An adapted layer gets no gradient, so the network bypasses it.
     """
     for name, module in list(tower.named_modules()):
-        if type(module) in CALLING:
+        if type(module) in CALLING and _has_weights(module):
             tower.set_submodule(name, CALLING[type(module)](module))
     targets = _layers(tower, x)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
     adapted = get_peft_model(tower, config)
+    for module in adapted.modules():
+        if hasattr(module, "lora_A"):  # timm's DaViT asks its convolutions for their kernel size
+            own = module.get_base_layer()
+            for name in own.__constants__:
+                vars(module).setdefault(name, getattr(own, name))
     check_gradients(adapted, x)
     return adapted
 
@@ -199,8 +219,8 @@ def merged(adapted: nn.Module) -> Tower:
 def listing(adapted: nn.Module) -> pd.DataFrame:
     """What LoRA adapts: one row a kind of layer, ``layer, adapted, left_out, trained``.
 
-    ``adapted`` and ``left_out`` count layers, or parameters that are no layers; ``trained`` counts
-    the numbers in their adapters.
+    ``adapted`` and ``left_out`` count layers, or matrices that are no layers (bare projections,
+    tables of positions); ``trained`` counts the numbers in their adapters.
     """
     inside = set()
     adapted_layers, left_out, trained = Counter(), Counter(), Counter()
@@ -215,9 +235,11 @@ def listing(adapted: nn.Module) -> pd.DataFrame:
         elif isinstance(module, LAYERS) and _has_weights(module):
             left_out[_kind(module)] += 1
             inside.add(name)
-        elif own := [p for p in module._parameters.values() if p is not None and p.ndim > 1]:
-            left_out["matrix that is no layer"] += len(own)
-    kinds = [*adapted_layers, *(k for k in left_out if k not in adapted_layers)]
+        else:
+            own = (p for p in module._parameters.values() if p is not None)
+            matrices = sum(p.squeeze().ndim > 1 for p in own)
+            left_out["matrix that is no layer"] += matrices
+    kinds = [*adapted_layers, *(k for k, n in left_out.items() if n and k not in adapted_layers)]
     return pd.DataFrame(
         [
             {
@@ -238,23 +260,23 @@ def _kind(layer) -> str:
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Gradient checkpointing, by the switch of the library that a network comes from.
+    """Gradient checkpointing of each transformer block: it keeps its input and runs twice.
+
+    The switches of the libraries are not used: that of transformers does nothing in evaluation
+    mode, in which a tower with adapters is trained; timm's runs most blocks of a DaViT three times.
 
     Raises
     ------
     ValueError
-        A network without such a switch, such as a ResNet.
+        A network without such blocks, such as a ResNet, whose BatchNorm would count each batch
+        twice.
     """
-    switched = 0
-    for module in network.modules():
-        if hasattr(module, "gradient_checkpointing_enable"):  # transformers
-            module.gradient_checkpointing_enable({"use_reentrant": False})
-            switched += 1
-        elif hasattr(module, "grad_checkpointing"):  # timm, open_clip
-            module.grad_checkpointing = True
-            switched += 1
-    if not switched:
+    blocks = [m for m in network.modules() if isinstance(m, BLOCKS) and _has_weights(m)]
+    if not blocks:
         raise ValueError(
-            "recompute=True: this network has no gradient checkpointing (ResNets have none): set "
+            "recompute=True: this network has no transformer blocks (ResNets have none): set "
             "split_batches=True, or lower batch"
         )
+    for block in blocks:
+        # The reentrant form would lose all gradients where, as with LoRA, no input needs one.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
