@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ from torchvision.transforms import v2
 
 from cxrlib.models.encoder import PRECISIONS
 
+PART = ".part-{}"  # name of a file that is being written
 SHIFT = {"degrees": 5, "translate": (0.05, 0.05), "scale": (0.95, 1.05)}  # of augmentation
 
 
@@ -49,12 +50,13 @@ class Settings:
     rank : int
         Of LoRA; ours.
     precision : {"float32", "bfloat16", "float16"}
-        Lower ones are torch's autocast; weights stay in float32.
+        Lower ones are torch's autocast; weights stay in float32. On a GPU, float32 convolutions
+        are computed in TF32, torch's default.
     recompute : bool
         Gradient checkpointing: less memory, about a third more time.
     split_batches : bool
         When memory runs out, halve what goes through the network at once and add up gradients.
-        Same result, but for networks with BatchNorm trained in full.
+        Same result, but for networks with BatchNorm trained in full, and what dropout draws.
     """
 
     epochs: int = 150
@@ -73,12 +75,18 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate!r}: expected a number above 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay={self.weight_decay!r}: expected 0 or more")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r}: expected 0 to below 1")
+        for name, holds, expected in (
+            ("learning_rate", lambda v: 0 < v < math.inf, "a number above 0"),
+            ("weight_decay", lambda v: 0 <= v < math.inf, "a number, 0 or more"),
+            ("label_smoothing", lambda v: 0 <= v < 1, "a number from 0 to below 1"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not holds(value):
+                raise ValueError(f"{name}={value!r}: expected {expected}")
+        for name in ("augment", "recompute", "split_batches"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}={value!r}: expected True or False")
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise ValueError(f"precision={self.precision!r}: expected one of {known}")
@@ -91,8 +99,10 @@ class Fit:
     Attributes
     ----------
     history : DataFrame
-        ``epoch, train_loss, valid_loss`` (cross-entropy, nats), ``valid_accuracy``, ``seconds``.
+        ``epoch, train_loss, valid_loss`` (cross-entropy, nats; labels are smoothed in the first
+        alone), ``valid_accuracy``, ``seconds``.
     best_epoch : int
+        Epoch of the lowest validation loss, the first of equals.
     """
 
     history: pd.DataFrame
@@ -113,6 +123,9 @@ def fit(
 ) -> Fit:
     """Train the parameters that ask for a gradient; leave the network with its best weights.
 
+    The last batch of an epoch is as large as is left; one image alone joins the batch before, as
+    BatchNorm can learn nothing from it.
+
     Parameters
     ----------
     network : nn.Module
@@ -127,7 +140,7 @@ def fit(
     seed : int
         Of the order of the images, and of whatever the network draws.
     folder : Path, optional
-        Where checkpoints are kept; a run found there goes on.
+        Where checkpoints are kept; a run found there goes on. For one process at a time.
     fingerprint : str
         Names the run; a checkpoint of another one is refused.
     report : callable, optional
@@ -136,47 +149,42 @@ def fit(
     Raises
     ------
     FloatingPointError
-        A loss that is not finite: names the step and the last good checkpoint.
+        A loss that is not finite: names the step and the last good checkpoint, at the end of the
+        epoch. The checkpoint stays; the same run would stop there again.
     ValueError
         A checkpoint in ``folder`` is of another run, or damaged.
     MemoryError
-        Memory ran out; says which setting to lower.
+        Memory ran out; says which setting to change.
     """
     device = next(network.parameters()).device
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    steps_an_epoch = math.ceil(len(train) / settings.batch)
-    steps = settings.epochs * steps_an_epoch
     run = _Run(network, optimizer, scaler, settings.batch)
     if folder is not None:
         run.resume(folder, fingerprint)
-    # Whatever is drawn depends on seed and epoch alone, so a resumed run draws the same.
-    with torch.random.fork_rng():
+    with _random_state_kept(device):
         for epoch in range(len(run.history) + 1, settings.epochs + 1):
             start = time.perf_counter()
-            number = int(hashlib.sha256(f"{seed} {epoch}".encode()).hexdigest()[:15], 16)
-            torch.manual_seed(number)
-            order = train[
-                torch.randperm(len(train), generator=torch.Generator().manual_seed(number))
-            ]
-            network.train()
-            total, step = 0.0, (epoch - 1) * steps_an_epoch
-            for part in order.split(settings.batch):
-                for group in optimizer.param_groups:
-                    group["lr"] = cosine(settings.learning_rate, step / steps)
-                step += 1
-                loss = _step(run, x, y, part, settings, device)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(_lost(loss, step, steps, epoch, settings, folder))
-                total += loss * len(part)
-            logits = predict(network, x, valid, settings)
+            # Whatever is drawn depends on seed and epoch alone, so a resumed run draws the same.
+            _seed(f"{seed} {epoch}", device)
+            try:
+                train_loss = _train(run, x, y, train, settings, epoch, folder)
+                logits = predict(network, x, valid, settings)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                raise MemoryError(_too_large(run.at_once, settings)) from None
             valid_loss = F.cross_entropy(logits, y[valid]).item()
+            if not math.isfinite(valid_loss):
+                raise FloatingPointError(
+                    _lost("validation loss", valid_loss, epoch, folder, settings)
+                )
             row = {
                 "epoch": epoch,
-                "train_loss": total / len(train),
+                "train_loss": train_loss,
                 "valid_loss": valid_loss,
                 "valid_accuracy": (logits.argmax(dim=1) == y[valid]).float().mean().item(),
                 "seconds": time.perf_counter() - start,
@@ -184,8 +192,74 @@ def fit(
             run.close_epoch(row, folder, fingerprint)
             if report:
                 report(row, settings.epochs)
-    run.restore_best(folder)
+    network.load_state_dict(run.best, strict=False)
+    network.eval()
     return Fit(pd.DataFrame(run.history), run.best_epoch)
+
+
+def _train(run, x, y, train, settings, epoch, folder) -> float:
+    """One epoch; its mean loss."""
+    run.network.train()
+    parts = train[torch.randperm(len(train))].split(_sizes(len(train), settings.batch))
+    step, steps = (epoch - 1) * len(parts), settings.epochs * len(parts)
+    losses = []
+    for i, part in enumerate(parts):
+        for group in run.optimizer.param_groups:
+            group["lr"] = cosine(settings.learning_rate, (step + i) / steps)
+        losses.append(_gradients(run, x, y, part, settings))
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+    # Read once an epoch, so that a GPU never waits for the next batch to be prepared.
+    losses = torch.stack(losses).tolist()
+    for i, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            where = f"at step {step + i + 1} of {steps}"
+            raise FloatingPointError(_lost(f"loss {where}", loss, epoch, folder, settings))
+    return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(train)
+
+
+def _gradients(run, x, y, part, settings) -> Tensor:
+    """Leave the gradients of a batch's mean loss in the network; that loss."""
+    images, truth = _batch(x, y, part, settings, next(run.network.parameters()).device)
+    while True:
+        run.optimizer.zero_grad()
+        total = torch.zeros((), device=images.device)
+        sizes = _sizes(len(part), run.at_once)
+        try:
+            for few, classes in zip(images.split(sizes), truth.split(sizes), strict=True):
+                with autocast(images.device, settings.precision):
+                    logits = run.network(few)
+                loss = F.cross_entropy(
+                    logits.float(), classes, label_smoothing=settings.label_smoothing
+                ) * (len(few) / len(part))
+                run.scaler.scale(loss).backward()
+                total += loss.detach()
+            return total
+        except RuntimeError as error:
+            if not settings.split_batches or run.at_once == 1 or not _out_of_memory(error):
+                raise
+        # Out of the except block, which keeps the tensors of the failed try alive.
+        run.at_once = (min(run.at_once, len(part)) + 1) // 2
+
+
+def _batch(x, y, part, settings, device):
+    """Images and classes at some positions, on their way to the device."""
+    pinned = device.type == "cuda"  # so that they are copied while the GPU computes
+    images = torch.empty((len(part), *x.shape[1:]), dtype=x.dtype, pin_memory=pinned)
+    torch.index_select(x, 0, part, out=images)
+    if settings.augment:
+        images = shifted(images)
+    return images.to(device, non_blocking=True), y[part].to(device, non_blocking=True)
+
+
+def _sizes(n: int, most: int) -> list[int]:
+    """Sizes of the parts of n images, ``most`` each; a single one left over joins the last part."""
+    sizes = [most] * (n // most)
+    if n % most == 1 and sizes:
+        sizes[-1] += 1
+    elif n % most:
+        sizes.append(n % most)
+    return sizes
 
 
 def cosine(peak: float, progress: float) -> float:
@@ -193,35 +267,18 @@ def cosine(peak: float, progress: float) -> float:
     return 0.5 * peak * (1 + math.cos(math.pi * progress))
 
 
-def _step(run, x, y, part, settings, device) -> float:
-    """One step of AdamW on a batch; its mean loss."""
-    while True:
-        run.optimizer.zero_grad(set_to_none=True)
-        try:
-            total = 0.0
-            for few in part.split(run.at_once):
-                batch, truth = x[few], y[few].to(device, non_blocking=True)
-                if settings.augment:
-                    batch = shifted(batch)
-                with autocast(device, settings.precision):
-                    logits = run.network(batch.to(device, non_blocking=True))
-                loss = F.cross_entropy(
-                    logits.float(), truth, label_smoothing=settings.label_smoothing, reduction="sum"
-                )
-                loss = loss / len(part)
-                run.scaler.scale(loss).backward()
-                total += loss.item()
-            break
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            if not settings.split_batches or run.at_once == 1:
-                raise MemoryError(_too_large(run.at_once, settings)) from None
-        # Out of the except block, which keeps the tensors of the failed try alive.
-        run.at_once = (run.at_once + 1) // 2
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    return total
+def _random_state_kept(device):
+    """Whatever is drawn inside, draws outside go on as if nothing had been."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def _seed(text: str, device) -> None:
+    """Seed the generators of the CPU and of one device; torch.manual_seed seeds every GPU."""
+    number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
 
 
 def predict(network: nn.Module, x: Tensor, positions: Tensor, settings: Settings) -> Tensor:
@@ -240,11 +297,14 @@ def shifted(batch: Tensor) -> Tensor:
 
     batch : (n, 3, h, w)
     """
-    move = [
-        v2.RandomAffine(**SHIFT, interpolation=v2.InterpolationMode.BILINEAR, fill=float(i.min()))
-        for i in batch
-    ]
-    return torch.stack([m(image) for m, image in zip(move, batch, strict=True)])
+    return torch.stack(
+        [
+            v2.RandomAffine(
+                **SHIFT, interpolation=v2.InterpolationMode.BILINEAR, fill=float(image.min())
+            )(image)
+            for image in batch
+        ]
+    )
 
 
 def autocast(device: torch.device, precision: str):
@@ -265,37 +325,41 @@ def needed_memory(network: nn.Module, batch: Tensor) -> int:
     batch : (n, ...), on the network's device
     """
     weights = [*network.parameters(), *network.buffers()]
-    own = {t.untyped_storage().data_ptr() for t in weights}
+    own = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in weights}
     kept = {}
 
     def count(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = (
-                storage.nbytes(),
-                tensor,
-            )  # alive, so no address comes twice
+        kept[storage.data_ptr()] = storage  # held, so that no address comes twice
         return tensor
 
     buffers = {name: b.clone() for name, b in network.named_buffers()}
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+    # A copy, which is as large as it looks: a view may share memory with more, or with itself.
+    batch = batch.clone(memory_format=torch.contiguous_format)
+    with (
+        _random_state_kept(batch.device),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda t: t),
+    ):
         network(batch).sum()
     for name, b in network.named_buffers():  # BatchNorm counted this pass
         b.copy_(buffers[name])
     trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
-    return (
-        sum(t.numel() * t.element_size() for t in weights)
-        + 3 * trained
-        + sum(size for size, _ in kept.values())
-    )
+    activations = sum(s.nbytes() for address, s in kept.items() if address not in own)
+    return sum(own.values()) + 3 * trained + activations
 
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the tensors that training can change: trained parameters and buffers."""
-    changing = {n for n, p in network.named_parameters() if p.requires_grad}
-    changing |= {n for n, _ in network.named_buffers()}
-    state = network.state_dict()
-    return {n: t.detach().cpu().clone().contiguous() for n, t in state.items() if n in changing}
+    return {
+        name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, t in _changing(network).items()
+    }
+
+
+def _changing(network) -> dict[str, Tensor]:
+    names = {n for n, p in network.named_parameters() if p.requires_grad}
+    names |= {n for n, _ in network.named_buffers()}
+    return {n: t for n, t in network.state_dict().items() if n in names}
 
 
 # --- what is kept of a run ---
@@ -315,67 +379,87 @@ class _Run:
 
     def resume(self, folder, fingerprint):
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(PART.format("*")):  # of a process that was killed
+            part.unlink()
         last = folder / "last.pt"
         if not last.exists():
             return
-        try:
-            kept = torch.load(last, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"checkpoint {last} cannot be read ({str(error).splitlines()[0]:.100}): remove its "
-                "folder to train anew"
-            ) from None
-        if kept.get("fingerprint") != fingerprint:
+        kept = _read(last, lambda path: torch.load(path, map_location="cpu", weights_only=True))
+        if not isinstance(kept, dict) or kept.get("fingerprint") != fingerprint:
             raise ValueError(
                 f"checkpoint {last} is of another run (another cohort, split, model, strategy, "
                 "setting, seed or version of this library): name another folder, or remove this one"
             )
-        missing = self.network.load_state_dict(kept["weights"], strict=False).unexpected_keys
-        if missing or set(kept["weights"]) != set(trained_state(self.network)):
+        shapes = {name: t.shape for name, t in _changing(self.network).items()}
+        if shapes != {name: t.shape for name, t in kept["weights"].items()}:
             raise ValueError(f"checkpoint {last} does not fit the network: remove its folder")
+        self.network.load_state_dict(kept["weights"], strict=False)
         self.optimizer.load_state_dict(kept["optimizer"])
         self.scaler.load_state_dict(kept["scaler"])
         self.at_once, self.history = kept["at_once"], kept["history"]
         self.best_epoch = kept["best_epoch"]
-        self.best = load_file(folder / f"best-{self.best_epoch}.safetensors")
+        self.best = _read(_best(folder, self.best_epoch), load_file)
+        self.follow(folder)
 
     def close_epoch(self, row, folder, fingerprint):
         lowest = min((r["valid_loss"] for r in self.history), default=math.inf)
         self.history.append(row)
-        if row["valid_loss"] < lowest:
-            self.best_epoch, self.best = row["epoch"], trained_state(self.network)
+        weights = trained_state(self.network)
+        better = row["valid_loss"] < lowest
+        if better:
+            self.best_epoch, self.best = row["epoch"], weights
         if folder is None:
             return
-        best = folder / f"best-{self.best_epoch}.safetensors"
-        if self.best_epoch == row["epoch"]:
-            replace(best, to_bytes(self.best))
+        if better:
+            _in_one_step(_best(folder, self.best_epoch), lambda part: save_file(weights, part))
         state = {
             "fingerprint": fingerprint,
-            "weights": trained_state(self.network),
+            "weights": weights,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "at_once": self.at_once,
             "history": self.history,
             "best_epoch": self.best_epoch,
         }
-        part = folder / f".last.{os.getpid()}"
-        torch.save(state, part)
-        part.replace(folder / "last.pt")
-        # Only now: until here the former checkpoint needed the former best weights.
+        _in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
+        self.follow(folder)
+
+    def follow(self, folder):
+        """What follows from last.pt; done on resuming too, as a kill may have come before it."""
+        # Only now: the former checkpoint needed the former best weights.
         for old in folder.glob("best-*.safetensors"):
-            if old != best:
+            if old != _best(folder, self.best_epoch):
                 old.unlink()
         replace(folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False).encode())
 
-    def restore_best(self, folder):
-        self.network.load_state_dict(self.best, strict=False)
+
+def _best(folder, epoch):
+    return folder / f"best-{epoch}.safetensors"
+
+
+def _read(path, read):
+    try:
+        return read(path)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({reason:.100}): remove its folder to train anew"
+        ) from None
+
+
+def _in_one_step(path, write):
+    """Write a file under another name, then give it its own."""
+    part = path.with_name(PART.format(f"{path.name}-{os.getpid()}"))
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def replace(path: Path, data: bytes) -> None:
     """Write a file in one step."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(path)
+    _in_one_step(path, lambda part: part.write_bytes(data))
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
@@ -386,19 +470,24 @@ def state_hash(state: dict[str, Tensor]) -> str:
 # --- what is said when it goes wrong ---
 
 
-def _lost(loss, step, steps, epoch, settings, folder):
-    good = f"the last good checkpoint is that of epoch {epoch - 1}"
-    where = f" in {folder}" if folder is not None else " (none is kept on disk)"
+def _lost(what, loss, epoch, folder, settings):
+    if epoch == 1:
+        good = "there is no good checkpoint before it"
+    elif folder is None:
+        good = f"the last good epoch was {epoch - 1}, of which nothing is kept on disk"
+    else:
+        good = f"the last good checkpoint is that of epoch {epoch - 1} in {folder}"
+    lower = "" if settings.precision == "float32" else " or precision='float32'"
     return (
-        f"loss is {loss} at step {step} of {steps} (epoch {epoch}); "
-        f"{good + where if epoch > 1 else 'there is no good checkpoint before it'}; lower "
-        f"learning_rate ({settings.learning_rate:g})"
-        + ("" if settings.precision == "float32" else ", or use precision='float32'")
+        f"{what} (epoch {epoch}) is {loss}; {good}; start another run with learning_rate below "
+        f"{settings.learning_rate:g}{lower}"
     )
 
 
 def _out_of_memory(error) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether an error is that of a GPU's or the CPU's allocator, or of a library that asked it."""
+    said = ("DefaultCPUAllocator", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(s in str(error) for s in said)
 
 
 def _too_large(at_once, settings):
