@@ -278,5 +278,5 @@ def recompute_activations(network: nn.Module) -> None:
             "split_batches=True, or lower batch"
         )
     for block in blocks:
-        # The reentrant form would lose all gradients where, as with LoRA, no input needs one.
+        # The reentrant form does not work with torch.autograd.grad, as in check_gradients.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
