@@ -1,3 +1,8 @@
 """Library of the executable companion book on the fairness of CLIP models for chest X-rays."""
 
+import warnings
+
 __version__ = "0.1.0"
+
+# Libraries import tqdm, which in a notebook asks for widgets that a static page cannot show.
+warnings.filterwarnings("ignore", message="IProgress not found")

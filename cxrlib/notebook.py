@@ -8,7 +8,6 @@ import html
 import json
 import math
 import sys
-import warnings
 from pathlib import Path
 
 from cxrlib import guard
@@ -294,8 +293,6 @@ def setup():
     """One look for all figures; without a notebook, figures are drawn but no window opens."""
     import matplotlib
 
-    # tqdm asks for widgets that a static page cannot show.
-    warnings.filterwarnings("ignore", message="IProgress not found")
     if not in_notebook():
         matplotlib.use("Agg")
     matplotlib.rcParams.update(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import joblib
 import numpy as np
 import pandas as pd
 
@@ -97,6 +98,7 @@ def tune(
     seeds: dict[str, Sequence[int]],
     settings: dict[str, finetune.Settings] | None = None,
     keep: bool = True,
+    jobs: int = 1,
 ) -> Runs:
     """Every strategy on every split from each of its seeds.
 
@@ -116,6 +118,8 @@ def tune(
         Strategy -> how it is trained; by default ``finetune.settings_for`` it.
     keep : bool
         As in ``fine_tune``.
+    jobs : int
+        Trainings at the same time, each in a process of its own: for CPUs with several cores.
 
     Raises
     ------
@@ -123,13 +127,15 @@ def tune(
         No split, or no seeds for a strategy, or one twice; and whatever ``fine_tune`` refuses.
     """
     _check_plan(strategies, splits, seeds, settings or {})
-    fits = {}
-    for number, split in enumerate(splits):
-        for strategy in strategies:
-            how = (settings or {}).get(strategy)
-            for seed in seeds[strategy]:
-                fitted = finetune.fine_tune(task, strategy, split, how, seed, keep=keep)
-                fits[strategy, number, seed] = fitted
+    plan = [(x, k, seed) for k in range(len(splits)) for x in strategies for seed in seeds[x]]
+    if jobs > 1 and not set(strategies) <= set(finetune.ON_EMBEDDINGS):
+        task.pixels  # noqa: B018 - once here, instead of once in each process
+    train = joblib.delayed(finetune.fine_tune)
+    fitted = joblib.Parallel(n_jobs=jobs)(
+        train(task, strategy, splits[k], (settings or {}).get(strategy), seed, keep=keep)
+        for strategy, k, seed in plan
+    )
+    fits = dict(zip(plan, fitted, strict=True))
     predictions = pd.concat(
         [f.predictions.assign(split=split, seed=seed) for (_, split, seed), f in fits.items()],
         ignore_index=True,

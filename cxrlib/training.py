@@ -40,6 +40,8 @@ class Settings:
         150 and 64 in X.
     learning_rate : float
         Peak of the cosine; X chose its rates on validation and does not print them.
+    head_rate : float, optional
+        Likewise for the head, which starts from random numbers; ours. The same rate by default.
     weight_decay : float
         AdamW's own default; ours.
     label_smoothing : float
@@ -62,6 +64,7 @@ class Settings:
     epochs: int = 150
     batch: int = 64
     learning_rate: float = 1e-3
+    head_rate: float | None = None
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     augment: bool = False
@@ -77,10 +80,13 @@ class Settings:
                 raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
         for name, holds, expected in (
             ("learning_rate", lambda v: 0 < v < math.inf, "a number above 0"),
+            ("head_rate", lambda v: 0 < v < math.inf, "a number above 0, or None"),
             ("weight_decay", lambda v: 0 <= v < math.inf, "a number, 0 or more"),
             ("label_smoothing", lambda v: 0 <= v < 1, "a number from 0 to below 1"),
         ):
             value = getattr(self, name)
+            if name == "head_rate" and value is None:
+                continue
             if not isinstance(value, int | float) or not holds(value):
                 raise ValueError(f"{name}={value!r}: expected {expected}")
         for name in ("augment", "recompute", "split_batches"):
@@ -157,9 +163,8 @@ def fit(
         Memory ran out; says which setting to change.
     """
     device = next(network.parameters()).device
-    trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        _groups(network, settings), weight_decay=settings.weight_decay, fused=True
     )
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     run = _Run(network, optimizer, scaler, settings.batch)
@@ -197,6 +202,20 @@ def fit(
     return Fit(pd.DataFrame(run.history), run.best_epoch)
 
 
+def _groups(network, settings) -> list[dict]:
+    """Trained parameters by their peak learning rate: all but the head, and the head."""
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    head = {n for n in trained if settings.head_rate and n.startswith("head.")}
+    groups = [
+        {"params": [p for n, p in trained.items() if n not in head], "peak": settings.learning_rate}
+    ]
+    if head:
+        groups.append(
+            {"params": [trained[n] for n in trained if n in head], "peak": settings.head_rate}
+        )
+    return groups
+
+
 def _train(run, x, y, train, settings, epoch, folder) -> float:
     """One epoch; its mean loss."""
     run.network.train()
@@ -205,7 +224,7 @@ def _train(run, x, y, train, settings, epoch, folder) -> float:
     losses = []
     for i, part in enumerate(parts):
         for group in run.optimizer.param_groups:
-            group["lr"] = cosine(settings.learning_rate, (step + i) / steps)
+            group["lr"] = cosine(group["peak"], (step + i) / steps)
         losses.append(_gradients(run, x, y, part, settings))
         run.scaler.step(run.optimizer)
         run.scaler.update()
