@@ -307,7 +307,8 @@ def restore(model, folder: Path) -> nn.Module:
     Raises
     ------
     ValueError
-        No finished run there, one of another model, or damaged files.
+        No finished run there, one of another model or of a version with other networks, or damaged
+        files.
     """
     model, folder = loaded(model), Path(folder)
     if not (folder / "done.pt").exists():
@@ -328,7 +329,8 @@ def restore(model, folder: Path) -> nn.Module:
     settings = Settings(**{field.name: run[field.name] for field in fields(Settings)})
     strategy = run["strategy"]
     network = build(model, strategy, len(run["labels"]), settings, run["seed"])
-    network.load_state_dict(state, strict=False)
+    if network.load_state_dict(state, strict=False).unexpected_keys:
+        raise ValueError(f"{folder} is of another version of this library: remove it to train anew")
     if strategy == "LoRA":
         network.tower = adapters.merged(network.tower)
     if strategy in ON_EMBEDDINGS:

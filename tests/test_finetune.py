@@ -71,6 +71,13 @@ def with_table(task, **columns):
     return with_cohort(task, replace(task.cohort, table=task.cohort.table.assign(**columns)))
 
 
+def misleading(task):
+    """Validation images have the classes of others: the longer the training, the worse."""
+    disease, valid = task.cohort.table["disease"].copy(), task.cohort.table["split"] == "valid"
+    disease[valid] = np.roll(disease[valid], 3)
+    return with_table(task, disease=disease)
+
+
 def with_cohort(task, cohort):
     other = finetune.Task(cohort, task.model, task.labels)
     other.__dict__.update(embeddings=task.embeddings, pixels=task.pixels)
@@ -146,6 +153,7 @@ def test_the_seed_decides_and_the_order_of_the_rows_does_not(task, strategy):
     order = np.random.default_rng(0).permutation(len(task.cohort.table))
     shuffled = finetune.Task(chosen(task.cohort, order), NAME, DISEASES)
     first = tune(task, strategy, seed=5, keep=False)
+    torch.rand(1)  # what was drawn before is of no account
     again = tune(shuffled, strategy, seed=np.int64(5), keep=False)
     other = tune(task, strategy, seed=6, keep=False)
     assert first.weights == again.weights != other.weights
@@ -168,7 +176,8 @@ def test_test_images_and_their_labels_have_no_influence(task, strategy):
 
 
 def test_only_test_images_are_predicted_by_the_best_epoch(task):
-    run = tune(task, "MLP", epochs=8, learning_rate=0.1)
+    task = misleading(task)
+    run = tune(task, "MLP", epochs=8)
     table = task.cohort.table
     assert set(run.predictions["image_id"]) == set(table.loc[table["split"] == "test", "image_id"])
     np.testing.assert_allclose(scores(run).sum(axis=1), 1)
@@ -214,6 +223,19 @@ def test_merged_lora_predicts_as_its_adapters_do(task, monkeypatch):
     monkeypatch.setattr(adapters, "merged", lambda adapted: adapters.tower(task.model))
     with pytest.raises(RuntimeError, match="merged LoRA weights give other logits"):
         tune(task, "LoRA", learning_rate=1e-2, keep=False)
+
+
+def test_lora_changes_adapters_and_head_alone(task):
+    """Not even the statistics of BatchNorm."""
+    run = tune(task, "LoRA", learning_rate=1e-2)
+    names = {name: t for name, t in task.model.network.state_dict().items() if t.ndim}
+    state = training.load_file(run.folder / f"best-{run.best_epoch}.safetensors")
+    rest = {k: t for k, t in state.items() if "lora_" not in k and not k.startswith("head.")}
+    assert any("running_var" in name for name in rest)
+    for name, tensor in rest.items():
+        own = name.removeprefix("tower.base_model.model.network.").replace("base_layer.", "")
+        assert own not in names or torch.equal(tensor, names[own]), name
+    assert all(t.any() for k, t in state.items() if "lora_B" in k)
 
 
 def test_memory_is_that_of_a_whole_batch(task):
@@ -285,6 +307,7 @@ def test_the_fingerprint_changes_with_all_that_decides(task, monkeypatch):
     swapped, other = split.copy(), np.flatnonzero(split != split[0])[0]
     swapped[[0, other]] = swapped[[other, 0]]
     other_model = finetune.Task(task.cohort, "phantom-vit", DISEASES)
+    two = with_table(task, second=task.cohort.table["disease"])
     found = {
         "as it is": fingerprint(),
         "cohort": fingerprint(with_table(task, age=task.cohort.table["age"] + 1)),
@@ -292,6 +315,8 @@ def test_the_fingerprint_changes_with_all_that_decides(task, monkeypatch):
         "model": fingerprint(other_model),
         "weights": fingerprint(replace(task, model=replace(task.model, weights="others"))),
         "strategy": fingerprint(strategy="LoRA"),
+        "column": fingerprint(two),
+        "target": fingerprint(replace(two, target="second")),
         "labels": fingerprint(replace(task, labels=DISEASES[::-1])),
         "seed": fingerprint(seed=1),
         "settings": fingerprint(settings=replace(settings, label_smoothing=0.1)),
@@ -337,6 +362,13 @@ def test_weights_other_than_those_that_predicted_are_refused(task):
         finetune.restore(NAME, run.folder)
 
 
+def test_weights_of_networks_built_otherwise_are_refused(task, monkeypatch):
+    run, build = tune(task, "LoRA", epochs=1), finetune.build
+    monkeypatch.setattr(finetune, "build", lambda model, _, *rest: build(model, "full", *rest))
+    with pytest.raises(ValueError, match="of another version of this library"):
+        finetune.restore(NAME, run.folder)
+
+
 def test_runs_on_credentialed_films_stay_with_the_data(task, cache, tmp_path):
     keep = tmp_path / "data" / "derived"
     guarded = with_cohort(task, replace(task.cohort, access="credentialed", keep=keep))
@@ -357,13 +389,15 @@ def test_a_folder_that_cannot_be_made_is_named(task, tmp_path):
 
 
 def test_the_search_takes_the_lowest_validation_loss(task, untrainable):
-    rates = (1e-4, 1e-2, 1e30)
-    settings = finetune.settings_for("linear probe", **SHORT)
+    task, rates = misleading(task), (0.1, 1e-4, 1e30)
+    settings = finetune.settings_for("linear probe", epochs=6, batch=8)
     table = finetune.search(task, "linear probe", rates=rates, settings=settings, seed=3)
     expected = [
-        tune(task, "linear probe", seed=3, keep=False, learning_rate=rate).history["valid_loss"]
+        tune(task, "linear probe", seed=3, keep=False, epochs=6, learning_rate=rate).history
         for rate in rates[:2]
     ]
+    expected = [history["valid_loss"] for history in expected]
+    assert expected[0].min() < expected[0].iloc[-1]
     assert table["learning_rate"].tolist() == list(rates)
     assert table["valid_loss"][:2].tolist() == [losses.min() for losses in expected]
     assert table.loc[2, ["valid_loss", "best_epoch"]].isna().all()
@@ -380,7 +414,7 @@ def test_the_search_takes_the_lowest_validation_loss(task, untrainable):
     )
     pd.testing.assert_frame_equal(again, table)
     untrainable()
-    tune(task, "linear probe", seed=3, learning_rate=1e-2)
+    tune(task, "linear probe", seed=3, epochs=6, learning_rate=1e-4)
 
 
 def test_a_search_without_a_rate_that_works_says_so(task):
