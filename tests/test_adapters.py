@@ -21,7 +21,7 @@ from cxrlib.models.swin import swin
 
 RANK = 4
 # In CI one of each kind: open_clip's ResNet and ViT, torchvision's ResNet, transformers' Swin, and
-# small ones of timm. The others take 6 to 100 s each, and up to 9 GB; `pytest -m slow` runs them.
+# small ones of timm. The others take 6 s to 6 min each, and up to 12 GB: `pytest -m slow`.
 QUICK = ("phantom-resnet", "phantom-vit", "medclip_rn50", "medclip_vit", "small ViT", "small DaViT")
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in models.published() if n not in QUICK]
 
