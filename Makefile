@@ -32,7 +32,7 @@ test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
-	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 phantom-models: $(READY)
 	@$(BIN)/python -m cxrlib.models.train

@@ -21,6 +21,9 @@ SMALL = {
     "n_splits": 2,
     "n_simulations": 20,
     "epochs": 1,
+    "epochs_head": 1,
+    "epochs_encoder": 1,
+    "n_seeds": 1,
 }
 
 

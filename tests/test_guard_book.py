@@ -27,7 +27,11 @@ SMALL = {
     "n_resamples": 20,
     "n_permutations": 20,
     "n_draws": 2,
+    "n_splits": 2,
+    "n_seeds": 1,
     "epochs": 1,
+    "epochs_head": 1,
+    "epochs_encoder": 1,
 }
 STUB = '# %% [markdown]\n# # A chapter without data\n\n# %% tags=["parameters"]\nseed: int = 1\n'
 

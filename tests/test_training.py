@@ -100,7 +100,8 @@ def seen_by(network):
 def test_ten_steps_are_those_of_a_plain_loop(smoothing):
     """Five epochs of a batch of 8 and one of 6, in the order in which the images came."""
     x, y = data()
-    network, settings = mlp(norm=False), Settings(5, 8, 0.1, 0.1, smoothing)
+    settings = Settings(5, 8, 0.1, weight_decay=0.1, label_smoothing=smoothing)
+    network = mlp(norm=False)
     plain, seen = copy.deepcopy(network), seen_by(network)
     part, valid = TRAIN[:14], VALID
     done = fit(network, x, y, part, valid, settings, seed=3)
@@ -135,6 +136,36 @@ def test_ten_steps_are_those_of_a_plain_loop(smoothing):
     assert best < 4 and done.best_epoch == best + 1
     torch.testing.assert_close(dict(network.state_dict()), dict(states[best]), rtol=0, atol=1e-6)
     assert not network.training
+
+
+def test_a_head_has_a_rate_of_its_own():
+    """Both rates at once are those of one run with the encoder's and of one with the head's."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tower, self.head = nn.Linear(WIDTH, 4), nn.Linear(4, CLASSES)
+
+        def forward(self, x):
+            return self.head(self.tower(x))
+
+    torch.default_generator.manual_seed(0)
+    start, rates = Two(), []
+    moved = {}
+    hook = register_optimizer_step_pre_hook(
+        lambda o, *_: rates.append([group["lr"] for group in o.param_groups])
+    )
+    for slow, fast in ((0.01, 0.05), (0.01, None), (0.05, None)):
+        network = copy.deepcopy(start)
+        one_step = Settings(1, 30, slow, fast)
+        train(network, one_step, fingerprint=f"{slow} {fast}")
+        moved[slow, fast] = network.state_dict()
+    hook.remove()
+    assert rates == [[0.01, 0.05], [0.01], [0.05]]
+    for name, tensor in moved[0.01, 0.05].items():
+        alone = moved[(0.05 if name.startswith("head") else 0.01), None]
+        assert torch.equal(tensor, alone[name])
+        assert not torch.equal(tensor, start.state_dict()[name])
 
 
 def test_every_image_once_an_epoch_in_an_order_of_its_own():
