@@ -445,7 +445,7 @@ glue("top-f1", ends[-1])
 # - **EqOdds** (Eq. 3): the mean over diseases of the gaps in true positive and false positive rate.
 #   The version in fairlearn takes the larger gap instead of the mean.
 # - **Calibration gap** (Eq. 4): the difference of mean $|p - o|$ between groups. The paper calls it
-#   ECE gap, but nothing is binned.
+#   ECE gap, but nothing is binned; the gap in binned ECE stands beside it.
 #
 # First the four groups themselves, as in X's Fig. 3b: women and men, young and old.
 
@@ -491,6 +491,7 @@ gap_metrics = [
     "eq_odds_mean",
     "eq_odds_max",
     "calibration_gap_eq4",
+    "ece_gap",
 ]
 gaps = results[
     (results["group"].isin(["F - M", "old - young"])) & results["metric"].isin(gap_metrics)

@@ -168,6 +168,26 @@ def ece_equal_mass(y_true, p, weights=None, n_bins=10):
     return _ece(y_true, p, weights, n_bins, "quantile")
 
 
+def ece_gap(y_true, p, weights_a, weights_b, n_bins=10):
+    r"""Gap in expected calibration error, between two groups of the same images.
+
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights (n,) or (B, n), 0 outside the group -> float or
+    (B,). For one class out of several, p is the probability of the predicted class and y_true
+    whether that class is the true one.
+
+    :Formula: $|\mathrm{ECE}_A - \mathrm{ECE}_{A'}|$, each over bins of equal width.
+    :Source: The words of X, section 2.4; Guo et al. 2017 for the binned confidence.
+    :Range: [0, 1]
+    :Direction: lower is better
+    :Zero means: Equal calibration error, of whatever size, and perhaps in opposite directions.
+    :Undefined when: A group has no weight.
+    :Look-alikes: `calibration_gap_eq4`, what X writes down under this name. A smaller group has the
+        larger ECE at equal calibration, so a gap between groups of different size is partly that.
+    """
+    errors = (_ece(y_true, p, w, n_bins, "uniform") for w in (weights_a, weights_b))
+    return np.abs(np.subtract(*errors))[()]
+
+
 def _ece(y_true, p, weights, n_bins, strategy):
     y, p = metrics.probabilities(y_true, p)
     w, is_matrix = as_weights(weights, len(y))

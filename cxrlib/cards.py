@@ -75,6 +75,7 @@ SECTIONS = {
             "eq_odds_mean": metrics.eq_odds_mean,
             "eq_odds_max": metrics.eq_odds_max,
             "calibration_gap_eq4": metrics.calibration_gap_eq4,
+            "ece_gap": calibration.ece_gap,
             "twin_shift": metrics.twin_shift,
         },
     ),

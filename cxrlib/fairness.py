@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, guard, schema
+from cxrlib import bootstrap, calibration, guard, schema
 from cxrlib import metrics as measure
 from cxrlib.estimates import (
     RANKING_METRICS,
@@ -330,7 +330,8 @@ def multiclass_table(
     -------
     Results table. Overall and in each group: accuracy, f1 (label = class), macro_f1 and var_f1
     (Eq. 1). For each pair "A - B": differences in accuracy and macro_f1, f1_gap_signed (Eq. 2),
-    f1_gap_absolute, eq_odds_mean (Eq. 3), eq_odds_max (fairlearn's), calibration_gap_eq4 (Eq. 4).
+    f1_gap_absolute, eq_odds_mean (Eq. 3), eq_odds_max (fairlearn's), calibration_gap_eq4 (Eq. 4),
+    ece_gap (binned).
     Rows over all classes have label "all" and counts of the scarcest class. Metrics made of
     absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
     """
@@ -449,6 +450,7 @@ def multiclass_gaps(answers):
             "eq_odds_mean": measure.eq_odds_mean(rates_a, rates_b),
             "eq_odds_max": measure.eq_odds_max(rates_a, rates_b),
             "calibration_gap_eq4": measure.calibration_gap_eq4(p, correct, p, correct, w_a, w_b),
+            "ece_gap": calibration.ece_gap(correct, p, w_a, w_b),
         }
         return {("all", metric): value for metric, value in values.items()}
 

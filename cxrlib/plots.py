@@ -102,6 +102,7 @@ NAMES = {
     "eq_odds_mean": "equalised odds (Eq. 3)",
     "eq_odds_max": "equalised odds (max)",
     "calibration_gap_eq4": "calibration gap (Eq. 4)",
+    "ece_gap": "ECE gap (binned)",
     "ece_equal_width": "ECE, equal width",
     "ece_equal_mass": "ECE, equal mass",
     "brier": "Brier score",
@@ -121,7 +122,13 @@ PERFORMANCE = (
     *("sensitivity", "specificity"),
 )
 X_GAPS = ("f1_gap_signed", "eq_odds_mean", "calibration_gap_eq4")  # X Eqs. 2, 3, 4
-ABSOLUTE = ("f1_gap_absolute", "eq_odds_mean", "eq_odds_max")  # never below 0
+ABSOLUTE = (
+    "f1_gap_absolute",
+    "eq_odds_mean",
+    "eq_odds_max",
+    "calibration_gap_eq4",
+    "ece_gap",
+)  # never below 0
 UNSTATED = "direction of the difference is not stated"  # in the note of a printed number
 
 

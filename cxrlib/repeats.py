@@ -18,7 +18,14 @@ from cxrlib import fairness, finetune, guard
 from cxrlib.cohorts.nih6x200 import ROTATIONS
 
 UTILITY = ("accuracy", "macro_f1", "var_f1")
-GAPS = ("f1_gap_signed", "f1_gap_absolute", "eq_odds_mean", "eq_odds_max", "calibration_gap_eq4")
+GAPS = (
+    "f1_gap_signed",
+    "f1_gap_absolute",
+    "eq_odds_mean",
+    "eq_odds_max",
+    "calibration_gap_eq4",
+    "ece_gap",
+)
 SIZES = ("var_f1", "f1_gap_size", *GAPS[1:])
 """What is 0 where all fare alike, and larger the less they do."""
 KEYS = ["model", "method", "attribute", "group", "metric"]

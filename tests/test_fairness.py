@@ -1,6 +1,6 @@
 """Tables of groups and gaps against scikit-learn loops, fairlearn and planted gaps."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -490,8 +490,17 @@ def test_multiclass_table_equals_scikit_learn_and_fairlearn():
     assert gap["calibration_gap_eq4"] == pytest.approx(
         abs(residual[women].mean() - residual[~women].mean())
     )
+    binned = [binned_error(confidence[g], (y == predicted)[g]) for g in (women, ~women)]
+    assert gap["ece_gap"] == pytest.approx(abs(binned[0] - binned[1]))
     assert gap["eq_odds_mean"] <= gap["eq_odds_max"]
     assert table[COUNTS].notna().all().all()
+
+
+def binned_error(p, right):
+    """ECE of Guo et al. 2017 by a plain loop over ten bins."""
+    edges = np.linspace(0, 1, 11)
+    of = [(p > a) & (p <= b) for a, b in pairwise(edges)]
+    return sum(abs(p[x].mean() - right[x].mean()) * x.mean() for x in of if x.any())
 
 
 def test_multiclass_intervals_come_from_patient_resamples():

@@ -86,7 +86,7 @@ def by_hand(block, attribute=None, groups=None):
             "var_f1": np.mean((f1 - f1.mean()) ** 2),
         }
     group = block.drop_duplicates("image_id").set_index("image_id")[attribute][wide.index]
-    f1, tpr, fpr, residual = [], [], [], []
+    f1, tpr, fpr, residual, ece = [], [], [], [], []
     for g in groups:
         of = (group == g).to_numpy()
         f1.append(f1_score(y[of], answer[of], average=None))
@@ -94,7 +94,10 @@ def by_hand(block, attribute=None, groups=None):
         hits, truth, called = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
         tpr.append(hits / truth)
         fpr.append((called - hits) / (matrix.sum() - truth))
-        residual.append(np.mean(np.abs(p[of] - (y[of] == answer[of]))))
+        right = (y[of] == answer[of]).astype(float)
+        residual.append(np.mean(np.abs(p[of] - right)))
+        bins = pd.Series(p[of] - right).groupby(np.ceil(p[of] * 10))
+        ece.append(bins.sum().abs().sum() / of.sum())
     (f1_a, f1_b), (tpr_a, tpr_b), (fpr_a, fpr_b) = f1, tpr, fpr
     odds = np.abs(tpr_a - tpr_b), np.abs(fpr_a - fpr_b)
     return {
@@ -104,6 +107,7 @@ def by_hand(block, attribute=None, groups=None):
         "eq_odds_mean": np.mean([*odds[0], *odds[1]]),
         "eq_odds_max": np.mean(np.maximum(*odds)),
         "calibration_gap_eq4": abs(residual[0] - residual[1]),
+        "ece_gap": abs(ece[0] - ece[1]),
     }
 
 
@@ -121,12 +125,12 @@ def test_values_are_those_of_scikit_learn(predictions, values):
                 assert found["value"] == pytest.approx(expected, abs=1e-12), metric
                 assert found["note"] == ""
                 checked += 1
-    assert checked == 6 * (3 + 2 * 6) == len(values[~values["method"].str.contains(" - ")])
+    assert checked == 6 * (3 + 2 * 7) == len(values[~values["method"].str.contains(" - ")])
 
 
 def test_a_change_is_after_minus_before_on_the_same_split(values):
     changes = values[values["method"] == "full - zero-shot"]
-    assert len(changes) == 4 * 15
+    assert len(changes) == 4 * 17
     for _, change in changes.iterrows():
         where = {k: change[k] for k in ("split", "attribute", "group", "metric")}
         after = row(values[values["seed"] == change["seed"]], method="full", **where)
