@@ -603,7 +603,7 @@ def _unreadable(path, reason) -> str:
     return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
 
 
-STATUS = "CXRBOOK_STATUS"  # environment variable: the file that says how far a long cell is
+STATUS = "CXRBOOK_STATUS"  # environment variable: the file in which a long cell says how far it is
 A_LINE_EVERY = 60  # seconds, where no terminal is
 
 
@@ -627,7 +627,10 @@ def reporter(title: str):
             f"{left} left"
         )
         if path := os.environ.get(STATUS):
-            training.replace(Path(path), line.encode())
+            if row["epoch"] < epochs:
+                training.replace(Path(path), line.encode())
+            else:  # what comes next may say nothing of itself
+                Path(path).unlink(missing_ok=True)
         elif sys.stderr.isatty():
             end = "\n" if row["epoch"] == epochs else ""
             print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)

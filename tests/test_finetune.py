@@ -500,13 +500,16 @@ def test_settings_that_a_strategy_has_no_use_for_change_nothing(task):
 def test_progress_goes_to_the_file_of_the_driver_or_a_line_a_minute(capsys, tmp_path, monkeypatch):
     row = {"train_loss": 1.25, "valid_loss": 1.5, "valid_accuracy": 0.4}
     line = "m, full: epoch 3/5, loss 1.250 in training, 1.500 in validation (accuracy 0.40), "
-    clock = iter((0.0, 30.0, 80.0, 100.0, 200.0))
+    clock = iter((0.0, 30.0, 80.0, 100.0, 150.0, 200.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     report = finetune.reporter("m, full")
     for epoch in (2, 3, 4):
         report(row | {"epoch": epoch}, 5)
     assert capsys.readouterr().err == f"{line}0:01:20 left\n"
-    monkeypatch.setenv(finetune.STATUS, str(tmp_path / "status"))
+    status = tmp_path / "status"
+    monkeypatch.setenv(finetune.STATUS, str(status))
+    report(row | {"epoch": 4}, 5)
+    assert "epoch 4/5" in status.read_text()
     report(row | {"epoch": 5}, 5)
-    assert "epoch 5/5" in (tmp_path / "status").read_text()
+    assert not status.exists()
     assert capsys.readouterr().err == ""
