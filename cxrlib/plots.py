@@ -710,7 +710,7 @@ def _gap_axes(axes, metrics, models, pairs):
         ax.set_ylim(len(pairs) - 0.5, -0.5)
         ax.set_yticks(range(len(pairs)), [name(p["group"]).replace("− ", "−\n") for p in pairs])
         ax.tick_params(axis="y", labelleft=j == 0, length=0)
-        ax.locator_params(axis="x", nbins=4 if axes.shape[1] > 1 else 8)
+        ax.locator_params(axis="x", nbins=max(3, 8 // axes.shape[1]))
         ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
         ax.set_axisbelow(True)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):

@@ -190,7 +190,7 @@ def test_tests_of_gaps_do_not_tell_of_a_few_women(latched):
     ]
     options = {"n_permutations": 20, "n_resamples": 20}
     few = inference.multiclass_gap_tests(pd.concat(rows), {"sex": [("F", "M")]}, **options)
-    assert len(few) == 7 and few[["value", "ci_low", "floor_p95", "p_value"]].isna().all(axis=None)
+    assert len(few) == 8 and few[["value", "ci_low", "floor_p95", "p_value"]].isna().all(axis=None)
     assert few["note"].eq(guard.SUPPRESSED).all()
     more = pd.concat(rows).assign(sex=np.tile(np.repeat(["F", "M"], [60, 68]), 3))
     enough = inference.multiclass_gap_tests(more, {"sex": [("F", "M")]}, **options)

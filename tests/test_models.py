@@ -218,7 +218,7 @@ def test_bad_input_says_what_was_expected(call, message):
 def test_a_model_of_your_own_as_the_book_describes_it(tmp_path, monkeypatch):
     """The recipe printed in book/rerun.md, with a copied card, becomes a model by name."""
     page = (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
-    section = page.split("### A model of your own")[1]
+    section = page.split("### A model of your own")[1].split("\n## ")[0]
     [code] = re.findall(r"```python\n(.*?)```", section, re.S)
     assert len(code.splitlines()) <= 15
     mine = ModuleType("cxrlib.models.my_models")
