@@ -560,9 +560,7 @@ def _write(folder, done):
     """The finished run, in one step; what only a resumed one needs goes."""
     tables = {k: done[k].to_dict("list") for k in ("history", "adapted") if done[k] is not None}
     plain = {k: v for k, v in done.items() if k not in ("history", "adapted")}
-    part = folder / f".done.{os.getpid()}"
-    torch.save({"tables": tables} | plain, part)
-    part.replace(folder / "done.pt")
+    training.in_one_step(folder / "done.pt", lambda p: torch.save({"tables": tables} | plain, p))
     (folder / "last.pt").unlink(missing_ok=True)
 
 

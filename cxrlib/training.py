@@ -430,7 +430,7 @@ class _Run:
         if folder is None:
             return
         if better:
-            _in_one_step(_best(folder, self.best_epoch), lambda part: save_file(weights, part))
+            in_one_step(_best(folder, self.best_epoch), lambda part: save_file(weights, part))
         state = {
             "fingerprint": fingerprint,
             "weights": weights,
@@ -440,7 +440,7 @@ class _Run:
             "history": self.history,
             "best_epoch": self.best_epoch,
         }
-        _in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
+        in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
         self.follow(folder)
 
     def follow(self, folder):
@@ -466,7 +466,7 @@ def _read(path, read):
         ) from None
 
 
-def _in_one_step(path, write):
+def in_one_step(path, write):
     """Write a file under another name, then give it its own."""
     part = path.with_name(PART.format(f"{path.name}-{os.getpid()}"))
     try:
@@ -478,7 +478,7 @@ def _in_one_step(path, write):
 
 def replace(path: Path, data: bytes) -> None:
     """Write a file in one step."""
-    _in_one_step(path, lambda part: part.write_bytes(data))
+    in_one_step(path, lambda part: part.write_bytes(data))
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
