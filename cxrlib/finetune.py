@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 
 from cxrlib import adapters, training
 from cxrlib.embed import embed, folder_for, loaded, prepared
+from cxrlib.progress import teller
 from cxrlib.training import Settings
 from cxrlib.zeroshot import one_hot_rows, softmax
 
@@ -601,39 +600,22 @@ def _unreadable(path, reason) -> str:
     return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
 
 
-STATUS = "CXRBOOK_STATUS"  # environment variable: the file in which a long cell says how far it is
-A_LINE_EVERY = 60  # seconds, where no terminal is
-
-
 def reporter(title: str):
-    """Says after an epoch how far training is, to whoever waits.
-
-    On a terminal in one line that changes, elsewhere in a line a minute; where :data:`STATUS` names
-    a file, in that alone.
-    """
-    start = told = time.monotonic()
+    """Says after an epoch how far training is; see :func:`cxrlib.progress.teller`."""
+    start = time.monotonic()
     done = 0
+    tell = teller()
 
     def report(row, epochs):
-        nonlocal done, told
+        nonlocal done
         done += 1  # not row["epoch"]: a resumed run did not start at 1
-        now = time.monotonic()
-        left = timedelta(seconds=round((now - start) / done * (epochs - row["epoch"])))
+        passed = time.monotonic() - start
+        left = timedelta(seconds=round(passed / done * (epochs - row["epoch"])))
         line = (
             f"{title}: epoch {row['epoch']}/{epochs}, loss {row['train_loss']:.3f} in training, "
             f"{row['valid_loss']:.3f} in validation (accuracy {row['valid_accuracy']:.2f}), "
             f"{left} left"
         )
-        if path := os.environ.get(STATUS):
-            if row["epoch"] < epochs:
-                training.replace(Path(path), line.encode())
-            else:  # what comes next may say nothing of itself
-                Path(path).unlink(missing_ok=True)
-        elif sys.stderr.isatty():
-            end = "\n" if row["epoch"] == epochs else ""
-            print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
-        elif now - told >= A_LINE_EVERY:
-            told = now
-            print(line, file=sys.stderr, flush=True)
+        tell(line, row["epoch"] == epochs)
 
     return report

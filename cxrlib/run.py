@@ -17,9 +17,9 @@ import nbformat
 
 from cxrlib import register, scan
 from cxrlib.chapters import BookError, assign
+from cxrlib.progress import STATUS
 
 LIBRARY = Path(__file__).resolve().parent
-STATUS = "CXRBOOK_STATUS"  # environment variable: the file in which a long cell says how far it is
 
 
 def fingerprint(paths, *values):
