@@ -316,7 +316,7 @@ class Job:
     workers: int
 
 
-def work(job: Job, shards, tell: Callable[[int], None]) -> None:
+def work(job: Job, shards, tell: Callable[[int], None], batch: _Batch | None = None) -> None:
     """Fill those of the shards that are missing; those of other processes are waited for.
 
     Parameters
@@ -325,9 +325,11 @@ def work(job: Job, shards, tell: Callable[[int], None]) -> None:
     shards : iterable of int
     tell : callable
         Called with the number of images after each shard.
+    batch : _Batch, optional
+        Of earlier calls with this job: the size that they found is kept.
     """
     shards = set(shards)
-    batch = _Batch(job)
+    batch = batch or _Batch(job)
     broken = 0
     while todo := sorted(shards & set(job.store.missing())):
         with _Claims(job.store, todo) as claims:
