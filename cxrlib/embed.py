@@ -34,6 +34,7 @@ FILM_PIXELS = 2**27  # as they are on disk: 128 films of 1024 x 1024
 FEW_BROKEN = 10  # images that may have no embedding, however small the cohort
 PROBED = 32  # images on which a lower precision is compared with float32
 WORKERS = 16  # more processes hardly decode faster
+WAIT = 60.0  # seconds until it is said that another process is waited for
 ENGINES = ("local", "ray")
 
 
@@ -159,9 +160,12 @@ def made_from(cohort, model, dtype: str = "float32") -> dict:
 
 def store_folder(cohort, model, dtype: str = "float32") -> Path:
     """The folder of the store, below :func:`folder_for` the cohort."""
-    what = made_from(cohort, model, dtype)
+    return _folder(cohort, made_from(cohort, model, dtype))
+
+
+def _folder(cohort, what: dict) -> Path:
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    readable = re.sub(r"[^\w-]+", "-", f"{cohort.name}_{model.name}")
+    readable = re.sub(r"[^\w-]+", "-", f"{what['cohort']}_{what['model']}")
     return folder_for(cohort) / "embeddings" / f"{readable}_{key}"
 
 
@@ -224,17 +228,19 @@ def extract(
     model = _one(model)
     if cohort.images is None:
         raise ValueError(f"cohort {cohort.name!r} is metadata only; embeddings need images")
+    if not len(cohort.table):
+        raise ValueError(f"cohort {cohort.name!r} has no images")
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value is not None and value < least:
-            raise ValueError(f"{name}={value}: expected {least} or more")
+        if value is not None and (value < least or value != int(value)):
+            raise ValueError(f"{name}={value}: expected a whole number, {least} or more")
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}: expected {' or '.join(ENGINES)}")
     if workers is None:
         workers = 0 if cohort.films is None else min(WORKERS, max(1, (os.cpu_count() or 1) - 1))
-    order = _order(cohort)
+    order, what = _order(cohort), made_from(cohort, model, dtype)
     store = stores.create(
-        folder or store_folder(cohort, model, dtype),
-        made_from(cohort, model, dtype),
+        _folder(cohort, what) if folder is None else Path(folder),
+        what,
         len(order),
         rows_per_shard,
         lambda: precision_error(cohort, model),
@@ -269,16 +275,21 @@ def precision_error(cohort, model, n: int = PROBED) -> dict | None:
     -------
     dict or None
         ``n_images``, ``largest`` and ``mean`` length of the difference (of vectors of length 1);
-        None for float32 itself.
+        None for float32 itself, or if none of the images can be read and encoded.
     """
     if model.precision == "float32":
         return None
     some = np.unique(np.linspace(0, len(cohort.table) - 1, n).astype(int))
     exact = model.to(model.device)
-    pairs = [(_encode(model, x), _encode(exact, x)) for x in prepared(cohort, model, some)]
-    apart = torch.cat([(low - full).norm(dim=1) for low, full in pairs])
+    films = _Films(cohort.images, model.preprocess)
+    parts = (films[0, p][1] for p in np.array_split(some, -(-len(some) // _at_once(cohort, model))))
+    pairs = [(_encode(model, x), _encode(exact, x)) for x in parts if x is not None]
+    apart = torch.cat([torch.zeros(0), *((low - full).norm(dim=1).cpu() for low, full in pairs)])
+    apart = apart[apart.isfinite()]
+    if not len(apart):
+        return None
     return {
-        "n_images": len(some),
+        "n_images": len(apart),
         "largest": round(float(apart.max()), 8),
         "mean": round(float(apart.mean()), 8),
     }
@@ -342,8 +353,12 @@ def work(job: Job, shards, tell: Callable[[int], None], batch: _Batch | None = N
                 claims.release(shard)
                 tell(len(rows))
         if not claims.taken:  # all are with other processes: wait for one, holding none
-            with job.store.lock(todo[0]):
-                pass
+            try:
+                with job.store.lock(todo[0]).acquire(timeout=WAIT):
+                    pass
+            except Timeout:
+                file = job.store.lock(todo[0]).lock_file
+                tell(0, f"waiting for a process that holds {file}")
 
 
 class _Claims:
@@ -356,7 +371,8 @@ class _Claims:
         for shard in self.shards:
             lock = self.store.lock(shard)
             try:
-                lock.acquire(timeout=0)
+                with self.store.explained(f"the lock of shard {shard}"):
+                    lock.acquire(timeout=0)
             except Timeout:
                 continue
             self.held[shard] = lock
@@ -560,25 +576,31 @@ def _refuse_many(job, broken, problems):
 
 def try_again(job: Job) -> None:
     """Give up shards with images that could not be read and now can, to be filled anew."""
-    films = _Films(job.images, job.model.preprocess)
     place = {image: i for i, image in enumerate(job.image_ids)}
+    before = job.store.present()
     for shard, problems in job.store.problems().items():
-        if any(not films.alone(job.positions[place[image]])[1] for image in problems):
-            with job.store.lock(shard):
-                job.store.present()[shard].unlink(missing_ok=True)
+        if shard in before and any(_mended(job, job.positions[place[i]]) for i in problems):
+            with job.store.explained(f"shard {shard}"), job.store.lock(shard):
+                # a file of another name is what another process has just made of it
+                before[shard].unlink(missing_ok=True)
 
 
-def _progress(title, job) -> Callable[[int], None]:
+def _mended(job, position) -> bool:
+    film, why = _Films(job.images, job.model.preprocess).alone(position)
+    return not why and bool(_encode(job.model, film).isfinite().all())
+
+
+def _progress(title, job) -> Callable[..., None]:
     n, start, tell = len(job.image_ids), time.monotonic(), teller()
     kept = n - sum(len(job.store.rows(shard)) for shard in job.store.missing())
     done = 0
 
-    def report(images):
+    def report(images, waiting_for=""):
         nonlocal done
         done += images
         rate = done / max(time.monotonic() - start, 1e-9)
-        left = timedelta(seconds=round((n - kept - done) / rate))
+        left = timedelta(seconds=round((n - kept - done) / rate)) if done else "unknown time"
         line = f"{title}: {kept + done:,} of {n:,} images, {rate:,.0f} a second, {left} left"
-        tell(line, kept + done >= n)
+        tell(f"{line}; {waiting_for}" if waiting_for else line, kept + done >= n)
 
     return report
