@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cxrlib import atomic
 
@@ -67,8 +68,24 @@ class Store:
         return range(shard * size, min((shard + 1) * size, self.manifest["n_images"]))
 
     def present(self) -> dict[int, Path]:
-        """The shards that are there: number to file."""
-        return {int(p.name.split("-")[0]): p for p in sorted(self.folder.glob("*.parquet"))}
+        """The shards that are there: number to file, in their order.
+
+        Raises
+        ------
+        StoreError
+            Two files of one number, or one that is no shard: other programs would read it too.
+        """
+        found = {}
+        for path in self.folder.glob("*.parquet"):
+            if not (name := re.fullmatch(rf"(\d{{6,}})-[0-9a-f]{{{HASH}}}\.parquet", path.name)):
+                raise StoreError(f"{path} is no shard of this store; move it elsewhere")
+            if other := found.get(int(name[1])):
+                raise StoreError(
+                    f"{self.folder} holds a shard twice ({other.name} and {path.name}); remove "
+                    "both files and run the extraction again, which computes it anew"
+                )
+            found[int(name[1])] = path
+        return dict(sorted(found.items()))
 
     def missing(self) -> list[int]:
         there = self.present()
@@ -117,14 +134,17 @@ class Store:
         data = buffer.getvalue()
         for part in self.folder.glob(f".{shard:06d}-*.part"):  # of a process that was killed
             part.unlink(missing_ok=True)
-        with self._explained(f"shard {shard} of {self.n_shards}"):
+        with self.explained(f"shard {shard} of {self.n_shards}"):
             name = f"{shard:06d}-{hashlib.sha256(data).hexdigest()[:HASH]}.parquet"
             atomic.write(self.folder / name, data)
 
     @contextmanager
-    def _explained(self, what):
+    def explained(self, what: str):
+        """Say of errors in writing ``what`` to do."""
         try:
             yield
+        except Timeout:
+            raise
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             do = "make room" if full else "make the folder one that can be written"
@@ -157,8 +177,16 @@ class Store:
                 f"{self.folder}: {len(missing)} of {self.n_shards} shards are missing, the first "
                 f"is {missing[0]}; run the extraction again, it goes on from there"
             )
-        for path in self.present().values():
-            yield self._checked(path)
+        last = None
+        for shard, path in self.present().items():
+            ids = (table := self._checked(path))["image_id"]
+            if len(ids) != len(self.rows(shard)) or (last is not None and ids[0].as_py() <= last):
+                raise StoreError(
+                    f"{path} is not in its place: its name or {MANIFEST} was changed; remove the "
+                    "folder and extract again"
+                )
+            last = ids[-1].as_py()
+            yield table
 
     def vectors(self) -> np.ndarray:
         """All embeddings, float32 (n, d) in the order of the store; NaN where there is a problem.
@@ -178,7 +206,11 @@ class Store:
         """Images without an embedding, by the shards that are there: image to the reason."""
         found = {}
         for shard, path in self.present().items():
-            few = (table := self._checked(path)).filter(table["embedding"].is_null())
+            try:
+                table = self._checked(path)
+            except FileNotFoundError:  # given up by another process, to be filled anew
+                continue
+            few = table.filter(table["embedding"].is_null())
             if len(few):
                 pairs = zip(few["image_id"].to_pylist(), few["problem"].to_pylist(), strict=True)
                 found[shard] = dict(pairs)
@@ -233,8 +265,8 @@ def create(
     """
     if made_from["dtype"] not in DTYPES:
         raise ValueError(f"dtype={made_from['dtype']!r}: expected {' or '.join(DTYPES)}")
-    if rows_per_shard < 1:
-        raise ValueError(f"rows_per_shard={rows_per_shard}: expected 1 or more")
+    if rows_per_shard < 1 or rows_per_shard != int(rows_per_shard):
+        raise ValueError(f"rows_per_shard={rows_per_shard}: expected a whole number, 1 or more")
     if not (folder / MANIFEST).is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -244,7 +276,7 @@ def create(
                         "format": FORMAT,
                         "made_from": made_from,
                         "n_images": n_images,
-                        "rows_per_shard": rows_per_shard,
+                        "rows_per_shard": int(rows_per_shard),
                         "precision_error": precision_error(),
                         "written_with": {"python": platform.python_version()}
                         | {package: version(package) for package in PACKAGES},
@@ -258,7 +290,7 @@ def create(
                 "can be written: set CXRBOOK_CACHE to one",
             ) from None
     store = load(folder)
-    _refuse_other(store, made_from)
+    _refuse_other(store, made_from | {"n_images": n_images})
     return store
 
 
@@ -280,11 +312,14 @@ def load(folder: Path) -> Store:
         raise StoreError(f"{path} is damaged; remove the folder and extract again") from None
     if known != FORMAT:
         raise StoreError(f"{path}: format {known}; this version reads format {FORMAT}")
+    numbers = [manifest.get(key) for key in ("n_images", "rows_per_shard")]
+    if type(manifest.get("made_from")) is not dict or not all(type(n) is int for n in numbers):
+        raise StoreError(f"{path} is damaged; remove the folder and extract again")
     return Store(Path(folder), manifest)
 
 
 def _refuse_other(store, made_from):
-    before = store.manifest["made_from"]
+    before = store.manifest["made_from"] | {"n_images": store.manifest["n_images"]}
     other = [k for k in {**before, **made_from} if before.get(k) != made_from.get(k)]
     if other:
         said = "; ".join(f"{k}: {before.get(k)} there, {made_from.get(k)} asked for" for k in other)
