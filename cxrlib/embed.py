@@ -264,6 +264,7 @@ def extract(
             embed_ray.run(job, tell, actors, address)
         else:
             work(job, range(store.n_shards), tell)
+        tell(0, finished=True)  # other processes may have done the last ones
     store.tidy()
     return store
 
@@ -595,12 +596,12 @@ def _progress(title, job) -> Callable[..., None]:
     kept = n - sum(len(job.store.rows(shard)) for shard in job.store.missing())
     done = 0
 
-    def report(images, waiting_for=""):
+    def report(images, waiting_for="", finished=False):
         nonlocal done
         done += images
         rate = done / max(time.monotonic() - start, 1e-9)
         left = timedelta(seconds=round((n - kept - done) / rate)) if done else "unknown time"
         line = f"{title}: {kept + done:,} of {n:,} images, {rate:,.0f} a second, {left} left"
-        tell(f"{line}; {waiting_for}" if waiting_for else line, kept + done >= n)
+        tell(f"{line}; {waiting_for}" if waiting_for else line, finished)
 
     return report
