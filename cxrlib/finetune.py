@@ -23,7 +23,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cxrlib import adapters, training
+from cxrlib import adapters, atomic, training
 from cxrlib.embed import embed, folder_for, loaded, prepared
 from cxrlib.progress import teller
 from cxrlib.training import Settings
@@ -433,7 +433,7 @@ def _run(task, strategy, at, settings, seed, folder, run) -> dict:
     x = task.embeddings if on_embeddings else task.pixels
     device = next(network.parameters()).device
     if folder is not None:
-        training.replace(folder / "run.json", json.dumps(run, indent=1).encode())
+        atomic.write(folder / "run.json", json.dumps(run, indent=1).encode())
     if on_gpu := device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     fitted = training.fit(
@@ -559,7 +559,7 @@ def _write(folder, done):
     """The finished run, in one step; what only a resumed one needs goes."""
     tables = {k: done[k].to_dict("list") for k in ("history", "adapted") if done[k] is not None}
     plain = {k: v for k, v in done.items() if k not in ("history", "adapted")}
-    training.in_one_step(folder / "done.pt", lambda p: torch.save({"tables": tables} | plain, p))
+    atomic.in_one_step(folder / "done.pt", lambda p: torch.save({"tables": tables} | plain, p))
     (folder / "last.pt").unlink(missing_ok=True)
 
 

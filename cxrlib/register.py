@@ -7,13 +7,14 @@ words in a row of the reports.
 
 import functools
 import hashlib
-import os
 import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from cxrlib import atomic
 
 ROW = 7  # words that, in this order, are taken for a piece of a report
 FEW = 10  # a capitalised word in fewer reports may be a name
@@ -204,10 +205,12 @@ def _any(hashes, among):
 def save(register, path):
     """Write in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.savez(file, **register._asdict())
-    os.replace(part, path)
+
+    def write(part):
+        with part.open("wb") as file:  # to a name, NumPy would add an ending
+            np.savez(file, **register._asdict())
+
+    atomic.in_one_step(path, write)
 
 
 def load(path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 
-from cxrlib import register, scan
+from cxrlib import atomic, register, scan
 from cxrlib.chapters import BookError, assign
 from cxrlib.progress import STATUS
 
@@ -155,7 +155,8 @@ def _run_all(root, stale, values, keys, targets, jobs, memory):
                 hits = scan.notebook(notebook, f"{chapter.name}.ipynb")
                 if hits:
                     raise BookError(f"not kept: {'; '.join(map(str, hits))}")
-                _replace(targets[chapter.name], nbformat.writes(notebook) + "\n")
+                text = nbformat.writes(notebook) + "\n"
+                atomic.write(targets[chapter.name], text.encode())
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end.
@@ -282,15 +283,8 @@ def _failure(root, target, what, said):
         return line
     kept = root / "_build" / "failed" / target.name
     kept.parent.mkdir(parents=True, exist_ok=True)
-    _replace(kept, target.read_text(encoding="utf-8"))
+    atomic.write(kept, target.read_bytes())
     return f"{line} (traceback in {kept})"
-
-
-def _replace(path, text):
-    """Write a file in one step: a reader sees the old text or the new one, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 class Progress:
@@ -368,7 +362,7 @@ class Progress:
     def close(self):
         self._say("")
         with contextlib.suppress(OSError):
-            _replace(self.memory, json.dumps(self.past))
+            atomic.write(self.memory, json.dumps(self.past).encode())
 
     def _say(self, text):
         sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from cxrlib import atomic
+from cxrlib.embed import out_of_memory
 from cxrlib.models.encoder import PRECISIONS
 
-PART = ".part-{}"  # name of a file that is being written
 SHIFT = {"degrees": 5, "translate": (0.05, 0.05), "scale": (0.95, 1.05)}  # of augmentation
 
 
@@ -179,7 +179,7 @@ def fit(
                 train_loss = _train(run, x, y, train, settings, epoch, folder)
                 logits = predict(network, x, valid, settings)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 raise MemoryError(_too_large(run.at_once, settings)) from None
             valid_loss = F.cross_entropy(logits, y[valid]).item()
@@ -255,7 +255,7 @@ def _gradients(run, x, y, part, settings) -> Tensor:
                 total += loss.detach()
             return total
         except RuntimeError as error:
-            if not settings.split_batches or run.at_once == 1 or not _out_of_memory(error):
+            if not settings.split_batches or run.at_once == 1 or not out_of_memory(error):
                 raise
         # Out of the except block, which keeps the tensors of the failed try alive.
         run.at_once = (min(run.at_once, len(part)) + 1) // 2
@@ -398,7 +398,7 @@ class _Run:
 
     def resume(self, folder, fingerprint):
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(PART.format("*")):  # of a process that was killed
+        for part in folder.glob(".*.part"):  # of a process that was killed
             part.unlink()
         last = folder / "last.pt"
         if not last.exists():
@@ -430,7 +430,9 @@ class _Run:
         if folder is None:
             return
         if better:
-            in_one_step(_best(folder, self.best_epoch), lambda part: save_file(weights, part))
+            atomic.in_one_step(
+                _best(folder, self.best_epoch), lambda part: save_file(weights, part)
+            )
         state = {
             "fingerprint": fingerprint,
             "weights": weights,
@@ -440,7 +442,7 @@ class _Run:
             "history": self.history,
             "best_epoch": self.best_epoch,
         }
-        in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
+        atomic.in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
         self.follow(folder)
 
     def follow(self, folder):
@@ -449,7 +451,8 @@ class _Run:
         for old in folder.glob("best-*.safetensors"):
             if old != _best(folder, self.best_epoch):
                 old.unlink()
-        replace(folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False).encode())
+        table = pd.DataFrame(self.history).to_csv(index=False)
+        atomic.write(folder / "history.csv", table.encode())
 
 
 def _best(folder, epoch):
@@ -464,21 +467,6 @@ def _read(path, read):
         raise ValueError(
             f"checkpoint {path} cannot be read ({reason:.100}): remove its folder to train anew"
         ) from None
-
-
-def in_one_step(path, write):
-    """Write a file under another name, then give it its own."""
-    part = path.with_name(PART.format(f"{path.name}-{os.getpid()}"))
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file in one step."""
-    in_one_step(path, lambda part: part.write_bytes(data))
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
@@ -501,12 +489,6 @@ def _lost(what, loss, epoch, folder, settings):
         f"{what} (epoch {epoch}) is {loss}; {good}; start another run with learning_rate below "
         f"{settings.learning_rate:g}{lower}"
     )
-
-
-def _out_of_memory(error) -> bool:
-    """Whether an error is that of a GPU's or the CPU's allocator, or of a library that asked it."""
-    said = ("DefaultCPUAllocator", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(s in str(error) for s in said)
 
 
 def _too_large(at_once, settings):

@@ -13,6 +13,7 @@ from sklearn.neural_network import MLPClassifier
 from cxrlib import adapters, cohorts, finetune, models, training
 from cxrlib.cohorts.nih6x200 import DISEASES
 from cxrlib.models.registry import Ensemble
+from cxrlib.progress import STATUS
 
 NAME = "phantom-resnet"
 SHORT = {"epochs": 2, "batch": 8}
@@ -497,17 +498,18 @@ def test_settings_that_a_strategy_has_no_use_for_change_nothing(task):
 # --- progress ---
 
 
-def test_progress_goes_to_the_file_of_the_driver_or_a_line_a_minute(capsys, tmp_path, monkeypatch):
+def test_progress_has_epoch_losses_and_time_left_and_ends(capsys, tmp_path, monkeypatch):
     row = {"train_loss": 1.25, "valid_loss": 1.5, "valid_accuracy": 0.4}
     line = "m, full: epoch 3/5, loss 1.250 in training, 1.500 in validation (accuracy 0.40), "
-    clock = iter((0.0, 30.0, 80.0, 100.0, 150.0, 200.0))
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
     report = finetune.reporter("m, full")
-    for epoch in (2, 3, 4):
+    for epoch, now in ((2, 30.0), (3, 80.0), (4, 100.0)):
+        clock.append(now)
         report(row | {"epoch": epoch}, 5)
     assert capsys.readouterr().err == f"{line}0:01:20 left\n"
     status = tmp_path / "status"
-    monkeypatch.setenv(finetune.STATUS, str(status))
+    monkeypatch.setenv(STATUS, str(status))
     report(row | {"epoch": 4}, 5)
     assert "epoch 4/5" in status.read_text()
     report(row | {"epoch": 5}, 5)

@@ -164,7 +164,7 @@ def test_chapters_say_that_they_withhold(credentialed):
 
 def test_results_of_single_images_stay_with_the_data(credentialed, planted):
     derived = planted[0] / "derived"
-    assert list(derived.glob("*.npy")) and list((derived / "guard").glob("*.npz"))
+    assert list(derived.glob("embeddings/*/*.parquet")) and list((derived / "guard").glob("*.npz"))
 
 
 def test_all_chapters_run_on_nih(project, on_data, tmp_path):

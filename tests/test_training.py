@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from cxrlib import training
+from cxrlib import atomic, training
 from cxrlib.training import Settings, fit, needed_memory, state_hash, trained_state
 
 CLASSES, WIDTH = 3, 8
@@ -302,7 +302,7 @@ def killed(folder, where, seed):
     elif where == "half of the best":
         training.save_file = at_call(epoch, half(training.save_file), training.save_file)
     elif where == "after the last last.pt":  # before the history
-        training.replace = at_call(EVERY.epochs, die, training.replace)
+        atomic.write = at_call(EVERY.epochs, die, atomic.write)
     else:
         network.register_forward_pre_hook(lambda *_: time.sleep(0.005))
     train(network, folder=folder)

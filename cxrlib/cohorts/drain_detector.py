@@ -15,7 +15,6 @@ import copy
 import hashlib
 import os
 import re
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from torchvision.models import densenet121
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
-from cxrlib import metrics
+from cxrlib import atomic, metrics
 from cxrlib.embed import folder_for
 from cxrlib.models import checkpoints
 from cxrlib.models.images import BILINEAR, IMAGENET, grey, stored_by_s
@@ -360,13 +359,7 @@ def _epoch(network, optimiser, x, y, order, settings, epoch, bar):
 
 def _save(content, path):
     """Write a torch file at once, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            torch.save(content, f)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    atomic.in_one_step(path, lambda part: torch.save(content, part))
 
 
 def _same_training(detector, settings):

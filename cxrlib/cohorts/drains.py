@@ -11,7 +11,6 @@ Probabilities are kept in one Parquet file for each detector, in the folder ``dr
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
-from cxrlib import fairness, schema
+from cxrlib import atomic, fairness, schema
 from cxrlib.cohorts import drain_detector
 from cxrlib.cohorts.drain_detector import NAME, Detector, annotations, load, train
 from cxrlib.protocol import protocol
@@ -97,9 +96,8 @@ def _read_predictions(path):
 
 
 def _write_predictions(known, path):
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    known.rename("drain_probability").rename_axis("film").reset_index().to_parquet(part)
-    os.replace(part, path)
+    table = known.rename("drain_probability").rename_axis("film").reset_index()
+    atomic.in_one_step(path, table.to_parquet)
 
 
 def _table(detector, cohort, known):

@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from cxrlib import atomic
 from cxrlib.cohorts.files import DataError, inside
 from cxrlib.notebook import in_notebook
 
@@ -173,9 +174,7 @@ def _examine(root: Path, file: str) -> tuple:
 
 def _save(table: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    table.to_parquet(part, index=False)
-    os.replace(part, path)
+    atomic.in_one_step(path, lambda part: table.to_parquet(part, index=False))
 
 
 def sound(films: pd.DataFrame, name: str, max_broken: float = MAX_BROKEN) -> np.ndarray:

@@ -19,17 +19,17 @@ That a file is safe to open does not make its numbers right: for this compare ha
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import io
-import os
 import warnings
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save as to_bytes
 from safetensors.torch import save_file
 
+from cxrlib import atomic
 from cxrlib.models import checkpoints, registry
 
 # Names that may stand in a file; none of them is ever imported or called.
@@ -170,14 +170,10 @@ def _of_program(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _write(state: dict[str, torch.Tensor], out: Path) -> None:
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        save_file(state, part)
         if not out.exists():
-            part.replace(out)
-        elif not filecmp.cmp(part, out, shallow=False):
+            atomic.in_one_step(out, lambda part: save_file(state, part))
+        elif out.read_bytes() != to_bytes(state):
             raise ValueError(f"{out}: is there already with other content; move it away first")
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{out}: cannot be written ({error})") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch.nn import functional as F
 
+from cxrlib import atomic
 from cxrlib.models.clip import TokenCLIP
 from cxrlib.models.encoder import Encoder, Tokens
 from cxrlib.models.images import each
@@ -93,9 +94,7 @@ def save(model: TokenCLIP, card: dict, path: Path) -> dict:
         (path, data),
         (path.with_suffix(".json"), f"{json.dumps(card, indent=1)}\n".encode()),
     ):
-        unfinished = file.with_name(file.name + ".part")
-        unfinished.write_bytes(content)
-        unfinished.replace(file)
+        atomic.write(file, content)
     return card
 
 
