@@ -286,8 +286,8 @@ def create(
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"embeddings cannot be kept in {folder} ({error.strerror}); choose a folder that "
-                "can be written: set CXRBOOK_CACHE to one",
+                f"embeddings cannot be kept in {folder} ({error.strerror}); make room, or choose a "
+                "folder that can be written: set CXRBOOK_CACHE to one",
             ) from None
     store = load(folder)
     _refuse_other(store, made_from | {"n_images": n_images})
