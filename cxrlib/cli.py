@@ -1,13 +1,17 @@
 """The command line ``cxrbook``."""
 
+import ast
+import os
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from cxrlib import atomic
 from cxrlib.chapters import BookError, chapters, find, find_root, out_of_sync
 from cxrlib.chapters import sync as write_pairs
 
@@ -121,10 +125,8 @@ def nih_6x200_list(
 
 def _write(path, text):
     """All of the file, or nothing."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text)
-        part.replace(path)
+        atomic.write(path, text.encode())
     except OSError as error:
         raise BookError(f"cannot write {path}: {error.strerror}") from None
 
@@ -182,12 +184,152 @@ def convert(
 
 
 @contextmanager
-def _mendable():
-    """What the user can mend becomes one line."""
+def _mendable(*more):
+    """What the user can mend becomes one line; ``more`` are further kinds of errors."""
     try:
         yield
-    except (ValueError, FloatingPointError) as error:
-        raise BookError(str(error)) from None
+    except (ValueError, FloatingPointError, *more) as error:
+        whole = isinstance(error, OSError) and error.strerror and not error.filename
+        raise BookError(error.strerror if whole else str(error) or "memory ran out") from None
+
+
+@contextmanager
+def _resumable():
+    try:
+        yield
+    except KeyboardInterrupt:
+        line = "interrupted; what was done is kept, and the same command goes on from there"
+        raise BookError(line, code=INTERRUPTED) from None
+
+
+@app.command()
+def embed(
+    data: Annotated[str, typer.Option(help="A cohort.")] = "phantom",
+    models: Annotated[str, typer.Option("-m", "--models", help="Names with commas.")] = "all",
+    options: Annotated[str, typer.Option(help="Of the cohort, as chapters take them.")] = "{}",
+    n_images: Annotated[int, typer.Option(min=1, help="Of a phantom.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Of a phantom, or of a draw.")] = 1907,
+    protocol: Annotated[Literal["corrected", "as_published"], typer.Option()] = "corrected",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(help="To compute in; chapters read float32."),
+    ] = "float32",
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="On disk; chapters read float32.")
+    ] = "float32",
+    rows_per_shard: Annotated[int | None, typer.Option(min=1, help="Images a file.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Default: found out.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read films.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Ray: many machines.")] = "local",
+    actors: Annotated[int | None, typer.Option(min=1, help="Of Ray.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="Only list what is stored.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Only read and check it.")] = False,
+):
+    """Compute embeddings once, or go on, where chapters will look for them."""
+    if show or verify:
+        with _mendable(OSError):
+            return _stored(verify)
+    from cxrlib import cohorts
+    from cxrlib import models as registry
+    from cxrlib.protocol import protocol as protocol_of
+
+    how = {"rows_per_shard": rows_per_shard, "batch_size": batch_size, "workers": workers}
+    how |= {"engine": engine, "actors": actors, "address": address}
+    how = {name: value for name, value in how.items() if value is not None}
+    chosen = protocol_of(protocol)
+    balanced = data in cohorts.BALANCED.values()
+    wanted = {"split": chosen.split} if balanced else {"preprocessing": chosen.preprocessing}
+    with _resumable(), _mendable(OSError, MemoryError, ImportError):
+        names = registry.choose(models)
+        cohort = cohorts.study(data, n_images, seed, _dictionary(options), **wanted)
+        for name in names:
+            loaded = registry.load(name, chosen, device=device, precision=precision)
+            several = len(loaded.members)
+            for number, model in enumerate(loaded.members, 1):
+                which = f" ({number} of {several})" if several > 1 else ""
+                print(f"{name}{which}: {_embedded(cohort, model, dtype, how)}", flush=True)
+
+
+def _dictionary(text):
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if not isinstance(value, dict):
+        raise BookError(
+            f"--options {text}: expected a dictionary such as \"{{'split': 'all'}}\"", code=2
+        )
+    return value
+
+
+def _embedded(cohort, model, dtype, how) -> str:
+    """Fill the store of a cohort and a model; what was done."""
+    from cxrlib import store as stores
+    from cxrlib.embed import extract, store_folder
+
+    folder = store_folder(cohort, model, dtype)
+    before = stores.load(folder).present() if (folder / stores.MANIFEST).is_file() else {}
+    start = time.perf_counter()
+    store = extract(cohort, model, dtype=dtype, **how)
+    seconds = time.perf_counter() - start
+    shards = store.present()
+    new = sum(len(store.rows(shard)) for shard in shards if shards[shard] != before.get(shard))
+    done = f"{new:,} images in {seconds:,.1f} s, {new / seconds:,.0f} a second"
+    lines = [f"{done if new else 'already there'}; {_size(store):,.1f} MB in {store.folder}"]
+    if error := store.manifest["precision_error"]:
+        lines.append(
+            f"{model.precision} is off float32 by {error['mean']:.1g} of the length of an "
+            f"embedding, at most {error['largest']:.1g}, on {error['n_images']} images"
+        )
+    broken = {image: why for few in store.problems().values() for image, why in few.items()}
+    if broken:
+        first = "; ".join(f"{image}: {why}" for image, why in list(broken.items())[:3])
+        lines.append(f"images without an embedding: {len(broken)} ({first})")
+    return "\n    ".join(lines)
+
+
+def _size(store):
+    return sum(path.stat().st_size for path in store.present().values()) / 1e6
+
+
+def _stored(verify):
+    """Print the stores below the cache and the data; with ``verify``, read all of them."""
+    import pandas as pd
+
+    from cxrlib import store as stores
+    from cxrlib.cohorts.files import data_folder
+    from cxrlib.embed import cache_folder
+
+    places = [cache_folder()]
+    if os.environ.get("CXRBOOK_DATA"):  # credentialed data keep theirs
+        places.append(data_folder() / "derived")
+    rows, damaged = [], []
+    for path in [p for place in places for p in place.glob(f"embeddings/*/{stores.MANIFEST}")]:
+        try:
+            store = stores.load(path.parent)
+            if verify:
+                store.problems()  # reads every shard that is there
+        except stores.StoreError as error:
+            damaged.append(str(error))
+            continue
+        made = store.manifest["made_from"]
+        rows.append(
+            {name: made[name] for name in ("cohort", "model", "precision", "dtype")}
+            | {
+                "images": store.manifest["n_images"],
+                "shards": f"{len(store.present())}/{store.n_shards}",
+                "MB": f"{_size(store):.1f}",
+                "folder": str(store.folder),
+            }
+        )
+    if rows:
+        table = pd.DataFrame(rows).sort_values(["cohort", "model", "precision"])
+        print(table.to_string(index=False))
+    print(*damaged, sep="\n", end="\n" if damaged else "")
+    if damaged:
+        raise BookError(f"damaged stores: {len(damaged)}, see above")
 
 
 @app.command()
@@ -208,24 +350,20 @@ def drains(
     from cxrlib.cohorts import drains as labels
     from cxrlib.notebook import fmt_row
 
-    with _mendable():
+    with _resumable(), _mendable():
         cohort = cohorts.load(data)
         training = {"cohort": cohort}
         if train_split:
             split = None if train_split == "all" else train_split
             training = {"cohort": cohorts.load(data, split=split), "apart_from": cohort}
         settings = {"epochs": epochs, "lr": lr, "weights": weights, "device": device}
-        try:
-            detector = labels.train(**training, protocol=protocol, **settings)
-            print(f"detector: {detector.file}, epoch {detector.best_epoch} of {epochs}")
-            print(f"threshold: {detector.threshold:.3f} ({detector.rule})")
-            for row in labels.performance(detector).to_dict("records"):
-                print(f"{row['metric']} on {row['n_patients']} test patients: {fmt_row(row)}")
-            print(*detector.notes, sep="\n", flush=True)
-            labelled = labels.label(cohort, detector, device).table
-        except KeyboardInterrupt:
-            print("what was done is kept; the same command goes on from there", file=sys.stderr)
-            raise
+        detector = labels.train(**training, protocol=protocol, **settings)
+        print(f"detector: {detector.file}, epoch {detector.best_epoch} of {epochs}")
+        print(f"threshold: {detector.threshold:.3f} ({detector.rule})")
+        for row in labels.performance(detector).to_dict("records"):
+            print(f"{row['metric']} on {row['n_patients']} test patients: {fmt_row(row)}")
+        print(*detector.notes, sep="\n", flush=True)
+        labelled = labels.label(cohort, detector, device).table
     predicted = labelled[labelled["drain_source"] == "predicted"]
     shared = labels.overlap(detector, cohort)
     print(f"{cohort.name}: {int(predicted['drain'].sum())} drains in {len(predicted)} films")

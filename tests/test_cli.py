@@ -1,11 +1,18 @@
 """The command line: one clear line and an exit code for what the user can mend."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from tests.conftest import environment
+from cxrlib import cli, cohorts, models
+from cxrlib import store as stores
+from cxrlib.embed import embed, store_folder
+from cxrlib.models.registry import Ensemble
+from tests.conftest import ROOT, environment
 
 
 def cxrbook(*arguments, cwd):
@@ -65,3 +72,164 @@ def test_catalogues(built, what):
     assert done.returncode == 0, done.stderr
     for name in import_module(f"cxrlib.{what}").names():
         assert name in done.stdout
+
+
+# --- embed ---
+
+MODEL = "phantom-resnet"
+SMALL = ("embed", "-m", MODEL, "--n-images", "40", "--rows-per-shard", "16")
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch, capsys):
+    """Runs the command in this process: exit code, output, error output."""
+    monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path))
+    monkeypatch.delenv("CXRBOOK_DATA", raising=False)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cxrbook", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        return left.value.code, said.out, said.err
+
+    return command
+
+
+def test_embed_fills_what_chapters_read(inside, tmp_path):
+    code, out, _ = inside(*SMALL)
+    folder = store_folder(cohorts.load("phantom", n_images=40), models.load(MODEL))
+    assert code == 0
+    line = rf"{MODEL}: 40 images in [\d.]+ s, [\d,]+ a second; 0.0 MB in {folder}\n"
+    assert re.fullmatch(line, out)
+    unseen = cohorts.study("phantom", 40, 1907, {}, preprocessing="authors")
+    unseen = replace(unseen, images=lambda _: pytest.fail("chapters have to find it"))
+    assert len(embed(unseen, models.load(MODEL))) == 40
+    assert inside(*SMALL) == (0, f"{MODEL}: already there; 0.0 MB in {folder}\n", "")
+    sorted(folder.glob("*.parquet"))[1].unlink()
+    assert "2/3" in inside("embed", "--list")[1]
+    assert inside(*SMALL)[1].startswith(f"{MODEL}: 16 images in ")
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "as_published"])
+@pytest.mark.parametrize("chapter", ["02", "03", "04", "05", "06", "07"])
+def test_embed_builds_the_cohort_of_each_chapter(inside, monkeypatch, chapter, protocol):
+    from cxrlib.protocol import protocol as protocol_of
+
+    asked = []
+
+    def study(data, n_images, seed, options, **wanted):
+        asked.append((data, seed, options, wanted))
+        raise ValueError("seen")
+
+    monkeypatch.setattr(cohorts, "study", study)
+    (path,) = (ROOT / "chapters").glob(f"{chapter}_*.py")
+    call = re.search(r"^(?:cohort|test) = (cohorts\.study\(.*\))$", path.read_text(), re.M)[1]
+    chosen, options = protocol_of(protocol), {"max_broken": 0.1}
+    data = "nih-6x200" if chapter == "03" else "nih"
+    known = {"cohorts": cohorts, "chosen": chosen, "prepared": chosen.preprocessing}
+    known |= {"data": data, "balanced": data, "n_images": 4000, "seed": 7, "options": options}
+    with pytest.raises(ValueError, match="seen"):
+        eval(call, known)
+    arguments = ("--data", data, "--seed", "7", "--options", str(options), "--protocol", protocol)
+    assert inside("embed", *arguments)[::2] == (1, "cxrbook: seen\n")
+    assert asked[0] == asked[1]
+
+
+def test_embed_takes_the_members_of_an_ensemble_and_says_the_error_of_a_precision(
+    inside, tmp_path, monkeypatch
+):
+    names = (MODEL, "phantom-vit")
+    pair = Ensemble(MODEL, tuple(models.load(name, precision="bfloat16") for name in names))
+    monkeypatch.setattr(models, "load", lambda *_, **__: pair)
+    lines = inside(*SMALL, "--precision", "bfloat16")[1].splitlines()
+    assert [line.split(":")[0] for line in lines[::2]] == [f"{MODEL} (1 of 2)", f"{MODEL} (2 of 2)"]
+    for line, model in zip(lines[1::2], pair.members, strict=True):
+        found = stores.load(store_folder(cohorts.load("phantom", n_images=40), model))
+        error = found.manifest["precision_error"]
+        assert line == (
+            f"    bfloat16 is off float32 by {error['mean']:.1g} of the length of an embedding, "
+            f"at most {error['largest']:.1g}, on 32 images"
+        )
+
+
+@pytest.fixture
+def spoilt(monkeypatch):
+    """A phantom of 40 images; reading the one at position 20 raises what is put into the list."""
+    cohort, raised = cohorts.load("phantom", n_images=40), []
+
+    def images(positions):
+        if raised and 20 in positions:
+            raise raised[0]
+        return cohort.images(positions)
+
+    monkeypatch.setattr(cohorts, "study", lambda *_, **__: replace(cohort, images=images))
+    return cohort.table["image_id"][20], raised
+
+
+def test_embed_names_images_without_embedding(inside, spoilt):
+    image, raised = spoilt
+    raised.append(ValueError("cut off"))
+    code, out, _ = inside(*SMALL)
+    assert code == 0
+    assert out.splitlines()[1] == f"    images without an embedding: 1 ({image}: cut off)"
+
+
+def test_embed_interrupted_keeps_what_was_done(inside, spoilt, tmp_path):
+    image, raised = spoilt
+    raised.append(KeyboardInterrupt())
+    code, out, err = inside(*SMALL)
+    assert (code, out) == (130, "")
+    assert err == (
+        "cxrbook: interrupted; what was done is kept, and the same command goes on from there\n"
+    )
+    (manifest,) = tmp_path.glob(f"embeddings/*/{stores.MANIFEST}")
+    done = len(stores.load(manifest.parent).present())
+    ids = np.sort(cohorts.load("phantom", n_images=40).table["image_id"].to_numpy(str))
+    assert done == np.searchsorted(ids, image) // 16
+    raised.clear()
+    assert inside(*SMALL)[1].startswith(f"{MODEL}: {40 - 16 * done} images in ")
+
+
+def test_embed_verify_finds_a_flipped_byte(inside, tmp_path):
+    inside(*SMALL)
+    for what in ("--list", "--verify"):
+        code, out, err = inside("embed", what)
+        assert (code, err) == (0, "")
+        (row,) = out.splitlines()[1:]
+        assert row.split()[:6] == ["phantom", MODEL, "float32", "float32", "40", "3/3"]
+    shard = sorted(tmp_path.glob("embeddings/*/*.parquet"))[1]
+    data = bytearray(shard.read_bytes())
+    data[200] ^= 1
+    shard.write_bytes(data)
+    assert inside("embed", "--list")[0] == 0
+    code, out, err = inside("embed", "--verify")
+    assert (code, err) == (1, "cxrbook: damaged stores: 1, see above\n")
+    assert f"{shard} is damaged" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--options", "split"], 2, "expected a dictionary such as"),
+        (["--options", "{'splits': 'all'}"], 1, "has no option 'splits'"),
+        (["--models", "phantom-resnets"], 1, "did you mean 'phantom-resnet'"),
+        (["--data", "phantoms"], 1, "did you mean 'phantom'"),
+        (["--data", "nih-metadata"], 1, "is metadata only"),
+        (["--data", "nih"], 1, "Set CXRBOOK_DATA"),
+        (["--device", "tpu"], 1, "torch cannot use it here"),
+    ],
+)
+def test_embed_errors_are_one_line(inside, arguments, code, words):
+    found, out, err = inside(*SMALL, *arguments)
+    assert (found, out) == (code, "")
+    assert err.count("\n") == 1 and err.startswith("cxrbook: ") and words in err
+
+
+def test_embed_says_which_folder_cannot_be_written(inside, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path / "file" / "cache"))
+    code, out, err = inside(*SMALL)
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"cxrbook: embeddings cannot be kept in .* set CXRBOOK_CACHE to one\n", err)
