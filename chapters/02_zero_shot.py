@@ -20,6 +20,7 @@ options: dict = {}  # of a real cohort, such as {"split": "all"}
 seed: int = 1907  # seed of the phantom cohort and of the resamples
 n_images: int = 4000  # images in the phantom cohort; real cohorts are taken whole
 n_resamples: int = 500  # bootstrap resamples
+n_splits: int = 20  # random halves of the patients, to choose a wording on one of them
 protocol: str = "corrected"  # or "as_published": models, prompt and resampling of S's code
 
 # %% tags=["hide-input"]
@@ -37,8 +38,10 @@ from cxrlib import (
     fairness,
     guard,
     metrics,
+    prompts,
     published,
     schema,
+    wordings,
     zeroshot,
 )
 from cxrlib import models as registry
@@ -600,92 +603,314 @@ glue("n-s", str(len(verdicts)))
 # means over findings, intervals, and the questions that the last sections put to them.
 
 # %% [markdown]
-# ## The wording of the question
+# ## All the ways of asking
 #
 # A supervised classifier has one output for pneumothorax. A zero-shot classifier has as many as there
-# are ways of asking. Paper S uses one wording for all models. Here are five: the first three change
-# the phrase of the finding, the others keep it and change its opponent.
+# are ways of asking. Paper S asks all models in one way. The authors of the models ask in others, and
+# any phrase that says that a finding is there can be set against any that says that it is not. These
+# are the phrases with a slot for the finding that can be traced to a paper or to its authors' code.
 
-# %%
-WORDINGS = (
-    ("Chest {label}", chosen.negative_prompt),
-    ("{label}", "No Findings"),
-    ("There is {label}", "There is no {label}"),
-    ("Chest {label}", "No {label}"),
-    ("Chest {label}", "The lungs are clear"),
+# %% tags=["hide-input"]
+sides = {"is there": prompts.POSITIVE, "is not there": prompts.NEGATIVE}
+asked_by = pd.DataFrame(
+    [
+        {"the finding": side, "phrase": x.text, "asked by": ", ".join(x.by), "source": x.source}
+        for side, phrases_of_side in sides.items()
+        for x in phrases_of_side
+    ]
 )
-asked = []
-for positive, negative in WORDINGS:
-    answer = zeroshot.predict(cohort, clips, LABELS, positive, negative)
-    asked.append(answer.assign(method=f"{positive} / {negative}"))
-asked = pd.concat(asked, ignore_index=True)
-by_wording = fairness.performance_table(asked, ("auc",), **boot)
-show(
-    schema.wide(
-        by_wording[by_wording["label"] == "mean"], index="method", columns="model"
-    ).rename_axis("wording"),
-    caption="Mean zero-shot AUC by wording: phrase of the finding / its opponent",
-)
+show(asked_by, caption="Phrases of papers and models")
 
 # %% [markdown]
-# Again the films are the same, so the effect of a wording is a paired difference from the wording of S.
+# Each phrase of the first kind against each of the second makes {glue:text}`n-single` pairs. One more
+# way is to ask with all of them at once: the embeddings of the phrases are averaged on either side,
+# which is called a prompt ensemble. The films need not be encoded again. A new question costs the
+# embedding of a few words and one product of matrices.
+#
+# For each pair we take the mean AUC over the findings, and its difference between two groups of
+# patients, which is the fairness gap of the pair: {glue:text}`gap-definition`. Findings without
+# cases enough in one of the two groups are left out of both means.
 
 # %%
-of_s = " / ".join(WORDINGS[0])
-others = [" / ".join(w) for w in WORDINGS[1:]]
-effects = []
-for name in names:
-    of_model = asked[asked["model"] == name].assign(model=lambda t: t["method"], method="zero-shot")
-    effect = fairness.model_gap_table(
-        of_model, [(w, of_s) for w in others], metrics=("auc",), **boot
-    )
-    effects.append(effect.assign(group=effect["model"].str.split(" - ").str[0], model=name))
-effects = pd.concat(effects, ignore_index=True)
+pairs = prompts.pairs()
+scores = {
+    clip.name: zeroshot.pair_scores(cohort, clip, LABELS, list(pairs.values())) for clip in clips
+}
+GAPS = {"sex": ("F", "M"), "age_group": ("80+", "25-50")}
+GAPS = {a: groups for a, groups in GAPS.items() if set(groups) <= set(cohort.table[a].dropna())}
+points = wordings.pair_table(cohort, scores, LABELS, list(pairs), GAPS)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Difference in mean zero-shot AUC from the wording of paper S, one line for each of four other wordings, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-zeroshot-wording", "caption": "Difference in mean AUC from the wording of S, by wording and model."}}
-figure = gap_forest(effects[effects["label"] == "mean"].assign(label="all"))
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Panels one above the other: mean AUC, and its gaps between groups of patients. In each panel one strip of dots a model, one dot a pair of phrases; a diamond marks the pair of paper S, a ring the ensemble of all phrases. Gaps have a line at zero."}, "figure": {"name": "fig-zeroshot-wording", "caption": "Every pair of phrases is a dot: mean AUC over the findings, and the difference in it between groups of patients."}}
+OWN = f"{zeroshot.POSITIVE} / {zeroshot.NEGATIVE}"
+MARKS = {
+    OWN: ("D", "#D55E00", "pair of paper S"),
+    prompts.ALL: ("o", "none", "all phrases together"),
+}
+on_mean = points[points["label"] == "mean"]
+titles = {("all", "all"): "mean AUC"} | {
+    (a, f"{one} - {other}"): f"gap in mean AUC, {readable(f'{one} - {other}')}"
+    for a, (one, other) in GAPS.items()
+}
+figure, axes = plt.subplots(len(titles), figsize=(7, len(titles) * (0.8 + 0.35 * len(names))))
+for ax, ((attribute, group), title) in zip(np.atleast_1d(axes), titles.items(), strict=True):
+    ax.axvline(0.5 if group == "all" else 0, color="#888888", linestyle=":", linewidth=1)
+    of_panel = on_mean[(on_mean["attribute"] == attribute) & (on_mean["group"] == group)]
+    for k, m in enumerate(names):
+        strip = of_panel[of_panel["model"] == m].set_index("method")["value"]
+        height = k + np.random.default_rng(seed).uniform(-0.25, 0.25, len(strip))
+        ax.scatter(strip, height, s=14, color="#56B4E9", alpha=0.7, linewidths=0)
+        for pair, (shape, inside, label) in MARKS.items():
+            ax.scatter(
+                *(strip[pair], k),
+                **{"marker": shape, "s": 50, "facecolors": inside, "edgecolors": "black"},
+                label=label if k == 0 else None,
+                zorder=3,
+            )
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlabel=title)
+handles, marked = np.atleast_1d(axes)[0].get_legend_handles_labels()
+figure.legend(handles, marked, loc="outside upper center", ncols=2)
 plt.show()
 
-# %% tags=["remove-cell"]
-on_mean = effects[effects["label"] == "mean"]
-sides = on_mean.apply(schema.side, axis=1)
-glue("n-effects", str(len(on_mean)))
-glue("n-worse", str((sides == "below").sum()))
-glue("n-better", str((sides == "above").sum()))
-glue("n-clear", str(sides.isin(["above", "below"]).sum()))
-swing = by_wording.groupby(["model", "label"])["value"].agg(["min", "max"])
-swing["swing"] = swing["max"] - swing["min"]
-of_mean = swing.xs("mean", level="label") if "mean" in swing.index.levels[1] else swing
-glue(
-    "swing-mean",
-    "; ".join(f"{m}: {fmt(of_mean.loc[m, 'min'])} to {fmt(of_mean.loc[m, 'max'])}" for m in names),
+# %% [markdown]
+# Intervals follow for the pairs that matter: that of S, the lowest, the highest and the ensemble of
+# each model. All of them come from the same resamples of patients, so that the difference of a pair
+# from that of S is paired. The other pairs are point values.
+
+
+# %%
+def ends(model):
+    """The pairs with the lowest and the highest mean AUC of a model."""
+    of_model = (on_mean["model"] == model) & (on_mean["attribute"] == "all")
+    auc = on_mean[of_model].set_index("method")["value"].dropna()
+    return (auc.idxmin(), auc.idxmax()) if len(auc) else (OWN, OWN)
+
+
+roles = {
+    m: dict(zip(("lowest", "highest"), ends(m), strict=True))
+    | {"of S": OWN, "all phrases": prompts.ALL}
+    for m in names
+}
+compared = {
+    m: [(pair, OWN) for pair in which.values()] + [(which["highest"], which["lowest"])]
+    for m, which in roles.items()
+}
+measured = wordings.interval_table(cohort, scores, LABELS, list(pairs), compared, GAPS, **boot)
+measured = measured[measured["label"] == "mean"]
+
+# %% tags=["hide-input"]
+printed = []
+for m in names:
+    for pair in dict.fromkeys(roles[m].values()):
+        of_pair = {"model": m, "method": pair}
+        line = {"model": m, "pair": ", ".join(r for r in roles[m] if roles[m][r] == pair)}
+        line["wording"] = pair
+        line["mean AUC"] = interval(schema.row(measured, **of_pair, attribute="all"))
+        line["less that of S"] = ""
+        if pair != OWN:
+            less = schema.row(measured, model=m, method=f"{pair} - {OWN}", attribute="all")
+            line["less that of S"] = interval(less, signed=True)
+        for attribute, groups in GAPS.items():
+            gap = schema.row(measured, **of_pair, attribute=attribute)
+            line[f"gap, {readable(' - '.join(groups))}"] = interval(gap, signed=True)
+        printed.append(line)
+show(
+    pd.DataFrame(printed),
+    caption=f"Mean zero-shot AUC and its gaps by wording, with 95 % intervals over {chosen.unit}s",
 )
-single = swing.drop("mean", level="label").dropna().sort_values("swing")
-if len(single):
-    (m, label), widest = single.index[-1], single.iloc[-1]
-    glue("swing-one", f"{label} in {m}, from {fmt(widest['min'])} to {fmt(widest['max'])}")
-    below = int((single["min"] < 0.5).sum())
-    glue("below-chance", f"{below} of {len(single)}")
-else:
-    glue("swing-one", "undefined")
-    glue("below-chance", "undefined")
-best = by_wording[by_wording["label"] == "mean"].dropna(subset="value").sort_values("value")
-best = best.groupby("model").tail(1)["method"].nunique()
+counts = ["n", "n_positive", "n_patients"]
+based_on = on_mean[on_mean["model"] == names[0]].drop_duplicates(["attribute", "group"])
+based_on = based_on[["attribute", "group", *counts]].reset_index(drop=True)
+based_on["group"] = based_on["group"].map(readable)
+based_on["attribute"] = based_on["attribute"].map(readable)
+based_on = based_on.rename(
+    columns={"n": "films", "n_positive": "fewest with a finding", "n_patients": "patients"}
+)
+show(based_on, caption="What these numbers rest on, the same for every pair and model")
+
+# %% tags=["remove-cell"]
+auc = on_mean[on_mean["attribute"] == "all"].pivot(index="method", columns="model", values="value")
+known = auc.notna().all().all()
+glue("n-single", str(len(pairs) - 1))
+glue("n-pairs", str(len(pairs)))
 glue(
-    "best-agree",
-    "undefined" if not best else f"{'' if best == 1 else 'not '}the same for all models",
+    "gap-definition",
+    " and ".join(f"{readable(a)}, {readable(' - '.join(g))}" for a, g in GAPS.items())
+    or "none here, for want of patients",
+)
+glue("ranges", "; ".join(f"{m} {fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names))
+below_s = [int((auc[m] < auc.loc[OWN, m]).sum()) for m in names]
+glue(
+    "below-s",
+    "; ".join(f"{k} in {m}" for k, m in zip(below_s, names, strict=True)) if known else "undefined",
+)
+of_all = [
+    schema.row(measured, model=m, method=f"{prompts.ALL} - {OWN}", attribute="all") for m in names
+]
+MOVED = {"above": "higher", "below": "lower", "around": "not told apart", "undefined": "undefined"}
+glue(
+    "ensemble",
+    "; ".join(
+        f"{m} {interval(row, 3, signed=True)}, {MOVED[schema.side(row)]}"
+        for m, row in zip(names, of_all, strict=True)
+    ),
+)
+glue(
+    "ensemble-above",
+    "; ".join(f"{int((auc[m] < auc.loc[prompts.ALL, m]).sum())} in {m}" for m in names)
+    if known
+    else "undefined",
+)
+by_label = points[(points["label"] != "mean") & (points["attribute"] == "all")]
+swing = by_label.groupby(["model", "label"])["value"].agg(["min", "max"]).dropna()
+swing["swing"] = swing["max"] - swing["min"]
+widest = swing["swing"].idxmax() if len(swing) else None
+glue(
+    "swing-one",
+    f"{widest[1]} in {widest[0]}, from {fmt(swing.loc[widest, 'min'])} to "
+    f"{fmt(swing.loc[widest, 'max'])}"
+    if widest
+    else "undefined",
+)
+glue(
+    "below-chance",
+    f"{int((swing['min'] < 0.5).sum())} of {len(swing)}" if len(swing) else "undefined",
+)
+
+
+def signs(attribute, groups):
+    """With how many pairs the gap has the other sign than with the pair of S, and its range."""
+    rows = on_mean[on_mean["attribute"] == attribute]
+    gap = rows.pivot(index="method", columns="model", values="value")
+    if gap.isna().any().any():
+        return "undefined"
+    turned = (np.sign(gap) == -np.sign(gap.loc[OWN])).sum()
+    return "; ".join(
+        f"{m} {turned[m]} (S {fmt(gap.loc[OWN, m], 3, signed=True)}, all from "
+        f"{fmt(gap[m].min(), 3, signed=True)} to {fmt(gap[m].max(), 3, signed=True)})"
+        for m in names
+    )
+
+
+glue(
+    "signs",
+    ". ".join(f"{readable(' - '.join(g))}: {signs(a, g)}" for a, g in GAPS.items()) or "undefined",
+)
+shown_gaps = measured[measured["attribute"] != "all"].apply(schema.side, axis=1)
+glue("n-gaps", str(len(shown_gaps)))
+glue("n-gaps-clear", str(shown_gaps.isin(["above", "below"]).sum() if len(shown_gaps) else 0))
+
+# %% [markdown]
+# Over {glue:text}`n-pairs` ways of asking, mean AUC runs over: {glue:text}`ranges`. Pairs that come out
+# lower than that of S: {glue:text}`below-s`. The largest swing of a single finding is that of
+# {glue:text}`swing-one`. In {glue:text}`below-chance` combinations of model and finding, at least one
+# pair ranks films worse than a coin. Nothing about models or films differs between the dots of a
+# strip.
+#
+# All phrases together, less the pair of S: {glue:text}`ensemble`. Of the {glue:text}`n-single` single
+# pairs, the ensemble comes out above {glue:text}`ensemble-above`. It needs no choice, and so no other
+# patients to choose on.
+#
+# The fairness gap is a property of the wording too. The number of pairs with which a gap has the other
+# sign than with the pair of S, and the range of the gap over all pairs:
+# {glue:text}`signs`. Of the {glue:text}`n-gaps` gaps in the table, the intervals of
+# {glue:text}`n-gaps-clear` exclude 0. Where an interval includes 0, a change of sign may be chance; to
+# call a model fair or unfair by one wording is to say too much in any case.
+#
+# ### Choosing a wording
+#
+# What would somebody report who tries all pairs on the test set and prints the best? And does a choice
+# hold on other patients? Patients are split at random into halves, {glue:text}`n-splits` times. The
+# pair with the highest mean AUC on one half is reported there, which is what choosing on the test set
+# does, and on the other half, which is honest. The difference is the *optimism* of the choice. The choice
+# can also be made for each finding separately, which leaves more room for luck.
+
+# %%
+truth = cohort.table[list(LABELS)].to_numpy(int)
+patients = cohort.table["patient_id"].to_numpy()
+halves = pd.concat(
+    [
+        wordings.chosen_on_half(
+            *(scores[m], truth, patients, list(pairs), OWN, n_splits, seed), each=each
+        ).assign(model=m, choice="one for each finding" if each else "one for all findings")
+        for m in names
+        for each in (False, True)
+    ],
+    ignore_index=True,
+)
+halves["optimism"] = halves["seen"] - halves["unseen"]
+halves["gain over S"] = halves["unseen"] - halves["own"]
+
+
+# %% tags=["hide-input"]
+def over_halves(values):
+    """Mean over the halves, and between which limits nine of ten lie."""
+    low, high = values.quantile([0.05, 0.95])
+    return fmt_interval(values.mean(), low, high, 3, signed=values.name not in ("seen", "unseen"))
+
+
+shown_columns = ["seen", "unseen", "optimism", "gain over S"]
+if len(halves):
+    summary = halves.groupby(["model", "choice"], sort=False)[shown_columns].agg(over_halves)
+    summary.columns = [
+        "AUC where chosen",
+        "AUC on other patients",
+        "optimism",
+        "gain over the pair of S, on other patients",
+    ]
+    show(
+        summary.reset_index(),
+        caption="The best pair of one half of the patients: mean over halves [5 %, 95 % of them]",
+    )
+else:
+    print("No finding has films enough in every half of the patients.")
+
+# %% tags=["remove-cell"]
+glue("n-splits", str(n_splits))
+average = halves.groupby(["choice", "model"], sort=False)[["optimism", "gain over S"]].mean()
+
+
+def said(choice, column, words):
+    """The averages of all models, and how many of them are above 0 as they are printed."""
+    if not len(halves):
+        return "undefined"
+    values = average.loc[choice, column]
+    each = "; ".join(f"{m} {fmt(values[m], 3, signed=True)}" for m in names)
+    return f"{each} ({words} for {int((values.round(3) > 0).sum())} of {len(values)})"
+
+
+glue("optimism-all", said("one for all findings", "optimism", "above 0"))
+glue("optimism-each", said("one for each finding", "optimism", "above 0"))
+glue("gain-all", said("one for all findings", "gain over S", "a gain"))
+glue("gain-each", said("one for each finding", "gain over S", "a gain"))
+picked = halves[halves["choice"] == "one for all findings"].groupby("model", sort=False)["chosen"]
+glue(
+    "picked",
+    "; ".join(
+        f"{m} {len(x.unique())}, most often “{x.mode().iloc[0]}” (in {percent((x == x.mode().iloc[0]).mean())})"
+        for m, x in picked
+    )
+    or "undefined",
+)
+if len(halves):
+    larger = average.loc["one for each finding", "optimism"].mean()
+    larger -= average.loc["one for all findings", "optimism"].mean()
+glue(
+    "each-larger",
+    "undefined" if not len(halves) else "larger" if larger > 0 else "no larger",
 )
 
 # %% [markdown]
-# Of {glue:text}`n-effects` changes of wording, {glue:text}`n-worse` lower the mean AUC and
-# {glue:text}`n-better` raise it beyond what chance in the draw of patients explains. Lowest and
-# highest mean AUC over the five wordings: {glue:text}`swing-mean`. The largest swing of a single finding
-# is that of {glue:text}`swing-one`. In {glue:text}`below-chance` pairs of model and finding, at least
-# one wording ranks films worse than a coin.
+# Optimism of one pair for all findings: {glue:text}`optimism-all`. Of one pair for each finding:
+# {glue:text}`optimism-each`; on average over the models it is {glue:text}`each-larger` with more
+# choices. Different pairs that won on some half: {glue:text}`picked`.
 #
-# The best wording is {glue:text}`best-agree`. So a table of zero-shot results is a table of *models
-# with a wording*. Whoever tries several and prints the best has tuned on the test set; the wording has
-# to be chosen on other patients.
+# What the choice is worth on other patients, against asking as S did: {glue:text}`gain-all` with one
+# pair for all findings, {glue:text}`gain-each` with one for each.
+#
+# The limits in the table are those of halves of one cohort, which overlap; they are no intervals for
+# other patients. Optimism grows with the number of pairs and shrinks with the number of patients. It
+# has a cure, which is to choose on patients who are not in the test set. The width of the strips has
+# none: a table of zero-shot results is a table of *models with a wording*.
 #
 # ## What we learned
 #
@@ -696,8 +921,10 @@ glue(
 #   comes from resampling patients, and differences have to be paired.
 # - Adjusted AUPRC is not free of prevalence: it moved, beyond what chance explains, for
 #   {glue:text}`n-moved` models while nothing but the prevalence changed.
-# - The wording is part of the model. It moved the mean AUC, up or down, in
-#   {glue:text}`n-clear` of {glue:text}`n-effects` comparisons.
+# - The wording is part of the model. Over {glue:text}`n-pairs` ways of asking, mean AUC ran over:
+#   {glue:text}`ranges`; the fairness gap moved with it.
+# - Whoever prints the best of several wordings has tuned on the test set. Choose on other patients, or
+#   ask with all phrases together.
 #
 # ## Exercises
 #
@@ -754,4 +981,19 @@ glue(
 # `metrics.auc` with the column `Pneumothorax` of `cohort.table`. Whatever lies above one half is the
 # model's sense that *something* is wrong. A test set whose negatives are all healthy would credit it
 # to pneumothorax.
+# ```
+#
+# ```{exercise}
+# :label: ex-zeroshot-side
+# Which matters more for the mean AUC, the phrase of the finding or its opponent? `points` has all that
+# you need.
+# ```
+#
+# ```{solution} ex-zeroshot-side
+# :class: dropdown
+# Take the rows with `label` "mean" and `attribute` "all" of a model, without the ensemble, split
+# `method` at " / " into two columns, pivot to a table of phrase by opponent, and compare the spread of its row
+# means with that of its column means. If one is much larger, this side of the question decides. Then
+# look at what remains when both are taken away: a phrase that does well against one opponent need not
+# do so against another.
 # ```

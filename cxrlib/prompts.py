@@ -1,6 +1,13 @@
-"""The three prompt formats of X (section 2.3), in words of our own.
+"""Prompts: the phrases with which models were asked in print, and the three formats of X.
 
-X takes the formats "as proposed" by three papers, and prints no prompt. The ideas are theirs:
+**Phrases** (:data:`POSITIVE`, :data:`NEGATIVE`) are those with a slot for the finding that the
+authors of models use in zero-shot classification of chest radiographs, or name for it. Left out are
+phrases that fit only some findings ("This opacity can represent ..." and "No evidence of acute ..."
+of BioViL-T; cardiomegaly is no opacity), and the lists of words for single findings by GLoRIA and
+MedCLIP, which have no slot. CXR-CLIP writes "No {label}"; the tokenizers here lower-case.
+
+**Formats of X** (section 2.3) are in words of our own. X takes the formats "as proposed" by three
+papers, and prints no prompt. The ideas are theirs:
 
 - CLIP (Radford et al. 2021, section 3.1.4): one fixed sentence around the name of the class, with
   a word on what kind of picture it is.
@@ -19,8 +26,66 @@ the six diseases of X are those of the reports from which the small phantom mode
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Phrase(NamedTuple):
+    """One side of a zero-shot question: ``{label}`` is the slot for the finding."""
+
+    text: str
+    by: tuple[str, ...]  # whose models are asked like this
+    source: str
+
+
+_CHEXZERO = "rajpurkarlab/CheXzero, zero_shot.py; kakaobrain/cxr-clip, cxrclip/evaluator.py"
+_BIOVIL = "microsoft/hi-ml, hi-ml-multimodal/test_multimodal/vlp/test_zero_shot_classification.py"
+_MEDIMAGEINSIGHT = "microsoft/healthcareai-examples, agentic/medimageinsight/mcp-server/server.py"
+
+POSITIVE = (
+    Phrase("Chest {label}", ("paper S",), "S, section 2.1"),
+    Phrase("{label}", ("CheXzero", "CXR-CLIP"), _CHEXZERO),
+    Phrase("Findings consistent with {label}", ("BioViL-T",), _BIOVIL),
+    Phrase("Findings suggesting {label}", ("BioViL-T",), _BIOVIL),
+    Phrase("Findings are most compatible with {label}", ("BioViL-T",), _BIOVIL),
+    Phrase("a photo of a {label}.", ("CLIP",), "Radford et al. 2021, section 3.1.4"),
+    Phrase(
+        "this is a photo of {label}",
+        ("BiomedCLIP",),
+        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224, biomed_clip_example.ipynb",
+    ),
+    Phrase("x-ray chest anteroposterior {label}", ("MedImageInsight",), _MEDIMAGEINSIGHT),
+)
+NEGATIVE = (
+    Phrase("Chest No Findings", ("paper S",), "S, section 2.1"),
+    Phrase("no {label}", ("CheXzero", "CXR-CLIP"), _CHEXZERO),
+    Phrase("There is no {label}", ("BioViL-T",), _BIOVIL),
+    Phrase("No evidence of {label}", ("BioViL-T",), _BIOVIL),
+    Phrase("No signs of {label}", ("BioViL-T",), _BIOVIL),
+    Phrase("x-ray chest anteroposterior No Finding", ("MedImageInsight",), _MEDIMAGEINSIGHT),
+)
+ALL = "all phrases / all phrases"
+
+
+def pairs() -> dict[str, tuple]:
+    """Every positive phrase against every negative one, and the ensemble of all against all.
+
+    Each pair makes sense: the first phrase says that the finding is there, the second that it, or
+    any finding, is not.
+
+    Returns
+    -------
+    dict
+        Name, such as "Chest {label} / Chest No Findings" or :data:`ALL`, to a positive and a
+        negative prompt or several, as :func:`cxrlib.zeroshot.pair_scores` takes them.
+    """
+    positive, negative = (tuple(phrase.text for phrase in side) for side in (POSITIVE, NEGATIVE))
+    single = {f"{yes} / {no}": (yes, no) for yes, no in product(positive, negative)}
+    return single | {ALL: (positive, negative)}
+
+
+# --- the formats of X ---
 
 FORMATS = ("CLIP", "GLoRIA", "CXR-CLIP")
 RANDOM = ("GLoRIA", "CXR-CLIP")  # the others have one text a class, which no draw changes

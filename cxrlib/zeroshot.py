@@ -107,28 +107,81 @@ def predict(
             f"labels not in cohort {cohort.name!r}: {', '.join(missing)}; "
             f"it has {', '.join(cohort.findings)}"
         )
-    if temperature not in ("learned", "none"):
-        raise ValueError(f"temperature={temperature!r}: expected 'learned' or 'none'")
-    asked = {
-        label: (_prompts(positive, label), _prompts(negative, label))
-        for label in dict.fromkeys(labels)
-    }
+    labels = list(dict.fromkeys(labels))
     parts = []
     for model in map(loaded, models):
-        score = _mean(model, lambda m: _binary(cohort, m, asked, temperature, cache))
+        score = pair_scores(cohort, model, labels, [(positive, negative)], temperature, cache)
         parts += [
-            _rows(cohort, model.name, "zero-shot", label, cohort.table[label], score[:, k])
-            for k, label in enumerate(asked)
+            rows_of(cohort, model.name, "zero-shot", label, cohort.table[label], score[k, 0])
+            for k, label in enumerate(labels)
         ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _prompts(wording, label) -> list[str]:
+def pair_scores(
+    cohort,
+    model,
+    labels: Sequence[str],
+    pairs: Sequence[tuple],
+    temperature: str = "learned",
+    cache: bool = True,
+) -> np.ndarray:
+    """Probability of each label by each of several pairs of prompts, from stored embeddings.
+
+    Images are encoded once, and so is each text, however many pairs it stands in. The exception is
+    a model whose protocol leaves its texts dependent on the padding of others (MedCLIP as
+    published): there the two sides of a pair go through the text encoder together, as in S.
+
+    Parameters
+    ----------
+    cohort, temperature, cache : as in :func:`predict`
+    model : loaded model or name
+        The probability of an ensemble of checkpoints is the mean over its members.
+    labels : sequence of str
+        What ``{label}`` is replaced by; need not be findings of the cohort.
+    pairs : sequence of (positive, negative)
+        As in :func:`predict`: prompts, or several whose embeddings are averaged.
+
+    Returns
+    -------
+    float array (labels, pairs, n), in [0, 1], images in the order of ``cohort.table``
+
+    Raises
+    ------
+    ValueError
+        No prompt, one with another slot, or an unknown temperature.
+    """
+    if temperature not in ("learned", "none"):
+        raise ValueError(f"temperature={temperature!r}: expected 'learned' or 'none'")
+    asked = [
+        (_prompts(positive, label), _prompts(negative, label))
+        for label in labels
+        for positive, negative in pairs
+    ]
+
+    def probabilities(member):
+        texts, places = _sides(member, asked)
+        images = embed(cohort, member, cache)
+        scale = member.logit_scale if temperature == "learned" else 1.0
+        logits = scale * similarity(images, texts, member.unit_text)
+        margin = (logits[:, places[:, 0]] - logits[:, places[:, 1]]).astype(float)
+        return 1 / (1 + np.exp(-margin))
+
+    score = _mean(loaded(model), probabilities)
+    return np.ascontiguousarray(score.T).reshape(len(labels), len(pairs), -1)
+
+
+def _prompts(wording, label) -> tuple[str, ...]:
     """The prompts of a wording, or of several, for a label."""
     wordings = [wording] if isinstance(wording, str) else list(wording)
     if not wordings:
         raise ValueError("no prompt: expected a text, or several, such as 'Chest {label}'")
-    return [text.format(label=label) for text in wordings]
+    try:
+        return tuple(text.format(label=label) for text in wordings)
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(
+            f"prompt {' | '.join(wordings)!r}: expected {{label}} as the only slot"
+        ) from None
 
 
 def _mean(model, probabilities) -> np.ndarray:
@@ -136,21 +189,42 @@ def _mean(model, probabilities) -> np.ndarray:
     return np.mean([probabilities(m) for m in model.members], axis=0)
 
 
-def _binary(cohort, model, asked, temperature, cache) -> np.ndarray:
-    """Probability of each label against its opponent, double precision (n, labels)."""
-    # The two prompts of a label go through the text encoder together, as in S: where a model
-    # attends to padding, the embedding of one depends on the length of the other.
-    pairs = [
-        model.encode_text([*positive, *negative])
-        if len(positive) == len(negative) == 1
-        else torch.stack([model.encode_prompts(positive), model.encode_prompts(negative)])
-        for positive, negative in asked.values()
-    ]
-    images = embed(cohort, model, cache)
-    scale = model.logit_scale if temperature == "learned" else 1.0
-    logits = scale * similarity(images, torch.cat(pairs).numpy(), model.unit_text)
-    margin = (logits[:, 0::2] - logits[:, 1::2]).astype(float)
-    return 1 / (1 + np.exp(-margin))
+def _sides(model, asked) -> tuple[np.ndarray, np.ndarray]:
+    """Text vectors (m, d), and which of them are the two sides of each pair (pairs, 2)."""
+    texts = list(dict.fromkeys(text for pair in asked for side in pair for text in side))
+    if _padding_matters(model, texts):
+        # as in S, where the embedding of one prompt depends on the length of the other
+        alone = [
+            model.encode_text([*positive, *negative])
+            if len(positive) == len(negative) == 1
+            else torch.stack([model.encode_prompts(positive), model.encode_prompts(negative)])
+            for positive, negative in asked
+        ]
+        return torch.cat(alone).numpy(), np.arange(2 * len(asked)).reshape(-1, 2)
+    row = {text: i for i, text in enumerate(texts)}
+    raw = model.encode_text(texts, raw=True)
+    sides = {side: i for i, side in enumerate(dict.fromkeys(s for pair in asked for s in pair))}
+    vectors = [_averaged(model, raw[[row[text] for text in side]]) for side in sides]
+    return torch.stack(vectors).numpy(), np.array([[sides[s] for s in pair] for pair in asked])
+
+
+def _padding_matters(model, texts) -> bool:
+    """Whether a text's embedding depends on what it is encoded with, tried on two texts."""
+    if model.one_by_one:
+        return False
+    length = model.tokenizer(texts).mask.sum(dim=1)
+    short, long = texts[int(length.argmin())], texts[int(length.argmax())]
+    alone, beside = model.encode_text([short], raw=True), model.encode_text([short, long], raw=True)
+    return not torch.allclose(alone[0], beside[0], rtol=0, atol=1e-4 * float(alone.norm()))
+
+
+def _averaged(model, raw: torch.Tensor) -> torch.Tensor:
+    """Vectors (k, d), as long as they come in, to the one (d,) of `Encoder.encode_prompts`."""
+    normalize = torch.nn.functional.normalize
+    if model.unit_text and (len(raw) == 1 or model.average == "unit"):
+        raw = normalize(raw, dim=1)
+    mean = raw[0] if len(raw) == 1 else raw.mean(dim=0)
+    return normalize(mean, dim=0) if model.unit_text and len(raw) > 1 else mean
 
 
 def classify(
@@ -359,13 +433,14 @@ def one_hot_rows(
     if unknown:
         raise ValueError(f"column {target!r} holds classes outside labels: {', '.join(unknown)}")
     parts = [
-        _rows(cohort, model, method, label, truth == label, score[:, k], rows)
+        rows_of(cohort, model, method, label, truth == label, score[:, k], rows)
         for k, label in enumerate(labels)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _rows(cohort, model, method, label, y_true, score, rows=slice(None)) -> pd.DataFrame:
+def rows_of(cohort, model, method, label, y_true, score, rows=slice(None)) -> pd.DataFrame:
+    """Predictions table of one label: its truth and scores (m,) for the chosen rows."""
     table = cohort.table.loc[rows, ["image_id", "patient_id"]]
     return pd.DataFrame(
         {
