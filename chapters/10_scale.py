@@ -473,15 +473,16 @@ def each_size(part, way, text):
     return " and ".join(said) or NOT_RUN
 
 
-times_as_long = each_size("pipeline", "per label / once", lambda v: f"{fmt(v, 1)} times")
+times_as_long = each_size("pipeline", "per label / once", lambda v: fmt(v, 1))
 by_encoding = each_size("pipeline", "of it by encoding again", lambda v: fmt(v, 1))
 by_decoding = each_size("pipeline", "of it by decoding again, and the rest", lambda v: fmt(v, 1))
 glue(
     "against-s",
     NOT_MEASURED
     if those("pipeline").empty
-    else f"One extraction gives the same numbers; the way of S takes {times_as_long} as long. Encoding "
-    f"again makes a factor of {by_encoding}; decoding again, and the rest, of {by_decoding}.",
+    else "One extraction gives the same numbers; the way of S takes a multiple of its time, "
+    f"{times_as_long}. Encoding again makes a factor of {by_encoding}; decoding again, and the "
+    f"rest, of {by_decoding}.",
 )
 ratios = those("bound", unit="x")
 ratios = ratios[ratios["way"].str.startswith("extract")]
