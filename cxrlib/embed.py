@@ -436,7 +436,7 @@ def _encoded(job, claims, batch) -> Iterator[tuple[int, np.ndarray, list[str]]]:
         batch_size=None,
         num_workers=job.workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin(os.getpid()),
         multiprocessing_context="fork" if job.workers else None,  # closures need no pickling
         pin_memory=job.model.device.startswith("cuda"),
     )
@@ -456,10 +456,17 @@ def _as_it_is(item):
     return item
 
 
-def _one_thread(_):
-    import cv2  # its own threads would compete with the other workers
+def _begin(parent) -> Callable[[int], None]:
+    """What a worker process does first."""
 
-    cv2.setNumThreads(1)
+    def begin(_):
+        import cv2  # its own threads would compete with the other workers
+
+        cv2.setNumThreads(1)
+        if os.getppid() != parent:  # killed by now, which torch's watch begins too late to notice
+            os._exit(1)
+
+    return begin
 
 
 def _whole(vectors, problems, job):
