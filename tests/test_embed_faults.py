@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import select
 import signal
 import sys
 import time
@@ -175,6 +176,26 @@ def test_killed_at_a_known_moment(few, model, few_whole, tmp_path, arrange, shar
     else:
         assert consistent(folder) == set(range(shards))
     row_for_row(extract(few, model, folder, rows_per_shard=30), *few_whole)
+
+
+def test_workers_end_with_the_process_that_is_killed_while_they_begin(few, model, tmp_path):
+    alive, end = os.pipe()  # open as long as any of the processes is there
+
+    def run():
+        import cv2
+
+        def killed(_):
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(0.2)
+
+        cv2.setNumThreads = killed
+        extract(few, model, tmp_path, workers=2)
+
+    pid = forked(run)
+    os.close(end)
+    assert ended(pid) == -signal.SIGKILL
+    assert select.select([alive], [], [], 20)[0]
+    os.close(alive)
 
 
 def test_the_shards_of_a_killed_process_are_done_by_the_one_that_waits(
