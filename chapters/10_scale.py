@@ -945,8 +945,8 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 # ```
 #
 # A task that starts late helps with the rest; one that is killed costs the shards it was at, which the
-# others redo as soon as its locks are free (below). Say `--workers`: by default a task counts the cores
-# of the machine, not those that Slurm gave it. For most clusters this is all that is needed.
+# others redo as soon as its locks are free (below). Without `--workers` a task takes one process a core
+# that Slurm lets it use, but one. For most clusters this is all that is needed.
 #
 # ### Slurm, with Ray
 #

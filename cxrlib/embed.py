@@ -236,7 +236,7 @@ def extract(
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}: expected {' or '.join(ENGINES)}")
     if workers is None:
-        workers = 0 if cohort.films is None else min(WORKERS, max(1, (os.cpu_count() or 1) - 1))
+        workers = 0 if cohort.films is None else min(WORKERS, max(1, _cores() - 1))
     order, what = _order(cohort), made_from(cohort, model, dtype)
     store = stores.create(
         _folder(cohort, what) if folder is None else Path(folder),
@@ -267,6 +267,14 @@ def extract(
         tell(0, finished=True)  # other processes may have done the last ones
     store.tidy()
     return store
+
+
+def _cores() -> int:
+    """Processor cores that this process may use, which a cluster may limit."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 def precision_error(cohort, model, n: int = PROBED) -> dict | None:

@@ -39,10 +39,10 @@ def run(root, chosen, given=None, out=None, jobs=2):
     """Execute chapters that changed since they were last executed.
 
     A chapter is executed again when its source, its parameters, the library (weights and open
-    metadata included), the lock file, the Python version or the folder of its data set changed. A
-    chapter whose cells all passed replaces its notebook in one step; one with a failed cell leaves
-    the former notebook as it was, and so does one that shows what must not be shown
-    (:mod:`cxrlib.scan`).
+    metadata included), the recorded benchmarks, the lock file, the Python version or the folder of
+    its data set changed. A chapter whose cells all passed replaces its notebook in one step; one
+    with a failed cell leaves the former notebook as it was, and so does one that shows what must
+    not be shown (:mod:`cxrlib.scan`).
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def run(root, chosen, given=None, out=None, jobs=2):
     out = out or _default_out(root, chosen, values)
     check_writable(out)
 
-    base = fingerprint([LIBRARY, lock], sys.version)
+    recorded = sorted((root / "benchmarks").glob("*.csv"))
+    base = fingerprint([LIBRARY, lock, *recorded], sys.version)
     keys = {
         c.name: fingerprint([c.path], base, values[c.name], _data_stamp(values[c.name]))
         for c in chosen
