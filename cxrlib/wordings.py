@@ -89,12 +89,13 @@ def pair_table(
                     f"{attribute!r}; it has {', '.join(sorted(column.dropna().unique()))}"
                 )
             inside[attribute, group] = (column == group).to_numpy()
-    cells = {"all": _cells(cohort, truth, inside["all", "all"], min_cases)}
+    everyone = _cells(cohort, truth, inside["all", "all"], min_cases)
+    cells, parts = {"all": everyone}, {"all": [everyone]}
     for attribute, groups in gaps.items():
-        of_groups = [_cells(cohort, truth, inside[attribute, g], min_cases) for g in groups]
+        parts[attribute] = [_cells(cohort, truth, inside[attribute, g], min_cases) for g in groups]
         notes = [
             c["note"].where(c["note"] == "", f"{g}: " + c["note"])
-            for g, c in zip(groups, of_groups, strict=True)
+            for g, c in zip(groups, parts[attribute], strict=True)
         ]
         both = _cells(cohort, truth, inside[attribute, groups[0]] | inside[attribute, groups[1]], 0)
         joined = notes[0].str.cat(notes[1], sep="; ").str.strip("; ")
@@ -115,7 +116,7 @@ def pair_table(
             values[attribute, f"{a} - {b}"] = found[attribute, a] - found[attribute, b]
         for (attribute, group), value in values.items():
             where = about | {"attribute": attribute, "group": group}
-            out += _point_rows(value, cells[attribute], labels, names, where)
+            out += _point_rows(value, cells[attribute], parts[attribute], labels, names, where)
     return schema.results(out)
 
 
@@ -126,32 +127,39 @@ def _cells(cohort, truth, inside, min_cases) -> pd.DataFrame:
     cells = pd.DataFrame({"n": inside.sum(), "n_positive": ill, "n_negative": inside.sum() - ill})
     fewest = max(1, min_cases, guard.MIN_CELL if guard.active() else 1)
     few = cells[["n_positive", "n_negative"]].min(axis=1) < fewest
+    which = ["positive" if k < fewest else "negative" for k in cells["n_positive"]]
     reason = [
-        f"{ill} positive and {well} negative images; needs {fewest} of each"
-        for ill, well in zip(cells["n_positive"], cells["n_negative"], strict=True)
+        f"{cells[f'n_{side}'].iloc[k]} {side} images, fewer than {fewest}"
+        for k, side in enumerate(which)
     ]
     if guard.active() and patients < guard.MIN_CELL:
         few, reason = few | True, [guard.SUPPRESSED] * len(cells)
     return cells.assign(n_patients=patients, note=np.where(few, reason, ""))
 
 
-def _point_rows(value, cells, labels, names, where) -> list[dict]:
-    """Rows of (labels, pairs) values, and of their mean over the labels that are defined."""
+def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
+    """Rows of (labels, pairs) values, and of their mean over the labels that are defined.
+
+    Counts of a mean are those of the scarcest label, in each of its groups (``parts``).
+    """
     defined = (cells["note"] == "").to_numpy()
     out = []
     for k, (label, cell) in enumerate(zip(labels, cells.to_dict("records"), strict=True)):
         about = where | cell | {"label": label, "note": cell["note"] or POINT}
         numbers = value[k] if defined[k] else np.full(len(names), np.nan)
         out += [about | {"method": n, "value": v} for n, v in zip(names, numbers, strict=True)]
-    of = cells[defined] if defined.any() else cells
-    mean = {"n": of["n"].max(), "n_positive": of["n_positive"].min()}
-    mean |= {"n_negative": of["n_negative"].min(), "n_patients": of["n_patients"].max()}
-    left_out = ", ".join(label for label, kept in zip(labels, defined, strict=True) if not kept)
+    kept = [part[defined] if defined.any() else part for part in parts]
+    mean = {c: sum(part[c].min() for part in kept) for c in ("n", "n_positive", "n_negative")}
+    why = zip(labels, cells["note"], strict=True)
+    left_out = ", ".join(f"{label} ({reason})" for label, reason in why if reason)
     note = f"mean over {defined.sum()} of {len(labels)} labels"
-    note += f"; undefined: {left_out}" if left_out else f"; {POINT}"
-    about = where | mean | {"label": "mean", "note": note}
+    note += f"; left out: {left_out}" if left_out else ""
+    note += f"; {POINT}" if defined.any() else ""
+    about = where | mean | {"n_patients": cells["n_patients"].iloc[0], "label": "mean"}
     numbers = value[defined].mean(axis=0) if defined.any() else np.full(len(names), np.nan)
-    return out + [about | {"method": n, "value": v} for n, v in zip(names, numbers, strict=True)]
+    return out + [
+        about | {"note": note, "method": n, "value": v} for n, v in zip(names, numbers, strict=True)
+    ]
 
 
 def interval_table(
@@ -196,7 +204,7 @@ def interval_table(
         table = {key: e for key, e in found.items() if key.attribute == "all"}
         for key in list(table):
             for one, other in pairs[key.model]:
-                if key.method == one and other:
+                if key.method == one and other not in (None, one):
                     both = found[key], found[key._replace(method=other)]
                     table[key._replace(method=f"{one} - {other}")] = difference(*both, one, other)
         for attribute, groups in gaps.items():
@@ -240,8 +248,9 @@ def chosen_on_half(
     DataFrame
         One row a split and half: ``split, chosen`` (names of the pairs chosen, in the order of the
         labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the other
-        half), ``own`` (that of ``own`` on the other half). ``seen`` less ``unseen`` is the optimism
-        of a choice. No rows where no label has cases enough.
+        half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the means).
+        ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has cases
+        enough.
     """
     code = pd.factorize(np.asarray(patient_id))[0]
     rng, m = np.random.default_rng(seed), code.max() + 1
@@ -250,7 +259,7 @@ def chosen_on_half(
     ill = halves.astype(int) @ truth
     fewest = np.minimum(ill, halves.sum(axis=1, dtype=int)[:, None] - ill).min(axis=0)
     kept = fewest >= max(1, min_cases)
-    columns = ["split", "chosen", "seen", "unseen", "own"]
+    columns = ["split", "chosen", "seen", "unseen", "own", "labels"]
     if not kept.any():
         return pd.DataFrame(columns=columns)
     found = areas(score[kept], truth[:, kept], halves)  # (2 n_splits, labels, pairs)
@@ -265,5 +274,6 @@ def chosen_on_half(
             "seen": np.take_along_axis(found, best, 2).mean(axis=(1, 2)),
             "unseen": np.take_along_axis(other, best, 2).mean(axis=(1, 2)),
             "own": other[:, :, list(names).index(own)].mean(axis=1),
+            "labels": int(kept.sum()),
         }
     )

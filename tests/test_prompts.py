@@ -6,13 +6,54 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cxrlib import models, prompts
+from cxrlib import models, prompts, zeroshot
 from cxrlib.cohorts.metadata import FINDINGS
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.models import registry
 from cxrlib.models.phantom_clip import split_words
 
 KNOWN = 0.75  # share of words, in each format and disease, that the small phantom models know
 RANDOM = ("GLoRIA", "CXR-CLIP")
+
+
+CARDS = {
+    "BiomedCLIP": "biomedclip",
+    "BioViL-T": "biovil_t",
+    "CheXzero": "chexzero",
+    "CLIP": "clip_vit_b16",
+    "CXR-CLIP": "cxr_clip_swin",
+    "MedImageInsight": "medimageinsight",
+}
+
+
+@pytest.mark.parametrize("side", ["positive", "negative"])
+def test_phrases_are_those_on_the_cards_of_the_models(side):
+    table = prompts.POSITIVE if side == "positive" else prompts.NEGATIVE
+    assert {name for phrase in table for name in phrase.by} - {"paper S"} <= set(CARDS)
+    for name, card in CARDS.items():
+        theirs = {x.text.lower() for x in table if name in x.by}
+        on_card = {text.lower() for text in registry.cards()[card]["prompts"][side]}
+        assert theirs <= on_card or not on_card, name
+        fit_some = {"this opacity can represent {label}", "no evidence of acute {label}"}
+        assert on_card - theirs <= fit_some, name
+
+
+def test_phrases_have_one_slot_at_most_and_differ_in_words():
+    assert all(x.text.count("{label}") == 1 for x in prompts.POSITIVE)
+    assert all(x.text.count("{label}") <= 1 for x in prompts.NEGATIVE)
+    every = [x for side in (prompts.POSITIVE, prompts.NEGATIVE) for x in side]
+    assert len({tuple(split_words(x.text)) for x in every}) == len(every)
+    assert all(x.source and x.by for x in every)
+
+
+def test_pairs_are_all_against_all_and_the_ensemble():
+    pairs = prompts.pairs()
+    positive, negative = ([x.text for x in side] for side in (prompts.POSITIVE, prompts.NEGATIVE))
+    assert len(pairs) == len(positive) * len(negative) + 1
+    for name, (yes, no) in list(pairs.items())[:-1]:
+        assert name == f"{yes} / {no}" and yes in positive and no in negative
+    assert pairs[prompts.ALL] == (tuple(positive), tuple(negative))
+    assert f"{zeroshot.POSITIVE} / {zeroshot.NEGATIVE}" in pairs
 
 
 def draw(format, label, seed=0):

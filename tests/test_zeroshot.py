@@ -182,6 +182,96 @@ def test_no_prompt_is_refused(cohort):
         scores(cohort, tiny(), positive=[])
 
 
+# --- many pairs at once ----------------------------------------------------------------------
+
+
+class Masked(Tiny):
+    """As Tiny, but padding counts for nothing."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.texts = []
+
+    def encode_text(self, ids, mask):
+        self.texts += [tuple(row[row > 0].tolist()) for row in ids]
+        weight = mask[:, :, None].float()
+        return (self.words(ids) * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+MANY = ["{label}", "signs of {label} there"]
+PAIRS = [
+    ("Chest {label}", "Chest No Findings"),
+    ("{label}", "no {label}"),
+    ("a photo of a {label}.", "no {label}"),
+    ("{label}", ["clear lungs", "no {label}", "Chest No Findings"]),
+    (MANY, ["clear lungs", "no {label}"]),
+]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": Masked().eval()},
+        {"network": Masked().eval(), "average": "raw"},
+        {"network": Masked().eval(), "unit_text": False, "logit_scale": 1.0},
+        {"network": Masked().eval(), "unit_text": False, "average": "raw", "logit_scale": 1.0},
+        {"one_by_one": True},
+        {},  # padding matters: the two sides of a pair are encoded together
+    ],
+)
+def test_the_scores_of_every_pair_are_those_of_the_pair_by_itself(cohort, changes):
+    """Each probability in plain torch, from texts encoded for this pair and label alone."""
+    model = tiny(**changes)
+    found = zeroshot.pair_scores(cohort, model, LABELS, PAIRS, cache=False)
+    assert found.shape == (2, 5, 40)
+
+    def side(texts):
+        each = model.encode_text(texts, raw=True)
+        if model.unit_text and model.average == "unit":
+            each = unit(each)
+        return unit(each.mean(dim=0)) if model.unit_text else each.mean(dim=0)
+
+    for p, pair in enumerate(PAIRS):
+        several = [[x] if isinstance(x, str) else x for x in pair]
+        texts = [[[t.format(label=label) for t in x] for x in several] for label in LABELS]
+        if all(isinstance(x, str) for x in pair):
+            expected = [model.encode_text([yes[0], no[0]]) for yes, no in texts]
+        else:
+            expected = [torch.stack([side(x) for x in two]) for two in texts]
+        expected = by_hand(cohort, model, expected, model.logit_scale)
+        np.testing.assert_allclose(found[:, p].T, expected, atol=1e-6)
+        again = scores(cohort, model, positive=pair[0], negative=pair[1])
+        np.testing.assert_allclose(found[:, p].T, again, atol=1e-6)
+
+
+def test_each_text_of_many_pairs_is_encoded_once(cohort):
+    model = tiny(network=Masked().eval())
+    zeroshot.pair_scores(cohort, model, LABELS, list(prompts.pairs().values()))
+    texts = {x.text.format(label=y) for y in LABELS for x in (*prompts.POSITIVE, *prompts.NEGATIVE)}
+    times = [model.network.texts.count(tuple(tokenize([t]).ids[0].tolist())) for t in texts]
+    # whether padding matters is found out with the shortest and the longest text
+    assert sorted(times)[:-2] == [1] * (len(texts) - 2) and sum(times) == len(texts) + 3
+    assert len(model.network.batches) == 1  # of images, for all pairs
+
+
+def test_scores_of_pairs_follow_scale_and_ensemble(cohort):
+    members = (tiny(0), tiny(1, logit_scale=40.0))
+    each = [zeroshot.pair_scores(cohort, m, LABELS, PAIRS[:2]) for m in members]
+    both = zeroshot.pair_scores(cohort, Ensemble("two", members), LABELS, PAIRS[:2])
+    np.testing.assert_allclose(both, np.mean(each, axis=0), atol=1e-12)
+    flat = zeroshot.pair_scores(cohort, members[1], LABELS, PAIRS[:2], temperature="none")
+    logit = np.log(each[1] / (1 - each[1]))
+    np.testing.assert_allclose(logit, 40 * np.log(flat / (1 - flat)), rtol=1e-4, atol=1e-4)
+    anything = zeroshot.pair_scores(cohort, members[0], ["a broken rib"], PAIRS[:1])
+    assert anything.shape == (1, 1, 40)
+
+
+@pytest.mark.parametrize("text", ["Chest {finding}", "Chest {}", "Chest {label"])
+def test_another_slot_is_refused(cohort, text):
+    with pytest.raises(ValueError, match=r"prompt 'Chest .*: expected \{label\} as the only slot"):
+        scores(cohort, tiny(), positive=text)
+
+
 # --- ensembles -------------------------------------------------------------------------------
 
 
@@ -508,8 +598,9 @@ def test_the_zero_shot_chapter_runs_with_a_seeded_architecture(tmp_path, monkeyp
     assert len(warnings) == 1 and SEEDED in warnings[0] and "mean nothing" in warnings[0]
     tables = [page for page in pages if "cxr-table" in page]
     named = [page for page in tables if SEEDED in page]
-    # Without a model: S's own table, twice, the widths of intervals and the verdicts.
-    assert len(tables) - len(named) == 4
+    # Without a model: S's own table, twice, the widths of intervals, the verdicts, the phrases, and
+    # what the numbers of all pairs rest on.
+    assert len(tables) - len(named) == 6
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 6
     assert [len(table) for table in kept(path)] == [0]
 
