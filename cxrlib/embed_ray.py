@@ -1,6 +1,6 @@
 """Embeddings by several GPUs or machines: Ray places processes and says when one died.
 
-One actor a GPU, or a few cores, each fills groups of shards by :func:`cxrlib.embed.work`. The
+One actor a GPU, or a few cores, each fills groups of shards by :func:`cxrlib.extraction.work`. The
 driver hands out the groups: first large ones, last single shards, so that all actors end together
 (guided self-scheduling, Polychronopoulos and Kuck 1987, IEEE Trans. Computers 36(12)). A group
 whose actor died goes to another; what that actor had stored is kept. The folder of the store has to
@@ -21,7 +21,7 @@ from importlib.metadata import version
 import pyarrow.parquet as pq
 import torch
 
-from cxrlib import embed
+from cxrlib import extraction
 from cxrlib import store as stores
 from cxrlib.store import PACKAGES, StoreError
 
@@ -34,7 +34,7 @@ OURS = (ValueError, OSError, MemoryError)  # messages that need no traceback of 
 
 
 def run(
-    job: embed.Job,
+    job: extraction.Job,
     tell: Callable[[int], None],
     actors: int | None = None,
     address: str | None = None,
@@ -150,7 +150,7 @@ def _drive(ray, job, tell, actors, device):
                     if deaths >= DEATHS * actors:
                         raise ChildProcessError(_gave_up(error, deaths, group)) from None
                     start()
-            embed._refuse_many(job, len(problems), problems)
+            extraction.refuse_many(job, len(problems), problems)
             if seen := unseen & set(job.store.present()):
                 unseen -= seen
                 deaths = 0
@@ -268,12 +268,12 @@ class _Actor:
         model = job.model.to(device, job.model.precision)
         workers = min(job.workers, max(1, cores - 1))
         self.job = replace(job, model=model, workers=workers)
-        self.batch = embed._Batch(self.job)
+        self.batch = extraction.Batch(self.job)
         return []
 
     def fill(self, group) -> list[str]:
         """Fill shards; returns why images in them have no embedding."""
-        embed.work(self.job, group, _silent, self.batch)
+        extraction.work(self.job, group, _silent, self.batch)
         there = self.job.store.present()
         columns = (pq.read_table(there[shard], columns=["problem"])["problem"] for shard in group)
         return [why for column in columns for why in column.to_pylist() if why]

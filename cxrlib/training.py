@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from cxrlib import atomic
-from cxrlib.embed import out_of_memory
+from cxrlib.extraction import out_of_memory
 from cxrlib.models.encoder import PRECISIONS
 
 SHIFT = {"degrees": 5, "translate": (0.05, 0.05), "scale": (0.95, 1.05)}  # of augmentation

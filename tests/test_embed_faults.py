@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from bare_loop import RESNET, apart, bare, by_name, ended, forked, in_memory, kill
 
-from cxrlib import embed as embedding
-from cxrlib import models
+from cxrlib import extraction, models
 from cxrlib import store as stores
 from cxrlib.embed import embed, extract
 from cxrlib.store import StoreError, load
@@ -132,14 +131,14 @@ def half_written(kind):
 
 
 def before_release():
-    release = embedding._Claims.release
+    release = extraction._Claims.release
 
     def dies(self, shard):
         if shard == 2:
             die()
         release(self, shard)
 
-    embedding._Claims.release = dies
+    extraction._Claims.release = dies
 
 
 def before_tidying():

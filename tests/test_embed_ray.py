@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 from torch import nn
 from torch.nn import functional as F
 
-from cxrlib import cohorts, embed, embed_ray, models
+from cxrlib import cohorts, embed, embed_ray, extraction, models
 from cxrlib.cohorts import films
 from cxrlib.store import StoreError
 
@@ -225,7 +225,7 @@ def test_no_place_for_any_actor():
 
 
 def test_a_machine_that_would_compute_something_else(cohort, model, local, monkeypatch, tmp_path):
-    job = embed.Job(local, None, None, None, model, 1, None, 0)
+    job = extraction.Job(local, None, None, None, model, 1, None, 0)
     versions = embed_ray._versions()
     embed_ray._refuse_other_machine(job, versions)
     with pytest.raises(StoreError, match=r"torch: \S+ there, 1\.0 here"):
