@@ -416,9 +416,9 @@ for part, text in PARTS.items():
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Horizontal bars: milliseconds an image for the way of S's code, for the same with images encoded once, and for this book's extraction, for films of two sizes; or the words not run."}, "figure": {"name": "fig-scale-pipeline", "caption": "Six findings and the embeddings, by the way of S's code and by one extraction: the same numbers in the end. Lines: fastest and slowest round."}}
 WAYS = {
-    "per label, as S": ("as S's code works", "#D55E00"),
-    "per label, but images encoded once": ("the same, images encoded once", "#E69F00"),
-    "once, by extract": ("one extraction, this book", "#0072B2"),
+    "per label": ("as S's code works", "#D55E00"),
+    "per label, encoded once": ("the same, images encoded once", "#E69F00"),
+    "once": ("one extraction, this book", "#0072B2"),
 }
 
 
@@ -451,7 +451,7 @@ plt.show()
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over the number of images on a logarithmic axis: memory above that before in megabytes, and images a second; or the words not run."}, "figure": {"name": "fig-scale-memory", "caption": "Memory at its peak and speed of one extraction, by its number of images (phantoms, phantom-resnet)."}}
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
 for axis, way, unit in zip(
-    axes, ("memory above that before", "steady rate"), ("MB", "images/s"), strict=True
+    axes, ("peak above memory before", "steady rate"), ("MB", "images/s"), strict=True
 ):
     found = those("memory", way=way).sort_values("n_images")
     if found.empty:
@@ -474,36 +474,51 @@ def each_size(part, way, text):
 
 
 times_as_long = each_size("pipeline", "per label / once", lambda v: fmt(v, 1))
-by_encoding = each_size("pipeline", "of it by encoding again", lambda v: fmt(v, 1))
-by_decoding = each_size("pipeline", "of it by decoding again, and the rest", lambda v: fmt(v, 1))
+by_encoding = each_size("pipeline", "of it, encoding again", lambda v: fmt(v, 1))
+by_decoding = each_size("pipeline", "of it, decoding again and the rest", lambda v: fmt(v, 1))
+AIMED, HIDDEN = 6, 1.1  # times faster than S's way; times as long as the encoder alone
+aim = "met" if (those("pipeline", way="per label / once")["value"] >= AIMED).all() else "not met"
 glue(
     "against-s",
     NOT_MEASURED
     if those("pipeline").empty
     else "One extraction gives the same numbers; the way of S takes a multiple of its time, "
-    f"{times_as_long}. Encoding again makes a factor of {by_encoding}; decoding again, and the "
-    f"rest, of {by_decoding}.",
+    f"{times_as_long}. The aim, {AIMED} times or more, is {aim}. Encoding again makes a factor of "
+    f"{by_encoding}; decoding again, and the rest, of {by_decoding}.",
 )
 ratios = those("bound", unit="x")
 ratios = ratios[ratios["way"].str.startswith("extract")]
 best = ratios.sort_values("value").drop_duplicates("film_pixels").sort_values("film_pixels")
-best = [f"{fmt(r['value'])} at {r['film_pixels']:.0f} pixels" for _, r in best.iterrows()]
-limit = each_size("bound", "bound: all cores always busy / bare loop", fmt)
+said_of_best = [
+    f"{fmt(r['value'])} at {r['film_pixels']:.0f} pixels (the aim, {HIDDEN} or less, is "
+    f"{'met' if r['value'] <= HIDDEN else 'not met'})"
+    for _, r in best.iterrows()
+]
+limit = each_size("bound", "all cores always busy / bare loop", fmt)
 glue(
     "bound",
     NOT_MEASURED
     if those("bound").empty
     else f"Our extraction, with all decoding and storing, takes this many times as long: "
-    f"{' and '.join(best)}. With all cores always busy it would be {limit}.",
+    f"{' and '.join(said_of_best)}. With all cores always busy it would be {limit}.",
 )
-grown = those("memory", way="memory above that before").sort_values("n_images")
+grown = those("memory", way="peak above memory before").sort_values("n_images")
+
+
+def in_run(what):
+    found = those("memory", way=f"last / first tenth: {what}")["value"]
+    return fmt(found.iloc[0]) if len(found) else NOT_RUN
+
+
 glue(
     "grown",
     NOT_MEASURED
     if grown.empty
     else f"At its peak, above that of the idle process, it is {grown['value'].iloc[0]:,.0f} MB with "
     f"{grown['n_images'].iloc[0]:,.0f} images and {grown['value'].iloc[-1]:,.0f} MB with "
-    f"{grown['n_images'].iloc[-1]:,.0f}.",
+    f"{grown['n_images'].iloc[-1]:,.0f}, of which names and table rows of the cohort are a part. From "
+    f"the first tenth of the largest run to its last, memory changes by a factor of "
+    f"{in_run('memory')}, and speed by one of {in_run('rate')}.",
 )
 glue("absent", ", ".join(part for part in PARTS if those(part).empty) or "none")
 
