@@ -674,7 +674,9 @@ plt.show()
 # %% [markdown]
 # Intervals follow for the pairs that matter: that of S, the lowest, the highest and the ensemble of
 # each model. All of them come from the same resamples of patients, so that the difference of a pair
-# from that of S is paired. The other pairs are point values.
+# from that of S is paired. The other pairs are point values. Lowest and highest are picked on the very
+# patients who then measure them, so they lie further out than they would on others; the section after
+# this one is about that.
 
 
 # %%
@@ -816,10 +818,10 @@ glue("n-gaps-clear", str(shown_gaps.isin(["above", "below"]).sum() if len(shown_
 
 # %% [markdown]
 # Over {glue:text}`n-pairs` ways of asking, mean AUC runs over: {glue:text}`ranges`. Of the other
-# {glue:text}`n-single`, those that come out lower than the pair of S: {glue:text}`below-s`. The largest swing of a single finding is that of
-# {glue:text}`swing-one`. In {glue:text}`below-chance` combinations of model and finding, at least one
-# pair ranks films worse than a coin. Nothing about models or films differs between the dots of a
-# strip.
+# {glue:text}`n-single`, those that come out lower than the pair of S: {glue:text}`below-s`. The largest
+# swing of a single finding is that of {glue:text}`swing-one`. In {glue:text}`below-chance` combinations
+# of model and finding, at least one pair ranks films worse than a coin. Nothing about models or films
+# differs between the dots of a strip.
 #
 # All phrases together, less the pair of S: {glue:text}`ensemble`. Of the {glue:text}`n-single` single
 # pairs, the ensemble comes out above {glue:text}`ensemble-above`. It needs no choice, and so no other
