@@ -705,7 +705,6 @@ for m in names:
     for pair in dict.fromkeys(roles[m].values()):
         of_pair = {"model": m, "method": pair}
         line = {"model": m, "pair": ", ".join(r for r in roles[m] if roles[m][r] == pair)}
-        line["wording"] = pair
         line["mean AUC"] = interval(schema.row(measured, **of_pair, attribute="all"))
         line["less that of S"] = ""
         if pair != OWN:
@@ -714,6 +713,7 @@ for m in names:
         for attribute, groups in GAPS.items():
             gap = schema.row(measured, **of_pair, attribute=attribute)
             line[f"gap, {readable(' - '.join(groups))}"] = interval(gap, signed=True)
+        line["wording"] = pair
         printed.append(line)
 show(
     pd.DataFrame(printed),

@@ -25,6 +25,7 @@ device_share: float = 0.3  # ASSUMED share of that peak, used where no GPU was m
 
 # %% tags=["hide-input"]
 import tempfile
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -170,7 +171,7 @@ glue("apart", "not at all" if apart == 0 else f"by {apart:.0e} at most")
 # %%
 def said(error):
     """An error's message, without the temporary folder of this run."""
-    return str(error).replace(f"{scratch.name}/", "")
+    return textwrap.fill(str(error).replace(f"{scratch.name}/", ""), 78)
 
 
 path = store.present()[1]
@@ -400,7 +401,11 @@ show(
 )
 
 
-# %% tags=["hide-input"]
+# %% [markdown]
+# Every number, if you want to see it:
+
+
+# %% tags=["hide-cell"]
 def cell(row):
     limits = "" if row["rounds"] < 2 else f" [{row['low']:,.4g}, {row['high']:,.4g}]"
     return f"{row['value']:,.4g}{limits}"
@@ -408,11 +413,14 @@ def cell(row):
 
 for part, text in PARTS.items():
     if len(found := those(part)):
-        measured = found[["model", "way", "n_images", "unit"]].reset_index(drop=True)
-        measured["n_images"] = [f"{n:,.0f}" if n == n else "" for n in measured["n_images"]]
-        measured = measured.rename(columns={"n_images": "images"})
-        measured.insert(3, "value [range]", [cell(row) for row in found.to_dict("records")])
-        show(measured, caption=f"{part}: {text}; {machine(part)}")
+        measured = found[["way", "film_pixels", "n_images"]].reset_index(drop=True)
+        for column in ("film_pixels", "n_images"):
+            measured[column] = [f"{n:,.0f}" if n == n else "" for n in measured[column]]
+        measured = measured.rename(columns={"n_images": "images", "film_pixels": "pixels"})
+        measured["value [range]"] = [cell(row) for row in found.to_dict("records")]
+        measured["unit"] = found["unit"].to_numpy()
+        by = ", ".join(found["model"].dropna().unique())
+        show(measured, caption=f"{part}: {text}; {by + '; ' if by else ''}{machine(part)}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Horizontal bars: milliseconds an image for the way of S's code, for the same with images encoded once, and for this book's extraction, for films of two sizes; or the words not run."}, "figure": {"name": "fig-scale-pipeline", "caption": "Six findings and the embeddings, by the way of S's code and by one extraction: the same numbers in the end. Lines: fastest and slowest round."}}
 WAYS = {
@@ -523,7 +531,8 @@ glue(
 glue("absent", ", ".join(part for part in PARTS if those(part).empty) or "none")
 
 # %% [markdown]
-# S's code goes through all films once a finding, and once more, one by one, for the embeddings.
+# S's code goes through all films once a finding, and once more, one by one, for the embeddings. It was
+# written anew for this comparison, from its description.
 # {glue:text}`against-s`
 #
 # Can it be faster still? On a CPU, decoding and encoding compete for the same cores. A bare loop, which only
@@ -589,11 +598,11 @@ show(
         [
             {
                 "place": place,
-                "CPU cores": f"{w['cores']:,}",
+                "cores": f"{w['cores']:,}",
                 "GPUs": str(w["devices"]),
-                "storage, GB/s": w["storage"] / 1e9,
-                "price an hour": w["price"],
-                "encodes at, 10^12 operations/s": (
+                "GB/s": w["storage"] / 1e9,
+                "price/hour": w["price"],
+                "encodes, TFLOP/s": (
                     w["devices"] * device_rate if w["devices"] else w["cores"] * core_rate
                 )
                 / 1e12,
@@ -604,7 +613,7 @@ show(
             for place, w in PLACES.items()
         ]
     ),
-    caption="Three places; cores, GPUs, storage and prices are declared",
+    caption="Three places; cores, GPUs, storage (GB a second) and prices are declared",
     digits=1,
 )
 

@@ -41,7 +41,9 @@ class Phrase(NamedTuple):
 
 _CHEXZERO = "rajpurkarlab/CheXzero, zero_shot.py; kakaobrain/cxr-clip, cxrclip/evaluator.py"
 _BIOVIL = "microsoft/hi-ml, hi-ml-multimodal/test_multimodal/vlp/test_zero_shot_classification.py"
-_MEDIMAGEINSIGHT = "microsoft/healthcareai-examples, agentic/medimageinsight/mcp-server/zero_shot.py"
+_MEDIMAGEINSIGHT = (
+    "microsoft/healthcareai-examples, agentic/medimageinsight/mcp-server/zero_shot.py"
+)
 
 POSITIVE = (
     Phrase("Chest {label}", ("paper S",), "S, section 2.1"),

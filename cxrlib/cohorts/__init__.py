@@ -22,6 +22,8 @@ import pandas as pd
 ATTRIBUTES = ("sex", "age_group", "race")
 """Attributes of S, section 2.1; a cohort has those that its source records."""
 
+AT_ONCE = 10_000  # rows whose texts are in memory a second time while they are hashed
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -69,9 +71,10 @@ class Cohort:
     @property
     def fingerprint(self) -> str:
         """Short hash of the recipe, the rows and the films, whatever their order and place."""
-        rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
+        parts = (self.table[i : i + AT_ONCE] for i in range(0, len(self.table), AT_ONCE))
+        rows = [pd.util.hash_pandas_object(part, index=False).to_numpy() for part in parts]
         digest = hashlib.sha256(repr(sorted(self.recipe.items())).encode())
-        digest.update(np.sort(rows).tobytes())
+        digest.update(np.sort(np.concatenate(rows)).tobytes())
         if self.films is not None:
             digest.update("".join(sorted(self.films["sha256"])).encode())
         return digest.hexdigest()[:16]
