@@ -287,7 +287,8 @@ def create(
             raise OSError(
                 error.errno,
                 f"embeddings cannot be kept in {folder} ({error.strerror}); make room, or choose a "
-                "folder that can be written: set CXRBOOK_CACHE to one",
+                "folder that can be written: set CXRBOOK_CACHE to one (for credentialed data, "
+                "CXRBOOK_DATA)",
             ) from None
     store = load(folder)
     _refuse_other(store, made_from | {"n_images": n_images})

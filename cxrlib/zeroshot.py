@@ -204,7 +204,7 @@ def _sides(model, asked) -> tuple[np.ndarray, np.ndarray]:
     row = {text: i for i, text in enumerate(texts)}
     raw = model.encode_text(texts, raw=True)
     sides = {side: i for i, side in enumerate(dict.fromkeys(s for pair in asked for s in pair))}
-    vectors = [_averaged(model, raw[[row[text] for text in side]]) for side in sides]
+    vectors = [model.averaged(raw[[row[text] for text in side]]) for side in sides]
     return torch.stack(vectors).numpy(), np.array([[sides[s] for s in pair] for pair in asked])
 
 
@@ -216,15 +216,6 @@ def _padding_matters(model, texts) -> bool:
     short, long = texts[int(length.argmin())], texts[int(length.argmax())]
     alone, beside = model.encode_text([short], raw=True), model.encode_text([short, long], raw=True)
     return not torch.allclose(alone[0], beside[0], rtol=0, atol=1e-4 * float(alone.norm()))
-
-
-def _averaged(model, raw: torch.Tensor) -> torch.Tensor:
-    """Vectors (k, d), as long as they come in, to the one (d,) of `Encoder.encode_prompts`."""
-    normalize = torch.nn.functional.normalize
-    if model.unit_text and (len(raw) == 1 or model.average == "unit"):
-        raw = normalize(raw, dim=1)
-    mean = raw[0] if len(raw) == 1 else raw.mean(dim=0)
-    return normalize(mean, dim=0) if model.unit_text and len(raw) > 1 else mean
 
 
 def classify(
@@ -326,14 +317,13 @@ def format_scores(
     row = {text: i for i, text in enumerate(texts)}
 
     def probabilities(member):
-        raw = member.average == "raw"
-        encoded = torch.cat([member.encode_text([text], raw=raw) for text in texts])
+        encoded = torch.cat([member.encode_text([text], raw=True) for text in texts])
         images = embed(cohort, member)
         scores = []
         for classes in draws:
-            mean = torch.stack([encoded[[row[t] for t in some]].mean(dim=0) for some in classes])
-            if member.unit_text:
-                mean = torch.nn.functional.normalize(mean, dim=1)
+            mean = torch.stack(
+                [member.averaged(encoded[[row[t] for t in some]]) for some in classes]
+            )
             cosines = similarity(images, mean.numpy(), member.unit_text)
             scores.append(softmax(member.logit_scale * cosines))
         return np.stack(scores)

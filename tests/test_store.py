@@ -290,16 +290,17 @@ def test_one_of_several_processes_makes_the_manifest(tmp_path):
     assert (tmp_path / "found").read_text().split() == [maker] * 4
 
 
+def keep(store, hold):
+    """Take the lock of shard 1, say so, and never give it back."""
+    with store.lock(1):
+        os.write(hold, b"1")
+        time.sleep(600)
+
+
 def test_a_lock_is_for_one_process_and_ends_with_it(tmp_path):
     store = create(tmp_path, made(), N, ROWS)
     held, hold = os.pipe()
-
-    def holder():
-        with store.lock(1):
-            os.write(hold, b"1")
-            time.sleep(600)
-
-    pid = forked(holder)
+    pid = forked(lambda: keep(store, hold))
     os.read(held, 1)
     with pytest.raises(Timeout):
         store.lock(1).acquire(timeout=0)
@@ -315,16 +316,11 @@ def test_the_one_who_waits_goes_on_when_the_holder_is_killed(tmp_path):
     store = create(tmp_path, made(), N, ROWS)
     held, hold = os.pipe()
 
-    def holder():
-        with store.lock(1):
-            os.write(hold, b"1")
-            time.sleep(600)
-
     def waiter():
         os.write(hold, b"2")
         write(store, 1)
 
-    first = forked(holder)
+    first = forked(lambda: keep(store, hold))
     os.read(held, 1)
     second = forked(waiter)
     os.read(held, 1)

@@ -150,10 +150,15 @@ class Encoder:
 
     def encode_prompts(self, texts: Sequence[str]) -> Tensor:
         """One embedding (d,) of several prompts for the same thing, averaged as the authors do."""
-        if len(texts) == 1:
-            return self.encode_text(texts)[0]
-        mean = self.encode_text(texts, raw=self.average == "raw").mean(dim=0)
-        return F.normalize(mean, dim=0) if self.unit_text else mean
+        return self.averaged(self.encode_text(texts, raw=True))
+
+    def averaged(self, raw: Tensor) -> Tensor:
+        """As :meth:`encode_prompts`, from text vectors (k, d) at the length they come in."""
+        if not self.unit_text:
+            return raw.mean(dim=0)
+        if self.average == "unit" and len(raw) > 1:
+            raw = F.normalize(raw, dim=1)
+        return F.normalize(raw.mean(dim=0), dim=0)
 
     @property
     def members(self) -> tuple[Encoder, ...]:

@@ -16,9 +16,9 @@ from safetensors.torch import save as to_bytes
 from torch.nn import functional as F
 
 from cxrlib import atomic
+from cxrlib.models import images as steps
 from cxrlib.models.clip import TokenCLIP
 from cxrlib.models.encoder import Encoder, Tokens
-from cxrlib.models.images import each
 
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
 VISION = {
@@ -74,7 +74,7 @@ def network(architecture: str, vocabulary: int) -> TokenCLIP:
 def preprocess(images) -> torch.Tensor:
     """uint8 (n, h, w), or films one by one, to float (n, 3, 64, 64), standardised."""
     if not (isinstance(images, np.ndarray) and images.ndim == 3):
-        return each(lambda film: preprocess(np.array(film)[None])[0])(images)
+        return steps.each(lambda film: preprocess(np.array(film)[None])[0])(images)
     x = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 255
     if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
         x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
@@ -121,6 +121,6 @@ def load(path: Path) -> Encoder:
         tokenizer=tokenizer,
         card=card | {"embed_dim": EMBED_DIM},
         weights=card["sha256"],
-        code=(Path(__file__),),
+        code=(Path(__file__), Path(steps.__file__)),
         logit_scale=float(model.logit_scale.detach().exp()),
     )
