@@ -232,4 +232,6 @@ def test_embed_says_which_folder_cannot_be_written(inside, tmp_path, monkeypatch
     monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path / "file" / "cache"))
     code, out, err = inside(*SMALL)
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"cxrbook: embeddings cannot be kept in .* set CXRBOOK_CACHE to one .*\n", err)
+    assert re.fullmatch(
+        r"cxrbook: embeddings cannot be kept in .* set CXRBOOK_CACHE to one .*\n", err
+    )
