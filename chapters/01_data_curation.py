@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Data curation: who is in the picture
 #
@@ -19,6 +28,11 @@ n_draws: int = 50  # how often the 6x200 subset is drawn anew
 n_images: int = 800  # images in the phantom cohort of this chapter
 size: int = 96  # side of a phantom image, in pixels
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 import textwrap
 
@@ -38,6 +52,7 @@ from cxrlib.cohorts import (
     summary,
 )
 from cxrlib.notebook import (
+    figure,
     fmt,
     fmt_interval,
     glue,
@@ -114,13 +129,17 @@ glue("share-one", percent(share_one))
 glue("share-top", percent(share_top))
 glue("most-images", int(per_patient.max()))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of images per patient on two logarithmic axes: most patients have one image, a few have more than a hundred."}, "figure": {"name": "fig-curation-images-per-patient", "caption": "Images per patient in NIH ChestX-ray14. Both axes are logarithmic."}}
-figure, axis = plt.subplots(figsize=(7, 3))
+# %% tags=["hide-input"]
+fig, axis = plt.subplots(figsize=(7, 3))
 edges = np.unique(np.geomspace(1, per_patient.max() + 1, 25).astype(int)) - 0.5
 axis.hist(per_patient, bins=edges, color="#0072B2")
 axis.set(xscale="log", yscale="log", xlabel="images of one patient", ylabel="patients")
 axis.set_xticks([1, 2, 5, 10, 20, 50, 100], [1, 2, 5, 10, 20, 50, 100])
-plt.show()
+figure(
+    "fig-curation-images-per-patient",
+    caption="Images per patient in NIH ChestX-ray14. Both axes are logarithmic.",
+    alt="Histogram of images per patient on two logarithmic axes: most patients have one image, a few have more than a hundred.",
+)
 
 # %% [markdown]
 # {glue:text}`share-one` of the patients were imaged once. One patient was imaged
@@ -138,8 +157,8 @@ plt.show()
 # the front (AP): the heart looks larger, the lungs shorter, cables cross the chest. The view position
 # is not a property of the patient, yet it says a lot about the patient.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two histograms of age. Left: women and men, in bands of five years. Right: PA and AP films."}, "figure": {"name": "fig-curation-age", "caption": "Age at imaging by sex (left) and by view position (right), one count an image."}}
-figure, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
 for axis, (attribute, groups) in zip(
     axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
 ):
@@ -151,7 +170,11 @@ for axis, (attribute, groups) in zip(
     axis.set(xlabel="age (years)", title=attribute)
     axis.legend()
 axes[0].set_ylabel("images")
-plt.show()
+figure(
+    "fig-curation-age",
+    caption="Age at imaging by sex (left) and by view position (right), one count an image.",
+    alt="Two histograms of age. Left: women and men, in bands of five years. Right: PA and AP films.",
+)
 
 # %%
 nih["AP"] = (nih["view"] == "AP").astype(int)
@@ -198,9 +221,9 @@ found = pd.concat(
 )
 found.head(4)[["label", "attribute", "group", "value", "n", "design_effect"]]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and by age group, on a logarithmic axis."}, "figure": {"name": "fig-curation-prevalence", "caption": "Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios."}}
+# %% tags=["hide-input"]
 order = nih[list(metadata.FINDINGS)].mean().sort_values().index
-figure, axes = plt.subplots(1, 3, figsize=(7, 5.4), sharey=True, sharex=True)
+fig, axes = plt.subplots(1, 3, figsize=(7, 5.4), sharey=True, sharex=True)
 for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
     for i, group in enumerate(groups):
         rows = found[(found["attribute"] == attribute) & (found["group"] == group)]
@@ -216,7 +239,11 @@ for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
     axis.legend(loc="upper left", handletextpad=0.1, borderaxespad=0)
 axes[0].set_yticks(range(len(order)), order)
 axes[1].set_xlabel("prevalence")
-plt.show()
+figure(
+    "fig-curation-prevalence",
+    caption="Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios.",
+    alt="Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and by age group, on a logarithmic axis.",
+)
 
 # %% tags=["hide-input"]
 wide = found.pivot(index="label", columns="group", values="value")
@@ -304,14 +331,18 @@ for column in ("satisfies", "in paper X"):
     printed[column] = printed[column].map({True: "yes", False: "no"})
 show(printed, caption="Images with exactly one finding, by cell")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the smallest of the four cells for fourteen diseases with a line at the number of images that the recipe asks for; the six diseases of the paper are dark."}, "figure": {"name": "fig-curation-cells", "caption": "The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the 50 images that the recipe asks for."}}
-figure, axis = plt.subplots(figsize=(7, 3.8))
+# %% tags=["hide-input"]
+fig, axis = plt.subplots(figsize=(7, 3.8))
 shown = single[::-1]
 axis.barh(shown.index, shown["smallest"], color=np.where(shown["in_paper"], "#0072B2", "#B8CFE0"))
 axis.axvline(nih6x200.PER_CELL, color="#D55E00", lw=1.5)
 axis.set(xscale="log", xlabel="images in the smallest cell")
 axis.set_xticks([10, 50, 100, 500, 1000], [10, 50, 100, 500, 1000])
-plt.show()
+figure(
+    "fig-curation-cells",
+    caption="The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the 50 images that the recipe asks for.",
+    alt="Bars of the smallest of the four cells for fourteen diseases with a line at the number of images that the recipe asks for; the six diseases of the paper are dark.",
+)
 
 # %% tags=["remove-cell"]
 satisfying = single.index[single["satisfies"]]
@@ -360,13 +391,17 @@ glue("leak-images", fmt(draws["leakage"].mean() * test_size, 0))
 glue("children", int((cohort["age"] < 18).sum()))
 glue("youngest", str(cohort["age"].min()))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Histogram of the share of test images whose patient is also in the training part, over repeated draws, and a line at zero for a split by patient."}, "figure": {"name": "fig-curation-leakage", "caption": "Share of test images whose patient also has an image in training, over repeated draws with an image-level split. A patient-level split gives 0."}}
-figure, axis = plt.subplots(figsize=(7, 2.8))
+# %% tags=["hide-input"]
+fig, axis = plt.subplots(figsize=(7, 2.8))
 axis.hist(100 * draws["leakage"], bins=np.arange(0, 41, 2), color="#0072B2")
 axis.axvline(0, color="#D55E00", lw=3)
 axis.annotate("split by patient", (0.5, axis.get_ylim()[1] * 0.85), color="#B34700")
 axis.set(xlabel="leaking test images (%)", ylabel="draws", xlim=(-0.5, 40))
-plt.show()
+figure(
+    "fig-curation-leakage",
+    caption="Share of test images whose patient also has an image in training, over repeated draws with an image-level split. A patient-level split gives 0.",
+    alt="Histogram of the share of test images whose patient is also in the training part, over repeated draws, and a line at zero for a split by patient.",
+)
 
 # %% [markdown]
 # A draw of {glue:text}`draw-images:,d` images has about {glue:text}`draw-patients` patients. On average
@@ -386,15 +421,19 @@ plt.show()
 # %% [markdown]
 # ### Balanced in age and sex, but in what else?
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Dots with ranges: the share of AP films for each of the six diseases over repeated draws."}, "figure": {"name": "fig-curation-view", "caption": "Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws."}}
+# %% tags=["hide-input"]
 ap_share = draws.filter(like="AP ").rename(columns=lambda c: c.removeprefix("AP "))
 ap_share = ap_share[ap_share.mean().sort_values().index]
-figure, axis = plt.subplots(figsize=(7, 2.8))
+fig, axis = plt.subplots(figsize=(7, 2.8))
 axis.hlines(ap_share.columns, 100 * ap_share.min(), 100 * ap_share.max(), color="#0072B2", lw=2)
 axis.plot(100 * ap_share.mean(), ap_share.columns, "o", color="#0072B2")
 axis.set(xlim=(0, 100), xlabel="images taken in AP view (%)")
 axis.grid(axis="x", alpha=0.3)
-plt.show()
+figure(
+    "fig-curation-view",
+    caption="Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws.",
+    alt="Dots with ranges: the share of AP films for each of the six diseases over repeated draws.",
+)
 
 # %% tags=["remove-cell"]
 mean_ap = ap_share.mean()
@@ -524,9 +563,13 @@ show(about, caption=f"The cohort of this run: {data}", counts=())
 #
 # ### How it came about
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Boxes from top to bottom, one a step from the release to the cohort, each with its images and patients; beside the arrows boxes with what each step left out and why. The table below holds the same numbers."}, "figure": {"name": "fig-curation-flow", "caption": "From the release to the cohort of this run."}}
-figure = flow_diagram(summary.flow(studied))
-plt.show()
+# %% tags=["hide-input"]
+fig = flow_diagram(summary.flow(studied))
+figure(
+    "fig-curation-flow",
+    caption="From the release to the cohort of this run.",
+    alt="Boxes from top to bottom, one a step from the release to the cohort, each with its images and patients; beside the arrows boxes with what each step left out and why. The table below holds the same numbers.",
+)
 
 # %% tags=["hide-input"]
 show(
@@ -571,15 +614,23 @@ else:
 panels = [a for a in ("sex", "race", "age_group") if a in studied.attributes][:2]
 confounders = {a: summary.confounders(studied, a) for a in panels}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots with whiskers: share of AP films, mean age, and prevalence of each finding, one colour a group of the first attribute, which is sex where both sexes are there."}, "figure": {"name": "fig-curation-confounders", "caption": "View, age and findings by sex, with 95 % intervals over patients."}}
+# %% tags=["hide-input"]
 if panels:
-    figure = confounder_panel(confounders[panels[0]])
-    plt.show()
+    fig = confounder_panel(confounders[panels[0]])
+    figure(
+        "fig-curation-confounders",
+        caption="View, age and findings by sex, with 95 % intervals over patients.",
+        alt="Three panels of dots with whiskers: share of AP films, mean age, and prevalence of each finding, one colour a group of the first attribute, which is sex where both sexes are there.",
+    )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The same three panels for a second attribute: race where it is recorded, otherwise age."}, "figure": {"name": "fig-curation-confounders-2", "caption": "The same by race where it is recorded, otherwise by age."}}
+# %% tags=["hide-input"]
 if len(panels) > 1:
-    figure = confounder_panel(confounders[panels[1]])
-    plt.show()
+    fig = confounder_panel(confounders[panels[1]])
+    figure(
+        "fig-curation-confounders-2",
+        caption="The same by race where it is recorded, otherwise by age.",
+        alt="The same three panels for a second attribute: race where it is recorded, otherwise age.",
+    )
 
 # %% tags=["remove-cell"]
 rows = pd.concat(confounders.values()) if panels else summary.confounders(studied, "sex")
@@ -705,12 +756,16 @@ show(
     counts=counted,
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Grid of phantom chest radiographs: a row without findings, a row for each of seven findings, a row of devices."}, "figure": {"name": "fig-curation-contact-sheet", "caption": "Phantom radiographs: none, then one finding a row with severity rising to the right, then devices. Captions: sex, age, view, site."}}
+# %% tags=["hide-input"]
 if guard.active():
     withheld("films, not even those of phantoms")
 else:
     sheet = phantom.contact_sheet(phantoms, columns=7)
-    plt.show()
+    figure(
+        "fig-curation-contact-sheet",
+        caption="Phantom radiographs: none, then one finding a row with severity rising to the right, then devices. Captions: sex, age, view, site.",
+        alt="Grid of phantom chest radiographs: a row without findings, a row for each of seven findings, a row of devices.",
+    )
 
 # %% [markdown]
 # These are cartoons. They have a rib cage, a heart whose width is set, lungs whose outlines were
@@ -892,11 +947,11 @@ glue("stray", "none" if stray == 0 else str(stray))
 reached = truth["of these changed"].sum() / truth["meant to change"].sum()
 glue("reached", "all" if reached == 1 else percent(reached, 1))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three rows of three images: a phantom radiograph, its twin with one thing changed, and the difference. The rows remove a drain, restore the contrast of a finding, and remove the signature of a scanner."}, "figure": {"name": "fig-curation-twins", "caption": "Counterfactual twins. Left: the image. Middle: its twin with one change. Right: the difference, black where the twin is darker, white where it is brighter."}}
+# %% tags=["hide-input"]
 if guard.active():
     withheld("films, not even those of phantoms")
 else:
-    figure, axes = plt.subplots(3, 3, figsize=(7, 7.2))
+    fig, axes = plt.subplots(3, 3, figsize=(7, 7.2))
     for row, change in zip(axes, switches, strict=True):
         clearest = shifts[change].argmax()
         before, after = images[clearest], twins[change][clearest]
@@ -907,7 +962,11 @@ else:
             axis.set_title(title, fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
-    plt.show()
+    figure(
+        "fig-curation-twins",
+        caption="Counterfactual twins. Left: the image. Middle: its twin with one change. Right: the difference, black where the twin is darker, white where it is brighter.",
+        alt="Three rows of three images: a phantom radiograph, its twin with one thing changed, and the difference. The rows remove a drain, restore the contrast of a finding, and remove the signature of a scanner.",
+    )
 
 # %% [markdown]
 # Each change reaches {glue:text}`reached` of the images it should. Of all the others,

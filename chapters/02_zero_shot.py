@@ -1,3 +1,18 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers:
+#       S 2.1: ""
+#       S 3.1: ""
+#       S Table 1: fig-zeroshot-auc
+#     goals:
+#       - say how two phrases become a probability, and what the logit scale does to it
+#       - read a table of AUC and adjusted AUPRC, and tell a spread over diseases from an uncertainty
+#       - show that the wording of a question moves both performance and fairness
+#     needs: [01_data_curation]
+#     minutes: 40
+# ---
+
 # %% [markdown]
 # # Zero-shot: asking a model in words
 #
@@ -16,12 +31,17 @@
 # %% tags=["parameters"]
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
-options: dict = {}  # of a real cohort, such as {"split": "all"}
-seed: int = 1907  # seed of the phantom cohort and of the resamples
-n_images: int = 4000  # images in the phantom cohort; real cohorts are taken whole
-n_resamples: int = 500  # bootstrap resamples
-n_splits: int = 20  # random halves of the patients, to choose a wording on one of them
-protocol: str = "corrected"  # or "as_published": models, prompt and resampling of S's code
+options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the resamples
+n_images: int = 4000  # [60, 1000000] images in the phantom cohort; real cohorts are taken whole
+n_resamples: int = 500  # [2, 100000] bootstrap resamples
+n_splits: int = 20  # [1, 1000] random halves of the patients, to choose a wording on one of them
+protocol: str = "corrected"  # {corrected, as_published} models, prompt and resampling of S's code
+
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
 
 # %% tags=["hide-input"]
 from dataclasses import replace
@@ -49,6 +69,7 @@ from cxrlib import protocol as protocols
 from cxrlib.embed import embed, embed_text
 from cxrlib.models.leaks import leaks
 from cxrlib.notebook import (
+    figure,
     fmt,
     fmt_interval,
     glue,
@@ -59,7 +80,7 @@ from cxrlib.notebook import (
     warn_if_seeded,
     withheld,
 )
-from cxrlib.plots import bars, dose_response, gap_forest
+from cxrlib.plots import bars, dose_response, gap_forest, in_words
 from cxrlib.plots import name as readable
 
 setup()
@@ -139,8 +160,8 @@ similarity = zeroshot.similarity(
 if guard.active():
     withheld("the film")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings."}, "figure": {"name": "fig-zeroshot-film", "caption": "A film, and its similarity to the phrase of each finding. The dashed line is the similarity to \"Chest No Findings\": what counts is the distance of a bar's end from it."}}
-figure, (picture, lengths) = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
+# %% tags=["hide-input"]
+fig, (picture, lengths) = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
 picture.axis("off")
 if not guard.active():
     # a phantom can be drawn finer than the models see it
@@ -151,8 +172,12 @@ lengths.axvline(similarity[-1], color="#D55E00", linestyle="--", label="Chest No
 lengths.axvline(0, color="#888888", linewidth=1)
 lengths.set(xlabel="cosine similarity", ylim=(5.6, -0.6))
 lengths.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
-figure.suptitle(names[0])
-plt.show()
+fig.suptitle(names[0])
+figure(
+    "fig-zeroshot-film",
+    caption='A film, and its similarity to the phrase of each finding. The dashed line is the similarity to "Chest No Findings": what counts is the distance of a bar\'s end from it.',
+    alt="Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings.",
+)
 
 # %% [markdown]
 # A similarity by itself means little. Paper S turns two of them into a probability: the softmax over
@@ -264,13 +289,24 @@ ours = pd.concat([results, spread], ignore_index=True)
 show(like_table_1(ours, "auc"), caption=f"Zero-shot AUC with 95 % intervals over {chosen.unit}s")
 show(like_table_1(ours, "adjusted_auprc"), caption="Zero-shot adjusted AUPRC, likewise")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of zero-shot AUC for six findings and their mean, one bar a model, with interval whiskers and a dashed line at chance."}, "figure": {"name": "fig-zeroshot-auc", "caption": "Zero-shot AUC by finding and model (S, Table 1, as a figure). The dashed line is chance."}}
-figure = bars(results[results["metric"] == "auc"])
-plt.show()
+# %% tags=["hide-input"]
+shown = results[results["metric"] == "auc"]
+bars(shown)
+figure(
+    "fig-zeroshot-auc",
+    caption="Zero-shot AUC by finding and model (S, Table 1, as a figure). The dashed line is chance.",
+    alt="Bars of zero-shot AUC for six findings and their mean, one bar a model, with interval whiskers "
+    f"and a dashed line at chance. {in_words(shown)}",
+    table=shown,
+)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of zero-shot adjusted AUPRC for six findings and their mean, one bar a model, with interval whiskers and a dashed line at zero."}, "figure": {"name": "fig-zeroshot-auprc", "caption": "Zero-shot adjusted AUPRC by finding and model. The dashed line is what random scores give."}}
-figure = bars(results[results["metric"] == "adjusted_auprc"])
-plt.show()
+# %% tags=["hide-input"]
+fig = bars(results[results["metric"] == "adjusted_auprc"])
+figure(
+    "fig-zeroshot-auprc",
+    caption="Zero-shot adjusted AUPRC by finding and model. The dashed line is what random scores give.",
+    alt="Bars of zero-shot adjusted AUPRC for six findings and their mean, one bar a model, with interval whiskers and a dashed line at zero.",
+)
 
 # %% tags=["remove-cell"]
 LOW, HIGH = 0.78, 0.95  # what the training of the models was planned to reach
@@ -342,10 +378,14 @@ gaps = None
 if pairs:
     gaps = fairness.model_gap_table(predictions, pairs, metrics=("auc",), **boot)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Differences in zero-shot AUC between each further model and the first one, one line a finding and one for the mean, with intervals around a line at zero."}, "figure": {"name": "fig-zeroshot-gaps", "caption": "Difference in zero-shot AUC from the first model, paired over the same resamples of patients."}}
+# %% tags=["hide-input"]
 if pairs:
-    figure = gap_forest(gaps)
-    plt.show()
+    fig = gap_forest(gaps)
+    figure(
+        "fig-zeroshot-gaps",
+        caption="Difference in zero-shot AUC from the first model, paired over the same resamples of patients.",
+        alt="Differences in zero-shot AUC between each further model and the first one, one line a finding and one for the mean, with intervals around a line at zero.",
+    )
 else:
     print("Only one model was chosen; there is nothing to compare it with.")
 
@@ -461,9 +501,9 @@ y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
 if not len(defined):  # no finding has films enough: what follows is undefined
     y = np.zeros_like(y)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: ROC curves at three prevalences, drawn with different line widths because they coincide. Right: the precision-recall curves at the same prevalences, which lie apart, each with a dotted line at its prevalence."}, "figure": {"name": "fig-zeroshot-curves", "caption": "The same scores of the first model for the hardest finding of the cohort at three prevalences. Dotted: what random scores would give."}}
+# %% tags=["hide-input"]
 marks = coarse(y, score) if guard.active() else score  # no step of the curves is a single film
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
+fig, axes = plt.subplots(1, 2, figsize=(7, 3.4))
 shades = {0.5: "#56B4E9", 0.1: "#0072B2", 0.01: "#D55E00"}
 for width, (prevalence, shade) in zip((6, 3.5, 1.2), shades.items(), strict=True):
     if y.any():
@@ -478,9 +518,13 @@ axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="RO
 axes[1].set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
 axes[1].set_ylim(0, 1.03)
 if y.any():
-    figure.legend(title="prevalence", loc="outside lower center", ncols=3)
-figure.suptitle(names[0])
-plt.show()
+    fig.legend(title="prevalence", loc="outside lower center", ncols=3)
+fig.suptitle(names[0])
+figure(
+    "fig-zeroshot-curves",
+    caption="The same scores of the first model for the hardest finding of the cohort at three prevalences. Dotted: what random scores would give.",
+    alt="Left: ROC curves at three prevalences, drawn with different line widths because they coincide. Right: the precision-recall curves at the same prevalences, which lie apart, each with a dotted line at its prevalence.",
+)
 
 # %% [markdown]
 # The ROC curves lie on top of each other; the precision-recall curves do not. Equation
@@ -512,13 +556,17 @@ printed = schema.wide(of_first, index="prevalence", columns="metric")
 printed.columns = ["AUC", "average precision", "adjusted AUPRC"]
 show(printed, caption=f"{names[0]}, {hardest}: the same scores at six prevalences")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Adjusted AUPRC for one finding over prevalence on a logarithmic axis, one line a model with an interval band."}, "figure": {"name": "fig-zeroshot-prevalence", "caption": "Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines."}}
+# %% tags=["hide-input"]
 shown = by_prevalence[by_prevalence["metric"] == "adjusted_auprc"]
-figure = dose_response(shown, x="prevalence", xlabel=f"prevalence of {hardest} (log scale)")
-figure.axes[0].set_xscale("log")
-figure.axes[0].set_xticks(PREVALENCES, [f"{100 * p:g} %" for p in PREVALENCES])
-figure.axes[0].minorticks_off()
-plt.show()
+fig = dose_response(shown, x="prevalence", xlabel=f"prevalence of {hardest} (log scale)")
+fig.axes[0].set_xscale("log")
+fig.axes[0].set_xticks(PREVALENCES, [f"{100 * p:g} %" for p in PREVALENCES])
+fig.axes[0].minorticks_off()
+figure(
+    "fig-zeroshot-prevalence",
+    caption="Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines.",
+    alt="Adjusted AUPRC for one finding over prevalence on a logarithmic axis, one line a model with an interval band.",
+)
 
 # %% tags=["remove-cell"]
 auc = of_first.loc[of_first["metric"] == "auc", "value"]
@@ -640,7 +688,7 @@ GAPS = {"sex": ("F", "M"), "age_group": ("80+", "25-50")}
 GAPS = {a: groups for a, groups in GAPS.items() if set(groups) <= set(cohort.table[a].dropna())}
 points = wordings.pair_table(cohort, scores, LABELS, list(pairs), GAPS)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Panels one above the other: mean AUC, and its gaps between groups of patients. In each panel one strip of dots a model, one dot a pair of phrases; a diamond marks the pair of paper S, a ring the ensemble of all phrases. Gaps have a line at zero."}, "figure": {"name": "fig-zeroshot-wording", "caption": "Every pair of phrases is a dot: mean AUC over the findings, and the difference in it between groups of patients."}}
+# %% tags=["hide-input"]
 OWN = f"{zeroshot.POSITIVE} / {zeroshot.NEGATIVE}"
 MARKS = {
     OWN: ("D", "#D55E00", "pair of paper S"),
@@ -651,7 +699,7 @@ titles = {("all", "all"): "mean AUC"} | {
     (a, f"{one} - {other}"): f"gap in mean AUC, {readable(f'{one} - {other}')}"
     for a, (one, other) in GAPS.items()
 }
-figure, axes = plt.subplots(len(titles), figsize=(7, len(titles) * (0.8 + 0.35 * len(names))))
+fig, axes = plt.subplots(len(titles), figsize=(7, len(titles) * (0.8 + 0.35 * len(names))))
 for ax, ((attribute, group), title) in zip(np.atleast_1d(axes), titles.items(), strict=True):
     ax.axvline(0.5 if group == "all" else 0, color="#888888", linestyle=":", linewidth=1)
     of_panel = on_mean[(on_mean["attribute"] == attribute) & (on_mean["group"] == group)]
@@ -668,8 +716,12 @@ for ax, ((attribute, group), title) in zip(np.atleast_1d(axes), titles.items(), 
             )
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlabel=title)
 handles, marked = np.atleast_1d(axes)[0].get_legend_handles_labels()
-figure.legend(handles, marked, loc="outside upper center", ncols=2)
-plt.show()
+fig.legend(handles, marked, loc="outside upper center", ncols=2)
+figure(
+    "fig-zeroshot-wording",
+    caption="Every pair of phrases is a dot: mean AUC over the findings, and the difference in it between groups of patients.",
+    alt="Panels one above the other: mean AUC, and its gaps between groups of patients. In each panel one strip of dots a model, one dot a pair of phrases; a diamond marks the pair of paper S, a ring the ensemble of all phrases. Gaps have a line at zero.",
+)
 
 # %% [markdown]
 # Intervals follow for the pairs that matter: that of S, the lowest, the highest and the ensemble of

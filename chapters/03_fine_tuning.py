@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Fine-tuning: better on average, for whom?
 #
@@ -32,10 +41,14 @@ jobs: int = 1  # trainings at the same time, on a CPU with several cores
 n_resamples: int = 500  # bootstrap resamples
 n_permutations: int = 1000  # groups dealt anew, for the gaps of an exactly fair model
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -45,6 +58,7 @@ from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
 from cxrlib.notebook import (
     UNDEFINED,
+    figure,
     fmt,
     fmt_row,
     glue,
@@ -298,13 +312,17 @@ show(
 # training, the updates are added to the weights, and the predictions below are those of the merged
 # model.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one a strategy, with training and validation loss by epoch and a dot at the lowest validation loss."}, "figure": {"name": "fig-tuning-curves", "caption": "Cross-entropy by epoch in training (solid) and validation (dashed), first model, first split. The dot marks the epoch whose weights are kept."}}
+# %% tags=["hide-input"]
 shown_runs = {s: tuned[first].fits[s, 0, seed] for s in finetune.STRATEGIES}
-figure = learning_curves(
+fig = learning_curves(
     {s: run.history for s, run in shown_runs.items()},
     {s: run.best_epoch for s, run in shown_runs.items()},
 )
-plt.show()
+figure(
+    "fig-tuning-curves",
+    caption="Cross-entropy by epoch in training (solid) and validation (dashed), first model, first split. The dot marks the epoch whose weights are kept.",
+    alt="Small panels, one a strategy, with training and validation loss by epoch and a dot at the lowest validation loss.",
+)
 
 # %% [markdown]
 # ## Utility: accuracy and F1
@@ -345,15 +363,19 @@ show(
     caption="Accuracy, mean F1 over diseases, and the variance of F1 over diseases (X, Eq. 1)",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of accuracy for zero-shot and the four strategies of each model, with interval whiskers; open diamonds for the values that paper X prints."}, "figure": {"name": "fig-tuning-accuracy", "caption": "Accuracy by model and strategy, with 95 % intervals (X, Fig. 2a). Diamonds: values printed in X, of other models on other films."}}
-figure = bars(
+# %% tags=["hide-input"]
+fig = bars(
     plain[plain["metric"] == "accuracy"],
     x="model",
     hue="method",
     baseline=0,
     printed=published.table("X Fig. 2a"),
 )
-plt.show()
+figure(
+    "fig-tuning-accuracy",
+    caption="Accuracy by model and strategy, with 95 % intervals (X, Fig. 2a). Diamonds: values printed in X, of other models on other films.",
+    alt="Bars of accuracy for zero-shot and the four strategies of each model, with interval whiskers; open diamonds for the values that paper X prints.",
+)
 
 
 # %% tags=["remove-cell"]
@@ -406,20 +428,28 @@ glue("x-full", percent(x.loc[x["method"] == "full", "value"].iloc[0], 1))
 # MedCLIP with a ViT, its best model, on a draw of real radiographs that it does not publish: the numbers
 # stand here for orientation, not for comparison.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the F1 score by disease after full fine-tuning, a colour a model, with interval whiskers, and open diamonds for the lowest and highest value that paper X prints."}, "figure": {"name": "fig-tuning-f1", "caption": "F1 by disease after full fine-tuning, with 95 % intervals (X, Fig. 2b). Diamonds: the lowest and the highest F1 over diseases that X prints for two models."}}
+# %% tags=["hide-input"]
 f1 = plain[(plain["metric"] == "f1") & (plain["method"] == "full")]
-figure = bars(f1, x="label", hue="model", baseline=0, printed=published.table("X Fig. 2b"))
-plt.show()
+fig = bars(f1, x="label", hue="model", baseline=0, printed=published.table("X Fig. 2b"))
+figure(
+    "fig-tuning-f1",
+    caption="F1 by disease after full fine-tuning, with 95 % intervals (X, Fig. 2b). Diamonds: the lowest and the highest F1 over diseases that X prints for two models.",
+    alt="Bars of the F1 score by disease after full fine-tuning, a colour a model, with interval whiskers, and open diamonds for the lowest and highest value that paper X prints.",
+)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the variance of F1 over the six diseases for each model and strategy, with interval whiskers and an open diamond for the value that paper X prints."}, "figure": {"name": "fig-tuning-variance", "caption": "Variance of F1 over diseases (X, Eq. 1 and Fig. 3a), with 95 % intervals."}}
-figure = bars(
+# %% tags=["hide-input"]
+fig = bars(
     plain[plain["metric"] == "var_f1"],
     x="model",
     hue="method",
     baseline=0,
     printed=published.table("X Fig. 3a"),
 )
-plt.show()
+figure(
+    "fig-tuning-variance",
+    caption="Variance of F1 over diseases (X, Eq. 1 and Fig. 3a), with 95 % intervals.",
+    alt="Bars of the variance of F1 over the six diseases for each model and strategy, with interval whiskers and an open diamond for the value that paper X prints.",
+)
 
 # %% tags=["remove-cell"]
 by_disease = plain[
@@ -452,16 +482,20 @@ glue("top-f1", ends[-1])
 #
 # First the four groups themselves, as in X's Fig. 3b: women and men, young and old.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of mean F1 over diseases after full fine-tuning in four groups by age and sex, for each model, with interval whiskers and open diamonds for the values that paper X prints."}, "figure": {"name": "fig-tuning-groups", "caption": "Mean F1 over diseases after full fine-tuning, by age and sex, with 95 % intervals (X, Fig. 3b)."}}
+# %% tags=["hide-input"]
 groups = results[(results["attribute"] == "age_sex") & (results["metric"] == "macro_f1")]
-figure = bars(
+fig = bars(
     groups[groups["method"] == "full"],
     x="model",
     hue="group",
     baseline=0,
     printed=published.table("X Fig. 3b"),
 )
-plt.show()
+figure(
+    "fig-tuning-groups",
+    caption="Mean F1 over diseases after full fine-tuning, by age and sex, with 95 % intervals (X, Fig. 3b).",
+    alt="Bars of mean F1 over diseases after full fine-tuning in four groups by age and sex, for each model, with interval whiskers and open diamonds for the values that paper X prints.",
+)
 
 # %% [markdown]
 # ### How large is the gap of a fair model?
@@ -476,12 +510,16 @@ tests = inference.multiclass_gap_tests(
     predictions, pairs, n_permutations=n_permutations, n_resamples=n_resamples, seed=seed
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Panels for the F1 gap, EqOdds and the calibration gap, by sex and by age: a line with interval for zero-shot and for each strategy, over grey bars for the reach of a fair model's gaps; open diamonds for values that paper X prints."}, "figure": {"name": "fig-tuning-gaps", "caption": "Fairness before and after (X, Fig. 3c and 3d), women minus men and old minus young, with 95 % intervals; of many models, the first three. Grey: gaps of an exactly fair model reach this far in 95 of 100 cases. Diamonds: values printed in X."}}
-figure = before_after(
+# %% tags=["hide-input"]
+fig = before_after(
     tests[tests["model"].isin(names[:3])],
     printed=pd.concat([published.table("X Fig. 3c"), published.table("X Fig. 3d")]),
 )
-plt.show()
+figure(
+    "fig-tuning-gaps",
+    caption="Fairness before and after (X, Fig. 3c and 3d), women minus men and old minus young, with 95 % intervals; of many models, the first three. Grey: gaps of an exactly fair model reach this far in 95 of 100 cases. Diamonds: values printed in X.",
+    alt="Panels for the F1 gap, EqOdds and the calibration gap, by sex and by age: a line with interval for zero-shot and for each strategy, over grey bars for the reach of a fair model's gaps; open diamonds for values that paper X prints.",
+)
 
 # %% [markdown]
 # The same as numbers, with the look-alikes of each gap. Resampling adds noise, and noise adds to a mean of
@@ -717,9 +755,13 @@ per_run = repeats.values(all_runs, pairs)
 changes = per_run[per_run["method"].str.contains(" - ")]
 parts = repeats.components(changes)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Dots, one a split and training run: the change of EqOdds between women and men against zero-shot, a line a strategy and model, around a line at zero."}, "figure": {"name": "fig-tuning-runs", "caption": "Change of EqOdds (Eq. 3) between women and men against zero-shot on the same test films. One dot a split and training run; the bar is their mean."}}
-figure = spread(changes[changes["attribute"] == "sex"], metric="eq_odds_mean", components=parts)
-plt.show()
+# %% tags=["hide-input"]
+fig = spread(changes[changes["attribute"] == "sex"], metric="eq_odds_mean", components=parts)
+figure(
+    "fig-tuning-runs",
+    caption="Change of EqOdds (Eq. 3) between women and men against zero-shot on the same test films. One dot a split and training run; the bar is their mean.",
+    alt="Dots, one a split and training run: the change of EqOdds between women and men against zero-shot, a line a strategy and model, around a line at zero.",
+)
 
 
 # %% tags=["hide-input"]

@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Subgroup fairness: as good for everyone?
 #
@@ -22,16 +31,20 @@ n_permutations: int = 1000  # groups dealt anew, for the gaps of an exactly fair
 specificity: float = 0.8  # at the operating point, over all patients
 protocol: str = "corrected"  # or "as_published": models, prompt, resampling, rounding of S
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from cxrlib import cohorts, evaluation, fairness, guard, inference, published, schema, zeroshot
 from cxrlib import models as registry
 from cxrlib.cohorts import phantom
-from cxrlib.notebook import fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
+from cxrlib.notebook import figure, fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
 from cxrlib.plots import bars, gap_forest, group_bars
 from cxrlib.plots import name as title
 from cxrlib.protocol import protocol as chosen_protocol
@@ -142,13 +155,21 @@ results = evaluation.performance_table(
 )
 keep(results)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Panels of bars, by age group, by sex and, where it is recorded, by race: AUC for each finding and their mean, with interval whiskers; a hollow ring where a group has too few positives."}, "figure": {"name": "fig-subgroup-auc", "caption": "AUC by finding in groups of patients, with 95 % intervals over patients (S, Fig. 1)."}}
-figure = group_bars(results, "auc", first)
-plt.show()
+# %% tags=["hide-input"]
+fig = group_bars(results, "auc", first)
+figure(
+    "fig-subgroup-auc",
+    caption="AUC by finding in groups of patients, with 95 % intervals over patients (S, Fig. 1).",
+    alt="Panels of bars, by age group, by sex and, where it is recorded, by race: AUC for each finding and their mean, with interval whiskers; a hollow ring where a group has too few positives.",
+)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Panels of bars, by age group, by sex and, where it is recorded, by race: adjusted AUPRC for each finding and their mean, with interval whiskers."}, "figure": {"name": "fig-subgroup-auprc", "caption": "Adjusted AUPRC in the same groups (S, Fig. 1)."}}
-figure = group_bars(results, "adjusted_auprc", first)
-plt.show()
+# %% tags=["hide-input"]
+fig = group_bars(results, "adjusted_auprc", first)
+figure(
+    "fig-subgroup-auprc",
+    caption="Adjusted AUPRC in the same groups (S, Fig. 1).",
+    alt="Panels of bars, by age group, by sex and, where it is recorded, by race: adjusted AUPRC for each finding and their mean, with interval whiskers.",
+)
 
 # %% tags=["remove-cell"]
 single = results[
@@ -267,9 +288,13 @@ gaps = pd.concat(
 )
 mean_gaps = gaps[gaps["label"] == "mean"]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Differences in mean AUC with intervals around a line at zero: age groups against 25 to 50, women against men and, where race is recorded, Black and Asian against White patients, one mark a model."}, "figure": {"name": "fig-subgroup-gaps", "caption": "Gaps in mean AUC between groups, with paired 95 % intervals. Left of 0, the group named first fares worse."}}
-figure = gap_forest(mean_gaps)
-plt.show()
+# %% tags=["hide-input"]
+fig = gap_forest(mean_gaps)
+figure(
+    "fig-subgroup-gaps",
+    caption="Gaps in mean AUC between groups, with paired 95 % intervals. Left of 0, the group named first fares worse.",
+    alt="Differences in mean AUC with intervals around a line at zero: age groups against 25 to 50, women against men and, where race is recorded, Black and Asian against White patients, one mark a model.",
+)
 
 # %% tags=["remove-cell"]
 HEADLINE = {"age": "65-80 - 25-50", "sex": "F - M", "asian": "Asian - White"}
@@ -305,9 +330,13 @@ tests = inference.gap_tests(
 )
 of_means = tests[tests["label"] == "mean"]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The differences in mean AUC once more, with their intervals; behind each a grey bar around zero as long as the gaps that a fair model would show."}, "figure": {"name": "fig-subgroup-floor", "caption": "The same gaps before their noise floor: 95 of 100 fair models would show a gap within the grey bar."}}
-figure = gap_forest(of_means)
-plt.show()
+# %% tags=["hide-input"]
+fig = gap_forest(of_means)
+figure(
+    "fig-subgroup-floor",
+    caption="The same gaps before their noise floor: 95 of 100 fair models would show a gap within the grey bar.",
+    alt="The differences in mean AUC once more, with their intervals; behind each a grey bar around zero as long as the gaps that a fair model would show.",
+)
 
 # %% tags=["hide-input"]
 floors = of_means[of_means["model"] == first]
@@ -525,10 +554,14 @@ truth = fairness.model_gap_table(
 )
 truth = truth[(truth["label"] == "mean") & (truth["attribute"] == "age_group")]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Difference in mean AUC between the images as drawn and their twins with restored contrast, one line an age group with its interval."}, "figure": {"name": "fig-subgroup-age-truth", "caption": "The recorded truth of the age dial: mean AUC as drawn minus mean AUC of the twins, by age group."}}
-figure = gap_forest(truth)
-figure.suptitle(first)
-plt.show()
+# %% tags=["hide-input"]
+fig = gap_forest(truth)
+fig.suptitle(first)
+figure(
+    "fig-subgroup-age-truth",
+    caption="The recorded truth of the age dial: mean AUC as drawn minus mean AUC of the twins, by age group.",
+    alt="Difference in mean AUC between the images as drawn and their twins with restored contrast, one line an age group with its interval.",
+)
 
 # %%
 bands = {"groups": ["25-50", "65-80"], "metrics": "auc"}
@@ -736,9 +769,13 @@ show(
     caption="Mean sensitivity and specificity at one common operating point",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of mean sensitivity for women and for men, a pair for each model, with interval whiskers."}, "figure": {"name": "fig-subgroup-sensitivity", "caption": "Sensitivity for women and men at one threshold for all, mean over findings. What is missing to 1 is underdiagnosis."}}
-figure = bars(rates[rates["metric"] == "sensitivity"], x="model", hue="group", baseline=0)
-plt.show()
+# %% tags=["hide-input"]
+fig = bars(rates[rates["metric"] == "sensitivity"], x="model", hue="group", baseline=0)
+figure(
+    "fig-subgroup-sensitivity",
+    caption="Sensitivity for women and men at one threshold for all, mean over findings. What is missing to 1 is underdiagnosis.",
+    alt="Bars of mean sensitivity for women and for men, a pair for each model, with interval whiskers.",
+)
 
 # %%
 sensitivity_gaps = fairness.gap_table(

@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Embeddings: what the model knows of the patient
 #
@@ -22,10 +31,14 @@ n_images: int = 4000  # images in the phantom cohort; real cohorts are taken who
 n_resamples: int = 500  # bootstrap resamples
 protocol: str = "corrected"  # or "as_published": S's models, axes, probes (12 min), resampling
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -34,7 +47,7 @@ from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.embed import embed, embed_text
-from cxrlib.notebook import fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
+from cxrlib.notebook import figure, fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
 from cxrlib.plots import name as title
 from cxrlib.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
 
@@ -131,14 +144,18 @@ def pca_map(points, explained, patient, **attributes):
     return pca_ellipses(shapes, explained)
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Image and text embeddings on two principal components, coloured by modality."}, "figure": {"name": "fig-embeddings-modality", "caption": "Image and text embeddings, projected together (S, Fig. 2a)."}}
+# %% tags=["hide-input"]
 (image_points, text_points), explained = probes.project(z, t)
 both_points = np.concatenate([image_points, text_points])
 both_patients = np.concatenate([patient, patient_of_text])
 modality = np.repeat(["image", "text"], [len(z), len(t)])
-figure = pca_map(both_points, explained, both_patients, modality=modality)
-figure.suptitle(first)
-plt.show()
+fig = pca_map(both_points, explained, both_patients, modality=modality)
+fig.suptitle(first)
+figure(
+    "fig-embeddings-modality",
+    caption="Image and text embeddings, projected together (S, Fig. 2a).",
+    alt="Image and text embeddings on two principal components, coloured by modality.",
+)
 
 
 # %% tags=["remove-cell"]
@@ -186,13 +203,17 @@ glue("explained", percent(explained.sum()))
 # Now the films alone, coloured by what we know of the patients, and by where or how they were imaged:
 # here, {glue:text}`way`.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The same image embeddings on two principal components in several panels, coloured by sex, age group, race where it is recorded, and site or view position."}, "figure": {"name": "fig-embeddings-attributes", "caption": "Image embeddings on their first two principal components, coloured by attributes of patients and films (S, Fig. 2b to 2d)."}}
+# %% tags=["hide-input"]
 points, explained = probes.image_panel(z, t, axes=chosen.pca_axes)
 WAY = "site" if cohort.planted else "view"
 known = [a for a in ("sex", "age_group", "race", WAY) if a in table and table[a].nunique() > 1]
-figure = pca_map(points, explained, patient, **{a: table[a] for a in known})
-figure.suptitle(first)
-plt.show()
+fig = pca_map(points, explained, patient, **{a: table[a] for a in known})
+fig.suptitle(first)
+figure(
+    "fig-embeddings-attributes",
+    caption="Image embeddings on their first two principal components, coloured by attributes of patients and films (S, Fig. 2b to 2d).",
+    alt="The same image embeddings on two principal components in several panels, coloured by sex, age group, race where it is recorded, and site or view position.",
+)
 
 
 # %% tags=["remove-cell"]
@@ -339,10 +360,14 @@ differences = {
     "random halves": probes.centroid_differences(z[half], z[~half]),
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Panels of sorted differences between centroids in each dimension, on one scale: images against texts, and as far as the groups have ten patients youngest against oldest, women against men, White against Black patients."}, "figure": {"name": "fig-embeddings-centroids", "caption": "Differences between the centroids of two groups in each dimension, sorted, on one scale (S, Fig. 3)."}}
-figure = sorted_differences({k: d for k, d in differences.items() if k != "random halves"})
-figure.suptitle(first)
-plt.show()
+# %% tags=["hide-input"]
+fig = sorted_differences({k: d for k, d in differences.items() if k != "random halves"})
+fig.suptitle(first)
+figure(
+    "fig-embeddings-centroids",
+    caption="Differences between the centroids of two groups in each dimension, sorted, on one scale (S, Fig. 3).",
+    alt="Panels of sorted differences between centroids in each dimension, on one scale: images against texts, and as far as the groups have ten patients youngest against oldest, women against men, White against Black patients.",
+)
 
 # %%
 top = max(1, z.shape[1] // 10)
@@ -445,9 +470,13 @@ show(
     caption="AUC of attributes read from image embeddings, on patients not seen before",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of bars, one a probe: AUC with interval whiskers for each attribute that is read, a bar a model."}, "figure": {"name": "fig-embeddings-probes", "caption": "What a linear probe, nearest neighbours and a small network read from image embeddings (S, Table 2). The foot of the bars is chance."}}
-figure = probe_bars(read)
-plt.show()
+# %% tags=["hide-input"]
+fig = probe_bars(read)
+figure(
+    "fig-embeddings-probes",
+    caption="What a linear probe, nearest neighbours and a small network read from image embeddings (S, Table 2). The foot of the bars is chance.",
+    alt="Three panels of bars, one a probe: AUC with interval whiskers for each attribute that is read, a bar a model.",
+)
 
 # %% tags=["remove-cell"]
 for attribute in ASKED:

@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Shortcuts: the disease, or its treatment?
 #
@@ -24,6 +33,11 @@ epochs: int = 5  # passes of the detector over its films; S makes 200
 n_resamples: int = 500  # bootstrap resamples
 protocol: str = "corrected"  # or "as_published": models, arms, resampling and prompt of S
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 from dataclasses import replace
 from functools import partial
@@ -37,6 +51,7 @@ from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import associations, drains, phantom
 from cxrlib.notebook import (
+    figure,
     fmt,
     fmt_interval,
     fmt_row,
@@ -229,9 +244,13 @@ glue(
     + (f"have the controls labelled as without {DEVICE}." if mostly_known else "keep all of them."),
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of adjusted AUPRC for each model, with and without the device, with interval whiskers."}, "figure": {"name": "fig-shortcut-arms", "caption": "Adjusted AUPRC of zero-shot pneumothorax in the two arms (S, Fig. 4b)."}}
-figure = drain_arms(ours, protocol=chosen.name)
-plt.show()
+# %% tags=["hide-input"]
+fig = drain_arms(ours, protocol=chosen.name)
+figure(
+    "fig-shortcut-arms",
+    caption="Adjusted AUPRC of zero-shot pneumothorax in the two arms (S, Fig. 4b).",
+    alt="Bars of adjusted AUPRC for each model, with and without the device, with interval whiskers.",
+)
 
 # %% tags=["remove-cell"]
 gap = ours[(ours["group"] == GAP) & (ours["metric"] == "adjusted_auprc")]
@@ -509,18 +528,22 @@ glue("detector-here", here)
 small = cohorts.load("phantom", n_images=n_twins, seed=seed)
 twins = {drain: phantom.twin(small, drain=drain) for drain in (0, 1)}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three phantom radiographs above, the same three with a chest drain below, and no other difference."}, "figure": {"name": "fig-shortcut-twins", "caption": "Counterfactual twins: the same phantom patients without (above) and with a drain (below)."}}
+# %% tags=["hide-input"]
 if guard.active():
     withheld("films")
 else:
     large = cohorts.load("phantom", n_images=60, seed=seed, size=192)
     shown = np.flatnonzero(large.table["severity_Pneumothorax"] == 0)[:3]
-    figure, axes = plt.subplots(2, 3, figsize=(6.6, 4.5))
+    fig, axes = plt.subplots(2, 3, figsize=(6.6, 4.5))
     for row, drain in zip(axes, (0, 1), strict=True):
         for axis, image in zip(row, phantom.twin(large, drain=drain).images(shown), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             axis.axis("off")
-    plt.show()
+    figure(
+        "fig-shortcut-twins",
+        caption="Counterfactual twins: the same phantom patients without (above) and with a drain (below).",
+        alt="Three phantom radiographs above, the same three with a chest drain below, and no other difference.",
+    )
 
 # %% [markdown]
 # For films *without* pneumothorax, the drain adds no disease. So any rise of the pneumothorax score
@@ -557,9 +580,13 @@ show(
     caption="Shift of the pneumothorax score when a drain is added to a film without the disease",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Shift of the score caused by the drain, one line a model with its interval, around a line at zero."}, "figure": {"name": "fig-shortcut-shift", "caption": "Causal effect of an added drain on the pneumothorax score, in standard deviations of the score."}}
-figure = gap_forest(shifts)
-plt.show()
+# %% tags=["hide-input"]
+fig = gap_forest(shifts)
+figure(
+    "fig-shortcut-shift",
+    caption="Causal effect of an added drain on the pneumothorax score, in standard deviations of the score.",
+    alt="Shift of the score caused by the drain, one line a model with its interval, around a line at zero.",
+)
 
 # %% tags=["remove-cell"]
 shift = shifts.set_index("model")
@@ -640,9 +667,13 @@ show(
     caption="AUC for pneumothorax by the share of pneumothorax images with a drain",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model with an interval band."}, "figure": {"name": "fig-shortcut-dose", "caption": "Dose and response: what a test set reports as its share of treated pneumothorax grows."}}
-figure = dose_response(doses, xlabel="share of pneumothorax images with a drain")
-plt.show()
+# %% tags=["hide-input"]
+fig = dose_response(doses, xlabel="share of pneumothorax images with a drain")
+figure(
+    "fig-shortcut-dose",
+    caption="Dose and response: what a test set reports as its share of treated pneumothorax grows.",
+    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model with an interval band.",
+)
 
 # %% tags=["remove-cell"]
 response = doses.pivot(index="model", columns="dose", values="value")

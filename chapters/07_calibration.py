@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Calibration: does 30 percent mean 30 percent?
 #
@@ -25,6 +34,11 @@ specificity: float = 0.8  # share of healthy films that the operating point leav
 n_resamples: int = 500  # bootstrap resamples
 protocol: str = "corrected"  # or "as_published": models, resampling and prompt of S's code
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 from dataclasses import replace
 
@@ -39,6 +53,7 @@ from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.notebook import (
     UNDEFINED,
+    figure,
     fmt,
     fmt_interval,
     glue,
@@ -165,13 +180,13 @@ curves = curves_of(pneumothorax)
 # films: a curve without it hides where nobody is. The films are the {glue:text}`n-test:,d` of the cohort
 # *{glue:text}`cohort`*. First the cosines alone:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax from cosine similarities alone, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-cosine", "caption": "Reliability for pneumothorax without the logit scale (S, Fig. 4c). Below: where the films are."}}
+# %% tags=["hide-input"]
 draw(curves[curves["method"] == "cosine only"])
 
 # %% [markdown]
 # And now the same films with the scale that each model learned:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax with the learned logit scale, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-learned", "caption": "Reliability for pneumothorax with the learned logit scale."}}
+# %% tags=["hide-input"]
 draw(curves[curves["method"] == "learned scale"])
 
 # %% tags=["hide-input"]
@@ -429,7 +444,7 @@ show(
     caption="Calibration for pneumothorax after fitting on validation patients",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Reliability curves for pneumothorax after Platt scaling on validation patients, one line a model with intervals, with the diagonal; below, the number of films by predicted probability."}, "figure": {"name": "fig-calibration-platt", "caption": "Reliability for pneumothorax after Platt scaling on validation patients."}}
+# %% tags=["hide-input"]
 draw(curves_of(repaired[repaired["method"] == "Platt"]))
 
 # %% tags=["remove-cell"]
@@ -504,10 +519,14 @@ show(table.loc[names], caption="Risk of pneumothorax by sex, after Platt scaling
 # %% [markdown]
 # One finding alone has fewer cases. Here are all groups, averaged over the findings of S:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Mean predicted probability minus observed frequency, averaged over findings, one line for each group by sex and other attributes, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-groups", "caption": "Calibration in the large by group, mean over findings, after Platt scaling on all patients. Right of 0: risk overestimated; left: underestimated."}}
+# %% tags=["hide-input"]
 shown = by_group[(by_group["label"] == "mean") & (by_group["attribute"] != "all")]
-figure = gap_forest(shown)
-plt.show()
+fig = gap_forest(shown)
+figure(
+    "fig-calibration-groups",
+    caption="Calibration in the large by group, mean over findings, after Platt scaling on all patients. Right of 0: risk overestimated; left: underestimated.",
+    alt="Mean predicted probability minus observed frequency, averaged over findings, one line for each group by sex and other attributes, one dot with an interval a model, around a line at zero.",
+)
 
 # %% [markdown]
 # The plainest test of the planted bias compares two models of one architecture on the same phantom
@@ -617,12 +636,16 @@ show(
     caption="Women minus men, mean over findings: AUC, and sensitivity and specificity at the common threshold",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-underdiagnosis", "caption": "Women minus men, mean over findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both."}}
+# %% tags=["hide-input"]
 shown = on_mean[on_mean["metric"] != "specificity"]
 names_of = {"auc": "AUC", "sensitivity": "sensitivity"}
 shown = shown.assign(label=shown["metric"].map(names_of), metric="women minus men", group="all")
-figure = gap_forest(shown)
-plt.show()
+fig = gap_forest(shown)
+figure(
+    "fig-calibration-underdiagnosis",
+    caption="Women minus men, mean over findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both.",
+    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval a model, around a line at zero.",
+)
 
 
 # %% tags=["remove-cell"]
@@ -714,9 +737,13 @@ show(
     caption="Calibration in the large, women minus men, mean over findings, by the labels of the audit",
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero."}, "figure": {"name": "fig-calibration-audit", "caption": "Calibration in the large, women minus men: the same models, audited with true and with under-reported labels."}}
-figure = gap_forest(audit)
-plt.show()
+# %% tags=["hide-input"]
+fig = gap_forest(audit)
+figure(
+    "fig-calibration-audit",
+    caption="Calibration in the large, women minus men: the same models, audited with true and with under-reported labels.",
+    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero.",
+)
 
 
 # %% tags=["remove-cell"]

@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Audit: what the papers say, what their code does, what open data show
 #
@@ -24,6 +33,11 @@ n_draws: int = 20  # draws of NIH 6x200
 n_splits: int = 8  # splits of patients for the probes
 n_simulations: int = 1000  # test sets of an exactly fair classifier
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 from dataclasses import replace
 
@@ -39,7 +53,17 @@ from cxrlib.cohorts import metadata, nih6x200
 from cxrlib.embed import embed
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe as recipe_of
-from cxrlib.notebook import fmt, fmt_interval, glue, keep, percent, setup, show, warn_if_seeded
+from cxrlib.notebook import (
+    figure,
+    fmt,
+    fmt_interval,
+    glue,
+    keep,
+    percent,
+    setup,
+    show,
+    warn_if_seeded,
+)
 from cxrlib.plots import colours
 from cxrlib.plots import name as title
 from cxrlib.zeroshot import POSITIVE
@@ -228,8 +252,8 @@ by_auc = pd.DataFrame(
 by_auc["difference"] = by_auc.iloc[:, 2] - by_auc.iloc[:, 1]
 show(by_auc, caption="Adjusted AUPRC of one and the same test at the prevalences of S's two arms")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Adjusted AUPRC over prevalence on a logarithmic axis, one rising line for each of four ROC curves; two vertical lines mark the prevalences of the arms with and without drains."}, "figure": {"name": "fig-audit-prevalence", "caption": "One ROC curve, many adjusted AUPRCs. The vertical lines mark the prevalences of S's two drain arms."}}
-figure, axis = plt.subplots(figsize=(7, 3.4))
+# %% tags=["hide-input"]
+fig, axis = plt.subplots(figsize=(7, 3.4))
 grid = np.geomspace(0.005, 0.5, 40)
 AUC_COLOURS = ("#253494", "#2C7FB8", "#41B6C4", "#7FCDBB")
 for auc, colour in zip((0.6, 0.7, 0.8, 0.9), AUC_COLOURS, strict=True):
@@ -242,7 +266,11 @@ for share in ARMS.values():
     axis.axvline(100 * share, color="#D55E00", lw=1, ls="--")
 axis.set(xscale="log", xlabel="prevalence (%)", ylabel="adjusted AUPRC", ylim=(0, None))
 axis.set_xticks([0.5, 1, 2, 5, 10, 20, 50], [0.5, 1, 2, 5, 10, 20, 50])
-plt.show()
+figure(
+    "fig-audit-prevalence",
+    caption="One ROC curve, many adjusted AUPRCs. The vertical lines mark the prevalences of S's two drain arms.",
+    alt="Adjusted AUPRC over prevalence on a logarithmic axis, one rising line for each of four ROC curves; two vertical lines mark the prevalences of the arms with and without drains.",
+)
 
 # %% tags=["remove-cell"]
 drains = published.table("S Fig. 4b")["value"]
@@ -293,8 +321,8 @@ text_auc = pd.DataFrame(
 )
 show(text_auc, caption=f"AUC by the length of text embeddings, {first}", digits=3)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "AUC over the ratio of the lengths of the two prompts, one curved line for each of six findings, with a vertical line where both have the same length."}, "figure": {"name": "fig-audit-length", "caption": "AUC when the prompt of the finding is longer (right) or shorter (left) than that of no finding. The line marks equal lengths."}}
-figure, axis = plt.subplots(figsize=(7, 3.4))
+# %% tags=["hide-input"]
+fig, axis = plt.subplots(figsize=(7, 3.4))
 ratios = np.geomspace(0.25, 4, 17)
 unit = TEXTS["unit length"]
 bent, shade = {}, colours(LABELS)
@@ -308,7 +336,11 @@ axis.set_xticks([0.25, 0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4])
 axis.minorticks_off()
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 axis.set_title(first)
-plt.show()
+figure(
+    "fig-audit-length",
+    caption="AUC when the prompt of the finding is longer (right) or shorter (left) than that of no finding. The line marks equal lengths.",
+    alt="AUC over the ratio of the lengths of the two prompts, one curved line for each of six findings, with a vertical line where both have the same length.",
+)
 
 # %% tags=["remove-cell"]
 glue("examined", first)
@@ -632,8 +664,8 @@ show(
     digits=3,
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two histograms of gaps of an exactly fair classifier, F1 gap and equalised odds, with short vertical lines at the values that paper X prints."}, "figure": {"name": "fig-audit-floor", "caption": "Gaps of exactly fair classifiers on 240 test images, with even (filled) and uneven recall (outlined), and the gaps that X prints (lines)."}}
-figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(7, 2.8))
 for axis, metric in zip(axes, ("f1_gap_signed", "eq_odds_mean"), strict=True):
     bins = np.linspace(0, 100 * max(floor[metric].max() for floor in floors.values()), 31)
     axis.hist(100 * floors["even"][metric], bins, color="#B8CFE0")
@@ -642,7 +674,11 @@ for axis, metric in zip(axes, ("f1_gap_signed", "eq_odds_mean"), strict=True):
     printed_here = 100 * claimed.loc[claimed["metric"] == metric, "value"]
     axis.vlines(printed_here, 0, 0.35 * top, color="#D55E00")
     axis.set(xlabel=f"{title(metric)} (%)", yticks=[], xlim=(0, None))
-plt.show()
+figure(
+    "fig-audit-floor",
+    caption="Gaps of exactly fair classifiers on 240 test images, with even (filled) and uneven recall (outlined), and the gaps that X prints (lines).",
+    alt="Two histograms of gaps of an exactly fair classifier, F1 gap and equalised odds, with short vertical lines at the values that paper X prints.",
+)
 
 # %% tags=["remove-cell"]
 glue("accuracy", percent(full, 1))

@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # Do the intervals cover?
 #
@@ -24,6 +33,11 @@ grid: str = (
     "small"  # designs: "small", or "full" for the grid of benchmarks/coverage.py (some minutes)
 )
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 import inspect
 
@@ -33,7 +47,7 @@ import pandas as pd
 
 from cxrlib import cohorts, estimates, ranking, simulate
 from cxrlib.cohorts import metadata
-from cxrlib.notebook import fmt, glue, percent, setup, show
+from cxrlib.notebook import figure, fmt, glue, percent, setup, show
 from cxrlib.plots import name
 
 setup()
@@ -131,8 +145,8 @@ studies = simulate.studies(example, 60, n_resamples, seed)
 studies = studies[(studies["metric"] == "auc") & (studies["method"] == "percentile")]
 misses = (studies["ci_low"] > AUC) | (studies["ci_high"] < AUC)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of sixty horizontal intervals each around a vertical line at the true AUC, on the left from drawing images, on the right from drawing patients; intervals that do not touch the line are orange, the others blue."}, "figure": {"name": "fig-coverage-studies", "caption": "Sixty simulated studies and their 95 % intervals for AUC. Intervals that miss the truth, the vertical line, are orange."}}
-figure, axes = plt.subplots(1, 2, figsize=(7, 5.5), sharex=True, sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(7, 5.5), sharex=True, sharey=True)
 for axis, unit in zip(axes, ("image", "patient"), strict=True):
     part = studies[studies["unit"] == unit]
     colour = np.where(misses[part.index], "#D55E00", "#0072B2")
@@ -142,7 +156,11 @@ for axis, unit in zip(axes, ("image", "patient"), strict=True):
     axis.set_xlabel("AUC")
     axis.set_yticks([])
 axes[0].set_ylabel("study")
-plt.show()
+figure(
+    "fig-coverage-studies",
+    caption="Sixty simulated studies and their 95 % intervals for AUC. Intervals that miss the truth, the vertical line, are orange.",
+    alt="Two panels of sixty horizontal intervals each around a vertical line at the true AUC, on the left from drawing images, on the right from drawing patients; intervals that do not touch the line are orange, the others blue.",
+)
 
 # %% tags=["remove-cell"]
 for unit in ("image", "patient"):
@@ -263,8 +281,8 @@ glue("alone", f"{percent(alone['coverage'].min())} to {percent(alone['coverage']
 # %%
 pooled = simulate.by_positive_patients(table)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, for AUC, adjusted AUPRC and the gap in AUC: coverage over the number of positive patients on a logarithmic axis, a dot a design, a colour and shape for each of four intervals, with a grey band around the nominal coverage."}, "figure": {"name": "fig-coverage-patients", "caption": "Coverage by the number of positive patients in the group: a dot for each design and interval. Grey: the band that passes for 95 %."}}
-figure, axes = plt.subplots(3, 1, figsize=(7, 8.5), sharex=True, sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(3, 1, figsize=(7, 8.5), sharex=True, sharey=True)
 for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
     axis.axhspan(100 * LOW, 100 * HIGH, color="#DDDDDD", zorder=0)
     for k, text in KINDS.items():
@@ -283,14 +301,18 @@ for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
     axis.set_title(label, loc="left")
     axis.set_ylabel("coverage, %")
     axis.set_xscale("log")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
 axes[-1].set_xlabel("positive patients in the group")
 axes[-1].set_xticks([1, 3, 10, 30, 100, 300], [1, 3, 10, 30, 100, 300])
 axes[-1].minorticks_off()
 axes[-1].set_xlim(
     0.8 * table["n_positive_patients"].min(), 1.2 * table["n_positive_patients"].max()
 )
-plt.show()
+figure(
+    "fig-coverage-patients",
+    caption="Coverage by the number of positive patients in the group: a dot for each design and interval. Grey: the band that passes for 95 %.",
+    alt="Three panels, for AUC, adjusted AUPRC and the gap in AUC: coverage over the number of positive patients on a logarithmic axis, a dot a design, a colour and shape for each of four intervals, with a grey band around the nominal coverage.",
+)
 
 # %% tags=["hide-input"]
 text = pooled.assign(

@@ -1,3 +1,12 @@
+# ---
+# jupyter:
+#   chapter:
+#     answers: {}
+#     goals: []
+#     needs: []
+#     minutes: 30
+# ---
+
 # %% [markdown]
 # # From laptop to cluster
 #
@@ -23,6 +32,11 @@ host_cores: int = 16  # CPU cores of a host
 device_tflops: float = 989.0  # declared peak of a GPU in bfloat16, 10^12 operations a second
 device_share: float = 0.3  # ASSUMED share of that peak, used where no GPU was measured
 
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
+
 # %% tags=["hide-input"]
 import tempfile
 import textwrap
@@ -44,7 +58,7 @@ from cxrlib.cohorts.files import DataError
 from cxrlib.embed import extract
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe
-from cxrlib.notebook import fmt, glue, percent, setup, show
+from cxrlib.notebook import figure, fmt, glue, percent, setup, show
 from cxrlib.store import ROWS, StoreError
 
 setup()
@@ -422,7 +436,7 @@ for part, text in PARTS.items():
         by = ", ".join(found["model"].dropna().unique())
         show(measured, caption=f"{part}: {text}; {by + '; ' if by else ''}{machine(part)}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Horizontal bars: milliseconds an image for the way of S's code, for the same with images encoded once, and for this book's extraction, for films of two sizes; or the words not run."}, "figure": {"name": "fig-scale-pipeline", "caption": "Six findings and the embeddings, by the way of S's code and by one extraction: the same numbers in the end. Lines: fastest and slowest round."}}
+# %% tags=["hide-input"]
 WAYS = {
     "per label": ("as S's code works", "#D55E00"),
     "per label, encoded once": ("the same, images encoded once", "#E69F00"),
@@ -438,7 +452,7 @@ def empty(axis):
 spent = those("pipeline", unit="s")
 spent = spent[spent["way"].isin(WAYS)]
 sizes = sorted(spent["film_pixels"].unique())
-figure, axis = plt.subplots(figsize=(7, 1.2 + 0.9 * max(1, len(sizes))))
+fig, axis = plt.subplots(figsize=(7, 1.2 + 0.9 * max(1, len(sizes))))
 if spent.empty:
     empty(axis)
 for k, (way, (text, colour)) in enumerate(WAYS.items()):
@@ -453,11 +467,15 @@ for k, (way, (text, colour)) in enumerate(WAYS.items()):
 if len(sizes):
     axis.set_yticks(range(len(sizes)), [f"films of {pixels:.0f} pixels" for pixels in sizes])
     axis.set_xlabel("milliseconds an image")
-    figure.legend(loc="outside upper left", ncols=2)
-plt.show()
+    fig.legend(loc="outside upper left", ncols=2)
+figure(
+    "fig-scale-pipeline",
+    caption="Six findings and the embeddings, by the way of S's code and by one extraction: the same numbers in the end. Lines: fastest and slowest round.",
+    alt="Horizontal bars: milliseconds an image for the way of S's code, for the same with images encoded once, and for this book's extraction, for films of two sizes; or the words not run.",
+)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over the number of images on a logarithmic axis: memory above that before in megabytes, and images a second; or the words not run."}, "figure": {"name": "fig-scale-memory", "caption": "Memory at its peak and speed of one extraction, by its number of images (phantoms, phantom-resnet)."}}
-figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(7, 2.8))
 for axis, way, unit in zip(
     axes, ("peak above memory before", "steady rate"), ("MB", "images/s"), strict=True
 ):
@@ -468,7 +486,11 @@ for axis, way, unit in zip(
     axis.plot(found["n_images"], found["value"], "o-", color="#0072B2")
     axis.set(xscale="log", xlabel="images", ylabel=unit, ylim=(0, 1.25 * found["value"].max()))
     axis.set_title(way, loc="left")
-plt.show()
+figure(
+    "fig-scale-memory",
+    caption="Memory at its peak and speed of one extraction, by its number of images (phantoms, phantom-resnet).",
+    alt="Two panels over the number of images on a logarithmic axis: memory above that before in megabytes, and images a second; or the words not run.",
+)
 
 
 # %% tags=["remove-cell"]
@@ -668,7 +690,7 @@ show(pd.DataFrame(lines), caption="Eleven models, one pass each: time, what limi
 # machine does not remove the bottleneck; it moves it to the next step, and the next machine should be bought
 # for that one.
 
-# %% tags=["hide-input", "timing"] mystnb={"image": {"alt": "Hours over the number of films, both logarithmic, one line for the laptop, the GPU host and the cluster; dots on the lines are coloured by the step that limits: start, read, decode, prepare or encode."}, "figure": {"name": "fig-scale-hours", "caption": "Time for eleven models on films like those of MIMIC-CXR; dots in the colour of what limits."}}
+# %% tags=["hide-input", "timing"]
 MIMIC = FILMS.index[1]
 GRID = np.unique(np.round(np.geomspace(1e3, 1e8, 21), -2)).astype(int)
 
@@ -687,10 +709,10 @@ def key(axis, found):
     seen = [s for s in PART_COLOUR if any(one["bottleneck"] == s for one in found)]
     for stage in seen:
         axis.scatter([], [], color=PART_COLOUR[stage], s=22, label=stage)
-    axis.figure.legend(loc="outside upper left", ncols=len(seen))
+    axis.fig.legend(loc="outside upper left", ncols=len(seen))
 
 
-figure, axis = plt.subplots(figsize=(7, 4))
+fig, axis = plt.subplots(figsize=(7, 4))
 by_place = {p: [scale.total(plan(p, MIMIC, int(n))) for n in GRID] for p in PLACES}
 for place, found in by_place.items():
     draw(axis, GRID, found, place)
@@ -700,7 +722,11 @@ axis.set_xticks([1e3, 1e4, 1e5, 1e6, 1e7, 1e8])
 marks = {1 / 6: "10 min", 1: "1 hour", 24: "1 day", 24 * 30: "1 month", 24 * 365: "1 year"}
 axis.set_yticks(list(marks), list(marks.values()))
 axis.minorticks_off()
-plt.show()
+figure(
+    "fig-scale-hours",
+    caption="Time for eleven models on films like those of MIMIC-CXR; dots in the colour of what limits.",
+    alt="Hours over the number of films, both logarithmic, one line for the laptop, the GPU host and the cluster; dots on the lines are coloured by the step that limits: start, read, decode, prepare or encode.",
+)
 
 # %% tags=["remove-cell", "timing"]
 glue("mimic-laptop", times["MIMIC-CXR", "laptop"])
@@ -792,9 +818,9 @@ show(
 for key_, text in (("now", "as the code stands"), ("gpu", "a second GPU"), ("both", "both")):
     glue(f"steps-{key_}", duration(steps[text]["hours"]))
 
-# %% tags=["hide-input", "timing"] mystnb={"image": {"alt": "Hours for a million films over the number of CPU cores beside one GPU, both logarithmic; three lines fall and then run flat, dots coloured by what limits; a vertical line marks the cores of the host."}, "figure": {"name": "fig-scale-cores", "caption": "A million films on one GPU, by the cores beside it. Where a line runs flat, more cores buy nothing. Vertical line: the cores of the host."}}
+# %% tags=["hide-input", "timing"]
 cores = np.unique(np.geomspace(2, 2048, 21).astype(int))
-figure, axis = plt.subplots(figsize=(7, 4))
+fig, axis = plt.subplots(figsize=(7, 4))
 drawn = []
 for text in ("as the code stands", "one pass for all models", "both"):
     kind, together, _ = STEPS[text]
@@ -810,7 +836,11 @@ axis.set_xticks(ticks, ticks)
 ticks = [t for t in (0.3, 1, 3, 10, 30, 100) if axis.get_ylim()[0] < t < axis.get_ylim()[1]]
 axis.set_yticks(ticks, ticks)
 axis.minorticks_off()
-plt.show()
+figure(
+    "fig-scale-cores",
+    caption="A million films on one GPU, by the cores beside it. Where a line runs flat, more cores buy nothing. Vertical line: the cores of the host.",
+    alt="Hours for a million films over the number of CPU cores beside one GPU, both logarithmic; three lines fall and then run flat, dots coloured by what limits; a vertical line marks the cores of the host.",
+)
 
 # %% [markdown]
 # Then the files. A folder with a million single films is slow to list and to copy, on most shared file

@@ -5,12 +5,18 @@ import shutil
 import subprocess
 import sys
 
-from cxrlib import scan
-from cxrlib.chapters import BookError, chapters
+import yaml
+
+from cxrlib import pages, parameters, scan
+from cxrlib.chapters import chapters
+from cxrlib.errors import BookError
+from cxrlib.pages import STUDENT, TEACHER
 from cxrlib.run import LIBRARY, check_writable, fingerprint, run
 
+FOR_TEACHERS = ("teaching",)  # pages
 
-def build(root, given=None, out=None, jobs=2):
+
+def build(root, given=None, out=None, jobs=2, edition=TEACHER):
     """Execute what changed, render every page, and put the new book in place of the old one.
 
     Any warning fails the build, and so does a page that holds what must not be shown
@@ -25,6 +31,9 @@ def build(root, given=None, out=None, jobs=2):
     out : Path, optional
         Folder of the book with these parameters. Default: ``_build``; with `given`, a folder below
         ``_build/runs`` so that the book itself is not replaced.
+    edition : {"teacher", "student"}
+        Students get no solutions, no notes for teachers, and no page of `FOR_TEACHERS`. Their book
+        goes to ``student`` in the folder of the other.
 
     Returns
     -------
@@ -39,6 +48,9 @@ def build(root, given=None, out=None, jobs=2):
     executed = out / "chapters" if given else root / "book" / "chapters"
     notebooks = run(root, chapters(root), given, executed, jobs)
 
+    if edition == STUDENT:
+        out = out / STUDENT
+        check_writable(out)
     stage, html = out / "stage", out / "html"
     _restore(html)
     # the library makes the reference pages
@@ -48,7 +60,7 @@ def build(root, given=None, out=None, jobs=2):
     if key_file.is_file() and key_file.read_text() == key:
         return html / "index.html", False
 
-    _stage(root, notebooks, stage)
+    _stage(root, notebooks, stage, edition)
     fresh = out / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
@@ -80,25 +92,45 @@ def _pages(root):
     return [root / "_config.yml", root / "_toc.yml", *(p for p in book if p.name[0] != ".")]
 
 
-def _stage(root, notebooks, stage):
+def _stage(root, notebooks, stage, edition):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
     from cxrlib import cards, ledger  # they import torch, which costs seconds
     from cxrlib.models import page as model_cards
 
     shutil.rmtree(stage, ignore_errors=True)
-    (stage / "chapters").mkdir(parents=True)
+    (stage / "extra").mkdir(parents=True)
     leave = shutil.ignore_patterns("__pycache__", ".*")
     for page in _pages(root):
         if page.is_dir():
             shutil.copytree(page, stage / page.name, ignore=leave)
         else:
             shutil.copy(page, stage)
-    for path in notebooks:
-        shutil.copy(path, stage / "chapters")
-    (stage / "metric_cards.md").write_text(cards.page(), encoding="utf-8")
-    (stage / "model_cards.md").write_text(model_cards.page(), encoding="utf-8")
-    (stage / "ledger.md").write_text(ledger.page(ledger.collect(notebooks)), encoding="utf-8")
+    every = chapters(root)
+    for path, chapter in zip(notebooks, every, strict=True):
+        pages.write(path, chapter, stage, edition)
+    made = {
+        "metric_cards": cards.page(),
+        "model_cards": model_cards.page(),
+        "ledger": ledger.page(ledger.collect(notebooks)),
+        "parameters": parameters.page(every),
+    }
+    for name, text in made.items():
+        (stage / f"{name}.md").write_text(text, encoding="utf-8")
+    if edition == STUDENT:
+        _only_students(stage)
+
+
+def _only_students(stage):
+    for name in FOR_TEACHERS:
+        (stage / f"{name}.md").unlink(missing_ok=True)
+    for page in stage.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(pages.FENCES.sub("", text), encoding="utf-8")
+    toc = yaml.safe_load((stage / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc["parts"]:
+        part["chapters"] = [c for c in part["chapters"] if c.get("file") not in FOR_TEACHERS]
+    (stage / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
 
 
 def _render(stage, fresh, log):

@@ -4,8 +4,6 @@ A chapter is a jupytext ``py:percent`` script ``chapters/NN_name.py``. Everythin
 ``.ipynb`` without outputs, the executed notebook, the page) is made from it.
 """
 
-import ast
-import difflib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,25 +12,10 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from cxrlib.errors import BookError, nearest
+from cxrlib.parameters import declared, validate
+
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-
-
-class BookError(Exception):
-    """Something that the user can mend; its text is the one line shown. `code` is the exit code."""
-
-    def __init__(self, message, code=1):
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One assignment of a chapter's parameters cell: ``n_images: int = 4000  # help``."""
-
-    name: str
-    type: str
-    default: object
-    help: str
 
 
 @dataclass(frozen=True)
@@ -53,11 +36,23 @@ class Chapter:
         notebook = jupytext.read(self.path, fmt="py:percent")
         for i, cell in enumerate(notebook.cells):
             cell.id = f"cell-{i:03d}"
+        about = notebook.metadata.get("chapter", {})
         notebook.metadata = nbformat.from_dict(
-            {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+            {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
         )
         notebook.nbformat, notebook.nbformat_minor = 4, 5
         return notebook
+
+    @property
+    def about(self):
+        """What the header of the script says of the chapter.
+
+        ``answers``: dict of a paper's section, table, figure or equation -> the label of the figure
+        here that answers it, or "" where the text does; ``goals``: list of str; ``needs``: names of
+        chapters to read first; ``minutes``: to read it. What is not said is empty.
+        """
+        empty = {"answers": {}, "goals": [], "needs": [], "minutes": None}
+        return empty | dict(self.notebook.metadata["chapter"])
 
     @property
     def title(self):
@@ -77,27 +72,7 @@ class Chapter:
                 f"{self.path.name}: {len(tagged)} cells are tagged 'parameters'; "
                 'one is needed: # %% tags=["parameters"]'
             )
-        return {p.name: p for p in _declared(tagged[0].source, self.path.name)}
-
-
-def _declared(source, where):
-    lines = source.splitlines()
-    for node in ast.parse(source).body:
-        match node:
-            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
-                annotation = ast.unparse(node.annotation)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                annotation = None
-            case _:
-                continue
-        try:
-            default = ast.literal_eval(value)
-        except ValueError:
-            raise BookError(f"{where}: the default of parameter {name!r} is no literal") from None
-        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-        yield Parameter(
-            name, annotation or type(default).__name__, default, comment.strip().lstrip("# ")
-        )
+        return declared(tagged[0].source, self.path.name)
 
 
 def find_root():
@@ -134,16 +109,11 @@ def find(root, query):
         if wanted in (chapter.number, chapter.name, chapter.name[3:]):
             return [chapter]
     names = [c.name for c in every] + [c.name[3:] for c in every]
-    raise BookError(f"no chapter {query!r}; {_nearest(wanted, names)}", code=2)
-
-
-def _nearest(word, names):
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
+    raise BookError(f"no chapter {query!r}; {nearest(wanted, names)}", code=2)
 
 
 def assign(chosen, given):
-    """Which parameters go to which chapter, checked against the declared names and types.
+    """Which parameters go to which chapter, checked as :func:`cxrlib.parameters.validate` does.
 
     Parameters
     ----------
@@ -162,51 +132,14 @@ def assign(chosen, given):
         if name not in declared:
             who = f"chapter {chosen[0].name}" if len(chosen) == 1 else "any chapter"
             raise BookError(
-                f"unknown parameter {name!r} for {who}; {_nearest(name, sorted(declared))}", code=2
+                f"unknown parameter {name!r} for {who}; {nearest(name, sorted(declared))}", code=2
             )
     values = {}
     for chapter in chosen:
-        mine = {
-            k: _typed(chapter, p, given[k]) for k, p in chapter.parameters.items() if k in given
-        }
+        mine = {name: given[name] for name in chapter.parameters if name in given}
+        mine = validate(chapter.parameters, mine, f"chapter {chapter.name}")
         values[chapter.name] = {k: v for k, v in mine.items() if v != chapter.parameters[k].default}
     return values
-
-
-def _typed(chapter, parameter, value):
-    text = value if isinstance(value, str) else repr(value)
-    for kind in parameter.type.split("|"):
-        try:
-            return _parse(kind.strip(), text)
-        except (ValueError, SyntaxError):
-            continue
-    raise BookError(
-        f"parameter {parameter.name!r} of chapter {chapter.name}: {value!r} is not of type "
-        f"{parameter.type} (default {parameter.default!r})",
-        code=2,
-    )
-
-
-def _parse(kind, text):
-    match kind:
-        case "str":
-            return text
-        case "int":
-            return int(text)
-        case "float":
-            return float(text)
-        case "bool":
-            if text.lower() not in ("true", "false"):
-                raise ValueError(text)
-            return text.lower() == "true"
-        case "None":
-            if text.lower() == "none":
-                return None
-            raise ValueError(text)
-    value = ast.literal_eval(text)
-    if type(value).__name__ != kind.split("[")[0]:
-        raise ValueError(text)
-    return value
 
 
 def pair_text(chapter):

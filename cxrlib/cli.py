@@ -12,8 +12,10 @@ from typing import Annotated, Literal
 import typer
 
 from cxrlib import atomic
-from cxrlib.chapters import BookError, chapters, find, find_root, out_of_sync
+from cxrlib.chapters import chapters, find, find_root, out_of_sync
 from cxrlib.chapters import sync as write_pairs
+from cxrlib.errors import BookError
+from cxrlib.parameters import pairs
 
 INTERRUPTED = 130  # how typer leaves after Ctrl-C
 
@@ -33,16 +35,6 @@ Out = Annotated[Path | None, typer.Option(help="Folder for the result.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Chapters executed at the same time.")]
 
 
-def _given(pairs):
-    given = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise BookError(f"-p {pair}: expected NAME=VALUE, for example -p n_images=2000", code=2)
-        given[name.strip()] = value
-    return given
-
-
 @app.command()
 def run(
     chapter: Annotated[str, typer.Argument(help="Number or name, or all.")] = "all",
@@ -54,16 +46,24 @@ def run(
     from cxrlib.run import run as execute
 
     root = find_root()
-    for path in execute(root, find(root, chapter), _given(parameter), _absolute(out), jobs):
+    for path in execute(root, find(root, chapter), pairs(parameter or []), _absolute(out), jobs):
         print(path)
 
 
 @app.command()
-def build(parameter: Values = None, out: Out = None, jobs: Jobs = 2):
+def build(
+    parameter: Values = None,
+    out: Out = None,
+    jobs: Jobs = 2,
+    edition: Annotated[
+        Literal["teacher", "student"], typer.Option(help="Students get no solutions.")
+    ] = "teacher",
+):
     """Execute what changed and build the book."""
     from cxrlib.book import build as build_book
 
-    page, changed = build_book(find_root(), _given(parameter), _absolute(out), jobs)
+    given = pairs(parameter or [])
+    page, changed = build_book(find_root(), given, _absolute(out), jobs, edition)
     print(f"{'built' if changed else 'nothing changed'}: open {page}")
 
 
@@ -77,7 +77,8 @@ def list_chapters():
     for chapter in chapters(find_root()):
         print(f"{chapter.number}  {chapter.title}  ({chapter.name})")
         for p in chapter.parameters.values():
-            print(f"      {p.name}: {p.type} = {p.default!r}{'  # ' + p.help if p.help else ''}")
+            about = ", ".join(filter(None, (p.allowed, p.help)))
+            print(f"      {p.name}: {p.type} = {p.default!r}{'  # ' + about if about else ''}")
 
 
 @app.command()

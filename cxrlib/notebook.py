@@ -16,6 +16,10 @@ UNDEFINED = "undefined"
 # Outputs under papermill's prefix are data of a notebook: myst_nb and viewers do not show them.
 RECORD = "application/papermill.record/"
 KEPT = f"{RECORD}text/cxrbook-results"
+FIGURE = f"{RECORD}text/cxrbook-figure"  # what the page needs to know of a figure
+CSV = f"{RECORD}text/csv"  # the table behind a figure or a shown table
+NUMBER = '<span class="cxr-number"></span>'  # where the page puts the number of a table
+DOWNLOAD = '<span class="cxr-download"></span>'  # and the link to its CSV
 
 
 def in_notebook():
@@ -123,10 +127,13 @@ def show(table, caption=None, digits=2, missing="", counts=None):
     if not in_notebook():
         print(caption or "", plain, sep="\n")
         return
+    if caption:
+        page = page.replace('<p class="cxr-caption">', f'<p class="cxr-caption">{NUMBER}', 1)
+        page = page.replace("</p>", f" {DOWNLOAD}</p>", 1)
 
     from IPython.display import display
 
-    display({"text/html": page, "text/plain": plain}, raw=True)
+    display({"text/html": page, "text/plain": plain, CSV: _csv(table, counts)}, raw=True)
 
 
 def rendered(table, caption=None, digits=2, missing="", counts=None):
@@ -167,6 +174,86 @@ def rendered(table, caption=None, digits=2, missing="", counts=None):
         lines.append(f"<tr>{line}</tr>")
     lines.append("</tbody></table></div>")
     return "\n".join(lines), plain
+
+
+def _csv(table, counts=None):
+    """A table as CSV with all its digits, without what must not be shown."""
+    import pandas as pd
+
+    if guard.active():
+        table = guard.presentable(table, counts)
+    return table.to_csv(index=not isinstance(table.index, pd.RangeIndex), lineterminator="\n")
+
+
+def figure(name, caption, alt, table=None, counts=None):
+    """Show the current pyplot figure with its number, caption, text alternative and data.
+
+    One figure a cell. The page numbers it, so that the prose can name it: ``{numref}`name```.
+
+    Parameters
+    ----------
+    name : str
+        Label, unique in the book, such as "fig-zeroshot-auc".
+    caption : str
+        MyST text: what is drawn, and whatever a reader needs to read it.
+    alt : str
+        What somebody learns who cannot see it: what is on the axes, and the values that matter,
+        taken from the run (:func:`cxrlib.plots.in_words`).
+    table : DataFrame, optional
+        The table behind the figure, which the page offers as CSV.
+    counts : sequence of str, optional
+        See `show`.
+
+    Raises
+    ------
+    GuardError
+        Credentialed data were loaded, and caption, alt or table hold what must not be shown.
+    """
+    import matplotlib.pyplot as plt
+
+    if guard.active():
+        caption = guard.text(caption, f"figure {name}: the caption")
+        alt = guard.text(alt, f"figure {name}: the text alternative")
+    if not in_notebook():
+        print(f"{name}: {caption}\n{alt}")
+        plt.close()
+        return
+
+    from IPython.display import display
+
+    plt.show()
+    about = {FIGURE: json.dumps({"name": name, "caption": caption, "alt": alt})}
+    if table is not None:
+        about[CSV] = _csv(table, counts)
+    display(about, raw=True)
+
+
+def quiz(question, options):
+    """A question to check oneself: opening an answer says whether it holds, and why.
+
+    Parameters
+    ----------
+    question : str
+        Plain text.
+    options : dict of str -> (bool, str)
+        Answer -> whether it is right, and why; one or more are right.
+    """
+    said = [(text, "Right" if right else "No", why) for text, (right, why) in options.items()]
+    plain = "\n".join([question, *(f"- {text}" for text, _, _ in said)])
+    if guard.active():
+        guard.text(" ".join([plain, *(why for _, _, why in said)]), "quiz")
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    lines = ['<div class="cxr-quiz" role="group" aria-label="Question to check yourself">']
+    lines.append(f"<p><strong>Check yourself.</strong> {html.escape(question)}</p>")
+    for text, verdict, why in said:
+        lines.append(f"<details><summary>{html.escape(text)}</summary>")
+        lines.append(f"<p><strong>{verdict}.</strong> {html.escape(why)}</p></details>")
+    display({"text/html": "\n".join([*lines, "</div>"]), "text/plain": plain}, raw=True)
 
 
 def withheld(what):

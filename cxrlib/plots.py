@@ -137,6 +137,36 @@ def name(text):
     return " − ".join(NAMES.get(part, part) for part in str(text).split(" - "))
 
 
+def in_words(results, digits=2):
+    """The values that matter in a results table, for the text alternative of its figure.
+
+    Parameters
+    ----------
+    results : results table
+        Of one metric. Its lowest and highest defined value are named by whatever tells the rows
+        apart, and values that are undefined are counted.
+
+    Returns
+    -------
+    str, such as "AUC from 0.61 (Edema, phantom-vit) to 0.93 (Pneumothorax, phantom-resnet)."
+    """
+    columns = ("label", "attribute", "group", "method", "model", "protocol")
+    varying = [c for c in columns if results[c].nunique() > 1]
+    known = results[results["value"].notna()]
+    missing = len(results) - len(known)
+    what = ", ".join(name(m) for m in dict.fromkeys(results["metric"]))
+    if known.empty:
+        return f"{what}: every value is undefined."
+
+    def end(row):
+        who = ", ".join(name(row[c]) for c in varying if not pd.isna(row[c]))
+        return f"{row['value']:.{digits}f}{f' ({who})' if who else ''}"
+
+    lowest, highest = (known.loc[at] for at in (known["value"].idxmin(), known["value"].idxmax()))
+    ends = f"from {end(lowest)} to {end(highest)}" if len(known) > 1 else end(lowest)
+    return f"{what} {ends}{f'; {missing} undefined' if missing else ''}."
+
+
 def colours(entries):
     """One colour an entry: the fixed one where there is one, else a spare one."""
     spare = iter(SPARE * 10)

@@ -16,7 +16,8 @@ from pathlib import Path
 import nbformat
 
 from cxrlib import atomic, register, scan
-from cxrlib.chapters import BookError, assign
+from cxrlib.chapters import assign
+from cxrlib.errors import BookError
 from cxrlib.progress import STATUS
 
 LIBRARY = Path(__file__).resolve().parent

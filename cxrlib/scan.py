@@ -39,7 +39,7 @@ MIMIC = {
     "date": r"(?<![\w.])2[12]\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?![\w]|\.\d)",
 }  # what the parts of MIMIC-CXR are called; its years are shifted to 2100 and later
 PATHS = r"(?:/home/|/Users/|/tmp/|/var/folders/|[A-Za-z]:\\+Users\\+)[\w.-]+"
-TEXTS = {".html", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
+TEXTS = {".html", ".csv", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 

@@ -11,22 +11,36 @@ from cxrlib import guard
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CHAPTER = """# %% [markdown]
+CHAPTER = """# ---
+# jupyter:
+#   chapter:
+#     answers: {{S Table 1: fig-{key}}}
+#     goals: [read a miniature book]
+#     minutes: 1
+# ---
+
+# %% [markdown]
 # # A chapter of the miniature book
 #
 # It cites {{cite:t}}`sourget2025` and has math: $x^2$.
 
 # %% tags=["parameters"]
-n_images: int = 20  # how many
-rate: float = 0.5
+n_images: int = 20  # [2, 100] how many
+rate: float = 0.5  # (0, 1) how often
 names: list = ["a", "b"]
 quick: bool = True
+how: str = "plain"  # {{plain, fancy}}
+
+# %% tags=["remove-cell"]
+from cxrlib.parameters import check
+
+check(globals())
 
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cxrlib.notebook import fmt_interval, glue, setup, show
+from cxrlib.notebook import figure, fmt_interval, glue, quiz, setup, show
 
 setup()
 glue("number", n_images)
@@ -34,9 +48,10 @@ glue("interval", fmt_interval(0.8712, 0.84, 0.9))
 glue("sentence", "It's \\"higher\\" than 0.")
 glue("nothing", float("nan"))
 
-# %% mystnb={{"image": {{"alt": "A line."}}, "figure": {{"name": "fig-{key}", "caption": "One."}}}}
+# %%
 plt.plot(range(n_images))
-plt.show()
+line = pd.DataFrame({{"x": range(n_images)}})
+figure("fig-{key}", "One, of *{key}*.", f"A line to {{n_images - 1}}.", line)
 
 # %%
 show(pd.DataFrame({{"model": ["a"], "auc": [0.8123]}}), caption="Table of <{key}>")
@@ -44,6 +59,22 @@ show(pd.DataFrame({{"model": ["a"], "auc": [0.8123]}}), caption="Table of <{key}
 # %% [markdown]
 # Glued: {{glue:text}}`number`; {{glue:text}}`interval`; {{glue:text}}`sentence`;
 # {{glue:text}}`nothing`. See {{numref}}`fig-{key}`.
+#
+# ```{{exercise}}
+# :label: ex-{key}
+# How many?
+# ```
+#
+# ```{{solution}} ex-{key}
+# :class: dropdown
+# The secret answer.
+# ```
+
+# %%
+quiz("Which?", {{"this": (True, "It is."), "that": (False, "It is not.")}})
+
+# %% tags=["solution"]
+secret_code = 1
 """
 
 

@@ -7,7 +7,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cxrlib.book import build
-from cxrlib.chapters import BookError, chapters
+from cxrlib.chapters import chapters
+from cxrlib.errors import BookError
 from tests.conftest import ROOT
 
 # What makes a chapter quick; each value goes to the chapters that declare the parameter.

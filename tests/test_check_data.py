@@ -6,9 +6,9 @@ import shutil
 import pytest
 from PIL import Image
 
-from cxrlib.chapters import BookError
 from cxrlib.cli import nih_6x200_list
 from cxrlib.cohorts import check_data, metadata, nih, nih6x200
+from cxrlib.errors import BookError
 from tests import mimic_tree, nih_tree
 from tests.test_cli import cxrbook
 

@@ -16,9 +16,10 @@ from scipy.optimize import linprog
 from typer.testing import CliRunner
 
 from cxrlib import cohorts, guard, inference, notebook, register, scan, schema
-from cxrlib.chapters import BookError, chapters
+from cxrlib.chapters import chapters
 from cxrlib.cli import app
 from cxrlib.cohorts import Cohort
+from cxrlib.errors import BookError
 from cxrlib.run import run
 
 

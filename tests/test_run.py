@@ -9,7 +9,8 @@ import time
 import pytest
 
 import cxrlib.run
-from cxrlib.chapters import BookError, assign, find, sync
+from cxrlib.chapters import assign, find, sync
+from cxrlib.errors import BookError
 from cxrlib.run import fingerprint, run
 from tests.conftest import environment
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from cxrlib.chapters import BookError, out_of_sync, sync
+from cxrlib.chapters import out_of_sync, sync
+from cxrlib.errors import BookError
 from tests.conftest import ROOT
 
 

@@ -1,0 +1,17 @@
+"""What the user can mend."""
+
+import difflib
+
+
+class BookError(Exception):
+    """Something that the user can mend; its text is the one line shown. `code` is the exit code."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
+
+
+def nearest(word, names):
+    """A hint for a misspelt name: the nearest one, or all of them."""
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
