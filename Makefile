@@ -1,5 +1,6 @@
 # make book   executes every chapter and builds the book        make lint   checks style and pairs
 # make test   runs the tests                                    make sync   writes chapters/*.ipynb
+# make student  the book without solutions, in _build/student
 # make book-full  a book beside it, with fine-tuning as long as the paper's: hours on two cores, and
 #                 it goes on where it was cut off           make test-slow  the tests left out of test
 # Needs Python 3.11 or newer, make and a shell; everything else goes into .venv.
@@ -17,7 +18,7 @@ FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3.14 pyt
 	if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then echo $$p; break; fi; done
 
-.PHONY: book book-full test test-slow phantom-models sync lint lock clean
+.PHONY: book book-full student test test-slow phantom-models sync lint lock clean
 
 book: $(READY)
 	@$(CXRBOOK) build
@@ -28,7 +29,12 @@ book-full: $(READY)
 	@$(CXRBOOK) build --out _build/full -p epochs_head=150 -p epochs_encoder=150 \
 		-p n_seeds=5 -p jobs=$(JOBS)
 
-test: $(READY)
+# The same book without solutions and without the pages for teachers.
+student: $(READY)
+	@$(CXRBOOK) build --edition student
+
+# The tests open the pages of the book.
+test: book
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
 test-slow: $(READY)

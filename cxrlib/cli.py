@@ -411,6 +411,20 @@ def ledger(
 
 
 @app.command()
+def pdf(
+    chapter: Annotated[str, typer.Argument(help="Number or name, or all.")] = "all",
+    book: Annotated[Path, typer.Option(help="Folder of a built book.")] = Path("_build/html"),
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("_build/pdf"),
+):
+    """Print chapters of the built book as PDF, with all that is folded unfolded."""
+    from cxrlib.pdf import write
+
+    chosen = find(find_root(), chapter)
+    for path in write([book / "chapters" / f"{c.name}.html" for c in chosen], out):
+        print(path)
+
+
+@app.command()
 def scan(
     files: Annotated[
         list[Path],
