@@ -25,12 +25,14 @@ SMALL = {
     "epochs_head": 1,
     "epochs_encoder": 1,
     "n_seeds": 1,
+    "seed": 7,
 }
 
 
 @pytest.fixture(scope="session")
 def small_book(tmp_path_factory):
-    """The real book, every chapter executed with small parameters, any warning an error."""
+    """The real book, every chapter executed with small parameters and another seed, any
+    warning an error."""
     declared = {name for c in chapters(ROOT) for name in c.parameters}
     given = {name: value for name, value in SMALL.items() if name in declared}
     page, _ = build(ROOT, given, tmp_path_factory.mktemp("small"))
