@@ -13,6 +13,7 @@ from pathlib import Path
 from cxrlib import guard
 
 UNDEFINED = "undefined"
+SENTENCE = 45  # characters from which a cell of a table is a sentence
 # Outputs under papermill's prefix are data of a notebook: myst_nb and viewers do not show them.
 RECORD = "application/papermill.record/"
 KEPT = f"{RECORD}text/cxrbook-results"
@@ -165,8 +166,12 @@ def rendered(table, caption=None, digits=2, missing="", counts=None):
     lines = [f'<p class="cxr-caption">{label}</p>'] if caption else []
     lines.append(f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">')
     titles = zip(head, kinds, strict=True)
-    lines.append('<table class="cxr-table"><thead><tr>')
+    # Sentences wrap, and on a phone each row is a card that repeats the titles of its columns.
+    wordy = any(len(x) >= SENTENCE for row in body for x in row)
+    lines.append(f'<table class="cxr-table{" cxr-wordy" * wordy}"><thead><tr>')
     lines += [f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in titles]
+    if wordy:
+        kinds = [f'{k} data-label="{html.escape(h)}"' for h, k in zip(head, kinds, strict=True)]
     lines.append("</tr></thead>\n<tbody>")
     for row in body:
         filled = zip(row, tags, kinds, strict=True)
