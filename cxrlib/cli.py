@@ -440,6 +440,49 @@ def scan(
         raise BookError(f"{len(hits)} findings")
 
 
+Course = Annotated[str, typer.Option(help="Word of the course; the seeds come from it.")]
+
+
+@app.command()
+def assign(
+    roster: Annotated[Path, typer.Argument(help="CSV with a column student.")],
+    course: Course,
+    out: Annotated[Path, typer.Option(help="Folder for the sheets.")],
+):
+    """Graded checks: a sheet for each student, with a seed, the questions and how to begin."""
+    from cxrlib import grading
+
+    with _mendable(OSError):
+        paths = grading.assign(roster, course, out)
+    print(f"wrote {len(paths) - 1} sheets and {paths[-1]}")
+
+
+@app.command()
+def grade(
+    answers: Annotated[Path, typer.Argument(help="CSV: student, exercise, answer.")],
+    course: Course,
+    roster: Annotated[Path | None, typer.Option(help="Refuse names that are not in it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: ANSWERS-graded.csv.")] = None,
+):
+    """Graded checks: points and feedback for each answer."""
+    import pandas as pd
+
+    from cxrlib import grading
+
+    with _mendable(OSError):
+        graded, wrong = grading.grade(answers, course, roster)
+    columns = ["student", "exercise", "answer", "points", "feedback"]
+    table = pd.DataFrame(graded, columns=columns)
+    print(table.drop(columns="feedback").to_string(index=False))
+    print(table.groupby("student", sort=False)["points"].agg(["sum", "count"]).to_string())
+    out = out or answers.with_name(f"{answers.stem}-graded.csv")
+    _write(out, table.to_csv(index=False, lineterminator="\n"))
+    print(f"wrote {out}, with the feedback")
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
+        raise BookError(f"{len(wrong)} rows were not graded, see above")
+
+
 def _executed(root, chapter):
     return root / "book" / "chapters" / f"{chapter.name}.ipynb"
 
