@@ -16,6 +16,9 @@ from cxrlib.errors import BookError, nearest
 from cxrlib.parameters import declared, validate
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# What jupytext writes into a script of a notebook's metadata; the same as in jupytext.toml.
+FILTERS = {"notebook_metadata_filter": "chapter,-all", "cell_metadata_filter": "tags,-all"}
+HEADER = re.compile(r"# ---\n.*?^# ---\n", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,23 @@ def pair_text(chapter):
     return nbformat.writes(chapter.notebook) + "\n"
 
 
+def script_text(chapter):
+    """The script with its header as jupytext writes it, and all else as it is.
+
+    So a notebook that is saved in JupyterLab changes in its script only what was edited.
+    """
+    text = chapter.path.read_text(encoding="utf-8")
+    notebook = jupytext.read(chapter.path, fmt="py:percent")
+    notebook.metadata["jupytext"] = dict(FILTERS)
+    header = HEADER.match(jupytext.writes(notebook, fmt="py:percent"))
+    return HEADER.sub(lambda _: header[0], text, count=1) if header else text
+
+
 def out_of_sync(root):
-    """Paths of paired notebooks that are missing, differ from their script, or have none."""
+    """Paths of paired notebooks that are missing, differ from their script, or have none.
+
+    Among the first are scripts whose header has another form than jupytext's.
+    """
     every = chapters(root)
     pairs = {c.path.with_suffix(".ipynb"): c for c in every}
     stale = [
@@ -156,17 +174,19 @@ def out_of_sync(root):
         for path, chapter in pairs.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != pair_text(chapter)
     ]
+    stale += [c.path for c in every if c.path.read_text(encoding="utf-8") != script_text(c)]
     orphans = [p for p in sorted((root / "chapters").glob("*.ipynb")) if p not in pairs]
     return stale, orphans
 
 
 def sync(root):
-    """Write the paired notebooks that are out of date; return their paths."""
+    """Write the paired notebooks that are out of date, and headers; return their paths."""
     stale, orphans = out_of_sync(root)
     if orphans:
         raise BookError(
             f"{orphans[0].name} has no script {orphans[0].stem}.py: remove one, add one"
         )
     for path in stale:
-        path.write_text(pair_text(Chapter(path.with_suffix(".py"))), encoding="utf-8")
+        text = script_text if path.suffix == ".py" else pair_text
+        path.write_text(text(Chapter(path.with_suffix(".py"))), encoding="utf-8")
     return stale
