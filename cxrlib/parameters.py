@@ -242,9 +242,10 @@ def _cohort(data, options):
     from cxrlib import cohorts
     from cxrlib.cohorts import files
 
-    known = cohorts.known(data)
-    module, _, function = known.build.partition(":")
-    accepted = inspect.signature(getattr(import_module(module), function)).parameters
+    known, accepted = cohorts.known(data), {}
+    for name in (data, cohorts.BALANCED.get(data, data)):  # a chapter may take the one beside it
+        module, _, function = cohorts.known(name).build.partition(":")
+        accepted |= inspect.signature(getattr(import_module(module), function)).parameters
     for name in options:
         if name not in accepted:
             raise ValueError(
