@@ -142,6 +142,7 @@ def _before(chapter):
     if about["minutes"]:
         lines += ["", f"**Time**: about {about['minutes']} minutes."]
     files = (f"{{download}}`{kind} <../downloads/{chapter.name}.{end}>`" for kind, end in FILES)
+    lines += ["", "**Parameters**: what each may be, on [their page](../parameters.md)."]
     lines += ["", f"**Take it along**: {', '.join(files)}.", ":::"]
     return "\n".join(lines)
 

@@ -83,13 +83,32 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+PAGES = {
+    "index": "# A miniature book\n\n```{tableofcontents}\n```\n",
+    "rerun": "# Run it again\n\nOnce more.\n",
+    "teaching": "# For teachers\n\nThe plan of the lesson.\n",
+}
+
+
 def write_book(root):
-    """The project's own settings and pages around two small chapters."""
-    shutil.copytree(ROOT / "book", root / "book", ignore=shutil.ignore_patterns("chapters"))
+    """The project's own settings and reference pages around two small chapters."""
+    leave = shutil.ignore_patterns("chapters", "*.md")
+    shutil.copytree(ROOT / "book", root / "book", ignore=leave)
+    shutil.copy(ROOT / "book" / "bibliography.md", root / "book")
     shutil.copy(ROOT / "_config.yml", root)
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    toc["parts"] = [part for part in toc["parts"] if part["caption"] != "Beyond the papers"]
-    (root / "_toc.yml").write_text(yaml.safe_dump(toc))  # of chapters that are not there
+    for part in toc["parts"]:  # without pages and chapters that are not there
+        files = [c for c in part["chapters"] if "file" in c]
+        left_out = {p.stem for p in (ROOT / "book").glob("*.md")} - {*PAGES, "bibliography"}
+        part["chapters"] = [c for c in files if c["file"] not in left_out]
+        if "numbered" in part:
+            part["chapters"] = [{"glob": "chapters/0*"}]
+    toc["parts"] = [
+        p for p in toc["parts"] if p["chapters"] and p["caption"] != "Beyond the papers"
+    ]
+    (root / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    for name, text in PAGES.items():
+        (root / "book" / f"{name}.md").write_text(text)
     (root / "requirements.lock").write_text("# empty\n")
     (root / "chapters").mkdir()
     for name in ("01_first", "02_zero_shot"):

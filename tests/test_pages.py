@@ -1,0 +1,84 @@
+"""What a page adds to an executed chapter: numbers, text alternatives, data, the opening box."""
+
+import jupytext
+import nbformat
+import pandas as pd
+import pytest
+
+from cxrlib import pages
+from cxrlib.chapters import Chapter
+from cxrlib.errors import BookError
+from cxrlib.notebook import FIGURE
+from cxrlib.plots import in_words
+from cxrlib.schema import results
+from tests.test_book import soup
+
+
+@pytest.fixture(scope="module")
+def page(built):
+    return soup(built / "_build" / "html" / "chapters" / "01_first.html")
+
+
+def test_a_figure_has_number_caption_alternative_and_data(built, page):
+    figure = page.select_one("figure#fig-01")
+    assert figure.img["alt"] == "A line to 19."
+    assert figure.select_one(".caption-number").get_text().strip() == "Fig. 1.1"
+    assert figure.select_one(".caption-text").get_text().startswith("One, of 01.")
+    [link] = page.select("p.cxr-data a")
+    assert "download" in link.attrs
+    table = pd.read_csv((built / "_build/html/chapters" / link["href"]).resolve())
+    assert table["x"].tolist() == list(range(20))
+
+
+def test_a_table_has_number_and_all_its_digits_as_csv(built, page):
+    caption = page.select_one("p.cxr-caption")
+    assert caption.get_text(" ", strip=True) == "Table 1.1 Table of <01> CSV"
+    link = caption.select_one("a[download]")
+    table = pd.read_csv((built / "_build/html/chapters" / link["href"]).resolve())
+    assert table.to_dict("list") == {"model": ["a"], "auc": [0.8123]}
+
+
+def test_the_box_tells_goals_and_time_and_gives_the_sources(built, page):
+    box = page.select_one(".cxr-before")
+    assert "read a miniature book" in box.get_text() and "about 1 minute" in box.get_text()
+    files = {link["href"].rsplit(".")[-1]: link["href"] for link in box.select("a.download")}
+    folder = built / "_build" / "html" / "chapters"
+    script = (folder / files["py"]).read_text(encoding="utf-8")
+    original = (built / "chapters" / "01_first.py").read_text(encoding="utf-8")
+    same = (jupytext.reads(t, fmt="py:percent").cells for t in (script, original))
+    assert [c.source for c in next(same)] == [c.source for c in next(same)]
+    notebook = nbformat.read(folder / files["ipynb"], as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_a_question_needs_no_script(page):
+    quiz = page.select_one(".cxr-quiz")
+    answers = {d.summary.get_text(): d.p.get_text() for d in quiz.select("details")}
+    assert answers == {"this": "Right. It is.", "that": "No. It is not."}
+
+
+def test_two_figures_in_one_cell_are_refused(built, tmp_path):
+    chapter = Chapter(built / "chapters" / "01_first.py")
+    notebook = nbformat.read(built / "book" / "chapters" / "01_first.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if any(FIGURE in o.get("data", {}) for o in outputs(c)))
+    cell.outputs = [*cell.outputs, *cell.outputs]
+    nbformat.write(notebook, tmp_path / "twice.ipynb")
+    with pytest.raises(BookError, match="01_first: two figures in one cell"):
+        pages.write(tmp_path / "twice.ipynb", chapter, tmp_path / "stage")
+
+
+def outputs(cell):
+    return cell.get("outputs", [])
+
+
+def test_words_for_a_figure_name_its_ends():
+    table = results(
+        [
+            {"metric": "auc", "label": "Edema", "model": "a", "value": 0.612},
+            {"metric": "auc", "label": "Mass", "model": "b", "value": 0.934},
+            {"metric": "auc", "label": "Mass", "model": "a", "note": "no case"},
+        ]
+    )
+    assert in_words(table) == "AUC from 0.61 (Edema, a) to 0.93 (Mass, b); 1 undefined."
+    assert in_words(table[:1]) == "AUC 0.61."
+    assert in_words(table[2:]) == "AUC: every value is undefined."
