@@ -78,6 +78,14 @@ secret_code = 1
 """
 
 
+LONGEST = ("test_book.py", "test_guard_book.py", "test_browser.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that none of them is left to run alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def environment():
     """For a command of another process: this library, wherever it is run."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
