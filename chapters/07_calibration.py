@@ -1,10 +1,19 @@
 # ---
 # jupyter:
 #   chapter:
-#     answers: {}
-#     goals: []
-#     needs: []
-#     minutes: 30
+#     answers:
+#       S 3.3: ''
+#       S Fig. 4c: fig-calibration-cosine
+#     goals:
+#     - read a reliability curve, and say why AUC cannot replace it
+#     - repair probabilities with a temperature or with Platt scaling, and name what
+#       no scale repairs
+#     - tell for which groups a calibrated model is calibrated, and what biased labels
+#       do to that answer
+#     minutes: 45
+#     needs:
+#     - 02_zero_shot
+#     - 04_subgroup_fairness
 # ---
 
 # %% [markdown]
@@ -12,27 +21,28 @@
 #
 # *Answers section 3.3 of {cite:t}`sourget2025`, paper S, and its Fig. 4c.*
 #
-# A model can put the sick above the healthy and still be useless at the bedside. A clinician who reads
-# "pneumothorax: 0.52" wants to know whether to walk or to run. She needs probabilities that keep their
-# word: of a hundred films that are given 30 %, thirty should show the disease, and this for every kind
-# of patient.
+# A model can put the sick above the healthy and still be useless at the bedside. Imagine a clinician
+# who reads "pneumothorax: 0.52". Should she walk or run? She needs probabilities that keep their word:
+# of a hundred films that are given 30 %, thirty should show the disease. If they promise too much, she
+# learns to ignore the alarm. If they promise too little for one kind of patient, say women, it is
+# always the same people who are sent home with air around the lung.
 #
 # Paper S draws calibration curves for pneumothorax and finds all models miscalibrated, three of them
 # with every probability near 0.5. This chapter shows where such a squeeze comes from, repairs what can
 # be repaired with one line of logistic regression, and then asks for whom the repaired probabilities
-# are true. One of the small CLIPs of this book was trained on reports that leave out most of the findings
-# of women.
+# are true. One of the small CLIPs of this book, *phantom-resnet-underreport*, was trained on reports that
+# leave out most of the findings of women.
 
 # %% tags=["parameters"]
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
-options: dict = {}  # of a real cohort, such as {"split": "all"}
-seed: int = 1907  # seed of the phantom cohorts and of the resamples
-n_images: int = 4000  # images in the phantom cohort; real cohorts are taken whole
-n_bins: int = 10  # bins of reliability curves
-specificity: float = 0.8  # share of healthy films that the operating point leaves alone
-n_resamples: int = 500  # bootstrap resamples
-protocol: str = "corrected"  # or "as_published": models, resampling and prompt of S's code
+options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
+seed: int = 1907  # [0, 1000000] of the phantom cohorts and of the resamples
+n_images: int = 4000  # [60, 1000000] images in the phantom cohort; real cohorts are taken whole
+n_bins: int = 10  # [1, 1000] bins of reliability curves
+specificity: float = 0.8  # (0, 1) share of healthy films that the operating point leaves alone
+n_resamples: int = 500  # [2, 100000] bootstrap resamples
+protocol: str = "corrected"  # {corrected, as_published} models, resampling and prompt of S's code
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -42,7 +52,6 @@ check(globals())
 # %% tags=["hide-input"]
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -59,12 +68,13 @@ from cxrlib.notebook import (
     glue,
     keep,
     percent,
+    quiz,
     setup,
     show,
     warn_if_seeded,
     withheld,
 )
-from cxrlib.plots import gap_forest, name, reliability
+from cxrlib.plots import gap_forest, in_words, name, reliability
 
 setup()
 chosen = protocols.protocol(protocol)
@@ -84,13 +94,14 @@ def interval(row, digits=2, signed=False):
     return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
 
 
-WHERE = {"above": "above 0", "below": "below 0", "around": "including 0", "undefined": "undefined"}
+WHERE = {"above": "above 0", "below": "below 0", "around": "including 0"}
 NO_BIASED, NO_OTHER = "no such model was run", "no other model was run"
 warn_if_seeded(names)
 
 
 def against_zero(row):
-    return f"{interval(row, 3, signed=True)}, {WHERE[schema.side(row)]}"
+    side = schema.side(row)
+    return UNDEFINED if side == UNDEFINED else f"{interval(row, 3, signed=True)}, {WHERE[side]}"
 
 
 def each(models, text, none):
@@ -110,12 +121,15 @@ def share(which):
 # %% [markdown]
 # ## Two readings of one similarity
 #
-# The probability of a finding is the softmax over two similarities, that of the film to
-# "Chest {label}" and that to "Chest No Findings". Only their difference counts:
+# How does a CLIP model come to a probability? It compares the film with two phrases, and its answer is
+# the softmax over two similarities, that of the film to
+# "Chest {label}" and that to "Chest No Findings". The similarities $s_+$ and $s_-$ are cosines of the
+# angle between two embeddings, and only their difference counts:
 #
 # $$ p = \frac{1}{1 + e^{-\tau (s_+ - s_-)}} $$ (eq-calibration-softmax)
 #
-# CLIP models learn a *logit scale* $\tau$ together with everything else, usually far above 1. According
+# CLIP models learn the factor $\tau$, the *logit scale*, together with everything else; it is usually far
+# above 1. According
 # to its public code, S applies it for MedCLIP and MedImageInsight and not for the other four models.
 # Leaving it out is the same as $\tau = 1$. Here are both readings, for the same embeddings.
 
@@ -164,30 +178,59 @@ def curves_of(table):
     return guard.suppress(curves, guard.COUNTS, numbers, by).dropna(subset="n")
 
 
-def draw(curves):
-    if len(curves):
-        reliability(curves)
-        plt.show()
-    else:
-        withheld("curves through bins of so few films")
-
-
 curves = curves_of(pneumothorax)
 
 # %% [markdown]
-# A reliability curve sorts the films into bins by their probability and plots, for each bin, how often
-# the disease was there. On the diagonal, probabilities keep their word. The lower panel counts the
-# films: a curve without it hides where nobody is. The films are the {glue:text}`n-test:,d` of the cohort
-# *{glue:text}`cohort`*. First the cosines alone:
+# A **reliability curve** (S calls it calibration curve) sorts the films into {glue:text}`n-bins` bins by
+# their probability and plots, for each bin, how often the disease was there. On the diagonal,
+# probabilities keep their word. A point below it promises more disease than there is. The lower panel
+# counts the films: a curve without it hides where nobody is. The films are the {glue:text}`n-test:,d` of
+# the cohort *{glue:text}`cohort`*. First the cosines alone:
+
 
 # %% tags=["hide-input"]
-draw(curves[curves["method"] == "cosine only"])
+def draw(curves, label, caption):
+    """One reliability figure, or a note that its bins hold too few films to be shown."""
+    if curves.empty:
+        withheld("curves through bins of so few films")
+        return
+    reliability(curves)
+    ends = []
+    for model, curve in curves.sort_values("predicted").groupby("model", sort=False):
+        places = [f"{fmt(at['observed'])} at {fmt(at['predicted'])}" for _, at in curve.iterrows()]
+        ends.append(f"{model} from {places[0]} to {places[-1]}")
+    figure(
+        label,
+        caption=f"{caption} Above: observed frequency of pneumothorax by predicted probability, with 95 % intervals. Below: films in each bin.",
+        alt="Observed frequency against mean predicted probability, one line a model, beside a dashed "
+        f"diagonal, and below the films in each bin. Observed at predicted: {'; '.join(ends)}.",
+        table=curves,
+    )
+
+
+draw(
+    curves[curves["method"] == "cosine only"],
+    "fig-calibration-cosine",
+    "Reliability of the cosines alone (S, Fig. 4c).",
+)
 
 # %% [markdown]
+# All points stand between {glue:text}`strip-cosine` on the horizontal axis, while the disease is observed
+# in {glue:text}`seen-cosine` of the films of a bin. Of the points, {glue:text}`below-cosine` lie below the
+# diagonal with their whole interval.
+#
 # And now the same films with the scale that each model learned:
 
 # %% tags=["hide-input"]
-draw(curves[curves["method"] == "learned scale"])
+draw(
+    curves[curves["method"] == "learned scale"],
+    "fig-calibration-learned",
+    "Reliability with the learned logit scale.",
+)
+
+# %% [markdown]
+# The points now stand between {glue:text}`strip-learned`, and {glue:text}`below-learned` lie below the
+# diagonal. The smallest and the largest probability, model by model:
 
 # %% tags=["hide-input"]
 # A single extreme is one patient's number; where that may not be shown, ten are averaged.
@@ -225,7 +268,25 @@ ends = (
 )
 show(ranges, caption=f"{ends} of pneumothorax", digits=1, counts=())
 
+
 # %% tags=["remove-cell"]
+def strip(points, column, text=fmt):
+    """Between what ends the points of a reliability figure lie."""
+    if points.empty:
+        return UNDEFINED
+    return f"{text(points[column].min())} and {text(points[column].max())}"
+
+
+def below_diagonal(points):
+    return share((points["ci_high"] < points["predicted"]).where(points["ci_high"].notna()))
+
+
+for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
+    points = curves[curves["method"] == method]
+    glue(f"strip-{key}", strip(points, "predicted"))
+    glue(f"seen-{key}", strip(points, "observed", percent).replace(" and ", " to "))
+    glue(f"below-{key}", below_diagonal(points))
+glue("n-bins", str(n_bins))
 glue("cohort", test.name)
 glue("n-test", len(tested))
 floor, ceiling = 1 / (1 + np.exp(2)), 1 / (1 + np.exp(-2))
@@ -252,14 +313,14 @@ glue(
 # %% [markdown]
 # The squeeze is built in. A cosine lies between $-1$ and $1$, so the difference of two lies between
 # $-2$ and $2$, and the sigmoid of that lies between {glue:text}`floor` and {glue:text}`ceiling`. No
-# film, however clear, can leave this band. In practice embeddings are never opposite and the band is
-# narrower still: here it runs from {glue:text}`cosine-low` to {glue:text}`cosine-high`{glue:text}`ends`,
-# {glue:text}`bound-kept`. With the learned scale it runs from {glue:text}`scaled-low` to
-# {glue:text}`scaled-high`.
+# film, however clear, can leave this band. Where embeddings are never opposite, the band is narrower
+# still: over all models, probabilities run from {glue:text}`cosine-low` to
+# {glue:text}`cosine-high`{glue:text}`ends`, {glue:text}`bound-kept`. With the learned scale they run from
+# {glue:text}`scaled-low` to {glue:text}`scaled-high`.
 #
-# So "all probabilities around 0.5" can be a property of the recipe and not of a model. In S it holds
-# for CheXzero and CXR-CLIP, whose scale was left out. It does not explain MedCLIP, whose scale was
-# applied.
+# So "all probabilities around 0.5" can be a property of the recipe and not of a model. Of the three
+# models of which S says it, this explains CheXzero and CXR-CLIP, whose scale was left out. It does not
+# explain MedCLIP, whose scale was applied.
 #
 # ## The ranking does not notice
 #
@@ -274,7 +335,7 @@ show(auc.loc[names].reset_index(), caption="AUC for pneumothorax under both read
 
 # %% tags=["remove-cell"]
 known = not np.isnan(difference)
-glue("auc-change", f"{difference:.0e}" if known else UNDEFINED)
+glue("auc-change", f"{difference:.1g}" if known else UNDEFINED)
 glue(
     "auc-same",
     "undefined, for want of films,"
@@ -285,9 +346,33 @@ glue(
 )
 
 # %% [markdown]
-# The largest difference over the models is {glue:text}`auc-change`: AUC is {glue:text}`auc-same`. This
-# is why S could find models with acceptable AUC and useless probabilities.
-#
+# The largest difference over the models is {glue:text}`auc-change`: AUC is {glue:text}`auc-same`. A model
+# can have an acceptable AUC and useless probabilities, as S found.
+
+# %% tags=["hide-input"]
+highest_cosine = cosine.groupby("model")["score"].apply(highest)
+quiz(
+    "Without the scale, a model gives 0.55 to the film of which it is most certain. What follows?",
+    {
+        "It cannot tell the sick from the healthy": (
+            False,
+            "The order of the films can be perfect, however narrow the band. Here the largest "
+            f"probabilities lie between {fmt(highest_cosine.min())} and {fmt(highest_cosine.max())}, and "
+            f"AUC between {fmt(auc['cosine only'].min())} and {fmt(auc['cosine only'].max())}.",
+        ),
+        "55 of 100 such films show the disease": (
+            False,
+            "That would be so if the model were calibrated. A cosine says how alike a film and a phrase "
+            "are, not how frequent a disease is.",
+        ),
+        "Neither: look at the curve, and at AUC": (
+            True,
+            "AUC judges the order, the curve judges the size. The one says nothing about the other.",
+        ),
+    },
+)
+
+# %% [markdown]
 # ## How far off?
 #
 # Three numbers, each with its own idea of "off".
@@ -312,7 +397,7 @@ ill = cosine.loc[cosine["model"] == names[0], "y_true"]
 prevalence = ill.mean() if not guard.active() or ill.sum() >= guard.MIN_CELL else np.nan
 constant = prevalence * (1 - prevalence)
 glue("prevalence", percent(prevalence))
-glue("half-gap", fmt(0.5 - prevalence))
+glue("half-gap", fmt(abs(0.5 - prevalence)))
 glue("constant", fmt(constant, 3))
 
 
@@ -338,20 +423,20 @@ for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
 
 # %% [markdown]
 # {glue:text}`prevalence` of the films show a pneumothorax. Whoever says 0.5 to every film is off by
-# {glue:text}`half-gap`. The equal-mass ECE of the cosines alone runs over the models from
+# {glue:text}`half-gap`, and has a Brier score of 0.25. The equal-mass ECE of the cosines alone runs over the models from
 # {glue:text}`ece-cosine`, that of the learned scale from {glue:text}`ece-learned`. The Brier score is
 # above {glue:text}`constant`, the score of a constant that knows the prevalence, for
 # {glue:text}`worse-cosine` models without the scale and for {glue:text}`worse-learned` with it.
 #
 # Models that overestimate the risk on average: {glue:text}`over-cosine` without the scale,
 # {glue:text}`over-learned` with it. A softmax between two phrases starts from even odds. Nothing in it
-# says that the disease is rare.
+# says how rare the disease is.
 
 # %% [markdown]
 # ### The two protocols
 #
-# Side by side: what S's code does for four of its six models (cosines alone, images resampled), and the
-# corrected form (learned scale, patients resampled).
+# Side by side: *as published*, which is what S's code does for four of its six models (cosines alone,
+# images resampled), and *corrected* (learned scale, patients resampled).
 
 # %%
 switched = []
@@ -385,9 +470,10 @@ for metric in ("ece_equal_mass", "brier"):
 # ## Repair with one line
 #
 # A logistic regression of the outcome on $s_+ - s_-$, fitted on other patients, gives the probabilities
-# a meaning. Two forms: *temperature* fits the scale alone; *Platt* fits a scale and a shift, and the
-# shift can learn the prevalence. The films for fitting come from the validation patients, none of whom
-# is in the test cohort.
+# a meaning: $p = 1 / (1 + e^{-(a (s_+ - s_-) + b)})$. Two forms: *temperature* {cite:p}`guo2017` fits the
+# scale $a$ alone, with $b = 0$; *Platt* scaling {cite:p}`platt1999` fits the scale and the shift $b$, and
+# the shift can learn the prevalence. The films for fitting come from the validation patients, none of
+# whom is in the test cohort.
 
 # %%
 fitting = both_readings(valid)
@@ -445,9 +531,12 @@ show(
 )
 
 # %% tags=["hide-input"]
-draw(curves_of(repaired[repaired["method"] == "Platt"]))
+mended = curves_of(repaired[repaired["method"] == "Platt"])
+draw(mended, "fig-calibration-platt", "Reliability after Platt scaling on other patients.")
 
 # %% tags=["remove-cell"]
+glue("strip-platt", strip(mended, "predicted"))
+glue("below-platt", below_diagonal(mended))
 glue("n-valid", len(valid.table))
 glue("n-shared", len(set(valid.table["patient_id"]) & set(tested["patient_id"])))
 glue("ece-temperature", span("temperature", "ece_equal_mass"))
@@ -459,24 +548,51 @@ glue("n-negative", share((shift < 0).where(shift.notna())))
 ece = {m: numbers(m, "ece_equal_mass")["value"] for m in ("Platt", "learned scale")}
 change = ece["Platt"] - ece["learned scale"]
 turned = list(fits.index[fits["Platt: scale"] < 0])
+refitted = after[(after["metric"] == "auc") & (after["method"] == "Platt")]
+moved = (refitted.set_index("model")["value"] - auc["cosine only"]).abs().max()
 glue(
     "auc-refitted",
     f"The fitted scale is negative for {', '.join(turned)}, which turns the order of the films round"
     if turned
-    else "AUC has not moved",
+    else "AUC has not moved"
+    if moved < 1e-6
+    else "AUC has moved, which a positive scale cannot do"
+    if moved >= 1e-6
+    else f"AUC is {UNDEFINED}, for want of films",
 )
 glue("platt-lowers", share((change < 0).where(change.notna())))
 
 # %% [markdown]
 # Fitted on {glue:text}`n-valid:,d` films of other patients ({glue:text}`n-shared` patients shared), the
-# equal-mass ECE runs from {glue:text}`ece-temperature` with a fitted temperature and from
+# equal-mass ECE runs over the models from {glue:text}`ece-temperature` with a fitted temperature and from
 # {glue:text}`ece-platt` with Platt scaling, which brings it below that of the learned scale for
-# {glue:text}`platt-lowers` models. The Brier score is still above that of the knowing constant for
-# {glue:text}`worse-platt`. A temperature alone still leaves {glue:text}`over-temperature` models
-# overestimating. The fitted shift is negative for {glue:text}`n-negative` models: that is the rarity of
-# the disease, which the two phrases did not know.
+# {glue:text}`platt-lowers` models. In the figure, points stand between {glue:text}`strip-platt`, and
+# {glue:text}`below-platt` lie below the diagonal. The Brier score is above that of the constant that knows
+# the prevalence for {glue:text}`worse-platt` models.
+#
+# With a temperature alone, {glue:text}`over-temperature` models overestimate the risk on average: a scale
+# can spread probabilities around one half, and cannot move the middle. A negative shift moves it down; it
+# is how the fit says that a disease is rarer than even odds, which the two phrases did not know. Models
+# with a negative shift: {glue:text}`n-negative`.
 #
 # {glue:text}`auc-refitted`, and no model has learned anything about chests. What was repaired is a scale.
+
+# %% tags=["hide-input"]
+quiz(
+    "After Platt scaling, mean prediction and observed frequency agree over all patients. For a woman "
+    "who is told 30 %, is the risk 30 %?",
+    {
+        "Yes, the model is calibrated": (
+            False,
+            "It was fitted on women and men together. It may promise too little to the ones and too much "
+            "to the others, and be right on average.",
+        ),
+        "Not known before women are looked at by themselves": (
+            True,
+            "That is the next section. And even within women it may be right on average and wrong at 30 %.",
+        ),
+    },
+)
 
 # %% [markdown]
 # ## Calibrated for whom?
@@ -516,16 +632,40 @@ if guard.active():  # no counts, whose sum would tell how many have no sex recor
 table["predicted - observed"] = rows.apply(interval, axis=1, digits=3, signed=True)
 show(table.loc[names], caption="Risk of pneumothorax by sex, after Platt scaling", digits=3)
 
+# %% tags=["remove-cell"]
+
+
+def by_sex_of(model):
+    gaps = rows["value"].loc[model]
+    return f"{fmt(gaps.get('F'), 3, True)} in women, {fmt(gaps.get('M'), 3, True)} in men"
+
+
+glue("risk-biased", each(biased, by_sex_of, NO_BIASED))
+others_here = rows["value"].reindex(others, level="model").dropna()
+glue(
+    "risk-other",
+    f"{fmt(others_here.min(), 3, True)} to {fmt(others_here.max(), 3, True)}"
+    if len(others_here)
+    else UNDEFINED
+    if others
+    else NO_OTHER,
+)
+
 # %% [markdown]
+# Predicted minus observed, for the model with the under-reported women: {glue:text}`risk-biased`. For
+# the others, over both sexes: {glue:text}`risk-other`.
+#
 # One finding alone has fewer cases. Here are all groups, averaged over the findings of S:
 
 # %% tags=["hide-input"]
 shown = by_group[(by_group["label"] == "mean") & (by_group["attribute"] != "all")]
-fig = gap_forest(shown)
+gap_forest(shown)
 figure(
     "fig-calibration-groups",
     caption="Calibration in the large by group, mean over findings, after Platt scaling on all patients. Right of 0: risk overestimated; left: underestimated.",
-    alt="Mean predicted probability minus observed frequency, averaged over findings, one line for each group by sex and other attributes, one dot with an interval a model, around a line at zero.",
+    alt="Mean predicted probability minus observed frequency, averaged over findings, one row a group, one dot with an interval a model, around a line at zero. "
+    + in_words(shown, 3),
+    table=shown,
 )
 
 # %% [markdown]
@@ -554,11 +694,16 @@ if risk is not None:
     )
 
 # %% tags=["remove-cell"]
-NO_PAIR = (
-    "not judged, as the two models were not run"
-    if test.planted
-    else "not judged, as these are no phantoms"
-)
+TOO_FEW = f"{UNDEFINED}, for want of films"
+
+
+def why_not_judged(table):
+    """Why nothing can be said of the two models; None where something can."""
+    if not test.planted:
+        return "not judged, as these are no phantoms"
+    if table is None:
+        return "not judged, as the two models were not run"
+    return TOO_FEW if schema.side(mean_row(table, group="F")) == UNDEFINED else None
 
 
 def of_women(table):
@@ -570,11 +715,12 @@ def of_men(table):
 
 
 def lowered_in_women(table):
-    return table is not None and schema.side(mean_row(table, group="F")) == "below"
+    return not why_not_judged(table) and schema.side(mean_row(table, group="F")) == "below"
 
 
 further = [a for a in GROUPED if a != "sex"]
 sides = shown[shown["attribute"].isin(further)].apply(schema.side, axis=1)
+sides = sides[sides != "undefined"]
 glue("further", " and by ".join(map(name, further)) or "no other attribute")
 glue("n-further", str(len(sides)))
 glue("n-off", str(sides.isin(["above", "below"]).sum()) if len(sides) else "0")
@@ -582,7 +728,7 @@ glue(
     "by-scanner",
     "Race reaches a phantom image only through the scanner of its site, so what is off in a race should "
     "be off in its site, and more clearly there. "
-    if test.planted
+    if test.planted and test.recipe["dials"]["site_signature"]
     else "",
 )
 glue(
@@ -591,11 +737,11 @@ glue(
 )
 planted = lowered_in_women(risk)
 judged_here = "found" if planted else "not found in this run"
-glue("planted", judged_here if risk is not None else NO_PAIR)
+glue("planted", why_not_judged(risk) or judged_here)
 glue(
     "planted-moral",
     ""
-    if risk is None
+    if why_not_judged(risk)
     else "The fit on all patients together had repaired the average, and the average hid this."
     if planted
     else "A bias of the reports need not arrive in the scores. To take risk away from women, a model "
@@ -608,15 +754,16 @@ glue(
 # {glue:text}`planted-moral`
 #
 # By {glue:text}`further`, {glue:text}`n-off` of {glue:text}`n-further` intervals exclude 0.
-# {glue:text}`by-scanner`A look at many intervals will catch one or the other by chance.
+# {glue:text}`by-scanner`A look at many intervals catches one in twenty by chance.
 
 # %% [markdown]
 # ## Underdiagnosis
 #
 # In use, a probability meets a threshold: above it, somebody looks. All patients share the threshold.
 # If the scores of women are pressed down, more sick women than sick men fall below it
-# {cite:p}`seyyedkalantari2021`. The operating point here leaves {glue:text}`specificity` of the healthy
-# films alone; *sensitivity* is the share of sick films above it.
+# {cite:p}`seyyedkalantari2021`. The threshold here is set for each model and finding so that
+# {glue:text}`specificity` of the healthy films stay below it. That share is the *specificity*;
+# *sensitivity* is the share of sick films above it.
 
 # %%
 decided = fairness.decide(platt, specificity)
@@ -630,6 +777,7 @@ gaps = pd.concat(
     ],
     ignore_index=True,
 )
+keep(gaps.assign(protocol=chosen.name))
 on_mean = gaps[gaps["label"] == "mean"]
 show(
     schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=name),
@@ -637,14 +785,16 @@ show(
 )
 
 # %% tags=["hide-input"]
-shown = on_mean[on_mean["metric"] != "specificity"]
+drawn = on_mean[on_mean["metric"] != "specificity"]
 names_of = {"auc": "AUC", "sensitivity": "sensitivity"}
-shown = shown.assign(label=shown["metric"].map(names_of), metric="women minus men", group="all")
-fig = gap_forest(shown)
+shown = drawn.assign(label=drawn["metric"].map(names_of), metric="women minus men", group="all")
+gap_forest(shown)
 figure(
     "fig-calibration-underdiagnosis",
     caption="Women minus men, mean over findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both.",
-    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval a model, around a line at zero.",
+    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval a model, around a line at zero. "
+    + " ".join(in_words(drawn[drawn["metric"] == metric]) for metric in names_of),
+    table=drawn,
 )
 
 
@@ -658,7 +808,10 @@ ranked_less = biased_minus_fair(platt, "auc")
 glue("specificity", percent(specificity))
 glue("sens-biased", each(biased, lambda m: gap(m, "sensitivity"), NO_BIASED))
 glue("auc-biased", each(biased, lambda m: gap(m, "auc"), NO_BIASED))
-glue("sens-other", each(others, lambda m: gap(m, "sensitivity"), NO_OTHER))
+sides = pd.Series(
+    [schema.side(mean_row(gaps, model=m, metric="sensitivity")) for m in others], dtype=object
+)
+glue("sens-other", share((sides == "below").where(sides != "undefined")) if others else NO_OTHER)
 glue(
     "pair",
     ""
@@ -674,17 +827,17 @@ glue(
     else "more sick women are missed, and AUC in women is lower too"
     if missed_more
     else "no more sick women are missed than by the other model, beyond chance"
-    if caught_less is not None
-    else f"the planted bias is {NO_PAIR}",
+    if not why_not_judged(caught_less)
+    else f"what the planted bias does is {why_not_judged(caught_less)}",
 )
 
 # %% [markdown]
 # Sensitivity, women minus men, of the model with the under-reported women:
-# {glue:text}`sens-biased`. Its AUC: {glue:text}`auc-biased`. Sensitivity of the other models:
-# {glue:text}`sens-other`. Some findings are easier to see in one sex, so a gap by itself does not name its
+# {glue:text}`sens-biased`. Its AUC: {glue:text}`auc-biased`. Other models whose sensitivity is lower in
+# women, with the whole interval: {glue:text}`sens-other`. A finding may be easier to see in one sex, so a gap by itself does not name its
 # cause.{glue:text}`pair`
 #
-# At this threshold {glue:text}`hidden`. Whatever the outcome of this run, look at both. AUC within
+# At this threshold: {glue:text}`hidden`. Whatever the outcome of this run, look at both. AUC within
 # women compares women with women: if all their scores were lowered alike, their order would stay and
 # AUC would be content. The threshold would not move with them.
 
@@ -700,7 +853,7 @@ glue(
     "All of this was possible because the test labels are true. In a hospital, the labels of the audit "
     "come from the same reports as the labels of the training. The phantom can play this too: the same "
     "films,"
-    if test.planted
+    if test.planted and not test.recipe["dials"]["underreport"]
     else "All of this took the labels of the cohort at their word. Such labels are mostly read from "
     "reports, in the audit as in the training, and what a report leaves out is missing in both. What that "
     "does can be tried by taking the labels at hand for the true ones: the same films,",
@@ -723,7 +876,7 @@ def as_recorded(table, cohort):
 
 
 recorded = recalibrate(as_recorded(predictions, test), as_recorded(fitting, valid))
-recorded = recorded.merge(attributes, on="image_id")
+recorded = recorded.assign(method="Platt").merge(attributes, on="image_id")
 audits = {
     label_source: fairness.gap_table(
         scored, "sex", WOMEN_MEN, metrics=("calibration_in_the_large",), **boot
@@ -738,11 +891,13 @@ show(
 )
 
 # %% tags=["hide-input"]
-fig = gap_forest(audit)
+gap_forest(audit)
 figure(
     "fig-calibration-audit",
     caption="Calibration in the large, women minus men: the same models, audited with true and with under-reported labels.",
-    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero.",
+    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero. "
+    + in_words(audit, 3),
+    table=audit,
 )
 
 
@@ -757,7 +912,6 @@ def both_audits(model):
 
 
 glue("audit-biased", each(biased, both_audits, NO_BIASED))
-glue("audit-other", each(others, both_audits, NO_OTHER))
 
 
 def accused(model):
@@ -774,21 +928,22 @@ glue(
     "acquitted",
     "nothing can be said of the biased model, for want of films"
     if np.isnan(list(off.values())).any()
-    else "the biased model comes off better with the biased labels than with the true ones"
+    else "by the estimates, the biased model comes off better with the biased labels than with the true "
+    "ones"
     if acquitted
-    else "the model trained on such reports comes off no better with such labels"
+    else "by the estimates, the model trained on such reports comes off no better with such labels"
     if biased
     else NO_BIASED,
 )
 
 # %% [markdown]
-# Women minus men, for the model with the under-reported women: {glue:text}`audit-biased`. For the
-# other models: {glue:text}`audit-other`. With the recorded labels, {glue:text}`accused` of these
-# seem to overestimate the risk of women more than they do; and {glue:text}`acquitted`.
+# Women minus men, for the model with the under-reported women: {glue:text}`audit-biased`. Of the other
+# models, {glue:text}`accused` seem, by the recorded labels, to overestimate the risk of women, and by more
+# than they do by the true ones; and {glue:text}`acquitted`.
 #
-# No film, no score has changed; only the labels have. They would accuse an honest model of
-# seeing too much in women, and praise one that has learned to see too little. No statistic on these
-# labels can undo this. Somebody has to look at the films again.
+# No film has changed and no model; only the labels have, and the scale that was fitted to them. Labels of
+# this kind make an honest model look as if it saw too much in women, and speak for one that has learned to
+# see too little. No statistic on these labels can undo this. Somebody has to look at the films again.
 
 # %% [markdown]
 # ## Calibrated within groups, and still unequal
@@ -828,11 +983,10 @@ printed = printed[list(columns)].set_axis(list(columns.values()), axis=1)
 show(printed, caption="Platt scaling within each age group, mean over findings")
 
 # %% tags=["remove-cell"]
+fainter = test.planted and "age_group" in test.recipe["dials"]["contrast"]
 glue(
     "fainter",
-    "In the phantom, findings of older patients are drawn with less contrast. "
-    if test.planted
-    else "",
+    "In the phantom, findings of older patients are drawn with less contrast. " if fainter else "",
 )
 honest = both[both["metric"] == "calibration_in_the_large"].apply(schema.side, axis=1)
 glue("n-honest", share((honest == "around").where(honest != "undefined")))
@@ -853,12 +1007,14 @@ crowd = within.groupby(["model", "label", "age60"])["score"].std().groupby("age6
 glue("sd-old", fmt(crowd.get("old"), 3))
 glue("sd-young", fmt(crowd.get("young"), 3))
 narrower = crowd.get("old", np.nan) < crowd.get("young", np.nan)
+spread_of_old = "less spread out than those of the young"
+spread_of_old = spread_of_old if narrower else f"not {spread_of_old}"
 glue("narrower", "narrower in the old" if narrower else "not narrower in the old")
 
 # %% [markdown]
-# Calibration in the large now includes 0 in {glue:text}`n-honest` cells. Yet for
-# {glue:text}`n-unequal` models, sensitivity or specificity differs between old and young beyond
-# chance. {glue:text}`still`.
+# The interval of predicted minus observed includes 0 in {glue:text}`n-honest` cells of the table. For
+# {glue:text}`n-unequal` models, the interval of the difference in sensitivity or in specificity excludes
+# 0. {glue:text}`still`.
 #
 # One reason is information. The fainter a finding, the nearer an honest probability stays to the
 # prevalence, for the sick and for the healthy. The spread of the probabilities (standard deviation,
@@ -868,14 +1024,57 @@ glue("narrower", "narrower in the old" if narrower else "not narrower in the old
 # that is unfair is not a question that calibration can answer. One may move the threshold of a group
 # and pay on the other side, or take a better film.
 #
+# There is a theorem besides: where the prevalence differs between two groups and the model is not
+# perfect, it cannot be calibrated in both and give the sick of both the same probability on average, and
+# the healthy of both too {cite:p}`kleinberg2017`.
+#
+# ## What was planted, and was it found
+
+# %% tags=["remove-cell"]
+glue(
+    "planted-summary",
+    "Nothing was planted in these films, so nothing can be checked against the truth. What follows is "
+    "what the same analysis says of them."
+    if not test.planted
+    else "What was planted, in the training of a model, in the films and in labels, and whether this "
+    "chapter saw it:",
+)
+glue(
+    "planted-age",
+    "not planted in this run"
+    if not fainter
+    else f"planted; the probabilities of the old are {spread_of_old}",
+)
+
+# %% [markdown]
+# {glue:text}`planted-summary`
+#
+# - *Reports that leave out findings of women*, in the training of one model. As a risk that is
+#   underestimated in women: {glue:text}`planted`. As missed disease: {glue:text}`hidden`.
+# - *Fainter findings in the old*: {glue:text}`planted-age`.
+# - *Labels of the audit that leave out findings of women*, planted by this chapter:
+#   {glue:text}`accused` of the honest models are accused by them.
+#
+# ## Limits
+#
+# - The curves are of one finding, and the group results of a mean over findings, which can hide one that
+#   goes the other way.
+# - Calibration in the large looks at the mean alone. A group can be right on average and wrong at every
+#   probability.
+# - An ECE depends on its bins and is above 0 even for a perfect model in a finite sample.
+# - The operating point is one of many. At another, other errors differ.
+# - A fit on the validation patients of the same cohort is the best case. In another hospital, prevalence
+#   and films differ, and the fit has to be made anew.
+#
 # ## What we learned
 #
 # - Without the logit scale, probabilities are confined to [{glue:text}`floor`, {glue:text}`ceiling`] by
-#   arithmetic. AUC is {glue:text}`auc-same`, so it cannot warn.
+#   arithmetic (texts of length 1 provided). AUC is {glue:text}`auc-same`, so it is no witness of
+#   calibration.
 # - What a scale and a shift fitted on other patients can repair is the average: equal-mass ECE
 #   {glue:text}`ece-platt` after Platt scaling, {glue:text}`ece-cosine` for the cosines alone.
 # - Calibrated on average need not be calibrated for each group. The planted under-reporting of women, as
-#   an underestimated risk, is {glue:text}`planted`; at a common threshold {glue:text}`hidden`.
+#   an underestimated risk, is {glue:text}`planted`; at a common threshold: {glue:text}`hidden`.
 # - An audit is as fair as its labels: {glue:text}`acquitted`, and {glue:text}`accused` of the other
 #   models are accused by them.
 # - Calibration within groups does not settle the errors: they differed between old and young for
@@ -935,3 +1134,31 @@ glue("narrower", "narrower in the old" if narrower else "not narrower in the old
 # Too high, if the films of the sick and of the healthy look as before. Only the shift has to change, by
 # the difference of the log odds: $\log(0.02/0.98) - \log(0.12/0.88) = -1.9$. The scale stays.
 # ```
+#
+# ```{exercise}
+# :label: ex-calibration-planted
+# Run this chapter with `options={"dials": {"prevalence": 0.3}}`: each finding is there in about 30 % of
+# the films, which are otherwise drawn alike. Write down beforehand which way these go: AUC, calibration in
+# the large of the learned scale, the shift of Platt scaling, and the Brier score of a constant that
+# knows the prevalence.
+# ```
+#
+# ```{solution} ex-calibration-planted
+# :class: dropdown
+# AUC compares a sick film with a healthy one, so it stays where it is, up to chance. The models were not
+# told, so their predictions rise only as far as there are more sick films, by less than the observed
+# frequency: predicted minus observed falls. The shift becomes less negative: the log odds of the
+# prevalence go from $\log(0.12/0.88) = -2.0$ to $\log(0.3/0.7) = -0.8$. The constant gets worse,
+# $0.3 \cdot 0.7 = 0.21$ instead of $0.12 \cdot 0.88 = 0.11$: the more even the odds, the less does
+# knowing them help.
+# ```
+#
+# ## Further reading
+#
+# - {cite:t}`guo2017` show that modern networks are overconfident, and that one temperature repairs much.
+# - {cite:t}`platt1999` fits the two-parameter regression that bears his name.
+# - {cite:t}`vancalster2019` explain to clinicians what calibration is, from the large to the single
+#   probability.
+# - {cite:t}`mosquera2024` say how to judge calibration when a finding is rare, as here.
+# - {cite:t}`kleinberg2017` prove which fairness criteria exclude each other.
+# - {cite:t}`seyyedkalantari2021` find more missed disease in under-served groups of patients, in large data sets of chest films.
