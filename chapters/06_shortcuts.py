@@ -1,21 +1,33 @@
 # ---
 # jupyter:
 #   chapter:
-#     answers: {}
-#     goals: []
-#     needs: []
-#     minutes: 30
+#     answers:
+#       S 2.3: ""
+#       S 3.3: ""
+#       S 4: ""
+#       S Fig. 4a: fig-shortcut-arms-auc
+#       S Fig. 4b: fig-shortcut-arms
+#     goals:
+#       - say why a model may read the treatment instead of the disease, and whom that harms
+#       - compare performance with and without a device, and name what such a gap can mean besides a shortcut
+#       - prove a shortcut with counterfactual twins, and read a dose-response curve
+#     needs: [02_zero_shot]
+#     minutes: 35
 # ---
 
 # %% [markdown]
 # # Shortcuts: the disease, or its treatment?
 #
-# *Answers section 3.3 of {cite:t}`sourget2025`, paper S, and its Fig. 4a and 4b.*
+# *Answers section 3.3 of {cite:t}`sourget2025`, paper S, its Fig. 4a and 4b, and the drain labels of its
+# section 2.3.*
 #
-# A pneumothorax is air between lung and chest wall; the treatment is a drain. A film with a drain
-# shows a patient who has already been found and treated. A model that reads the drain instead of the
-# air looks excellent on a test set and fails the one patient for whom it was bought: the one whom
-# nobody has treated yet {cite:p}`oakdenrayner2020,jimenezsanchez2023`.
+# Three in the morning, a young man with a sudden pain in the chest. His lung has collapsed: there is air
+# between lung and chest wall, a *pneumothorax*. The treatment is a *drain*, a tube through the chest wall
+# that lets the air out. A film with a drain in it shows somebody who has already been found and treated.
+# A model that reads the tube instead of the air looks excellent on an archive full of such films, and
+# fails the one patient for whom it was bought: the one whom nobody has treated yet
+# {cite:p}`oakdenrayner2020,jimenezsanchez2023`. A feature that predicts the label without being the
+# disease is called a *shortcut*.
 #
 # Paper S compares pneumothorax with drains to pneumothorax without, for six models. This chapter does
 # the same, by default for models whose training is known, and then asks the question that real data cannot
@@ -24,14 +36,16 @@
 # %% tags=["parameters"]
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
-options: dict = {}  # of a real cohort, such as {"split": "all"}
-seed: int = 1907  # seed of the phantom cohort and of the resamples
-n_images: int = 4000  # images in the phantom cohort; real cohorts are taken whole
-n_twins: int = 1500  # images that are drawn with and without a drain
-n_detector: int = 600  # phantom films to teach the drain detector, and as many for it to label
-epochs: int = 5  # passes of the detector over its films; S makes 200
-n_resamples: int = 500  # bootstrap resamples
-protocol: str = "corrected"  # or "as_published": models, arms, resampling and prompt of S
+options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the resamples
+n_images: int = 4000  # [60, 17000] images in the phantom cohort; real cohorts are taken whole
+n_twins: int = 1500  # [60, 17000] images that are drawn with and without a drain
+n_detector: int = (
+    600  # [100, 17000] phantom films to teach the drain detector, and as many to label
+)
+epochs: int = 5  # [1, 200] passes of the detector over its films; S makes 200
+n_resamples: int = 500  # [2, 100000] bootstrap resamples
+protocol: str = "corrected"  # {corrected, as_published} models, arms, resampling and prompt of S
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -50,6 +64,7 @@ from cxrlib import cohorts, fairness, guard, published, schema, shortcuts, zeros
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import associations, drains, phantom
+from cxrlib.models.train import BIASED_DRAINS, FAIR_DRAINS
 from cxrlib.notebook import (
     figure,
     fmt,
@@ -58,17 +73,21 @@ from cxrlib.notebook import (
     glue,
     keep,
     percent,
+    quiz,
     setup,
     show,
     warn_if_seeded,
     withheld,
 )
-from cxrlib.plots import dose_response, drain_arms, gap_forest, name
+from cxrlib.plots import dose_response, drain_arms, gap_forest, in_words, name
 
 setup()
 chosen = protocols.protocol(protocol)
 clips = [registry.load(n, chosen) for n in registry.choose(models)]
 names = [clip.name for clip in clips]
+biased = [m for m in names if m.endswith("-drain")]  # trained where drains go with pneumothorax
+fair = [m for m in names if m in registry.names() and m not in biased]
+foreign = [m for m in names if m not in registry.names()]  # not trained in this book
 LABEL = "Pneumothorax"
 METRIC_NAMES = {"auc": "AUC", "adjusted_auprc": "adjusted AUPRC"}
 resampling = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
@@ -78,17 +97,17 @@ warn_if_seeded(names)
 # %% [markdown]
 # ## The association is real
 #
-# A shortcut needs an association to feed on. PadChest is one of the few public sets whose labels name
-# the drain. Its table needs no permission.
+# A shortcut needs an association to feed on. PadChest {cite:p}`bustos2020` is one of the few public sets
+# whose labels name the drain, and its table of labels comes with the software of this book.
 
 # %%
 padchest = associations.padchest_drains()
 show(
-    padchest.drop(columns=["outcome", "given", "design_effect"]).rename(
-        columns={"group": "pneumothorax", "value": "share", "n": "images"}
-    ),
+    padchest.assign(share=[fmt_row(row, 4) for _, row in padchest.iterrows()])
+    .set_index("group")
+    .rename_axis("pneumothorax")[["n", "n_positive", "n_patients", "share"]]
+    .set_axis(["images", "images with a drain", "patients", "share with a drain"], axis=1),
     caption="PadChest: share of images with a chest drain, with and without pneumothorax",
-    digits=4,
 )
 
 # %% tags=["remove-cell"]
@@ -105,40 +124,42 @@ glue("odds", fmt(with_["value"] / without["value"], 0))
 
 # %% [markdown]
 # Of {glue:text}`n-ptx` images with a pneumothorax, {glue:text}`n-with` show a drain:
-# {glue:text}`p-with` %. Among all other images it is {glue:text}`p-without` %. A drain is
-# {glue:text}`odds` times as common with pneumothorax as without. Yet {glue:text}`n-other` images have
-# the drain and no pneumothorax on record: a drain is evidence, not proof.
+# {glue:text}`p-with` %, the brackets holding a 95 % interval. Among all other images it is
+# {glue:text}`p-without` %. A drain is {glue:text}`odds` times as common with pneumothorax as without. Yet
+# {glue:text}`n-other` images have the drain and no pneumothorax on record: a drain is evidence, not proof.
 #
-# CheXpert does not name the drain, but counts support devices of all kinds:
-
-# %%
-devices = associations.chexpert_devices()
-chexpert = devices[devices["given"] == "Pneumothorax"]
-show(
-    chexpert.drop(columns=["outcome", "given", "design_effect"]).rename(
-        columns={"group": "pneumothorax", "value": "share", "n": "images"}
-    ),
-    caption="CheXpert, frontal films: share with support devices, with and without pneumothorax",
-    digits=4,
-)
-
-# %% [markdown]
-# Pneumothorax is one of many findings that could be read from a device. And a bond between the two need
-# not be the same in all patients; where it differs, so can the harm of the shortcut.
+# CheXpert {cite:p}`irvin2019` does not name the drain, but counts support devices of all kinds: tubes,
+# lines, pacemakers. They can be set beside every finding, not pneumothorax alone.
 
 
 # %% tags=["hide-input"]
 def shares(rows, index, arm):
     """Shares with and without the finding, and their difference, as text."""
-    cells = rows.assign(share=[fmt_row(row, 3) for _, row in rows.iterrows()])
+    cells = rows.assign(share=[fmt_row(row) for _, row in rows.iterrows()])
     cells = cells.pivot(index=index, columns=arm, values="share")
     return cells[["with", "without", "with - without"]].rename(columns=name).rename(index=name)
 
 
+devices = associations.chexpert_devices()
 show(
     shares(devices, "given", "group").rename_axis("finding"),
     caption="CheXpert, frontal films: share with support devices, with and without each finding",
 )
+
+# %% tags=["remove-cell"]
+bond = devices[devices["group"] == "with - without"].sort_values("value")
+glue("bond-least", f"{bond['given'].iloc[0]} ({fmt_row(bond.iloc[0], signed=True)})")
+glue("bond-most", f"{bond['given'].iloc[-1]} ({fmt_row(bond.iloc[-1], signed=True)})")
+
+# %% [markdown]
+# The share of films with a device rises most with {glue:text}`bond-most`, and rises least, or falls most,
+# with {glue:text}`bond-least`. So pneumothorax is one of many findings that could be read from a device,
+# and for some the device would speak against the disease.
+#
+# The bond need not be equally tight in all patients either. Where it differs between women and men, or
+# young and old, the harm of a shortcut will differ too.
+
+# %% tags=["hide-input"]
 groups = pd.concat(
     found(by=attribute).assign(source=source)
     for source, found in {
@@ -153,32 +174,30 @@ show(
 )
 
 # %% tags=["remove-cell"]
-bond = devices[devices["group"] == "with - without"].sort_values("value")
-glue("bond-least", f"{bond['given'].iloc[0]} ({fmt_row(bond.iloc[0], signed=True)})")
-glue("bond-most", f"{bond['given'].iloc[-1]} ({fmt_row(bond.iloc[-1], signed=True)})")
 drained = groups[groups["source"].str.startswith("PadChest") & (groups["arm"] == "with")]
 drained = drained[drained["value"].notna()].sort_values("value")
 glue("drained-least", f"{name(drained['group'].iloc[0])} ({fmt_row(drained.iloc[0])})")
 glue("drained-most", f"{name(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[-1])})")
 
 # %% [markdown]
-# Of CheXpert's findings, the share with devices rises least, or falls most, with
-# {glue:text}`bond-least`, and rises most with {glue:text}`bond-most`. Of PadChest's patients with
-# pneumothorax, the group least often drained is {glue:text}`drained-least`, the one most often
-# {glue:text}`drained-most`.
+# Of PadChest's patients with pneumothorax, the group least often drained is {glue:text}`drained-least`, the
+# one most often {glue:text}`drained-most`. Their intervals are wide: few images carry the evidence.
 
 # %% [markdown]
 # ## Two arms
 #
-# S forms two groups that share their negatives, all images without pneumothorax. The positives of one
-# arm have a drain, those of the other have none. {glue:text}`device`
+# S forms two groups, or *arms*. The positives of one arm are films of pneumothorax with a drain, those of
+# the other arm without. Both arms share their negatives, the *controls*: all films without pneumothorax.
+# Each arm gets its own AUC and adjusted AUPRC (chapter {doc}`02_zero_shot` explains both), and the question
+# is how far apart they are. {glue:text}`device`
 #
-# Two things deserve a careful reader before any number is read. The arms differ in *prevalence*, and
-# adjusted AUPRC does not remove prevalence fully. And the *controls*: the paper labels drains in them by
-# a detector, but in its code these labels have no effect, so controls with a drain stay in both arms. The
-# corrected form weights the positives of the larger arm so that both arms have the same prevalence,
-# keeps only controls labelled as without a drain, and resamples patients instead of images, with
-# expanded intervals (chapter {doc}`09_coverage`).
+# Two things deserve a careful reader before any number is read. The arms differ in *prevalence*, the share
+# of positives, as soon as one has more positives than the other; and adjusted AUPRC does not remove
+# prevalence fully. And the *controls*: the paper labels drains in them by a detector, but in its code these
+# labels have no effect, so controls with a drain stay in both arms. The corrected form weights the
+# positives of the larger arm so that both arms have the same prevalence, keeps only controls labelled as
+# without a drain, and resamples patients instead of images, with expanded intervals (chapter
+# {doc}`09_coverage`).
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
@@ -220,9 +239,10 @@ show(
 
 # %% tags=["remove-cell"]
 if cohort.planted:
-    share = cohort.recipe["dials"]["drain_if_pneumothorax"]
+    dials = cohort.recipe["dials"]
     of_device = (
-        f"Our test cohort is drawn so that {percent(share)} of the pneumothorax images have one."
+        f"The test cohort of this run is drawn so that {percent(dials['drain_if_pneumothorax'])} of "
+        f"the films with pneumothorax have one, and {percent(dials['drain_if_none'])} of the others."
     )
 elif status[DEVICE].isna().all():
     of_device = "In this cohort nobody has looked for drains, so that there are no arms."
@@ -243,21 +263,43 @@ glue(
     f"Here it is unknown of {percent(of_controls['unknown'])} of the controls, so the corrected arms "
     + (f"have the controls labelled as without {DEVICE}." if mostly_known else "keep all of them."),
 )
+raw = arms[(arms["protocol"] == "as_published") & (arms["metric"] == "auc")]
+raw = raw.drop_duplicates("group").set_index("group")
+share = (raw["n_positive"] / raw["n"]).astype(float)
+for which in ("with", "without"):
+    glue(f"share-{which}", percent(share[f"{which} {DEVICE}"], 1))
+
+# %% [markdown]
+# Before any correction, positives make up {glue:text}`share-with` of the arm with {glue:text}`device-name`
+# and {glue:text}`share-without` of the arm without. The two figures show the same table.
 
 # %% tags=["hide-input"]
-fig = drain_arms(ours, protocol=chosen.name)
+drawn = ours[~ours["group"].str.contains(" - ")]
+drain_arms(ours, metric="auc", protocol=chosen.name)
+figure(
+    "fig-shortcut-arms-auc",
+    caption=f"AUC of zero-shot pneumothorax in the two arms, with and without {DEVICE} (S, Fig. 4a). "
+    "Bars start at chance.",
+    alt=f"Two bars a model, AUC with and without {DEVICE}, with interval whiskers. "
+    f"{in_words(drawn[drawn['metric'] == 'auc'])}",
+    table=drawn[drawn["metric"] == "auc"],
+)
+
+# %% tags=["hide-input"]
+drain_arms(ours, protocol=chosen.name)
 figure(
     "fig-shortcut-arms",
-    caption="Adjusted AUPRC of zero-shot pneumothorax in the two arms (S, Fig. 4b).",
-    alt="Bars of adjusted AUPRC for each model, with and without the device, with interval whiskers.",
+    caption=f"Adjusted AUPRC of zero-shot pneumothorax in the two arms, with and without {DEVICE} (S, "
+    "Fig. 4b). Bars start at what random scores give.",
+    alt=f"Two bars a model, adjusted AUPRC with and without {DEVICE}, with interval whiskers. "
+    f"{in_words(drawn[drawn['metric'] == 'adjusted_auprc'])}",
+    table=drawn[drawn["metric"] == "adjusted_auprc"],
 )
 
 # %% tags=["remove-cell"]
 gap = ours[(ours["group"] == GAP) & (ours["metric"] == "adjusted_auprc")]
 gap = gap.set_index("model")
-biased = [m for m in names if m.endswith("-drain")]
-fair = [m for m in names if m in registry.names() and m not in biased]
-foreign = [m for m in names if m not in registry.names()]
+WHERE = {"above": "above 0", "below": "below 0", "around": "around 0"}
 
 
 def of_foreign(text):
@@ -277,12 +319,14 @@ def reason(row):
 
 def sentence(model):
     row = gap.loc[model]
-    if schema.side(row) == "undefined":
-        return f"{model}: {fmt_row(row, signed=True)} ({reason(row)})"
-    where = "includes 0" if schema.side(row) == "around" else "excludes 0"
-    return f"{model}: {fmt_row(row, signed=True)}, which {where}"
+    where = WHERE.get(schema.side(row))
+    tail = f", an interval {where}" if where else f" ({reason(row)})"
+    return f"{model}: {fmt_row(row, signed=True)}{tail}"
 
 
+glue("planted-with", percent(BIASED_DRAINS["drain_if_pneumothorax"]))
+glue("planted-without", percent(BIASED_DRAINS["drain_if_none"]))
+glue("planted-fair", percent(FAIR_DRAINS["drain_if_none"]))
 glue("gap-biased", "; ".join(map(sentence, biased)) or "no drain-biased model was run")
 glue("gap-fair", "; ".join(map(sentence, fair)) or "no unbiased model was run")
 glue("gap-foreign", of_foreign(sentence))
@@ -292,36 +336,82 @@ elif biased and fair:
     smaller = gap.loc[fair, "value"].max() < gap.loc[biased, "value"].min()
     glue(
         "gap-order",
-        "every one of them is smaller than that of the biased model"
+        "every one is smaller than that of the biased model"
         if smaller
-        else "not all of them are smaller than that of the biased model",
+        else "not all are smaller than that of the biased model",
     )
 else:
     glue("gap-order", "there is nothing to compare with in this run")
+astray = [m for m in fair if schema.side(gap.loc[m]) in ("above", "below")]
+glue(
+    "astray",
+    f"Of the {len(fair)} models that never met the association, {len(astray)} "
+    f"{'has' if len(astray) == 1 else 'have'} a gap whose interval excludes 0: "
+    + "; ".join(f"{m} with an interval {WHERE[schema.side(gap.loc[m])]}" for m in astray)
+    if astray
+    else f"Of the {len(fair)} models that never met the association, none has a gap whose interval "
+    "excludes 0 in this run"
+    if fair
+    else "No model without the association was run",
+)
 
 # %% [markdown]
-# One of the small CLIPs was trained where the drain stands for the disease. Its gap in adjusted AUPRC,
-# with minus without {glue:text}`device-name`, is: {glue:text}`gap-biased`.
+# One small CLIP of this book, *phantom-resnet-drain*, was trained where the drain stands for the disease:
+# on {glue:text}`planted-with` of the films with pneumothorax and on {glue:text}`planted-without` of the
+# others. Its gap in adjusted AUPRC, with minus without {glue:text}`device-name`, is:
+# {glue:text}`gap-biased`.
 #
-# The other small CLIPs were trained where drains are independent of pneumothorax. Their gaps:
-# {glue:text}`gap-fair`. Of these gaps, {glue:text}`gap-order`.{glue:text}`gap-foreign`
+# The other small CLIPs met drains on {glue:text}`planted-fair` of all films, ill or not, so that the drain
+# told them nothing. Their gaps: {glue:text}`gap-fair`. Of these gaps,
+# {glue:text}`gap-order`.{glue:text}`gap-foreign`
 #
+# Is a gap above 0 proof of a shortcut, then? {glue:text}`astray`. There are other roads to a gap. Patients
+# with a drain may have a larger pneumothorax, which is easier to see. And a drain can hide the very air that
+# a reader looks for, which pulls the gap below 0.
+
+# %% tags=["hide-input"]
+quiz(
+    "On real films, a model finds pneumothorax better with a drain than without, and the interval of the "
+    "difference lies above 0. What follows?",
+    {
+        "The model reads the drain.": (
+            False,
+            "It may. But patients with a drain may also have more air in the chest, and a model "
+            "that knows nothing of drains finds more air more easily.",
+        ),
+        "On films with a drain, a test reports more than on films without.": (
+            True,
+            "That is what was measured, whatever the cause. A hospital that wants to find untreated "
+            "patients has to look at the arm without drains.",
+        ),
+        "More patients would settle which of the two it is.": (
+            False,
+            "They would make the interval narrower. Two causes of one gap stay two causes in any "
+            "number of patients; it takes another experiment, which this chapter comes to.",
+        ),
+    },
+)
+
+# %% [markdown]
 # ## Beside the paper
 #
-# Paper S gives a range of the gap over its models, on the official test images of NIH ChestX-ray14 with
-# the drains of NEATX. A number from any other cohort gets a verdict that says so.
+# S finds a gap of {published}`S Fig. 4b; smallest of five` to {published}`S Fig. 4b; largest of five` in
+# five of its six models, on the official test images of NIH ChestX-ray14 with the drains of NEATX
+# {cite:p}`cheplygina2025`, a set of tubes drawn in by readers who are no radiologists. A number from any
+# other cohort gets a verdict that says so.
 
 # %% tags=["hide-input"]
 verdicts = published.compare(arms, published.table("S Fig. 4b"))
 show(
-    verdicts[["artefact", "model", "value", "verdict"]],
-    caption="Gap in adjusted AUPRC, with minus without drains, as S prints it",
+    verdicts[["model", "value", "verdict"]].rename(
+        columns={"model": "of S's models", "value": "gap"}
+    ),
+    caption="Gap in adjusted AUPRC, with minus without drains, as S prints it in Fig. 4b",
 )
 
 # %% [markdown]
 # The abstract of S says that all models do worse without drains; its results section names the
-# exception, CXR-CLIP. And a gap between arms is not proof of a shortcut. Patients with a drain may have a
-# larger pneumothorax, which is easier to see.
+# exception, CXR-CLIP. S calls the gaps a *potential* reliance on the drain, which is as far as arms can go.
 #
 # ## One switch at a time
 #
@@ -350,19 +440,25 @@ show(
 by_step = stepwise.pivot(index="model", columns="protocol", values="value")
 by_step = by_step[[p.name for p in steps]].diff(axis=1).iloc[:, 1:]
 largest = by_step.abs().max()
-glue("step-largest", largest.idxmax().removeprefix("+ ") if largest.max() > 0 else "none")
-glue("step-size", fmt(largest.max(), 3))
+if largest.max() > 0:
+    step = largest.idxmax()
+    whose = by_step[step].abs().idxmax()
+    glue(
+        "step-largest",
+        f"{step.removeprefix('+ ')}, by {fmt(by_step.loc[whose, step], 3, signed=True)} ({whose})",
+    )
+else:
+    glue("step-largest", "none, or the gaps are undefined")
 width = stepwise.assign(width=stepwise["ci_high"] - stepwise["ci_low"])
 width = width.pivot(index="model", columns="protocol", values="width").mean()
 glue("patients-wider", percent(width["+ patients"] / width["as_published"] - 1))
 glue("images-a-patient", fmt(len(cohort.table) / cohort.table["patient_id"].nunique(), 1))
 
 # %% [markdown]
-# The step that moves a gap most is: {glue:text}`step-largest`, by {glue:text}`step-size`. Resampling
-# patients instead of images, with expanded intervals, changes their width by
-# {glue:text}`patients-wider` on average; this cohort has {glue:text}`images-a-patient` images a patient.
-# The more the prevalences of the arms differ, the more the second step matters: chapter
-# {doc}`08_audit` computes how much for S.
+# The step that moves a gap most is: {glue:text}`step-largest`. Resampling patients instead of images, with
+# expanded intervals, changes the width of intervals by {glue:text}`patients-wider` on average; this cohort
+# has {glue:text}`images-a-patient` images a patient. The more the prevalences of the arms differ, the more
+# the second step matters: chapter {doc}`08_audit` computes how much for S.
 #
 # ## Which controls?
 #
@@ -404,10 +500,19 @@ glue("by-choice", "; ".join(map(by_choice, names)))
 missing = by_controls[by_controls["value"].isna()]
 reasons = dict.fromkeys(reason(row) for _, row in missing.iterrows())
 glue("by-choice-notes", f" Undefined here: {'; '.join(reasons)}." if reasons else "")
+reach = (of_gap.max(axis=1) - of_gap.min(axis=1)).dropna()
+glue(
+    "choice-most",
+    "no model's, as too little is defined"
+    if reach.empty
+    else f"that of {reach.idxmax()}, by {fmt(reach.max())}"
+    + (", the model that was trained on drains" if reach.idxmax() in biased else ""),
+)
 
 # %% [markdown]
 # From the smallest to the largest, the difference in AUC between the arms is as follows.
-# {glue:text}`by-choice`.{glue:text}`by-choice-notes`
+# {glue:text}`by-choice`.{glue:text}`by-choice-notes` The difference that depends most on the choice of
+# controls is {glue:text}`choice-most`.
 
 # %% [markdown]
 # ## A detector for the controls
@@ -457,11 +562,12 @@ glue("said-share", percent(actual[said].mean()))
 
 # %% [markdown]
 # The weights are those of epoch {glue:text}`best-epoch`; the threshold is {glue:text}`threshold`, by the
-# rule: {glue:text}`rule`. On the {glue:text}`hidden` controls its AUC is {glue:text}`detector-auc`, its
-# sensitivity {glue:text}`detector-sensitivity` and its specificity {glue:text}`detector-specificity`. But
-# few controls have a drain, {glue:text}`hidden-with` of them, so even rare false alarms weigh: of the
-# {glue:text}`said` controls that the detector calls drained, {glue:text}`said-right`
-# ({glue:text}`said-share`) are.
+# rule: {glue:text}`rule` (the Youden index is sensitivity plus specificity minus 1). On the
+# {glue:text}`hidden` controls its AUC is {glue:text}`detector-auc`, its sensitivity
+# {glue:text}`detector-sensitivity` and its specificity {glue:text}`detector-specificity`. But only
+# {glue:text}`hidden-with` of these controls have a drain, and the rarer a thing is, the more the false
+# alarms weigh: of the {glue:text}`said` controls that the detector calls drained,
+# {glue:text}`said-right` ({glue:text}`said-share`) are.
 #
 # What does this do to the gap between the arms? The same scores, with controls chosen by their known and by
 # their predicted drains:
@@ -480,7 +586,7 @@ by_labels = pd.concat(by_labels)
 of_arms = by_labels["group"].eq("with drain - without drain") & by_labels["metric"].eq("auc")
 by_labels = by_labels[of_arms].sort_values("protocol", kind="stable")
 show(
-    schema.wide(by_labels, index="model", columns="protocol"),
+    schema.wide(by_labels, index="protocol", columns="model").rename_axis("controls"),
     caption="Phantom: difference in AUC between the arms, by known and by predicted drains of controls",
 )
 
@@ -521,8 +627,8 @@ glue("detector-here", here)
 # ## The same film, with and without
 #
 # The phantom can do what no hospital can: draw the same film twice, alike in every pixel but the
-# drain. These pairs are counterfactual twins. From here on the chapter uses the phantom, whatever the
-# data of the sections above.
+# drain. These pairs are *counterfactual twins*: each shows what the other would have been. From here on
+# the chapter uses the phantom, whatever the data of the sections above.
 
 # %%
 small = cohorts.load("phantom", n_images=n_twins, seed=seed)
@@ -534,22 +640,30 @@ if guard.active():
 else:
     large = cohorts.load("phantom", n_images=60, seed=seed, size=192)
     shown = np.flatnonzero(large.table["severity_Pneumothorax"] == 0)[:3]
-    fig, axes = plt.subplots(2, 3, figsize=(6.6, 4.5))
-    for row, drain in zip(axes, (0, 1), strict=True):
+    fig, axes = plt.subplots(2, 3, figsize=(5.2, 3.9))
+    for row, (drain, words) in zip(
+        axes, {0: "without drain", 1: "with drain"}.items(), strict=True
+    ):
         for axis, image in zip(row, phantom.twin(large, drain=drain).images(shown), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             axis.axis("off")
+        row[0].set_title(words, loc="left")
     figure(
         "fig-shortcut-twins",
         caption="Counterfactual twins: the same phantom patients without (above) and with a drain (below).",
-        alt="Three phantom radiographs above, the same three with a chest drain below, and no other difference.",
+        alt="Three phantom radiographs above; below, the same three with a thin bright tube that enters "
+        "one lung from the side, and no other difference.",
     )
 
 # %% [markdown]
-# For films *without* pneumothorax, the drain adds no disease. So any rise of the pneumothorax score
-# between twins is caused by the drain. The shift is given in standard deviations of the score.
+# Look for the thin bright line in the lower row: that is all that differs. For films *without*
+# pneumothorax, the drain adds no disease. So any rise of the pneumothorax score between twins is caused by
+# the drain. The *shift* is the mean difference between twins of the score on the log-odds scale,
+# $\log\frac{p}{1-p}$, where probabilities near 0 and 1 are not squeezed together. It is given in standard
+# deviations (SD) of that score over films without a drain, so that models can be compared.
 
 # %%
+FOUND, NOTHING = 0.5, 0.15  # SD: a shift above one is a shortcut, a shift within the other is none
 scores = {
     drain: zeroshot.predict(twin, clips, [LABEL], negative=chosen.negative_prompt)
     for drain, twin in twins.items()
@@ -576,16 +690,17 @@ def shift_by_drain(films):
 has_pneumothorax = small.table["severity_Pneumothorax"] > 0
 shifts = shift_by_drain(small.table.loc[~has_pneumothorax, "image_id"])
 show(
-    schema.wide(shifts, index="model", columns="metric"),
+    schema.wide(shifts, index="model", columns="metric").rename(columns=name),
     caption="Shift of the pneumothorax score when a drain is added to a film without the disease",
 )
 
 # %% tags=["hide-input"]
-fig = gap_forest(shifts)
+gap_forest(shifts)
 figure(
     "fig-shortcut-shift",
-    caption="Causal effect of an added drain on the pneumothorax score, in standard deviations of the score.",
-    alt="Shift of the score caused by the drain, one line a model with its interval, around a line at zero.",
+    caption="Causal effect of an added drain on the pneumothorax score of films without the disease, in standard deviations of the score. A drain that a model ignores lies on the line at zero.",
+    alt=f"One dot a model with its interval, beside a vertical line at zero. {in_words(shifts)}",
+    table=shifts,
 )
 
 # %% tags=["remove-cell"]
@@ -601,25 +716,31 @@ glue(
     or "no unbiased model was run",
 )
 glue("shift-foreign", of_foreign(lambda m: f"{m}: {fmt_row(shift.loc[m], signed=True)}"))
-found = [m for m in biased if shift.loc[m, "ci_low"] > 0.5]
+glue("bar-found", fmt(FOUND, 1))
+glue("bar-nothing", fmt(NOTHING))
+found = [m for m in biased if shift.loc[m, "ci_low"] > FOUND]
 glue(
     "found",
-    "found: the biased model's shift exceeds half a standard deviation"
+    f"found: the whole interval of the biased model lies above {fmt(FOUND, 1)} SD"
     if found
-    else "not found in this run"
+    else f"not found in this run: the interval of the biased model reaches below {fmt(FOUND, 1)} SD"
     if biased
     else "not judged, as no drain-biased model was run",
 )
-clean = [m for m in fair if abs(shift.loc[m, "value"]) < 0.15]
-glue("clean", f"{len(clean)} of {len(fair)}")
+clean = [m for m in fair if abs(shift.loc[m, "value"]) < NOTHING]
+moved = shift.loc[fair, "value"].abs()
+farthest = "" if moved.empty else f"; the farthest, {moved.idxmax()}, moves by {fmt(moved.max())}"
+glue("clean", f"{len(clean)} of {len(fair)} stay within {fmt(NOTHING)} SD of no effect{farthest}")
 
 # %% [markdown]
 # In standard deviations of the score, the added drain moves the biased model by this much:
-# {glue:text}`shift-biased`. The other small CLIPs: {glue:text}`shift-fair`; {glue:text}`clean` of them
-# stay within 0.15 of no effect.{glue:text}`shift-foreign`
+# {glue:text}`shift-biased`. The other small CLIPs: {glue:text}`shift-fair`. Of these,
+# {glue:text}`clean`.{glue:text}`shift-foreign`
 #
-# The planted shortcut is {glue:text}`found`. The control models matter as much as the finding: had
-# they moved too, the test would have measured how visible a drain is, not what a model learned.
+# The planted shortcut is {glue:text}`found`. The control models matter as much as the finding: had they
+# moved as far, the test would have measured how visible a drain is, not what a model learned. A small
+# shift in a model that never met the association is possible too: to a network, a bright line is a change
+# of the picture like any other.
 #
 # Films *with* pneumothorax tell the other half. There the tube can lie over the very air that a reader
 # looks for.
@@ -627,7 +748,7 @@ glue("clean", f"{len(clean)} of {len(fair)}")
 # %%
 ill = shift_by_drain(small.table.loc[has_pneumothorax, "image_id"])
 show(
-    schema.wide(ill, index="model", columns="metric"),
+    schema.wide(ill, index="model", columns="metric").rename(columns=name),
     caption="Shift of the pneumothorax score when a drain is added to a film with the disease",
 )
 
@@ -648,8 +769,9 @@ glue(
 # ## Dose and response
 #
 # How much of a benchmark's result is the drain? With the twins in hand, the share of pneumothorax
-# images with a drain can be set to any value, nothing else changing. What a test set of that make
-# would report is the response.
+# images with a drain can be set to any value, nothing else changing: that is the *dose*. The AUC that a
+# test set of that make would report is the *response*. If a treatment works, the effect grows with the
+# dose, and pharmacologists ask for such a curve before they believe in a cause.
 
 # %%
 doses = []
@@ -667,36 +789,126 @@ show(
     caption="AUC for pneumothorax by the share of pneumothorax images with a drain",
 )
 
-# %% tags=["hide-input"]
-fig = dose_response(doses, xlabel="share of pneumothorax images with a drain")
-figure(
-    "fig-shortcut-dose",
-    caption="Dose and response: what a test set reports as its share of treated pneumothorax grows.",
-    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model with an interval band.",
-)
-
 # %% tags=["remove-cell"]
 response = doses.pivot(index="model", columns="dose", values="value")
 rise = response[1.0] - response[0.0]
+steepest, flattest = rise.abs().idxmax(), rise.abs().idxmin()
 glue(
     "rise",
     "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in names),
 )
-glue("steepest", rise.idxmax())
+glue("steepest", f"{steepest} ({fmt(rise[steepest], signed=True)})")
+glue("flattest", f"{flattest} ({fmt(rise[flattest], signed=True)})")
+
+# %% tags=["hide-input"]
+dose_response(doses, xlabel="share of pneumothorax images with a drain")
+figure(
+    "fig-shortcut-dose",
+    caption="Dose and response: the AUC that a test set reports as its share of treated pneumothorax grows, with intervals as bands.",
+    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model "
+    "with an interval band. From no drain to a drain in every one, "
+    + "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in names)
+    + ".",
+    table=doses,
+)
 
 # %% [markdown]
-# From no drain to a drain in every pneumothorax, AUC goes as follows. {glue:text}`rise`. The steepest
-# is {glue:text}`steepest`. The model is the same at both ends: the test set decides which number is
-# printed. A benchmark that does not say how many of its patients were already treated leaves its
-# reader guessing where on this line it stands.
+# From no drain to a drain in every pneumothorax, AUC goes as follows. {glue:text}`rise`. The steepest line
+# is that of {glue:text}`steepest`, the flattest that of {glue:text}`flattest`. Each model is the same at
+# both ends of its line: the test set decides which number is printed. A benchmark that does not say how
+# many of its patients were already treated leaves its reader guessing where on the line it stands.
+
+# %% tags=["hide-input"]
+quiz(
+    f"A vendor reports an AUC of {fmt(response.loc[steepest, 1.0])} for pneumothorax. All of its "
+    "patients with pneumothorax had a drain. Which AUC can an emergency department expect, whose "
+    "patients have none?",
+    {
+        f"{fmt(response.loc[steepest, 1.0])}: it is the same model.": (
+            False,
+            "The same model on another test set. Without the drains, that of "
+            f"{steepest} is {fmt(response.loc[steepest, 0.0])} in this run.",
+        ),
+        "The report cannot tell.": (
+            True,
+            f"It depends on what the model learned. {flattest} would lose or win "
+            f"{fmt(abs(rise[flattest]))}, {steepest} {fmt(abs(rise[steepest]))}; and from a test set in "
+            "which everybody is treated, nobody can see which of the two it is.",
+        ),
+        "A lower one, since untreated patients are harder.": (
+            False,
+            "Perhaps they are, but these films are the same at every dose. What the lines show is "
+            "the drain alone.",
+        ),
+    },
+)
+
+# %% [markdown]
+# ## What was planted, and was it found?
+#
+# The truth is known: which models met the association in training. Two analyses were asked, the arms
+# (a gap in adjusted AUPRC whose interval lies above 0) and the twins (a shift whose interval lies above
+# {glue:text}`bar-found` SD).
+
+# %% tags=["hide-input"]
+ANSWER = {True: "yes", False: "no"}
+by_arms = gap["value"].where(
+    gap["value"].isna(), [schema.side(row) == "above" for _, row in gap.iterrows()]
+)
+by_twins = shift["ci_low"] > FOUND
+judged = pd.DataFrame(
+    {
+        "model": names,
+        "trained on the association": [
+            "not known" if m in foreign else ANSWER[m in biased] for m in names
+        ],
+        "shortcut by arms": [ANSWER.get(by_arms[m], "undefined") for m in names],
+        "shortcut by twins": [ANSWER[bool(by_twins[m])] for m in names],
+    }
+)
+show(judged, caption="What was planted, and what each analysis says of it")
+
+# %% tags=["remove-cell"]
+known = judged[judged["trained on the association"] != "not known"]
+for analysis in ("arms", "twins"):
+    right = known[f"shortcut by {analysis}"] == known["trained on the association"]
+    wrong = known.loc[~right, "model"]
+    tail = f" (not {', '.join(wrong)})" if len(wrong) else ""
+    glue(f"right-{analysis}", f"{right.sum()} of {len(known)} models{tail}")
+glue(
+    "biased-rise",
+    "; ".join(
+        f"{m} from {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in biased
+    )
+    or "none was run",
+)
+
+# %% [markdown]
+# The arms judge {glue:text}`right-arms` as they were trained, the twins {glue:text}`right-twins`.
+
+# %% [markdown]
+# ## Limits
+#
+# - The drains of the phantom resemble each other more than real tubes do, so both the models and the
+#   detector have an easier time with them.
+# - Twins need a renderer. To paint drains into real films, or out of them, takes a generator whose own
+#   traces a model may read.
+# - The twins always use the book's own phantom, whatever the cohort above: a shift there says what a model
+#   learned, not how it does in a hospital.
+# - The bars of {glue:text}`bar-found` and {glue:text}`bar-nothing` SD are this book's choice, not a
+#   standard.
+# - One finding, one device, one pair of prompts. A model may be immune to drains and read something else.
 #
 # ## What we learned
 #
-# - The association between drain and pneumothorax is real and strong, so models can learn it.
-# - A gap between arms hints at a shortcut. It needs a control, an interval, and equal prevalence.
-# - The effect of adding a drain to the same film is the proof. Only counterfactuals give it; the
-#   phantom has them by construction.
-# - Test performance depends on how many patients were treated before the film.
+# - A drain is {glue:text}`odds` times as common with pneumothorax as without in PadChest: models can learn
+#   it.
+# - A gap between arms hints at a shortcut, no more. It needs controls whose drains are known, an interval,
+#   and equal prevalence; here it judges {glue:text}`right-arms` as they were trained.
+# - The effect of adding a drain to the same film is the proof. Only counterfactuals give it. Here it judges
+#   {glue:text}`right-twins` as they were trained.
+# - Test performance depends on how many patients were treated before the film. From none to all, the AUC
+#   of the model that reads drains goes as follows: {glue:text}`biased-rise`.
 #
 # ## Exercises
 #
@@ -713,6 +925,23 @@ glue("steepest", rise.idxmax())
 # one. The difference is one half each time, but it does not mean the same: against drained controls the
 # untreated patient is ranked *below* the treated one who has no air to find. A shortcut harms by false
 # alarms too, and the choice of controls decides whether that is counted.
+# ```
+#
+# ```{exercise}
+# :label: ex-shortcut-dial
+# Change what is planted: let nine of ten pneumothoraces carry a drain,
+# `cxrbook run 06 -p 'options={"dials": {"drain_if_pneumothorax": 0.9}}'`. Predict before you run: the
+# prevalence of each arm, which step of the table with one switch at a time gains in weight, and what
+# happens to the shift between twins.
+# ```
+#
+# ```{solution} ex-shortcut-dial
+# :class: dropdown
+# The arm with drains now has about nine times as many positives as the other, against the same controls, so
+# its prevalence is several times as high. Adjusted AUPRC rises with prevalence, which favours the drained
+# arm of *every* model as long as the arms are compared raw; "equal prevalence" takes that away and moves
+# the gaps more than before. The shift between twins stays exactly where it was. It is a property of a model,
+# and no model was trained anew. Nor does the dose-response curve change: the dial is one point on its axis.
 # ```
 #
 # ```{exercise}
@@ -739,3 +968,13 @@ glue("steepest", rise.idxmax())
 # honest about untreated patients; a model that learned the drain keeps its ignorance of the air. The
 # remedy lies in training: compare `phantom-resnet` with `phantom-resnet-drain`.
 # ```
+#
+# ## Further reading
+#
+# - {cite:t}`oakdenrayner2020`: the paper that showed how a good average hides the untreated pneumothorax.
+# - {cite:t}`jimenezsanchez2023`: drains as a shortcut of classifiers for chest radiographs, with
+#   annotations by non-experts.
+# - {cite:t}`damgaard2023`: how such annotations of tubes were made, the ground of NEATX.
+# - {cite:t}`zech2018`: a pneumonia model that recognised the hospital instead of the lung.
+# - {cite:t}`degrave2021`: COVID-19 models that read markers and projections, found by counterfactuals.
+# - {cite:t}`geirhos2020`: what shortcuts in medicine, language and animal learning have in common.

@@ -1,37 +1,61 @@
 # ---
 # jupyter:
 #   chapter:
-#     answers: {}
-#     goals: []
-#     needs: []
-#     minutes: 30
+#     answers:
+#       S 2.1: fig-audit-length
+#       S 2.2: ""
+#       S 2.3: ""
+#       S 2.4: ""
+#       S 4: ""
+#       S Table 1: ""
+#       S Fig. 4b: fig-audit-prevalence
+#       X 2.1: ""
+#       X 2.4: ""
+#       X 3.1: ""
+#       X 3.3: fig-audit-floor
+#       X Fig. 3c: fig-audit-floor
+#       X Fig. 3d: fig-audit-floor
+#       X Eq. 2: fig-audit-floor
+#       X Eq. 3: fig-audit-floor
+#       X Eq. 4: ""
+#     goals:
+#       - read a paper beside its code, and say which choices move a result and which do not
+#       - simulate the noise floor of a fairness gap before believing one
+#       - name the definition behind a metric, and show two that disagree on the same data
+#     needs: [02_zero_shot, 04_subgroup_fairness]
+#     minutes: 45
 # ---
 
 # %% [markdown]
 # # Audit: what the papers say, what their code does, what open data show
 #
-# *Answers sections 2 and 3 of {cite:t}`sourget2025`, paper S, with its public code, and sections 2.1, 2.4
-# and 3.3 of {cite:t}`sun2025`, paper X, which has no public code.*
+# *Answers sections 2 and 4 of {cite:t}`sourget2025`, paper S, with its public code, and sections 2.1, 2.4,
+# 3.1 and 3.3 of {cite:t}`sun2025`, paper X, which has no public code.*
 #
 # The head of a radiology department has both papers on her desk. One says that models do worse without
-# chest drains, the other that fine-tuning makes some models less fair. Before she acts on a number she
-# asks what a careful reader of any trial asks: whose images were these, what exactly was computed, and
-# could it be chance?
+# chest drains, the other that fine-tuning makes some models less fair. She has to decide by Friday whether
+# to buy. If she trusts a gap that is noise, she sends back a model that would have helped; if she waves
+# away a gap that is real, some of her patients pay for it. Before she acts on a number she asks what a
+# careful reader of any trial asks: whose images were these, what exactly was computed, and could it be
+# chance?
 #
 # An audit helps to read; it does not accuse. Every study makes dozens of choices that no page limit has
 # room for, and both groups deserve thanks for making theirs checkable: S by publishing its code and
 # result files, X by giving recipe and exception precisely enough to be rebuilt. Here each choice that
-# matters is named, and its effect is computed wherever open data or arithmetic allow it.
+# matters is named, and its effect is computed wherever open data or arithmetic allow it. All of them
+# stand together in the register at the end of the chapter; readers in a hurry begin there.
 
 # %% tags=["parameters"]
-models: str = "phantom-resnet"  # the model examined: one name of `cxrbook models`
-seed: int = 1907  # seed of the phantom cohort, of draws, splits and simulations
-n_patients: int = 4000  # patients of NIH ChestX-ray14 on whom intervals are shown
-n_images: int = 1500  # images in the phantom cohort
-n_resamples: int = 300  # bootstrap resamples
-n_draws: int = 20  # draws of NIH 6x200
-n_splits: int = 8  # splits of patients for the probes
-n_simulations: int = 1000  # test sets of an exactly fair classifier
+models: str = (
+    "phantom-resnet"  # the model examined: a name of `cxrbook models`; of several the first
+)
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort, of draws, splits and simulations
+n_patients: int = 4000  # [100, 30805] patients of NIH ChestX-ray14 on whom intervals are shown
+n_images: int = 1500  # [60, 17000] images in the phantom cohort
+n_resamples: int = 300  # [2, 100000] bootstrap resamples
+n_draws: int = 20  # [1, 1000] draws of NIH 6x200
+n_splits: int = 8  # [1, 1000] splits of patients for the probes
+n_simulations: int = 1000  # [1, 100000] test sets of an exactly fair classifier
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -60,6 +84,7 @@ from cxrlib.notebook import (
     glue,
     keep,
     percent,
+    quiz,
     setup,
     show,
     warn_if_seeded,
@@ -87,15 +112,19 @@ warn_if_seeded([first])
 switches = protocols.differences().rename(columns=title)
 show(switches.drop(columns="seen in"), caption="The switches between the two protocols")
 
+# %% tags=["remove-cell"]
+glue("n-switches", len(switches))
+
 # %% [markdown]
-# A single switch can be turned too: `replace(protocol("corrected"), unit="image")`. The chapters
+# There are {glue:text}`n-switches` of them, and the rest of this chapter asks what they are worth. A single
+# can be turned too: `replace(protocol("corrected"), unit="image")`. The chapters
 # {doc}`02_zero_shot` and {doc}`04_subgroup_fairness` to {doc}`07_calibration` take the protocol as a
 # parameter, and load the models of the papers with it.
 #
 # ## S: which images?
 #
-# S works on the part of MIMIC-CXR that it calls the original test split. The official split file, which
-# this book will use where a reader has access, is smaller.
+# S works on the part of MIMIC-CXR {cite:p}`johnson2019` that it calls the original test split. The test
+# split in the official file, which this book uses where a reader has access, has another size.
 
 # %%
 OFFICIAL = {"images": 5159, "reports": 3269}  # of the test split in the file of MIMIC-CXR-JPG
@@ -111,16 +140,18 @@ glue("official-reports", OFFICIAL["reports"])
 
 # %% [markdown]
 # The paper counts {glue:text}`said:,d` images, of which {glue:text}`used:,d` have a FINDINGS section. The
-# official test split has {glue:text}`official:,d` images with {glue:text}`official-reports:,d` reports,
-# fewer than the paper *keeps*. The table that its code reads is made by no public script, so that the
-# cohort cannot be rebuilt. Nothing suggests that the results are wrong; they belong to a selection that
+# official test split has {glue:text}`official:,d` images with {glue:text}`official-reports:,d` reports, so
+# that even all of it is smaller than what the paper *keeps*. The table that its code reads is made by no
+# public script: the cohort cannot be rebuilt. Nothing suggests that the results are wrong; they belong to a selection that
 # only its authors can describe.
 
 # %% [markdown]
 # ## S: where intervals come from
 #
-# S draws images, not patients, and one stream of random numbers runs through findings, groups and
-# metrics in turn. What that does shows best on real patients. Pixels of NIH ChestX-ray14 are not at hand,
+# An interval in S comes from the *bootstrap*: images are drawn again with replacement, many times, and the
+# metric is computed anew each time (chapter {doc}`02_zero_shot`). S draws images, not patients, and one
+# stream of random numbers runs through findings, groups and metrics in turn. What that does shows best on
+# real patients. Pixels of NIH ChestX-ray14 are not at hand,
 # but its metadata are, so here is a "model" that knows nothing of a film but the age of the patient.
 # Whether it is any good is not the question; how sure one may be of its AUC is.
 
@@ -147,9 +178,10 @@ both = pd.concat(
 # %% tags=["hide-input"]
 single = both[(both["label"] != "mean") & (both["metric"] == "auc")]
 shown = single[(single["label"] == "Pneumonia") | (single["group"] == "all")]
-cells = schema.wide(shown, index=["label", "group"], columns="protocol").rename(columns=title)
+cells = schema.wide(shown, index=["label", "group"], columns="protocol")
 positives = single.drop_duplicates(["label", "group"]).set_index(["label", "group"])["n_positive"]
 cells.insert(0, "positive images", positives.reindex(cells.index))
+cells = cells.rename(columns=title, index=title)
 show(cells, caption="AUC of the age alone under both protocols, NIH ChestX-ray14")
 
 # %% tags=["remove-cell"]
@@ -159,7 +191,7 @@ ratio = (width["corrected"] / width["as_published"]).replace(np.inf, np.nan)
 glue("per-patient", fmt(len(part) / part["patient_id"].nunique(), 1))
 glue("width-ratio", fmt(ratio.median(), 1))
 glue("width-most", fmt(ratio.max(), 1))
-glue("width-where", ", ".join(ratio.idxmax()) if ratio.notna().any() else "undefined")
+glue("width-where", ", ".join(map(title, ratio.idxmax())) if ratio.notna().any() else "undefined")
 few = single[(single["protocol"] == "as_published") & single["value"].notna()]
 few = few[few["n_positive"] < corrected.min_cases].sort_values("n_positive")
 glue("n-few", len(few))
@@ -170,7 +202,7 @@ if len(few):
     row = few.iloc[0]
     limits = fmt_interval(*row[["value", "ci_low", "ci_high"]])
     scarcest = (
-        f"{row['label']} at {row['group']}, {limits} from {row['n_positive']} positive images"
+        f"{row['label']}, {title(row['group'])}: {limits} from {row['n_positive']} positive images"
     )
 glue("scarcest", scarcest)
 means = both[both["label"] == "mean"].set_index(["protocol", "metric", "group"])
@@ -179,24 +211,25 @@ glue("mean-sd", fmt(means.loc[("as_published", "auc_sd_over_labels", "all"), "va
 glue("mean-half", fmt((overall["ci_high"] - overall["ci_low"]) / 2, 3))
 
 # %% [markdown]
-# Drawn as whole patients, with {glue:text}`per-patient` images each on average, and read off with
-# expanded limits, the data give intervals
-# {glue:text}`width-ratio` times as wide (median), and up to {glue:text}`width-most` times
-# ({glue:text}`width-where`): a few patients with many alike films carry the count, and image by image
-# they pass for many witnesses. How often such intervals hold the truth is the subject of chapter
+# But for rounding, the AUC itself is the same under both protocols; its interval is not. Drawn as whole patients, with
+# {glue:text}`per-patient` images each on average, and read off with expanded limits, the data give
+# intervals {glue:text}`width-ratio` times as wide (median over all findings and groups), and up to
+# {glue:text}`width-most` times ({glue:text}`width-where`). Many films of one patient look alike; drawn
+# image by image they pass for as many witnesses. How often such intervals hold the truth is the subject of chapter
 # {doc}`09_coverage`.
 #
 # As published, {glue:text}`n-few` of {glue:text}`n-cells` AUC values rest on fewer than
-# {glue:text}`min-cases` positive images. The scarcest: {glue:text}`scarcest`. Corrected, such cells stay
-# in the table without a number and say why.
+# {glue:text}`min-cases` positive images. The scarcest: {glue:text}`scarcest`. An interval from so few films
+# can look tight and still know nothing. Corrected, such cells stay in the table without a number and say
+# why.
 #
 # The "±" behind a mean in S's Table 1 is the spread between findings, {glue:text}`mean-sd` here. Half the
 # interval of that mean over patients is {glue:text}`mean-half`. They answer different questions.
 #
 # ### Intervals that exclude their own estimate
 #
-# An older version of the code cut limits to [0, 1]. But adjusted AUPRC goes below 0. What the cut does to
-# the table above:
+# An older version of the code cut limits to [0, 1]. But adjusted AUPRC goes below 0, wherever scores rank
+# films worse than chance. What the cut does to the limits of this run:
 
 # %%
 below = both[(both["protocol"] == "as_published") & (both["metric"] == "adjusted_auprc")]
@@ -216,7 +249,7 @@ glue("outside-models", ", ".join(outside["model"].unique()))
 glue("outside-labels", ", ".join(outside["label"].unique()))
 
 # %% [markdown]
-# {glue:text}`n-below` adjusted AUPRCs above are negative. With limits cut to [0, 1],
+# As published, {glue:text}`n-below` adjusted AUPRCs of the age alone are negative. With limits cut to [0, 1],
 # {glue:text}`n-excluded` of them lie outside their interval. Of the {glue:text}`n-printed` intervals of
 # S's Table 1, {glue:text}`n-outside` exclude the value in front of them ({glue:text}`outside-models`:
 # {glue:text}`outside-labels`). They carry the mark of the cut; the estimates are untouched.
@@ -224,8 +257,9 @@ glue("outside-labels", ", ".join(outside["label"].unique()))
 # %% [markdown]
 # ## S: "adjusted" for prevalence, but not free of it
 #
-# S compares pneumothorax with drains and without by adjusted AUPRC. The arms have different prevalence.
-# Take a test whose scores are normal in the ill and in the healthy, with the same spread: its ROC curve
+# S compares pneumothorax with drains and without by adjusted AUPRC. The two arms differ in prevalence, the
+# share of films with the disease, and the adjustment
+# $1 - \log\mathrm{AUPRC} / \log\pi$ is meant to take the prevalence $\pi$ out. Does it? Take a test whose scores are normal in the ill and in the healthy, with the same spread: its ROC curve
 # is known, and average precision follows for any prevalence by an integral. Same test, same ROC curve,
 # only the prevalence changes:
 
@@ -253,12 +287,12 @@ by_auc["difference"] = by_auc.iloc[:, 2] - by_auc.iloc[:, 1]
 show(by_auc, caption="Adjusted AUPRC of one and the same test at the prevalences of S's two arms")
 
 # %% tags=["hide-input"]
-fig, axis = plt.subplots(figsize=(7, 3.4))
+fig, axis = plt.subplots(figsize=(5, 3.4))
 grid = np.geomspace(0.005, 0.5, 40)
-AUC_COLOURS = ("#253494", "#2C7FB8", "#41B6C4", "#7FCDBB")
-for auc, colour in zip((0.6, 0.7, 0.8, 0.9), AUC_COLOURS, strict=True):
-    curve = [adjusted_auprc_of(auc, share) for share in grid]
-    axis.plot(100 * grid, curve, color=colour)
+curves = pd.DataFrame({"prevalence": grid})
+for auc in (0.6, 0.7, 0.8, 0.9):
+    curve = curves[f"AUC {auc}"] = [adjusted_auprc_of(auc, share) for share in grid]
+    axis.plot(100 * grid, curve, color="#0072B2")
     axis.annotate(
         f"AUC {auc}", (100 * grid[-1], curve[-1]), xytext=(4, -3), textcoords="offset points"
     )
@@ -268,8 +302,15 @@ axis.set(xscale="log", xlabel="prevalence (%)", ylabel="adjusted AUPRC", ylim=(0
 axis.set_xticks([0.5, 1, 2, 5, 10, 20, 50], [0.5, 1, 2, 5, 10, 20, 50])
 figure(
     "fig-audit-prevalence",
-    caption="One ROC curve, many adjusted AUPRCs. The vertical lines mark the prevalences of S's two drain arms.",
-    alt="Adjusted AUPRC over prevalence on a logarithmic axis, one rising line for each of four ROC curves; two vertical lines mark the prevalences of the arms with and without drains.",
+    caption="One ROC curve, many adjusted AUPRCs. Each line is one test at all prevalences; the dashed lines mark the prevalences of S's two drain arms.",
+    alt="Adjusted AUPRC over prevalence on a logarithmic axis, one line for each of four ROC curves, all rising to the right: "
+    + "; ".join(
+        f"{auc} from {fmt(curves[auc].iloc[0])} at {percent(grid[0], 1)} to "
+        f"{fmt(curves[auc].iloc[-1])} at {percent(grid[-1])}"
+        for auc in curves.columns[1:]
+    )
+    + ". Two dashed vertical lines mark the prevalences of the arms.",
+    table=curves,
 )
 
 # %% tags=["remove-cell"]
@@ -280,6 +321,7 @@ explained = by_auc["difference"].max() / drains.min()
 glue("drain-share", percent(explained))
 
 # %% [markdown]
+# Were the metric free of prevalence, the lines of {numref}`fig-audit-prevalence` would be level.
 # Prevalence alone moves adjusted AUPRC by {glue:text}`by-prevalence` between the two arms. S prints gaps
 # of {glue:text}`drain-range` for five models. The smallest of them can be prevalence up to
 # {glue:text}`drain-share`; the largest cannot be explained in this way. The direction of the finding
@@ -322,7 +364,7 @@ text_auc = pd.DataFrame(
 show(text_auc, caption=f"AUC by the length of text embeddings, {first}", digits=3)
 
 # %% tags=["hide-input"]
-fig, axis = plt.subplots(figsize=(7, 3.4))
+fig, axis = plt.subplots(figsize=(5, 4.2))
 ratios = np.geomspace(0.25, 4, 17)
 unit = TEXTS["unit length"]
 bent, shade = {}, colours(LABELS)
@@ -334,18 +376,21 @@ axis.axvline(1, color="#888888", lw=1)
 axis.set(xscale="log", xlabel="length of the finding's prompt / length of the other", ylabel="AUC")
 axis.set_xticks([0.25, 0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4])
 axis.minorticks_off()
-axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-axis.set_title(first)
+axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+bent = pd.DataFrame(bent, index=pd.Index(ratios, name="ratio of lengths"))
 figure(
     "fig-audit-length",
-    caption="AUC when the prompt of the finding is longer (right) or shorter (left) than that of no finding. The line marks equal lengths.",
-    alt="AUC over the ratio of the lengths of the two prompts, one curved line for each of six findings, with a vertical line where both have the same length.",
+    caption=f"AUC of {first} when the prompt of the finding is longer (right) or shorter (left) than that of no finding. The vertical line marks equal lengths.",
+    alt="AUC over the ratio of the lengths of the two prompts, one line for each of six findings, with a vertical line where both have the same length. Lowest and highest AUC over all ratios: "
+    + "; ".join(f"{label} {fmt(line.min())} and {fmt(line.max())}" for label, line in bent.items())
+    + ".",
+    table=bent.reset_index(),
 )
 
 # %% tags=["remove-cell"]
 glue("examined", first)
 moved = (text_auc.iloc[:, -1] - text_auc.iloc[:, -2]).abs()
-fall = pd.Series({label: max(values) - min(values) for label, values in bent.items()})
+fall = bent.max() - bent.min()
 glue("lengths", f"{fmt(length.min(), 1)} to {fmt(length.max(), 1)}")
 glue("length-moves", fmt(moved.max(), 3))
 glue("length-bends", fmt(fall.max()))
@@ -353,7 +398,8 @@ glue("length-label", fall.idxmax())
 
 # %% [markdown]
 # The lengths of this model's prompts run from {glue:text}`lengths`, and leaving them in moves AUC by
-# {glue:text}`length-moves` at most. Nothing in training keeps them alike. Over the ratios in the figure,
+# {glue:text}`length-moves` at most. How much it would move for another model depends on how unlike its
+# lengths are, and nothing in training keeps them alike. Over the ratios in {numref}`fig-audit-length`,
 # AUC moves by up to {glue:text}`length-bends` ({glue:text}`length-label`).
 #
 # ## S: the same film, prepared otherwise
@@ -385,7 +431,11 @@ for name, step in steps.items():
         }
     )
 inputs = pd.DataFrame(rows)
-show(inputs, caption="One film at the entrance of the network, as the authors and as S prepare it")
+show(
+    inputs,
+    caption="One film at the entrance of the network, as the authors and as S prepare it",
+    missing="other size",
+)
 
 # %% tags=["remove-cell"]
 alike = inputs["pixels, authors"] == inputs["pixels, S"]
@@ -408,13 +458,16 @@ glue("entrance-most", entrance_most)
 
 # %% [markdown]
 # It concerns {glue:text}`n-prepared` models. Authors against S, {glue:text}`entrance`. In standard
-# deviations (SD) of the authors' input, a pixel is off on average by up to {glue:text}`entrance-most`.
+# deviations (SD) of the authors' input, a pixel is off on average by up to {glue:text}`entrance-most`: as
+# if the film had been exposed otherwise.
 # Whether a network minds can be computed only with its weights: `protocol="as_published"`, in a chapter
 # that takes it and with the files in place, shows it.
 #
 # ## S: probabilities near one half
 #
-# Without the learned factor, the softmax sees the difference of two cosines, which lies between −2 and 2.
+# A CLIP learns a factor, the *logit scale* or temperature, by which cosines are multiplied before they
+# become probabilities. Without it, the softmax sees the bare difference of two cosines, which lies
+# between −2 and 2.
 
 # %%
 low, high = 1 / (1 + np.exp([2, -2]))
@@ -435,11 +488,34 @@ glue("tokens", "the same tokens" if one == other else "different tokens")
 # curves with and without. The other prompt is written "{glue:text}`wording-b`" in the paper and "{glue:text}`wording-a`"
 # in the code; for {glue:text}`examined` these are {glue:text}`tokens`. A tokenizer that keeps case tells
 # them apart.
-#
+
+# %% tags=["hide-input"]
+quiz(
+    "S's code leaves out the learned factor for four models. What does that change?",
+    {
+        "AUC and the probabilities": (
+            False,
+            "The factor multiplies every difference by the same positive number. The order of the films "
+            "stays, and AUC sees nothing but the order.",
+        ),
+        "The probabilities, not AUC": (
+            True,
+            f"They are pressed into {fmt(low)} to {fmt(high)}, and calibration suffers. Each film keeps "
+            "its rank.",
+        ),
+        "Nothing, since softmax normalises": (
+            False,
+            "Softmax makes the two probabilities sum to 1. How far apart they are depends on the factor.",
+        ),
+    },
+)
+
+# %% [markdown]
 # ## S: probes tuned on other films
 #
 # In the code behind Table 2, the rows on which a probe's setting is chosen are mixed up, as chapter
-# {doc}`05_embeddings` explains. One split may be lucky, so here are many, with k-NN reading sex:
+# {doc}`05_embeddings` explains. One split may be lucky, so here are {glue:text}`splits`, with k-NN, which
+# lets the nearest films vote, reading the sex of the patient:
 
 # %%
 table = cohort.table
@@ -464,15 +540,21 @@ glue("tuning-lower", int((loss > 0).sum()))
 glue("tuning-equal", int((loss == 0).sum()))
 glue("tuning-higher", int((loss < 0).sum()))
 glue("tuning-mean", fmt(loss.mean(), 3, signed=True))
-glue("tuning-worst", fmt(loss.max(), 3, signed=True))
+glue("tuning-worst", fmt(loss.loc[loss.abs().idxmax()], 3, signed=True))
+glue(
+    "tuning-said",
+    "On average it cost performance here."
+    if loss.mean() > 0
+    else "On average it cost none here; a setting chosen by accident can be a good one.",
+)
 
 # %% [markdown]
-# Over {glue:text}`splits` splits by patient, {glue:text}`own` of the labels keep their own embedding, and
+# On average over the splits by patient, {glue:text}`own` of the labels keep their own embedding, and
 # {glue:text}`from-test` of the embeddings come from test films. Tuning on the right rows changes the test
 # AUC by {glue:text}`tuning-mean` on average and {glue:text}`tuning-worst` at most: it is higher in
 # {glue:text}`tuning-lower` splits, equal in {glue:text}`tuning-equal`, lower in
-# {glue:text}`tuning-higher`. The reported test AUC itself is computed on the right rows: the slip costs
-# performance, it does not invent any.
+# {glue:text}`tuning-higher`. The reported test AUC itself is computed on the right rows, so the slip can
+# choose a poor setting but cannot invent performance. {glue:text}`tuning-said`
 #
 # The panels of Fig. 2 for single attributes mix axes of two projections; chapter {doc}`05_embeddings`
 # draws both versions.
@@ -480,8 +562,9 @@ glue("tuning-worst", fmt(loss.max(), 3, signed=True))
 # %% [markdown]
 # ## X: the recipe, on the real metadata
 #
-# X balances six diseases over age and sex. Chapter {doc}`01_data_curation` rebuilds the recipe from the
-# metadata; here are its results, anew.
+# X balances six diseases over age and sex: as many young women as young men, old women and old men, each
+# combination a *cell*. Chapter {doc}`01_data_curation` rebuilds the recipe from the metadata; here are its
+# results, anew.
 
 # %%
 recipe_cells = nih6x200.cell_counts(nih)
@@ -499,6 +582,9 @@ said_x = (
     published.table("X Section 2.1").query("cohort == 'nih-cxr14'").set_index("metric")["value"]
 )
 old_edema = recipe_cells.loc["Edema", ["old F", "old M"]].tolist()
+in_x = published.table("X Section 2.1").query("cohort == 'nih-6x200'")
+edema_x = [int(in_x.loc[in_x["group"] == cell, "value"].iloc[0]) for cell in ("old F", "old M")]
+kinds_x = int(in_x.loc[in_x["metric"] == "n_labels", "value"].iloc[0])
 recipe = pd.DataFrame(
     [
         (
@@ -506,8 +592,12 @@ recipe = pd.DataFrame(
             f"{said_x['n_images']:,.0f} / {said_x['n_patients']:,.0f}",
             f"{counts['images']:,} / {counts['patients']:,}",
         ),
-        ("old patients with edema alone, F / M", "47 / 53", " / ".join(map(str, old_edema))),
-        ("diseases with 50 images in each cell", "6", str(len(satisfying))),
+        (
+            "old patients with edema alone, F / M",
+            " / ".join(map(str, edema_x)),
+            " / ".join(map(str, old_edema)),
+        ),
+        ("diseases with 50 images in each cell", str(kinds_x), str(len(satisfying))),
         ("of the paper's six, short of 50", "Edema (old)", ", ".join(short) or "none"),
         ("not among the paper's six, with 50", "none", ", ".join(others)),
         (
@@ -557,7 +647,7 @@ glue("leak-patient", percent(by_unit[1]))
 glue("patients", fmt(drawn["patients"].mean(), 0))
 glue("ap-low", f"{percent(view.min())} for {view.idxmin()}")
 glue("ap-high", f"{percent(view.max())} for {view.idxmax()}")
-glue("rule", "fits" if old_edema == [47, 53] else "does not fit")
+glue("rule", "fits" if old_edema == edema_x else "does not fit")
 
 # %% [markdown]
 # "Exactly one finding, and old from 60" {glue:text}`rule` the one exception that the paper prints, so the
@@ -567,17 +657,21 @@ glue("rule", "fits" if old_edema == [47, 53] else "does not fit")
 #
 # A draw has about {glue:text}`patients` patients. If its 7:1:2 split was made by image, as the text reads,
 # {glue:text}`leak` of the test images show a patient of the training part; split by patient it is
-# {glue:text}`leak-patient`. And the balance ends with age and sex: AP films make up
-# {glue:text}`ap-low` and {glue:text}`ap-high`.
+# {glue:text}`leak-patient`. A patient in both parts is recognised, not diagnosed. And the balance ends with
+# age and sex: AP films, mostly taken at the bedside of patients who cannot stand, make up {glue:text}`ap-low` and
+# {glue:text}`ap-high`.
 
 # %% [markdown]
 # ## X: how large is a gap of nothing?
 #
-# X prints gaps between women and men, and between old and young, on 240 test images. How large would
-# they be for a classifier that is *exactly* fair? Take two, both with the accuracy of X's best model and
-# with wrong answers spread over the other five diseases. One recognises every disease equally often, the
-# other some nearly always and others rarely. Both treat the two groups alike. Test them again and again on
-# a balanced test set.
+# X prints gaps between women and men, and between old and young, on {glue:text}`n-test` test images. Toss a
+# fair coin ten times for each of two people, and their counts of heads will hardly be equal. So how large
+# would X's gaps be for a classifier that is *exactly* fair? That is the *noise floor*.
+#
+# Take two such classifiers, both with the accuracy of X's best model and with wrong answers spread over
+# the other diseases. One recognises every disease equally often ("even"), the other some nearly always and
+# others rarely ("uneven"). Both treat the two groups alike: that is planted. Test them again and again on a
+# balanced test set.
 
 # %%
 CLASSES, PER_CELL = len(nih6x200.DISEASES), 20  # 240 test images: 6 classes x 2 groups x 20
@@ -593,6 +687,7 @@ def fair_answers(recall):
 
 
 def gaps_of(a, b):
+    """What four definitions call the gap between two groups."""
     f1 = [metrics.f1_by_class(truth, answers, CLASSES) for answers in (a, b)]
     rates = [metrics.rates_by_class(truth, answers, CLASSES) for answers in (a, b)]
     return {
@@ -622,9 +717,22 @@ show(
     digits=3,
 )
 
+# %% tags=["remove-cell"]
+glue("n-test", 2 * CLASSES * PER_CELL)
+glue("per-cell", PER_CELL)
+glue("step", fmt(100 / PER_CELL, 0))
+smallest = summary["mean"].idxmin()
+glue(
+    "floor-smallest", f"{title(smallest[1])}, {smallest[0]} recall: {fmt(summary['mean'].min(), 3)}"
+)
+
 # %% [markdown]
-# Now the printed gaps beside the more lenient of the two: how many fair classifiers show a gap at least
-# as large (the p-value), and how many a smaller one?
+# The truth is zero in every row; the smallest of the averages is {glue:text}`floor-smallest`. The last two
+# columns are percentiles: nine in ten test sets lie between them.
+#
+# Now the printed gaps beside the more lenient of the two classifiers. *p* is the share of its test sets
+# with a gap at least as large as the printed one; "fair below" is the share with a smaller gap. The last
+# column corrects *p* for the number of comparisons (Holm's method, {cite:t}`holm1979`).
 
 # %%
 fig_3 = pd.concat([published.table("X Fig. 3c"), published.table("X Fig. 3d")], ignore_index=True)
@@ -653,7 +761,7 @@ printed_gaps = pd.DataFrame(
         "gap": claimed["metric"].map(title),
         "between": claimed["attribute"].map(title),
         "printed": claimed["value"].map(lambda v: percent(v, 1)),
-        "fair classifiers with a smaller gap": claimed["below"].map(percent),
+        "fair below": claimed["below"].map(percent),
         "p": claimed["as_published"],
         f"p, {corrected.multiplicity.title()}": claimed["corrected"],
     }
@@ -665,19 +773,28 @@ show(
 )
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+fig, axes = plt.subplots(2, 1, figsize=(5, 5))
 for axis, metric in zip(axes, ("f1_gap_signed", "eq_odds_mean"), strict=True):
     bins = np.linspace(0, 100 * max(floor[metric].max() for floor in floors.values()), 31)
-    axis.hist(100 * floors["even"][metric], bins, color="#B8CFE0")
-    axis.hist(100 * floors["uneven"][metric], bins, histtype="step", color="#0072B2")
+    axis.hist(100 * floors["even"][metric], bins, color="#B8CFE0", label="fair, even recall")
+    style = {"histtype": "step", "color": "#0072B2", "label": "fair, uneven recall"}
+    axis.hist(100 * floors["uneven"][metric], bins, **style)
     top = axis.get_ylim()[1]
     printed_here = 100 * claimed.loc[claimed["metric"] == metric, "value"]
-    axis.vlines(printed_here, 0, 0.35 * top, color="#D55E00")
-    axis.set(xlabel=f"{title(metric)} (%)", yticks=[], xlim=(0, None))
+    axis.vlines(printed_here, 0, 0.35 * top, color="#D55E00", lw=2, label="printed in X")
+    axis.set(xlabel=f"{title(metric)} (%)", ylabel="test sets", xlim=(0, None))
+axes[0].legend(loc="upper right")
+floor_alt = "; ".join(
+    f"{title(metric)} of fair classifiers {percent(summary.loc[(slice(None), metric), '5%'].min(), 1)} to "
+    f"{percent(summary.loc[(slice(None), metric), '95%'].max(), 1)}, printed "
+    + ", ".join(percent(v, 1) for v in sorted(claimed.loc[claimed["metric"] == metric, "value"]))
+    for metric in ("f1_gap_signed", "eq_odds_mean")
+)
 figure(
     "fig-audit-floor",
-    caption="Gaps of exactly fair classifiers on 240 test images, with even (filled) and uneven recall (outlined), and the gaps that X prints (lines).",
-    alt="Two histograms of gaps of an exactly fair classifier, F1 gap and equalised odds, with short vertical lines at the values that paper X prints.",
+    caption=f"Gaps of exactly fair classifiers on {2 * CLASSES * PER_CELL} test images, with even (filled) and uneven recall (outlined), and the gaps that X prints (short lines).",
+    alt=f"Two histograms over the size of a gap, in per cent, with short lines at printed values. From the fifth to the 95th percentile: {floor_alt}.",
+    table=pd.concat(floors, names=["recall", "test set"]).reset_index(),
 )
 
 # %% tags=["remove-cell"]
@@ -698,17 +815,40 @@ odds = claimed[claimed["metric"] == "eq_odds_mean"]
 glue("odds-low", f"{int((odds['below'] < 0.05).sum())} of the {len(odds)}")
 
 # %% [markdown]
-# At an accuracy of {glue:text}`accuracy`, that of X's best model, an exactly fair classifier shows an F1
+# Read {numref}`fig-audit-floor` so: a short line inside the histogram is a gap that a fair classifier shows
+# too. At an accuracy of {glue:text}`accuracy`, that of X's best model, an exactly fair classifier shows an F1
 # gap of {glue:text}`floor-f1` on average and of {glue:text}`floor-f1-95` in one test set out of twenty.
 # Its equalised odds (Eq. 3) average {glue:text}`floor-eq`. Of the {glue:text}`n-claimed` gaps that X
 # prints, {glue:text}`n-uncorrected` exceed what 95 % of fair classifiers show, and
 # {glue:text}`n-corrected` remain when the number of comparisons is accounted for. The largest is
-# {glue:text}`largest`. A gap that does not stand out is not shown to be fair: on 240 images, unfair and fair
-# look alike.
-#
+# {glue:text}`largest`.
+
+# %% tags=["hide-input"]
+quiz(
+    f"A model's F1 gap between women and men is {percent(floors['even']['f1_gap_signed'].mean(), 1)} on "
+    f"{2 * CLASSES * PER_CELL} images. Is the model fair?",
+    {
+        "Yes: fair classifiers show as much.": (
+            False,
+            "That the gap could be noise does not make it noise. A model with a real gap of that size "
+            "would look just the same.",
+        ),
+        "No: the gap is not 0.": (
+            False,
+            "An exactly fair classifier shows such a gap on average, on a test set of that size.",
+        ),
+        "The test set is too small to say.": (
+            True,
+            "On so few images, fair and unfair look alike. More images shrink the noise floor, not the "
+            "gap of an unfair model.",
+        ),
+    },
+)
+
+# %% [markdown]
 # A puzzle remains. Of the printed equalised odds, {glue:text}`odds-low` lie *below* what 95 % of fair
-# classifiers show ({glue:text}`floor-eq-5` and more). With 20 images of a disease in a group, a single
-# image moves a true positive rate by 5 points, so a mean of absolute differences is hardly ever that
+# classifiers show ({glue:text}`floor-eq-5` and more). With {glue:text}`per-cell` images of a disease in a
+# group, a single image moves a true positive rate by {glue:text}`step` percentage points, so a mean of absolute differences is hardly ever that
 # small. A classifier that answers few diseases only would come closer; so would an average over more
 # images, or differences taken with their sign. The paper does not say.
 
@@ -717,10 +857,11 @@ glue("odds-low", f"{int((odds['below'] < 0.05).sum())} of the {len(odds)}")
 #
 # **Equalised odds** has three definitions in use. X (Eq. 3) takes the mean of all gaps in true and false
 # positive rate, fairlearn the larger of the two, and FairMedFM {cite:p}`jin2024` one minus the gap, so
-# that 1 is fair. One pair of groups, one disease:
+# that 1 is fair. One pair of groups, one disease, and rates that we make up:
 
 # %%
-women, men = (np.array([0.80]), np.array([0.10])), (np.array([0.60]), np.array([0.06]))  # TPR, FPR
+# Suppose these rates of women and men: a true positive rate each, then a false positive rate.
+women, men = (np.array([0.80]), np.array([0.10])), (np.array([0.60]), np.array([0.06]))
 three = pd.DataFrame(
     [
         {"definition": "X, Eq. 3: mean of the two gaps", "value": metrics.eq_odds_mean(women, men)},
@@ -728,9 +869,11 @@ three = pd.DataFrame(
         {"definition": "FairMedFM: 1 - gap", "value": 1 - metrics.eq_odds_mean(women, men)},
     ]
 )
-show(three, caption="TPR 0.80 and 0.60, FPR 0.10 and 0.06: three values of equalised odds")
+show(three, caption="One pair of groups, three values of equalised odds")
 
 # %% [markdown]
+# None of the three is wrong. A table that says "equalised odds" and not which has three readings.
+#
 # **Eq. 4** of X is named a gap of expected calibration error. It compares mean $|p - o|$, without bins.
 # Two groups can both be perfectly calibrated and differ in it, if one is easier to predict:
 
@@ -745,25 +888,63 @@ binned = [
 
 # %% tags=["remove-cell"]
 glue("eq4", fmt(eq_4))
+glue("sure", fmt(sure[0], 1))
+glue("unsure", fmt(unsure[0], 1))
 glue("binned", f"{fmt(binned[0])} and {fmt(binned[1])}")
 
 # %% [markdown]
-# Nine of ten patients with 0.9 are ill, six of ten with 0.6: the binned errors are {glue:text}`binned`,
-# and Eq. 4 gives {glue:text}`eq4`. **Eq. 2** has no modulus, so gaps of opposite sign cancel: in the
+# Of the patients to whom the model says {glue:text}`sure`, nine in ten are ill; of those to whom it says
+# {glue:text}`unsure`, six in ten are. Nobody could ask for more. The binned errors are {glue:text}`binned`, and Eq. 4 gives
+# {glue:text}`eq4`. **Eq. 2** has no modulus, so gaps of opposite sign cancel: in the
 # simulation above its modulus averages {glue:text}`floor-f1`, the version with a modulus in each disease
 # {glue:text}`floor-f1-absolute`. In this book a metric always carries the name of its definition.
+
+# %% [markdown]
+# ## What was planted, and was it found?
+#
+# Four times this chapter planted a truth of exactly zero: two groups that a classifier treats alike, one and
+# the same test at two prevalences, and two groups with perfect calibration, measured in two ways. What the
+# metrics made of it:
+
+# %% tags=["hide-input"]
+none = pd.DataFrame(
+    [
+        ("groups treated alike", title("f1_gap_signed"), floors["even"]["f1_gap_signed"].mean()),
+        ("groups treated alike", title("eq_odds_mean"), floors["even"]["eq_odds_mean"].mean()),
+        ("one test, two prevalences", "difference in adjusted AUPRC", by_auc["difference"].max()),
+        ("two calibrated groups", title("calibration_gap_eq4"), eq_4),
+        ("two calibrated groups", "difference in binned ECE", abs(binned[0] - binned[1])),
+    ],
+    columns=["planted", "metric", "what it says"],
+)
+show(none, caption="Where the truth is zero: what each metric says", digits=3)
+
+# %% tags=["remove-cell"]
+told = none.loc[none["what it says"].abs() < 0.0005, "metric"]
+glue("told", f"{len(told)} of {len(none)} ({', '.join(told)})" if len(told) else "none")
+
+# %% [markdown]
+# Metrics that find the planted zero: {glue:text}`told`. The others are not wrong, they measure something
+# besides the thing in their name: the size of the test set, the prevalence, how hard a group is to predict.
 
 # %% [markdown]
 # ## The register
 #
 # What cannot be computed here without the papers' images is listed too, with its source: the code and
-# the result files that the authors of S publish.
+# the result files that the authors of S publish. Each entry says what the paper says, what its code or open
+# data show, and how far it moves a result.
 
 # %% tags=["hide-input"]
 STATED = "stated, not computed here"
 register = pd.DataFrame(
     [
-        ("S", "cohort", "test split of 30,359 images", "official split: 5,159 images", STATED),
+        (
+            "S",
+            "cohort",
+            f"test split of {said:,} images",
+            f"official split: {OFFICIAL['images']:,} images",
+            STATED,
+        ),
         (
             "S",
             "drain labels of controls",
@@ -775,7 +956,7 @@ register = pd.DataFrame(
             "S",
             "prevalence of drain arms",
             "adjusted AUPRC compared as it is",
-            "arms at 4 and 7 %",
+            f"arms at {percent(min(ARMS.values()))} and {percent(max(ARMS.values()))}",
             f"moves it by {fmt(by_auc['difference'].min())} to {fmt(by_auc['difference'].max())}",
         ),
         (
@@ -899,14 +1080,33 @@ register = pd.DataFrame(
 )
 show(register, caption="The register of the audit")
 
+# %% tags=["remove-cell"]
+glue("n-register", len(register))
+glue("n-stated", int((register["effect"] == STATED).sum()))
+
 # %% [markdown]
-# ## What was learned
+# Of the {glue:text}`n-register` entries, {glue:text}`n-stated` rest on reading alone; for the others the
+# effect was computed, here or in the chapter that is named.
+#
+# ## Limits
+#
+# - S could be audited deeper than X because it published more. A long list of entries is the reward of
+#   openness, not a mark of poor work.
+# - Effects are shown on phantoms, on metadata and by arithmetic. How far a switch moves the papers' own
+#   tables takes their images and weights, and for S a list of images that is not public.
+# - The noise floor stands on two made-up classifiers. X's models may spread their errors otherwise, and
+#   with them the floor moves.
+# - Age alone is a poor "model": its intervals show what the unit of resampling does, not how wide those of
+#   a good model are.
+# - Auditors slip too. Each entry can be recomputed or looked up; corrections are welcome.
+#
+# ## What we learned
 #
 # - Most differences between a paper and its code are small slips in honest work; which of them matter can
 #   be computed, and often only for some models.
 # - Some change the scale alone (temperature: probabilities within {glue:text}`low` to
 #   {glue:text}`high`), some the ranking (lengths of texts), some only the uncertainty (unit of
-#   resampling).
+#   resampling: intervals {glue:text}`width-ratio` times as wide here).
 # - "Adjusted" metrics are not free of prevalence: {glue:text}`by-prevalence` between S's two arms.
 # - {glue:text}`n-satisfying` findings satisfy X's rule; {glue:text}`leak` of the test images leak if the
 #   split was made by image.
@@ -917,18 +1117,20 @@ show(register, caption="The register of the audit")
 #
 # ```{exercise}
 # :label: ex-audit-accuracy
-# The noise floor above assumes the accuracy of X's best model. How large is it for a zero-shot accuracy
-# of 30 %, how large with ten times as many test images?
+# The noise floor assumes the accuracy of X's best model. How large is the F1 gap of a fair classifier with
+# a zero-shot accuracy of 30 %? How large with ten times as many test images? Predict which of the two
+# matters more, then compute both.
 # ```
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # ````{solution-start} ex-audit-accuracy
 # :class: dropdown
 # ````
 
 
-# %%
+# %% tags=["solution"]
 def floor_of(accuracy, per_cell, repeats=100):
+    """Mean F1 gap (modulus of Eq. 2) of a fair classifier."""
     truth = np.repeat(np.arange(CLASSES), per_cell)
     found = []
     for _ in range(repeats):
@@ -941,18 +1143,45 @@ def floor_of(accuracy, per_cell, repeats=100):
     return np.mean(found)
 
 
-for accuracy in (0.3, full):
-    for per_cell in (PER_CELL, 10 * PER_CELL):
-        size = 2 * CLASSES * per_cell
-        print(f"accuracy {accuracy:.2f}, {size:,} images: {floor_of(accuracy, per_cell):.3f}")
+sizes = {n: 2 * CLASSES * n for n in (PER_CELL, 10 * PER_CELL)}
+answer = pd.DataFrame(
+    {f"{size:,} images": [floor_of(a, n) for a in (0.3, full)] for n, size in sizes.items()},
+    index=pd.Index([percent(0.3), percent(full, 1)], name="accuracy"),
+)
+show(answer, caption="Mean F1 gap of a fair classifier", digits=3)
 
-# %% [markdown]
-# The accuracy changes little, the number of images much: the floor falls with its square root.
+# %% tags=["remove-cell", "solution"]
+by_accuracy = answer.iloc[:, 0].max() / answer.iloc[:, 0].min()
+by_size = (answer.iloc[:, 0] / answer.iloc[:, 1]).mean()
+glue("by-accuracy", fmt(by_accuracy, 1))
+glue("by-size", fmt(by_size, 1))
+glue("by-more", "the number of images" if by_size > by_accuracy else "the accuracy")
+
+# %% [markdown] tags=["solution"]
+# The accuracy changes the floor by a factor of {glue:text}`by-accuracy`, ten times the images by a factor of
+# {glue:text}`by-size`: what matters more is {glue:text}`by-more`. Theory says that the floor falls with the
+# square root of the number of images, whose factor would be $\sqrt{10} \approx 3.2$.
 #
 # ````{solution-end}
 # ````
 
 # %% [markdown]
+# ```{exercise}
+# :label: ex-audit-parameter
+# Run the chapter with `-p n_patients=500` and with `-p n_patients=16000`. Predict for each: are the
+# corrected intervals narrower or wider, are there more or fewer undefined cells, and does the ratio of
+# corrected to published widths change as much?
+# ```
+#
+# ```{solution} ex-audit-parameter
+# :class: dropdown
+# With fewer patients the intervals widen under both protocols and more cells fall below the fewest cases
+# that a number needs, most of all among the youngest and the oldest; with more patients the reverse.
+# The ratio of the widths depends far less on the number of patients: it comes from how many films each of
+# them has and how alike these are, which stays the same. Where few patients are left it wobbles, and the
+# expanded limits add their share.
+# ```
+#
 # ```{exercise}
 # :label: ex-audit-switch
 # Turn single switches of `protocol("corrected")` back with `replace` and evaluate the metadata table of
@@ -961,9 +1190,10 @@ for accuracy in (0.3, full):
 #
 # ```{solution} ex-audit-switch
 # :class: dropdown
-# `evaluation.performance_table(by_age, ATTRIBUTES, replace(corrected, unit="image"))` and so on.
-# `min_cases=0` fills the empty cells, `digits=2` rounds, `unit="image"` narrows most intervals by far,
-# `interval="percentile"` those of small groups. `stream="running"` changes every limit a little and no
+# The unit of resampling, by far: the intervals become about half as wide. Try it with
+# `evaluation.performance_table(by_age, ATTRIBUTES, replace(corrected, unit="image"))`, and so on for the
+# others. `min_cases=0` fills the empty cells, `digits=2` rounds, `interval="percentile"` narrows intervals
+# a little, most of all in small groups. `stream="running"` changes every limit a little and no
 # estimate: noise of the bootstrap itself, which more resamples remove. It also gives no mean over
 # findings with an interval, for their resamples have nothing in common.
 # ```
@@ -981,3 +1211,12 @@ for accuracy in (0.3, full):
 # unit of X's split not at all, the minimum group size is none, and no correction is mentioned in either.
 # A table such as the first one of this chapter fits into any supplement.
 # ```
+#
+# ## Further reading
+#
+# - {cite:t}`varoquaux2022`: how studies of medical images go astray, from data to publication.
+# - {cite:t}`pineau2021`: a checklist for papers, and what it changed at a large conference.
+# - {cite:t}`bouthillier2021`: where the variance of a benchmark comes from, and how to account for it.
+# - {cite:t}`mosquera2024`: metrics under class imbalance, among them the adjusted AUPRC.
+# - {cite:t}`hardt2016`: equalised odds as first defined, for one decision and two groups.
+# - {cite:t}`jin2024`: a benchmark of fairness in medical imaging, with definitions of its own.
