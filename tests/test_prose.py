@@ -60,7 +60,7 @@ ALLOWED = tuple(
         r"\b[01](?: is| means|:) (?:random|perfect|fair|a clean cut|chance|as good|\"the)",
         r"\b(?:above|below|beside|from|left|right|of|to|than|exactly|at|else|minus|near|around|gives?"
         r"|includes?|excludes?|intervals?|factor|length|scale|radius|distance of|sum to) +[01]\b"
-        r"(?![.,:–-]?\d| ?%)|\bis 1 where\b",
+        r"(?![.,:–-]?\d| ?%)|\b[01] where\b",
         r"\b(?:above|near|around|at|than|says|takes|chance:) +0\.5\b|\b0\.5 none at all",
         # groups of age are definitions
         r"\b(?:ages?|aged|old|patients|those|wom[ae]n|m[ae]n)"
