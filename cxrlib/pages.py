@@ -17,26 +17,59 @@ from cxrlib.notebook import CSV, DOWNLOAD, FIGURE, NUMBER
 TEACHER, STUDENT = EDITIONS = ("teacher", "student")
 # Blocks and cells of a chapter that students do not get.
 FENCES = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{(?:solution(?:-start|-end)?|teacher)\}.*?^(?P=fence)[ \t]*\n?",
+    r"^(?P<fence>`{3,}|:{3,})\{(?:solution|teacher)\}.*?^(?P=fence)[ \t]*\n?",
     re.DOTALL | re.MULTILINE,
 )
+START = re.compile(r"^(`{3,}|:{3,})\{solution-start\}", re.MULTILINE)
+END = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{solution-end\}.*?^(?P=fence)[ \t]*\n?", re.DOTALL | re.MULTILINE
+)
 SOLUTION = "solution"  # tag of code cells
+
+
+def student_text(text, inside=False):
+    """A text without solutions and notes for teachers.
+
+    Parameters
+    ----------
+    text : str
+        MyST.
+    inside : bool
+        Whether it begins between the start and the end of a solution.
+
+    Returns
+    -------
+    (str, bool)
+        What is left, and whether a solution is still open at its end.
+    """
+    left = ""
+    while True:
+        if inside:
+            end = END.search(text)
+            if not end:
+                return FENCES.sub("", left), True
+            text, inside = text[end.end() :], False
+        start = START.search(text)
+        if not start:
+            return FENCES.sub("", left + text), False
+        left, text, inside = left + text[: start.start()], text[start.start() :], True
 
 
 def for_students(notebook):
     """A chapter without its solutions and notes for teachers, in place.
 
-    Left out are the blocks ``{solution}`` and ``{teacher}`` of the text, and cells with the tag
-    "solution".
+    Left out are the blocks ``{solution}`` and ``{teacher}`` of the text, whatever stands between
+    ``{solution-start}`` and ``{solution-end}``, and cells with the tag "solution".
     """
-    kept = []
+    kept, inside = [], False
     for cell in notebook.cells:
-        if SOLUTION in cell.metadata.get("tags", []):
-            continue
         if cell.cell_type == "markdown":
-            cell.source = FENCES.sub("", cell.source).strip("\n")
+            text, inside = student_text(cell.source, inside)
+            cell.source = text.strip("\n")
             if not cell.source:
                 continue
+        elif inside or SOLUTION in cell.metadata.get("tags", []):
+            continue
         kept.append(cell)
     notebook.cells = kept
     return notebook
