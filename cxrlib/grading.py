@@ -68,6 +68,7 @@ class Solved(NamedTuple):
 class Exercise:
     chapter: str
     question: str
+    imports: str  # from cxrlib, beside grading
     start: str
     solve: Callable[[cohorts.Cohort], Solved]
     hint: str  # for wrong answers that no known mistake explains
@@ -315,10 +316,11 @@ def _clusters(cohort):
 EXERCISES = {
     "unrecorded": Exercise(
         "01_data_curation",
-        "The record of one race leaves out findings that the film shows. `severity_Edema` above 0 "
-        "means that the film shows an edema, the column `Edema` is the record; likewise for the "
-        "other findings. Of all findings, taken together, that are on the films of this group, "
-        "which share is missing in the record? Answer with a number from 0 to 1.",
+        "The record of one race leaves out findings that the film shows. `severity_Pneumonia` "
+        "above 0 means that the film shows a pneumonia, the column `Pneumonia` is the record; "
+        "likewise for the other findings. Of all findings, taken together, that are on the films "
+        "of this group, which share is missing in the record? Answer with a number from 0 to 1.",
+        "",
         "table = cohort.table\n"
         'print(table.groupby("race")[list(cohort.findings)].mean())  # is this enough to tell?',
         _unrecorded,
@@ -329,7 +331,7 @@ EXERCISES = {
         "02_zero_shot",
         f"What is the adjusted AUPRC of `{FAIR}`, asked without any training for {{finding}} on "
         "all your films, against the record?",
-        "from cxrlib import fairness, zeroshot\n"
+        "fairness, zeroshot",
         f'found = zeroshot.predict(cohort, ["{FAIR}"], ["{{finding}}"])',
         _adjusted,
         "Adjust the average precision with the recorded prevalence of this finding in your own "
@@ -340,7 +342,7 @@ EXERCISES = {
         "Findings are drawn fainter in the patients of one group: one sex, one age group or one "
         f"site. Which? Judge by the zero-shot AUC of `{FAIR}`, averaged over the seven findings. "
         "Answer in the form sex=F, age_group=50-65 or site=B.",
-        "from cxrlib import fairness, zeroshot\n"
+        "fairness, zeroshot",
         f'found = zeroshot.predict(cohort, ["{FAIR}"], cohort.findings)\n'
         'found = found.merge(cohort.table[["image_id", "sex", "age_group", "site"]])\n'
         'table = fairness.performance_table(found, ("auc",), ("sex", "age_group", "site"))',
@@ -355,7 +357,7 @@ EXERCISES = {
         f"By how much is the AUC of `{BIASED}` for pneumothorax higher on patients with a chest "
         "drain than on those without? Both arms are compared with the same controls: films "
         "without a recorded pneumothorax and without a drain.",
-        "from cxrlib import shortcuts, zeroshot\n"
+        "shortcuts, zeroshot",
         f'found = zeroshot.predict(cohort, ["{BIASED}"], ["Pneumothorax"])\n'
         'found = found.merge(cohort.table[["image_id", "drain"]])',
         _drain_gap,
@@ -367,7 +369,7 @@ EXERCISES = {
         f"Set one threshold for all patients at which `{FAIR}`, asked for {{missed}}, reaches a "
         "specificity of {specificity}. How much more often is it missed in women than in men? "
         "Answer with the false negative rate of women minus that of men.",
-        "from cxrlib import fairness, zeroshot\n"
+        "fairness, zeroshot",
         f'found = zeroshot.predict(cohort, ["{FAIR}"], ["{{missed}}"])\n'
         'found = found.merge(cohort.table[["image_id", "sex"]])',
         _missed,
@@ -379,7 +381,7 @@ EXERCISES = {
         "A pacemaker is on all films of a patient, or on none. How many times as wide is the "
         "standard error of the share of films with a pacemaker when patients are resampled, "
         "compared with resampling films?",
-        "from cxrlib import bootstrap\n"
+        "bootstrap",
         'x = cohort.table["pacemaker"].to_numpy(float)\n'
         'patients = cohort.table["patient_id"].to_numpy()\n'
         "weights = bootstrap.patient_weights(patients, 2000)  # (resamples, films)",
@@ -393,7 +395,8 @@ EXERCISES = {
 def task(exercise, seed):
     """What is asked of the student with this seed, see `Task`."""
     about, asked = _known(exercise), _asked(seed)
-    start = f"from cxrlib import grading\n\ncohort = grading.cohort({seed})\n{about.start}"
+    imports = ", ".join(sorted({"grading", *about.imports.split(", ")} - {""}))
+    start = f"from cxrlib import {imports}\n\ncohort = grading.cohort({seed})\n{about.start}"
     return Task(exercise, about.chapter, about.question.format(**asked), start.format(**asked))
 
 
@@ -454,9 +457,7 @@ def _judge(about, solved, given):
 def _group_slip(attribute, group):
     """What may have led to a group that nothing was planted in."""
     if attribute == "race":
-        return (
-            "Race never reaches a phantom's film by itself; what looks like race came another way. "
-        )
+        return "Race reaches a phantom's film through the site alone. "
     if group in ("18-25", "80+"):
         return "The youngest and the oldest are few: a low AUC there is often chance. "
     return ""
@@ -497,7 +498,7 @@ def sheet(student, seed):
     for number, name in enumerate(EXERCISES, 1):
         asked = task(name, seed)
         lines += [f"{number}. {name} (chapter {asked.chapter})", ""]
-        lines += [*_wrap(asked.question), "", *(f"    {x}" for x in asked.start.split("\n")), ""]
+        lines += [*_wrap(asked.question), "", textwrap.indent(asked.start, "    "), ""]
     return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form(student)])
 
 
