@@ -23,12 +23,20 @@ NONE = schema.results([])
 
 def chapter(name="01_a", **answers):
     path = SimpleNamespace(name=f"{name}.py")
-    return SimpleNamespace(name=name, path=path, about={"answers": answers})
+    cells = [SimpleNamespace(source='figure("fig-withheld", caption)')]
+    notebook = SimpleNamespace(cells=cells)
+    return SimpleNamespace(name=name, path=path, about={"answers": answers}, notebook=notebook)
 
 
 @pytest.fixture(scope="module")
 def entries():
     return ledger.ledger(NONE)
+
+
+def test_a_figure_that_a_run_withheld_leaves_the_answer_in_words():
+    one = chapter(**{"S Fig. 4c": "fig-withheld"})
+    assert crosswalk.answers([one], set())["S Fig. 4c"] == [(one, "")]
+    assert crosswalk.answers([one], {"fig-withheld"})["S Fig. 4c"] == [(one, "fig-withheld")]
 
 
 def test_every_artefact_of_both_papers_is_listed_once():
