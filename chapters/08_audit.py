@@ -46,9 +46,7 @@
 # stand together in the register at the end of the chapter; readers in a hurry begin there.
 
 # %% tags=["parameters"]
-models: str = (
-    "phantom-resnet"  # the model examined: a name of `cxrbook models`; of several the first
-)
+models: str = "phantom-resnet"  # a name of `cxrbook models`: the model examined
 seed: int = 1907  # [0, 1000000] seed of the phantom cohort, of draws, splits and simulations
 n_patients: int = 4000  # [100, 30805] patients of NIH ChestX-ray14 on whom intervals are shown
 n_images: int = 1500  # [60, 17000] images in the phantom cohort
@@ -116,7 +114,7 @@ show(switches.drop(columns="seen in"), caption="The switches between the two pro
 glue("n-switches", len(switches))
 
 # %% [markdown]
-# There are {glue:text}`n-switches` of them, and the rest of this chapter asks what they are worth. A single
+# There are {glue:text}`n-switches` of them, and the rest of this chapter asks what they are worth. A single one
 # can be turned too: `replace(protocol("corrected"), unit="image")`. The chapters
 # {doc}`02_zero_shot` and {doc}`04_subgroup_fairness` to {doc}`07_calibration` take the protocol as a
 # parameter, and load the models of the papers with it.
@@ -181,7 +179,8 @@ shown = single[(single["label"] == "Pneumonia") | (single["group"] == "all")]
 cells = schema.wide(shown, index=["label", "group"], columns="protocol")
 positives = single.drop_duplicates(["label", "group"]).set_index(["label", "group"])["n_positive"]
 cells.insert(0, "positive images", positives.reindex(cells.index))
-cells = cells.rename(columns=title, index=title)
+cells = cells.rename(columns=title, index=title).rename(columns={"positive images": "positives"})
+cells.index = pd.Index(map(", ".join, cells.index), name="finding, group")
 show(cells, caption="AUC of the age alone under both protocols, NIH ChestX-ray14")
 
 # %% tags=["remove-cell"]
@@ -432,7 +431,7 @@ for name, step in steps.items():
     )
 inputs = pd.DataFrame(rows)
 show(
-    inputs,
+    inputs.rename(columns={"mean absolute difference": "off by"}),
     caption="One film at the entrance of the network, as the authors and as S prepare it",
     missing="other size",
 )
@@ -457,7 +456,7 @@ glue("entrance", "; ".join([*shifted["text"], *resized]))
 glue("entrance-most", entrance_most)
 
 # %% [markdown]
-# It concerns {glue:text}`n-prepared` models. Authors against S, {glue:text}`entrance`. In standard
+# It concerns {glue:text}`n-prepared` models; "off by" is the mean absolute difference of their pixels. Authors against S, {glue:text}`entrance`. In standard
 # deviations (SD) of the authors' input, a pixel is off on average by up to {glue:text}`entrance-most`: as
 # if the film had been exposed otherwise.
 # Whether a network minds can be computed only with its weights: `protocol="as_published"`, in a chapter
@@ -551,8 +550,8 @@ glue(
 # %% [markdown]
 # On average over the splits by patient, {glue:text}`own` of the labels keep their own embedding, and
 # {glue:text}`from-test` of the embeddings come from test films. Tuning on the right rows changes the test
-# AUC by {glue:text}`tuning-mean` on average and {glue:text}`tuning-worst` at most: it is higher in
-# {glue:text}`tuning-lower` splits, equal in {glue:text}`tuning-equal`, lower in
+# AUC by {glue:text}`tuning-mean` on average and {glue:text}`tuning-worst` at most. Splits in which it is
+# higher, equal and lower: {glue:text}`tuning-lower`, {glue:text}`tuning-equal` and
 # {glue:text}`tuning-higher`. The reported test AUC itself is computed on the right rows, so the slip can
 # choose a poor setting but cannot invent performance. {glue:text}`tuning-said`
 #
@@ -614,7 +613,9 @@ recipe = pd.DataFrame(
     ],
     columns=["quantity", "paper X", "metadata"],
 )
-show(recipe, caption=f"NIH 6x200: the paper and the metadata ({n_draws} draws)")
+show(
+    recipe.set_index("quantity"), caption=f"NIH 6x200: the paper and the metadata ({n_draws} draws)"
+)
 
 # %% tags=["remove-cell"]
 about = {
@@ -754,12 +755,10 @@ for p in (as_published, corrected):
     claimed[p.name] = inference.corrected(claimed["p"], p.multiplicity) if several else claimed["p"]
 
 # %% tags=["hide-input"]
+about_gaps = claimed["metric"].map(title) + " by " + claimed["attribute"].map(title)
 printed_gaps = pd.DataFrame(
     {
-        "model": claimed["model"],
-        "after": claimed["method"].map(title),
-        "gap": claimed["metric"].map(title),
-        "between": claimed["attribute"].map(title),
+        "gap": about_gaps + ", " + claimed["model"] + " after " + claimed["method"].map(title),
         "printed": claimed["value"].map(lambda v: percent(v, 1)),
         "fair below": claimed["below"].map(percent),
         "p": claimed["as_published"],
@@ -767,7 +766,7 @@ printed_gaps = pd.DataFrame(
     }
 )
 show(
-    printed_gaps.reset_index(drop=True),
+    printed_gaps.set_index("gap"),
     caption="Gaps that X prints in its text, against an exactly fair classifier",
     digits=3,
 )
@@ -902,9 +901,8 @@ glue("binned", f"{fmt(binned[0])} and {fmt(binned[1])}")
 # %% [markdown]
 # ## What was planted, and was it found?
 #
-# Four times this chapter planted a truth of exactly zero: two groups that a classifier treats alike, one and
-# the same test at two prevalences, and two groups with perfect calibration, measured in two ways. What the
-# metrics made of it:
+# Three times this chapter planted a truth of exactly zero: two groups that a classifier treats alike, one
+# and the same test at two prevalences, and two groups with perfect calibration. What the metrics made of it:
 
 # %% tags=["hide-input"]
 none = pd.DataFrame(
@@ -1078,7 +1076,7 @@ register = pd.DataFrame(
     ],
     columns=["paper", "item", "what the paper says", "what code or data show", "effect"],
 )
-show(register, caption="The register of the audit")
+show(register.set_index("item"), caption="The register of the audit")
 
 # %% tags=["remove-cell"]
 glue("n-register", len(register))
