@@ -1,35 +1,44 @@
 # ---
 # jupyter:
 #   chapter:
-#     answers: {}
-#     goals: []
-#     needs: []
-#     minutes: 30
+#     answers:
+#       S 2.1: ""
+#       S 3.1: fig-subgroup-gaps
+#       S 4: ""
+#       S Fig. 1: fig-subgroup-auc
+#     goals:
+#       - give a gap between two groups its own interval, its noise floor and its place among many comparisons
+#       - say why AUC can miss that a group is underdiagnosed, and which number shows it
+#       - test an audit against a bias that was planted, and tell a cause from a coincidence
+#     needs: [01_data_curation, 02_zero_shot]
+#     minutes: 45
 # ---
 
 # %% [markdown]
 # # Subgroup fairness: as good for everyone?
 #
-# *Answers section 3.1 of {cite:t}`sourget2025`, paper S, and its Fig. 1.*
+# *Answers sections 2.1 and 3.1 of {cite:t}`sourget2025`, paper S, and its Fig. 1.*
 #
-# A model finds a pleural effusion with a good AUC *on average*. Nobody is an average patient. Does it
-# find the effusion as well in a woman of 82 as in a man of 40, and would we notice if it did not?
+# Two patients come in with the same pleural effusion: a man of 40 and a woman of 82. A model that is good
+# *on average* has looked at both films and has sorted the reading list of the night. If it sees effusions
+# less well in people like her, she waits until the morning. Nobody notices, for the average is as good as
+# ever, and nobody is an average patient.
 #
-# Paper S compares groups of patients by age, sex and race. It sees gaps by age, smaller ones by sex and
-# race, and extreme values where patients are few. This chapter asks the same of the models of this run, puts
-# an interval on every gap, counts how many comparisons were made, and then does what real data do not
-# allow: on phantoms, it checks the answers against the truth that was planted.
+# So paper S breaks its results down by age, sex and race. It reports gaps between ages, smaller ones by
+# sex and by race, and wide intervals where patients are few. This chapter asks the same of the models of
+# this run, puts an interval on every gap, counts how many comparisons were made, and then does what real
+# data do not allow: on phantoms, it checks the answers against the truth that was planted.
 
 # %% tags=["parameters"]
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
-options: dict = {}  # of a real cohort, such as {"split": "all"}
-seed: int = 1907  # seed of the phantom cohort and of the resamples
-n_images: int = 4000  # images in the phantom cohort; real cohorts are taken whole
-n_resamples: int = 500  # bootstrap resamples
-n_permutations: int = 1000  # groups dealt anew, for the gaps of an exactly fair model
-specificity: float = 0.8  # at the operating point, over all patients
-protocol: str = "corrected"  # or "as_published": models, prompt, resampling, rounding of S
+options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the resamples
+n_images: int = 4000  # [100, 1000000] images in the phantom cohort; real cohorts are taken whole
+n_resamples: int = 500  # [2, 100000] bootstrap resamples
+n_permutations: int = 1000  # [10, 1000000] groups dealt anew, for the gaps of an exactly fair model
+specificity: float = 0.8  # (0, 1) at the operating point, over all patients
+protocol: str = "corrected"  # {corrected, as_published} models, prompt and resampling of S's code
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -39,13 +48,25 @@ check(globals())
 # %% tags=["hide-input"]
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, evaluation, fairness, guard, inference, published, schema, zeroshot
 from cxrlib import models as registry
 from cxrlib.cohorts import phantom
-from cxrlib.notebook import figure, fmt, fmt_row, glue, keep, percent, setup, show, warn_if_seeded
-from cxrlib.plots import bars, gap_forest, group_bars
+from cxrlib.notebook import (
+    figure,
+    fmt,
+    fmt_row,
+    glue,
+    keep,
+    percent,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+)
+from cxrlib.plots import bars, gap_forest, group_bars, in_words
 from cxrlib.plots import name as title
 from cxrlib.protocol import protocol as chosen_protocol
 
@@ -90,7 +111,7 @@ for attribute in ATTRIBUTES:
         sizes.append(
             {
                 "attribute": attribute.replace("_", " "),
-                "group": group,
+                "group": title(group),
                 "images": len(rows),
                 "patients": rows["patient_id"].nunique(),
                 "fewest positives": int(positives.min()),
@@ -131,15 +152,21 @@ glue(
 glue("scarce-group", scarce["group"])
 glue("scarce-n", "few" if pd.isna(scarce["fewest positives"]) else scarce["fewest positives"])
 glue("scarce-finding", scarce["for"])
+glue(
+    "scarce-step",
+    "by an unknown step"
+    if pd.isna(scarce["fewest positives"]) or not scarce["fewest positives"]
+    else f"by {percent(1 / scarce['fewest positives'])}",
+)
 
 # %% [markdown]
 # These are the groups of the cohort {glue:text}`cohort`. {glue:text}`race-note`. Images with another
 # entry, or without one, count in the whole cohort and in no comparison of groups
-# ({glue:text}`nowhere`).
+# (here: {glue:text}`nowhere`).
 #
 # The thinnest place is group {glue:text}`scarce-group`: {glue:text}`scarce-n` images with
-# {glue:text}`scarce-finding`. One such image seen or missed moves the sensitivity of that group by a
-# visible step.
+# {glue:text}`scarce-finding`. One such image, seen or missed, moves the sensitivity of that group
+# {glue:text}`scarce-step`.
 #
 # ## One model, three attributes
 #
@@ -157,18 +184,27 @@ keep(results)
 
 # %% tags=["hide-input"]
 fig = group_bars(results, "auc", first)
+of_groups = results[(results["model"] == first) & (results["attribute"] != "all")]
+drawn = of_groups[of_groups["metric"] == "auc"]
 figure(
     "fig-subgroup-auc",
-    caption="AUC by finding in groups of patients, with 95 % intervals over patients (S, Fig. 1).",
-    alt="Panels of bars, by age group, by sex and, where it is recorded, by race: AUC for each finding and their mean, with interval whiskers; a hollow ring where a group has too few positives.",
+    caption="AUC by finding in groups of patients, a panel an attribute, with 95 % intervals over "
+    f"{chosen.unit}s (S, Fig. 1). The bars start at 0.5, which is chance.",
+    alt="Panels of bars with interval whiskers, one panel an attribute: findings and their mean on the "
+    f"horizontal axis, AUC on the vertical one, one bar a group. Values of {in_words(drawn)} "
+    "A hollow ring stands where a group has too few cases.",
+    table=drawn,
 )
 
 # %% tags=["hide-input"]
 fig = group_bars(results, "adjusted_auprc", first)
+drawn = of_groups[of_groups["metric"] == "adjusted_auprc"]
 figure(
     "fig-subgroup-auprc",
-    caption="Adjusted AUPRC in the same groups (S, Fig. 1).",
-    alt="Panels of bars, by age group, by sex and, where it is recorded, by race: adjusted AUPRC for each finding and their mean, with interval whiskers.",
+    caption="Adjusted AUPRC in the same groups (S, Fig. 1): 0 is chance, 1 is perfect.",
+    alt="Panels of bars like those for AUC, with adjusted AUPRC on the vertical axis. "
+    f"Values of {in_words(drawn)}",
+    table=drawn,
 )
 
 # %% tags=["remove-cell"]
@@ -177,13 +213,12 @@ single = results[
 ]
 in_groups = single[single["attribute"] != "all"]
 undefined = in_groups[in_groups["value"].isna()]
-glue("n-bars", fmt(len(in_groups), 0))
-glue("n-undefined", fmt(len(undefined), 0))
+where = ", ".join(undefined["group"].unique())
 glue(
-    "undefined-groups",
-    f"they lie in {', '.join(undefined['group'].unique())}"
+    "defined",
+    f"Of {len(in_groups)} AUC values, {len(undefined)} are undefined for want of cases; they lie in {where}"
     if len(undefined)
-    else "none is missing",
+    else f"All {len(in_groups)} AUC values have cases enough",
 )
 width = (single["ci_high"] - single["ci_low"]).groupby(single["group"]).mean().drop("all").dropna()
 glue("widest", width.idxmax() if len(width) else "undefined")
@@ -193,12 +228,32 @@ glue("narrowest-width", fmt(width.min()))
 of_age = (results["model"] == first) & (results["attribute"] == "age_group")
 notes = results.loc[of_age & (results["label"] == "mean") & (results["metric"] == "auc"), "note"]
 glue("first", first)
-glue("age-note", notes.iloc[0] if len(notes) else "S takes no mean within groups")
+glue("age-note", notes.iloc[0] if len(notes) else "paper S takes no mean within groups")
+
+
+def lowest(metric):
+    """The age group with the lowest mean over findings."""
+    means = of_groups[(of_groups["label"] == "mean") & (of_groups["metric"] == metric)]
+    means = means[means["attribute"] == "age_group"].set_index("group")["value"].dropna()
+    return means.idxmin() if len(means) > 1 else None
+
+
+by_auc, by_auprc = lowest("auc"), lowest("adjusted_auprc")
+glue(
+    "two-metrics",
+    "In this run no mean over findings is defined in two age groups, so the two figures cannot be compared there"
+    if None in (by_auc, by_auprc)
+    else f"Both figures have their lowest mean in the same age group, {by_auc}"
+    if by_auc == by_auprc
+    else f"The two figures disagree on which age group fares worst: {by_auc} by AUC, {by_auprc} by adjusted AUPRC",
+)
 
 # %% [markdown]
-# These are the figures of paper S, drawn for {glue:text}`first`. Of
-# {glue:text}`n-bars` AUC values, {glue:text}`n-undefined` are undefined for want of cases:
-# {glue:text}`undefined-groups`. The average interval is {glue:text}`widest-width` wide for
+# These are the figures of paper S, drawn for {glue:text}`first`: {numref}`fig-subgroup-auc` asks how well
+# ill and healthy are put in order, {numref}`fig-subgroup-auprc` how many of those who come out on top are
+# ill. {glue:text}`two-metrics`.
+#
+# {glue:text}`defined`. The average interval is {glue:text}`widest-width` wide for
 # {glue:text}`widest` and {glue:text}`narrowest-width` for {glue:text}`narrowest`. A tall or a short bar
 # in a thin group is first of all a thin group.
 #
@@ -266,17 +321,30 @@ show(
     caption="Mean AUC over findings, by group and model",
 )
 
+# %% tags=["remove-cell"]
+by_age = overview[overview["attribute"] == "age_group"].dropna(subset="value")
+worst = by_age.loc[by_age.groupby("model")["value"].idxmin(), "group"].value_counts()
+glue(
+    "worst-age",
+    "By age, no model has a mean in this run"
+    if by_age.empty
+    else "By age, the lowest mean is that of "
+    + ", ".join(
+        f"{group} in {n} of {by_age['model'].nunique()} models" for group, n in worst.items()
+    ),
+)
+
 # %% [markdown]
-# The eye now compares intervals: do they overlap? That is not a test of the gap. Two intervals can
+# {glue:text}`worst-age`. The eye now compares intervals: do they overlap? That is not a test of the gap. Two intervals can
 # overlap while their difference is certain, and groups that share patients, findings and a model are
 # not independent. So the *gap itself* gets an interval.
 #
 # ## Gaps
 #
 # A gap "A − B" is a signed difference: below 0, group A fares worse. Each resample of patients gives one
-# gap, with both groups taken from the same draw; the interval is the spread of these gaps. The
-# references are the ages 25 to 50, men, and White patients: in most cohorts the largest or least impaired
-# group, and not a norm.
+# gap, with both groups taken from the same draw; the interval is the spread of these gaps. The group
+# behind the minus is the *reference*: the ages 25 to 50, men, and White patients. Something has to stand
+# there; it is a choice of arithmetic, and not a norm that others depart from.
 
 # %%
 gaps = pd.concat(
@@ -293,7 +361,9 @@ fig = gap_forest(mean_gaps)
 figure(
     "fig-subgroup-gaps",
     caption="Gaps in mean AUC between groups, with paired 95 % intervals. Left of 0, the group named first fares worse.",
-    alt="Differences in mean AUC with intervals around a line at zero: age groups against 25 to 50, women against men and, where race is recorded, Black and Asian against White patients, one mark a model.",
+    alt="Pairs of groups on the vertical axis, the difference in mean AUC on the horizontal one, with "
+    f"intervals around a line at 0, one mark a model. Differences in {in_words(mean_gaps, 3)}",
+    table=mean_gaps,
 )
 
 # %% tags=["remove-cell"]
@@ -308,11 +378,22 @@ for key, group in HEADLINE.items():
         glue(f"gap-{key}", "not known, since these data lack one of the two groups")
         glue(f"gap-{key}-where", WHERE["undefined"])
 
+
+def sides(group):
+    """In how many models the interval of a gap lies below, and above, 0."""
+    found = list(mean_gaps[mean_gaps["group"] == group].apply(schema.side, axis=1))
+    return f"below 0 in {found.count('below')} and above 0 in {found.count('above')} of {len(found)} models"
+
+
+glue("gap-age-models", sides(HEADLINE["age"]))
+glue("gap-sex-models", sides(HEADLINE["sex"]))
+
 # %% [markdown]
-# For {glue:text}`first`, the gap in mean AUC between the ages 65–80 and 25–50 is
+# In {numref}`fig-subgroup-gaps`, the gap of {glue:text}`first` between the ages 65–80 and 25–50 is
 # {glue:text}`gap-age`; its interval {glue:text}`gap-age-where`. Between women and men it is
 # {glue:text}`gap-sex`, and the interval {glue:text}`gap-sex-where`. Between Asian and White patients it
-# is {glue:text}`gap-asian`; the interval {glue:text}`gap-asian-where`.
+# is {glue:text}`gap-asian`; the interval {glue:text}`gap-asian-where`. Over all models, the interval of the
+# gap by age lies {glue:text}`gap-age-models`, that of the gap by sex {glue:text}`gap-sex-models`.
 
 # %% [markdown]
 # ### What would a fair model show?
@@ -332,10 +413,15 @@ of_means = tests[tests["label"] == "mean"]
 
 # %% tags=["hide-input"]
 fig = gap_forest(of_means)
+known = of_means.dropna(subset=["value", "floor_p95"])
+beyond = int((known["value"].abs() > known["floor_p95"]).sum())
 figure(
     "fig-subgroup-floor",
     caption="The same gaps before their noise floor: 95 of 100 fair models would show a gap within the grey bar.",
-    alt="The differences in mean AUC once more, with their intervals; behind each a grey bar around zero as long as the gaps that a fair model would show.",
+    alt="The differences in mean AUC once more, with their intervals; behind each lies a grey bar around 0 "
+    "that reaches as far as the gaps of 95 in 100 fair models. "
+    f"{beyond} of {len(known)} gaps lie beyond their bar.",
+    table=of_means,
 )
 
 # %% tags=["hide-input"]
@@ -361,11 +447,13 @@ reach = floors.set_index("group")["floor_p95"].sort_values(ascending=False)
 glue("floor-age", fmt(reach.get(HEADLINE["age"]), 3))
 glue("floor-thin", fmt(reach.iloc[0], 3))
 glue("floor-thin-pair", title(reach.index[0]))
+glue("n-beyond", f"{beyond} of {len(known)}")
 
 # %% [markdown]
 # One fair model in twenty shows a gap of {glue:text}`floor-age` or more between the ages 65–80 and
-# 25–50; for the pair {glue:text}`floor-thin-pair` it takes {glue:text}`floor-thin`. A gap should be read
-# beside its floor, never beside 0.
+# 25–50; for the pair {glue:text}`floor-thin-pair`, whose floor reaches furthest, it takes
+# {glue:text}`floor-thin`. In {numref}`fig-subgroup-floor`, {glue:text}`n-beyond` gaps of all models lie
+# beyond their floor. A gap should be read beside its floor, never beside 0.
 #
 # ### How many questions did we ask?
 #
@@ -383,8 +471,12 @@ show(
     counted, caption="Gaps in AUC, all findings and models: where the 95 % interval lies", counts=()
 )
 
+# %% tags=["remove-cell"]
+glue("n-exclude", fmt(counted[["below", "above"]].sum().sum(), 0))
+
 # %% [markdown]
-# A family of comparisons can be corrected for its size. *Holm* {cite:p}`holm1979` bounds the chance of even
+# {glue:text}`n-exclude` of these intervals exclude 0. Which of them mean something? A family of comparisons
+# can be corrected for its size. *Holm* {cite:p}`holm1979` bounds the chance of even
 # one false alarm; *Benjamini and Hochberg* {cite:p}`benjamini1995` bound the share of false alarms among the
 # alarms; the *simultaneous band* {cite:p}`westfall1993` widens every interval until all of them hold at once,
 # and uses the resamples to know which gaps move together. Two families: the means over findings, and
@@ -424,7 +516,12 @@ glue(
 )
 glue("m-asked", fmt(in_means["comparisons"], 0))
 glue("m-out", fmt(in_means["uncorrected"], 0))
-glue("m-holm", fmt(in_means["holm"], 0))
+glue(
+    "m-holm",
+    "Holm's correction would need more permutations to flag any"
+    if in_means["holm"] is None
+    else f"{in_means['holm']} after Holm's correction",
+)
 left = of_means.assign(p_holm=lambda t: inference.corrected(t["p_value"], "holm"))
 left = left[left["p_holm"] < 0.05]
 glue(
@@ -439,9 +536,34 @@ glue(
 # Of {glue:text}`n-asked` comparisons of single findings ({glue:text}`n-undefined-gaps` more are
 # undefined), {glue:text}`n-out` would be flagged uncorrected; {glue:text}`n-expected` would be expected
 # of fair models. {glue:text}`n-bh` remain after Benjamini and Hochberg, and {glue:text}`n-holm`. Of the
-# {glue:text}`m-asked` means, {glue:text}`m-out` would be flagged uncorrected and {glue:text}`m-holm`
-# after Holm's correction: {glue:text}`m-where`.
-#
+# {glue:text}`m-asked` means, {glue:text}`m-out` would be flagged uncorrected; {glue:text}`m-holm`
+# ({glue:text}`m-where`).
+
+# %% tags=["hide-input"]
+quiz(
+    "A colleague tests one more model on these groups, finds one p-value below 0.05 among the single "
+    "findings, and writes: the model is unfair to this group. What is missing?",
+    {
+        "Nothing: 0.05 was agreed on before.": (
+            False,
+            "The level holds for one comparison. This chapter asked "
+            f"{of_findings['comparisons']} questions about single findings, and fair models would give "
+            f"about {fmt(0.05 * of_findings['comparisons'], 0)} such p-values.",
+        ),
+        "How many comparisons were made, and what remains after correction.": (
+            True,
+            "One alarm among many questions is what fair models produce. Here "
+            f"{of_findings['uncorrected']} were flagged before correction and {of_findings['bh']} after "
+            "Benjamini and Hochberg.",
+        ),
+        "A larger model.": (
+            False,
+            "The number of questions does not depend on the size of the model.",
+        ),
+    },
+)
+
+# %% [markdown]
 # ### Is it the group, or what it is made of?
 #
 # Groups differ in more than their name: how often they are ill, how old they are, whether they are
@@ -480,12 +602,13 @@ glue("matched-age", matched["age"]["auc"])
 #
 # A gap that is not seen may be absent, or the cohort too small. The standard errors of this very run,
 # from resampled patients, tell the gap that each pair could have shown with a chance of 80 %, and the
-# number of ill patients that a gap of 0.05 would ask for.
+# number of ill patients that a gap of {glue:text}`planned` would ask for.
 
-# %%
+# %% tags=["hide-input"]
+PLANNED = 0.05  # a gap that should not be missed
 plans = []
 for attribute, reference in references.items():
-    plan = inference.power_plan(one, attribute, reference=reference, **resampling)
+    plan = inference.power_plan(one, attribute, (PLANNED,), reference=reference, **resampling)
     for _, of_pair in plan.groupby("group", sort=False):
         defined = of_pair.dropna(subset="detectable").sort_values("detectable")
         plans.append(defined.iloc[[0, -1]] if len(defined) > 1 else of_pair.head(1))
@@ -511,12 +634,31 @@ show(
     counts=["positives of the first group"],
 )
 
+# %% tags=["remove-cell"]
+glue("planned", fmt(PLANNED))
+hardest = plan.dropna(subset="detectable").sort_values("detectable").tail(1)
+glue(
+    "plan",
+    "In this run no pair has enough cases for a plan"
+    if hardest.empty
+    else "; ".join(
+        f"The hardest line is {row['label']} for the pair {row['group']}: only a gap of "
+        f"{fmt(row['detectable'])} or more would have been seen, and a gap of {fmt(PLANNED)} would take "
+        f"{fmt(row['positives_needed'], 0)} ill images of each group"
+        for _, row in hardest.iterrows()
+    ),
+)
+
+# %% [markdown]
+# {glue:text}`plan`. "No significant difference" in such a line says that the study was small. It does not
+# say that the groups fare alike.
+
 # %% [markdown]
 # ## The planted truth, part 1: age
 #
 # On real data the story ends here: a gap was seen, and its cause can be argued about. The phantom goes
-# on. Its findings are drawn fainter in older patients, by known factors. (This part and the three that
-# follow are about phantoms, whatever the data of the chapter.)
+# on. How well its findings stand out is multiplied by a known factor, group by group. (This part and the
+# three that follow are about phantoms, whatever the data of the chapter.)
 
 # %%
 planted = cohort if cohort.planted else cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -524,16 +666,39 @@ marks = planted.table[["image_id", "age_group", "sex", "race", "site"]]
 of_planted = zeroshot.predict(
     planted, clips, planted.findings, negative=chosen.negative_prompt
 ).merge(marks, on="image_id")
-dial = planted.recipe["dials"]["contrast"]["age_group"]
+contrast = planted.recipe["dials"]["contrast"]
+
+
+def factor(attribute, group):
+    """The planted factor on the contrast of findings in a group."""
+    return contrast.get(attribute, {}).get(group, 1.0)
+
+
+dial = pd.DataFrame(
+    [
+        {"attribute": title(a), "group": g, "contrast of findings": factor(a, g)}
+        for a in ("age_group", "sex", "site")
+        for g in sorted(planted.table[a].unique())
+    ]
+)
 show(
-    pd.DataFrame({"age group": dial.keys(), "contrast of findings": dial.values()}),
-    caption="The planted dial: groups not listed have the factor 1",
+    dial.replace({"group": {"F": "female", "M": "male"}}),
+    caption="The planted dial, as set in this run",
 )
 
+# %% tags=["remove-cell"]
+turned = dial[dial["contrast of findings"] != 1].itertuples(index=False, name=None)
+planted_words = ", ".join(
+    f"{x:g} in {'site ' if a == 'site' else ''}{title(g)}" for a, g, x in turned
+)
+glue("planted", planted_words or "the same factor in everybody")
+
 # %% [markdown]
-# Turn the dial off and draw *the same patients* again, alike in everything else down to the grain.
-# These images are counterfactual twins. What the dial did to the AUC of a group is then no estimate
-# between different people; it is the difference between each film and its twin.
+# In this run, the contrast of findings is multiplied by {glue:text}`planted`.
+#
+# Turn the factors for age off and draw *the same patients* again, alike in everything else down to the
+# grain. These images are counterfactual *twins*. What the dial did to the AUC of a group is then no
+# estimate between different people; it is the difference between each film and its twin.
 
 
 # %%
@@ -547,8 +712,9 @@ def both(twin, called):
 
 
 # %%
-OFF = "contrast restored"
-age = both(phantom.twin(planted, contrast={}), OFF)
+OFF = "age restored"
+without_age = {a: factors for a, factors in contrast.items() if a != "age_group"}
+age = both(phantom.twin(planted, contrast=without_age), OFF)
 truth = fairness.model_gap_table(
     age, [("as drawn", OFF)], metrics="auc", attributes=("age_group",), **resampling
 )
@@ -559,85 +725,138 @@ fig = gap_forest(truth)
 fig.suptitle(first)
 figure(
     "fig-subgroup-age-truth",
-    caption="The recorded truth of the age dial: mean AUC as drawn minus mean AUC of the twins, by age group.",
-    alt="Difference in mean AUC between the images as drawn and their twins with restored contrast, one line an age group with its interval.",
+    caption="The recorded truth of the age dial: mean AUC as drawn minus mean AUC of the twins, by age group. Left of 0, the dial does harm.",
+    alt="Age groups on the vertical axis; on the horizontal one the difference in mean AUC between the films "
+    f"as drawn and their twins, with its interval. Differences in {in_words(truth, 3)}",
+    table=truth,
 )
 
 # %%
 bands = {"groups": ["25-50", "65-80"], "metrics": "auc"}
 age_gaps = fairness.gap_table(age, "age_group", [("65-80", "25-50")], **bands, **resampling)
 show(
-    schema.wide(age_gaps, index="label", columns="model", digits=3).rename(**TITLES),
+    schema.wide(age_gaps, index="label", columns="model", digits=3)
+    .rename(**TITLES)
+    .rename_axis("finding"),
     caption=f"Gap in AUC of {first}, ages 65–80 minus 25–50, as drawn and with the dial off",
 )
 
+
 # %% tags=["remove-cell"]
+def judged(what, on, off, planted_sign):
+    """What an audit made of a planted difference between two groups, as a sentence.
+
+    `on` and `off` are its gaps as drawn and with the dial off; the sign is that of the first group's
+    factor minus the second's: negative where the findings of the first are fainter.
+    """
+    side = schema.side(on)
+    if "undefined" in (side, schema.side(off)):
+        return f"The effect of {what} cannot be judged in this run, which has too few patients"
+    if not planted_sign:
+        nothing = f"No effect of {what} was planted between these two groups, and"
+        if side == "around":
+            return f"{nothing} the audit claims none: its interval includes 0"
+        return f"{nothing} yet the interval of the audit excludes 0"
+    effect, against = f"The planted effect of {what}", {1: "below", -1: "above"}[int(planted_sign)]
+    other = ""
+    if schema.side(off) == against:
+        other = ". With the dial off the gap points the other way, so that something else hides part of it"
+    if np.sign(on["value"]) != planted_sign:
+        return f"{effect} is not found in this run: the gap has the wrong sign{other}"
+    if planted_sign * off["value"] >= planted_sign * on["value"] / 2:
+        return (
+            f"{effect} shows in the sign of the gap, but most of that gap stays with the dial off"
+        )
+    if side == "around":
+        return f"{effect} shows in the sign of the gap, but the interval includes 0{other}"
+    return f"{effect} is found: right sign, an interval that excludes 0, and a gap that goes with its dial"
+
+
 on = schema.row(age_gaps, label="mean", model="as drawn")
 off = schema.row(age_gaps, label="mean", model=OFF)
-by_group = truth.set_index("group")
-untouched = [g for g in by_group.index if g not in dial]
-glue("truth-young", " and ".join(f"{g}: {fmt_row(by_group.loc[g], 3, True)}" for g in untouched))
+moved = {g: fmt_row(row, 3, True) for g, row in truth.set_index("group").iterrows()}
+touched = {g: found for g, found in moved.items() if factor("age_group", g) != 1}
+untouched = "; ".join(f"{g}: {found}" for g, found in moved.items() if g not in touched) or "none"
 glue(
-    "truth-old",
-    "; ".join(f"{g}: {fmt_row(by_group.loc[g], 3, True)}" for g in dial if g in by_group.index),
+    "age-truth",
+    f"In the groups that the dial leaves alone, the twins are the same images and nothing changes "
+    f"({untouched}). In the others, the dial moves mean AUC: {'; '.join(f'{g}: {x}' for g, x in touched.items())}"
+    if touched
+    else "No dial acts on age in this run: the twins are the same images, and nothing changes in any group",
 )
+age_sign = np.sign(factor("age_group", "65-80") - factor("age_group", "25-50"))
 glue("age-on", fmt_row(on, 3, signed=True))
 glue("age-on-where", WHERE[schema.side(on)])
 glue("age-off", fmt_row(off, 3, signed=True))
 glue("age-off-where", WHERE[schema.side(off)])
-glue("age-sign", "right" if on["value"] < 0 else "wrong")
-smaller = abs(off["value"]) < abs(on["value"]) / 2
-if pd.isna(on["value"]) or pd.isna(off["value"]):
-    verdict = "cannot be judged in this run, which has too few patients"
-elif schema.side(on) == "below" and smaller:
-    verdict = "is found: it has the right sign, its interval excludes 0, and it goes with its dial"
-elif on["value"] < 0 and smaller:
-    verdict = "shows the right sign and goes with its dial, but its interval does not exclude 0"
-else:
-    verdict = "is not found in this run"
-glue("age-verdict", verdict)
+glue("age-sign", {-1: "below 0", 0: "at 0", 1: "above 0"}[int(age_sign)])
+age_verdict = judged("age", on, off, age_sign)
+glue("age-verdict", age_verdict)
 
 # %% [markdown]
-# In the groups that the dial leaves alone, the twins are the same images and nothing changes:
-# {glue:text}`truth-young`. In the others, the dial moves AUC by {glue:text}`truth-old`.
+# {glue:text}`age-truth`.
 #
-# Now the audit, which knows nothing of the dial. It sees a gap of {glue:text}`age-on` (the sign is
-# {glue:text}`age-sign`; the interval {glue:text}`age-on-where`). With the dial off, the gap on the same
-# people is {glue:text}`age-off` (the interval {glue:text}`age-off-where`). **The planted effect of age
-# {glue:text}`age-verdict`.**
+# Now the audit, which knows nothing of the dial. Between 65–80 and 25–50 the factors put the gap
+# {glue:text}`age-sign`. The audit sees {glue:text}`age-on` (the interval {glue:text}`age-on-where`). With the
+# dial off, the gap between the same people is {glue:text}`age-off` (the interval
+# {glue:text}`age-off-where`). **{glue:text}`age-verdict`.**
 #
 # What remains with the dial off is whatever else differs between a group of old and a group of young
-# patients: how they were imaged, what else they have, and chance. The observed gap is exactly the sum of
-# the two parts. No real cohort shows its parts.
+# patients: how they were imaged, how their bones are drawn, what else they have, and chance. The observed
+# gap is exactly the sum of the two parts. No real cohort shows its parts.
 
 # %% [markdown]
 # ## The planted truth, part 2: sex
 #
-# No dial makes findings fainter in women. If there is a gap by sex all the same, the drawing of the female
-# body may cover findings; or women and men among the phantoms differ in age, and the age dial works in
-# disguise; or in something else; or it is chance. Twins tell these apart. First, everybody is drawn
-# with the anatomy that the renderer gives to men. Then the age dial is turned off as well.
+# {glue:text}`sex-dial`. A gap by sex can have other causes. The drawing of the female body may cover
+# findings. Women and men among the phantoms differ in age, so that the age dial can work in disguise. They
+# differ by chance in which findings they have and how severe these are. Twins tell these apart, one step
+# at a time. First all contrast factors are turned off. Then everybody is also drawn with the anatomy that
+# the renderer gives to men.
 
 # %%
-SAME, PLAIN = "one anatomy", "one anatomy, contrast restored"
-as_men = phantom.twin(replace(planted, table=planted.table.assign(sex="M")))
-same = both(as_men, SAME)
+RESTORED, PLAIN = "contrast restored", "one anatomy too"
+as_men = replace(planted, table=planted.table.assign(sex="M"))
 plain = both(phantom.twin(as_men, contrast={}), PLAIN)
-sex = pd.concat([same, plain[plain["model"] == PLAIN]])
-sex_gaps = fairness.gap_table(sex, "sex", [("F", "M")], metrics="auc", **resampling)
+steps = pd.concat(
+    [both(phantom.twin(planted, contrast={}), RESTORED), plain[plain["model"] == PLAIN]]
+)
+sex_gaps = fairness.gap_table(steps, "sex", [("F", "M")], metrics="auc", **resampling)
 show(
-    schema.wide(sex_gaps, index="label", columns="model", digits=3).rename(**TITLES),
+    schema.wide(sex_gaps, index="label", columns="model", digits=3)
+    .rename(**TITLES)
+    .rename_axis("finding"),
     caption=f"Gap in AUC of {first}, women minus men, as drawn and in two twin cohorts",
 )
 
-# %% tags=["remove-cell"]
-sex_gap = sex_gaps[sex_gaps["label"] == "mean"].set_index("model")
-anatomy = fairness.model_gap_table(
-    same, [("as drawn", SAME)], metrics="auc", attributes=("sex",), **resampling
+# %%
+causes = fairness.model_gap_table(
+    steps,
+    [("as drawn", RESTORED), (RESTORED, PLAIN)],
+    metrics="auc",
+    attributes=("sex",),
+    **resampling,
 )
-anatomy = schema.row(anatomy, label="mean", attribute="sex", group="F")
+causes = causes[(causes["label"] == "mean") & (causes["attribute"] == "sex")]
+show(
+    schema.wide(causes, index="group", columns="model", digits=3).rename(**TITLES),
+    caption=f"What each step does to mean AUC of {first}, on the same films",
+)
+
+# %% tags=["remove-cell"]
+glue(
+    "sex-dial",
+    "No dial makes findings fainter in one sex"
+    if factor("sex", "F") == factor("sex", "M")
+    else f"The contrast of findings is multiplied by {factor('sex', 'F'):g} in women and by {factor('sex', 'M'):g} in men",
+)
+sex_gap = sex_gaps[sex_gaps["label"] == "mean"].set_index("model")
+anatomy = schema.row(causes, model=f"{RESTORED} - {PLAIN}", group="F")
+by_dial = causes[causes["model"] == f"as drawn - {RESTORED}"].set_index("group")
 glue("sex-on", fmt_row(sex_gap.loc["as drawn"], 3, signed=True))
 glue("sex-on-where", WHERE[schema.side(sex_gap.loc["as drawn"])])
+glue("sex-dial-women", fmt_row(by_dial.loc["F"], 3, signed=True))
+glue("sex-dial-men", fmt_row(by_dial.loc["M"], 3, signed=True))
 glue("sex-anatomy", fmt_row(anatomy, 3, signed=True))
 glue("sex-anatomy-where", WHERE[schema.side(anatomy)])
 CAUSE = {
@@ -647,35 +866,50 @@ CAUSE = {
     "undefined": "this run is too small to tell",
 }
 glue("sex-cause", CAUSE[schema.side(anatomy)])
-glue("sex-same", fmt_row(sex_gap.loc[SAME], 3, signed=True))
+glue("sex-restored", fmt_row(sex_gap.loc[RESTORED], 3, signed=True))
+parts = [sex_gap["value"][model] for model in ("as drawn", RESTORED, PLAIN)]
+glue("sex-by-dials", fmt(parts[0] - parts[1], 3, signed=True))
+glue("sex-by-anatomy", fmt(parts[1] - parts[2], 3, signed=True))
 glue("sex-plain", fmt_row(sex_gap.loc[PLAIN], 3, signed=True))
 glue("sex-plain-where", WHERE[schema.side(sex_gap.loc[PLAIN])])
 ages = planted.table.groupby("sex")["age"].mean()
 glue("age-women", fmt(ages["F"], 1))
 glue("age-men", fmt(ages["M"], 1))
+sex_verdict = judged(
+    "sex",
+    sex_gap.loc["as drawn"],
+    sex_gap.loc[RESTORED],
+    np.sign(factor("sex", "F") - factor("sex", "M")),
+)
+glue("sex-verdict", sex_verdict)
 
 # %% [markdown]
 # As drawn, the gap by sex is {glue:text}`sex-on` in mean AUC; its interval
-# {glue:text}`sex-on-where`. The AUC of women as drawn, minus that of the same women with a man's
-# anatomy, is {glue:text}`sex-anatomy`, and the interval {glue:text}`sex-anatomy-where`:
-# {glue:text}`sex-cause`.
+# {glue:text}`sex-on-where`. The contrast factors move the mean AUC of women by
+# {glue:text}`sex-dial-women` and that of men by {glue:text}`sex-dial-men`; women are
+# {glue:text}`age-women` years old on average here and men {glue:text}`age-men`. Without the factors the gap
+# is {glue:text}`sex-restored`. **{glue:text}`sex-verdict`.**
 #
-# With one anatomy for all, the gap is {glue:text}`sex-same`. Women are {glue:text}`age-women` years old
-# on average here and men {glue:text}`age-men`; once the fading with age is off too, it is
-# {glue:text}`sex-plain` (the interval {glue:text}`sex-plain-where`). That remainder is hereby declared.
-# Neither anatomy nor fading can cause it: what is left are the findings that occur together, their
+# The AUC of women minus that of the same women with a man's anatomy is {glue:text}`sex-anatomy`, and the
+# interval {glue:text}`sex-anatomy-where`: {glue:text}`sex-cause`.
+#
+# So the observed gap comes in three parts: {glue:text}`sex-by-dials` goes back to the contrast factors,
+# {glue:text}`sex-by-anatomy` to the drawing of the body, and {glue:text}`sex-plain` to neither (the interval
+# {glue:text}`sex-plain-where`). That remainder is hereby declared. What is left in it are the findings that occur together, their
 # severity, view positions, and the luck of this draw.
 
 # %% [markdown]
 # ## The planted truth, part 3: race and site
 #
-# Race changes nothing in the body of a phantom. It decides *where* a patient is likely to be imaged,
-# and each site's scanner leaves a signature. If a gap by race arises, it comes by way of the site. The
-# twins are drawn as if all scanners were alike.
+# Race changes nothing in the body of a phantom. It decides *where* a patient is likely to be imaged: a
+# share of {glue:text}`own-site` goes to the site that most patients of the same race go to, the others
+# anywhere. Each site's scanner leaves a signature. If a gap by race arises in the images, it comes by way of
+# the site. The twins are drawn as if all scanners were alike.
 
 # %%
 ALIKE = "scanners alike"
-alike = phantom.twin(planted, site_signature=0.0)
+without_site = {a: factors for a, factors in contrast.items() if a != "site"}
+alike = phantom.twin(planted, site_signature=0.0, contrast=without_site)
 place = both(alike, ALIKE)
 place_gaps = pd.concat(
     [
@@ -705,13 +939,11 @@ show(
 )
 
 # %% tags=["remove-cell"]
+glue("own-site", percent(planted.recipe["dials"]["site_by_race"]))
 site = signature[signature["attribute"] == "site"].set_index("group")
-moved = [g for g in ("B", "C") if schema.side(site.loc[g]) in ("above", "below")]
-glue("site-effects", "; ".join(f"{g}: {fmt_row(site.loc[g], 3, True)}" for g in ("B", "C")))
-glue(
-    "site-moved",
-    f"excludes 0 at {' and '.join(moved)}" if moved else "excludes 0 at neither of them",
-)
+shifted = [g for g in site.index if schema.side(site.loc[g]) in ("above", "below")]
+glue("site-effects", "; ".join(f"{g}: {fmt_row(row, 3, True)}" for g, row in site.iterrows()))
+glue("site-moved", f"excludes 0 at {' and '.join(shifted)}" if shifted else "excludes 0 nowhere")
 
 
 def outside(table, attribute, model):
@@ -719,8 +951,9 @@ def outside(table, attribute, model):
     return f"{int(rows.apply(schema.side, axis=1).isin(['above', 'below']).sum())} of {len(rows)}"
 
 
-glue("race-out-on", outside(place_gaps, "race", "as drawn"))
-glue("race-out-off", outside(place_gaps, "race", ALIKE))
+race_on, race_off = (outside(place_gaps, "race", model) for model in ("as drawn", ALIKE))
+glue("race-out-on", race_on)
+glue("race-out-off", race_off)
 glue("site-out-on", outside(place_gaps, "site", "as drawn"))
 race = place_gaps[place_gaps["attribute"] == "race"]
 by_model = race.assign(size=race["value"].abs()).groupby("model")["size"].max()
@@ -728,14 +961,14 @@ glue("race-max-on", fmt(by_model["as drawn"], 3))
 glue("race-max-off", fmt(by_model[ALIKE], 3))
 
 # %% [markdown]
-# The signature itself changes mean AUC at the sites that have one by {glue:text}`site-effects`; the
-# interval {glue:text}`site-moved`. Of the gaps between sites, {glue:text}`site-out-on` intervals exclude
+# The signatures themselves change mean AUC by {glue:text}`site-effects` (the scanner of A is the one that
+# all get in the twins); the interval {glue:text}`site-moved`. Of the gaps between sites, {glue:text}`site-out-on` intervals exclude
 # 0; of the gaps between races, {glue:text}`race-out-on`. The largest gap by race is
 # {glue:text}`race-max-on` as drawn and {glue:text}`race-max-off` with the scanners alike.
 #
 # The second number deserves a long look. With the scanners alike, race has *no* way into the image:
-# what is left is not bias of any kind, it is which patients happen to be in a small group. Its intervals
-# exclude 0 in {glue:text}`race-out-off` cases. A gap of that size in a real study of this size would be
+# what is left is not bias of any kind, it is which patients happen to be in a small group. Here
+# {glue:text}`race-out-off` intervals exclude 0. A gap of that size in a real study of this size would be
 # no news.
 
 # %% [markdown]
@@ -743,8 +976,8 @@ glue("race-max-off", fmt(by_model[ALIKE], 3))
 #
 # The last bias sits not in the images but in the reports that a model learned from. One model,
 # `phantom-resnet-underreport`, was trained on reports that leave out most of the findings of women (its
-# card, in the table of the zero-shot chapter, says how many). The test labels of the phantoms are complete.
-# What does an audit see?
+# card, in the table of the chapter on [zero-shot classification](02_zero_shot), says how many). The test
+# labels of the phantoms are {glue:text}`test-labels`. What does an audit see?
 
 # %%
 auc_by_sex = fairness.gap_table(of_planted, "sex", reference="M", metrics="auc", **resampling)
@@ -752,6 +985,27 @@ auc_by_sex = auc_by_sex[auc_by_sex["label"] == "mean"]
 show(
     schema.wide(auc_by_sex, index="model", columns="group", digits=3).rename(**TITLES),
     caption="Gap in mean AUC, women minus men",
+)
+
+# %% tags=["hide-input"]
+quiz(
+    "Suppose a model lowers the scores of all women by the same amount, ill and healthy alike. What happens?",
+    {
+        "AUC among women falls.": (
+            False,
+            "AUC only asks whether an ill woman scores higher than a healthy one. A common shift moves both.",
+        ),
+        "AUC among women stays, but at one threshold for all, more ill women are missed.": (
+            True,
+            "The order within women is untouched; the threshold is not lowered for them. The next cells "
+            "count who is missed.",
+        ),
+        "Nothing that matters: the order is right.": (
+            False,
+            "The order within women is right. But whoever is called back is chosen by a threshold that "
+            "women and men share.",
+        ),
+    },
 )
 
 # %% [markdown]
@@ -770,11 +1024,14 @@ show(
 )
 
 # %% tags=["hide-input"]
-fig = bars(rates[rates["metric"] == "sensitivity"], x="model", hue="group", baseline=0)
+found = rates[rates["metric"] == "sensitivity"]
+fig = bars(found, x="model", hue="group", baseline=0)
 figure(
     "fig-subgroup-sensitivity",
     caption="Sensitivity for women and men at one threshold for all, mean over findings. What is missing to 1 is underdiagnosis.",
-    alt="Bars of mean sensitivity for women and for men, a pair for each model, with interval whiskers.",
+    alt="A pair of bars for each model, women and men: mean sensitivity on the vertical axis, with interval "
+    f"whiskers. Values of {in_words(found)}",
+    table=found,
 )
 
 # %%
@@ -793,17 +1050,18 @@ ABSENT = "not known in this run, which lacks the model"
 keys = ("silent-auc", "silent-auc-where", "silent-gap", "silent-gap-where", "missed-women",
         "missed-men", "women-change", "men-change", "fair-gap")  # fmt: skip
 told = dict.fromkeys(keys, ABSENT)
-verdict = "cannot be judged without both models"
+silent_gap, verdict = ABSENT, "cannot be judged without both models"
 if SILENT in names:
     ranked = schema.row(auc_by_sex, model=SILENT)
     gap = schema.row(sensitivity_gaps, model=SILENT)
     found = rates[(rates["model"] == SILENT) & (rates["metric"] == "sensitivity")].set_index(
         "group"
     )
+    silent_gap = fmt_row(gap, signed=True)
     told |= {
         "silent-auc": fmt_row(ranked, 3, signed=True),
         "silent-auc-where": WHERE[schema.side(ranked)],
-        "silent-gap": fmt_row(gap, signed=True),
+        "silent-gap": silent_gap,
         "silent-gap-where": WHERE[schema.side(gap)],
         "missed-women": percent(1 - found.loc["F", "value"]),
         "missed-men": percent(1 - found.loc["M", "value"]),
@@ -832,6 +1090,12 @@ for key, text in told.items():
     glue(key, text)
 glue("silent-verdict", verdict)
 glue("specificity", percent(specificity))
+glue(
+    "test-labels",
+    "complete"
+    if not planted.recipe["dials"]["underreport"]
+    else "not complete in this run either: its dials leave findings out of them",
+)
 
 # %% [markdown]
 # The gap of the silently trained model in mean AUC is {glue:text}`silent-auc`; the interval
@@ -856,6 +1120,54 @@ glue("specificity", percent(specificity))
 # is used.
 
 # %% [markdown]
+# ## What was planted, and was it found?
+#
+# The four parts in one table: what the phantoms were built with, what an audit saw that knew nothing of it,
+# and whether the two agree.
+
+# %% tags=["hide-input"]
+ledger = pd.DataFrame(
+    [
+        ("findings by age", fmt_row(on, 3, True), f"{age_verdict}."),
+        (
+            "findings by sex",
+            fmt_row(sex_gap.loc["as drawn"], 3, True),
+            f"{sex_verdict}.",
+        ),
+        (
+            "race, only by way of the scanner",
+            f"up to {fmt(by_model['as drawn'], 3)}",
+            f"{race_on} intervals exclude 0 as drawn, {race_off} with the scanners alike.",
+        ),
+        ("reports silent on women", silent_gap, f"The planted underreporting {verdict}."),
+    ],
+    columns=["planted", "gap in the audit", "found?"],
+)
+show(
+    ledger,
+    caption="Planted truths and the audit: gaps in mean AUC (65–80 minus 25–50; women minus men; the largest "
+    "by race) and, for the reports, in mean sensitivity (women minus men)",
+)
+
+# %% tags=["remove-cell"]
+judgements = [age_verdict, sex_verdict, f"The planted underreporting {verdict}"]
+judgements = [v for v in judgements if v.startswith("The planted") and "cannot" not in v]
+glue("n-judged", fmt(len(judgements), 0))
+glue("n-found", fmt(sum("is found" in v for v in judgements), 0))
+glue(
+    "auc-blind",
+    "An audit that had looked at AUC alone would have missed the last of them"
+    if verdict.endswith("does not show it")
+    else "Looking at AUC alone would have hidden none of them here",
+)
+
+# %% [markdown]
+# Effects that were planted and can be judged in this run: {glue:text}`n-judged`; found:
+# {glue:text}`n-found`. {glue:text}`auc-blind`. A bias that an audit finds in a phantom is no news. That it
+# says what is there, stays quiet about what is not, and shows which of the two it did: this is what makes
+# it worth asking about real films.
+
+# %% [markdown]
 # ## Both at once: sex and age
 #
 # Paper S names one limit of its analysis: each attribute is looked at alone. A group at the crossing of
@@ -868,7 +1180,9 @@ crossed = fairness.performance_table(
 )
 cells = crossed[(crossed["attribute"] == BOTH) & (crossed["label"] != "mean")]
 show(
-    schema.wide(cells, index="group", columns="label").rename(**TITLES),
+    schema.wide(cells, index="group", columns="label")
+    .rename(columns=title)
+    .rename(index=lambda group: ", ".join(map(title, group.split(" x ")))),
     caption=f"AUC of {first} by sex and age",
 )
 
@@ -878,21 +1192,27 @@ widths = widths.groupby("attribute")["width"].mean()
 glue("width-sex", fmt(widths["sex"]))
 glue("width-age", fmt(widths["age_group"]))
 glue("width-both", fmt(widths[BOTH]))
+glue(
+    "width-verdict",
+    "The more a group is divided, the wider its intervals become"
+    if widths[BOTH] > max(widths["sex"], widths["age_group"])
+    else "Where both give a number, dividing a group did not widen the intervals here",
+)
 glue("cells", fmt(len(cells), 0))
 glue("cells-undefined", fmt(cells["value"].isna().sum(), 0))
 
 # %% [markdown]
 # Of {glue:text}`cells` cells, {glue:text}`cells-undefined` have too few cases for a number. Where there
 # is one, the average interval is {glue:text}`width-sex` wide by sex, {glue:text}`width-age` by age and
-# {glue:text}`width-both` by both. With two attributes this is a table; with four it would be a list of
+# {glue:text}`width-both` by both. {glue:text}`width-verdict`. With two attributes this is a table; with four it would be a list of
 # single patients. Methods that borrow strength between cells exist; none of them finds cases that are
 # not there.
 
 # %% [markdown]
 # ## Beside the paper
 #
-# Paper S prints these results as bars and words, on its own selection of patients and of models. Its
-# three statements, and what the same look gives here:
+# Paper S prints these results as bars and words, on its own selection of patients and of models, so no
+# number here can agree or disagree with it. Its three statements, and what the same look gives in this run:
 
 # %% tags=["hide-input"]
 size = gaps[gaps["label"] != "mean"].assign(size=lambda t: t["value"].abs())
@@ -908,7 +1228,7 @@ claims = pd.DataFrame(
         ),
         (
             "smaller gaps by sex and race",
-            f"mean absolute gap: age {fmt(size['age_group'], 3)}, sex {fmt(size['sex'], 3)}, "
+            f"mean absolute gap: age {fmt(size.get('age_group'), 3)}, sex {fmt(size.get('sex'), 3)}, "
             f"race {of_race}",
         ),
         (
@@ -920,7 +1240,36 @@ claims = pd.DataFrame(
 )
 show(claims.assign(verdict=published.OTHER_COHORT), caption="Statements of S, and this run")
 
+# %% tags=["remove-cell"]
+others = size.drop("age_group", errors="ignore")
+glue(
+    "order",
+    "here too, gaps by age are the largest on average"
+    if "age_group" in size and size["age_group"] > others.max()
+    else "here, gaps by age are not the largest on average",
+)
+glue(
+    "asian-wide",
+    "wider" if width.get("Asian", np.nan) > width.get("White", np.nan) else "not known to be wider",
+)
+
 # %% [markdown]
+# In this run, {glue:text}`order`, and the intervals of Asian patients are {glue:text}`asian-wide` than those
+# of White patients. The sizes in the table average over findings and models, and small groups have large
+# gaps by chance alone: compare them with the noise floors above before you compare them with each other.
+
+# %% [markdown]
+# ## Limits
+#
+# - Groups are what was recorded: two sexes, five bands of age, three words for race. Who was recorded
+#   wrongly, or not at all, is in the wrong group or in none, and these people are seldom a random sample.
+# - An interval says what other patients of the same source would change. It knows nothing of another
+#   hospital, another scanner or another year.
+# - The figures show one model, and means over findings can hide a finding whose gap points the other way.
+# - The threshold was set on the very patients that it is judged on. A device in use brings its own.
+# - That a planted bias is found shows that the analysis can find such a bias. It shows neither that real
+#   films hold it, nor that race acts in hospitals by way of scanners alone.
+#
 # ## What we learned
 #
 # - A gap needs its own interval, paired on the same resamples. Two overlapping bars are not a test.
@@ -928,13 +1277,78 @@ show(claims.assign(verdict=published.OTHER_COHORT), caption="Statements of S, an
 # - A fair model shows gaps too. Read a gap beside its noise floor.
 # - Many comparisons produce "findings" by themselves: {glue:text}`n-out` of {glue:text}`n-asked` before
 #   correction, {glue:text}`n-bh` after. Count them before you read them.
-# - The planted effect of age {glue:text}`age-verdict`.
+# - {glue:text}`age-verdict`. {glue:text}`sex-verdict`.
 # - In phantoms without any way for race to enter the image, gaps by race of up to
 #   {glue:text}`race-max-off` remain. A gap is a question about causes, and only rarely an answer.
 # - AUC cannot see that all scores of a group are shifted; the sensitivity at a common threshold can. The
 #   planted underreporting {glue:text}`silent-verdict`.
 #
 # ## Exercises
+#
+# ```{exercise}
+# :label: ex-subgroup-blind
+# Cover the part on the planted truth. From {numref}`fig-subgroup-gaps` and {numref}`fig-subgroup-floor` alone:
+# in which age groups are findings drawn fainter, or stronger, than at 25 to 50? Are they in one of the
+# sexes? Write down your answer and how sure you are, and only then compare.
+# ```
+
+# %% tags=["remove-cell", "solution"]
+glue("answer-planted", planted_words or "the same factor in everybody")
+seen = of_first[of_first["attribute"].isin(["age_group", "sex"])].apply(schema.side, axis=1)
+glue(
+    "answer-seen",
+    "; ".join(f"{title(g)} {WHERE[side]}" for g, side in seen.items()),
+)
+single_bars = results[results["metric"] == "auc"].set_index(
+    ["model", "label", "attribute", "group"]
+)
+
+
+def overlap(gap):
+    """Whether the intervals of the two groups of a gap overlap."""
+    where = (gap["model"], gap["label"], gap["attribute"])
+    a, b = (single_bars.loc[(*where, group)] for group in gap["group"].split(" - "))
+    return a["ci_low"] <= b["ci_high"] and b["ci_low"] <= a["ci_high"]
+
+
+certain = gaps[(gaps["label"] != "mean") & gaps.apply(schema.side, axis=1).isin(["above", "below"])]
+strict = certain[[overlap(gap) for _, gap in certain.iterrows()]]
+glue("answer-overlap", f"{len(strict)} of {len(certain)}")
+glue(
+    "answer-overlap-one",
+    "There is none in this run"
+    if strict.empty
+    else "One of them is {label} of {model}, {group}".format(
+        **strict.iloc[0][["label", "model"]], group=title(strict.iloc[0]["group"])
+    ),
+)
+
+# %% [markdown]
+# ```{solution} ex-subgroup-blind
+# :class: dropdown
+# In this run the contrast of findings was multiplied by {glue:text}`answer-planted`. The intervals of {glue:text}`first`:
+# {glue:text}`answer-seen`. Where these disagree, look at the noise floor, and at how many ill patients the
+# pair has. A gap without a dial may still have a cause, such as another mix of ages.
+# ```
+#
+# ```{exercise}
+# :label: ex-subgroup-turn
+# Turn the planted bias around: findings fainter in the *young*, and in men. Before you run it, write down
+# the signs that you expect in {numref}`fig-subgroup-gaps`, and which of the four lines under "What was
+# planted, and was it found?" should stay as it is.
+#
+# `cxrbook run 04 -p 'options={"dials": {"contrast": {"age_group": {"18-25": 0.58, "25-50": 0.72}, "sex": {"M": 0.7}}}}'`
+# ```
+#
+# ```{solution} ex-subgroup-turn
+# :class: dropdown
+# The gap by sex should turn most clearly: women minus men, above 0. Of the ages, 18–25 falls behind 25–50, and
+# 50–65, whose findings are now the clearer ones, should come out ahead of it. The oldest groups may gain less
+# than their factors promise: whatever gap part 1 shows with the dial off is there before the dial, and where
+# it lies below 0, a bias planted against the young has to work against it. The lines on race and
+# on the silent reports do not depend on the contrast by age or sex and should say the same, if with other
+# digits: the threshold moves with everybody's scores.
+# ```
 #
 # ```{exercise}
 # :label: ex-subgroup-thresholds
@@ -987,8 +1401,21 @@ show(claims.assign(verdict=published.OTHER_COHORT), caption="Statements of S, an
 #
 # ```{solution} ex-subgroup-overlap
 # :class: dropdown
-# Join `results` and `gaps` on model, label and group. If two independent estimates have the same
+# Join `results` and `gaps` on model, label and group. Of the gaps in AUC of single findings whose interval
+# excludes 0, {glue:text}`answer-overlap` have groups with overlapping intervals.
+# {glue:text}`answer-overlap-one`. If two independent estimates have the same
 # standard error $s$, their intervals stop overlapping at a distance of $2 \times 1.96\,s$, while the
 # interval of the gap excludes 0 from $1.96\sqrt{2}\,s$ on. Between the two distances lies the region
 # where the eye is too strict.
 # ```
+#
+# ## Further reading
+#
+# - {cite:t}`seyyedkalantari2021`: underdiagnosis in chest films, group by group and at the crossing of
+#   groups; where the argument of part 4 comes from.
+# - {cite:t}`larrazabal2020`: what happens to women when few women were in the training.
+# - {cite:t}`glocker2023`: how a gap between groups can come from their mix of ages and findings, and how to
+#   test for it.
+# - {cite:t}`yang2025`: the same questions asked of large vision-language models and of radiologists.
+# - {cite:t}`oakdenrayner2020`: groups that nobody recorded, and in which a good average hides failures.
+# - {cite:t}`westfall1993`: the book behind the simultaneous bands.
