@@ -808,7 +808,9 @@ glue("x-below", str(below))
 glue("x-printed", str(n_printed))
 glue(
     "x-moral",
-    "With a test set of this size, most of such gaps are unremarkable"
+    "Whether that is remarkable cannot be said, for want of films"
+    if not n_printed
+    else "With a test set of this size, most of such gaps are unremarkable"
     if 2 * below > n_printed
     else "The size of the test set does not explain most of them",
 )
@@ -1043,7 +1045,7 @@ glue("verdicts", "; ".join(f"{n} {what}" for what, n in verdicts["verdict"].valu
 # ## Limits
 #
 # - Intervals and floors take the trained models as they are. What splits and seeds add was looked at for
-#   the gaps alone, and LoRA and full fine-tuning have few seeds ({glue:text}`n-seeds-encoder` a split).
+#   the gaps alone. Seeds a split of LoRA and full fine-tuning in this run: {glue:text}`n-seeds-encoder`.
 # - The settings that X leaves open were chosen on the default phantom; a cohort of real films may want
 #   others, and more epochs than {glue:text}`epochs-encoder`.
 # - Each film has one disease and the groups are balanced by design. That takes differences in prevalence
