@@ -1158,6 +1158,8 @@ glue(
     "auc-blind",
     "An audit that had looked at AUC alone would have missed the last of them"
     if verdict.endswith("does not show it")
+    else "Whether AUC alone would have hidden one of them cannot be told"
+    if "cannot" in verdict
     else "Looking at AUC alone would have hidden none of them here",
 )
 
