@@ -332,19 +332,23 @@ def table_kinds(table):
 # --- folders of pages --------------------------------------------------------------------------
 
 
-def folder(path, looked_for=None):
+def folder(path, looked_for=None, made_from=None):
     """What the files of a built book must not hold: list of Hit.
 
-    The notebooks among its sources say which pages were made from credentialed data, and which
-    pictures were not.
+    The executed notebooks `made_from` which it was built, and those in it, say which pages were
+    made from credentialed data, and which pictures were not. Tables (.csv, .parquet) do not say of
+    which page they are: they are taken for credentialed if any page is, or if nothing is said.
     """
     looked_for = registers() if looked_for is None else looked_for
     path = Path(path)
     books = {f: json.loads(f.read_text(encoding="utf-8")) for f in sorted(path.rglob("*.ipynb"))}
-    guarded = {f.stem for f, content in books.items() if is_guarded(content)}
+    sources = books | {
+        Path(f): json.loads(Path(f).read_text(encoding="utf-8")) for f in made_from or ()
+    }
+    guarded = {f.stem for f, content in sources.items() if is_guarded(content)}
     open_pictures = {
         hashlib.sha256(base64.b64decode(_text(data))).digest()
-        for f, content in books.items()
+        for f, content in sources.items()
         if f.stem not in guarded
         for output in _outputs(content)
         for kind, data in output.get("data", {}).items()
@@ -362,7 +366,8 @@ def folder(path, looked_for=None):
             check = guarded and hashlib.sha256(data).digest() not in open_pictures
             found = _picture_kinds(data) if check else set()
         elif file.suffix in (".csv", ".parquet"):
-            found = {hit.kind for hit in results_file(file, looked_for)}
+            strict = bool(guarded) or made_from is None
+            found = {hit.kind for hit in results_file(file, looked_for, strict)}
         elif file.suffix in TEXTS:
             page = file.read_text(encoding="utf-8", errors="replace")
             found = page_kinds(page, watch)
@@ -372,14 +377,17 @@ def folder(path, looked_for=None):
     return hits
 
 
-def results_file(path, looked_for=None):
-    """What a results table in a .csv or .parquet file must not hold: list of Hit."""
+def results_file(path, looked_for=None, guarded=True):
+    """What a results table in a .csv or .parquet file must not hold: list of Hit.
+
+    guarded : whether it may have been made from credentialed data
+    """
     looked_for = registers() if looked_for is None else looked_for
     path = Path(path)
     table = (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
     said = table.to_csv(index=False)
-    watch = Watch(register.project(), True, tuple(looked_for.values()))
-    found = table_kinds(table) | text_kinds(said, watch)
+    watch = Watch(register.project(), guarded, tuple(looked_for.values()))
+    found = text_kinds(said, watch) | (table_kinds(table) if guarded else set())
     return [Hit(path.name, None, kind) for kind in sorted(found)]
 
 
