@@ -1,10 +1,16 @@
 # ---
 # jupyter:
 #   chapter:
-#     answers: {}
-#     goals: []
+#     answers:
+#       S 2.3: fig-curation-flow
+#       X 2.1: fig-curation-cells
+#       X 3.1: fig-curation-leakage
+#     goals:
+#       - say who is in a data set, and what its labels, ages and views hide from an analysis
+#       - tell images from patients, and why splits and intervals need patients
+#       - check whether a balanced subset is balanced, and say what a planted bias is good for
 #     needs: []
-#     minutes: 30
+#     minutes: 45
 # ---
 
 # %% [markdown]
@@ -12,21 +18,25 @@
 #
 # *Answers section 2.3 of {cite:t}`sourget2025`, paper S, and section 2.1 of {cite:t}`sun2025`, paper X.*
 #
-# Before asking whether a model treats patients alike, a clinician asks who these patients are. Who
-# was imaged, standing or in bed, how often, and with which findings? A data set answers before any
-# model does, and its answers come back later dressed as properties of models.
+# A hospital wants to know whether a model treats its patients alike. The first thing to ask is not
+# about the model at all: who are the patients? A data set that is full of people imaged in bed teaches
+# a model what a bed looks like, and one patient with a hundred films counts as a hundred. Later, in a
+# table of results, both come back dressed as properties of the model: skill that it does not have, or
+# unfairness that was in the data. Somebody pays for it, and mostly it is the patient whose kind was
+# hardly there, so that nobody measured how often the model is wrong about them.
 #
-# This chapter reads the real metadata of NIH ChestX-ray14, rebuilds the balanced subset of paper X
-# from its numbers, describes the cohort of this run, and presents the phantom cohort on which the
-# other chapters run unless a real one is named.
+# Both papers describe their data in one section: S in 2.3, X in 2.1. This chapter puts these sections to
+# the test. It reads the real metadata of NIH ChestX-ray14, rebuilds the balanced subset of paper X from
+# its numbers, describes the cohort of this run, and presents the phantom cohort on which the other
+# chapters run unless a real one is named.
 
 # %% tags=["parameters"]
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
-options: dict = {}  # of a real cohort, such as {"split": "train"}
-seed: int = 1907  # seed of the phantom cohort and of the first 6x200 draw
-n_draws: int = 50  # how often the 6x200 subset is drawn anew
-n_images: int = 800  # images in the phantom cohort of this chapter
-size: int = 96  # side of a phantom image, in pixels
+options: dict = {}  # of a real cohort, such as {"split": "train"}, or the dials of a phantom
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the first 6x200 draw
+n_draws: int = 50  # [1, 1000] how often the 6x200 subset is drawn anew
+n_images: int = 800  # [60, 17000] images in the phantom cohort of this chapter
+size: int = 96  # [32, 256] side of a phantom image, in pixels
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -35,12 +45,13 @@ check(globals())
 
 # %% tags=["hide-input"]
 import textwrap
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, guard, published
+from cxrlib import cohorts, guard, published, schema
 from cxrlib import models as registry
 from cxrlib.cohorts import (
     associations,
@@ -58,27 +69,38 @@ from cxrlib.notebook import (
     glue,
     keep,
     percent,
+    quiz,
     setup,
     show,
     withheld,
 )
-from cxrlib.plots import COLOURS, confounder_panel, flow_diagram
+from cxrlib.plots import COLOURS, confounder_panel, flow_diagram, in_words
 from cxrlib.plots import name as written
 
 setup()
 # The cohort of this run comes first, so that a credentialed one is guarded from the first cell on.
 studied = cohorts.study(data, n_images, seed, options, size=size)
 
+
+def times(a, b):
+    """How many times as large as b a is, as text."""
+    return fmt(a / b, 0) if b > 0 else "undefined"
+
+
 # %% [markdown]
 # ## The real patients of NIH ChestX-ray14
 #
-# The images of ChestX-ray14 fill a disk. Their table takes one megabyte, travels inside an open-source
-# package, and needs no permission. One row is one image.
+# The images of ChestX-ray14 {cite:p}`wang2017` fill a disk. Their table takes a megabyte, travels inside
+# the open-source package TorchXRayVision {cite:p}`cohen2022`, and needs no permission. One row is one
+# image. A *finding* is something that can be seen on it, such as fluid or an enlarged heart.
 
 # %%
 release = cohorts.load("nih-metadata")
 nih = release.table
-withheld("rows of single images") if guard.active() else nih.iloc[:4, :8]
+if guard.active():
+    withheld("rows of single images")
+else:
+    show(nih.iloc[:4, :8], caption="The first rows and columns of the table of NIH ChestX-ray14")
 
 # %% tags=["remove-cell"]
 glue("n-images", len(nih))
@@ -88,14 +110,16 @@ glue("age-min", str(nih["age"].min()))
 glue("age-max", int(nih["age"].max()))
 no_finding = (nih[list(metadata.FINDINGS)].sum(axis=1) == 0).mean()
 glue("no-finding", percent(no_finding))
+glue("n-findings", str(len(metadata.FINDINGS)))
+glue("oldest", str(metadata.OLDEST_POSSIBLE_AGE))
 
 # %% [markdown]
 # There are {glue:text}`n-images:,d` images of {glue:text}`n-patients:,d` patients. {glue:text}`no-finding`
-# of the images carry none of the fourteen findings. The names are those of the release, with one
+# of the images carry none of the {glue:text}`n-findings` findings. The names are those of the release, with one
 # exception: its "Effusion" is called *Pleural Effusion* here, the name that paper S uses.
 #
-# Labels were mined from radiology reports by software. A 1 means "the report was read as saying so",
-# not "the patient has it".
+# The labels were read out of radiology reports by software. A 1 means "the software read the report as
+# saying so", not "the patient has it" {cite:p}`oakdenrayner2020datasets`.
 #
 # Every analysis by age starts with a count of what it must leave out. Paper S sorts patients into
 # five age groups from 18 years on, so children have none.
@@ -115,8 +139,8 @@ show(
 
 # %% [markdown]
 # Recorded ages run from {glue:text}`age-min` to {glue:text}`age-max` years. Older copies of this
-# table held ages above 400; this one holds {glue:text}`n-impossible` above 120. The check costs one
-# line, so it stays.
+# table held ages of several centuries; this one holds {glue:text}`n-impossible` above
+# {glue:text}`oldest` years. The check costs one line, so it stays.
 
 # %% [markdown]
 # ### How many images has a patient?
@@ -129,22 +153,29 @@ glue("share-one", percent(share_one))
 glue("share-top", percent(share_top))
 glue("most-images", int(per_patient.max()))
 
-# %% tags=["hide-input"]
-fig, axis = plt.subplots(figsize=(7, 3))
+fig, axis = plt.subplots(figsize=(5.6, 3))
 edges = np.unique(np.geomspace(1, per_patient.max() + 1, 25).astype(int)) - 0.5
-axis.hist(per_patient, bins=edges, color="#0072B2")
+counts, _ = np.histogram(per_patient, edges)
+axis.stairs(counts, edges, fill=True, color="#0072B2")
 axis.set(xscale="log", yscale="log", xlabel="images of one patient", ylabel="patients")
+axis.set_ylim(bottom=0.8)
 axis.set_xticks([1, 2, 5, 10, 20, 50, 100], [1, 2, 5, 10, 20, 50, 100])
 figure(
     "fig-curation-images-per-patient",
-    caption="Images per patient in NIH ChestX-ray14. Both axes are logarithmic.",
-    alt="Histogram of images per patient on two logarithmic axes: most patients have one image, a few have more than a hundred.",
+    caption="Images per patient in NIH ChestX-ray14. Both axes are logarithmic: each step is a factor, not a sum.",
+    alt="Histogram, both axes logarithmic: images of one patient against the number of patients. "
+    f"{percent(share_one)} of the patients have one image, the most imaged one has {per_patient.max()}.",
+    table=pd.DataFrame(
+        {"from": np.ceil(edges[:-1]).astype(int), "to": edges[1:].astype(int), "patients": counts}
+    ),
+    counts=("patients",),
 )
 
 # %% [markdown]
-# {glue:text}`share-one` of the patients were imaged once. One patient was imaged
-# {glue:text}`most-images` times, and the most imaged tenth of the patients own
-# {glue:text}`share-top` of all images.
+# {glue:text}`share-one` of the patients were imaged once: the tall block at the left of
+# {numref}`fig-curation-images-per-patient`. At its right end stands one patient who was imaged
+# {glue:text}`most-images` times. The most imaged tenth of the patients own {glue:text}`share-top` of all
+# images.
 #
 # Two images of one patient share a rib cage, a heart, often a disease. They are not two independent
 # observations. That has two consequences for the whole book: a split that separates training from
@@ -153,36 +184,53 @@ figure(
 # %% [markdown]
 # ### How old are they, and how were they imaged?
 #
-# A patient who can stand is imaged from the back (PA). A patient who cannot is imaged in bed, from
-# the front (AP): the heart looks larger, the lungs shorter, cables cross the chest. The view position
-# is not a property of the patient, yet it says a lot about the patient.
+# A patient who can stand is imaged with the beam entering at the back: *posteroanterior*, PA. A patient
+# who cannot is imaged in bed, with the beam entering at the front: *anteroposterior*, AP. There the heart
+# looks larger, the lungs shorter, and cables cross the chest. The view position is not a property of the
+# patient, yet it says a lot about the patient.
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True)
+bands = pd.cut(nih["age"], edges := np.arange(0, 101, 5), right=False).rename("age, years")
+by_age = pd.concat([pd.crosstab(bands, nih[a], dropna=False) for a in ("sex", "view")], axis=1)
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 3), sharey=True)
 for axis, (attribute, groups) in zip(
     axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
 ):
     for group in groups:
-        ages = nih.loc[nih[attribute] == group, "age"]
-        axis.hist(
-            ages, np.arange(0, 101, 5), histtype="step", lw=2, color=COLOURS[group], label=group
-        )
+        style = {"lw": 2, "color": COLOURS[group], "label": written(group)}
+        axis.stairs(by_age[group], edges, **style)
     axis.set(xlabel="age (years)", title=attribute)
-    axis.legend()
+    axis.legend(loc="upper left")
 axes[0].set_ylabel("images")
+medians = {
+    g: nih.loc[nih[a] == g, "age"].median() for a in ("sex", "view") for g in nih[a].unique()
+}
 figure(
     "fig-curation-age",
-    caption="Age at imaging by sex (left) and by view position (right), one count an image.",
-    alt="Two histograms of age. Left: women and men, in bands of five years. Right: PA and AP films.",
+    caption="Age at imaging by sex (left) and by view position (right). An image counts as one, so that a patient with many images counts often.",
+    alt="Two panels of histograms: age in bands of five years against images, by sex and by view. "
+    f"Median ages: {'; '.join(f'{written(g)} {age:.0f}' for g, age in medians.items())}.",
+    table=by_age,
 )
+
+# %% tags=["remove-cell"]
+apart = max(abs(medians["F"] - medians["M"]), abs(medians["PA"] - medians["AP"]))
+glue("age-says", "neither sex nor view says much" if apart < 3 else "sex or view says something")
+glue("age-sex", f"{medians['F']:.0f} and {medians['M']:.0f}")
+glue("age-view", f"{medians['PA']:.0f} and {medians['AP']:.0f}")
+
+# %% [markdown]
+# The median age is {glue:text}`age-sex` years on the images of women and of men, and
+# {glue:text}`age-view` on PA and on AP films. So {glue:text}`age-says` about age here. The next table asks
+# the other way round: what does age say about the view?
 
 # %%
 nih["AP"] = (nih["view"] == "AP").astype(int)
 ap = associations.prevalence(nih, ["AP"], "age_group")
-names = {"group": "age group", "value": "share AP", "n": "images", "n_patients": "patients"}
-ap_table = ap.rename(columns=names)
+ap["share AP"] = [fmt_interval(*row) for row in ap[["value", "ci_low", "ci_high"]].to_numpy()]
+names = {"group": "age group", "n": "images", "n_patients": "patients"}
 show(
-    ap_table[["age group", "share AP", "ci_low", "ci_high", "images", "patients"]],
+    ap.rename(columns=names)[["age group", "share AP", "images", "patients"]],
     caption="Share of images taken in AP view, with 95 % intervals over patients",
 )
 
@@ -209,8 +257,10 @@ glue("share-80", percent(ap.loc["80+", "n"] / len(nih), 1))
 # %% [markdown]
 # ### Which findings, in whom?
 #
-# The prevalence of each finding in each group, with an interval over patients: Wilson's interval,
-# widened by the *design effect*, the factor by which repeated images inflate the variance.
+# The *prevalence* of a finding is the share of images that show it. Each one gets an interval over
+# patients: Wilson's interval for a share, widened by the *design effect*. That is the factor by which
+# repeated images of the same patients inflate the variance. Suppose it is 4: then a thousand images
+# tell as much as 250 images of different patients would.
 
 # %%
 AGES = metadata.AGE_GROUPS
@@ -219,11 +269,18 @@ found = pd.concat(
     [associations.prevalence(nih, metadata.FINDINGS, a) for a in ATTRIBUTES],
     ignore_index=True,
 )
-found.head(4)[["label", "attribute", "group", "value", "n", "design_effect"]]
+first = found.head(4)[["label", "attribute", "group", "value", "n", "design_effect"]]
+show(
+    first.rename(columns={"value": "prevalence", "n": "images", "design_effect": "design effect"}),
+    caption="Prevalence by group: the first rows",
+    counts=("images",),
+    digits=3,
+)
 
 # %% tags=["hide-input"]
 order = nih[list(metadata.FINDINGS)].mean().sort_values().index
-fig, axes = plt.subplots(1, 3, figsize=(7, 5.4), sharey=True, sharex=True)
+printed = schema.results(found.drop(columns="design_effect").assign(metric="prevalence"))
+fig, axes = plt.subplots(1, 3, figsize=(6, 5.8), sharey=True, sharex=True)
 for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
     for i, group in enumerate(groups):
         rows = found[(found["attribute"] == attribute) & (found["group"] == group)]
@@ -232,7 +289,8 @@ for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
         colour = COLOURS[group]
         axis.hlines(place, 100 * rows["ci_low"], 100 * rows["ci_high"], color=colour, lw=1)
         shown = rows["n_positive"] > 0
-        axis.plot(100 * rows["value"][shown], place[shown], "o", ms=4, color=colour, label=group)
+        dots = {"ms": 4, "color": colour, "label": written(group)}
+        axis.plot(100 * rows["value"][shown], place[shown], "o", **dots)
     axis.set(xscale="log", xlim=(0.03, 40), title=attribute.replace("_", " "))
     axis.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
     axis.grid(axis="y", alpha=0.3)
@@ -242,12 +300,14 @@ axes[1].set_xlabel("prevalence")
 figure(
     "fig-curation-prevalence",
     caption="Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios.",
-    alt="Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and by age group, on a logarithmic axis.",
+    alt="Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and "
+    f"by age group, on a logarithmic axis. {in_words(printed, 3)}",
+    table=found,
+    counts=("n", "n_positive", "n_patients"),
 )
 
 # %% tags=["hide-input"]
 wide = found.pivot(index="label", columns="group", values="value")
-sizes = found.pivot(index="label", columns="group", values="n_positive")
 spread = {
     "sex": np.maximum(wide["M"] / wide["F"], wide["F"] / wide["M"]),
     "view": np.maximum(wide["AP"] / wide["PA"], wide["PA"] / wide["AP"]),
@@ -256,24 +316,31 @@ extremes = pd.DataFrame(
     [
         {
             "attribute": attribute,
-            "finding": ratio.idxmax(),
+            "of all findings, median ratio": ratio.median(),
             "largest ratio": ratio.max(),
-            "median ratio": ratio.median(),
+            "that of": ratio.idxmax(),
         }
         for attribute, ratio in spread.items()
     ]
 )
-show(extremes, caption="How far apart the two groups of an attribute are", digits=1)
+show(
+    extremes,
+    caption="Prevalence in the one group of an attribute over that in the other, the larger on top",
+    digits=1,
+)
 
 # %% tags=["remove-cell"]
 top = extremes.set_index("attribute")
-glue("view-finding", top.loc["view", "finding"])
+glue("view-finding", top.loc["view", "that of"])
 glue("view-ratio", fmt(top.loc["view", "largest ratio"], 0))
-in_ap = wide.loc[top.loc["view", "finding"], "AP"] > wide.loc[top.loc["view", "finding"], "PA"]
+in_ap = wide.loc[top.loc["view", "that of"], "AP"] > wide.loc[top.loc["view", "that of"], "PA"]
 glue("view-side", "AP" if in_ap else "PA")
-glue("sex-finding", top.loc["sex", "finding"])
+glue("sex-finding", top.loc["sex", "that of"])
 glue("sex-ratio", fmt(top.loc["sex", "largest ratio"], 1))
-more = top.loc["view", "median ratio"] > top.loc["sex", "median ratio"]
+median = "of all findings, median ratio"
+more = top.loc["view", median] > top.loc["sex", median]
+glue("view-median", fmt(top.loc["view", median], 1))
+glue("sex-median", fmt(top.loc["sex", median], 1))
 glue("view-over-sex", "more" if more else "less")
 widest = found.loc[found["design_effect"].idxmax()]
 glue("deff-label", widest["label"])
@@ -282,7 +349,8 @@ glue("deff", fmt(widest["design_effect"], 1))
 glue("deff-root", fmt(np.sqrt(widest["design_effect"]), 1))
 
 # %% [markdown]
-# Findings follow the view position {glue:text}`view-over-sex` than the sex. The extreme is
+# Findings follow the view position {glue:text}`view-over-sex` than the sex: the ratio of the typical
+# finding is {glue:text}`view-median` between views and {glue:text}`sex-median` between sexes. The extreme is
 # {glue:text}`view-finding`: {glue:text}`view-ratio` times as common on {glue:text}`view-side` films
 # as on the other view. Between the sexes the largest ratio is {glue:text}`sex-ratio`, for
 # {glue:text}`sex-finding`.
@@ -291,15 +359,19 @@ glue("deff-root", fmt(np.sqrt(widest["design_effect"]), 1))
 # that in mind when the next section calls a subset "balanced".
 #
 # The design effect is largest for {glue:text}`deff-label` in group {glue:text}`deff-group`:
-# {glue:text}`deff`, since a few patients with many images carry most of the count. An interval that took
-# images for independent would be {glue:text}`deff-root` times too narrow there.
+# {glue:text}`deff`. A few patients with many images carry most of the count there. An interval that took
+# images for independent would be {glue:text}`deff-root` times too narrow, the square root of it.
 
 # %% [markdown]
 # ## A balanced subset: NIH 6x200
 #
-# Paper X wants equal numbers of young and old, women and men. For each disease it draws 50 images from
-# each of four cells: young or old (60 and over) by female or male. Four cells of 50 are 200 images; six
-# diseases make 1,200. One exception is stated: old patients with edema are 47 women and 53 men.
+# Paper X wants equal numbers of young and old, women and men. For each disease it draws
+# {published}`X Section 2.1; each cell` images from each of four cells: young or old
+# ({published}`X Section 2.1; age_old_from` and over) by female or male. Four cells make
+# {published}`X Section 2.1; each disease` images a disease; there are
+# {published}`X Section 2.1; nih-6x200; n_labels` diseases, hence the name NIH 6x200. One exception is
+# stated: old patients with edema are {published}`X Section 2.1; old F` women and
+# {published}`X Section 2.1; old M` men.
 #
 # How images with *several* findings are handled is not stated. The exception gives it away.
 
@@ -311,28 +383,34 @@ edema = pd.DataFrame(index=EDEMA_OLD)
 edema["exactly one finding"] = single.loc["Edema"]
 edema["edema, whatever else"] = several.loc["Edema"]
 edema["paper X"] = [nih6x200.EXCEPTIONS["Edema", "old", sex] for sex in "FM"]
-show(edema.astype(int), caption="Old patients with edema, counted by two rules")
+show(edema.astype(int).rename_axis("cell"), caption="Old patients with edema, counted by two rules")
 
 # %% tags=["remove-cell"]
 rule_found = (edema["exactly one finding"] == edema["paper X"]).all()
 rule_other = (edema["edema, whatever else"] == edema["paper X"]).all()
 glue("rule-verdict", "gives exactly" if rule_found else "does not give")
 glue("rule-any-verdict", "also fits" if rule_other else "does not fit")
+glue("per-cell", str(nih6x200.PER_CELL))
 
 # %% [markdown]
 # Counting images with *exactly one finding* {glue:text}`rule-verdict` the numbers of the paper. Counting
-# every image with edema {glue:text}`rule-any-verdict`. So the rule is known, and with it the paper's
-# statement that "only six diseases satisfy" it can be checked: each of the four cells must offer 50
-# images.
+# every image with edema {glue:text}`rule-any-verdict`. One exception, printed in passing, tells how the
+# cohort was made. And with the rule, the paper's statement that "only six diseases satisfy" its criterion
+# can be checked: each of the four cells must offer {glue:text}`per-cell` images.
 
 # %% tags=["hide-input"]
-printed = single.rename(columns={"in_paper": "in paper X"}).rename_axis(None)
-for column in ("satisfies", "in paper X"):
+enough = f"{nih6x200.PER_CELL} in each"
+printed = single.rename(columns={"in_paper": "in paper X", "satisfies": enough}).rename_axis(
+    "disease"
+)
+for column in (enough, "in paper X"):
     printed[column] = printed[column].map({True: "yes", False: "no"})
-show(printed, caption="Images with exactly one finding, by cell")
+show(
+    printed, caption="Images with exactly one finding, by cell, and the smallest of the four cells"
+)
 
 # %% tags=["hide-input"]
-fig, axis = plt.subplots(figsize=(7, 3.8))
+fig, axis = plt.subplots(figsize=(5.6, 3.8))
 shown = single[::-1]
 axis.barh(shown.index, shown["smallest"], color=np.where(shown["in_paper"], "#0072B2", "#B8CFE0"))
 axis.axvline(nih6x200.PER_CELL, color="#D55E00", lw=1.5)
@@ -340,8 +418,13 @@ axis.set(xscale="log", xlabel="images in the smallest cell")
 axis.set_xticks([10, 50, 100, 500, 1000], [10, 50, 100, 500, 1000])
 figure(
     "fig-curation-cells",
-    caption="The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the 50 images that the recipe asks for.",
-    alt="Bars of the smallest of the four cells for fourteen diseases with a line at the number of images that the recipe asks for; the six diseases of the paper are dark.",
+    caption="The smallest of the four cells of each disease. Dark bars: the six diseases of paper X. The line marks the number of images that the recipe asks for.",
+    alt="Horizontal bars on a logarithmic axis: images in the smallest of the four cells, one bar a disease, "
+    f"from {single['smallest'].min()} ({single['smallest'].idxmin()}) to {single['smallest'].max()} "
+    f"({single['smallest'].idxmax()}), with a line at {nih6x200.PER_CELL}. Dark bars that end before the "
+    f"line: {', '.join(single.index[single['in_paper'] & ~single['satisfies']]) or 'none'}.",
+    table=single,
+    counts=("young F", "young M", "old F", "old M", "smallest"),
 )
 
 # %% tags=["remove-cell"]
@@ -356,24 +439,30 @@ glue("short", ", ".join(short) if short else "none")
 glue("short-cell", int(single.loc[list(nih6x200.DISEASES), "smallest"].min()))
 
 # %% [markdown]
-# By this count {glue:text}`n-satisfying` of the fourteen diseases satisfy the criterion; the paper says
-# six. Of its six, the one that falls short is {glue:text}`short`, with {glue:text}`short-cell` in its smallest cell.
-# {glue:text}`n-unused` more would have been possible: {glue:text}`unused`.
+# By this count {glue:text}`n-satisfying` of the {glue:text}`n-findings` diseases satisfy the criterion: all
+# bars of {numref}`fig-curation-cells` that cross the line. The paper says six. Of its six, those that fall
+# short: {glue:text}`short`; the smallest cell of the six has {glue:text}`short-cell` images. More diseases
+# would have been possible, {glue:text}`n-unused` of them: {glue:text}`unused`.
 #
 # So "only six" {glue:text}`only-six` from the rule. The six may have been chosen for other good reasons,
-# such as being the labels of other data sets; a reader should know that more could be studied.
+# such as being the labels of other data sets. A reader should know that more could be studied.
 
 # %% [markdown]
 # ### Drawing the subset, and splitting it
 #
-# The list of images is not published, so the paper's draw is one of very many. The recipe is drawn
-# here {glue:text}`n-draws` times, and each draw is split 7:1:2 into training, validation and test
-# *images*, as the recipe reads.
+# The list of images is not published, so the paper's draw is one of very many. Here the images are drawn
+# {glue:text}`n-draws` times by the recipe, and each draw is split 7:1:2 into training, validation and test
+# *images*, as the recipe reads. *Leakage* is the share of test images whose patient has another image in
+# training: the model has met this patient.
 
 # %%
 cohort = nih6x200.draw(seed, split="image")
 draws = nih6x200.draws(range(seed, seed + n_draws))
-draws[["seed", "patients", "leakage"]].head(3)
+show(
+    draws[["seed", "patients", "leakage"]].head(3),
+    caption="The first draws: patients among the images, and leakage",
+    counts=("patients",),
+)
 
 # %% tags=["remove-cell"]
 by_patient = nih6x200.draw(seed, split="patient")
@@ -385,6 +474,7 @@ glue("draw-images", len(cohort))
 glue("draw-patients", fmt(draws["patients"].mean(), 0))
 glue("leak-mean", percent(draws["leakage"].mean()))
 glue("leak-range", f"{percent(draws['leakage'].min())} to {percent(draws['leakage'].max())}")
+glue("leak-one-in", fmt(1 / draws["leakage"].mean(), 0))
 glue("leak-patient", percent(nih6x200.leakage(by_patient)))
 glue("test-size", test_size)
 glue("leak-images", fmt(draws["leakage"].mean() * test_size, 0))
@@ -392,22 +482,28 @@ glue("children", int((cohort["age"] < 18).sum()))
 glue("youngest", str(cohort["age"].min()))
 
 # %% tags=["hide-input"]
-fig, axis = plt.subplots(figsize=(7, 2.8))
+fig, axis = plt.subplots(figsize=(5.6, 2.8))
 axis.hist(100 * draws["leakage"], bins=np.arange(0, 41, 2), color="#0072B2")
 axis.axvline(0, color="#D55E00", lw=3)
 axis.annotate("split by patient", (0.5, axis.get_ylim()[1] * 0.85), color="#B34700")
+axis.yaxis.get_major_locator().set_params(integer=True)
 axis.set(xlabel="leaking test images (%)", ylabel="draws", xlim=(-0.5, 40))
 figure(
     "fig-curation-leakage",
     caption="Share of test images whose patient also has an image in training, over repeated draws with an image-level split. A patient-level split gives 0.",
-    alt="Histogram of the share of test images whose patient is also in the training part, over repeated draws, and a line at zero for a split by patient.",
+    alt="Histogram: leaking test images in per cent against draws. Over the draws the share runs from "
+    f"{percent(draws['leakage'].min())} to {percent(draws['leakage'].max())}, mean "
+    f"{percent(draws['leakage'].mean())}; a line at 0 marks a split by patient.",
+    table=draws,
+    counts=(),
 )
 
 # %% [markdown]
 # A draw of {glue:text}`draw-images:,d` images has about {glue:text}`draw-patients` patients. On average
 # {glue:text}`leak-mean` of the {glue:text}`test-size` test images ({glue:text}`leak-range` over the
-# draws), some {glue:text}`leak-images` images, show a patient on whom the model was trained. Splitting
-# patients instead leaves {glue:text}`leak-patient`. The paper does not say which of the two it did.
+# draws), some {glue:text}`leak-images` images or one in {glue:text}`leak-one-in`, show a patient on whom
+# the model was trained. A model that remembers patients is rewarded for it there. Splitting patients
+# instead leaves {glue:text}`leak-patient`. The paper does not say which of the two it did.
 #
 # Whoever wants the films of a draw needs their names first. The command
 # `cxrbook nih-6x200-list --seed N --out films.txt` writes them from the metadata alone, before anything
@@ -424,7 +520,7 @@ figure(
 # %% tags=["hide-input"]
 ap_share = draws.filter(like="AP ").rename(columns=lambda c: c.removeprefix("AP "))
 ap_share = ap_share[ap_share.mean().sort_values().index]
-fig, axis = plt.subplots(figsize=(7, 2.8))
+fig, axis = plt.subplots(figsize=(5.6, 2.8))
 axis.hlines(ap_share.columns, 100 * ap_share.min(), 100 * ap_share.max(), color="#0072B2", lw=2)
 axis.plot(100 * ap_share.mean(), ap_share.columns, "o", color="#0072B2")
 axis.set(xlim=(0, 100), xlabel="images taken in AP view (%)")
@@ -432,7 +528,10 @@ axis.grid(axis="x", alpha=0.3)
 figure(
     "fig-curation-view",
     caption="Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws.",
-    alt="Dots with ranges: the share of AP films for each of the six diseases over repeated draws.",
+    alt="Dots with ranges, one row a disease: images taken in AP view, per cent. Means over the draws: "
+    + "; ".join(f"{d} {percent(x)}" for d, x in ap_share.mean().items())
+    + ".",
+    table=ap_share.agg(["mean", "min", "max"]).T.rename_axis("disease"),
 )
 
 # %% tags=["remove-cell"]
@@ -453,78 +552,66 @@ glue("by-chance", percent(1 / len(mean_ap)))
 # {glue:text}`view-only` of the images; blind guessing gives {glue:text}`by-chance`. Balancing age and
 # sex did not balance how sick the patients were, nor how they were imaged.
 
+# %% tags=["hide-input"]
+quiz(
+    "In NIH 6x200 each disease has as many women as men and as many young as old. A model "
+    "classifies its diseases better than chance. Must it have looked at the disease?",
+    {
+        "Yes: there is no other clue left in a balanced subset.": (
+            False,
+            "Only age and sex were balanced, alone and together. What was not looked at can still "
+            f"differ, as the view position does: it alone is right for {percent(view_only)} of the "
+            f"images, where chance gives {percent(1 / len(mean_ap))}.",
+        ),
+        "No: a clue that was not balanced may have helped.": (
+            True,
+            "The view position is such a clue. Scanner, ward, tubes and cables may be others, and "
+            "metadata say nothing of them.",
+        ),
+        "No: the model may use age or sex.": (
+            False,
+            "Alone they do not help here: within each disease all four cells are of equal size, or "
+            "nearly so.",
+        ),
+    },
+)
+
 # %% [markdown]
 # ### What the papers say, what this run computes
 
 
 # %% tags=["hide-input"]
-def verdict(same):
-    return "reproduced" if same else "differs"
+def pair(counts):
+    return "{:,.0f} / {:,.0f}".format(*counts)
 
 
 sizes = (len(nih), nih["patient_id"].nunique())
-own_counts = summary.counts(studied).set_index(["cohort", "metric"])["value"]
-of_list = own_counts.get(("nih-cxr14-test", "n_images"))
-claims = pd.DataFrame(
-    [
-        (
-            "X 2.1",
-            "images, patients of NIH",
-            "108,948 / 32,717",
-            "{:,} / {:,}".format(*sizes),
-            verdict(sizes == (108_948, 32_717)),
-        ),
-        (
-            "S 2.3",
-            "images, patients of NIH",
-            "112,120 / 30,805",
-            "{:,} / {:,}".format(*sizes),
-            verdict(sizes == (112_120, 30_805)),
-        ),
-        (
-            "X 2.1",
-            "disease categories",
-            "14",
-            str(len(metadata.FINDINGS)),
-            verdict(len(metadata.FINDINGS) == 14),
-        ),
-        (
-            "X 2.1",
-            "old edema, F / M",
-            "47 / 53",
-            " / ".join(map(str, single.loc["Edema", EDEMA_OLD])),
-            verdict(rule_found),
-        ),
-        (
-            "X 2.1",
-            "diseases with 50 in each cell",
-            "6",
-            str(len(satisfying)),
-            verdict(len(satisfying) == 6),
-        ),
-        (
-            "X 3.1",
-            "leaking test images",
-            "not stated",
-            f"{percent(draws['leakage'].mean())} by image, {percent(nih6x200.leakage(by_patient))} by patient",
-            "no claim",
-        ),
-        (
-            "S 2.3",
-            "official NIH test images",
-            "25,596",
-            "list not at hand" if of_list is None else f"{of_list:,.0f}",
-            "not run" if of_list is None else verdict(of_list == 25_596),
-        ),
-    ],
-    columns=["paper", "quantity", "paper says", "this run", "verdict"],
+rows = []
+for section in ("X Section 2.1", "S Section 2.3"):
+    of_nih = published.table(section).query("cohort == 'nih-cxr14'")
+    paper = tuple(schema.row(of_nih, metric=m)["value"] for m in ("n_images", "n_patients"))
+    rows.append((section, "images / patients of NIH", pair(paper), pair(sizes), paper == sizes))
+paper, own = tuple(edema["paper X"]), tuple(edema["exactly one finding"])
+rows.append(
+    ("X Section 2.1", "old patients with edema, F / M", pair(paper), pair(own), paper == own)
 )
-show(claims, caption="Data curation: paper and run side by side")
+paper, own = len(nih6x200.DISEASES), len(satisfying)
+what = f"diseases with {nih6x200.PER_CELL} in each cell"
+rows.append(("X Section 2.1", what, paper, own, paper == own))
+claims = pd.DataFrame(rows, columns=["section", "quantity", "paper says", "this run", "verdict"])
+claims["verdict"] = claims["verdict"].map({True: published.REPRODUCED, False: published.DIFFERS})
+claims[["paper says", "this run"]] = claims[["paper says", "this run"]].astype(str)
+show(
+    claims,
+    caption="What the papers say of NIH ChestX-ray14 and NIH 6x200, and what was counted here",
+)
 
 # %% [markdown]
-# The first row has a simple explanation. ChestX-ray8, the eight-label data set of the article that
-# paper X cites {cite:p}`wang2017`, has 108,948 images of 32,717 patients; the release with fourteen labels has the counts of
-# paper S. Paper X describes the fourteen labels and quotes the counts of the eight-label predecessor.
+# The first line has a simple explanation. ChestX-ray8, the eight-label data set of the article that
+# paper X cites {cite:p}`wang2017`, has {published}`X Section 2.1; nih-cxr14; n_images` images of
+# {published}`X Section 2.1; nih-cxr14; n_patients` patients; the release with fourteen labels has the
+# counts of paper S. Paper X describes the fourteen labels and quotes the counts of the eight-label
+# predecessor. No result hangs on it. But whoever wants to rebuild a cohort starts from its size.
 
 # %% [markdown]
 # ## Who is in it? The cohort of this run
@@ -540,7 +627,8 @@ glue("data", data)
 glue("cohort-name", studied.name)
 glue("cohort-patients", studied.table["patient_id"].nunique())
 glue("fingerprint", studied.fingerprint)
-chosen = {k: v for k, v in studied.recipe.items() if k not in ("name", "dials")}
+hidden = ("name", "dials", "renderer")  # dials have a table below; the other two say nothing here
+chosen = {k: v for k, v in studied.recipe.items() if k not in hidden}
 
 # %% tags=["hide-input"]
 about = {
@@ -553,7 +641,7 @@ about = {
     "options": ", ".join(f"{option} {value}" for option, value in chosen.items()) or "none",
     "fingerprint": studied.fingerprint,
 }
-about = pd.DataFrame({"": list(about), "cohort": list(about.values())})
+about = pd.DataFrame({"what": list(about), "cohort": list(about.values())})
 show(about, caption=f"The cohort of this run: {data}", counts=())
 
 # %% [markdown]
@@ -564,23 +652,35 @@ show(about, caption=f"The cohort of this run: {data}", counts=())
 # ### How it came about
 
 # %% tags=["hide-input"]
-fig = flow_diagram(summary.flow(studied))
+steps = summary.flow(studied)
+flow_diagram(steps)
 figure(
     "fig-curation-flow",
     caption="From the release to the cohort of this run.",
-    alt="Boxes from top to bottom, one a step from the release to the cohort, each with its images and patients; beside the arrows boxes with what each step left out and why. The table below holds the same numbers.",
+    alt="Boxes from top to bottom, one a step, with what is left after it; beside the arrows what the step left out. "
+    + "; ".join(
+        f"{x.step}: {x.images:,} images, {x.patients:,} patients" for x in steps.itertuples()
+    )
+    + ".",
+    table=steps,
+    counts=("images", "patients", "images_out", "patients_out"),
 )
 
-# %% tags=["hide-input"]
-show(
-    summary.flow(studied).rename(columns=FLOW),
-    caption=f"From the release to the cohort: {studied.name}",
-    counts=counted,
+# %% tags=["remove-cell"]
+out = steps.iloc[1:].reset_index(drop=True)
+largest = out.loc[out["images_out"].idxmax()] if out["images_out"].any() else None
+glue("kept", percent(len(studied.table) / steps["images"].iloc[0], 1))
+glue(
+    "largest-step",
+    "no step left out an image"
+    if largest is None
+    else f'the step that left out most is "{largest["step"]}", {largest["images_out"]:,} images',
 )
 
 # %% [markdown]
-# A patient is left out with the last of the patient's images. Where data are credentialed, a step that
-# left out fewer than ten images or patients is told together with a neighbour.
+# {glue:text}`kept` of the release is left; {glue:text}`largest-step`. A patient is left out with the
+# last of the patient's images. Where data are credentialed, a step that left out fewer than ten images or
+# patients is told together with a neighbour.
 #
 # ### Table 1
 #
@@ -599,7 +699,21 @@ if "race" in studied.attributes:
 else:
     print("Race is not recorded in this cohort, so nothing can be said by race.")
 
+# %% tags=["remove-cell"]
+people = {
+    written(group): part["patient_id"].nunique()
+    for a in studied.attributes
+    if a in ("sex", "age_group", "race")
+    for group, part in studied.table.groupby(a)
+}
+thin = min(people, key=people.get, default="undefined")
+glue("thin-group", thin)
+glue("thin-patients", people.get(thin))
+
 # %% [markdown]
+# Read such a table for what will be thin: the fewest patients of any group by sex, age or race are those of
+# group {glue:text}`thin-group`, {glue:text}`thin-patients`. Numbers about them will have wide intervals.
+#
 # "Hidden" are, in credentialed data, numbers that rest on fewer than ten patients, and others from which
 # these could be computed.
 #
@@ -614,23 +728,28 @@ else:
 panels = [a for a in ("sex", "race", "age_group") if a in studied.attributes][:2]
 confounders = {a: summary.confounders(studied, a) for a in panels}
 
+
 # %% tags=["hide-input"]
-if panels:
-    fig = confounder_panel(confounders[panels[0]])
+def confounding(which, name):
+    """One figure for the attribute at this place."""
+    rows = confounders[panels[which]]
+    confounder_panel(rows)
+    told = [in_words(rows[rows["metric"] == m], 3) for m in dict.fromkeys(rows["metric"])]
     figure(
-        "fig-curation-confounders",
-        caption="View, age and findings by sex, with 95 % intervals over patients.",
-        alt="Three panels of dots with whiskers: share of AP films, mean age, and prevalence of each finding, one colour a group of the first attribute, which is sex where both sexes are there.",
+        name,
+        caption=f"View, age and findings by {written(panels[which])}, with 95 % intervals over patients.",
+        alt="Three panels of dots with whiskers, one colour a group: share of AP films, mean age, and "
+        f"prevalence of each finding. {' '.join(told)}",
+        table=rows,
     )
+
+
+if panels:
+    confounding(0, "fig-curation-confounders")
 
 # %% tags=["hide-input"]
 if len(panels) > 1:
-    fig = confounder_panel(confounders[panels[1]])
-    figure(
-        "fig-curation-confounders-2",
-        caption="The same by race where it is recorded, otherwise by age.",
-        alt="The same three panels for a second attribute: race where it is recorded, otherwise age.",
-    )
+    confounding(1, "fig-curation-confounders-2")
 
 # %% tags=["remove-cell"]
 rows = pd.concat(confounders.values()) if panels else summary.confounders(studied, "sex")
@@ -643,13 +762,17 @@ if len(spans):
     glue("span-label", label)
     glue("span-high", f"{percent(at.max(), 1)} ({written(at.idxmax())})")
     glue("span-low", f"{percent(at.min(), 1)} ({written(at.idxmin())})")
+    ends = rows[(rows["attribute"] == where) & (rows["label"] == label)].set_index("group")
+    apart = ends.loc[at.idxmax(), "ci_low"] > ends.loc[at.idxmin(), "ci_high"]
+    glue("span-apart", "do not overlap" if apart else "overlap")
 else:
-    for key in ("span-label", "span-high", "span-low"):
+    for key in ("span-label", "span-high", "span-low", "span-apart"):
         glue(key, "undefined")
 
 # %% [markdown]
 # Of the findings drawn here, {glue:text}`span-label` differs most between groups: it is on
-# {glue:text}`span-high` of the images of one, and on {glue:text}`span-low` of another.
+# {glue:text}`span-high` of the images of one, and on {glue:text}`span-low` of another. Their intervals
+# {glue:text}`span-apart`. This is the widest of many differences, so a little of it is luck in any case.
 #
 # ### What could leak?
 #
@@ -672,11 +795,15 @@ glue("hash-distance", str(leakage.MAX_DISTANCE))
 pretraining = leaks[leaks["check"].str.startswith("pretraining")]
 shared = pretraining["note"].str.startswith("trained on this source").sum()
 glue("n-pretrained", str(shared))
+others = pretraining["note"].str.contains("on other patients").sum()
+glue("n-other-patients", str(others))
 glue("n-examined", str(len(examined)))
 
 # %% [markdown]
-# Of {glue:text}`n-examined` models, {glue:text}`n-pretrained` were trained on a source of this cohort. A score
-# of theirs on it is that of a student on questions of the textbook, unless the patients are others.
+# Of {glue:text}`n-examined` models, {glue:text}`n-pretrained` were trained on a source of this cohort, of
+# them {glue:text}`n-other-patients` on other patients. Without that, their score is that of a student who is
+# asked the questions of the textbook. A dash stands for a check that does not apply to this cohort; the
+# note says why.
 #
 # ### Its counts, and those in print
 
@@ -739,9 +866,9 @@ show(policies, caption="Label policies, by name", counts=())
 # ## The phantom cohort
 #
 # Metadata cannot be shown to a vision model, and real radiographs need a licence and a download. So
-# unless told otherwise the chapters that follow run on a *phantom*: radiograph-like images drawn by a program, for real rows
-# of the table above. Age, sex, view position, number of images and part of the findings are those of
-# an NIH patient; the picture is not.
+# unless told otherwise the chapters that follow run on a *phantom*: radiograph-like images, drawn by a
+# program for real rows of the NIH table. Age, sex, view position and part of the findings are those of an
+# NIH patient; the picture, the race and the hospital site are not.
 #
 # What makes a phantom worth the trouble is not that it looks right. It is that **its biases are
 # planted**: they are known, so one can ask whether an audit finds them.
@@ -750,11 +877,6 @@ show(policies, caption="Label policies, by name", counts=())
 phantoms = studied
 if phantoms.name != "phantom":
     phantoms = cohorts.load("phantom", n_images=n_images, seed=seed, size=size)
-show(
-    summary.flow(phantoms).rename(columns=FLOW),
-    caption="From NIH rows to the phantom cohort",
-    counts=counted,
-)
 
 # %% tags=["hide-input"]
 if guard.active():
@@ -763,8 +885,9 @@ else:
     sheet = phantom.contact_sheet(phantoms, columns=7)
     figure(
         "fig-curation-contact-sheet",
-        caption="Phantom radiographs: none, then one finding a row with severity rising to the right, then devices. Captions: sex, age, view, site.",
-        alt="Grid of phantom chest radiographs: a row without findings, a row for each of seven findings, a row of devices.",
+        caption="Phantom radiographs: a row without findings, then one finding a row with severity rising to the right, then devices. Above each image: sex, age, view, site. Where the cohort has too few, places stay empty.",
+        alt="Grid of drawn chest radiographs: a row without findings, one row for each of "
+        f"{', '.join(phantoms.findings)}, with severity rising to the right, and a row of drains, pacemakers and leads.",
     )
 
 # %% [markdown]
@@ -785,23 +908,28 @@ else:
 # %% [markdown]
 # ### Its dials
 #
-# A *dial* is a number that plants one bias. The defaults, as this run used them:
+# A *dial* is a number that plants one bias. In this run {glue:text}`dials-changed`. Each can be set by
+# hand: `-p options='{"dials": {"drain_if_none": 0.3}}'` gives drains to many patients without a
+# pneumothorax.
 
 
 # %% tags=["hide-input"]
 MEANING = {
-    "drain_if_pneumothorax": "P(drain) with a pneumothorax",
-    "drain_if_none": "P(drain) without one",
-    "contrast": "factor on how visible findings are",
-    "prevalence": "to which each finding is topped up",
-    "prevalence_factor": "factor on the top-up",
+    "drain_if_pneumothorax": "probability of a drain with a pneumothorax",
+    "drain_if_none": "probability of a drain without one",
+    "contrast": "factor on how visible findings are; 1: as drawn",
+    "prevalence": "share of images to which a rarer finding is topped up",
+    "prevalence_factor": "factor on this top-up, by group",
     "share": "share of the patients",
-    "underreport": "P(a finding is left out of label and report)",
-    "images_per_patient": "at most so many",
+    "underreport": "probability that a finding is left out of label and report",
+    "images_per_patient": "at most so many images a patient",
     "site_by_race": "0: site by chance; 1: each race at its own",
     "site_signature": "0: scanners alike; 1: full signatures",
 }
 settings = phantoms.recipe["dials"]
+turned = [dial for dial, default in asdict(phantom.Dials()).items() if settings[dial] != default]
+changed = f"all dials stand at their defaults but for {', '.join(turned)}"
+glue("dials-changed", changed if turned else "all dials stand at their defaults")
 rows = []
 for dial, setting in settings.items():
     row = {"dial": dial, "group": "", "set to": "none", "meaning": MEANING.get(dial, "")}
@@ -816,8 +944,9 @@ for dial, setting in settings.items():
 show(pd.DataFrame(rows), caption="Dials of the phantom cohort")
 
 # %% [markdown]
-# How strong is the bond between drain and pneumothorax in a real hospital? The labels of PadChest, a
-# Spanish cohort, include chest drains.
+# The first two dials plant the bias of the chapter on shortcuts. A *pneumothorax* is air between lung and
+# chest wall, and a *chest drain* is the tube that lets it out. How strong is the bond between the two in a
+# real hospital? The labels of PadChest {cite:p}`bustos2020`, a Spanish cohort, include chest drains.
 
 # %%
 real = associations.padchest_drains()
@@ -826,9 +955,9 @@ planted = associations.association(phantoms.table, "drain", "Pneumothorax")
 # %% tags=["hide-input"]
 drains = pd.concat([real.assign(cohort="PadChest"), planted.assign(cohort="phantom")])
 numbers = drains[["value", "ci_low", "ci_high"]].to_numpy()
-drains["P(drain)"] = [fmt_interval(*row, digits=3) for row in numbers]
+drains["share with a drain"] = [fmt_interval(*row, digits=3) for row in numbers]
 names = {"group": "pneumothorax", "n_positive": "drains", "n": "images", "n_patients": "patients"}
-columns = ["cohort", "pneumothorax", "P(drain)", "drains", "images", "patients"]
+columns = ["cohort", "pneumothorax", "share with a drain", "drains", "images", "patients"]
 show(
     drains.rename(columns=names)[columns].reset_index(drop=True),
     caption="Chest drains with and without a pneumothorax, with 95 % intervals over patients",
@@ -839,19 +968,20 @@ real, planted = real.set_index("group"), planted.set_index("group")
 glue("padchest-with", percent(real.loc["with", "value"]))
 glue("padchest-without", percent(real.loc["without", "value"], 1))
 glue("padchest-pneumothorax", int(real.loc["with", "n"]))
-glue("padchest-ratio", fmt(real.loc["with", "value"] / real.loc["without", "value"], 0))
+glue("padchest-ratio", times(*real["value"][["with", "without"]]))
 glue("phantom-with", percent(planted.loc["with", "value"]))
 glue("phantom-without", percent(planted.loc["without", "value"]))
 both = (planted["value"] > real["value"])[["with", "without"]].all()
 glue("phantom-more", "has more drains on both sides" if both else "has other frequencies")
-glue("phantom-ratio", fmt(planted.loc["with", "value"] / planted.loc["without", "value"], 0))
+glue("phantom-ratio", times(*planted["value"][["with", "without"]]))
 
 # %% [markdown]
 # Of {glue:text}`padchest-pneumothorax` PadChest images with a pneumothorax (those with fluid as well
 # included), {glue:text}`padchest-with` show a drain; of the others {glue:text}`padchest-without`. That
 # is a ratio of {glue:text}`padchest-ratio`. The phantom {glue:text}`phantom-more`:
-# {glue:text}`phantom-with` and {glue:text}`phantom-without`, a ratio of {glue:text}`phantom-ratio`. A
-# cohort of a few thousand images must hold enough of each kind to compare them.
+# {glue:text}`phantom-with` and {glue:text}`phantom-without`, a ratio of {glue:text}`phantom-ratio`. The
+# default dials are not those of PadChest on purpose: with its frequencies, a cohort of a few thousand
+# images would hold hardly a drain without a pneumothorax, and nothing could be compared.
 
 # %% [markdown]
 # ### Its patients beside those of NIH
@@ -888,17 +1018,38 @@ for finding in phantoms.findings:
 show(pd.DataFrame(rows), caption="Composition by image", missing="")
 
 # %% [markdown]
-# Two departures from NIH are on purpose. The youngest and oldest patients are drawn more often, since
-# intervals by age would say nothing otherwise. And findings are topped up to a common prevalence,
-# since the rarest would hardly occur in a cohort of this size.
+# Where the columns differ, a dial stands behind it. `share` decides how often each age is drawn: patients
+# of the oldest group have {glue:text}`oldest-phantom` of the phantom images and {glue:text}`oldest-nih`
+# of the real ones. `prevalence` tops up rare findings: {glue:text}`rarest`, the rarest of them in NIH, is on
+# {glue:text}`rarest-phantom` of the phantom images and on {glue:text}`rarest-nih` of the real ones.
+# `images_per_patient` keeps the first {glue:text}`per-patient` images of a patient at most. That alone moves
+# the share of AP films in NIH from {glue:text}`ap-all` to {glue:text}`ap-first`: long series of images belong
+# to patients in bed. What is left is the luck of {glue:text}`n-phantom` images. Race is not recorded in
+# NIH; in the phantom it is drawn at random, a patient at a time.
 
-# %%
-six = cohorts.load("phantom-6x200", seed=seed)
-six.table.groupby(["disease", "age60", "sex"]).size().unstack(["age60", "sex"])
+# %% tags=["remove-cell"]
+rarest = adults[list(phantoms.findings)].mean().idxmin()
+k = settings["images_per_patient"]
+first = adults[adults.groupby("patient_id").cumcount() < k]
+glue("oldest-phantom", percent((phantoms.table["age_group"] == "80+").mean()))
+glue("oldest-nih", percent((adults["age_group"] == "80+").mean()))
+glue("rarest", rarest)
+glue("rarest-phantom", percent(phantoms.table[rarest].mean(), 1))
+glue("rarest-nih", percent(adults[rarest].mean(), 1))
+glue("per-patient", str(k))
+glue("ap-all", percent(adults["AP"].mean()))
+glue("ap-first", percent(first["AP"].mean()))
+glue("n-phantom", f"{len(phantoms.table):,}")
 
 # %% [markdown]
 # The chapter on fine-tuning uses a second phantom cohort: the rows of a 6x200 draw, each with its one
 # real finding, split by patient.
+
+# %%
+six = cohorts.load("phantom-6x200", seed=seed)
+cell = six.table["age60"] + " " + six.table["sex"]
+cells = pd.crosstab(six.table["disease"], cell)[["young F", "young M", "old F", "old M"]]
+show(cells.rename_axis(columns=None), caption="Images of the phantom 6x200 cohort, by cell")
 
 # %% [markdown]
 # ### The truth of a dial: counterfactual twins
@@ -911,23 +1062,22 @@ six.table.groupby(["disease", "age60", "sex"]).size().unstack(["age60", "sex"])
 # %%
 table = phantoms.table
 ill = (table.filter(like="severity_") > 0).any(axis=1)
-factors = pd.Series(settings["contrast"]["age_group"])
-faint = table["age_group"].isin(factors.index[factors != 1])
+visible = pd.Series(1.0, table.index)  # the product of the contrast dials of an image
+for attribute, factors in settings["contrast"].items():
+    visible *= table[attribute].map(factors).fillna(1)
+signed = (table["site"] != "A") & (settings["site_signature"] > 0)  # scanner A is the plain one
 switches = {  # what is changed, and which images it is meant to change
     "no drains": (phantom.twin(phantoms, drain=0), table["drain"] == 1),
-    "no fading with age": (phantom.twin(phantoms, contrast={}), ill & faint),
-    "all scanners alike": (
-        phantom.twin(phantoms, site_signature=0.0),
-        table["site"] != "A",
-    ),
+    "no fading": (phantom.twin(phantoms, contrast={}), ill & (visible != 1)),
+    "all scanners alike": (phantom.twin(phantoms, site_signature=0.0), signed),
 }
 
 # %% tags=["hide-input"]
 everything = np.arange(len(table))
-images = phantoms.images(everything).astype(int)
+images = phantoms.images(everything).astype(np.int16)
 twins, shifts, truth = {}, {}, []
 for change, (other, meant) in switches.items():
-    twins[change] = other.images(everything).astype(int)
+    twins[change] = other.images(everything).astype(np.int16)
     shifts[change] = np.abs(twins[change] - images).mean(axis=(1, 2))
     truth.append(
         {
@@ -935,23 +1085,27 @@ for change, (other, meant) in switches.items():
             "meant to change": int(meant.sum()),
             "of these changed": int((shifts[change][meant] > 0).sum()),
             "others changed": int((shifts[change][~meant] > 0).sum()),
-            "mean shift": shifts[change][meant].mean(),
+            "mean shift": shifts[change][meant].mean() if meant.any() else np.nan,
         }
     )
 truth = pd.DataFrame(truth)
-show(truth, caption="Images changed by each twin, and by how many of 256 grey levels a pixel")
+show(
+    truth,
+    caption="Images changed by each twin, and by how many of 256 grey levels a pixel on average",
+    missing="undefined",
+)
 
 # %% tags=["remove-cell"]
 stray = int(truth["others changed"].sum())
 glue("stray", "none" if stray == 0 else str(stray))
-reached = truth["of these changed"].sum() / truth["meant to change"].sum()
-glue("reached", "all" if reached == 1 else percent(reached, 1))
+meant, reached = int(truth["meant to change"].sum()), int(truth["of these changed"].sum())
+glue("reached", "all" if reached == meant else percent(reached / meant, 1))
 
 # %% tags=["hide-input"]
 if guard.active():
     withheld("films, not even those of phantoms")
 else:
-    fig, axes = plt.subplots(3, 3, figsize=(7, 7.2))
+    fig, axes = plt.subplots(3, 3, figsize=(5.6, 6))
     for row, change in zip(axes, switches, strict=True):
         clearest = shifts[change].argmax()
         before, after = images[clearest], twins[change][clearest]
@@ -962,16 +1116,22 @@ else:
             axis.set_title(title, fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
+    told = truth.rename(columns={"mean shift": "shift"})
     figure(
         "fig-curation-twins",
         caption="Counterfactual twins. Left: the image. Middle: its twin with one change. Right: the difference, black where the twin is darker, white where it is brighter.",
-        alt="Three rows of three images: a phantom radiograph, its twin with one thing changed, and the difference. The rows remove a drain, restore the contrast of a finding, and remove the signature of a scanner.",
+        alt="Three rows of three images: a phantom radiograph, its twin with one thing changed, and the difference. Grey levels by which a pixel changes on average where a change is meant: "
+        + "; ".join(f"{x.change} {fmt(x.shift)}" for x in told.itertuples())
+        + ".",
+        table=truth,
+        counts=("meant to change", "of these changed", "others changed"),
     )
 
 # %% [markdown]
 # Each change reaches {glue:text}`reached` of the images it should. Of all the others,
-# {glue:text}`stray` changed by even one grey level in one pixel. The paired difference between twins is the recorded truth of a dial, and
-# later chapters hold their estimates against it.
+# {glue:text}`stray` changed by even one grey level in one pixel. {numref}`fig-curation-twins` shows the
+# clearest pair of each kind. What a twin changes in a model's answer is the true effect of the dial on this
+# patient, and later chapters hold their estimates against it.
 
 # %% [markdown]
 # ### Race, through the site alone
@@ -985,43 +1145,125 @@ else:
 # %%
 by_race = pd.crosstab(table["race"], table["site"], normalize="index")
 show(
-    by_race.loc[list(phantom.RACES)].rename_axis(index=None, columns=None),
+    by_race.reindex(list(phantom.RACES)).rename_axis(columns=None),
     caption="Share of each race's images taken at each site",
 )
 
 # %% [markdown]
 # That there is no other path can be tested. Switch the signatures off, then let sites be assigned
-# without regard to race, so that many images change their site. If race, or the site, had any other
-# way into the image, some image would change.
+# without regard to race, so that images change their site. If race, or the site, had any other way into
+# the image, some image would change.
 
 # %%
 plain, _ = switches["all scanners alike"]
 moved = phantom.twin(phantoms, site_signature=0.0, site_by_race=0.0)
 changed_site = plain.table["site"] != moved.table["site"]
-before, after = twins["all scanners alike"], moved.images(everything)
+before, after = twins["all scanners alike"], moved.images(everything)  # two sets of sites
 changed_image = (before != after).any(axis=(1, 2))
 
 # %% tags=["remove-cell"]
 glue("changed-site", int(changed_site.sum()))
 glue("changed-image", int(changed_image.sum()) or "none")
+glue(
+    "site-test",
+    ""
+    if changed_site.any()
+    else " As no image changed its site, nothing was put to the test here.",
+)
 
 # %% [markdown]
-# {glue:text}`changed-site` images changed their site, {glue:text}`changed-image` of the cohort changed in any
-# pixel. In the phantom, a probe that decodes race decodes a scanner. In real radiographs, race can be
-# decoded too {cite:p}`gichoya2022`; from what is not settled, and the phantom has nothing to say on it.
+# {glue:text}`changed-site` images changed their site, {glue:text}`changed-image` of the cohort changed in
+# any pixel.{glue:text}`site-test` In the phantom, a *probe*, a small classifier on top of a model, that
+# reads race reads a scanner. In real radiographs, race can be read too {cite:p}`gichoya2022`; from what is
+# not settled, and the phantom has nothing to say on it.
+#
+# ### What was planted, and was it found?
+#
+# A bias that is planted should be found by anybody who counts. Here are the dials that can be read off the
+# cohort's own table. A race's own site takes its patients with the probability of the dial, and a third of
+# the others, who go to a site by chance.
+
+# %% tags=["hide-input"]
+pneumothorax = table["severity_Pneumothorax"] > 0
+people = table.drop_duplicates("patient_id")
+at_own = people["site"] == people["race"].map(dict(zip(phantom.RACES, phantom.SITES, strict=True)))
+by_race_dial = settings["site_by_race"]
+dialled = {
+    "drains with a pneumothorax": (settings["drain_if_pneumothorax"], table["drain"][pneumothorax]),
+    "drains without one": (settings["drain_if_none"], table["drain"][~pneumothorax]),
+    "patients at the site of their race": (by_race_dial + (1 - by_race_dial) / 3, at_own),
+}
+rows = []
+for what, (dial, outcome) in dialled.items():
+    share = associations.proportion(outcome, table.loc[outcome.index, "patient_id"])
+    inside = "undefined" if np.isnan(share["value"]) else "missed"
+    if share["ci_low"] <= dial <= share["ci_high"]:
+        inside = "found"
+    text = fmt_interval(share["value"], share["ci_low"], share["ci_high"])
+    rows.append(
+        {"share of": what, "planted": dial, "counted, 95 % interval": text, "verdict": inside}
+    )
+    glue(f"planted-{len(rows)}", fmt(dial))
+recovered = pd.DataFrame(rows)
+show(recovered, caption="Planted shares, and what was counted over patients")
+glue("n-recovered", str((recovered["verdict"] == "found").sum()))
+glue("n-planted", str(len(recovered)))
 
 # %% [markdown]
-# ## What was learned
+# The interval holds the planted number for {glue:text}`n-recovered` of {glue:text}`n-planted`. (One 95 %
+# interval in twenty is expected to miss, with nothing wrong.) Two further dials, the contrast of the
+# findings and the signatures of the scanners, leave no trace in any table. They were found by twins alone,
+# in {glue:text}`reached` of the images they should have reached. This is why an audit that only counts
+# cannot see everything.
+
+# %% tags=["hide-input"]
+quiz(
+    "In the phantom, findings fade with age, and an audit finds that a model misses more of them "
+    "in old patients. What does that say about real patients?",
+    {
+        "That real models fail old patients too.": (
+            False,
+            "The fading was put there by a dial. Turned the other way, the same audit would find the "
+            "opposite.",
+        ),
+        "Nothing about patients; it says that the audit finds such a bias where there is one.": (
+            True,
+            "This is what a phantom is for: the truth is known, so the method can be graded.",
+        ),
+        "That findings fade with age in real films.": (
+            False,
+            "Whether they do is a question to radiologists and real films. No program that draws "
+            "pictures can answer it.",
+        ),
+    },
+)
+
+# %% [markdown]
+# ## Limits
+#
+# - The metadata are those of one American research hospital. Race, income and scanner are not in them.
+# - All labels were read from reports by software, those of PadChest mostly by a network. The errors are
+#   not independent of how the report was written.
+# - The rule behind NIH 6x200 was inferred from one printed exception. Another rule that gives the same two
+#   numbers cannot be excluded.
+# - In the phantom, findings that were topped up fall on patients at random. Real findings come together
+#   and come back; the phantom's do so less.
+#
+# ## What we learned
 #
 # - NIH ChestX-ray14 has {glue:text}`n-images:,d` images of {glue:text}`n-patients:,d` patients, unequally
-#   shared: patients are the unit of splitting and of resampling.
+#   shared: the most imaged tenth own {glue:text}`share-top`. Patients are the unit of splitting and of
+#   resampling.
 # - View position separates findings {glue:text}`view-over-sex` than sex does.
-# - NIH 6x200 counts images with exactly one finding. {glue:text}`n-satisfying` diseases offer enough of
-#   them; of the paper's six, all but {glue:text}`short`.
+# - Counting images with exactly one finding {glue:text}`rule-verdict` the exception of NIH 6x200.
+#   {glue:text}`n-satisfying` diseases offer enough of them; of the paper's six, those that do not:
+#   {glue:text}`short`.
 # - An image-level split leaves {glue:text}`leak-mean` of the test images with their patient in training.
 # - Balance in age and sex is not balance in view position: the view alone names the disease in
-#   {glue:text}`view-only` of cases.
-# - The phantom's biases are planted and measured by twins; race acts through the site alone.
+#   {glue:text}`view-only` of cases, chance in {glue:text}`by-chance`.
+# - The phantom's biases are planted. {glue:text}`n-recovered` of {glue:text}`n-planted` can be counted
+#   back, twins reach {glue:text}`reached` of the images they should, and with the scanners alike the race
+#   changes the pixels of {glue:text}`changed-image` images.
 #
 # ## Exercises
 #
@@ -1032,17 +1274,17 @@ glue("changed-image", int(changed_image.sum()) or "none")
 # threshold is the largest at which all six diseases of paper X satisfy it?
 # ```
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # ````{solution-start} ex-curation-threshold
 # :class: dropdown
 # ````
 
-# %%
+# %% tags=["solution"]
 for per_cell in (30, 100):
     print(per_cell, "a cell:", int((single["smallest"] >= per_cell).sum()), "diseases")
 print("largest threshold for all six:", single.loc[list(nih6x200.DISEASES), "smallest"].min())
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # ````{solution-end}
 # ````
 
@@ -1054,21 +1296,22 @@ print("largest threshold for all six:", single.loc[list(nih6x200.DISEASES), "sma
 # 50 images in each cell? Who is no longer represented?
 # ```
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # ````{solution-start} ex-curation-view
 # :class: dropdown
 # ````
 
-# %%
+# %% tags=["solution"]
 pa_only = nih6x200.cell_counts(nih[nih["view"] == "PA"])
-pa_only.loc[list(nih6x200.DISEASES), ["young F", "young M", "old F", "old M", "satisfies"]]
+pa_only = pa_only.loc[list(nih6x200.DISEASES)].drop(columns="in_paper")
+show(pa_only.rename_axis("disease"), caption="PA films with exactly one finding, by cell")
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "solution"]
 pa_short = [d for d in nih6x200.DISEASES if not pa_only.loc[d, "satisfies"]]
 glue("pa-dropped", ", ".join(pa_short) if pa_short else "None")
 glue("pa-left", str(len(nih6x200.DISEASES) - len(pa_short)))
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # {glue:text}`pa-dropped` would drop out: {glue:text}`pa-left` of six diseases are left. A subset without
 # confounding by view is a subset without the patients too ill to stand. The repair has a price, and one
 # group of patients pays it.
@@ -1084,25 +1327,70 @@ glue("pa-left", str(len(nih6x200.DISEASES) - len(pa_short)))
 # pneumothorax survive when only reports labelled by physicians count, on frontal films?
 # ```
 
-# %% [markdown]
+# %% [markdown] tags=["solution"]
 # ````{solution-start} ex-curation-drain
 # :class: dropdown
 # ````
 
-# %%
+# %% tags=["solution"]
 by_hand = associations.padchest_drains(frontal_only=True, read_by_hand_only=True)
-by_hand[["group", "value", "ci_low", "ci_high", "n_positive", "n", "n_patients"]]
+columns = ["group", "value", "ci_low", "ci_high", "n_positive", "n", "n_patients"]
+show(by_hand[columns], caption="PadChest, read by physicians", digits=3, counts=columns[4:])
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "solution"]
 difference = by_hand.set_index("group").loc["with - without"]
 glue("by-hand-difference", fmt_interval(*difference[["value", "ci_low", "ci_high"]]))
 glue("by-hand-survives", "survives" if difference["ci_low"] > 0 else "is no longer certain")
 glue("by-hand-n", int(by_hand.set_index("group").loc["with", "n"]))
 
-# %% [markdown]
-# The association {glue:text}`by-hand-survives`: the difference of the two probabilities is
+# %% [markdown] tags=["solution"]
+# The association {glue:text}`by-hand-survives`: the difference of the two shares is
 # {glue:text}`by-hand-difference`. The interval is wide, since {glue:text}`by-hand-n` images with a
 # pneumothorax are left.
 #
 # ````{solution-end}
 # ````
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-curation-site
+#
+# Turn a dial: `-p options='{"dials": {"site_by_race": 0}}'`. Predict before you run it: what becomes of the
+# table of races and sites, and of the test that race has no other path into the image?
+# ```
+
+# %% [markdown] tags=["solution"]
+# ````{solution-start} ex-curation-site
+# :class: dropdown
+# ````
+
+# %% tags=["solution"]
+at_random = phantom.twin(phantoms, site_by_race=0.0).table
+shares = pd.crosstab(at_random["race"], at_random["site"], normalize="index")
+show(
+    shares.reindex(list(phantom.RACES)).rename_axis(columns=None),
+    caption="Share of each race's images taken at each site, with site_by_race at 0",
+)
+
+# %% tags=["remove-cell", "solution"]
+glue("site-ends", f"{percent(shares.min().min())} to {percent(shares.max().max())}")
+
+# %% [markdown] tags=["solution"]
+# Each race goes to each site a third of the time, up to the luck of the draw: here the shares run over
+# {glue:text}`site-ends`. The test would come out clean, and mean nothing. Switching the dial off changes no
+# site any more, as it is off already, so no image *could* change. A test that cannot fail proves nothing:
+# always look at how many images it put to the test.
+#
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ## Further reading
+#
+# - {cite:t}`wang2017` made the NIH data set, and tell how its labels were read from reports.
+# - {cite:t}`oakdenrayner2020datasets` looked at the images behind public labels, and at what the labels
+#   miss.
+# - {cite:t}`gebru2021` propose the questions that every data set should come with answers to.
+# - {cite:t}`larrazabal2020` vary the share of women and men in training, and watch who pays.
+# - {cite:t}`gichoya2022` show that models read race from real films, which nobody could explain.
+# - {cite:t}`johnson2019` describe MIMIC-CXR, the credentialed data set of paper S.

@@ -3,8 +3,10 @@
 #   chapter:
 #     answers:
 #       S 2.1: ""
-#       S 3.1: ""
+#       S 2.4: ""
+#       S 3.1: fig-zeroshot-auc
 #       S Table 1: fig-zeroshot-auc
+#       X 2.3: fig-zeroshot-wording
 #     goals:
 #       - say how two phrases become a probability, and what the logit scale does to it
 #       - read a table of AUC and adjusted AUPRC, and tell a spread over diseases from an uncertainty
@@ -16,13 +18,16 @@
 # %% [markdown]
 # # Zero-shot: asking a model in words
 #
-# *Answers sections 2.1 and 3.1 of {cite:t}`sourget2025`, paper S, and its Table 1.*
+# *Answers sections 2.1, 2.4 and 3.1 of {cite:t}`sourget2025`, paper S, and its Table 1; and of section 2.3
+# of {cite:t}`sun2025`, paper X, the choice of a prompt.*
 #
-# A radiologist never trained this model to find a pneumothorax. It read films and reports side by side
-# and learned which words go with which shadows. Now somebody asks: is there a pneumothorax on this
-# film? The question has to be put as two phrases, and the answer is whichever phrase lies closer to
-# the image. Can a clinician rely on an answer that is obtained this way? And what does a table of such
-# answers tell her?
+# A radiologist never trained this model to find a pneumothorax, which is air between lung and chest wall.
+# It read films and reports side by side and learned which words go with which shadows. Now somebody asks:
+# is there a pneumothorax on this film? The question has to be put as two phrases, and the answer is
+# whichever phrase lies closer to the image. It costs nothing, so it is tempting: no labels, no training, a
+# new question any day. But put in other words it may get another answer, and a patient is sent home on it.
+# Can a clinician rely on an answer that is obtained this way? And what does a table of such answers tell
+# her?
 #
 # This chapter follows one film from its similarities to its probabilities, builds the table of paper S
 # for the models of this run, and then looks at what stands behind each of its numbers: the
@@ -33,7 +38,7 @@ models: str = "all"  # names of `cxrbook models` separated by commas, or "all" o
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
 options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
 seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the resamples
-n_images: int = 4000  # [60, 1000000] images in the phantom cohort; real cohorts are taken whole
+n_images: int = 4000  # [60, 100000] images in the phantom cohort; real cohorts are taken whole
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_splits: int = 20  # [1, 1000] random halves of the patients, to choose a wording on one of them
 protocol: str = "corrected"  # {corrected, as_published} models, prompt and resampling of S's code
@@ -72,9 +77,11 @@ from cxrlib.notebook import (
     figure,
     fmt,
     fmt_interval,
+    fmt_row,
     glue,
     keep,
     percent,
+    quiz,
     setup,
     show,
     warn_if_seeded,
@@ -98,19 +105,15 @@ LABELS = (
 )
 
 
-def interval(row, digits=2, signed=False):
-    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
-
-
 warn_if_seeded(names)
 
 # %% [markdown]
 # ## One film, seven phrases
 #
 # The models are CLIPs {cite:p}`radford2021`: an image encoder and a text encoder that were trained
-# together, so that a film and its own report get similar embeddings. Embeddings have length 1, and
-# their similarity is the cosine of the angle between them. It lies between $-1$ and
-# $1$.{glue:text}`long-texts`
+# together. Each turns what it is given into an *embedding*, a list of numbers, and training made the
+# embedding of a film similar to that of its own report. Embeddings have length 1, and their similarity is
+# the cosine of the angle between them. It lies between $-1$ and $1$.{glue:text}`long-texts`
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
@@ -119,6 +122,9 @@ described.columns = [c.replace("_", " ") for c in described]
 show(described, caption="The models of this run", counts=())
 
 # %% [markdown]
+# The last column says what a model learned from. For the small CLIPs of this book it names the bias that was
+# planted in their training; later chapters look for it.
+#
 # What a model has met before decides what its result is worth: a patient whose films and reports were
 # in the training is recognised, not diagnosed. So every model is looked up beside the cohort.
 
@@ -161,14 +167,14 @@ if guard.active():
     withheld("the film")
 
 # %% tags=["hide-input"]
-fig, (picture, lengths) = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
+fig, (picture, lengths) = plt.subplots(1, 2, figsize=(5.6, 2.8), width_ratios=(1, 1.3))
 picture.axis("off")
 if not guard.active():
     # a phantom can be drawn finer than the models see it
     fine = cohorts.study(data, n_images, seed, options, size=192) if cohort.planted else cohort
     picture.imshow(fine.images([film])[0], cmap="gray", vmin=0, vmax=255)
 lengths.barh(phrases[:-1], similarity[:-1], color="#56B4E9")
-lengths.axvline(similarity[-1], color="#D55E00", linestyle="--", label="Chest No Findings")
+lengths.axvline(similarity[-1], color="#D55E00", linestyle="--", label=phrases[-1])
 lengths.axvline(0, color="#888888", linewidth=1)
 lengths.set(xlabel="cosine similarity", ylim=(5.6, -0.6))
 lengths.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -176,11 +182,16 @@ fig.suptitle(names[0])
 figure(
     "fig-zeroshot-film",
     caption='A film, and its similarity to the phrase of each finding. The dashed line is the similarity to "Chest No Findings": what counts is the distance of a bar\'s end from it.',
-    alt="Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to six phrases, one a finding, with a dashed line at its similarity to Chest No Findings.",
+    alt="Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to "
+    "the phrases, with a dashed line at that to the last one. "
+    + "; ".join(f"{x} {fmt(y)}" for x, y in zip(phrases, similarity, strict=True))
+    + ".",
+    table=pd.DataFrame({"phrase": phrases, "cosine similarity": similarity}),
 )
 
 # %% [markdown]
-# A similarity by itself means little. Paper S turns two of them into a probability: the softmax over
+# Bars that reach beyond the dashed line of {numref}`fig-zeroshot-film` are findings that the model prefers
+# to health: {glue:text}`preferred`. But a similarity by itself means little. Paper S turns two of them into a probability: the softmax over
 # the phrase of the finding, with similarity $s_+$, and the phrase of health, with similarity $s_-$:
 #
 # $$ p = \frac{e^{\tau s_+}}{e^{\tau s_+} + e^{\tau s_-}} = \frac{1}{1 + e^{-\tau (s_+ - s_-)}} $$ (eq-zero-shot)
@@ -196,7 +207,10 @@ answers["s+"] = similarity[:-1]
 answers["s+ - s-"] = margin
 answers["p, scale 1"] = 1 / (1 + np.exp(-margin))
 answers["p, learned scale"] = 1 / (1 + np.exp(-clip.logit_scale * margin))
-show(answers.reset_index(drop=True), caption=f"What {names[0]} answers for this film")
+show(
+    answers.reset_index(drop=True),
+    caption=f"What {names[0]} answers for this film: similarities, their difference, probabilities",
+)
 
 # %% tags=["remove-cell"]
 glue(
@@ -211,6 +225,8 @@ glue(
     ),
 )
 glue("first", names[0])
+preferred = answers.loc[answers["s+ - s-"] > 0, "finding"]
+glue("preferred", ", ".join(preferred) or "none")
 glue("scale", fmt(clip.logit_scale, 1))
 ranked = answers.sort_values("s+ - s-", ascending=False)
 glue("top", ranked["finding"].iloc[0])
@@ -241,12 +257,17 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 #
 # Now for all {glue:text}`n-images:,d` films of {glue:text}`n-patients:,d` patients of the cohort
 # *{glue:text}`cohort`*, each model and each finding. AUC is the chance that a film with the finding
-# scores higher than one without. The adjusted AUPRC starts from the precision-recall curve and sets its
-# area against the prevalence $\pi$, which is what random scores would reach {cite:p}`mosquera2024`:
+# scores higher than one without: one half is random, 1 is perfect. The adjusted AUPRC starts from two other
+# shares: *recall*, how many of the films with the finding raise an alarm, and *precision*, how many of
+# the alarms are true. Both change with the threshold, which gives the precision-recall curve. The area
+# under it, AUPRC, is set against the prevalence $\pi$, the share of films with the finding, which is what
+# random scores would reach {cite:p}`mosquera2024`:
 #
 # $$ \mathrm{AUPRC}_{adj} = 1 - \frac{\log \mathrm{AUPRC}}{\log \pi} $$ (eq-auprc-adj)
 #
-# 0 is random, 1 is perfect. The intervals come from drawing {glue:text}`drawn` again.
+# Here 0 is random and 1 is perfect. The intervals come from a *bootstrap*: {glue:text}`drawn` are drawn at
+# random from the cohort, with repeats, {glue:text}`n-resamples` times, and every number is computed again.
+# Where most of these numbers lie, there is the interval.
 
 # %%
 predictions = zeroshot.predict(cohort, clips, LABELS, negative=chosen.negative_prompt)
@@ -295,17 +316,20 @@ bars(shown)
 figure(
     "fig-zeroshot-auc",
     caption="Zero-shot AUC by finding and model (S, Table 1, as a figure). The dashed line is chance.",
-    alt="Bars of zero-shot AUC for six findings and their mean, one bar a model, with interval whiskers "
+    alt="Bars of zero-shot AUC for each finding and their mean, one bar a model, with interval whiskers "
     f"and a dashed line at chance. {in_words(shown)}",
     table=shown,
 )
 
 # %% tags=["hide-input"]
-fig = bars(results[results["metric"] == "adjusted_auprc"])
+shown = results[results["metric"] == "adjusted_auprc"]
+bars(shown)
 figure(
     "fig-zeroshot-auprc",
     caption="Zero-shot adjusted AUPRC by finding and model. The dashed line is what random scores give.",
-    alt="Bars of zero-shot adjusted AUPRC for six findings and their mean, one bar a model, with interval whiskers and a dashed line at zero.",
+    alt="Bars of zero-shot adjusted AUPRC for each finding and their mean, one bar a model, with interval "
+    f"whiskers and a dashed line at zero. {in_words(shown)}",
+    table=shown,
 )
 
 # %% tags=["remove-cell"]
@@ -315,6 +339,7 @@ glue(
     "drawn",
     "patients, each with all of their films," if chosen.unit == "patient" else "films, as S does,",
 )
+glue("n-resamples", str(n_resamples))
 glue(
     "no-mean-interval",
     ""
@@ -324,11 +349,23 @@ glue(
 glue("cohort", cohort.name)
 glue("n-images", len(cohort.table))
 glue("n-patients", cohort.table["patient_id"].nunique())
-glue("means", "; ".join(f"{m} {interval(mean[m])}" for m in names))
+adjusted = {
+    m: schema.row(results, model=m, label="mean", metric="adjusted_auprc", attribute="all")
+    for m in names
+}
+for key, of in {"means": mean, "means-adjusted": adjusted}.items():
+    known = sorted((m for m in names if not np.isnan(of[m]["value"])), key=lambda m: of[m]["value"])
+    ends_of_known = dict.fromkeys([*known[:1], *known[-1:]])
+    glue(key, " to ".join(f"{fmt_row(of[m])} ({m})" for m in ends_of_known) or "undefined")
+orders = [sorted(names, key=lambda m: -of[m]["value"]) for of in (mean, adjusted)]
+certain = all(not np.isnan(of[m]["value"]) for of in (mean, adjusted) for m in names)
+order = "the same order" if orders[0] == orders[1] else "different orders"
+glue("same-order", order if certain else "an order that is undefined")
 own = [m for m in names if m in registry.names() and cohort.planted]
+own = [m for m in own if not np.isnan(mean[m]["value"])]
 found = [m for m in own if LOW <= mean[m]["value"] <= HIGH]
 missed = [m for m in own if m not in found]
-unjudged = "not judged, as none was run on phantoms"
+unjudged = "not judged, as none has a mean on phantoms here"
 expected = f"found for {len(found)} of {len(own)} models" if own else unjudged
 glue("expected", expected)
 glue(
@@ -338,7 +375,7 @@ glue(
     + (f", not found for {', '.join(missed)}." if missed else "."),
 )
 alike = schema.row(ours, model=names[0], label="mean", metric="auc_sd_over_labels")
-glue("first-mean", interval(mean[names[0]]))
+glue("first-mean", fmt_row(mean[names[0]]))
 glue("first-sd", fmt(alike["value"]))
 half = (mean[names[0]]["ci_high"] - mean[names[0]]["ci_low"]) / 2
 glue("first-half", fmt(half, 3))
@@ -358,12 +395,44 @@ hardest = defined.index[0] if len(defined) else LABELS[0]
 glue("hardest", hardest if len(defined) else "undefined")
 
 # %% [markdown]
-# The mean AUCs are: {glue:text}`means`. {glue:text}`plan`
+# The mean AUC, the last group of bars in {numref}`fig-zeroshot-auc`, runs from {glue:text}`means`; the mean
+# adjusted AUPRC, in {numref}`fig-zeroshot-auprc`, from {glue:text}`means-adjusted`. By the one and by the
+# other measure the models stand in {glue:text}`same-order`.
 #
 # For {glue:text}`first` the mean is {glue:text}`first-mean`, an uncertainty of about
 # $\pm$ {glue:text}`first-half`. Its standard deviation over the findings is {glue:text}`first-sd`, some
 # {glue:text}`sd-over-half` times as large. {glue:text}`spread-moral` Averaged over models, the hardest
 # finding is {glue:text}`hardest` and the easiest {glue:text}`easiest`.
+
+# %% tags=["hide-input"]
+table_1 = (
+    published.table("S Table 1").query("label == 'mean'").set_index(["model", "metric"])["value"]
+)
+said = {
+    m: f"{table_1[m, 'auc']:.2f} ± {table_1[m, 'auc_sd_over_labels']:.2f}"
+    for m in ("MedCLIP", "CheXzero")
+}
+quiz(
+    f"Table 1 of S prints a mean AUC of {said['MedCLIP']} for MedCLIP and {said['CheXzero']} for CheXzero. "
+    "What do the two ± say about which of them would be ahead on other patients?",
+    {
+        "They overlap, so the two models cannot be told apart.": (
+            False,
+            "The ± would overlap just as much with a million patients. It says that some findings are "
+            "easier than others, for both models alike.",
+        ),
+        "Nothing.": (
+            True,
+            "They are spreads over findings. An answer needs the difference of the two models, with an "
+            "interval from drawing patients. The next section computes one.",
+        ),
+        "MedCLIP is ahead for sure, since its mean is higher and its ± smaller.": (
+            False,
+            "A smaller ± means that its findings are more alike in difficulty. It says nothing about "
+            "other patients.",
+        ),
+    },
+)
 
 # %% [markdown]
 # ## Which model is better?
@@ -380,11 +449,13 @@ if pairs:
 
 # %% tags=["hide-input"]
 if pairs:
-    fig = gap_forest(gaps)
+    gap_forest(gaps)
     figure(
         "fig-zeroshot-gaps",
         caption="Difference in zero-shot AUC from the first model, paired over the same resamples of patients.",
-        alt="Differences in zero-shot AUC between each further model and the first one, one line a finding and one for the mean, with intervals around a line at zero.",
+        alt="Dots with intervals around a line at zero: difference in zero-shot AUC of each further model from "
+        f"the first one, one line a finding and one for the mean. Differences: {in_words(gaps)}",
+        table=gaps,
     )
 else:
     print("Only one model was chosen; there is nothing to compare it with.")
@@ -400,14 +471,18 @@ WORDS = {
 
 def verdict(a, b):
     row = schema.row(gaps, model=f"{a} - {b}", label="mean", metric="auc")
-    return f"{a}: {interval(row, 3, signed=True)}, {WORDS[schema.side(row)]}"
+    return f"{a}: {fmt_row(row, 3, signed=True)}, {WORDS[schema.side(row)]}"
 
 
 glue("gaps", "; ".join(verdict(a, b) for a, b in pairs) or "no second model was run")
+sides = gaps[gaps["label"] != "mean"].apply(schema.side, axis=1) if pairs else pd.Series(dtype=str)
+glue("n-single-gaps", str(len(sides)))
+glue("n-single-clear", str(sides.isin(["above", "below"]).sum()))
 
 # %% [markdown]
-# Differences in mean AUC from {glue:text}`first`: {glue:text}`gaps`. The wording "not told apart" is
-# chosen with care. An interval that includes 0 does not show that two models are equal.
+# Differences in mean AUC from {glue:text}`first`: {glue:text}`gaps`. Of the {glue:text}`n-single-gaps`
+# differences in a single finding, the intervals of {glue:text}`n-single-clear` exclude 0. The wording "not
+# told apart" is chosen with care. An interval that includes 0 does not show that two models are equal.
 
 # %% [markdown]
 # ## What is resampled?
@@ -475,7 +550,9 @@ glue(
 # AUC compares one ill with one healthy film, so it cannot know how many of each there are. Precision
 # does: among a hundred alarms, the share of true ones falls when the disease becomes rare. This can be
 # seen without a new cohort. Each film without the finding is given a weight, as if it stood for
-# several, and the weight sets the prevalence. The finding is the hardest one, {glue:text}`hardest`.
+# several, and the weight sets the prevalence. The finding is the hardest one, {glue:text}`hardest`. Two
+# curves are drawn: precision against recall, and the *ROC* curve, which sets recall against the share of
+# healthy films that raise an alarm, and whose area is the AUC.
 
 
 # %%
@@ -485,6 +562,13 @@ def at_prevalence(y, prevalence):
     return np.where(y == 1, 1.0, negatives / max((y == 0).sum(), 1))
 
 
+one = predictions[(predictions["model"] == names[0]) & (predictions["label"] == hardest)]
+y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
+if not len(defined):  # no finding has films enough: what follows is undefined
+    y = np.zeros_like(y)
+
+
+# %% tags=["hide-input"]
 def coarse(y, score):
     """Scores as ranks of blocks of films, each with ten or more that have the finding, and that lack it."""
     rank, block, inside = 0, np.zeros(len(y), int), [0, 0]
@@ -496,18 +580,14 @@ def coarse(y, score):
     return np.minimum(block, max(rank - 1, 0))  # what is left over joins the last full block
 
 
-one = predictions[(predictions["model"] == names[0]) & (predictions["label"] == hardest)]
-y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
-if not len(defined):  # no finding has films enough: what follows is undefined
-    y = np.zeros_like(y)
-
-# %% tags=["hide-input"]
 marks = coarse(y, score) if guard.active() else score  # no step of the curves is a single film
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.4))
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.2))
 shades = {0.5: "#56B4E9", 0.1: "#0072B2", 0.01: "#D55E00"}
+areas = []
 for width, (prevalence, shade) in zip((6, 3.5, 1.2), shades.items(), strict=True):
     if y.any():
         weight = at_prevalence(y, prevalence)
+        areas.append({"prevalence": prevalence} | metrics.ranking(y, marks, weight))
         false, true, _ = roc_curve(y, marks, sample_weight=weight)
         precision, recall, _ = precision_recall_curve(y, marks, sample_weight=weight)
         axes[0].plot(false, true, color=shade, linewidth=width)
@@ -523,7 +603,12 @@ fig.suptitle(names[0])
 figure(
     "fig-zeroshot-curves",
     caption="The same scores of the first model for the hardest finding of the cohort at three prevalences. Dotted: what random scores would give.",
-    alt="Left: ROC curves at three prevalences, drawn with different line widths because they coincide. Right: the precision-recall curves at the same prevalences, which lie apart, each with a dotted line at its prevalence.",
+    alt="Left: ROC curves at three prevalences, true against false positive rate, in lines of three widths "
+    "because they coincide. Right: precision against recall at the same prevalences, each with a dotted "
+    "line at its prevalence. Average precision: "
+    + "; ".join(f"{fmt(x['average_precision'])} at {100 * x['prevalence']:g} %" for x in areas)
+    + ".",
+    table=pd.DataFrame(areas).astype(float),
 )
 
 # %% [markdown]
@@ -562,35 +647,50 @@ fig = dose_response(shown, x="prevalence", xlabel=f"prevalence of {hardest} (log
 fig.axes[0].set_xscale("log")
 fig.axes[0].set_xticks(PREVALENCES, [f"{100 * p:g} %" for p in PREVALENCES])
 fig.axes[0].minorticks_off()
+by_model = shown.pivot(index="model", columns="prevalence", values="value").loc[names, [0.01, 0.5]]
+ends_of_lines = "; ".join(
+    f"{m}: {fmt(low)} at 1 %, {fmt(high)} at 50 %" for m, low, high in by_model.itertuples()
+)
 figure(
     "fig-zeroshot-prevalence",
     caption="Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines.",
-    alt="Adjusted AUPRC for one finding over prevalence on a logarithmic axis, one line a model with an interval band.",
+    alt=f"Adjusted AUPRC for {hardest} against prevalence on a logarithmic axis, one line a model with an "
+    f"interval band. {ends_of_lines}.",
+    table=shown[["model", "prevalence", "metric", "value", "ci_low", "ci_high"]],
 )
 
 # %% tags=["remove-cell"]
 auc = of_first.loc[of_first["metric"] == "auc", "value"]
 glue("auc-range", f"{auc.max() - auc.min():.0e}" if auc.notna().all() else "undefined")
 KEY = "adjusted_auprc"
+lowest, highest = PREVALENCES[0], PREVALENCES[-1]
+glue("lowest", percent(lowest))
+glue("highest", percent(highest))
 change = {
     m: bootstrap.interval(
         *(
             high - low
-            for high, low in zip(measured[(m, 0.5), KEY], measured[(m, 0.01), KEY], strict=True)
+            for high, low in zip(
+                measured[(m, highest), KEY], measured[(m, lowest), KEY], strict=True
+            )
         ),
         method=chosen.interval,
     )
     for m in names
 }
-glue("change", "; ".join(f"{m} {interval(change[m], signed=True)}" for m in names))
+glue("change", "; ".join(f"{m} {fmt_row(change[m], signed=True)}" for m in names))
 moved = [m for m in names if schema.side(change[m]) in ("above", "below")]
 glue("n-moved", f"{len(moved)} of {len(names)}")
+unmoved = "may do so, but not further than chance could take it"
+glue("moves", "does" if moved else unmoved if len(defined) else "is undefined here")
 glue("real-prevalence", percent(y.mean() if y.any() else None))
 
 # %% [markdown]
-# AUC does not move (by {glue:text}`auc-range`, which is rounding). The adjusted AUPRC does: from a
-# prevalence of 1 % to one of 50 % it changes by {glue:text}`change`. The interval of the change excludes
-# 0 for {glue:text}`n-moved` models. Nothing about the models or the films has changed. (An estimate may
+# AUC does not move (by {glue:text}`auc-range`, which is rounding). The adjusted AUPRC
+# {glue:text}`moves`: from a prevalence of {glue:text}`lowest` to one of {glue:text}`highest` it
+# changes by {glue:text}`change`. These are the
+# two ends of the lines of {numref}`fig-zeroshot-prevalence`. The interval of the change excludes 0 for
+# {glue:text}`n-moved` models. Nothing about the models or the films has changed. (An estimate may
 # lie near the edge of its interval: average precision is not a mean, and its resamples come out a little
 # high where positives are rare.)
 #
@@ -602,14 +702,15 @@ glue("real-prevalence", percent(y.mean() if y.any() else None))
 # %% [markdown]
 # ## Beside the paper
 #
-# Table 1 of S as printed. It rests on 8,950 real films and six published models.
+# Table 1 of S as printed. It rests on {published}`S Section 2.3; n_images_with_findings_text` real films and
+# {published}`S Section 2.4; n_models` published models.
 
 # %% tags=["hide-input"]
 theirs = published.table("S Table 1")
 show(like_table_1(theirs, "auc"), caption="S, Table 1: AUC as printed")
 show(like_table_1(theirs, "adjusted_auprc"), caption="S, Table 1: adjusted AUPRC as printed")
 
-# %%
+# %% tags=["hide-input"]
 keep(ours)
 verdicts = published.compare(ours, theirs)
 NAMED = {
@@ -699,7 +800,7 @@ titles = {("all", "all"): "mean AUC"} | {
     (a, f"{one} - {other}"): f"gap in mean AUC, {readable(f'{one} - {other}')}"
     for a, (one, other) in GAPS.items()
 }
-fig, axes = plt.subplots(len(titles), figsize=(7, len(titles) * (0.8 + 0.35 * len(names))))
+fig, axes = plt.subplots(len(titles), figsize=(5.6, len(titles) * (0.8 + 0.35 * len(names))))
 for ax, ((attribute, group), title) in zip(np.atleast_1d(axes), titles.items(), strict=True):
     ax.axvline(0.5 if group == "all" else 0, color="#888888", linestyle=":", linewidth=1)
     of_panel = on_mean[(on_mean["attribute"] == attribute) & (on_mean["group"] == group)]
@@ -715,15 +816,23 @@ for ax, ((attribute, group), title) in zip(np.atleast_1d(axes), titles.items(), 
                 zorder=3,
             )
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlabel=title)
+told = []
+for (attribute, group), title in titles.items():
+    strip = on_mean[(on_mean["attribute"] == attribute) & (on_mean["group"] == group)]
+    told.append(f"{title}: {in_words(strip)}")
 handles, marked = np.atleast_1d(axes)[0].get_legend_handles_labels()
 fig.legend(handles, marked, loc="outside upper center", ncols=2)
 figure(
     "fig-zeroshot-wording",
     caption="Every pair of phrases is a dot: mean AUC over the findings, and the difference in it between groups of patients.",
-    alt="Panels one above the other: mean AUC, and its gaps between groups of patients. In each panel one strip of dots a model, one dot a pair of phrases; a diamond marks the pair of paper S, a ring the ensemble of all phrases. Gaps have a line at zero.",
+    alt="Panels one above the other: mean AUC, and its gaps between groups of patients, each with a line at "
+    "chance or zero. In each panel one strip of dots a model, one dot a pair of phrases; a diamond marks the "
+    f"pair of paper S, a ring all phrases together. {' '.join(told)}",
+    table=on_mean,
 )
 
 # %% [markdown]
+# In {numref}`fig-zeroshot-wording` look at the width of a strip first: it is what the wording alone does.
 # Intervals follow for the pairs that matter: that of S, the lowest, the highest and the ensemble of
 # each model. All of them come from the same resamples of patients, so that the difference of a pair
 # from that of S is paired. The other pairs are point values. Lowest and highest are picked on the very
@@ -757,14 +866,14 @@ for m in names:
     for pair in dict.fromkeys(roles[m].values()):
         of_pair = {"model": m, "method": pair}
         line = {"model": m, "pair": ", ".join(r for r in roles[m] if roles[m][r] == pair)}
-        line["mean AUC"] = interval(schema.row(measured, **of_pair, attribute="all"))
+        line["mean AUC"] = fmt_row(schema.row(measured, **of_pair, attribute="all"))
         line["less that of S"] = ""
         if pair != OWN:
             less = schema.row(measured, model=m, method=f"{pair} - {OWN}", attribute="all")
-            line["less that of S"] = interval(less, signed=True)
+            line["less that of S"] = fmt_row(less, signed=True)
         for attribute, groups in GAPS.items():
             gap = schema.row(measured, **of_pair, attribute=attribute)
-            line[f"gap, {readable(' - '.join(groups))}"] = interval(gap, signed=True)
+            line[f"gap, {readable(' - '.join(groups))}"] = fmt_row(gap, signed=True)
         line["wording"] = pair
         printed.append(line)
 show(
@@ -795,30 +904,19 @@ glue(
     " and ".join(f"{readable(a)}, {readable(' - '.join(g))}" for a, g in GAPS.items())
     or "none here, for want of patients",
 )
-glue("ranges", "; ".join(f"{m} {fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names))
 glue("swing-mean", fmt((auc.max() - auc.min()).max()))
-below_s = [int((auc[m] < auc.loc[OWN, m]).sum()) for m in names]
-glue(
-    "below-s",
-    "; ".join(f"{k} in {m}" for k, m in zip(below_s, names, strict=True)) if known else "undefined",
-)
-of_all = [
-    schema.row(measured, model=m, method=f"{prompts.ALL} - {OWN}", attribute="all") for m in names
-]
-MOVED = {"above": "higher", "below": "lower", "around": "not told apart", "undefined": "undefined"}
-glue(
-    "ensemble",
-    "; ".join(
-        f"{m} {interval(row, 3, signed=True)}, {MOVED[schema.side(row)]}"
-        for m, row in zip(names, of_all, strict=True)
-    ),
-)
-glue(
-    "ensemble-above",
-    "; ".join(f"{int((auc[m] < auc.loc[prompts.ALL, m]).sum())} in {m}" for m in names)
-    if known
-    else "undefined",
-)
+below_s = {m: int((auc[m] < auc.loc[OWN, m]).sum()) if known else np.nan for m in names}
+below_all = {m: int((auc[m] < auc.loc[prompts.ALL, m]).sum()) if known else np.nan for m in names}
+of_all = {
+    m: schema.row(measured, model=m, method=f"{prompts.ALL} - {OWN}", attribute="all")
+    for m in names
+}
+sides = [schema.side(row) for row in of_all.values()]
+most = (len(pairs) - 1) / 2
+glue("s-good", f"{sum(k > most for k in below_s.values())} of {len(names)}")
+glue("all-good", f"{sum(k > most for k in below_all.values())} of {len(names)}")
+for key, side in {"all-higher": "above", "all-lower": "below", "all-around": "around"}.items():
+    glue(key, f"{sides.count(side)} of {len(names)}")
 by_label = points[(points["label"] != "mean") & (points["attribute"] == "all")]
 swing = by_label.groupby(["model", "label"])["value"].agg(["min", "max"]).dropna()
 swing["swing"] = swing["max"] - swing["min"]
@@ -865,25 +963,38 @@ glue(
     or "none",
 )
 shown_gaps = measured[measured["attribute"] != "all"].apply(schema.side, axis=1)
+by_gap = on_mean[on_mean["attribute"] != "all"].groupby(["group", "model"])["value"].agg(np.ptp)
+glue("swing-gap", fmt(by_gap.max()) if len(by_gap) else "undefined")
 glue("n-gaps", str(len(shown_gaps)))
 glue("n-gaps-clear", str(shown_gaps.isin(["above", "below"]).sum() if len(shown_gaps) else 0))
 
+# %% tags=["hide-input"]
+strips = pd.DataFrame({"model": names})
+strips["lowest to highest"] = [f"{fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names]
+strips["all phrases less that of S"] = [fmt_row(of_all[m], 3, signed=True) for m in names]
+strips["below that of S"] = [str(below_s[m]) for m in names]
+strips["below all phrases"] = [str(below_all[m]) for m in names]
+show(
+    strips,
+    caption=f"The strips of mean AUC in numbers; below: how many of the other {len(pairs) - 1} ways of asking",
+)
+
 # %% [markdown]
-# Over {glue:text}`n-pairs` ways of asking, mean AUC runs over: {glue:text}`ranges`. Of the other
-# {glue:text}`n-single`, those that come out lower than the pair of S: {glue:text}`below-s`. The largest
-# swing of a single finding is that of {glue:text}`swing-one`. In {glue:text}`below-chance` combinations
-# of model and finding, at least one pair ranks films worse than a coin. Nothing about models or films
-# differs between the dots of a strip.
+# Over {glue:text}`n-pairs` ways of asking, the mean AUC of a single model moves by up to
+# {glue:text}`swing-mean`. The largest swing of a single finding is that of {glue:text}`swing-one`. In
+# {glue:text}`below-chance` combinations of model and finding, at least one pair ranks films worse than a
+# coin. Nothing about models or films differs between the dots of a strip.
 #
-# All phrases together, less the pair of S: {glue:text}`ensemble`. Of the {glue:text}`n-single` single
-# pairs, the ensemble comes out above {glue:text}`ensemble-above`. It needs no choice, and so no other
-# patients to choose on.
+# The pair of S does better than most others in {glue:text}`s-good` models, all phrases together do better
+# than most single pairs in {glue:text}`all-good`. Set against the pair of S, all phrases together are higher
+# in {glue:text}`all-higher` models, lower in {glue:text}`all-lower`, and not told apart in
+# {glue:text}`all-around`. They need no choice, and so no other patients to choose on.
 #
 # Which phrases do well depends on the reports that a model learned from, and the small models of this
 # book learned from those of phantoms. How far apart the dots lie is what to take along, not their
 # order.
 #
-# The fairness gap is a property of the wording too. Combinations of model and pair in which it has the
+# Is the fairness gap a property of the wording, too? Combinations of model and pair in which it has the
 # other sign than with the pair of S: {glue:text}`signs`. Of the {glue:text}`n-gaps` gaps in the table,
 # the intervals of {glue:text}`n-gaps-clear` exclude 0. Where an interval includes 0, a change of sign
 # may be chance; to call a model fair or unfair by one wording is to say too much in any case. Findings
@@ -939,24 +1050,35 @@ else:
     print("No finding has films enough in every half of the patients.")
 
 # %% tags=["remove-cell"]
+optimism, optimism_each = (
+    halves.loc[halves["choice"] == which, "optimism"].mean() if len(halves) else np.nan
+    for which in ("one for all findings", "one for each finding")
+)
+glue(
+    "which-cohort",
+    "The films are phantoms: that one model is ahead of another here says nothing about real films, and "
+    "nothing about the published models."
+    if cohort.planted
+    else "The cohort is one data set; the labels were read from reports by software.",
+)
 glue("n-splits", str(n_splits))
 glue("n-kept", f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(LABELS)}")
 average = halves.groupby(["choice", "model"], sort=False)[["optimism", "gain over S"]].mean()
 
 
-def said(choice, column, words):
-    """The averages of all models, and how many of them are above 0 as they are printed."""
+def said(choice, column):
+    """For how many models the average is above 0 as it is printed, and the average of all."""
     if not len(halves):
         return "undefined"
     values = average.loc[choice, column]
-    each = "; ".join(f"{m} {fmt(values[m], 3, signed=True)}" for m in names)
-    return f"{each} ({words} for {int((values.round(3) > 0).sum())} of {len(values)})"
+    count = f"{int((values.round(3) > 0).sum())} of {len(values)}"
+    return f"{fmt(values.mean(), 3, signed=True)} on average over the models, above 0 for {count}"
 
 
-glue("optimism-all", said("one for all findings", "optimism", "above 0"))
-glue("optimism-each", said("one for each finding", "optimism", "above 0"))
-glue("gain-all", said("one for all findings", "gain over S", "a gain"))
-glue("gain-each", said("one for each finding", "gain over S", "a gain"))
+glue("optimism-all", said("one for all findings", "optimism"))
+glue("optimism-each", said("one for each finding", "optimism"))
+glue("gain-all", said("one for all findings", "gain over S"))
+glue("gain-each", said("one for each finding", "gain over S"))
 picked = halves[halves["choice"] == "one for all findings"].groupby("model", sort=False)["chosen"]
 glue(
     "picked",
@@ -972,30 +1094,120 @@ glue(
 )
 
 # %% [markdown]
-# Optimism of one pair for all findings: {glue:text}`optimism-all`. Of one pair for each finding:
-# {glue:text}`optimism-each`; on average over the models it is {glue:text}`each-larger` with more
-# choices. How many different pairs won on some half, and in how many halves that of S did:
-# {glue:text}`picked`.
+# The optimism of one pair for all findings is {glue:text}`optimism-all`. With one pair for each finding it is
+# {glue:text}`optimism-each`: {glue:text}`each-larger` with more choices. How many different pairs won on some
+# half, and in how many halves that of S did: {glue:text}`picked`.
 #
-# What the choice is worth on other patients, against asking as S did: {glue:text}`gain-all` with one
-# pair for all findings, {glue:text}`gain-each` with one for each.
+# What the choice is worth on other patients, against asking as S did: {glue:text}`gain-all`, with one pair for
+# all findings; {glue:text}`gain-each`, with one for each.
 #
 # The limits in the table are those of halves of one cohort, which overlap; they are no intervals for
 # other patients. Optimism grows with the number of pairs and shrinks with the number of patients. It
 # has a cure, which is to choose on patients who are not in the test set. The width of the strips has
 # none: a table of zero-shot results is a table of *models with a wording*.
+
+# %% tags=["hide-input"]
+quiz(
+    f"A colleague tries all {len(pairs)} ways of asking on the test set and reports the best mean AUC with "
+    "a 95 % interval over patients. What is wrong with it?",
+    {
+        "Nothing: the interval allows for chance.": (
+            False,
+            "It allows for other patients, with the wording given. It does not know that the wording was "
+            "picked because it did well on these very patients.",
+        ),
+        "The pair was picked for these patients, and the interval does not say so.": (
+            True,
+            "What it costs depends on how close the best pairs are, and on the number of patients. Averaged "
+            f"over the models and halves of this run it is {fmt(optimism, 3, signed=True)} in mean AUC, and "
+            f"{fmt(optimism_each, 3, signed=True)} with a pair for each finding. With fewer patients it is more.",
+        ),
+        "The interval should be over films.": (
+            False,
+            "Films of one patient are not independent, and the choice would remain unsaid.",
+        ),
+    },
+)
+
+# %% [markdown]
+# ## What was planted, and was it found?
+#
+# {glue:text}`plan`
+#
+# Something finer was planted too. The phantom knows how *severe* each finding is, from barely drawn to
+# plain. No label and no phrase says so. If a score means what it should, the severe half of the films with a
+# finding must be told from films without it more easily than the mild half.
+
+# %% tags=["hide-input"]
+rows = []
+for name in names if cohort.planted else ():
+    for label in LABELS:
+        one = predictions[(predictions["model"] == name) & (predictions["label"] == label)]
+        score, severity = one["score"].to_numpy(), cohort.table[f"severity_{label}"].to_numpy()
+        ill = severity > 0
+        middle = np.median(severity[ill]) if ill.any() else 0
+        of_half = {"mild half": severity <= middle, "severe half": severity > middle}
+        for part, of_part in of_half.items():
+            kept = ~ill | of_part
+            value = metrics.auc(ill[kept].astype(int), score[kept])
+            rows.append({"model": name, "finding": label, "half": part, "AUC": value})
+if rows:
+    halves_of_ill = pd.DataFrame(rows).pivot(
+        index=["model", "finding"], columns="half", values="AUC"
+    )
+    by_model = halves_of_ill.groupby(level="model").mean().loc[names]
+    show(
+        by_model.rename_axis(columns=None),
+        caption="Mean AUC over the findings, mild and severe halves of the films with a finding",
+    )
+    easier = halves_of_ill["severe half"] > halves_of_ill["mild half"]
+    found_severity = f"{easier.sum()} of {len(easier)}"
+else:
+    print("Nothing was planted in this cohort.")
+    found_severity = "none, as nothing was planted"
+glue("severity", found_severity)
+faded = cohort.recipe.get("dials", {}).get("contrast", {}).get("age_group", {})
+faded = ", ".join(f"{group} {factor:g}" for group, factor in faded.items())
+of_age = measured[(measured["attribute"] == "age_group") & (measured["method"] == OWN)]
+sides = [schema.side(row) for _, row in of_age.iterrows()]
+known_sides = [side for side in sides if side != "undefined"]
+glue(
+    "fading",
+    f"A bias was planted as well: the dial contrast fades findings with age (factors {faded}). With the "
+    f"pair of S, the gap by age lies below 0 with its whole interval in {known_sides.count('below')} of the "
+    f"{len(known_sides)} models where it is defined. The chapter on subgroups takes it from there."
+    if faded
+    else "No fading of findings with age was planted here.",
+)
+
+# %% [markdown]
+# The severe half is the easier one in this many combinations of model and finding:
+# {glue:text}`severity`. No model was told about severity; where it ranks by it, it saw what there is to see.
+#
+# {glue:text}`fading`
+#
+# ## Limits
+#
+# - {glue:text}`which-cohort`
+# - AUC and adjusted AUPRC know no threshold. Whether an alarm is worth its cost, and whether a
+#   probability keeps its word, is asked in the chapter on calibration.
+# - The intervals are about other patients *like these*. Another hospital has other scanners, other reports
+#   and other labels, and no bootstrap knows them.
+# - The phrases are those that could be traced to a source, not all that could be asked.
 #
 # ## What we learned
 #
 # - A zero-shot probability is a comparison of two phrases. Every finding has the same opponent, and the
 #   number depends on a scale that some published evaluations leave out.
-# - That the mean AUC of the small CLIPs lies in the planned range is {glue:text}`expected`.
+# - That the mean AUC of the small CLIPs lies in the planned range is {glue:text}`expected`; the severe half
+#   of the films is the easier one in {glue:text}`severity` combinations.
 # - S's $\pm$ is a spread over diseases. The uncertainty of a mean, and of a difference between models,
 #   comes from resampling patients, and differences have to be paired.
 # - Adjusted AUPRC is not free of prevalence: it moved, beyond what chance explains, for
 #   {glue:text}`n-moved` models while nothing but the prevalence changed.
 # - The wording is part of the model. Over {glue:text}`n-pairs` ways of asking, the mean AUC of one model
-#   moved by up to {glue:text}`swing-mean`, and the fairness gap moved with it.
+#   ran over a range of up to {glue:text}`swing-mean`, and its gap between two groups of patients over one
+#   of up to {glue:text}`swing-gap`.
 # - Whoever prints the best of several wordings has tuned on the test set. Choose on other patients, or
 #   ask with all phrases together.
 #
@@ -1070,3 +1282,53 @@ glue(
 # look at what remains when both are taken away: a phrase that does well against one opponent need not
 # do so against another.
 # ```
+#
+# ```{exercise}
+# :label: ex-zeroshot-quarter
+# Run the chapter with a quarter of the films, `-p n_images=1000`. Predict before you look: what happens to
+# the width of the interval of the mean AUC of {glue:text}`first`, and what to the $\pm$ of paper S, its
+# standard deviation over the findings?
+# ```
+
+# %% tags=["remove-cell", "solution"]
+by_age = points[(points["attribute"] == "age_group") & (points["label"] == "mean")]
+by_age = by_age[(by_age["model"] == names[0]) & (by_age["method"] == OWN)]["value"]
+glue("gap-age", fmt(by_age.iloc[0] if len(by_age) else None, signed=True))
+glue("share-old", percent((cohort.table["age_group"] == "80+").mean()))
+glue("width", fmt(2 * half, 3))
+glue("width-quarter", fmt(4 * half, 3))
+
+# %% [markdown]
+# ```{solution} ex-zeroshot-quarter
+# :class: dropdown
+# An interval shrinks with the root of the number of patients: with a quarter of them it is about twice as
+# wide. In this run it is {glue:text}`width` wide, so expect about {glue:text}`width-quarter`. The standard
+# deviation over the findings is {glue:text}`first-sd` here. It has no reason to grow or to shrink (it only
+# becomes less exact), since some findings stay easier than others. The one number is about patients, the
+# other about diseases.
+# ```
+#
+# ```{exercise}
+# :label: ex-zeroshot-fade
+# Plant a stronger bias: `-p options='{"dials": {"contrast": {"age_group": {"80+": 0.2}}}}'` makes the
+# findings of the oldest patients nearly invisible, and leaves all others as drawn. Which numbers of this
+# chapter will notice: the mean AUC, the gap by sex, the gap by age?
+# ```
+#
+# ```{solution} ex-zeroshot-fade
+# :class: dropdown
+# The gap by age: for {glue:text}`first` and the pair of S it is {glue:text}`gap-age` now, and will be far
+# below that. The gap by sex should not move beyond chance, since the dial does not know sex. The
+# mean AUC may hardly move: only {glue:text}`share-old` of the films are of patients of 80 years and more,
+# and the default dials, which fade findings from 50 years on, are gone. A harm to a small group hides well
+# in a mean.
+# ```
+#
+# ## Further reading
+#
+# - {cite:t}`radford2021` introduce CLIP, zero-shot classification, and the first lists of prompts.
+# - {cite:t}`tiu2022` bring it to chest radiographs, with pairs of a phrase and its negation.
+# - {cite:t}`zhou2022coop` learn the wording from labelled images instead of guessing it.
+# - {cite:t}`saito2015` explain what precision-recall curves show that ROC curves hide.
+# - {cite:t}`mosquera2024` compare metrics under imbalance, and propose the adjusted AUPRC.
+# - {cite:t}`hesterberg2015` teaches the bootstrap, and where it fails.
