@@ -758,7 +758,7 @@ for p in (as_published, corrected):
 about_gaps = claimed["metric"].map(title) + " by " + claimed["attribute"].map(title)
 printed_gaps = pd.DataFrame(
     {
-        "gap": about_gaps + ", " + claimed["model"] + " after " + claimed["method"].map(title),
+        "gap": about_gaps + ", " + claimed["model"] + ", " + claimed["method"].map(title),
         "printed": claimed["value"].map(lambda v: percent(v, 1)),
         "fair below": claimed["below"].map(percent),
         "p": claimed["as_published"],
