@@ -10,7 +10,7 @@
 #       no scale repairs
 #     - tell for which groups a calibrated model is calibrated, and what biased labels
 #       do to that answer
-#     minutes: 45
+#     minutes: 30
 #     needs:
 #     - 02_zero_shot
 #     - 04_subgroup_fairness
@@ -121,16 +121,14 @@ def share(which):
 # %% [markdown]
 # ## Two readings of one similarity
 #
-# How does a CLIP model come to a probability? It compares the film with two phrases, and its answer is
-# the softmax over two similarities, that of the film to
-# "Chest {label}" and that to "Chest No Findings". The similarities $s_+$ and $s_-$ are cosines of the
-# angle between two embeddings, and only their difference counts:
+# How does a CLIP model come to a probability? It compares the film with two phrases, "Chest {label}" and
+# "Chest No Findings", and its answer is the softmax over the two similarities $s_+$ and $s_-$. These are
+# cosines of the angle between two embeddings, and only their difference counts:
 #
 # $$ p = \frac{1}{1 + e^{-\tau (s_+ - s_-)}} $$ (eq-calibration-softmax)
 #
 # CLIP models learn the factor $\tau$, the *logit scale*, together with everything else; it is usually far
-# above 1. According
-# to its public code, S applies it for MedCLIP and MedImageInsight and not for the other four models.
+# above 1. According to its public code, S applies it for MedCLIP and MedImageInsight and not for the other four models.
 # Leaving it out is the same as $\tau = 1$. Here are both readings, for the same embeddings.
 
 # %%
@@ -217,7 +215,8 @@ draw(
 # %% [markdown]
 # All points stand between {glue:text}`strip-cosine` on the horizontal axis, while the disease is observed
 # in {glue:text}`seen-cosine` of the films of a bin. Of the points, {glue:text}`below-cosine` lie below the
-# diagonal with their whole interval.
+# diagonal with their whole interval. A whisker that spans the figure stands over a bin with hardly any
+# film.
 #
 # And now the same films with the scale that each model learned:
 
@@ -470,7 +469,11 @@ for metric in ("ece_equal_mass", "brier"):
 # ## Repair with one line
 #
 # A logistic regression of the outcome on $s_+ - s_-$, fitted on other patients, gives the probabilities
-# a meaning: $p = 1 / (1 + e^{-(a (s_+ - s_-) + b)})$. Two forms: *temperature* {cite:p}`guo2017` fits the
+# a meaning:
+#
+# $$ p = \frac{1}{1 + e^{-(a (s_+ - s_-) + b)}} $$ (eq-calibration-platt)
+#
+# There are two forms: *temperature* {cite:p}`guo2017` fits the
 # scale $a$ alone, with $b = 0$; *Platt* scaling {cite:p}`platt1999` fits the scale and the shift $b$, and
 # the shift can learn the prevalence. The films for fitting come from the validation patients, none of
 # whom is in the test cohort.
