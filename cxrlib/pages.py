@@ -97,7 +97,7 @@ def write(path, chapter, stage, edition=TEACHER):
     source = nbformat.from_dict(chapter.notebook)
     if edition == STUDENT:
         for_students(notebook)
-        source = for_students(nbformat.from_dict(json.loads(nbformat.writes(source))))
+        source = for_students(nbformat.reads(nbformat.writes(source), as_version=4))
     _figures(notebook, chapter, stage / "extra" / "tables")
     _tables(notebook, chapter, stage / "extra" / "tables")
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(_before(chapter), id="before"))
