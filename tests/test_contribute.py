@@ -31,7 +31,7 @@ BLOCKS = {name: BLOCK.findall(text) for name, text in RECIPES}
 def place(root, caption, text):
     """Put a block of the page where its caption says; "try it" is left to the caller."""
     name, _, where = caption.partition(", ")
-    path = root / name
+    path = root / name.strip("`")
     if not where:
         path.write_text(text, encoding="utf-8")
         return

@@ -91,7 +91,7 @@ def test_students_have_all_the_rest(editions):
 
 # --- the chapters and pages of the book ----------------------------------------------------------
 
-EXERCISE = re.compile(r"\{exercise(?:-start)?\}\n:label: (\S+)")
+EXERCISE = re.compile(r"\{exercise(?:-start)?\}[^\n]*\n:label: (\S+)")
 SOLUTION = re.compile(r"\{solution(?:-start)?\} (\S+)")
 
 
