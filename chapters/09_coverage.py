@@ -1,10 +1,16 @@
 # ---
 # jupyter:
 #   chapter:
-#     answers: {}
-#     goals: []
-#     needs: []
-#     minutes: 30
+#     answers:
+#       S 3.1: ""
+#       S Fig. 1: fig-coverage-patients
+#       S Table 1: fig-coverage-patients
+#     goals:
+#       - say what a 95 % interval promises, and test the promise where the truth is known
+#       - explain why the number of patients counts, and not that of images
+#       - decide which interval to report for a small group, and when to report none
+#     minutes: 25
+#     needs: [02_zero_shot, 04_subgroup_fairness]
 # ---
 
 # %% [markdown]
@@ -13,9 +19,11 @@
 # *Examines the intervals of {cite:t}`sourget2025`, paper S: those of Table 1 and Fig. 1, which come from
 # drawing images, and what section 3.1 says about Asian patients and patients of 18 to 25 years.*
 #
-# A report says that a model finds pneumothorax in young patients with an AUC of 0.91, interval 0.80 to
-# 0.99. The clinic reads the lower limit: at worst 0.80, good enough. That reading rests on a promise.
-# Intervals of this kind hold the truth in 95 of 100 studies. Do they?
+# Suppose a report says that a model finds pneumothorax in young patients with an AUC of 0.91, interval
+# 0.80 to 0.99. The clinic reads the lower limit as the worst case, finds it good enough, and lets the model
+# sort the films of the night. That reading rests on a promise: 95 of 100 studies with such intervals hold
+# the truth. If they do not, some young patient with a collapsed lung waits until the morning, and the report
+# that let it happen looked careful.
 #
 # There are two reasons for doubt. Paper S drew *images* to make its intervals, although a patient may
 # have several, and images of one patient are no independent witnesses. And it warns, rightly, that thin
@@ -23,15 +31,13 @@
 # interval looks honest. It may still be too narrow.
 #
 # With real patients nobody can check the promise, for nobody knows the truth. This chapter simulates
-# studies of which the truth is known, hundreds of them, and counts.
+# studies of which the truth is known and counts how many intervals hold it.
 
 # %% tags=["parameters"]
-seed: int = 1907  # seed of the simulated studies and of the resamples
-n_simulations: int = 200  # studies a design
-n_resamples: int = 500  # bootstrap resamples a study
-grid: str = (
-    "small"  # designs: "small", or "full" for the grid of benchmarks/coverage.py (some minutes)
-)
+seed: int = 1907  # [0, 1000000] seed of the simulated studies and of the resamples
+n_simulations: int = 200  # [2, 10000] studies a design
+n_resamples: int = 500  # [2, 100000] bootstrap resamples a study
+grid: str = "small"  # {small, full} designs: for a page, or those of benchmarks/coverage.py
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -47,7 +53,7 @@ import pandas as pd
 
 from cxrlib import cohorts, estimates, ranking, simulate
 from cxrlib.cohorts import metadata
-from cxrlib.notebook import figure, fmt, glue, percent, setup, show
+from cxrlib.notebook import figure, fmt, fmt_interval, glue, percent, quiz, setup, show
 from cxrlib.plots import name
 
 setup()
@@ -59,6 +65,7 @@ KINDS = {
     ("patient", "bca"): "patients, BCa",
     ("patient", "expanded"): "patients, expanded",
 }
+IMAGES, PATIENTS = list(KINDS)[:2]  # the two that differ in nothing but the unit
 COLOUR = dict(zip(KINDS, ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=True))
 METRICS = {"auc": "AUC", "adjusted_auprc": "adjusted AUPRC", "auc_gap": "gap in AUC"}
 
@@ -67,39 +74,49 @@ METRICS = {"auc": "AUC", "adjusted_auprc": "adjusted AUPRC", "auc_gap": "gap in 
 #
 # A simulated group has patients, patients have images, images have a label and a score. Two things tie
 # the images of a patient together: a patient who is ill once is likely to be ill again, and a patient whose
-# film looks suspicious to the model once will look so again. Both strengths are a correlation that we
-# choose. Scores of negative images follow a normal distribution, those of positive images the same
-# distribution moved up by $\mu$. Then the truth has a formula: $\mathrm{AUC} = \Phi(\mu / \sqrt 2)$ and
+# film looks suspicious to the model once will look so again. Both strengths are a *correlation* that we
+# choose: 0 where one image says nothing of the next, 1 where it says everything. Scores of negative images
+# follow a normal distribution, those of positive images the same distribution moved up by $\mu$. Then the
+# truth has a formula: $\mathrm{AUC} = \Phi(\mu / \sqrt 2)$, and the average precision, the area under the
+# precision-recall curve, is
 #
 # $$ \mathrm{AP} = \int \frac{p\,\Phi(\mu - x)}{p\,\Phi(\mu - x) + (1 - p)\,\Phi(-x)}\; \varphi(x - \mu)\, dx $$ (eq-coverage-ap)
 #
-# for a prevalence $p$. The correlation does not enter. It changes how much a study can know, not what is
-# true. One very large sample, with strong correlation, agrees:
+# for a prevalence $p$, with $\Phi$ the normal distribution function and $\varphi$ its density. The
+# correlation does not enter. It changes how much a study can know, not what is true. One very large sample,
+# with strong correlation, stands beside the formula:
 
 # %%
 AUC, PREVALENCE, ICC = 0.8, 0.1, 0.6
 truth = simulate.population(AUC, PREVALENCE)
-patient = simulate.patients(300_000, 10)
+patient = simulate.patients(n_images=300_000, images_per_patient=10)
 large = simulate.sample(patient, AUC, PREVALENCE, ICC, ICC, np.random.default_rng(seed))
 sampled = ranking.ranking(*large[:2], None)
+agree = pd.DataFrame(
+    [
+        {"metric": name(m), "by the formula": truth[m], "in a large sample": sampled[m]}
+        for m in ("auc", "average_precision", "adjusted_auprc")
+    ]
+)
 show(
-    pd.DataFrame(
-        [
-            {"metric": name(m), "by the formula": truth[m], "in a large sample": sampled[m]}
-            for m in ("auc", "average_precision", "adjusted_auprc")
-        ]
-    ),
-    caption="The truth of a simulated population, and one sample of 300,000 images",
+    agree,
+    caption=f"The truth of a simulated population, and one sample of {len(patient):,} images",
     digits=3,
 )
 
+# %% tags=["remove-cell"]
+apart = (agree["by the formula"] - agree["in a large sample"]).abs().max()
+glue("apart", fmt(apart, 3))
+
 # %% [markdown]
+# They differ by {glue:text}`apart` at most. From here on the formula is *the truth*.
+#
 # ## How alike are the images of one patient?
 #
 # The answer decides everything that follows, so it should come from real patients. The metadata of NIH
-# ChestX-ray14 tell it for the labels. Imagine behind each label a continuous severity that turns into
-# "positive" above a threshold; the correlation of this severity between two images of a patient can be
-# worked out from how often both are positive.
+# ChestX-ray14 {cite:p}`wang2017` tell it for the labels. Think of a continuous severity behind each label,
+# which turns into "positive" above a threshold; the correlation of this severity between two images of a
+# patient can be worked out from how often both are positive.
 
 # %%
 nih = cohorts.load("nih-metadata").table
@@ -129,13 +146,16 @@ glue("grid-icc", ", ".join(map(str, sorted({d.icc for d in several}))))
 # %% [markdown]
 # A patient has {glue:text}`nih-mean` images on average and {glue:text}`nih-most` at most;
 # {glue:text}`nih-share` of all images have a sibling. The correlation runs from {glue:text}`icc-low` to
-# {glue:text}`icc-high`, with the median finding at {glue:text}`icc-middle`. In the simulations below,
-# patients with several images have the correlation {glue:text}`grid-icc`, for labels and scores alike.
+# {glue:text}`icc-high`, with the median finding at {glue:text}`icc-middle`: films of one patient are far from
+# independent. In the simulations below, patients with several images have the correlation
+# {glue:text}`grid-icc`, for labels and scores alike.
 #
-# ## What a missing promise looks like
+# ## What a broken promise looks like
 #
-# Here are sixty studies of one and the same group: 300 images of 30 patients, one image in ten positive,
-# true AUC 0.8. Each study reports an interval, once from drawing images and once from drawing patients.
+# Here are {glue:text}`example-studies` studies of one and the same group: {glue:text}`example-images` images
+# of {glue:text}`example-patients` patients, {glue:text}`example-prevalence` of the images positive, true AUC
+# {glue:text}`example-auc`. Each study reports an interval, once from drawing images and once from drawing
+# patients.
 
 # %%
 example = simulate.Design(
@@ -144,6 +164,27 @@ example = simulate.Design(
 studies = simulate.studies(example, 60, n_resamples, seed)
 studies = studies[(studies["metric"] == "auc") & (studies["method"] == "percentile")]
 misses = (studies["ci_low"] > AUC) | (studies["ci_high"] < AUC)
+
+# %% tags=["remove-cell"]
+n_studies = studies["simulation"].nunique()
+by_unit = studies.assign(missed=misses, width=studies["ci_high"] - studies["ci_low"]).groupby(
+    "unit"
+)
+missed, widths = by_unit["missed"].sum(), by_unit["width"].mean()
+counts = studies[studies["unit"] == "patient"]
+glue("example-studies", n_studies)
+glue("example-images", example.n_images)
+glue(
+    "example-patients", int(simulate.patients(example.n_images, example.images_per_patient)[-1]) + 1
+)
+glue("example-prevalence", percent(PREVALENCE))
+glue("example-auc", fmt(AUC))
+glue("may-miss", fmt(0.05 * n_studies, 0))
+for unit in ("image", "patient"):
+    glue(f"missed-{unit}", int(missed[unit]))
+    glue(f"width-{unit}", fmt(widths[unit]))
+glue("example-positive", fmt(counts["n_positive"].mean(), 0))
+glue("example-ill", fmt(counts["n_positive_patients"].mean(), 0))
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(7, 5.5), sharex=True, sharey=True)
@@ -158,26 +199,38 @@ for axis, unit in zip(axes, ("image", "patient"), strict=True):
 axes[0].set_ylabel("study")
 figure(
     "fig-coverage-studies",
-    caption="Sixty simulated studies and their 95 % intervals for AUC. Intervals that miss the truth, the vertical line, are orange.",
-    alt="Two panels of sixty horizontal intervals each around a vertical line at the true AUC, on the left from drawing images, on the right from drawing patients; intervals that do not touch the line are orange, the others blue.",
+    caption="Simulated studies of one group and their 95 % intervals for AUC, one line a study. Intervals that miss the truth, the vertical line, are orange.",
+    alt=f"Two panels of {n_studies} horizontal intervals around a vertical line at the true AUC, {AUC}. From drawing images, {missed['image']} do not touch the line; from drawing patients, {missed['patient']}.",
+    table=studies.assign(missed=misses),
 )
 
-# %% tags=["remove-cell"]
-for unit in ("image", "patient"):
-    of_unit = studies["unit"] == unit
-    glue(f"missed-{unit}", int(misses[of_unit].sum()))
-    width = (studies["ci_high"] - studies["ci_low"])[of_unit].mean()
-    glue(f"width-{unit}", fmt(width))
-counts = studies[studies["unit"] == "patient"]
-glue("example-positive", fmt(counts["n_positive"].mean(), 0))
-glue("example-ill", fmt(counts["n_positive_patients"].mean(), 0))
+# %% [markdown]
+# A fair 95 % interval misses about {glue:text}`may-miss` times here. In {numref}`fig-coverage-studies`,
+# drawing images misses {glue:text}`missed-image` times and drawing patients {glue:text}`missed-patient`. The
+# first intervals are {glue:text}`width-image` wide on average, the second {glue:text}`width-patient`. A study
+# has about {glue:text}`example-positive` positive images. They come from about {glue:text}`example-ill`
+# patients.
+
+# %% tags=["hide-input"]
+quiz(
+    "What does the 95 % of one reported interval mean?",
+    {
+        "The true value lies in this interval with a probability of 95 %": (
+            False,
+            "The interval of a study that is done either holds the truth or not. The number belongs to the recipe: how often intervals made this way hold it.",
+        ),
+        "95 % of patients lie in it": (
+            False,
+            "It is about one number, the AUC of a population, and not about patients one by one.",
+        ),
+        "Made anew in many studies, 95 % of such intervals hold the truth": (
+            True,
+            f"If the recipe keeps its promise. Of the {n_studies} above, {n_studies - missed['image']} did from drawing images, {n_studies - missed['patient']} from drawing patients.",
+        ),
+    },
+)
 
 # %% [markdown]
-# Three of sixty may miss. Drawing images, {glue:text}`missed-image` do; drawing patients,
-# {glue:text}`missed-patient`. The first intervals are {glue:text}`width-image` wide on average, the second
-# {glue:text}`width-patient`. A study has about {glue:text}`example-positive` positive images, which sounds
-# like enough. They come from about {glue:text}`example-ill` patients.
-#
 # ## Four intervals, many designs
 #
 # Now the same count for many designs of a study: small and larger groups, rare and common findings, one
@@ -185,19 +238,23 @@ glue("example-ill", fmt(counts["n_positive_patients"].mean(), 0))
 # second, so that the gap between them has a known truth too. Four ways to make an interval compete:
 #
 # images, percentile
-# : as S made them: resample the images, cut off 2.5 % of the resampled values on either side.
+# : as S made them: draw images with replacement, compute the metric of each draw, and cut off 2.5 % of these
+#   values on either side.
 #
 # patients, percentile
 # : the same with patients, each with all of their images.
 #
 # patients, BCa
-# : corrects the two cuts for bias and skewness {cite:p}`efron1987`.
+# : "bias-corrected and accelerated": moves the two cuts for bias and skewness {cite:p}`efron1987`.
 #
 # patients, expanded
 # : moves the cuts outwards {cite:p}`hesterberg2015`. Resamples of few patients vary too little, and the
 #   spread of few patients is itself uncertain; how uncertain is learnt by leaving out patients in turn
 #   (the degrees of freedom of survey statistics, {cite:p}`valliant2010`). With many patients nothing is
 #   left of the difference.
+#
+# *Coverage* is the share of studies whose interval holds the truth. Since studies are finite, coverage has
+# an interval of its own, from counting, called *Monte Carlo* below.
 
 # %%
 table = pd.concat(
@@ -244,14 +301,17 @@ text = of_auc.assign(
 )
 if text["auc"].nunique() == 1:
     HEADS.pop("auc")
+rows = beside(text, list(HEADS)).rename(columns=HEADS)
+first = ["images a patient", "positive patients", *KINDS.values()]  # the rest may need scrolling
 show(
-    beside(text, list(HEADS)).rename(columns=HEADS),
-    caption="Coverage of nominal 95 % intervals for AUC in percent, with its Monte Carlo interval",
+    rows[[*first, *(c for c in rows if c not in first)]],
+    caption="Coverage of nominal 95 % intervals for AUC, in percent [Monte Carlo interval], by design",
 )
 
 # %% tags=["remove-cell"]
-glue("n-designs", len(designs))
 glue("n-simulations", n_simulations)
+glue("n-designs", len(designs))
+glue("n-full", len(simulate.grid("full")))
 glue("mc", fmt(100 * 1.96 * np.sqrt(0.95 * 0.05 / n_simulations), 1))
 glue("n-undefined", f"{int(of_auc['n_undefined'].groupby(of_auc['unit']).sum()['image']):,}")
 glue("n-studies", f"{n_simulations * len(designs):,}")
@@ -259,24 +319,55 @@ worst = of_auc.loc[of_auc[of_auc["unit"] == "image"]["coverage"].idxmin()]
 glue("worst", percent(worst["coverage"]))
 glue("worst-images", fmt(worst["n_positive"], 0))
 glue("worst-patients", fmt(worst["n_positive_patients"], 0))
-alone = of_auc[(of_auc["images_per_patient"] == "1") & (of_auc["unit"] == "image")]
-glue("alone", f"{percent(alone['coverage'].min())} to {percent(alone['coverage'].max())}")
+single = of_auc["images_per_patient"] == "1"
+alone = of_auc[single & (of_auc["unit"] == "image")]["coverage"]
+glue("alone", f"{percent(alone.min())} to {percent(alone.max())}")
+
+# planted: images of a patient are alike, or each patient has one
+found = of_auc[(of_auc["unit"] == "image")].groupby(single)[simulate.COUNTS].sum()
+found = simulate.shares(found.reset_index())
+alike_, apart_ = (found[found["images_per_patient"] == k].iloc[0] for k in (False, True))
+
+
+def pooled_text(row):
+    limits = (100 * row[c] for c in ("coverage", "coverage_low", "coverage_high"))
+    return f"{fmt_interval(*limits, digits=1)} %"
+
+
+glue("planted-alike", pooled_text(alike_))
+glue("planted-apart", pooled_text(apart_))
+lower = alike_["coverage"] < apart_["coverage"]
+clear = alike_["coverage_high"] < apart_["coverage_low"]
+glue(
+    "planted-found",
+    "The count finds what was planted: coverage is lower where images of a patient are alike, beyond Monte Carlo error."
+    if lower and clear
+    else f"Coverage is {'lower' if lower else 'not lower'} where images of a patient are alike, and the intervals overlap: this run does not find what was planted. More studies a design would.",
+)
 
 # %% [markdown]
 # Every line stands for {glue:text}`n-simulations` studies, so a true 95 % may show as anything within
-# {glue:text}`mc` points of it: read the columns, not single cells. (A grid of ten times the size runs with
-# `benchmarks/coverage.py`.) Of {glue:text}`n-studies` studies, {glue:text}`n-undefined` had no AUC or no
-# interval, for want of positive images; the column "undefined" counts them, and the shares are about the
-# others.
+# {glue:text}`mc` points of it: read the columns, not single cells. (This page has {glue:text}`n-designs`
+# designs; the grid of `benchmarks/coverage.py`, `grid="full"`, has {glue:text}`n-full`.) Of
+# {glue:text}`n-studies` studies, {glue:text}`n-undefined` had no AUC or no interval, for want of positive
+# images; the column "undefined" counts them, and the shares are about the others.
 #
 # The lowest coverage from drawing images is {glue:text}`worst`, in a group with
 # {glue:text}`worst-images` positive images of {glue:text}`worst-patients` patients. With one image a
-# patient the two ways of drawing are the same, and what is left, {glue:text}`alone`, is the price of small
-# groups alone.
+# patient the two ways of drawing are the same; there, coverage runs from {glue:text}`alone` by design, and
+# what is missing is the price of small groups alone.
+#
+# ### What was planted, and was it found?
+#
+# Planted was one thing: in some designs the images of a patient are alike, in others each patient has one
+# image. Over all designs of the first kind, drawing images covers the true AUC in
+# {glue:text}`planted-alike`, over those of the second in {glue:text}`planted-apart`.
+# {glue:text}`planted-found`
 #
 # ## What counts is positive patients
 #
-# Put all designs on one axis, the number of patients with at least one positive image:
+# Put all designs on one axis, the number of patients with at least one positive image
+# ({numref}`fig-coverage-patients`), and then together by classes of this number:
 
 # %%
 pooled = simulate.by_positive_patients(table)
@@ -308,10 +399,16 @@ axes[-1].minorticks_off()
 axes[-1].set_xlim(
     0.8 * table["n_positive_patients"].min(), 1.2 * table["n_positive_patients"].max()
 )
+lowest = table.loc[table.groupby(["unit", "method"])["coverage"].idxmin()]
+lowest = "; ".join(
+    f"{KINDS[row.unit, row.method]} {percent(row.coverage)} ({METRICS[row.metric]}, {fmt(row.n_positive_patients, 0)} positive patients)"
+    for row in lowest.itertuples()
+)
 figure(
     "fig-coverage-patients",
-    caption="Coverage by the number of positive patients in the group: a dot for each design and interval. Grey: the band that passes for 95 %.",
-    alt="Three panels, for AUC, adjusted AUPRC and the gap in AUC: coverage over the number of positive patients on a logarithmic axis, a dot a design, a colour and shape for each of four intervals, with a grey band around the nominal coverage.",
+    caption="Coverage by the number of positive patients in the group: a mark for each design and interval. Grey: the band that passes for 95 %.",
+    alt=f"Three panels, for AUC, adjusted AUPRC and the gap in AUC: coverage over the number of positive patients on a logarithmic axis, a mark a design, a colour and shape for each of four intervals. Lowest: {lowest}.",
+    table=table.assign(images_per_patient=table["images_per_patient"].map(str)),
 )
 
 # %% tags=["hide-input"]
@@ -372,22 +469,43 @@ glue(
         for k, text in KINDS.items()
     ),
 )
+
+
+def beyond(widths, kind, other):
+    """How much wider one kind of interval is than another, in words."""
+    more = widths[kind] / widths[other] - 1
+    return (
+        "not comparable (no such design)"
+        if pd.isna(more)
+        else (f"{percent(abs(more))} {'wider' if more >= 0 else 'narrower'}")
+    )
+
+
 several = table[table["images_per_patient"].map(str) != "1"]
-widths = several.groupby(kinds)["width"].mean()
-wider = widths["patient", "percentile"] / widths["image", "percentile"] - 1
-glue("wider", percent(wider))
+glue("wider", beyond(several.groupby(kinds)["width"].mean(), PATIENTS, IMAGES))
+thin = [text for text, at in simulate.CLASSES.items() if at in (10, 20)]
 widths = pooled[least.isin([10, 20])].groupby(kinds)["width"].mean().reindex(list(KINDS))
-wider = widths["patient", "expanded"] / widths["patient", "percentile"]
-glue("expanded-wider", percent(wider - 1))
+glue("thin", " or ".join(thin))
+glue("expanded-wider", beyond(widths, ("patient", "expanded"), PATIENTS))
+few = pooled[(least < 10) & pooled["coverage"].notna()]
+few = (few["coverage"] - 0.95).abs().groupby([few[c] for c in kinds]).mean().reindex(list(KINDS))
+closer = few["patient", "bca"] < few[PATIENTS]
+glue("bca-few", "closer to" if closer else "no closer to")
+glue("bca-few-off", fmt(100 * few["patient", "bca"], 1))
+glue("percentile-few-off", fmt(100 * few[PATIENTS], 1))
+glue("thirty-from", fmt(many["n_positive_patients"].min(), 0))
+glue("thirty-to", fmt(many["n_positive_patients"].max(), 0))
+glue("band", f"{percent(LOW)} to {percent(HIGH)}")
 default = inspect.signature(estimates.studies).parameters["interval"].default
 glue("default", KINDS["patient", default])
 
 # %% [markdown]
-# Images are the wrong thing to count. Thirty positive images may come from thirty patients or from seven,
-# and the intervals know the difference even where the report does not state it.
+# Images are the wrong thing to count. The designs that expect thirty positive images or more have, on
+# average, between {glue:text}`thirty-from` and {glue:text}`thirty-to` positive patients: the same line in a
+# table that counts images.
 #
 # **Verdict on AUC.** Take the average coverage of designs with a similar number of positive patients, and
-# let 93 % to 97 % pass for 95 %. Coverage is within this band
+# call the promise kept from {glue:text}`band`. Coverage is within this band
 #
 # - Drawing images, as published: {glue:text}`from-image-percentile`.
 # - Drawing patients, percentile: {glue:text}`from-patient-percentile`.
@@ -408,32 +526,62 @@ glue("default", KINDS["patient", default])
 # model cannot keep.
 #
 # The prices: where patients have several images, percentile intervals over patients are
-# {glue:text}`wider` wider than those over images. With 10 to 39 positive patients, expanded intervals are
-# {glue:text}`expanded-wider` wider than percentile intervals. The tables of this book use
+# {glue:text}`wider` than those over images. With {glue:text}`thin` positive patients, expanded intervals are
+# {glue:text}`expanded-wider` than percentile intervals. The tables of this book use
 # "{glue:text}`default`" unless they say otherwise.
 #
 # ```{note}
 # BCa has the better theory, and a correction for bias that must itself be estimated. With few patients
-# this estimate is noise that moves both limits at once. The percentile interval of a small group needs
-# something else first: more width.
+# that estimate is itself uncertain, and it moves both limits at once. With fewer than ten positive patients,
+# BCa is {glue:text}`bca-few` its promise than the percentile interval here: off by
+# {glue:text}`bca-few-off` points on average, against {glue:text}`percentile-few-off`.
 # ```
 #
 # What does this mean for the groups that S singles out? That a group is thin does show in a wide interval.
 # It is no proof that the interval is wide enough. If its positive images come from a handful of patients,
 # its lower limit is no lower limit, and drawing images hides this.
+
+# %% tags=["hide-input"]
+quiz(
+    "A group has forty positive images of eight patients. Which sentence belongs into the report?",
+    {
+        "Forty positive images are enough for an interval": (
+            False,
+            "Eight witnesses are heard, some of them several times.",
+        ),
+        "The interval is wide, so the uncertainty is shown": (
+            False,
+            "Wide is not wide enough: whether it covers depends on the eight patients.",
+        ),
+        "Eight positive patients; the interval may hold the truth less often than it says": (
+            True,
+            f"Here, drawing images keeps its promise {reaches('auc', IMAGES)}, and drawing patients (percentile) {reaches('auc', PATIENTS)}.",
+        ),
+    },
+)
+
+# %% [markdown]
+# ## Limits
+#
+# - The simulation is kind: normal scores, one strength of correlation for labels and scores, and in the small
+#   grid the same number of images for every patient. Real cohorts are less so, and real intervals may do
+#   worse.
+# - The correlation of *labels* was taken from NIH metadata; that of scores is set equal to it and not
+#   measured.
+# - Coverage is about sampling patients of the same kind. It says nothing about another hospital, wrong labels
+#   or a wrong model.
 #
 # ## What we learned
 #
 # - Patients are the witnesses. Drawing images counts each witness several times as soon as images of a
-#   patient are alike, and in real labels they are.
+#   patient are alike, and in the labels of NIH they are (median correlation {glue:text}`icc-middle`).
 # - Whether a group is large enough is a question about its positive *patients*. A report that gives images
 #   only cannot be judged; the tables of this book give both.
-# - Drawing patients is necessary. In small groups it need not be sufficient: see which interval came
-#   closest above.
+# - Drawing images, as published, keeps its promise for AUC {glue:text}`from-image-percentile`; drawing
+#   patients with the expanded interval {glue:text}`from-patient-expanded`. Closest over all three metrics is
+#   "{glue:text}`best`".
 # - With fewer than five positive patients, {glue:text}`handful`. There, the honest number is the count of
 #   patients.
-# - The simulation is kind: normal scores, the same number of images for every patient. Real cohorts are
-#   less so, and real intervals may do worse.
 #
 # ## Exercises
 #
@@ -450,6 +598,35 @@ glue("default", KINDS["patient", default])
 # fewer patients than the count says. Intervals over images fall further below their promise, and those
 # over patients too: eight patients carry almost all images. The expanded interval notices part of it, since
 # leaving out one of the eight changes the result a lot and its degrees of freedom drop.
+# ```
+#
+# ```{exercise}
+# :label: ex-coverage-dial
+# The strength of the correlation is the planted bias of this chapter. Predict what
+# {numref}`fig-coverage-studies` would show with `ICC = 0` in the cell that sets it, and with `ICC = 0.95`.
+# Then change it and run the cells up to the figure.
+# ```
+#
+# ```{solution} ex-coverage-dial
+# :class: dropdown
+# Without correlation every image is a witness of its own: both panels miss about one time in twenty, and
+# their intervals are about equally wide. With almost full correlation the images of a patient repeat each
+# other: drawing images misses far more often, without its intervals growing. Those from drawing patients
+# become much wider, and still miss too often, since so few patients are positive. The truth, the vertical
+# line, stays where it is.
+# ```
+#
+# ```{exercise}
+# :label: ex-coverage-seed
+# Predict from the Monte Carlo intervals which cells of the table below {numref}`fig-coverage-patients` would
+# leave the band of a kept promise, or enter it, with another seed. Then run `cxrbook run 09 -p seed=7`.
+# ```
+#
+# ```{solution} ex-coverage-seed
+# :class: dropdown
+# Cells whose Monte Carlo interval holds a border of the band may change sides; cells whose interval lies
+# wholly on one side should not. A verdict of the text that hangs on such a cell changes with it, and the
+# sentence with the verdict: it is computed. More studies, `n_simulations`, make the borders sharper.
 # ```
 #
 # ```{exercise}
@@ -477,8 +654,8 @@ glue("default", KINDS["patient", default])
 # :class: dropdown
 # Simulate labels: `y, _ = simulate.sample(patient, 0.8, 0.02, 0, 0.6, rng)` with
 # `patient = simulate.patients(3000, 3)` and count the distinct patients with a positive image. A
-# thousand patients have 60 positive images, on average from a good forty patients. So about 2,600
-# images; with one image a patient, 2,000 would do.
+# thousand patients have 60 positive images, on average from 47 patients. So about 2,500 images; with one
+# image a patient, 2,000 would do.
 # ```
 #
 # ```{exercise}
@@ -492,3 +669,12 @@ glue("default", KINDS["patient", default])
 # happen with probability `scipy.stats.binom.sf(6, 60, 0.05)`, about 0.03. Sixty studies can expose a
 # badly broken interval, and cannot tell 93 % from 95 %: that takes about 2,000.
 # ```
+#
+# ## Further reading
+#
+# - {cite:t}`efron1987`: where the bias-corrected interval comes from, and what it corrects.
+# - {cite:t}`hesterberg2015`: what everyone who teaches the bootstrap should know; small samples in particular.
+# - {cite:t}`valliant2010`: how many witnesses a small or uneven sample really has.
+# - {cite:t}`varoquaux2022`: why results on medical images so often do not hold up, test sets that are too small
+#   among the reasons.
+# - {cite:t}`bouthillier2021`: the variance that remains when the patients stay the same: seeds and splits.

@@ -2,35 +2,49 @@
 # jupyter:
 #   chapter:
 #     answers: {}
-#     goals: []
-#     needs: []
-#     minutes: 30
+#     goals:
+#       - keep embeddings so that a crash, a damaged file or another model cannot spoil them in silence
+#       - say what limits an extraction on a given machine, and what to buy or change
+#       - estimate the time and the price of an audit from a few measured rates
+#     minutes: 40
+#     needs: [02_zero_shot]
 # ---
 
 # %% [markdown]
 # # From laptop to cluster
 #
 # *Goes beyond both papers. The code of {cite:t}`sourget2025`, paper S, encodes every film again for each
-# finding and keeps what it finds in lists in memory; {cite:t}`sun2025`, paper X, works with 1,200 films.*
+# finding and keeps what it finds in lists in memory; {cite:t}`sun2025`, paper X, works with
+# {published}`X Section 2.1; each disease; n_images` films a disease.*
 #
 # A hospital wants to know whether a new model treats its patients fairly. The audit of this book answers
 # that, and the next model, the next hospital and the next version of the software each ask again. If an
 # audit takes an afternoon, it will be run. If it takes six weeks, somebody will decide that it was done
-# last year.
+# last year, and the patients whom the new version serves worse will not appear in any table.
 #
 # What takes the time is a single step: every film goes through every encoder once. All that follows, every
-# table and figure of this book, is arithmetic on the embeddings. So what does it take to embed 4,000
-# phantoms, the 112,120 films of NIH, the 377,110 of MIMIC-CXR, a million, a hundred million, by each of
-# eleven models? And what breaks first?
+# table and figure of this book, is arithmetic on the embeddings. So what does it take to embed
+# {glue:text}`n-phantoms` phantoms, the {published}`S Section 2.3; nih-cxr14; n_images` films of NIH, the
+# {glue:text}`n-mimic` of MIMIC-CXR, a million, a hundred million, by each of the {glue:text}`n-models` models
+# of the papers? And what breaks first?
+#
+# ```{note}
+# Four kinds of numbers stand on this page. What happens to the small store is *computed* and the same each
+# time. Seconds are *timed* while the page is made and differ from run to run, and so does the plan that is
+# reckoned from them. What took long was *recorded* earlier, with machine and date. Sizes of machines and
+# prices are *declared*. Each table says which.
+# ```
 
 # %% tags=["parameters"]
-n_images: int = 400  # phantoms in the store that is made live
-seed: int = 1907  # seed of the phantom cohort and of made-up films
-price: float = 4.0  # of a host with one GPU, an hour, in any currency
-n_hosts: int = 64  # hosts of the cluster
-host_cores: int = 16  # CPU cores of a host
-device_tflops: float = 989.0  # declared peak of a GPU in bfloat16, 10^12 operations a second
-device_share: float = 0.3  # ASSUMED share of that peak, used where no GPU was measured
+n_images: int = 400  # [40, 100000] phantoms in the store that is made live
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of made-up films
+price: float = 4.0  # [0, 1000000] of a host with one GPU, an hour, in any currency
+n_hosts: int = 64  # [1, 100000] hosts of the cluster
+host_cores: int = 16  # [1, 10000] CPU cores of a host
+device_tflops: float = (
+    989.0  # (0, 1000000] declared peak of a GPU in bfloat16, 10^12 operations a second
+)
+device_share: float = 0.3  # (0, 1] ASSUMED share of that peak, used where no GPU was measured
 
 # %% tags=["remove-cell"]
 from cxrlib.parameters import check
@@ -58,12 +72,17 @@ from cxrlib.cohorts.files import DataError
 from cxrlib.embed import extract
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe
-from cxrlib.notebook import figure, fmt, glue, percent, setup, show
+from cxrlib.notebook import figure, fmt, glue, percent, quiz, setup, show
 from cxrlib.store import ROWS, StoreError
 
 setup()
 ELEVEN = registry.published()
 WIDTHS = [registry.card(name)["embed_dim"] for name in ELEVEN]
+N_MIMIC, MILLION, HUNDRED = (
+    377_110,
+    10**6,
+    10**8,
+)  # films of MIMIC-CXR-JPG, and of larger collections
 PART_COLOUR = {
     "start": "#888888",
     "read": "#CC79A7",
@@ -98,6 +117,8 @@ show(listing, caption="The shards of a small store", digits=1)
 # %% tags=["remove-cell"]
 on_disk = sum(path.stat().st_size for path in whole.present().values())
 row_bytes = on_disk / n_images - 4 * model.embed_dim
+glue("n-mimic", f"{N_MIMIC:,}")
+glue("n-models", str(len(ELEVEN)))
 glue("default-rows", f"{ROWS:,}")
 glue("width", model.embed_dim)
 glue("bytes-a-row", fmt(on_disk / n_images, 0))
@@ -126,7 +147,7 @@ show(few, caption="A store as pandas reads it")
 # duckdb.sql("SELECT image_id, problem FROM 'store/*.parquet' WHERE embedding IS NULL")
 # ```
 #
-# An image takes {glue:text}`bytes-a-row` bytes here: {glue:text}`width` numbers of 4 bytes each, and
+# An image takes {glue:text}`bytes-a-row` bytes here: {glue:text}`width` numbers in single precision, and
 # {glue:text}`bytes-beside` bytes for its name and the rest.
 #
 # ### The power goes
@@ -192,9 +213,11 @@ path = store.present()[1]
 data = bytearray(path.read_bytes())
 data[len(data) // 2] ^= 1
 path.write_bytes(data)
+flip_found = False
 try:
     store.vectors()
 except StoreError as error:
+    flip_found = True
     print(said(error))
 
 # %% [markdown]
@@ -226,10 +249,56 @@ glue("healed", "none" if not store.problems() else len(store.problems()))
 # folder:
 
 # %%
+other_found = False
 try:
     extract(cohort, "phantom-vit", folder)
 except StoreError as error:
+    other_found = True
     print(said(error))
+
+# %% [markdown]
+# ### What was planted, and was it found?
+#
+# Four faults were planted. What the store made of them:
+
+# %% tags=["hide-input"]
+FOUND = {True: "yes", False: "NO"}
+faults = pd.DataFrame(
+    [
+        ("the power goes", FOUND[there == 2 and apart == 0], f"{again:,} images computed twice"),
+        ("a flipped bit", FOUND[flip_found], f"{len(set(read)):,} images computed again"),
+        (
+            "a broken film",
+            FOUND[list(problems["image_id"]) == [victim]],
+            "one film, with its reason",
+        ),
+        ("another model", FOUND[other_found], "nothing: refused"),
+    ],
+    columns=["planted", "found or mended", "what it cost"],
+)
+show(faults, caption="Planted faults")
+
+# %% [markdown]
+# Found or mended: {glue:text}`n-found` of {glue:text}`n-faults`.
+
+# %% tags=["remove-cell"]
+glue("n-found", str((faults["found or mended"] == FOUND[True]).sum()))
+glue("n-faults", str(len(faults)))
+
+# %% tags=["hide-input"]
+quiz(
+    "An extraction of a million films stopped after six days. A colleague wants to start it again from the beginning, to be safe. What do you say?",
+    {
+        "Yes: one cannot know what is in the files": (
+            False,
+            "The name of a shard holds the hash of its bytes, and the manifest the hashes of cohort, weights and preprocessing.",
+        ),
+        "No: the same command goes on, and loses the shards in progress": (
+            True,
+            f"Above, {again:,} of {n_images:,} images were computed twice, and the result was the same.",
+        ),
+    },
+)
 
 # %% [markdown]
 # ## What it costs on the machine at hand
@@ -276,7 +345,7 @@ show(
 # %% tags=["timing"]
 FILMS = pd.DataFrame(  # MB: size of the release, divided by its films
     {
-        "MB": [45e3 / 112_120, 570e3 / 377_110],
+        "MB": [45e3 / 112_120, 570e3 / N_MIMIC],
         "file": ["film.png", "film.jpg"],
         "size": [(1024, 1024), (2544, 3056)],
         "noise": [1.0, 1.9],
@@ -471,7 +540,15 @@ if len(sizes):
 figure(
     "fig-scale-pipeline",
     caption="Six findings and the embeddings, by the way of S's code and by one extraction: the same numbers in the end. Lines: fastest and slowest round.",
-    alt="Horizontal bars: milliseconds an image for the way of S's code, for the same with images encoded once, and for this book's extraction, for films of two sizes; or the words not run.",
+    alt="Horizontal bars, milliseconds an image. "
+    + (
+        "; ".join(
+            f"{WAYS[r['way']][0]}, films of {r['film_pixels']:.0f} pixels: {1000 * r['value'] / r['n_images']:.1f}"
+            for r in spent.to_dict("records")
+        )
+        or NOT_RUN
+    ),
+    table=spent,
 )
 
 # %% tags=["hide-input"]
@@ -489,7 +566,16 @@ for axis, way, unit in zip(
 figure(
     "fig-scale-memory",
     caption="Memory at its peak and speed of one extraction, by its number of images (phantoms, phantom-resnet).",
-    alt="Two panels over the number of images on a logarithmic axis: memory above that before in megabytes, and images a second; or the words not run.",
+    alt="Two panels over the number of images on a logarithmic axis. "
+    + (
+        "; ".join(
+            f"{r['way']} at {r['n_images']:,.0f} images: {r['value']:,.0f} {r['unit']}"
+            for r in those("memory").dropna(subset="n_images").to_dict("records")
+            if r["way"] in ("peak above memory before", "steady rate")
+        )
+        or NOT_RUN
+    ),
+    table=those("memory"),
 )
 
 
@@ -579,7 +665,7 @@ glue("absent", ", ".join(part for part in PARTS if those(part).empty) or "none")
 #
 # As our code stands, eleven models are eleven passes, and the check of the films is a twelfth. Three places to
 # run them are compared. Cores are as fast as the one measured above. What a GPU does is taken from the
-# benchmark where it was measured; otherwise it is **assumed**.
+# benchmark where it was measured; otherwise it is **assumed**.{glue:text}`gpu-is`
 
 # %%
 gpu = those("gpu", unit="images/s")
@@ -594,10 +680,11 @@ if len(gpu):  # operations a second, the mean of the models measured, each at it
     device_rate = float((gpu["value"] * done).mean())
 share = device_rate / (device_tflops * 1e12)
 share_is = f"measured on {machine('gpu')}" if len(gpu) else "ASSUMED"
+glue("gpu-is", f" For this page it is {share_is}: {percent(share)} of the declared peak.")
 PLACES = {
     "laptop": {"cores": 8, "devices": 0, "storage": 1e9, "price": 0.0},
     "one GPU host": {"cores": host_cores, "devices": 1, "storage": 1e9, "price": price},
-    f"{n_hosts} GPU hosts": {
+    f"cluster of {n_hosts}": {
         "cores": n_hosts * host_cores,
         "devices": n_hosts,
         "storage": 20e9,
@@ -606,15 +693,17 @@ PLACES = {
 }
 START = 30.0  # seconds until a pass does its first image: libraries, weights
 NAME = {"phantom": 16, "NIH, PNG": 16, "MIMIC-CXR, JPEG": 44}  # characters of an image's name
+N_PHANTOMS = 4_000  # of most chapters
+glue("n-phantoms", f"{N_PHANTOMS:,}")
 COHORTS = {
-    "phantoms": (4_000, "phantom"),
+    "phantoms": (N_PHANTOMS, "phantom"),
     "NIH ChestX-ray14": (112_120, "NIH, PNG"),
-    "MIMIC-CXR": (377_110, "MIMIC-CXR, JPEG"),
-    "a million": (10**6, "MIMIC-CXR, JPEG"),
-    "a hundred million": (10**8, "MIMIC-CXR, JPEG"),
+    "MIMIC-CXR": (N_MIMIC, "MIMIC-CXR, JPEG"),
+    "a million": (MILLION, "MIMIC-CXR, JPEG"),
+    "a hundred million": (HUNDRED, "MIMIC-CXR, JPEG"),
 }
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "timing"]
 show(
     pd.DataFrame(
         [
@@ -686,9 +775,9 @@ show(pd.DataFrame(lines), caption="Eleven models, one pass each: time, what limi
 # %% [markdown]
 # These are twelve passes with {glue:text}`start` seconds to start each, which is all that few films need.
 # For the films of MIMIC-CXR the limit is "{glue:text}`limit-laptop`" on the laptop,
-# "{glue:text}`limit-host`" on the GPU host and "{glue:text}`limit-cluster`" on the cluster. Buying a faster
-# machine does not remove the bottleneck; it moves it to the next step, and the next machine should be bought
-# for that one.
+# "{glue:text}`limit-host`" on the GPU host and "{glue:text}`limit-cluster`" on the cluster.
+# {glue:text}`limits-move` {numref}`fig-scale-hours` shows the same for any number of films: where a line is
+# flat, starting the passes takes longer than the films.
 
 # %% tags=["hide-input", "timing"]
 MIMIC = FILMS.index[1]
@@ -709,7 +798,7 @@ def key(axis, found):
     seen = [s for s in PART_COLOUR if any(one["bottleneck"] == s for one in found)]
     for stage in seen:
         axis.scatter([], [], color=PART_COLOUR[stage], s=22, label=stage)
-    axis.fig.legend(loc="outside upper left", ncols=len(seen))
+    axis.figure.legend(loc="outside upper left", ncols=len(seen))
 
 
 fig, axis = plt.subplots(figsize=(7, 4))
@@ -722,18 +811,41 @@ axis.set_xticks([1e3, 1e4, 1e5, 1e6, 1e7, 1e8])
 marks = {1 / 6: "10 min", 1: "1 hour", 24: "1 day", 24 * 30: "1 month", 24 * 365: "1 year"}
 axis.set_yticks(list(marks), list(marks.values()))
 axis.minorticks_off()
+at_million = {p: scale.total(plan(p, MIMIC, MILLION)) for p in PLACES}
 figure(
     "fig-scale-hours",
     caption="Time for eleven models on films like those of MIMIC-CXR; dots in the colour of what limits.",
-    alt="Hours over the number of films, both logarithmic, one line for the laptop, the GPU host and the cluster; dots on the lines are coloured by the step that limits: start, read, decode, prepare or encode.",
+    alt="Time over the number of films, both logarithmic, a line for each place, dots coloured by the step that limits. A million films: "
+    + "; ".join(
+        f"{p}, {duration(m['hours'])}, limited by {m['bottleneck']}" for p, m in at_million.items()
+    ),
+    table=pd.DataFrame(
+        [
+            {"place": p, "films": n, "hours": one["hours"], "limit": one["bottleneck"]}
+            for p, found in by_place.items()
+            for n, one in zip(GRID, found, strict=True)
+        ]
+    ),
 )
 
 # %% tags=["remove-cell", "timing"]
 glue("mimic-laptop", times["MIMIC-CXR", "laptop"])
 glue("mimic-host", times["MIMIC-CXR", "one GPU host"])
 glue("start", fmt(START, 0))
-for key_, place in zip(("laptop", "host", "cluster"), PLACES, strict=True):
-    glue(f"limit-{key_}", scale.total(plan(place, MIMIC, 377_110))["bottleneck"])
+limits = [scale.total(plan(place, MIMIC, N_MIMIC))["bottleneck"] for place in PLACES]
+for key_, limit in zip(("laptop", "host", "cluster"), limits, strict=True):
+    glue(f"limit-{key_}", limit)
+moves = len(set(limits)) > 1
+glue(
+    "limits-move",
+    "A faster machine does not remove the bottleneck, it moves it to the next step, and the next machine should be bought for that one."
+    if moves
+    else "All three wait for the same step; money spent on any other is lost.",
+)
+glue(
+    "limits-word",
+    "What limits moves with the machine" if moves else "The same step limits on all machines",
+)
 
 # %% [markdown]
 # ## One million films
@@ -771,7 +883,8 @@ show(
 # %% tags=["remove-cell", "timing"]
 glue("cores-least", f"{needed.min():,.0f} ({needed.idxmin()})")
 glue("cores-most", f"{needed.max():,.0f} ({needed.idxmax()})")
-glue("host-cores", host_cores)
+glue("host-cores", str(host_cores))
+glue("small-pixels", f"{FILMS['size'].iloc[0][0]:,}")
 decode_share = len(ELEVEN) * decode + FILMS.loc[MIMIC, "check"]
 glue("decode-share", percent(decode_share / (decode_share + eleven["prepare"].sum())))
 glue("prepare-share", percent(eleven["prepare"].sum() / (decode_share + eleven["prepare"].sum())))
@@ -780,12 +893,12 @@ glue("prepare-share", percent(eleven["prepare"].sum() / (decode_share + eleven["
 # From {glue:text}`cores-least` to {glue:text}`cores-most`; the host has {glue:text}`host-cores`. Of the work
 # of the cores, {glue:text}`decode-share` is reading the same films again and again (with the check), and
 # {glue:text}`prepare-share` is resizing them for eleven models. Two remedies cost no hardware. *One pass for
-# all models* decodes a film once. *Smaller films*, stored once at 1,024 pixels, as NIH distributes them, cost
-# less at every step; but other pixels give other embeddings, so that must be a declared step of the
+# all models* decodes a film once. *Smaller films*, stored once at {glue:text}`small-pixels` pixels, as NIH
+# distributes them, have fewer pixels to decode and to resize; but other pixels give other embeddings, so that must be a declared step of the
 # preprocessing, and its effect be measured, before anyone compares AUCs.
 
 # %% tags=["hide-input", "timing"]
-MILLION, SMALLER = 10**6, FILMS.index[0]
+SMALLER = FILMS.index[0]
 busy = scale.cores_a_device(
     eleven.assign(prepare=prepare.loc[ELEVEN, SMALLER].to_numpy()),
     FILMS.loc[SMALLER, "decode"],
@@ -796,7 +909,7 @@ STEPS = {
     "as the code stands": (MIMIC, False, {}),
     "a second GPU": (MIMIC, False, {"devices": 2}),
     "one pass for all models": (MIMIC, True, {}),
-    "films of 1,024 pixels": (SMALLER, False, {}),
+    f"films of {FILMS['size'].iloc[0][0]:,} pixels": (SMALLER, False, {}),
     "both": (SMALLER, True, {}),
     f"both, and {busy} cores": (SMALLER, True, {"cores": busy}),
 }
@@ -815,6 +928,11 @@ show(
 )
 
 # %% tags=["remove-cell", "timing"]
+now = steps["as the code stands"]["bottleneck"]
+glue(
+    "gpu-waits",
+    "waiting for films" if now in ("decode", "prepare") else f'busy; the limit is "{now}"',
+)
 for key_, text in (("now", "as the code stands"), ("gpu", "a second GPU"), ("both", "both")):
     glue(f"steps-{key_}", duration(steps[text]["hours"]))
 
@@ -826,8 +944,9 @@ for text in ("as the code stands", "one pass for all models", "both"):
     kind, together, _ = STEPS[text]
     found = [scale.total(plan(HOST, kind, MILLION, together, cores=int(c))) for c in cores]
     draw(axis, cores, found, text.replace("both", "one pass, smaller films"))
-    drawn += found
+    drawn += [{"change": text, "cores": int(c), **one} for c, one in zip(cores, found, strict=True)]
 key(axis, drawn)
+by_cores = pd.DataFrame(drawn)[["change", "cores", "hours", "bottleneck"]]
 axis.axvline(host_cores, color="#888888", lw=1, ls="--")
 axis.set(xscale="log", yscale="log", xlabel="CPU cores beside one GPU", ylabel="hours")
 axis.set_xlim(1.6, 60_000)
@@ -839,13 +958,41 @@ axis.minorticks_off()
 figure(
     "fig-scale-cores",
     caption="A million films on one GPU, by the cores beside it. Where a line runs flat, more cores buy nothing. Vertical line: the cores of the host.",
-    alt="Hours for a million films over the number of CPU cores beside one GPU, both logarithmic; three lines fall and then run flat, dots coloured by what limits; a vertical line marks the cores of the host.",
+    alt=f"Hours for a million films over the number of CPU cores beside one GPU, both logarithmic, a line a change, dots coloured by what limits; a vertical line at {host_cores} cores. "
+    + "; ".join(
+        f"{text}: {block['hours'].iloc[0]:,.1f} hours with {block['cores'].iloc[0]} cores, {block['hours'].iloc[-1]:,.1f} with {block['cores'].iloc[-1]}"
+        for text, block in by_cores.groupby("change", sort=False)
+    ),
+    table=by_cores,
+)
+
+# %% tags=["hide-input", "timing"]
+quiz(
+    "A GPU host is too slow, and the money is enough for a second GPU. When does it help?",
+    {
+        "Always: the GPU does most of the arithmetic": (
+            False,
+            "Arithmetic that is done side by side with something slower costs no time.",
+        ),
+        "When the limit is to encode": (
+            True,
+            f"Here the limit is to {now}: {duration(steps['as the code stands']['hours'])} with one GPU, {duration(steps['a second GPU']['hours'])} with two.",
+        ),
+        "When the films are large": (
+            False,
+            "Large films take longer to read and decode, which a GPU does not do here.",
+        ),
+    },
 )
 
 # %% [markdown]
+# In {numref}`fig-scale-cores`, the dots say what each further core still buys. As the code stands, the host's
+# {glue:text}`host-cores` cores leave the GPU {glue:text}`gpu-waits`.
+#
 # Then the files. A folder with a million single films is slow to list and to copy, on most shared file
 # systems; a thousand archives of a thousand films (tar, or Parquet with the bytes in a column) are read
-# from front to back. The stores of eleven models stay small beside the films:
+# from front to back. The stores of eleven models come on top; they have {glue:text}`stores-share` of the
+# bytes of the films:
 
 # %% tags=["hide-input"]
 beside = row_bytes - NAME["phantom"] + NAME[MIMIC]
@@ -859,7 +1006,7 @@ def size(number):
 
 
 lines = []
-for n in (377_110, 10**6, 10**8):
+for n in (N_MIMIC, MILLION, HUNDRED):
     for shard_rows, dtype in ((ROWS, "float32"), (2**16, "float16")):
         found = scale.stores(WIDTHS, n, rows_per_shard=shard_rows, row_bytes=beside, dtype=dtype)
         lines.append(
@@ -875,6 +1022,9 @@ for n in (377_110, 10**6, 10**8):
             }
         )
 show(pd.DataFrame(lines), caption="Stores of eleven models, by shards and numbers")
+whole_store = scale.stores(WIDTHS, MILLION, rows_per_shard=ROWS, row_bytes=beside, dtype="float32")
+glue("stores-share", percent(whole_store["bytes"] / (1e6 * FILMS.loc[MIMIC, "MB"] * MILLION), 1))
+glue("large-shard", f"{2**16:,}")
 
 # %% [markdown]
 # Larger shards are fewer files, and a crash costs more. Half precision, `dtype="float16"`, halves the stores.
@@ -901,7 +1051,7 @@ glue("half-error", f"{error.max():.0e}")
 table_bytes = cohort.table.memory_usage(deep=True).sum() / n_images
 WIDE = max(WIDTHS)
 lines = []
-for n in (n_images, 377_110, 10**6, 10**8):
+for n in (n_images, N_MIMIC, MILLION, HUNDRED):
     held = scale.memory(WIDE, n, table_bytes=table_bytes, id_characters=NAME[MIMIC])
     lines.append({"films": f"{n:,}"} | {k: size(v) for k, v in held.items()})
 show(
@@ -912,7 +1062,6 @@ show(
 )
 
 # %% tags=["remove-cell", "timing"]
-HUNDRED = 10**8
 cluster = list(PLACES)[-1]
 at_hundred = scale.total(plan(cluster, MIMIC, HUNDRED))
 once = scale.total(plan(cluster, MIMIC, HUNDRED, together=True))
@@ -948,7 +1097,7 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 #    ({glue:text}`store-hundred` here) at each call.
 # 5. **A store is one folder**, {glue:text}`shards-hundred` files of the default size, listed whenever a process
 #    looks for what is missing, with locks that a file system must honour. An object store has no such locks and
-#    lists slowly. Shards of 65,536 rows, folders by the first digits, and a catalogue of what is done take their
+#    lists slowly. Shards of {glue:text}`large-shard` rows, folders by the first digits, and a catalogue of what is done take their
 #    place; "write if it is not there yet" is the lock that object stores do have.
 #
 # None of it touches what makes a store trustworthy: content in the name, one step a file, a manifest that
@@ -986,10 +1135,10 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 #
 # ### Slurm, without Ray
 #
-# An array of equal tasks. Each takes what is missing; none knows of the others.
+# An array of equal tasks. Each takes what is missing; none knows of the others. (The first line of a script
+# for Slurm names the shell, `#!/bin/bash`.)
 #
 # ```bash
-# #!/bin/bash
 # #SBATCH --array=0-7
 # #SBATCH --gres=gpu:1
 # #SBATCH --cpus-per-task=8
@@ -1009,7 +1158,6 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 # ends Ray after it:
 #
 # ```bash
-# #!/bin/bash
 # #SBATCH --nodes=4
 # #SBATCH --ntasks-per-node=1
 # #SBATCH --gres=gpu:4
@@ -1060,8 +1208,8 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 # A shard's lock is `flock`. On one machine the kernel frees it when its process ends, however it ends.
 #
 # - **Local disks, one machine**: good.
-# - **NFS version 4**: good. The server frees the locks of a dead machine after its lease, 90 s by default
-#   on Linux. Other machines may see a new file up to a minute late; the command waits that long at its
+# - **NFS version 4**: good. The server frees the locks of a dead machine after its lease, ninety seconds by
+#   default on Linux. Other machines may see a new file up to a minute late; the command waits that long at its
 #   end.
 # - **NFS version 3**: the locks of a dead machine may stay until it comes back. Whoever needs those
 #   shards waits, and says for which file after a minute (Ray's actors wait silently). If the machine is
@@ -1079,12 +1227,21 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 # Credentialed data: the names of the files travel through Ray's memory and can be in its logs
 # (in its temporary folder) on every machine. Run it only on machines that may hold the data.
 #
+# ## Limits
+#
+# - The plan assumes that reading, preparing and encoding overlap perfectly, and that storage gives what it is
+#   declared to give, to everybody at once. Real clusters do neither.
+# - One network was timed here, on one core; the others are assumed to be as efficient. Convolutional networks
+#   seldom are.
+# - Made-up films weigh what real ones weigh on average; a real archive has thick ones too.
+# - Recorded numbers are those of one machine. Parts without a record: {glue:text}`absent`.
+#
 # ## What we learned
 #
 # - Embeddings are computed once and kept in files that anyone can read. A crash costs one shard, a flipped bit is
 #   found, another model is refused.
 # - S's way encodes each film once a finding. {glue:text}`against-s`
-# - What limits moves with the machine: "{glue:text}`limit-laptop`" on a laptop, "{glue:text}`limit-host`" on a
+# - {glue:text}`limits-word`: "{glue:text}`limit-laptop`" on a laptop, "{glue:text}`limit-host`" on a
 #   GPU host, "{glue:text}`limit-cluster`" on a cluster.
 # - A GPU wants from {glue:text}`cores-least` to {glue:text}`cores-most` cores beside it for such films. A million of
 #   them take a host {glue:text}`steps-now`; with a second GPU {glue:text}`steps-gpu`; with one pass for all
@@ -1106,7 +1263,7 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 # ````
 
 # %% tags=["timing"]
-goal = scale.total(plan(HOST, MIMIC, 377_110))["hours"]
+goal = scale.total(plan(HOST, MIMIC, N_MIMIC))["hours"]
 for n_cores in (16, 64, 256, 1024):
     hours = scale.total(plan(HOST, MIMIC, 377_110, devices=0, cores=n_cores))["hours"]
     print(f"{n_cores:>5} cores: {duration(hours)} (GPU host: {duration(goal)})")
@@ -1116,6 +1273,20 @@ for n_cores in (16, 64, 256, 1024):
 # ````
 
 # %% [markdown]
+# ```{exercise}
+# :label: ex-scale-price
+# The price is a parameter, and so are the hosts. Predict what `cxrbook run 10 -p n_hosts=8` changes in the
+# table of times: which places, and does the price of the cluster rise or fall? Then run it.
+# ```
+#
+# ```{solution} ex-scale-price
+# :class: dropdown
+# Only the column of the cluster changes. With an eighth of the hosts, what is limited by cores or devices
+# takes eight times as long and costs the same, since time and hosts multiply. Only two things do not shrink
+# with hosts: the start of each pass, and the storage, which is declared for the whole cluster. Where one of
+# them was the limit, fewer hosts wait less, and the price falls.
+# ```
+#
 # ```{exercise}
 # :label: ex-scale-shard
 # A process is killed once an hour, at a random moment, and encodes 500 images a second. What share of its work is
@@ -1141,3 +1312,11 @@ for n_cores in (16, 64, 256, 1024):
 # there are $n (n - 1) / 2$ pairs, $5 \times 10^9$ of them, so two agree with probability $3 \times 10^{-10}$; and
 # even then nothing is lost, because the number of the shard stands before the hash.
 # ```
+#
+# ## Further reading
+#
+# - {cite:t}`williams2009`: a picture that says what limits a computation, before anything is bought.
+# - {cite:t}`amdahl1967`: the part that does not speed up decides; the argument behind every bottleneck here.
+# - {cite:t}`mohan2021`: how often GPUs wait for data, measured, and what helps.
+# - {cite:t}`moritz2018`: the design of Ray.
+# - {cite:t}`johnson2019`: what MIMIC-CXR holds, and how it came about.
