@@ -539,11 +539,13 @@ glue("tuning-lower", int((loss > 0).sum()))
 glue("tuning-equal", int((loss == 0).sum()))
 glue("tuning-higher", int((loss < 0).sum()))
 glue("tuning-mean", fmt(loss.mean(), 3, signed=True))
-glue("tuning-worst", fmt(loss.loc[loss.abs().idxmax()], 3, signed=True))
+glue("tuning-worst", fmt(max(loss.dropna(), key=abs, default=np.nan), 3, signed=True))
 glue(
     "tuning-said",
     "On average it cost performance here."
     if loss.mean() > 0
+    else "With so few films it is undefined here."
+    if loss.isna().all()
     else "On average it cost none here; a setting chosen by accident can be a good one.",
 )
 
