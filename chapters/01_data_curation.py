@@ -734,7 +734,8 @@ def confounding(which, name):
     """One figure for the attribute at this place."""
     rows = confounders[panels[which]]
     confounder_panel(rows)
-    told = [in_words(rows[rows["metric"] == m], 3) for m in dict.fromkeys(rows["metric"])]
+    said = {"share_ap": "Share of AP films", "mean_age": "Mean age", "prevalence": "Prevalence"}
+    told = [in_words(rows[rows["metric"] == m], 3).replace(m, text) for m, text in said.items()]
     figure(
         name,
         caption=f"View, age and findings by {written(panels[which])}, with 95 % intervals over patients.",
