@@ -81,7 +81,8 @@ def declared(source, where):
     Raises
     ------
     BookError
-        A default that is no literal, or outside of its own bounds.
+        A declaration of several lines, whose comment would be lost; a default that is no literal,
+        or outside of its own bounds.
     """
     lines, found = source.splitlines(), {}
     for node in ast.parse(source).body:
@@ -92,6 +93,8 @@ def declared(source, where):
                 annotation = None
             case _:
                 continue
+        if node.end_lineno != node.lineno:
+            raise BookError(f"{where}: parameter {name!r} is spread over lines; give it one")
         try:
             default = ast.literal_eval(value)
         except ValueError:

@@ -56,6 +56,11 @@ def test_a_default_outside_of_its_own_bounds_is_refused():
         declared("n: int = 1  # [2, 100]", "here")
 
 
+def test_a_declaration_spread_over_lines_is_refused():
+    with pytest.raises(BookError, match="'n' is spread over lines"):
+        declared("n: int = (\n    1  # [2, 100]\n)", "here")
+
+
 MEANING = """
 models: str = "all"
 probed: str = "first two"
