@@ -7,7 +7,7 @@ import sys
 
 import yaml
 
-from cxrlib import pages, parameters, scan
+from cxrlib import pages, parameters, runs, scan
 from cxrlib.chapters import chapters
 from cxrlib.errors import BookError
 from cxrlib.pages import STUDENT, TEACHER
@@ -16,7 +16,7 @@ from cxrlib.run import LIBRARY, check_writable, fingerprint, run
 FOR_TEACHERS = ("teaching",)  # pages
 
 
-def build(root, given=None, out=None, jobs=2, edition=TEACHER):
+def build(root, given=None, out=None, jobs=2, edition=TEACHER, profile=None):
     """Execute what changed, render every page, and put the new book in place of the old one.
 
     Any warning fails the build, and so does a page that holds what must not be shown
@@ -34,38 +34,43 @@ def build(root, given=None, out=None, jobs=2, edition=TEACHER):
     edition : {"teacher", "student"}
         Students get no solutions, no notes for teachers, and no page of `FOR_TEACHERS`. Their book
         goes to ``student`` in the folder of the other.
+    profile : dict, optional
+        Chapter name -> parameters, see :func:`cxrlib.profiles.combined`; `given` wins over it.
 
     Returns
     -------
     (Path, bool)
         The book's first page, and whether anything had to be done.
     """
-    given = given or {}
+    given, profile = given or {}, profile or {}
+    other = bool(given or profile)
     if out is None:
-        runs = root / "_build" / "runs"
-        out = runs / f"book-{fingerprint([], given)[:8]}" if given else root / "_build"
+        folder = root / "_build" / "runs"
+        out = folder / f"book-{fingerprint([], given, profile)[:8]}" if other else root / "_build"
     check_writable(out)
-    executed = out / "chapters" if given else root / "book" / "chapters"
-    notebooks = run(root, chapters(root), given, executed, jobs)
+    executed = out / "chapters" if other else root / "book" / "chapters"
+    notebooks = run(root, chapters(root), given, executed, jobs, profile)
 
     if edition == STUDENT:
         out = out / STUDENT
         check_writable(out)
     stage, html = out / "stage", out / "html"
     _restore(html)
+    # Runs with a name belong to the book with the default parameters, and to who ran them.
+    with_runs = not other and edition == TEACHER
     # the library makes the reference pages
     sources = [*_pages(root), *notebooks, LIBRARY, root / "requirements.lock"]
-    key = fingerprint(sources, sys.version)
+    key = fingerprint(sources, sys.version, runs.state(root) if with_runs else "")
     key_file = html / ".key"
     if key_file.is_file() and key_file.read_text() == key:
         return html / "index.html", False
 
-    _stage(root, notebooks, stage, edition)
+    _stage(root, notebooks, stage, edition, with_runs)
     fresh = out / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
     new = fresh / "_build" / "html"
-    if hits := scan.folder(new):
+    if hits := scan.folder(new, made_from=notebooks):
         shutil.rmtree(fresh)
         shutil.rmtree(stage)
         raise BookError(f"the pages were not kept: {'; '.join(map(str, hits))}")
@@ -92,10 +97,10 @@ def _pages(root):
     return [root / "_config.yml", root / "_toc.yml", *(p for p in book if p.name[0] != ".")]
 
 
-def _stage(root, notebooks, stage, edition):
+def _stage(root, notebooks, stage, edition, with_runs):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
-    from cxrlib import cards, ledger  # they import torch, which costs seconds
+    from cxrlib import cards, crosswalk, ledger  # they import torch, which costs seconds
     from cxrlib.models import page as model_cards
 
     shutil.rmtree(stage, ignore_errors=True)
@@ -109,11 +114,14 @@ def _stage(root, notebooks, stage, edition):
     every = chapters(root)
     for path, chapter in zip(notebooks, every, strict=True):
         pages.write(path, chapter, stage, edition)
+    kept = ledger.collect(notebooks)
     made = {
+        "crosswalk": crosswalk.page(every, notebooks, ledger.ledger(kept)),
         "metric_cards": cards.page(),
         "model_cards": model_cards.page(),
-        "ledger": ledger.page(ledger.collect(notebooks)),
+        "ledger": ledger.page(kept),
         "parameters": parameters.page(every),
+        "runs": runs.page(root, stage / "extra" / "tables", with_runs),
     }
     for name, text in made.items():
         (stage / f"{name}.md").write_text(text, encoding="utf-8")
@@ -126,10 +134,11 @@ def _only_students(stage):
         (stage / f"{name}.md").unlink(missing_ok=True)
     for page in stage.glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(pages.FENCES.sub("", text), encoding="utf-8")
+        page.write_text(pages.student_text(text)[0], encoding="utf-8")
     toc = yaml.safe_load((stage / "_toc.yml").read_text(encoding="utf-8"))
     for part in toc["parts"]:
         part["chapters"] = [c for c in part["chapters"] if c.get("file") not in FOR_TEACHERS]
+    toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
     (stage / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
 
 

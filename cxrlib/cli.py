@@ -33,6 +33,12 @@ Values = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the result.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Chapters executed at the same time.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", help="Of cxrbook profiles, or a YAML file; repeatable."),
+]
+Name = Annotated[str | None, typer.Option(help="One word, under which it is kept.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Write over others of this name.")]
 
 
 @app.command()
@@ -41,13 +47,90 @@ def run(
     parameter: Values = None,
     out: Out = None,
     jobs: Jobs = 2,
+    profile: Profiles = None,
+    name: Name = None,
+    replace: Replace = False,
 ):
-    """Execute one chapter or all; other parameters give notebooks beside the book, not in it."""
+    """Execute one chapter or all; other parameters give notebooks beside the book, not in it.
+
+    With a name, the run is set beside the book's own, here and on the page Runs.
+    """
+    from cxrlib import profiles, runs
     from cxrlib.run import run as execute
 
     root = find_root()
-    for path in execute(root, find(root, chapter), pairs(parameter or []), _absolute(out), jobs):
-        print(path)
+    chosen, given = find(root, chapter), pairs(parameter or [])
+    shared = profiles.combined(profile or [], root)
+    out = _absolute(out)
+    if name:
+        if out:
+            raise BookError("--name and --out: give one of them", code=2)
+        out = runs.place(root, name, chosen, given, shared, replace)
+    for path in execute(root, chosen, given, out, jobs, shared, name):
+        print(runs.beside_ours(root, path) if name else path)
+
+
+@app.command()
+def sweep(
+    chapter: Annotated[str, typer.Argument(help="Number or name.")],
+    over: Annotated[
+        list[str],
+        typer.Option("-g", "--grid", metavar="NAME=VALUE,VALUE", help="To vary; repeatable."),
+    ],
+    parameter: Values = None,
+    name: Name = None,
+    replace: Replace = False,
+    jobs: Jobs = 2,
+    profile: Profiles = None,
+    metric: Annotated[str | None, typer.Option(help="To plot. Default: the first.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Rows of the results to plot; repeatable."),
+    ] = None,
+):
+    """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
+    from cxrlib import profiles
+    from cxrlib import sweep as sweeps
+
+    root = find_root()
+    chosen = find(root, chapter)
+    if len(chosen) > 1:
+        raise BookError("a sweep is over one chapter: name it", code=2)
+    grid, rows = sweeps.grid(over), pairs(where or [])
+    shared = profiles.combined(profile or [], root)
+    given = pairs(parameter or [])
+    with _resumable():
+        folder, done, failed = sweeps.sweep(
+            root, chosen[0], grid, given, name, jobs, shared, replace
+        )
+    if done:
+        print(sweeps.report(folder, done, list(grid), metric, rows))
+    if failed:
+        raise BookError(f"{failed}\nthe same command tries again what failed")
+
+
+@app.command()
+def collect(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Folders, notebooks or cards of runs.", exists=True)
+    ],
+    out: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
+):
+    """The results of any runs as one table."""
+    from cxrlib import sweep as sweeps
+
+    notebooks = sweeps.collect(paths)
+    table, _ = sweeps.joined(notebooks)
+    sweeps.write(table, out)
+    print(f"wrote {out}: {len(table)} rows of {len(notebooks)} runs")
+
+
+@app.command()
+def profiles():
+    """Sets of parameters for --profile, and what they need."""
+    from cxrlib.profiles import listing
+
+    print(listing(find_root()))
 
 
 @app.command()
@@ -58,12 +141,15 @@ def build(
     edition: Annotated[
         Literal["teacher", "student"], typer.Option(help="Students get no solutions.")
     ] = "teacher",
+    profile: Profiles = None,
 ):
     """Execute what changed and build the book."""
     from cxrlib.book import build as build_book
+    from cxrlib.profiles import combined
 
-    given = pairs(parameter or [])
-    page, changed = build_book(find_root(), given, _absolute(out), jobs, edition)
+    root, given = find_root(), pairs(parameter or [])
+    shared = combined(profile or [], root)
+    page, changed = build_book(root, given, _absolute(out), jobs, edition, shared)
     print(f"{'built' if changed else 'nothing changed'}: open {page}")
 
 

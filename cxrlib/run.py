@@ -10,17 +10,19 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 
-from cxrlib import atomic, register, scan
-from cxrlib.chapters import assign
+from cxrlib import atomic, record, register, scan, used
+from cxrlib.chapters import Chapter, assign
 from cxrlib.errors import BookError
 from cxrlib.progress import STATUS
 
 LIBRARY = Path(__file__).resolve().parent
+TELLING = "cxrbook-used"  # id of the driver's own cell
 
 
 def fingerprint(paths, *values):
@@ -36,14 +38,36 @@ def fingerprint(paths, *values):
     return digest.hexdigest()
 
 
-def run(root, chosen, given=None, out=None, jobs=2):
+@dataclass(frozen=True)
+class Task:
+    """A chapter to execute with some parameters."""
+
+    chapter: Chapter
+    given: dict  # parameters that differ from the declared defaults
+    target: Path  # the executed notebook
+    key: str  # changes with whatever decides about the result
+    code: dict  # which code runs, see `record.card`
+    name: str  # for messages: of the chapter, and what tells the task from others
+    run: str | None = None  # the name that the user gave the run
+
+    @property
+    def notebook(self):
+        return self.chapter.notebook
+
+    @property
+    def fresh(self):
+        """Whether notebook, card and results table are there as they would be made now."""
+        return record.key(self.target) == self.key
+
+
+def run(root, chosen, given=None, out=None, jobs=2, profile=None, name=None):
     """Execute chapters that changed since they were last executed.
 
     A chapter is executed again when its source, its parameters, the library (weights and open
     metadata included), the recorded benchmarks, the lock file, the Python version or the folder of
-    its data set changed. A chapter whose cells all passed replaces its notebook in one step; one
-    with a failed cell leaves the former notebook as it was, and so does one that shows what must
-    not be shown (:mod:`cxrlib.scan`).
+    its data set changed. A chapter whose cells all passed replaces its card, its results table
+    (:mod:`cxrlib.record`) and, last, its notebook; one with a failed cell leaves the former ones as
+    they were, and so does one that shows what must not be shown (:mod:`cxrlib.scan`).
 
     Parameters
     ----------
@@ -58,6 +82,10 @@ def run(root, chosen, given=None, out=None, jobs=2):
         parameters never replaces a chapter of the book.
     jobs : int
         Chapters executed at the same time.
+    profile : dict, optional
+        Chapter name -> parameters, see :func:`cxrlib.profiles.combined`; `given` wins over it.
+    name : str, optional
+        Goes to the cards.
 
     Returns
     -------
@@ -70,25 +98,66 @@ def run(root, chosen, given=None, out=None, jobs=2):
         Bad parameter, missing lock file, unwritable folder, or cells that failed or show what must
         not be shown (all of them named).
     """
-    values = assign(chosen, given or {})
-    _refuse_paths(values)
+    values = parameters_of(chosen, given or {}, profile or {})
+    out = out or _default_out(root, chosen, values)
+    wanted = [(c, values[c.name], out / f"{c.name}.ipynb", c.name) for c in chosen]
+    every = tasks(root, wanted, name)
+    check_writable(out)
+    execute(root, every, jobs, out / ".durations.json")
+    return [task.target for task in every]
+
+
+def parameters_of(chosen, given, profile):
+    """Checked parameters of each chapter: dict of name -> those that differ from the defaults."""
+    if not profile:
+        return assign(chosen, given)
+    declared = {name for chapter in chosen for name in chapter.parameters}
+    if unknown := [name for name in given if name not in declared]:
+        assign(chosen, {unknown[0]: given[unknown[0]]})  # refuses it
+    values = {}
+    for chapter in chosen:
+        mine = {name: value for name, value in given.items() if name in chapter.parameters}
+        values |= assign([chapter], profile.get(chapter.name, {}) | mine)
+    return values
+
+
+def tasks(root, wanted, run=None):
+    """What to execute: list of Task.
+
+    Parameters
+    ----------
+    root : Path
+    wanted : list of (Chapter, dict, Path, str)
+        Parameters that differ from the defaults, the executed notebook, and the task's name.
+    run : str, optional
+        The name that the user gave the run.
+
+    Raises
+    ------
+    BookError
+        A parameter that holds a path of this machine, or a missing lock file.
+    """
+    for _, given, _, _ in wanted:
+        _refuse_paths(given)
     lock = root / "requirements.lock"
     if not lock.is_file():
         raise BookError(f"{lock} is missing: restore it with 'git checkout requirements.lock'")
-    out = out or _default_out(root, chosen, values)
-    check_writable(out)
-
+    library = fingerprint([LIBRARY])
     recorded = sorted((root / "benchmarks").glob("*.csv"))
-    base = fingerprint([LIBRARY, lock, *recorded], sys.version)
-    keys = {
-        c.name: fingerprint([c.path], base, values[c.name], _data_stamp(values[c.name]))
-        for c in chosen
-    }
-    targets = {c.name: out / f"{c.name}.ipynb" for c in chosen}
-    stale = [c for c in chosen if _key_of(targets[c.name]) != keys[c.name]]
-    if stale:
-        _run_all(root, stale, values, keys, targets, jobs, out / ".durations.json")
-    return [targets[c.name] for c in chosen]
+    base = fingerprint([lock, *recorded], library, sys.version)
+    state = record.git_state(LIBRARY)
+    return [
+        Task(
+            chapter,
+            given,
+            target,
+            fingerprint([chapter.path], base, given, _data_stamp(given)),
+            {"library": library, "chapter": fingerprint([chapter.path]), **state},
+            name,
+            run,
+        )
+        for chapter, given, target, name in wanted
+    ]
 
 
 def _data_stamp(values):
@@ -104,15 +173,14 @@ def _data_stamp(values):
 
 def _refuse_paths(values):
     """Parameters are kept in the notebook, where no path of this machine may be."""
-    for of_chapter in values.values():
-        for name, value in of_chapter.items():
-            for text in re.findall(r"""[^"',\s\[\]{}()]+""", str(value)):
-                if Path(text).is_absolute() or text.startswith("~"):
-                    raise BookError(
-                        f"parameter {name!r} holds a path of this machine, which would be kept in "
-                        "the notebook: put or link the folder below CXRBOOK_DATA instead",
-                        code=2,
-                    )
+    for name, value in values.items():
+        for text in re.findall(r"""[^"',\s\[\]{}()]+""", str(value)):
+            if Path(text).is_absolute() or text.startswith("~"):
+                raise BookError(
+                    f"parameter {name!r} holds a path of this machine, which would be kept in "
+                    "the notebook: put or link the folder below CXRBOOK_DATA instead",
+                    code=2,
+                )
 
 
 def _default_out(root, chosen, values):
@@ -133,37 +201,41 @@ def check_writable(folder):
         raise BookError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def _key_of(path):
-    """The key under which a notebook was executed; None where there is none to read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["cxrbook"]["key"]
-    except (OSError, ValueError, KeyError):
-        return None
+def execute(root, every, jobs, memory):
+    """Execute the tasks that are not fresh, several at a time.
 
+    Parameters
+    ----------
+    root : Path
+        The project's folder, in which chapters run.
+    every : list of Task
+    jobs : int
+    memory : Path
+        File with the seconds that cells took.
 
-def _run_all(root, stale, values, keys, targets, jobs, memory):
+    Raises
+    ------
+    BookError
+        Cells that failed or show what must not be shown, all of them named; the other tasks were
+        executed.
+    """
+    stale = [task for task in every if not task.fresh]
+    if not stale:
+        return
     stop = threading.Event()
 
     with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch, _kernel(Path(scratch)):
         progress = Progress(stale, jobs, memory, Path(os.environ[STATUS]))
 
-        def execute(chapter):
+        def one(task):
             if not stop.is_set():
-                notebook = _execute(root, chapter, values[chapter.name], Path(scratch), progress)
-                notebook.metadata["cxrbook"] = {
-                    "key": keys[chapter.name],
-                    "parameters": values[chapter.name],
-                }
-                hits = scan.notebook(notebook, f"{chapter.name}.ipynb")
-                if hits:
-                    raise BookError(f"not kept: {'; '.join(map(str, hits))}")
-                text = nbformat.writes(notebook) + "\n"
-                atomic.write(targets[chapter.name], text.encode())
+                folder = Path(tempfile.mkdtemp(dir=scratch))
+                _keep(task, *_execute(root, task, folder, progress))
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end.
-            ordered = sorted(stale, key=lambda c: -sum(progress.past.get(c.name, [])))
-            running = {pool.submit(execute, chapter) for chapter in ordered}
+            ordered = sorted(stale, key=lambda t: -sum(progress.past.get(t.name, [])))
+            running = {pool.submit(one, task) for task in ordered}
             pending = running
             try:
                 while pending:
@@ -182,6 +254,23 @@ def _run_all(root, stale, values, keys, targets, jobs, memory):
             raise failure
     if failures:
         raise BookError("\n".join(sorted(map(str, failures))))
+
+
+def _keep(task, path, told, seconds):
+    """Keep an executed notebook, its card and its results table, unless they show too much."""
+    notebook = nbformat.read(path, as_version=4)
+    table = record.results(path)
+    card = record.card(
+        task.chapter, task.given, task.code, told, seconds, notebook, table, task.key, task.run
+    )
+    hits = scan.notebook(notebook, task.target.name)
+    hits += record.hits(card, table, notebook, task.target.stem)
+    if hits:
+        raise BookError(f"not kept: {'; '.join(map(str, hits))}")
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+    record.write(task.target, card, table)
+    # The notebook comes last: it says that the run is whole.
+    atomic.write(task.target, path.read_bytes())
 
 
 def _kill_kernels(running):
@@ -230,27 +319,37 @@ def _channel(scratch):
     return {"transport": "ipc", "ip": f"{tempfile.mkdtemp(dir=scratch)}/k"}
 
 
-def _execute(root, chapter, parameters, scratch, progress):
-    """Run one chapter; return the executed notebook without timings and machine names."""
+def _execute(root, task, scratch, progress):
+    """Run one chapter.
+
+    Returns
+    -------
+    (Path, dict, float)
+        The executed notebook without timings and machine names; what the kernel told of itself
+        (:func:`cxrlib.used.tell`); wall time in seconds.
+    """
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    source, target = scratch / f"{chapter.name}.in.ipynb", scratch / f"{chapter.name}.ipynb"
-    nbformat.write(chapter.notebook, source)
-    progress.start(chapter)
+    source, target = scratch / "in.ipynb", scratch / f"{task.target.stem}.ipynb"
+    last = nbformat.v4.new_code_cell(used.CELL, id=TELLING)
+    asked = nbformat.from_dict({**task.notebook, "cells": [*task.notebook.cells, last]})
+    nbformat.write(asked, source)
+    progress.start(task)
+    begun = time.monotonic()
     problem = None
     try:
         papermill.execute_notebook(
             source,
             target,
-            parameters=parameters,
+            parameters=task.given,
             kernel_name="python3",
             progress_bar=False,
             request_save_on_cell_execute=False,
             resources={"metadata": {"path": str(root)}},
             config=Config(KernelManager=_channel(scratch)),
-            on_cell_start=lambda cell, cell_index: progress.cell(chapter, cell),
+            on_cell_start=lambda cell, cell_index: progress.cell(task, cell),
         )
     except PapermillExecutionError as error:
         first = error.source.strip().splitlines()[0]
@@ -258,20 +357,34 @@ def _execute(root, chapter, parameters, scratch, progress):
         problem = (f"(begins {first!r}) failed: {error.ename}", said)
     except RuntimeError as error:
         problem = ("lost its kernel, perhaps for want of memory", str(error))
+    seconds = time.monotonic() - begun
+    if target.is_file():
+        told = _without_traces(task, target)
     if problem:
-        where = f"chapter {chapter.name}, cell {progress.where(chapter)}"
-        raise BookError(f"{where} {_failure(root, target, *problem)}")
-    progress.finish(chapter)
+        where = f"chapter {task.name}, cell {progress.where(task)}"
+        raise BookError(f"{where} {_failure(root, task, target, *problem)}")
+    progress.finish(task)
+    return target, told, seconds
 
-    notebook = nbformat.read(target, as_version=4)
+
+def _without_traces(task, path):
+    """Take out of a notebook what papermill and the driver put there; return what it told."""
+    notebook = nbformat.read(path, as_version=4)
+    told = None
+    for output in [o for cell in notebook.cells if cell.id == TELLING for o in cell.outputs]:
+        if used.KIND in output.get("data", {}):
+            told = json.loads(output["data"][used.KIND])
+    notebook.cells = [cell for cell in notebook.cells if cell.id != TELLING]
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-    return notebook
+    notebook.metadata["cxrbook"] = {"key": task.key, "parameters": task.given}
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    return told
 
 
-def _failure(root, target, what, said):
+def _failure(root, task, target, what, said):
     """What is told of a failed chapter; its notebook is kept, unless it is of credentialed data."""
     content = nbformat.read(target, as_version=4) if target.is_file() else None
     if content is not None and scan.is_guarded(content):
@@ -283,7 +396,8 @@ def _failure(root, target, what, said):
     line = f"{what}: {said}"
     if content is None:
         return line
-    kept = root / "_build" / "failed" / target.name
+    name = re.sub(r"[^\w=,.-]+", "-", task.name)[:100]
+    kept = root / "_build" / "failed" / f"{name}.ipynb"
     kept.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(kept, target.read_bytes())
     return f"{line} (traceback in {kept})"
@@ -312,7 +426,8 @@ class Progress:
         self.begun[chapter.name] = []
 
     def cell(self, chapter, cell):
-        if _is_code(cell) and "injected-parameters" not in cell.metadata.get("tags", []):
+        given = "injected-parameters" in cell.metadata.get("tags", [])
+        if _is_code(cell) and not given and cell.id != TELLING:
             self.begun[chapter.name].append(time.monotonic())
 
     def where(self, chapter):

@@ -98,10 +98,7 @@ def test_key_follows_source_parameters_library_and_lock(mini, tmp_path, monkeypa
     monkeypatch.setattr(cxrlib.run, "LIBRARY", library)
     seen = []
 
-    def note(root, stale, values, keys, *_):
-        seen.append(keys["01_first"])
-
-    monkeypatch.setattr(cxrlib.run, "_run_all", note)
+    monkeypatch.setattr(cxrlib.run, "execute", lambda root, every, *_: seen.append(every[0].key))
     run(mini, find(mini, "1"))
     run(mini, find(mini, "1"))
     assert seen[0] == seen[1]
@@ -125,7 +122,7 @@ def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
     (tmp_path / "nih-cxr14").mkdir()
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
     seen = []
-    monkeypatch.setattr(cxrlib.run, "_run_all", lambda *a: seen.append(a[3]["01_first"]))
+    monkeypatch.setattr(cxrlib.run, "execute", lambda root, every, *_: seen.append(every[0].key))
 
     def key(data):
         run(mini, find(mini, "1"), {"data": data})

@@ -19,6 +19,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cxrlib import used
+
 ATTRIBUTES = ("sex", "age_group", "race")
 """Attributes of S, section 2.1; a cohort has those that its source records."""
 
@@ -236,6 +238,7 @@ def load(name: str, **parameters) -> Cohort:
         from cxrlib import guard
 
         guard.protect(cohort)
+    used.cohort(cohort)
     return cohort
 
 

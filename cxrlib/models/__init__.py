@@ -23,6 +23,7 @@ from textwrap import TextWrapper
 
 import pandas as pd
 
+from cxrlib import used
 from cxrlib.models import checkpoints, registry
 from cxrlib.protocol import protocol as protocol_of
 
@@ -132,7 +133,9 @@ def load(name: str, protocol="corrected", checkpoint=None, device="cpu", precisi
         model = replace(model, logit_scale=scale, protocol=chosen.name)
     else:
         model = registry.load(name, protocol, checkpoint)
-    return registry.with_device(model, device, precision)
+    model = registry.with_device(model, device, precision)
+    used.weights(model)
+    return model
 
 
 def listing(hashes: bool = False) -> str:
