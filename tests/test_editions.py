@@ -54,11 +54,14 @@ def editions(built, tmp_path_factory):
 
 
 def holds(folder, words):
-    """Files below a folder with the words, also where a search index has only their stem."""
+    """Files of a book with the words; what the theme brings is not looked at."""
+    found = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    names = {p.relative_to(folder).as_posix(): p for p in found}
     return [
-        path.relative_to(folder).as_posix()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and words in path.read_bytes().decode("utf-8", "replace").lower()
+        name
+        for name, path in names.items()
+        if not name.startswith("_static/")
+        and words in path.read_bytes().decode("utf-8", "replace").lower()
     ]
 
 
