@@ -390,7 +390,7 @@ def setup():
     matplotlib.rcParams.update(
         {
             "figure.dpi": 120,
-            "figure.figsize": (7, 4),
+            "figure.figsize": (6, 3.6),
             "figure.constrained_layout.use": True,
             "font.size": 10,
             "axes.titlesize": 11,

@@ -79,6 +79,8 @@ COLOURS = {
 }
 SPARE = ("#332288", "#44AA99", "#AA4499", "#999933", "#661100", "#6699CC", "#888888")
 
+WIDTH = 6  # inches: letters stay legible where a phone shrinks the page
+
 NAMES = {
     "F": "female",
     "M": "male",
@@ -95,6 +97,8 @@ NAMES = {
     "adjusted_auprc": "adjusted AUPRC",
     "f1": "F1",
     "macro_f1": "mean F1",
+    "share_ap": "share of AP films",
+    "mean_age": "mean age",
     "var_f1": "variance of F1",
     "f1_gap_signed": "F1 gap, signed (Eq. 2)",
     "f1_gap_absolute": "F1 gap, absolute",
@@ -206,7 +210,7 @@ def bars(results, x="label", hue="model", panel=None, baseline=None, printed=Non
     fig, axes = plt.subplots(
         len(panels),
         1,
-        figsize=(7, 0.9 + 2.7 * len(panels)),
+        figsize=(WIDTH, 0.9 + 2.7 * len(panels)),
         squeeze=False,
         sharey=True,
         layout="constrained",
@@ -270,7 +274,7 @@ def gap_forest(results, metric=None):
     models = ordered(table["model"].fillna("all"))
     palette = colours(models)
     fig, ax = plt.subplots(
-        figsize=(7, 1.2 + max(0.3, 0.2 * len(models)) * len(lines)), layout="constrained"
+        figsize=(WIDTH, 1.2 + max(0.3, 0.2 * len(models)) * len(lines)), layout="constrained"
     )
     ax.axvline(0, color="#888888", linewidth=1)
     step = 0.7 / len(models)
@@ -399,7 +403,7 @@ def dose_response(table, x="dose", hue="model", xlabel=None):
     _one_row_each(table, [x, hue])
     lines = ordered(table[hue])
     palette = colours(lines)
-    fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
     for which in lines:
         curve = table[table[hue] == which].sort_values(x)
         ax.fill_between(
@@ -545,7 +549,7 @@ def before_after(results, printed=None, metrics=X_GAPS):
     fig, axes = plt.subplots(
         len(metrics),
         len(models) + bool(others),
-        figsize=(7, 0.9 + len(metrics) * max(1.7, 0.4 + 0.16 * len(methods) * len(pairs))),
+        figsize=(WIDTH, 0.9 + len(metrics) * max(1.7, 0.4 + 0.16 * len(methods) * len(pairs))),
         squeeze=False,
         sharex="row",
         layout="constrained",
@@ -621,7 +625,7 @@ def spread(values, metric, components=None):
     fig, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(7, 1.1 + max(0.42, 0.3 * len(models)) * len(methods)),
+        figsize=(WIDTH, 1.1 + max(0.42, 0.3 * len(models)) * len(methods)),
         squeeze=False,
         sharex=True,
         sharey=True,
@@ -673,7 +677,7 @@ def learning_curves(histories, best):
     fig, axes = plt.subplots(
         rows,
         columns,
-        figsize=(7, 0.7 + 1.7 * rows),
+        figsize=(WIDTH, 0.7 + 1.7 * rows),
         squeeze=False,
         sharey=True,
         layout="constrained",
