@@ -6,11 +6,12 @@
 #       X 2.1: fig-curation-cells
 #       X 3.1: fig-curation-leakage
 #     goals:
-#       - say who is in a data set, and what its labels, ages and views hide from an analysis
-#       - tell images from patients, and why splits and intervals need patients
-#       - check whether a balanced subset is balanced, and say what a planted bias is good for
-#     needs: []
+#     - say who is in a data set, and what its labels, ages and views hide from an analysis
+#     - tell images from patients, and why splits and intervals need patients
+#     - check whether a balanced subset is balanced, and say what a planted bias is
+#       good for
 #     minutes: 45
+#     needs: []
 # ---
 
 # %% [markdown]

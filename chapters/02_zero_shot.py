@@ -2,17 +2,19 @@
 # jupyter:
 #   chapter:
 #     answers:
-#       S 2.1: ""
-#       S 2.4: ""
+#       S 2.1: ''
+#       S 2.4: ''
 #       S 3.1: fig-zeroshot-auc
 #       S Table 1: fig-zeroshot-auc
 #       X 2.3: fig-zeroshot-wording
 #     goals:
-#       - say how two phrases become a probability, and what the logit scale does to it
-#       - read a table of AUC and adjusted AUPRC, and tell a spread over diseases from an uncertainty
-#       - show that the wording of a question moves both performance and fairness
-#     needs: [01_data_curation]
+#     - say how two phrases become a probability, and what the logit scale does to it
+#     - read a table of AUC and adjusted AUPRC, and tell a spread over diseases from
+#       an uncertainty
+#     - show that the wording of a question moves both performance and fairness
 #     minutes: 40
+#     needs:
+#     - 01_data_curation
 # ---
 
 # %% [markdown]

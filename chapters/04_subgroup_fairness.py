@@ -2,16 +2,20 @@
 # jupyter:
 #   chapter:
 #     answers:
-#       S 2.1: ""
+#       S 2.1: ''
 #       S 3.1: fig-subgroup-gaps
-#       S 4: ""
+#       S 4: ''
 #       S Fig. 1: fig-subgroup-auc
 #     goals:
-#       - give a gap between two groups its own interval, its noise floor and its place among many comparisons
-#       - say why AUC can miss that a group is underdiagnosed, and which number shows it
-#       - test an audit against a bias that was planted, and tell a cause from a coincidence
-#     needs: [01_data_curation, 02_zero_shot]
+#     - give a gap between two groups its own interval, its noise floor and its place
+#       among many comparisons
+#     - say why AUC can miss that a group is underdiagnosed, and which number shows
+#       it
+#     - test an audit against a bias that was planted, and tell a cause from a coincidence
 #     minutes: 45
+#     needs:
+#     - 01_data_curation
+#     - 02_zero_shot
 # ---
 
 # %% [markdown]
@@ -51,7 +55,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, evaluation, fairness, guard, inference, published, schema, zeroshot
+from cxrlib import (
+    cohorts,
+    evaluation,
+    fairness,
+    guard,
+    inference,
+    interactive,
+    published,
+    schema,
+    zeroshot,
+)
 from cxrlib import models as registry
 from cxrlib.cohorts import phantom
 from cxrlib.notebook import (
@@ -191,7 +205,7 @@ figure(
     caption="AUC by finding in groups of patients, a panel an attribute, with 95 % intervals over "
     f"{chosen.unit}s (S, Fig. 1). The bars start at 0.5, which is chance.",
     alt="Panels of bars with interval whiskers, one panel an attribute: findings and their mean on the "
-    f"horizontal axis, AUC on the vertical one, one bar a group. Values of {in_words(drawn)} "
+    f"horizontal axis, AUC on the vertical one, one bar a group. {in_words(drawn)} "
     "A hollow ring stands where a group has too few cases.",
     table=drawn,
 )
@@ -203,7 +217,7 @@ figure(
     "fig-subgroup-auprc",
     caption="Adjusted AUPRC in the same groups (S, Fig. 1): 0 is chance, 1 is perfect.",
     alt="Panels of bars like those for AUC, with adjusted AUPRC on the vertical axis. "
-    f"Values of {in_words(drawn)}",
+    f"{in_words(drawn)}",
     table=drawn,
 )
 
@@ -259,6 +273,12 @@ glue(
 #
 # The bars called "Mean" average the same findings in every group of an attribute, or a group could look
 # worse only because its hard findings were counted. For age: {glue:text}`age-note`.
+#
+# Each of the other models and findings can be looked at in the same way, with the counts behind every
+# number:
+
+# %% tags=["hide-input"]
+interactive.explorer(results, "Explore: one model, finding, attribute and metric at a time")
 
 # %% [markdown]
 # ### As published, and corrected
@@ -1030,7 +1050,7 @@ figure(
     "fig-subgroup-sensitivity",
     caption="Sensitivity for women and men at one threshold for all, mean over findings. What is missing to 1 is underdiagnosis.",
     alt="A pair of bars for each model, women and men: mean sensitivity on the vertical axis, with interval "
-    f"whiskers. Values of {in_words(found)}",
+    f"whiskers. {in_words(found)}",
     table=found,
 )
 

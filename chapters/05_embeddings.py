@@ -2,8 +2,8 @@
 # jupyter:
 #   chapter:
 #     answers:
-#       S 2.2: ""
-#       S 3.2: ""
+#       S 2.2: ''
+#       S 3.2: ''
 #       S Fig. 2a: fig-embeddings-modality
 #       S Fig. 2b: fig-embeddings-attributes
 #       S Fig. 2c: fig-embeddings-attributes
@@ -11,11 +11,15 @@
 #       S Fig. 3: fig-embeddings-centroids
 #       S Table 2: fig-embeddings-probes
 #     goals:
-#       - say what a projection shows, what a probe shows, and why the one can be blank where the other reads
-#       - set up a probe that is honest, with new patients, an interval and a yardstick
-#       - keep three claims apart, "is encoded", "was learned" and "is used", and say what each would take
-#     needs: [01_data_curation, 02_zero_shot]
+#     - say what a projection shows, what a probe shows, and why the one can be blank
+#       where the other reads
+#     - set up a probe that is honest, with new patients, an interval and a yardstick
+#     - keep three claims apart, "is encoded", "was learned" and "is used", and say
+#       what each would take
 #     minutes: 35
+#     needs:
+#     - 01_data_curation
+#     - 02_zero_shot
 # ---
 
 # %% [markdown]
@@ -56,7 +60,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, cohorts, guard, metrics, probes, published, schema
+from cxrlib import bootstrap, cohorts, guard, interactive, metrics, probes, published, schema
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
@@ -297,6 +301,12 @@ else:
 # better direction were picked, pure chance gives slightly more than 0.5.) Race is
 # {glue:text}`race-note`.
 #
+# One map, coloured by one attribute after the other, makes the comparison easier than panels do:
+
+# %% tags=["hide-input"]
+interactive.scatter(points, {a: table[a] for a in known}, f"Explore: the films of {first}, recoloured")
+
+# %% [markdown]
 # A map needs both its axes from one fit. The code behind Fig. 2b to 2d of paper S takes the horizontal
 # axis from the fit to films and texts together, and the vertical one from the fit to the films alone.
 # Drawn both ways, how well does the better axis tell the groups?
@@ -572,7 +582,7 @@ figure(
     "fig-embeddings-probes",
     caption="What a linear probe, nearest neighbours and a small network read from image embeddings (S, Table 2). The foot of the bars is chance.",
     alt="Three panels of bars, one a probe: attributes on the horizontal axis, AUC on the vertical one, a "
-    f"bar with an interval whisker for each model. Values of {in_words(read)}",
+    f"bar with an interval whisker for each model. {in_words(read)}",
     table=read,
 )
 

@@ -2,17 +2,20 @@
 # jupyter:
 #   chapter:
 #     answers:
-#       S 2.3: ""
-#       S 3.3: ""
-#       S 4: ""
+#       S 2.3: ''
+#       S 3.3: ''
+#       S 4: ''
 #       S Fig. 4a: fig-shortcut-arms-auc
 #       S Fig. 4b: fig-shortcut-arms
 #     goals:
-#       - say why a model may read the treatment instead of the disease, and whom that harms
-#       - compare performance with and without a device, and name what such a gap can mean besides a shortcut
-#       - prove a shortcut with counterfactual twins, and read a dose-response curve
-#     needs: [02_zero_shot]
+#     - say why a model may read the treatment instead of the disease, and whom that
+#       harms
+#     - compare performance with and without a device, and name what such a gap can
+#       mean besides a shortcut
+#     - prove a shortcut with counterfactual twins, and read a dose-response curve
 #     minutes: 35
+#     needs:
+#     - 02_zero_shot
 # ---
 
 # %% [markdown]
@@ -58,7 +61,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, fairness, guard, published, schema, shortcuts, zeroshot
+from cxrlib import cohorts, fairness, guard, interactive, published, schema, shortcuts, zeroshot
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import associations, drains, phantom
@@ -816,6 +819,15 @@ figure(
 # is that of {glue:text}`steepest`, the flattest that of {glue:text}`flattest`. Each model is the same at
 # both ends of its line: the test set decides which number is printed. A benchmark that does not say how
 # many of its patients were already treated leaves its reader guessing where on the line it stands.
+#
+# Choose a share, and read what each model would be said to achieve:
+
+# %% tags=["hide-input"]
+interactive.dose(
+    doses,
+    "Explore: the reported AUC as the test set changes",
+    xlabel="share of pneumothorax images with a drain",
+)
 
 # %% tags=["hide-input"]
 quiz(

@@ -56,7 +56,7 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from cxrlib import calibration, cohorts, fairness, guard, schema, zeroshot
+from cxrlib import calibration, cohorts, fairness, guard, interactive, schema, zeroshot
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
@@ -229,7 +229,15 @@ draw(
 
 # %% [markdown]
 # The points now stand between {glue:text}`strip-learned`, and {glue:text}`below-learned` lie below the
-# diagonal. The smallest and the largest probability, model by model:
+# diagonal. The other findings, one model at a time if the lines are too many:
+
+# %% tags=["hide-input"]
+interactive.reliability(
+    curves_of(predictions), "Explore: reliability by finding, model and reading of the similarity"
+)
+
+# %% [markdown]
+# The smallest and the largest probability, model by model:
 
 # %% tags=["hide-input"]
 # A single extreme is one patient's number; where that may not be shown, ten are averaged.

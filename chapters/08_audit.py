@@ -3,27 +3,31 @@
 #   chapter:
 #     answers:
 #       S 2.1: fig-audit-length
-#       S 2.2: ""
-#       S 2.3: ""
-#       S 2.4: ""
-#       S 4: ""
-#       S Table 1: ""
+#       S 2.2: ''
+#       S 2.3: ''
+#       S 2.4: ''
+#       S 4: ''
 #       S Fig. 4b: fig-audit-prevalence
-#       X 2.1: ""
-#       X 2.4: ""
-#       X 3.1: ""
+#       S Table 1: ''
+#       X 2.1: ''
+#       X 2.4: ''
+#       X 3.1: ''
 #       X 3.3: fig-audit-floor
-#       X Fig. 3c: fig-audit-floor
-#       X Fig. 3d: fig-audit-floor
 #       X Eq. 2: fig-audit-floor
 #       X Eq. 3: fig-audit-floor
-#       X Eq. 4: ""
+#       X Eq. 4: ''
+#       X Fig. 3c: fig-audit-floor
+#       X Fig. 3d: fig-audit-floor
 #     goals:
-#       - read a paper beside its code, and say which choices move a result and which do not
-#       - simulate the noise floor of a fairness gap before believing one
-#       - name the definition behind a metric, and show two that disagree on the same data
-#     needs: [02_zero_shot, 04_subgroup_fairness]
+#     - read a paper beside its code, and say which choices move a result and which
+#       do not
+#     - simulate the noise floor of a fairness gap before believing one
+#     - name the definition behind a metric, and show two that disagree on the same
+#       data
 #     minutes: 45
+#     needs:
+#     - 02_zero_shot
+#     - 04_subgroup_fairness
 # ---
 
 # %% [markdown]

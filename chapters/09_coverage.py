@@ -2,15 +2,17 @@
 # jupyter:
 #   chapter:
 #     answers:
-#       S 3.1: ""
+#       S 3.1: ''
 #       S Fig. 1: fig-coverage-patients
 #       S Table 1: fig-coverage-patients
 #     goals:
-#       - say what a 95 % interval promises, and test the promise where the truth is known
-#       - explain why the number of patients counts, and not that of images
-#       - decide which interval to report for a small group, and when to report none
+#     - say what a 95 % interval promises, and test the promise where the truth is known
+#     - explain why the number of patients counts, and not that of images
+#     - decide which interval to report for a small group, and when to report none
 #     minutes: 25
-#     needs: [02_zero_shot, 04_subgroup_fairness]
+#     needs:
+#     - 02_zero_shot
+#     - 04_subgroup_fairness
 # ---
 
 # %% [markdown]
@@ -187,7 +189,7 @@ glue("example-positive", fmt(counts["n_positive"].mean(), 0))
 glue("example-ill", fmt(counts["n_positive_patients"].mean(), 0))
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(7, 5.5), sharex=True, sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(6, 5.5), sharex=True, sharey=True)
 for axis, unit in zip(axes, ("image", "patient"), strict=True):
     part = studies[studies["unit"] == unit]
     colour = np.where(misses[part.index], "#D55E00", "#0072B2")
@@ -373,7 +375,7 @@ glue(
 pooled = simulate.by_positive_patients(table)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(3, 1, figsize=(7, 8.5), sharex=True, sharey=True)
+fig, axes = plt.subplots(3, 1, figsize=(6, 8.5), sharex=True, sharey=True)
 for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
     axis.axhspan(100 * LOW, 100 * HIGH, color="#DDDDDD", zorder=0)
     for k, text in KINDS.items():

@@ -3,11 +3,13 @@
 #   chapter:
 #     answers: {}
 #     goals:
-#       - keep embeddings so that a crash, a damaged file or another model cannot spoil them in silence
-#       - say what limits an extraction on a given machine, and what to buy or change
-#       - estimate the time and the price of an audit from a few measured rates
+#     - keep embeddings so that a crash, a damaged file or another model cannot spoil
+#       them in silence
+#     - say what limits an extraction on a given machine, and what to buy or change
+#     - estimate the time and the price of an audit from a few measured rates
 #     minutes: 40
-#     needs: [02_zero_shot]
+#     needs:
+#     - 02_zero_shot
 # ---
 
 # %% [markdown]
@@ -521,7 +523,7 @@ def empty(axis):
 spent = those("pipeline", unit="s")
 spent = spent[spent["way"].isin(WAYS)]
 sizes = sorted(spent["film_pixels"].unique())
-fig, axis = plt.subplots(figsize=(7, 1.2 + 0.9 * max(1, len(sizes))))
+fig, axis = plt.subplots(figsize=(6, 1.2 + 0.9 * max(1, len(sizes))))
 if spent.empty:
     empty(axis)
 for k, (way, (text, colour)) in enumerate(WAYS.items()):
@@ -552,7 +554,7 @@ figure(
 )
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+fig, axes = plt.subplots(1, 2, figsize=(6, 2.8))
 for axis, way, unit in zip(
     axes, ("peak above memory before", "steady rate"), ("MB", "images/s"), strict=True
 ):
@@ -801,7 +803,7 @@ def key(axis, found):
     axis.figure.legend(loc="outside upper left", ncols=len(seen))
 
 
-fig, axis = plt.subplots(figsize=(7, 4))
+fig, axis = plt.subplots(figsize=(6, 4))
 by_place = {p: [scale.total(plan(p, MIMIC, int(n))) for n in GRID] for p in PLACES}
 for place, found in by_place.items():
     draw(axis, GRID, found, place)
@@ -938,7 +940,7 @@ for key_, text in (("now", "as the code stands"), ("gpu", "a second GPU"), ("bot
 
 # %% tags=["hide-input", "timing"]
 cores = np.unique(np.geomspace(2, 2048, 21).astype(int))
-fig, axis = plt.subplots(figsize=(7, 4))
+fig, axis = plt.subplots(figsize=(6, 4))
 drawn = []
 for text in ("as the code stands", "one pass for all models", "both"):
     kind, together, _ = STEPS[text]

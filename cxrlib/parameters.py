@@ -215,7 +215,7 @@ def _meaning(values, given, who):
         if given & {"models", "probed"}:
             _models(values)
         if given & {"data", "options"} and "data" in values:
-            _cohort(values["data"], values["options"])
+            _cohort(values["data"], values.get("options", {}))
         if "device" in given:
             _device(values["device"])
     except ValueError as error:

@@ -159,6 +159,7 @@ def in_words(results, digits=2):
     known = results[results["value"].notna()]
     missing = len(results) - len(known)
     what = ", ".join(name(m) for m in dict.fromkeys(results["metric"]))
+    what = what[:1].upper() + what[1:]
     if known.empty:
         return f"{what}: every value is undefined."
 
@@ -293,8 +294,11 @@ def gap_forest(results, metric=None):
     ax.set_yticks(range(len(lines)), [", ".join(map(name, line)) for line in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     metric = table["metric"].iloc[0]
-    title = f"difference in {name(metric)}" if metric in PERFORMANCE else name(metric)
-    shared = [c for c in ("label", "group") if c not in keys and table[c].iloc[0] != "all"]
+    of_mean = "label" not in keys and table["label"].iloc[0] == "mean"
+    what = f"mean {name(metric)}" if of_mean else name(metric)
+    title = f"difference in {what}" if metric in PERFORMANCE else what
+    named = [c for c in ("label", "group") if c not in keys]
+    shared = [c for c in named if table[c].iloc[0] not in ("all", "mean")]
     ax.set_xlabel(", ".join([title, *(name(table[c].iloc[0]) for c in shared)]))
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     _legend(ax, palette, hollow, marker="o")

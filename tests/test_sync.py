@@ -17,7 +17,9 @@ def test_notebooks_carry_no_outputs_and_stable_ids(mini):
     sync(mini)
     path = mini / "chapters" / "01_first.ipynb"
     notebook = json.loads(path.read_text())
-    assert [c["id"] for c in notebook["cells"]] == [f"cell-{i:03d}" for i in range(len(notebook["cells"]))]
+    assert [c["id"] for c in notebook["cells"]] == [
+        f"cell-{i:03d}" for i in range(len(notebook["cells"]))
+    ]
     code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
     assert code[0]["metadata"]["tags"] == ["parameters"]
