@@ -304,7 +304,9 @@ else:
 # One map, coloured by one attribute after the other, makes the comparison easier than panels do:
 
 # %% tags=["hide-input"]
-interactive.scatter(points, {a: table[a] for a in known}, f"Explore: the films of {first}, recoloured")
+interactive.scatter(
+    points, {a: table[a] for a in known}, f"Explore: the films of {first}, recoloured"
+)
 
 # %% [markdown]
 # A map needs both its axes from one fit. The code behind Fig. 2b to 2d of paper S takes the horizontal
