@@ -43,9 +43,7 @@ seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of made-up films
 price: float = 4.0  # [0, 1000000] of a host with one GPU, an hour, in any currency
 n_hosts: int = 64  # [1, 100000] hosts of the cluster
 host_cores: int = 16  # [1, 10000] CPU cores of a host
-device_tflops: float = (
-    989.0  # (0, 1000000] declared peak of a GPU in bfloat16, 10^12 operations a second
-)
+device_tflops: float = 989.0  # (0, 1000000] peak of a GPU in bfloat16, 10^12 operations a second
 device_share: float = 0.3  # (0, 1] ASSUMED share of that peak, used where no GPU was measured
 
 # %% tags=["remove-cell"]
