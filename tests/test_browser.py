@@ -108,6 +108,7 @@ def opened(browser, url, **options):
     page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
     page.on("console", lambda said: said.type == "error" and problems.append(in_console(said)))
     page.goto(url, wait_until="load")
+    page.add_style_tag(content="* { animation: none !important; transition: none !important; }")
     page.evaluate("() => window.MathJax?.startup?.promise")
     yield SimpleNamespace(page=page, problems=problems)
     context.close()
@@ -208,8 +209,7 @@ def accessibility(page, scheme):
     page.evaluate("""() => {
         for (const e of document.querySelectorAll("article details")) e.open = true;
         for (const e of document.querySelectorAll("article .toggle-hidden .toggle-button"))
-          e.click();
-        for (const moving of document.getAnimations()) moving.finish(); }""")
+          e.click(); }""")
     # Of the thousands of coloured words in code, one of a kind tells enough.
     page.evaluate("""() => {
         const seen = new Set();
@@ -235,8 +235,10 @@ STATES = {
     "summary": "e => e.parentElement.open",
     "button.copybtn": "() => window.copies",
     "button.toggle-button": "e => e.closest('.toggle').classList.contains('toggle-hidden')",
-    "form select": "e => e.form.querySelector('[role=status]').textContent",
-    "form input": "e => e.form.querySelector('[role=status]').textContent",
+    **dict.fromkeys(
+        ["form select", "form [type=range]", "form [type=search]"],
+        "e => e.form.querySelector('[role=status]').textContent",
+    ),
 }
 OPERABLE = "summary, button, select, input, textarea, [role=button], [onclick], [contenteditable]"
 
@@ -263,7 +265,6 @@ def operable(page):
 
 
 def answers(page, element, kind, state):
-    what = element.evaluate("e => e.outerHTML.slice(0, 120)")
     problems = []
     for act in (by_click, by_key):
         before = element.evaluate(state)
@@ -273,6 +274,7 @@ def answers(page, element, kind, state):
                 break
             page.wait_for_timeout(50)
         else:
+            what = element.evaluate("e => e.outerHTML.slice(0, 120)")
             problems.append(f"no answer to {act.__name__[3:]}: {what}")
     return problems
 
@@ -281,15 +283,14 @@ def by_click(page, element, kind):
     if kind == "form select":  # what opens is drawn by the system
         options = element.evaluate("e => [...e.options].map((o) => o.value)")
         element.select_option(options[(options.index(element.input_value()) + 1) % len(options)])
-    elif element.get_attribute("type") in ("text", "search"):
-        element.click()
-        page.keyboard.type("zz")
-    elif element.get_attribute("type") == "range":
+    elif kind == "form [type=range]":
         element.scroll_into_view_if_needed()
         box = element.bounding_box()
         page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
     else:
-        element.click()
+        element.click(force=True)  # without waiting: whether it was hit shows in its state
+        if kind == "form [type=search]":
+            page.keyboard.type("zz")
 
 
 def by_key(page, element, kind):
@@ -297,11 +298,11 @@ def by_key(page, element, kind):
     if kind == "form select":
         last = element.evaluate("e => e.selectedIndex === e.options.length - 1")
         page.keyboard.press("ArrowUp" if last else "ArrowDown")
-    elif element.get_attribute("type") in ("text", "search"):
+    elif kind == "form [type=range]":
+        page.keyboard.press("End" if element.evaluate("e => e.value === e.min") else "Home")
+    elif kind == "form [type=search]":
         page.keyboard.press("Control+A")
         page.keyboard.press("Delete")
-    elif element.get_attribute("type") == "range":
-        page.keyboard.press("End" if element.evaluate("e => e.value === e.min") else "Home")
     else:
         page.keyboard.press("Enter")
 

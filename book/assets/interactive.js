@@ -55,8 +55,8 @@
         x: [data.name(r.group)], y: [r.value ?? data.baselines[metric]], type: "scatter",
         mode: "markers", showlegend: false,
         error_y: whiskers([r], "value", data.line),
-        marker: { size: 11, color: data.colours[r.group], line: { width: 1, color: data.line },
-          symbol: r.value === null ? "circle-open" : "circle" },
+        marker: { size: 11, line: { width: 1, color: data.line },
+          color: r.value === null ? "rgba(0,0,0,0)" : data.colours[r.group] }, // hollow: undefined
         text: [`${data.name(r.group)}: ${estimate(r)}<br>${counts(r)}` +
           (r.note && r.value !== null ? `<br>${r.note}` : "")],
         hoverinfo: "text",
@@ -103,7 +103,7 @@
         const title = code < 0 ? "not recorded" : data.name(groups[code]);
         traces.push({ x: rows.map((r) => r.x), y: rows.map((r) => r.y), mode: "markers",
           name: title, hoverinfo: "name",
-          marker: { size: 4, opacity: 0.6, color: data.colours[groups[code]] ?? GREY } });
+          marker: { size: 4, opacity: 0.75, color: data.colours[groups[code]] ?? GREY } });
         told.push(`${count(rows.length, "")}${title}`);
       }
       return { traces, words: `${count(data.rows.length, "images")} by ${data.name(attribute)}: ${told.join(", ")}.`,
@@ -126,11 +126,19 @@
         if (here) told.push(`${model} ${estimate(here)}`);
       }
       return { traces, words: `${data.xlabel} ${setting}, ${data.ylabel}: ${told.join("; ")}.`,
-        layout: { xaxis: { title: { text: data.xlabel } }, yaxis: { title: { text: data.ylabel } },
+        layout: { xaxis: { title: { text: folded(data.xlabel, data.width) } },
+          yaxis: { title: { text: data.ylabel } },
           shapes: [{ type: "line", x0: setting, x1: setting, y0: 0, y1: 1, yref: "paper",
             line: { color: GREY, width: 1, dash: "dot" } }] } };
     },
   };
+
+  // A long title on two lines where the figure is narrow.
+  function folded(text, width) {
+    const middle = text.indexOf(" ", text.length / 2);
+    const long = text.length * 8 > width - 60 && middle > 0;
+    return long ? `${text.slice(0, middle)}<br>${text.slice(middle + 1)}` : text;
+  }
 
   // The page's own colours and letters; no dragging, so that a finger still scrolls the page.
   function dressed(layout, style) {
@@ -155,6 +163,7 @@
     function show() {
       const style = getComputedStyle(document.body);
       data.line = style.getPropertyValue("--pst-color-text-muted").trim();
+      data.width = plot.clientWidth;
       const chosen = Object.fromEntries([...new FormData(form)]);
       const { traces, layout, words } = KINDS[box.dataset.kind](data, chosen);
       form.querySelector("[role=status]").textContent = words;
