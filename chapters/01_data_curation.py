@@ -553,7 +553,7 @@ glue("by-chance", percent(1 / len(mean_ap)))
 # {glue:text}`view-only` of the images; blind guessing gives {glue:text}`by-chance`. Balancing age and
 # sex did not balance how sick the patients were, nor how they were imaged.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "In NIH 6x200 each disease has as many women as men and as many young as old. A model "
     "classifies its diseases better than chance. Must it have looked at the disease?",
@@ -1218,7 +1218,7 @@ glue("n-planted", str(len(recovered)))
 # in {glue:text}`reached` of the images they should have reached. This is why an audit that only counts
 # cannot see everything.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "In the phantom, findings fade with age, and an audit finds that a model misses more of them "
     "in old patients. What does that say about real patients?",

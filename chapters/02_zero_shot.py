@@ -1108,7 +1108,7 @@ glue(
 # has a cure, which is to choose on patients who are not in the test set. The width of the strips has
 # none: a table of zero-shot results is a table of *models with a wording*.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     f"A colleague tries all {len(pairs)} ways of asking on the test set and reports the best mean AUC with "
     "a 95 % interval over patients. What is wrong with it?",

@@ -512,7 +512,7 @@ glue("acc-best", UNDEFINED if best == UNDEFINED else fmt_row(cell(best, "accurac
 # full fine-tuning for MedCLIP with a ViT, its best model, on a draw of real radiographs that it does not
 # publish: the numbers stand here for orientation, not for comparison.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     f"The accuracies of {first} zero-shot and with a linear probe have an interval each. How do you "
     "find out whether the probe is better?",
@@ -739,7 +739,7 @@ for metric in ("f1_gap_signed", "f1_gap_absolute", "eq_odds_mean", "eq_odds_max"
 # comparisons have a p-value below 0.05, and {glue:text}`k-bh` after the correction of Benjamini and
 # Hochberg {cite:p}`benjamini1995`, which limits the share of false alarms among the alarms.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 fair_size = tested_gap("full", "eq_odds_mean", *SEX)
 quiz(
     f"After full fine-tuning, {first} has an EqOdds of {fmt(fair_size['value'], 3)} between women and "

@@ -559,7 +559,7 @@ glue(
 # {glue:text}`m-asked` means, {glue:text}`m-out` would be flagged uncorrected; {glue:text}`m-holm`
 # ({glue:text}`m-where`).
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "A colleague tests one more model on these groups, finds one p-value below 0.05 among the single "
     "findings, and writes: the model is unfair to this group. What is missing?",
@@ -1007,7 +1007,7 @@ show(
     caption="Gap in mean AUC, women minus men",
 )
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "Suppose a model lowers the scores of all women by the same amount, ill and healthy alike. What happens?",
     {

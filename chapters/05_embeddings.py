@@ -403,7 +403,7 @@ glue(
 #
 # {glue:text}`map-verdict`
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "A map of embeddings shows women and men thoroughly mixed. Which conclusion holds?",
     {

@@ -371,7 +371,7 @@ glue(
 # with a drain may have a larger pneumothorax, which is easier to see. And a drain can hide the very air that
 # a reader looks for, which pulls the gap below 0.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "On real films, a model finds pneumothorax better with a drain than without, and the interval of the "
     "difference lies above 0. What follows?",
@@ -829,7 +829,7 @@ interactive.dose(
     xlabel="share of pneumothorax images with a drain",
 )
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     f"A vendor reports an AUC of {fmt(response.loc[steepest, 1.0])} for pneumothorax. All of its "
     "patients with pneumothorax had a drain. Which AUC can an emergency department expect, whose "

@@ -356,7 +356,7 @@ glue(
 # The largest difference over the models is {glue:text}`auc-change`: AUC is {glue:text}`auc-same`. A model
 # can have an acceptable AUC and useless probabilities, as S found.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 highest_cosine = cosine.groupby("model")["score"].apply(highest)
 quiz(
     "Without the scale, a model gives 0.55 to the film of which it is most certain. What follows?",
@@ -588,7 +588,7 @@ glue("platt-lowers", share((change < 0).where(change.notna())))
 #
 # {glue:text}`auc-refitted`, and no model has learned anything about chests. What was repaired is a scale.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "After Platt scaling, mean prediction and observed frequency agree over all patients. For a woman "
     "who is told 30 %, is the risk 30 %?",

@@ -492,7 +492,7 @@ glue("tokens", "the same tokens" if one == other else "different tokens")
 # in the code; for {glue:text}`examined` these are {glue:text}`tokens`. A tokenizer that keeps case tells
 # them apart.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "S's code leaves out the learned factor for four models. What does that change?",
     {
@@ -828,7 +828,7 @@ glue("odds-low", f"{int((odds['below'] < 0.05).sum())} of the {len(odds)}")
 # {glue:text}`n-corrected` remain when the number of comparisons is accounted for. The largest is
 # {glue:text}`largest`.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     f"A model's F1 gap between women and men is {percent(floors['even']['f1_gap_signed'].mean(), 1)} on "
     f"{2 * CLASSES * PER_CELL} images. Is the model fair?",

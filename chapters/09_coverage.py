@@ -213,7 +213,7 @@ figure(
 # has about {glue:text}`example-positive` positive images. They come from about {glue:text}`example-ill`
 # patients.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "What does the 95 % of one reported interval mean?",
     {
@@ -543,7 +543,7 @@ glue("default", KINDS["patient", default])
 # It is no proof that the interval is wide enough. If its positive images come from a handful of patients,
 # its lower limit is no lower limit, and drawing images hides this.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "A group has forty positive images of eight patients. Which sentence belongs into the report?",
     {

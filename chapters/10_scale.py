@@ -285,7 +285,7 @@ show(faults, caption="Planted faults")
 glue("n-found", str((faults["found or mended"] == FOUND[True]).sum()))
 glue("n-faults", str(len(faults)))
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 quiz(
     "An extraction of a million films stopped after six days. A colleague wants to start it again from the beginning, to be safe. What do you say?",
     {
@@ -966,7 +966,7 @@ figure(
     table=by_cores,
 )
 
-# %% tags=["hide-input", "timing"]
+# %% tags=["remove-input", "timing"]
 quiz(
     "A GPU host is too slow, and the money is enough for a second GPU. When does it help?",
     {
