@@ -725,12 +725,14 @@ glue(
     "found",
     f"found: the whole interval of the biased model lies above {fmt(FOUND, 1)} SD"
     if found
+    else "undefined, with so few films"
+    if biased and shift.loc[biased, "ci_low"].isna().all()
     else f"not found in this run: the interval of the biased model reaches below {fmt(FOUND, 1)} SD"
     if biased
     else "not judged, as no drain-biased model was run",
 )
 clean = [m for m in fair if abs(shift.loc[m, "value"]) < NOTHING]
-moved = shift.loc[fair, "value"].abs()
+moved = shift.loc[fair, "value"].abs().dropna()
 farthest = "" if moved.empty else f"; the farthest, {moved.idxmax()}, moves by {fmt(moved.max())}"
 glue("clean", f"{len(clean)} of {len(fair)} stay within {fmt(NOTHING)} SD of no effect{farthest}")
 
