@@ -395,7 +395,9 @@ figure(
     caption=f"Cross-entropy by epoch in training (solid) and validation (dashed), {first}, first split. The dot marks the epoch whose weights are kept.",
     alt="Small panels, one a strategy, with training and validation loss by epoch and a dot at the lowest validation loss: "
     + "; ".join(f"{s} {fmt(lowest[s])} in epoch {kept_epochs[s]}" for s in shown_runs),
-    table=pd.concat([run.history.assign(strategy=s) for s, run in shown_runs.items()]),
+    table=pd.concat([run.history.assign(strategy=s) for s, run in shown_runs.items()]).drop(
+        columns="seconds"  # differs from run to run
+    ),
     counts=(),
 )
 
