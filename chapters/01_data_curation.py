@@ -1131,8 +1131,8 @@ else:
 
 # %% [markdown]
 # Each change reaches {glue:text}`reached` of the images it should. Of all the others,
-# {glue:text}`stray` changed by even one grey level in one pixel. {numref}`fig-curation-twins` shows the
-# clearest pair of each kind. What a twin changes in a model's answer is the true effect of the dial on this
+# {glue:text}`stray` changed by even one grey level in one pixel. Where phantoms may be shown, the figure
+# has the clearest pair of each kind. What a twin changes in a model's answer is the true effect of the dial on this
 # patient, and later chapters hold their estimates against it.
 
 # %% [markdown]
