@@ -54,7 +54,7 @@ def test_chapters_lists_parameters_with_defaults(built):
     done = cxrbook("chapters", cwd=built)
     assert done.returncode == 0
     assert "02  A chapter of the miniature book  (02_zero_shot)" in done.stdout
-    assert "n_images: int = 20  # how many" in done.stdout
+    assert "n_images: int = 20  # in [2, 100], how many" in done.stdout
 
 
 def test_build_does_nothing_when_nothing_changed(built):
