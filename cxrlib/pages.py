@@ -14,7 +14,8 @@ import nbformat
 from cxrlib.errors import BookError
 from cxrlib.notebook import CSV, DOWNLOAD, FIGURE, NUMBER
 
-TEACHER, STUDENT = EDITIONS = ("teacher", "student")
+TEACHER, STUDENT = "teacher", "student"  # editions
+FILES = (("script", "py"), ("notebook", "ipynb"))  # that a page offers
 # Blocks and cells of a chapter that students do not get.
 FENCES = re.compile(
     r"^(?P<fence>`{3,}|:{3,})\{(?:solution|teacher)\}.*?^(?P=fence)[ \t]*\n?",
@@ -178,6 +179,3 @@ def _before(chapter):
     lines += ["", "**Parameters**: what each may be, on [their page](../parameters.md)."]
     lines += ["", f"**Take it along**: {', '.join(files)}.", ":::"]
     return "\n".join(lines)
-
-
-FILES = (("script", "py"), ("notebook", "ipynb"))

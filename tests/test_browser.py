@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import re
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -21,6 +20,8 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import sync_playwright
+
+from cxrlib import pdf
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / os.environ.get("CXRBOOK_HTML", "_build/html")
@@ -49,15 +50,11 @@ def book():
 
 @pytest.fixture(scope="module")
 def browser():
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, (shutil.which(name) for name in names if name)), None)
-    if found is None:
-        pytest.fail("no Chromium: run tests/install_chromium.sh, or set CHROMIUM", pytrace=False)
     options = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     root = hasattr(os, "getuid") and os.getuid() == 0  # for whom Chromium has no sandbox
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=found, args=options, chromium_sandbox=not root
+            executable_path=pdf.browser(), args=options, chromium_sandbox=not root
         )
         yield browser
         browser.close()
