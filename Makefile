@@ -42,7 +42,7 @@ test-slow: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 phantom-models: $(READY)
-	@$(BIN)/python -m cxrlib.models.train
+	@$(BIN)/python -m cxrlib.predict.phantom_models
 
 sync: $(READY)
 	@$(CXRBOOK) sync

@@ -18,8 +18,8 @@ import torch
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib import bootstrap, fairness
-from cxrlib.ranking import ranker
+from cxrlib.stats import bootstrap, fairness
+from cxrlib.stats.ranking import ranker
 
 IMAGES, PATIENTS, RESAMPLES, SAMPLE = 8950, 3000, 1000, 3
 PREVALENCE = [0.14, 0.08, 0.03, 0.17, 0.07, 0.03]  # of S's six labels

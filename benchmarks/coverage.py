@@ -3,9 +3,10 @@
 Run: python benchmarks/coverage.py [--simulations 1000] [--resamples 500] [--processes 2]
 
 Writes the counts to coverage.csv beside this file after every design (or to --out), so a run that
-was cut off goes on where it stopped; `cxrlib.simulate.shares` turns counts into shares. The table
-in the repository comes from these defaults, on a machine with two processor cores; one process took
-half an hour. The chapter on coverage computes its own, smaller, grid and does not read this file.
+was cut off goes on where it stopped; `cxrlib.stats.simulate.shares` turns counts into shares. The
+table in the repository comes from these defaults, on a machine with two processor cores; one
+process took half an hour. The chapter on coverage computes its own, smaller, grid and does not read
+this file.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from cxrlib import simulate
+from cxrlib.stats import simulate
 
 DESIGN = ["n_images", "images_per_patient", "icc", "prevalence", "auc"]
 ORDER = ["auc", "images_per_patient", "icc", "n_images", "prevalence"]

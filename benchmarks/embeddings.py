@@ -34,10 +34,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxrlib import atomic, cohorts, embed, models, zeroshot
-from cxrlib import store as stores
+from cxrlib import cohorts, models
 from cxrlib.cohorts import films, own, phantom
+from cxrlib.core import atomic
+from cxrlib.embed import extract as embed
+from cxrlib.embed import store as stores
 from cxrlib.models import images
+from cxrlib.predict import zeroshot
 
 RESULT = Path(__file__).with_suffix(".csv")
 COLUMNS = ("part", "way", "n_images", "film_pixels", "value", "unit", "low", "high", "rounds")

@@ -2,8 +2,9 @@
 
 On a GPU: CLIP's ViT-B/16 in bfloat16 at batch 64, the share of the measured peak of matrix
 products, the peak of memory with and without recomputing activations, and what a checkpoint adds
-to an epoch. The loop of ``cxrlib.training`` should cost at most 5 % more than the bare one, which
-has all images on the device already. Without a GPU: the same for phantom-vit, small, in float32.
+to an epoch. The loop of ``cxrlib.predict.training`` should cost at most 5 % more than the bare one,
+which has all images on the device already. Without a GPU: the same for phantom-vit, small, in
+float32.
 
 Run: python benchmarks/finetune.py
 """
@@ -19,7 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxrlib import adapters, models, training
+from cxrlib import models
+from cxrlib.predict import adapters, training
 
 OVERHEAD, ROUNDS, WARM, CLASSES, EPOCHS = 0.05, 11, 3, 6, 5
 GPU = {"model": "seeded:clip_vit_b16", "batch": 64, "precision": "bfloat16", "steps": 20}

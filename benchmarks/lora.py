@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from cxrlib import adapters, models
-from cxrlib.finetune import Classifier, Head
+from cxrlib import models
+from cxrlib.predict import adapters
+from cxrlib.predict.finetune import Classifier, Head
 
 RANK = 4
 TABLE = Path(__file__).with_suffix(".csv")

@@ -40,7 +40,7 @@ n_images: int = 800  # [60, 17000] images in the phantom cohort of this chapter
 size: int = 96  # [32, 256] side of a phantom image, in pixels
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -52,7 +52,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, guard, published, schema
+from cxrlib import cohorts, guard, schema
 from cxrlib import models as registry
 from cxrlib.cohorts import (
     associations,
@@ -63,20 +63,12 @@ from cxrlib.cohorts import (
     phantom,
     summary,
 )
-from cxrlib.notebook import (
-    figure,
-    fmt,
-    fmt_interval,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    withheld,
-)
-from cxrlib.plots import COLOURS, confounder_panel, flow_diagram, in_words
-from cxrlib.plots import name as written
+from cxrlib.papers import published
+from cxrlib.papers.counts import cohort_counts, counts_beside_papers
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
+from cxrlib.show.plots import confounder_panel, flow_diagram
+from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent
+from cxrlib.show.words import readable as written
 
 setup()
 # The cohort of this run comes first, so that a credentialed one is guarded from the first cell on.
@@ -810,8 +802,8 @@ glue("n-examined", str(len(examined)))
 # ### Its counts, and those in print
 
 # %%
-keep(summary.counts(studied))
-beside = summary.counts_beside_papers(studied)
+keep(cohort_counts(studied))
+beside = counts_beside_papers(studied)
 show(beside, caption="Counts: the data set, the papers, this run", missing="–", counts=())
 
 # %% tags=["remove-cell"]

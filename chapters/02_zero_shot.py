@@ -46,7 +46,7 @@ n_splits: int = 20  # [1, 1000] random halves of the patients, to choose a wordi
 protocol: str = "corrected"  # {corrected, as_published} models, prompt and resampling of S's code
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -58,39 +58,18 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrlib import (
-    bootstrap,
-    cohorts,
-    evaluation,
-    fairness,
-    guard,
-    metrics,
-    prompts,
-    published,
-    schema,
-    wordings,
-    zeroshot,
-)
+from cxrlib import cohorts, guard, schema
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
-from cxrlib.embed import embed, embed_text
+from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models.leaks import leaks
-from cxrlib.notebook import (
-    figure,
-    fmt,
-    fmt_interval,
-    fmt_row,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-    withheld,
-)
-from cxrlib.plots import bars, dose_response, gap_forest, in_words
-from cxrlib.plots import name as readable
+from cxrlib.papers import published
+from cxrlib.predict import prompts, wordings, zeroshot
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
+from cxrlib.show.plots import bars, dose_response, gap_forest
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
+from cxrlib.stats import as_published as evaluation
+from cxrlib.stats import bootstrap, fairness, metrics
 
 setup()
 chosen = protocols.protocol(protocol)

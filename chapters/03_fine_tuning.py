@@ -68,7 +68,7 @@ n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_permutations: int = 1000  # [1, 100000] groups dealt anew, for the gaps of an exactly fair model
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -78,26 +78,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, fairness, finetune, inference, published, repeats, schema, zeroshot
+from cxrlib import cohorts, schema
 from cxrlib import models as registry
 from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
-from cxrlib.notebook import (
-    UNDEFINED,
-    figure,
-    fmt,
-    fmt_row,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
-from cxrlib.plots import X_GAPS, bars, before_after, in_words, learning_curves, spread
-from cxrlib.plots import name as readable
+from cxrlib.papers import published
+from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol as protocol_of
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.plots import bars, before_after, learning_curves, spread
+from cxrlib.show.words import UNDEFINED, X_GAPS, fmt, fmt_row, in_words, percent, readable
+from cxrlib.stats import fairness, inference
 
 setup()
 chosen = protocol_of(protocol)
@@ -175,7 +166,7 @@ glue("n-test", one_test)
 # six diseases. Which words stand for a disease? X tries three formats: one fixed sentence, as CLIP's
 # authors use it; combinations of severity, kind and place, as in GLoRIA; and sentences of a report, as
 # in CXR-CLIP. The latter two are drawn at random, {glue:text}`n-draws` times. The paper prints no
-# prompt: formats and ideas are theirs, the words here are ours (`cxrlib.prompts`).
+# prompt: formats and ideas are theirs, the words here are ours (`cxrlib.predict.prompts`).
 
 # %%
 tasks = {
@@ -260,12 +251,12 @@ glue("ensemble", fmt((answers == tasks[first].y.numpy()).mean(), 3))
 #   $B$ are trained.
 # - **Full**: every weight of the image encoder is trained.
 #
-# All share one loop (`cxrlib.training.fit`): the optimiser AdamW, a learning rate that falls along a
+# All share one loop (`cxrlib.predict.training.fit`): the optimiser AdamW, a learning rate that falls along a
 # cosine, batches of {glue:text}`batch` films. An *epoch* is one pass through the training films; kept are the weights of
 # the epoch with the lowest *validation loss*, the cross-entropy on films that training did not use. X
 # found its learning rates on the validation films and does not print them. Here they are sought on the
 # validation films of the first split, for {glue:text}`searched`. What X leaves open and is not sought
-# (other rates, weight decay, rank) is in `cxrlib.finetune` and `cxrlib.training`. It was found by trying
+# (other rates, weight decay, rank) is in `cxrlib.predict.finetune` and `cxrlib.predict.training`. It was found by trying
 # on the default phantom, tests included: on that phantom the gains below show the method, they are no
 # independent proof of these settings.
 

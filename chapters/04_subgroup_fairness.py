@@ -45,7 +45,7 @@ specificity: float = 0.8  # (0, 1) at the operating point, over all patients
 protocol: str = "corrected"  # {corrected, as_published} models, prompt and resampling of S's code
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -55,34 +55,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxrlib import (
-    cohorts,
-    evaluation,
-    fairness,
-    guard,
-    inference,
-    interactive,
-    published,
-    schema,
-    zeroshot,
-)
+from cxrlib import cohorts, guard, schema
 from cxrlib import models as registry
 from cxrlib.cohorts import phantom
-from cxrlib.notebook import (
-    figure,
-    fmt,
-    fmt_row,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
-from cxrlib.plots import bars, gap_forest, group_bars, in_words
-from cxrlib.plots import name as title
+from cxrlib.papers import published
+from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol as chosen_protocol
+from cxrlib.show import interactive
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.plots import bars, gap_forest, group_bars
+from cxrlib.show.words import fmt, fmt_row, in_words, percent
+from cxrlib.show.words import readable as title
+from cxrlib.stats import as_published as evaluation
+from cxrlib.stats import fairness, inference
 
 setup()
 chosen = chosen_protocol(protocol)

@@ -50,7 +50,7 @@ n_resamples: int = 500  # [2, 100000] bootstrap resamples
 protocol: str = "corrected"  # {corrected, as_published} models, axes, probes (12 min), resampling
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -60,25 +60,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, cohorts, guard, interactive, metrics, probes, published, schema
+from cxrlib import cohorts, guard, schema
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
-from cxrlib.embed import embed, embed_text
-from cxrlib.notebook import (
-    figure,
-    fmt,
-    fmt_row,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
-from cxrlib.plots import in_words, pca_ellipses, pca_scatter, probe_bars, sorted_differences
-from cxrlib.plots import name as title
+from cxrlib.embed.extract import embed, embed_text
+from cxrlib.papers import published
+from cxrlib.show import interactive
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
+from cxrlib.show.words import fmt, fmt_row, in_words, percent
+from cxrlib.show.words import readable as title
+from cxrlib.stats import bootstrap, metrics, probes
 
 setup()
 TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables

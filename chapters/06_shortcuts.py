@@ -45,11 +45,14 @@ n_images: int = 4000  # [60, 17000] images in the phantom cohort; real cohorts a
 n_twins: int = 1500  # [60, 17000] images that are drawn with and without a drain
 n_detector: int = 600  # [100, 17000] phantom films to teach the detector, and as many to label
 epochs: int = 5  # [1, 200] passes of the detector over its films; S makes 200
+drain_labels: str = (
+    "annotated"  # {annotated, predicted} predicted, where nobody looked: by `cxrbook drains`
+)
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 protocol: str = "corrected"  # {corrected, as_published} models, arms, resampling and prompt of S
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -61,26 +64,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, fairness, guard, interactive, published, schema, shortcuts, zeroshot
+from cxrlib import cohorts, guard, schema
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
-from cxrlib.cohorts import associations, drains, phantom
-from cxrlib.models.train import BIASED_DRAINS, FAIR_DRAINS
-from cxrlib.notebook import (
-    figure,
-    fmt,
-    fmt_interval,
-    fmt_row,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-    withheld,
-)
-from cxrlib.plots import dose_response, drain_arms, gap_forest, in_words, name
+from cxrlib.cohorts import associations, phantom
+from cxrlib.papers import published
+from cxrlib.predict import drains, zeroshot
+from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
+from cxrlib.show import interactive
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
+from cxrlib.show.plots import dose_response, drain_arms, gap_forest
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent
+from cxrlib.show.words import readable as name
+from cxrlib.stats import fairness, shortcuts
 
 setup()
 chosen = protocols.protocol(protocol)
@@ -202,6 +198,8 @@ glue("drained-most", f"{name(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
+if drain_labels == "predicted":
+    cohort = drains.stored(cohort)
 column = next((c for c in ("drain", "support_devices") if c in cohort.table), "drain")
 DEVICE = column.replace("_", " ")
 GAP = f"with {DEVICE} - without {DEVICE}"
@@ -249,8 +247,8 @@ elif status[DEVICE].isna().all():
     of_device = "In this cohort nobody has looked for drains, so that there are no arms."
 elif column == "drain":
     of_device = (
-        "In this cohort, drains are as annotated, or as a detector predicted them where the options "
-        "of this run ask for it."
+        "In this cohort, drains are as annotated, or as a detector predicted them where the parameter "
+        "drain_labels asks for it."
     )
 else:
     of_device = (
@@ -613,8 +611,8 @@ elif "drain_source" in cohort.table and (cohort.table["drain_source"] == "predic
 elif column == "drain":
     here = (
         "The controls of this run's cohort were not labelled by a detector. The command cxrbook "
-        'drains trains one on the annotated films and stores its labels; options={"drains": '
-        '"predicted"} uses them.'
+        "drains trains one on the annotated films and stores its labels; drain_labels=predicted "
+        "uses them."
     )
 else:
     here = "This run's cohort has no annotated drains from which a detector could learn."

@@ -45,7 +45,7 @@ n_resamples: int = 500  # [2, 100000] bootstrap resamples
 protocol: str = "corrected"  # {corrected, as_published} models, resampling and prompt of S's code
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -56,25 +56,17 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from cxrlib import calibration, cohorts, fairness, guard, interactive, schema, zeroshot
+from cxrlib import cohorts, guard, schema
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
-from cxrlib.notebook import (
-    UNDEFINED,
-    figure,
-    fmt,
-    fmt_interval,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-    withheld,
-)
-from cxrlib.plots import gap_forest, in_words, name, reliability
+from cxrlib.predict import zeroshot
+from cxrlib.show import interactive
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
+from cxrlib.show.plots import gap_forest, reliability
+from cxrlib.show.words import UNDEFINED, fmt, fmt_interval, in_words, percent
+from cxrlib.show.words import readable as name
+from cxrlib.stats import calibration, fairness
 
 setup()
 chosen = protocols.protocol(protocol)

@@ -60,7 +60,7 @@ n_splits: int = 8  # [1, 1000] splits of patients for the probes
 n_simulations: int = 1000  # [1, 100000] test sets of an exactly fair classifier
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -72,28 +72,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from cxrlib import calibration, cohorts, evaluation, inference, metrics, probes, published, schema
+from cxrlib import cohorts, schema
 from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata, nih6x200
-from cxrlib.embed import embed
+from cxrlib.embed.extract import embed
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe as recipe_of
-from cxrlib.notebook import (
-    figure,
-    fmt,
-    fmt_interval,
-    glue,
-    keep,
-    percent,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
-from cxrlib.plots import colours
-from cxrlib.plots import name as title
-from cxrlib.zeroshot import POSITIVE
+from cxrlib.papers import published
+from cxrlib.predict.zeroshot import POSITIVE
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.words import colours, fmt, fmt_interval, percent
+from cxrlib.show.words import readable as title
+from cxrlib.stats import as_published as evaluation
+from cxrlib.stats import calibration, inference, metrics, probes
 
 setup()
 first = registry.choose(models)[0]

@@ -42,7 +42,7 @@ n_resamples: int = 500  # [2, 100000] bootstrap resamples a study
 grid: str = "small"  # {small, full} designs: for a page, or those of benchmarks/coverage.py
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -53,10 +53,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, estimates, ranking, simulate
+from cxrlib import cohorts
 from cxrlib.cohorts import metadata
-from cxrlib.notebook import figure, fmt, fmt_interval, glue, percent, quiz, setup, show
-from cxrlib.plots import name
+from cxrlib.show.notebook import figure, glue, quiz, setup, show
+from cxrlib.show.words import fmt, fmt_interval, percent
+from cxrlib.show.words import readable as name
+from cxrlib.stats import estimates, ranking, simulate
 
 setup()
 designs = simulate.grid(grid)

@@ -47,7 +47,7 @@ device_tflops: float = 989.0  # (0, 1000000] peak of a GPU in bfloat16, 10^12 op
 device_share: float = 0.3  # (0, 1] ASSUMED share of that peak, used where no GPU was measured
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -64,16 +64,18 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from cxrlib import cohorts, scale
+from cxrlib import cohorts
 from cxrlib import models as registry
-from cxrlib.chapters import find_root
+from cxrlib.book.chapters import find_root
 from cxrlib.cohorts import films
 from cxrlib.cohorts.files import DataError
-from cxrlib.embed import extract
+from cxrlib.embed import plan as scale
+from cxrlib.embed.extract import extract
+from cxrlib.embed.store import ROWS, StoreError
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe
-from cxrlib.notebook import figure, fmt, glue, percent, quiz, setup, show
-from cxrlib.store import ROWS, StoreError
+from cxrlib.show.notebook import figure, glue, quiz, setup, show
+from cxrlib.show.words import fmt, percent
 
 setup()
 ELEVEN = registry.published()
@@ -652,7 +654,7 @@ glue("absent", ", ".join(part for part in PARTS if those(part).empty) or "none")
 # %% [markdown]
 # ## The plan on paper
 #
-# From the rates above, everything else is arithmetic, in `cxrlib/scale.py`. One model run over a cohort is a
+# From the rates above, everything else is arithmetic, in `cxrlib/embed/plan.py`. One model run over a cohort is a
 # *pass*. For $N$ films of $b$ bytes, with $C$ cores, $D$ devices (GPUs) and storage that gives $S$ bytes a
 # second, a pass of models $m$ lasts
 #

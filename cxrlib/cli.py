@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from cxrlib import atomic
-from cxrlib.chapters import chapters, find, find_root, out_of_sync
-from cxrlib.chapters import sync as write_pairs
-from cxrlib.errors import BookError
-from cxrlib.parameters import pairs
+from cxrlib.book.chapters import chapters, find, find_root, out_of_sync
+from cxrlib.book.chapters import sync as write_pairs
+from cxrlib.book.parameters import pairs
+from cxrlib.core import atomic
+from cxrlib.core.errors import BookError
 
 INTERRUPTED = 130  # how typer leaves after Ctrl-C
 
@@ -55,8 +55,8 @@ def run(
 
     With a name, the run is set beside the book's own, here and on the page Runs.
     """
-    from cxrlib import profiles, runs
-    from cxrlib.run import run as execute
+    from cxrlib.book import profiles, runs
+    from cxrlib.book.run import run as execute
 
     root = find_root()
     chosen, given = find(root, chapter), pairs(parameter or [])
@@ -89,8 +89,8 @@ def sweep(
     ] = None,
 ):
     """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
-    from cxrlib import profiles
-    from cxrlib import sweep as sweeps
+    from cxrlib.book import profiles
+    from cxrlib.book import sweep as sweeps
 
     root = find_root()
     chosen = find(root, chapter)
@@ -117,7 +117,7 @@ def collect(
     out: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
 ):
     """The results of any runs as one table."""
-    from cxrlib import sweep as sweeps
+    from cxrlib.book import sweep as sweeps
 
     notebooks = sweeps.collect(paths)
     table, _ = sweeps.joined(notebooks)
@@ -128,7 +128,7 @@ def collect(
 @app.command()
 def profiles():
     """Sets of parameters for --profile, and what they need."""
-    from cxrlib.profiles import listing
+    from cxrlib.book.profiles import listing
 
     print(listing(find_root()))
 
@@ -144,8 +144,8 @@ def build(
     profile: Profiles = None,
 ):
     """Execute what changed and build the book."""
-    from cxrlib.book import build as build_book
-    from cxrlib.profiles import combined
+    from cxrlib.book.build import build as build_book
+    from cxrlib.book.profiles import combined
 
     root, given = find_root(), pairs(parameter or [])
     shared = combined(profile or [], root)
@@ -353,8 +353,8 @@ def _dictionary(text):
 
 def _embedded(cohort, model, dtype, how) -> str:
     """Fill the store of a cohort and a model; what was done."""
-    from cxrlib import store as stores
-    from cxrlib.embed import extract, store_folder
+    from cxrlib.embed import store as stores
+    from cxrlib.embed.extract import extract, store_folder
 
     folder = store_folder(cohort, model, dtype)
     before = stores.load(folder).present() if (folder / stores.MANIFEST).is_file() else {}
@@ -385,9 +385,9 @@ def _stored(verify):
     """Print the stores below the cache and the data; with ``verify``, read all of them."""
     import pandas as pd
 
-    from cxrlib import store as stores
     from cxrlib.cohorts.files import data_folder
-    from cxrlib.embed import cache_folder
+    from cxrlib.core.folders import cache_folder
+    from cxrlib.embed import store as stores
 
     places = [cache_folder()]
     if os.environ.get("CXRBOOK_DATA"):  # credentialed data keep theirs
@@ -434,8 +434,8 @@ def drains(
 ):
     """Train the drain detector, or go on, and label the films of a cohort without annotation."""
     from cxrlib import cohorts
-    from cxrlib.cohorts import drains as labels
-    from cxrlib.notebook import fmt_row
+    from cxrlib.predict import drains as labels
+    from cxrlib.show.words import fmt_row
 
     with _resumable(), _mendable():
         cohort = cohorts.load(data)
@@ -473,8 +473,8 @@ def ledger(
     ] = False,
 ):
     """Every number and claim of the papers with its verdict, from what chapters kept."""
-    from cxrlib import ledger as book_ledger
-    from cxrlib.published import DIFFERS
+    from cxrlib.papers import ledger as book_ledger
+    from cxrlib.papers.published import DIFFERS
 
     if not files:
         root = find_root()
@@ -503,7 +503,7 @@ def pdf(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("_build/pdf"),
 ):
     """Print chapters of the built book as PDF, with all that is folded unfolded."""
-    from cxrlib.pdf import write
+    from cxrlib.book.pdf import write
 
     chosen = find(find_root(), chapter)
     for path in write([book / "chapters" / f"{c.name}.html" for c in chosen], out):
@@ -518,7 +518,7 @@ def scan(
     ],
 ):
     """Look for what must not be published: identifiers, films, report texts, machine paths."""
-    from cxrlib.scan import anything
+    from cxrlib.book.scan import anything
 
     hits = [hit for path in files for hit in anything(path)]
     print("\n".join(map(str, hits)) or "nothing found")
@@ -536,7 +536,7 @@ def assign(
     out: Annotated[Path, typer.Option(help="Folder for the sheets.")],
 ):
     """Graded checks: a sheet for each student, with a seed, the questions and how to begin."""
-    from cxrlib import grading
+    from cxrlib.book import grading
 
     with _mendable(OSError):
         paths = grading.assign(roster, course, out)
@@ -553,7 +553,7 @@ def grade(
     """Graded checks: points and feedback for each answer."""
     import pandas as pd
 
-    from cxrlib import grading
+    from cxrlib.book import grading
 
     with _mendable(OSError):
         graded, wrong = grading.grade(answers, course, roster)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from cxrlib import checks, guard
+from cxrlib import guard
+from cxrlib.core import checks
 
 PREDICTION_COLUMNS = (
     "image_id",
@@ -146,8 +147,8 @@ def predictions(table, *attributes, probabilities=False):
         if column not in table:
             raise ValueError(
                 f"predictions: column {column!r} is missing; expected "
-                f"{', '.join(PREDICTION_COLUMNS)}. Make the table with cxrlib.zeroshot or "
-                "cxrlib.finetune."
+                f"{', '.join(PREDICTION_COLUMNS)}. Make the table with cxrlib.predict.zeroshot or "
+                "cxrlib.predict.finetune."
             )
     for attribute in attributes:
         if attribute not in table:

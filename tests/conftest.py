@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxrlib import guard
+from cxrlib.guard import latch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ quick: bool = True
 how: str = "plain"  # {{plain, fancy}}
 
 # %% tags=["remove-cell"]
-from cxrlib.parameters import check
+from cxrlib.book.parameters import check
 
 check(globals())
 
@@ -40,7 +40,7 @@ check(globals())
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cxrlib.notebook import figure, fmt_interval, glue, quiz, setup, show
+from cxrlib.show.notebook import figure, fmt_interval, glue, quiz, setup, show
 
 setup()
 glue("number", n_images)
@@ -127,8 +127,8 @@ def write_book(root):
 @pytest.fixture(autouse=True)
 def unlatched(monkeypatch):
     """A test that loads credentialed data puts itself under guard, not those after it."""
-    monkeypatch.setattr(guard, "_protected", [])
-    monkeypatch.setattr(guard, "_registers", [])
+    monkeypatch.setattr(latch, "_protected", [])
+    monkeypatch.setattr(latch, "_registers", [])
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def mini(tmp_path):
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """A miniature book that was built once; tests that change it take a copy."""
-    from cxrlib.book import build
+    from cxrlib.book.build import build
 
     root = write_book(tmp_path_factory.mktemp("built") / "mini")
     build(root)

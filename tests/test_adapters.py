@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 from transformers import SwinConfig, SwinModel
 
-from cxrlib import adapters, models
-from cxrlib.finetune import Classifier, Head
+from cxrlib import models
 from cxrlib.models.swin import swin
+from cxrlib.predict import adapters
+from cxrlib.predict.finetune import Classifier, Head
 
 RANK = 4
 # In CI one of each kind: open_clip's ResNet and ViT, torchvision's ResNet, transformers' Swin, and

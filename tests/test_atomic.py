@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cxrlib import atomic
+from cxrlib.core import atomic
 from tests.conftest import environment
 
 

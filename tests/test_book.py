@@ -6,9 +6,9 @@ import shutil
 import pytest
 from bs4 import BeautifulSoup
 
-from cxrlib.book import build
-from cxrlib.chapters import chapters
-from cxrlib.errors import BookError
+from cxrlib.book.build import build
+from cxrlib.book.chapters import chapters
+from cxrlib.core.errors import BookError
 from tests.conftest import ROOT
 
 # What makes a chapter quick; each value goes to the chapters that declare the parameter.

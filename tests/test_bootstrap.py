@@ -9,8 +9,8 @@ import scipy.stats
 import sklearn.metrics
 import torch
 
-from cxrlib import bootstrap, metrics
-from cxrlib.ranking import ranker
+from cxrlib.stats import bootstrap, metrics
+from cxrlib.stats.ranking import ranker
 
 
 @pytest.fixture

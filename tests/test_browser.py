@@ -21,7 +21,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import sync_playwright
 
-from cxrlib import pdf
+from cxrlib.book import pdf
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / os.environ.get("CXRBOOK_HTML", "_build/html")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import sklearn.calibration
 
-from cxrlib import calibration
+from cxrlib.stats import calibration
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from cxrlib import calibration, cards, estimates, metrics
+from cxrlib.book import metric_cards as cards
+from cxrlib.stats import calibration, estimates, metrics
 
 MULTICLASS = ["accuracy", "f1", "macro_f1", "var_f1", "f1_gap_signed", "f1_gap_absolute"]
 MULTICLASS += ["eq_odds_mean", "eq_odds_max", "calibration_gap_eq4", "ece_gap"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cxrlib.cli import nih_6x200_list
 from cxrlib.cohorts import check_data, metadata, nih, nih6x200
-from cxrlib.errors import BookError
+from cxrlib.core.errors import BookError
 from tests import mimic_tree, nih_tree
 from tests.test_cli import cxrbook
 

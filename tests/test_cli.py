@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cxrlib import cli, cohorts, models
-from cxrlib import store as stores
-from cxrlib.embed import embed, store_folder
+from cxrlib.embed import store as stores
+from cxrlib.embed.extract import embed, store_folder
 from cxrlib.models.registry import Ensemble
 from tests.conftest import ROOT, environment
 

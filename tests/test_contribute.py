@@ -16,8 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from cxrlib.chapters import FILTERS, Chapter, chapters, find, out_of_sync, script_text, sync
-from cxrlib.run import run
+from cxrlib.book.chapters import FILTERS, Chapter, chapters, find, out_of_sync, script_text, sync
+from cxrlib.book.run import run
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "book" / "contribute.md").read_text(encoding="utf-8")

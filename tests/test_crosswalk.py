@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from cxrlib import crosswalk, ledger, published, schema
-from cxrlib.errors import BookError
+from cxrlib import schema
+from cxrlib.core.errors import BookError
+from cxrlib.papers import crosswalk, ledger, published
 
 # Read off the papers' pages.
 SECTIONS = ["1", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "3.3", "4"]

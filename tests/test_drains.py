@@ -13,10 +13,12 @@ from torch import nn
 from torchvision.models import DenseNet, densenet121
 from typer.testing import CliRunner
 
-from cxrlib import cohorts, shortcuts
-from cxrlib.cohorts import Cohort, drain_detector, drains
+from cxrlib import cohorts
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.models.images import stored_by_s
+from cxrlib.predict import drain_detector, drains
 from cxrlib.protocol import protocol
+from cxrlib.stats import shortcuts
 from tests import nih_tree
 from tests.test_protocol import FIGURES
 
@@ -421,7 +423,7 @@ def test_command_trains_labels_and_the_cohort_takes_the_labels(small, monkeypatc
     truth = nih_tree.write(small.tmp / "data" / "nih-cxr14", n_images=260)["table"]
     monkeypatch.setenv("CXRBOOK_DATA", str(small.tmp / "data"))
     with pytest.raises(ValueError, match="Train one"):
-        cohorts.load("nih", drains="predicted")
+        drains.stored(cohorts.load("nih"))
     run = CliRunner().invoke(app, ["drains", "--epochs", "2", "--lr", "0.01"])
     assert run.exit_code == 0, run.output
     for words in (
@@ -432,7 +434,7 @@ def test_command_trains_labels_and_the_cohort_takes_the_labels(small, monkeypatc
         "labels: ",
     ):
         assert words in run.output
-    table = cohorts.load("nih", drains="predicted").table
+    table = drains.stored(cohorts.load("nih")).table
     expected = truth.set_index("image_id").loc[table["image_id"], "annotated"].to_numpy()
     annotated = table["drain_source"] == "annotated"
     assert annotated.tolist() == (~np.isnan(expected)).tolist()

@@ -10,9 +10,9 @@ import jupytext
 import nbformat
 import pytest
 
-from cxrlib.book import build
-from cxrlib.chapters import chapters
-from cxrlib.pages import for_students, student_text
+from cxrlib.book.build import build
+from cxrlib.book.chapters import chapters
+from cxrlib.book.pages import for_students, student_text
 from tests.conftest import ROOT
 
 # Of the miniature book, and below added to it: what is for teachers alone.

@@ -25,11 +25,11 @@ from bare_loop import (
 from PIL import Image
 
 from cxrlib import cohorts, models
-from cxrlib import embed as embed_module
 from cxrlib.cohorts.films import reader
-from cxrlib.embed import embed, extract, made_from, store_folder
-from cxrlib.extraction import fastest
-from cxrlib.store import StoreError, load
+from cxrlib.embed import extract as embed_module
+from cxrlib.embed.extract import embed, extract, made_from, store_folder
+from cxrlib.embed.store import StoreError, load
+from cxrlib.embed.worker import fastest
 
 N = 131  # no multiple of any batch or shard here
 CLOSE = 1e-6

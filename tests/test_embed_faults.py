@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from bare_loop import RESNET, apart, bare, by_name, ended, forked, in_memory, kill
 
-from cxrlib import extraction, models
-from cxrlib import store as stores
-from cxrlib.embed import embed, extract
-from cxrlib.store import StoreError, load
+from cxrlib import models
+from cxrlib.embed import store as stores
+from cxrlib.embed import worker as extraction
+from cxrlib.embed.extract import embed, extract
+from cxrlib.embed.store import StoreError, load
 
 N, ROWS = 2000, 16
 CLOSE = 1e-6

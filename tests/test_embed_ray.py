@@ -20,9 +20,13 @@ from ray.cluster_utils import Cluster
 from torch import nn
 from torch.nn import functional as F
 
-from cxrlib import cohorts, embed, embed_ray, extraction, models
+from cxrlib import cohorts, models
 from cxrlib.cohorts import films
-from cxrlib.store import StoreError
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.embed import extract as embed
+from cxrlib.embed import ray as embed_ray
+from cxrlib.embed import worker as extraction
+from cxrlib.embed.store import StoreError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes have no tests
 N, ROWS = 120, 4
@@ -172,7 +176,7 @@ def test_a_ray_of_its_own_and_films_on_disk(tmp_path, model, monkeypatch):
     (tmp_path / names[3]).write_bytes(b"")
     monkeypatch.chdir(tmp_path)  # films and store are named from here
     read = films.reader(Path("."), names)
-    cohort = cohorts.Cohort("films", table, (), "open", {}, table, read)
+    cohort = Cohort("films", table, (), "open", {}, table, read)
     options = {"dtype": "float16", "rows_per_shard": 5, "workers": 1}
     there = embed.extract(cohort, model, Path("ray"), engine="ray", actors=1, **options)
     assert not ray.is_initialized()

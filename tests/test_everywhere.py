@@ -9,7 +9,7 @@ import pytest
 import typer
 import yaml
 
-from cxrlib.chapters import find
+from cxrlib.book.chapters import find
 from cxrlib.cli import app
 from tests.conftest import ROOT
 

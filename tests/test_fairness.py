@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics
 from fairlearn.metrics import equalized_odds_difference
 
-from cxrlib import bootstrap, fairness, metrics
+from cxrlib.stats import bootstrap, fairness, metrics
 
 AGES = ["25-50", "50-65", "65-80", "80+"]
 COUNTS = ["n", "n_positive", "n_negative", "n_patients"]

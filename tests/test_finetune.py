@@ -10,10 +10,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from cxrlib import adapters, cohorts, finetune, models, training
+from cxrlib import cohorts, models
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.core.progress import STATUS
 from cxrlib.models.registry import Ensemble
-from cxrlib.progress import STATUS
+from cxrlib.predict import adapters, finetune, training
 
 NAME = "phantom-resnet"
 SHORT = {"epochs": 2, "batch": 8}
@@ -107,7 +109,7 @@ def made_up(n, features, classes, seed=0):
     table["image_id"] = [f"{i:04}" for i in range(len(table))]
     table["patient_id"] = table["image_id"]
     table["split"] = np.repeat(["train", "test", "valid"], n // 2)
-    cohort = cohorts.Cohort("made up", table, (), "open", {}, pd.DataFrame())
+    cohort = Cohort("made up", table, (), "open", {}, pd.DataFrame())
     model = models.load(NAME)
     task = finetune.Task(cohort, replace(model, card=model.card | {"embed_dim": features}), names)
     task.__dict__["embeddings"] = torch.from_numpy(z)

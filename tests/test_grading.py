@@ -8,10 +8,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from cxrlib import bootstrap, cli, cohorts, fairness, grading, shortcuts, zeroshot
+from cxrlib import cli, cohorts
+from cxrlib.book import grading
 from cxrlib.cohorts import phantom
-from cxrlib.errors import BookError
+from cxrlib.core.errors import BookError
+from cxrlib.predict import zeroshot
 from cxrlib.schema import row
+from cxrlib.stats import bootstrap, fairness, shortcuts
 from tests.conftest import ROOT
 
 SEEDS = [grading.seed_of("a course", name) for name in ("Ada", "Bo", "Cy")]

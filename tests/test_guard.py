@@ -15,19 +15,23 @@ from scipy.linalg import null_space
 from scipy.optimize import linprog
 from typer.testing import CliRunner
 
-from cxrlib import cohorts, guard, inference, notebook, register, scan, schema
-from cxrlib.chapters import chapters
+from cxrlib import cohorts, guard, schema
+from cxrlib.book import scan
+from cxrlib.book.chapters import chapters
+from cxrlib.book.run import run
 from cxrlib.cli import app
-from cxrlib.cohorts import Cohort
-from cxrlib.errors import BookError
-from cxrlib.run import run
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core.errors import BookError
+from cxrlib.guard import latch, register
+from cxrlib.show import notebook
+from cxrlib.stats import inference
 
 
 @pytest.fixture
 def latched(monkeypatch):
     """As after a credentialed cohort was loaded, with nothing in its register."""
-    monkeypatch.setattr(guard, "_protected", ["made-up"])
-    monkeypatch.setattr(guard, "_registers", [])
+    monkeypatch.setattr(latch, "_protected", ["made-up"])
+    monkeypatch.setattr(latch, "_registers", [])
 
 
 # --- counts ------------------------------------------------------------------------------------
@@ -308,7 +312,7 @@ def test_glued_counts_are_coarse(latched, capsys):
 def test_pictures_are_refused_and_heat_maps_are_not(latched):
     import matplotlib.pyplot as plt
 
-    guard._refuse_pictures()
+    latch._refuse_pictures()
     axis = plt.figure().subplots()
     axis.imshow(np.zeros((8, 8)))
     with pytest.raises(guard.GuardError, match="withheld"):
@@ -446,10 +450,10 @@ FAILING = (
     LEAKY.split("# %%\nprint(cohort")[0] + "# %%\nraise ValueError(cohort.table['image_id'][0])"
 )
 REFUSED = LEAKY.split("# %%\nprint(cohort")[0] + (
-    "# %%\nfrom cxrlib.notebook import show\n\nshow(cohort.table.head())\n"
+    "# %%\nfrom cxrlib.show.notebook import show\n\nshow(cohort.table.head())\n"
 )
 CLEAN = LEAKY.split("# %%\nprint(cohort")[0] + (
-    "# %%\nfrom cxrlib.notebook import glue, withheld\n\nglue('n', len(cohort.table))\n"
+    "# %%\nfrom cxrlib.show.notebook import glue, withheld\n\nglue('n', len(cohort.table))\n"
     "withheld('films')\n\n# %%\ncohort.table.groupby('race')[['sex']].count()\n"
 )
 

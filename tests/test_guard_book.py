@@ -13,10 +13,12 @@ from conftest import ROOT
 from PIL import Image
 from scipy.signal import fftconvolve
 
-from cxrlib import guard, notebook, scan
-from cxrlib.book import build
-from cxrlib.chapters import chapters
-from cxrlib.run import run
+from cxrlib import guard
+from cxrlib.book import scan
+from cxrlib.book.build import build
+from cxrlib.book.chapters import chapters
+from cxrlib.book.run import run
+from cxrlib.show import notebook
 
 PER_CELL = 3  # films a cell of the balanced cohorts
 SEEN = 0.7  # likeness: 0.85 and more where the pattern is, at most 0.5 in charts

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from cxrlib import calibration, guard, interactive, schema
+from cxrlib import guard, schema
+from cxrlib.guard import latch
+from cxrlib.show import interactive
+from cxrlib.stats import calibration
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def test_without_a_notebook_it_says_where_to_look(results, capsys):
 
 
 def test_under_guard_small_groups_lose_their_numbers(emit, results, monkeypatch):
-    monkeypatch.setattr(guard, "_protected", ["made-up"])
+    monkeypatch.setattr(latch, "_protected", ["made-up"])
     results.loc[3, ["n", "n_positive", "n_negative", "n_patients"]] = 9, 4, 5, 8
     _, data = emit(interactive.explorer, results, "Explore")
     found = rows_of(data)
@@ -167,7 +170,7 @@ def test_under_guard_small_groups_lose_their_numbers(emit, results, monkeypatch)
 
 
 def test_under_guard_single_images_are_refused_or_withheld(emit, results, monkeypatch, capsys):
-    monkeypatch.setattr(guard, "_protected", ["made-up"])
+    monkeypatch.setattr(latch, "_protected", ["made-up"])
     points, groups = np.zeros((2, 2)), {"sex": ["F", "M"]}
     interactive.scatter(points, groups, "Colour the map")
     assert "Not shown: one point an image" in capsys.readouterr().out

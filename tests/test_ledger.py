@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from cxrlib import ledger, notebook, published, schema
-from cxrlib.claims_s import ATTRIBUTES, PEOPLE, S_MODELS
-from cxrlib.claims_x import AGE, GAPS, SEX, SIX, TUNINGS, X_MODELS
-from cxrlib.rules import Missing, Numbers, every
+from cxrlib import schema
+from cxrlib.papers import ledger, published
+from cxrlib.papers.claims_s import ATTRIBUTES, PEOPLE, S_MODELS
+from cxrlib.papers.claims_x import AGE, GAPS, SEX, SIX, TUNINGS, X_MODELS
+from cxrlib.papers.rules import Missing, Numbers, every
+from cxrlib.show import notebook
 from tests import authors
 from tests.conftest import environment, write_book
 
@@ -299,7 +301,7 @@ KEEPING = """
 
 # %%
 from cxrlib import schema
-from cxrlib.notebook import keep
+from cxrlib.show.notebook import keep
 from tests.test_ledger import awkward, phantom
 
 keep(awkward())
@@ -311,7 +313,7 @@ for value in (0.7, 0.9):
 @pytest.fixture(scope="module")
 def kept_book(tmp_path_factory):
     """A miniature book whose first chapter keeps three tables, built with warnings as errors."""
-    from cxrlib.book import build
+    from cxrlib.book.build import build
 
     root = write_book(tmp_path_factory.mktemp("kept") / "mini")
     chapter = root / "chapters" / "01_first.py"
@@ -335,7 +337,7 @@ def test_kept_tables_show_nowhere(kept_book):
 
 
 def test_building_again_changes_nothing(kept_book):
-    from cxrlib.book import build
+    from cxrlib.book.build import build
 
     assert build(kept_book)[1] is False
 

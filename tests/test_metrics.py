@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from cxrlib import bootstrap, calibration, metrics, shortcuts
+from cxrlib.stats import bootstrap, calibration, metrics, shortcuts
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

@@ -2,7 +2,8 @@
 
 import re
 
-from cxrlib.models import page, registry
+from cxrlib.book import model_cards as page
+from cxrlib.models import registry
 
 
 def test_every_model_has_a_section_a_row_in_each_table_and_its_files():

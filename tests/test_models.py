@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
-from cxrlib import cohorts, models, zeroshot
+from cxrlib import cohorts, models
 from cxrlib.cohorts.phantom import FINDINGS
-from cxrlib.embed import embed, embed_text
+from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models import phantom_clip, registry
+from cxrlib.predict import zeroshot
 from tests.conftest import ROOT
 
 

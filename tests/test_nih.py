@@ -188,11 +188,6 @@ def test_minus_one_in_neatx_is_not_annotated(copy, tree):
     assert np.isnan(row["drain"]) and row["drain_source"] == ""
 
 
-def test_predicted_drains_have_to_be_there(tree):
-    with pytest.raises(ValueError, match="cxrbook drains"):
-        cohorts.load("nih", root=tree[0], drains="predicted")
-
-
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no folder {SAMPLES}")
 @pytest.mark.parametrize("name", ["00000001_000.png", "00027426_000.png"])
 def test_real_films_are_read(name):

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from cxrlib.notebook import fmt, fmt_interval, fmt_row, percent, show
+from cxrlib.show.notebook import show
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, percent
 
 
 @pytest.mark.parametrize(

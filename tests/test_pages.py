@@ -5,12 +5,12 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cxrlib import pages
-from cxrlib.chapters import Chapter
-from cxrlib.errors import BookError
-from cxrlib.notebook import FIGURE
-from cxrlib.plots import in_words
+from cxrlib.book import pages
+from cxrlib.book.chapters import Chapter
+from cxrlib.core.errors import BookError
+from cxrlib.core.kernel import FIGURE
 from cxrlib.schema import results
+from cxrlib.show.words import in_words
 from tests.test_book import soup
 
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from cxrlib.chapters import Chapter, chapters, find, sync
-from cxrlib.errors import BookError
-from cxrlib.parameters import Interval, declared, page, validate
-from cxrlib.run import run
+from cxrlib.book.chapters import Chapter, chapters, find, sync
+from cxrlib.book.parameters import Interval, declared, page, validate
+from cxrlib.book.run import run
+from cxrlib.core.errors import BookError
 from tests.conftest import ROOT, environment
 
 CELL = """
@@ -152,7 +152,7 @@ def test_a_script_takes_parameters_and_prints(mini):
 
 
 def test_a_cell_run_alone_says_what_to_do():
-    from cxrlib.parameters import check
+    from cxrlib.book.chapters import check
 
     with pytest.raises(BookError, match="the parameters cell was not run"):
         check({"In": ["", "import os"]})

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from cxrlib import record
-from cxrlib.chapters import chapters
-from cxrlib.run import run
+from cxrlib.book import record
+from cxrlib.book.chapters import chapters
+from cxrlib.book.run import run
 from tests.conftest import ROOT
 from tests.test_book import SMALL
 

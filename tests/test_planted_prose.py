@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cxrlib.chapters import find
-from cxrlib.record import numbers
-from cxrlib.run import run
+from cxrlib.book.chapters import find
+from cxrlib.book.record import numbers
+from cxrlib.book.run import run
 from tests.conftest import ROOT
 
 SIZE = {"n_images": 2500, "n_resamples": 100, "n_permutations": 30, "models": "phantom-resnet"}

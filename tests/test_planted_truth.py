@@ -12,10 +12,12 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrlib import bootstrap, cohorts, fairness, metrics, models, shortcuts, zeroshot
+from cxrlib import cohorts, models
 from cxrlib.cohorts import phantom
-from cxrlib.embed import embed
+from cxrlib.embed.extract import embed
+from cxrlib.predict import zeroshot
 from cxrlib.schema import row
+from cxrlib.stats import bootstrap, fairness, metrics, shortcuts
 
 FAIR, BIASED, SILENT = "phantom-resnet", "phantom-resnet-drain", "phantom-resnet-underreport"
 FINDINGS = phantom.FINDINGS

@@ -9,10 +9,12 @@ from functools import cache
 import pandas as pd
 import pytest
 
-from cxrlib import cohorts, fairness, finetune, inference, repeats, zeroshot
+from cxrlib import cohorts
 from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.schema import row, side
+from cxrlib.stats import fairness, inference
 
 PAIRS = {"sex": [("F", "M")], "age60": [("old", "young")]}
 PROBE = finetune.settings_for("linear probe", epochs=30)

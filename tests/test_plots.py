@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from cxrlib import plots, published, schema
+from cxrlib import schema
+from cxrlib.papers import published
+from cxrlib.show import plots, words
 
 matplotlib.use("Agg")
 
@@ -55,7 +57,7 @@ def test_group_bars_show_every_value_once(performance):
     sex = performance[(performance["model"] == "phantom-vit") & (performance["attribute"] == "sex")]
     shown = sex[sex["value"].notna()]
     assert heights(fig.axes[0]) == {
-        (plots.COLOURS[r["group"]], round(r["value"], 9)) for _, r in shown.iterrows()
+        (words.COLOURS[r["group"]], round(r["value"], 9)) for _, r in shown.iterrows()
     }
     assert whiskers(fig.axes[0]) == {
         (round(r["ci_low"], 9), round(r["ci_high"], 9)) for _, r in shown.iterrows()
@@ -70,10 +72,10 @@ def test_undefined_values_are_marked_not_missing(performance):
 
 
 def test_a_group_keeps_its_colour_and_place():
-    assert plots.ordered(["80+", "18-25", "65-80", None]) == ["18-25", "65-80", "80+"]
-    assert plots.ordered(["Asian", "White"]) == ["White", "Asian"]
-    assert plots.colours(["F", "new"])["F"] == plots.colours(["F"])["F"] == plots.COLOURS["F"]
-    assert plots.name("F - M") == "female − male"
+    assert words.ordered(["80+", "18-25", "65-80", None]) == ["18-25", "65-80", "80+"]
+    assert words.ordered(["Asian", "White"]) == ["White", "Asian"]
+    assert words.colours(["F", "new"])["F"] == words.colours(["F"])["F"] == words.COLOURS["F"]
+    assert words.readable("F - M") == "female − male"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_colours_stay_apart_for_colour_blind_readers(together, deficiency):
         "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
         "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
     }[deficiency]
-    rgb = np.array([matplotlib.colors.to_rgb(plots.COLOURS[t]) for t in together])
+    rgb = np.array([matplotlib.colors.to_rgb(words.COLOURS[t]) for t in together])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.transpose(simulate), 0, 1)
     xyz = seen @ np.transpose(
@@ -246,8 +248,8 @@ def test_bars_have_printed_values_of_other_models_at_the_right():
     assert [t.get_text() for t in ax.get_xticklabels()] == [*results["model"][::2], "MedCLIP-ViT"]
     wide = 0.8 / 2
     assert diamonds(ax) == {
-        (round(2 - wide / 2, 9), 0.494, plots.COLOURS["zero-shot"].lower()),
-        (round(2 + wide / 2, 9), 0.596, plots.COLOURS["full"].lower()),
+        (round(2 - wide / 2, 9), 0.494, words.COLOURS["zero-shot"].lower()),
+        (round(2 + wide / 2, 9), 0.596, words.COLOURS["full"].lower()),
     }
     assert [1.5, 1.5] in [list(line.get_xdata()) for line in ax.lines]  # what divides them
     assert "printed in X" in [t.get_text() for t in ax.get_legend().get_texts()]
@@ -292,7 +294,7 @@ def test_printed_values_whose_hue_was_not_computed_have_a_colour_and_an_entry_of
     x = published.table("X Fig. 3b")
     (ax,) = plots.bars(four, x="model", hue="group", printed=x).axes
     assert {y for _, y, _ in diamonds(ax)} == set(x["value"])
-    assert (plots.COLOURS["young M"].lower(), 0.711) in {(c, y) for _, y, c in diamonds(ax)}
+    assert (words.COLOURS["young M"].lower(), 0.711) in {(c, y) for _, y, c in diamonds(ax)}
 
     panels = plots.bars(four, x="group", hue="method", panel="model", printed=x).axes
     assert [ax.get_legend().get_title().get_text() for ax in panels] == [
@@ -338,7 +340,7 @@ def test_before_after_has_a_line_a_method_and_marks_what_is_undefined(gaps):
             marks = sorted(marks, key=lambda m: m.get_ydata()[0])
             assert [m.get_xdata()[0] for m in marks] == part["value"].fillna(0).tolist()
             assert [to_hex(m.get_markeredgecolor()).upper() for m in marks] == [
-                plots.COLOURS[m] for m in part["method"]
+                words.COLOURS[m] for m in part["method"]
             ]
             assert len(rings(ax)) == part["value"].isna().sum() == j
             ends = {tuple(np.round(s[:, 0], 9)) for c in ax.collections for s in c.get_segments()}
@@ -372,7 +374,7 @@ def test_before_after_has_a_column_for_models_that_are_only_printed(gaps):
         of[["value", "model"]].itertuples(index=False, name=None)
     )
     assert [t.get_text() for t in f1.get_yticklabels()] == ["MedCLIP-ViT", "GLoRIA"] * 2
-    before = {at for at, _, c in diamonds(odds) if c == plots.COLOURS["zero-shot"].lower()}
+    before = {at for at, _, c in diamonds(odds) if c == words.COLOURS["zero-shot"].lower()}
     assert before == set(published.table("X Fig. 3d")["value"])
     assert "printed in X (±: no sign given)" in [t.get_text() for t in fig.legends[0].get_texts()]
 
@@ -423,7 +425,7 @@ def test_spread_shows_every_run_and_the_given_means(runs):
         for line in joined:
             block = part[part["value"].isin(line.get_xdata())]
             assert len(block.groupby(["model", "method", "split"])) == 1
-            assert to_hex(line.get_color()).upper() == plots.COLOURS[block["model"].iloc[0]]
+            assert to_hex(line.get_color()).upper() == words.COLOURS[block["model"].iloc[0]]
             tick = ["zero-shot", "full"][round(line.get_ydata()[0])]
             assert tick == block["method"].iloc[0]
         at = {round(s[0, 0], 9) for c in ax.collections for s in c.get_segments()}

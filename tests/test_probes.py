@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.neighbors import KNeighborsClassifier
 
-from cxrlib import probes
 from cxrlib.protocol import protocol
+from cxrlib.stats import probes
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cxrlib.progress import STATUS, teller
+from cxrlib.core.progress import STATUS, teller
 
 
 @pytest.fixture

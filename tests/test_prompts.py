@@ -6,11 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cxrlib import models, prompts, zeroshot
+from cxrlib import models
 from cxrlib.cohorts.metadata import FINDINGS
 from cxrlib.cohorts.nih6x200 import DISEASES
 from cxrlib.models import registry
 from cxrlib.models.phantom_clip import split_words
+from cxrlib.predict import prompts, zeroshot
 
 KNOWN = 0.75  # share of words, in each format and disease, that the small phantom models know
 RANDOM = ("GLoRIA", "CXR-CLIP")

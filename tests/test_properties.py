@@ -9,7 +9,8 @@ import sklearn.metrics
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from cxrlib import bootstrap, calibration, estimates, fairness, metrics, schema
+from cxrlib import schema
+from cxrlib.stats import bootstrap, calibration, estimates, fairness, metrics
 
 settings.register_profile("book", derandomize=True, max_examples=50, deadline=None, database=None)
 settings.load_profile("book")

@@ -11,7 +11,7 @@ import re
 import pytest
 from conftest import ROOT
 
-from cxrlib.chapters import Chapter, chapters
+from cxrlib.book.chapters import Chapter, chapters
 
 # --- what is no prose, or may hold numbers -------------------------------------------------------
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib import calibration, evaluation, fairness, probes
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata
 from cxrlib.protocol import Protocol, differences, protocol, switches
+from cxrlib.stats import as_published as evaluation
+from cxrlib.stats import calibration, fairness, probes
 from tests.conftest import ROOT
 
 REFERENCE = ROOT.parent / "shared" / "parity" / "reference_protocol.json"

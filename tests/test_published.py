@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib import published, schema
+from cxrlib import schema
+from cxrlib.papers import published
 from tests import authors
 
 PAPERS = Path(__file__).parents[2] / "shared" / "papers"

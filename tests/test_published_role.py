@@ -1,4 +1,4 @@
-"""The role {published}: printed numbers in the prose, looked up in cxrlib/data/published.csv."""
+"""The role {published}: printed numbers in the prose, looked up in cxrlib/papers/published.csv."""
 
 import io
 import sys
@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from sphinx.application import Sphinx
 
-from cxrlib import published
+from cxrlib.papers import published
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from published_role import find

@@ -12,16 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib import cohorts, compare_runs, ledger, models, record, runs, schema, used
-from cxrlib.chapters import find
-from cxrlib.errors import BookError
-from cxrlib.run import run, tasks
+from cxrlib import cohorts, models, schema
+from cxrlib.book import compare_runs, record, runs
+from cxrlib.book.chapters import find
+from cxrlib.book.run import run, tasks
+from cxrlib.core import used
+from cxrlib.core.errors import BookError
+from cxrlib.papers import ledger
 from tests.conftest import ROOT, write_book
 
 RESULTS = """
 # %%
 from cxrlib import cohorts, models, schema
-from cxrlib.notebook import keep
+from cxrlib.show.notebook import keep
 
 cohort = cohorts.load("phantom", n_images=n_images)
 models.load("phantom-resnet")

@@ -12,9 +12,11 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from cxrlib import cohorts, finetune, guard, repeats, training
+from cxrlib import cohorts, guard
 from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.guard import latch
+from cxrlib.predict import finetune, repeats, training
 from cxrlib.schema import row
 
 PAIRS = {"sex": [("F", "M")], "age60": [("old", "young")]}
@@ -219,7 +221,7 @@ def test_values_on_few_credentialed_images_are_not_given(predictions):
         | predictions["image_id"].isin(women[::8])
         | (predictions["split"] > 0)
     ]
-    guard._protected.append("a credentialed cohort")
+    latch._protected.append("a credentialed cohort")
     values = repeats.values(some, PAIRS)
     hidden = values[(values["split"] == 0) & (values["attribute"] == "sex")]
     assert len(hidden) and hidden["value"].isna().all()
@@ -392,7 +394,7 @@ def test_splits_that_starve_a_group_or_class_are_named(small):
 def test_a_count_of_few_credentialed_patients_is_not_said(small):
     table, split = small
     one = np.where(np.arange(12) == 9, "valid", split)
-    guard._protected.append("a credentialed cohort")
+    latch._protected.append("a credentialed cohort")
     with pytest.raises(ValueError, match="split 0: fewer than 10 patients of group 'M'"):
         repeats.check_groups(table, [one], ["sex"], "disease")
 

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-import cxrlib.run
-from cxrlib.chapters import assign, find, sync
-from cxrlib.errors import BookError
-from cxrlib.run import fingerprint, run
+import cxrlib.book.run
+from cxrlib.book.chapters import assign, find, sync
+from cxrlib.book.run import fingerprint, run
+from cxrlib.core.errors import BookError
 from tests.conftest import environment
 
 
@@ -95,10 +95,12 @@ def test_key_follows_source_parameters_library_and_lock(mini, tmp_path, monkeypa
     (library / "data").mkdir(parents=True)
     (library / "code.py").write_text("a = 1")
     (library / "data" / "weights.bin").write_bytes(b"1")
-    monkeypatch.setattr(cxrlib.run, "LIBRARY", library)
+    monkeypatch.setattr(cxrlib.book.run, "LIBRARY", library)
     seen = []
 
-    monkeypatch.setattr(cxrlib.run, "execute", lambda root, every, *_: seen.append(every[0].key))
+    monkeypatch.setattr(
+        cxrlib.book.run, "execute", lambda root, every, *_: seen.append(every[0].key)
+    )
     run(mini, find(mini, "1"))
     run(mini, find(mini, "1"))
     assert seen[0] == seen[1]
@@ -122,7 +124,9 @@ def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
     (tmp_path / "nih-cxr14").mkdir()
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
     seen = []
-    monkeypatch.setattr(cxrlib.run, "execute", lambda root, every, *_: seen.append(every[0].key))
+    monkeypatch.setattr(
+        cxrlib.book.run, "execute", lambda root, every, *_: seen.append(every[0].key)
+    )
 
     def key(data):
         run(mini, find(mini, "1"), {"data": data})
@@ -241,7 +245,7 @@ def test_time_left_follows_the_last_run(mini):
     chapter = find(mini, "1")[0]
     memory = mini / "durations.json"
     memory.write_text(json.dumps({chapter.name: [0, 10, 20, 30, 0, 0, 0]}))
-    progress = cxrlib.run.Progress([chapter], 2, memory)
+    progress = cxrlib.book.run.Progress([chapter], 2, memory)
     assert progress.left() == 60
     code = [c for c in chapter.notebook.cells if c.cell_type == "code"]
     progress.start(chapter)
@@ -254,7 +258,7 @@ def test_time_left_follows_the_last_run(mini):
 def test_a_long_cell_says_how_far_it_is(mini, capsys):
     status = mini / "status"
     chapter = find(mini, "1")[0]
-    progress = cxrlib.run.Progress([chapter], 2, mini / "durations.json", status)
+    progress = cxrlib.book.run.Progress([chapter], 2, mini / "durations.json", status)
     progress.start(chapter)
     status.write_text("phantom-vit, full: epoch 3/150")
     progress.told -= 60

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib import models, scale, store
+from cxrlib import models
 from cxrlib.cohorts import films
+from cxrlib.embed import plan as scale
+from cxrlib.embed import store
 
 TWO = pd.DataFrame(
     {

@@ -3,7 +3,8 @@
 import nbformat
 import pytest
 
-from cxrlib import guard, scan
+from cxrlib import guard
+from cxrlib.book import scan
 
 ROWS = "image_id,n_positive\n00000906_000.png,3\n"
 

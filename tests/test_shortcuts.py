@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 
-from cxrlib import bootstrap, shortcuts
 from cxrlib.protocol import protocol
+from cxrlib.stats import bootstrap, shortcuts
 
 
 def made(reads_drain, n=1500, seed=0):

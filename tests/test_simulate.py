@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import norm, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib import bootstrap, simulate
-from cxrlib.simulate import Design
+from cxrlib.stats import bootstrap, simulate
+from cxrlib.stats.simulate import Design
 
 
 @pytest.mark.parametrize("prevalence", [0.01, 0.1, 0.3])

@@ -13,8 +13,8 @@ import pytest
 from bare_loop import ended, forked, kill, log
 from filelock import Timeout
 
-from cxrlib import store as stores
-from cxrlib.store import StoreError, create, load
+from cxrlib.embed import store as stores
+from cxrlib.embed.store import StoreError, create, load
 
 MADE = {
     "cohort": "some",

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame, selection_rate
 
-from cxrlib import cohorts, guard, plots, published
+from cxrlib import cohorts, guard
 from cxrlib.cohorts import summary
+from cxrlib.papers import published
+from cxrlib.papers.counts import cohort_counts, counts_beside_papers
+from cxrlib.show import plots
 
 matplotlib.use("Agg")
 
@@ -337,11 +340,11 @@ def release(images, patients, tested):
 
 def test_counts_of_the_official_release_are_judged():
     cohort = release(112_120, 30_805, (25_596, 2_797))
-    kept = summary.counts(cohort).set_index(["cohort", "metric"])["value"]
+    kept = cohort_counts(cohort).set_index(["cohort", "metric"])["value"]
     assert kept["nih-cxr14", "n_images"] == 112_120
     assert kept["nih-cxr14-test", "n_images"] == 25_596
     assert kept["nih-cxr14-test (part)", "n_images"] == 5  # the rows that are there
-    beside = summary.counts_beside_papers(cohort)
+    beside = counts_beside_papers(cohort)
     verdict = beside.set_index(["source", "quantity"])["verdict"]
     assert verdict["S", "nih-cxr14: images"] == published.REPRODUCED
     assert verdict["S", "nih-cxr14-test: images"] == published.REPRODUCED
@@ -351,11 +354,11 @@ def test_counts_of_the_official_release_are_judged():
 
 def test_counts_of_a_part_are_judged_by_nobody():
     cohort = release(300, 200, (90, 60))
-    assert set(summary.counts(cohort)["cohort"]) == {
+    assert set(cohort_counts(cohort)["cohort"]) == {
         "nih-cxr14 (part)",
         "nih-cxr14-test (part)",
     }
-    beside = summary.counts_beside_papers(cohort)
+    beside = counts_beside_papers(cohort)
     papers = beside[beside["source"].isin(["S", "X"])]
     assert (papers["verdict"] == published.NOT_RUN).all()
     official = beside[beside["source"] == "data set"].set_index("quantity")
@@ -370,7 +373,7 @@ def test_counts_of_mimic_stand_beside_those_that_s_prints():
         ("frontal films (AP, PA)", 3_403, 290, "lateral"),
     ]
     cohort = replace(made(steps), name="mimic-cxr-test", sources=("MIMIC-CXR",))
-    beside = summary.counts_beside_papers(cohort).set_index(["source", "quantity"])
+    beside = counts_beside_papers(cohort).set_index(["source", "quantity"])
     official = beside.loc[("data set", "mimic-cxr-test: images")]
     assert (official["stated"], official["computed"]) == (5_159, 5_159)
     printed = beside.loc[("S", "mimic-cxr-sourget: images")]
@@ -380,4 +383,4 @@ def test_counts_of_mimic_stand_beside_those_that_s_prints():
 
 
 def test_other_sources_have_no_counts_in_print(phantoms):
-    assert summary.counts_beside_papers(replace(phantoms, sources=("own",))).empty
+    assert counts_beside_papers(replace(phantoms, sources=("own",))).empty

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib import profiles, record, sweep
-from cxrlib.chapters import assign, chapters, find
-from cxrlib.errors import BookError
+from cxrlib.book import profiles, record, sweep
+from cxrlib.book.chapters import assign, chapters, find
+from cxrlib.book.parameters import _typed, _within
+from cxrlib.book.run import parameters_of
+from cxrlib.core.errors import BookError
 from cxrlib.models import registry
-from cxrlib.parameters import _typed, _within
-from cxrlib.run import parameters_of
 from tests.conftest import ROOT, write_book
 
 RESULTS = """
@@ -20,7 +20,7 @@ if how == "fancy" and n_images == 40:
 
 # %%
 from cxrlib import schema
-from cxrlib.notebook import keep
+from cxrlib.show.notebook import keep
 
 row = {"cohort": "phantom", "label": "mean", "attribute": "all", "group": "all", "metric": "auc"}
 rows = [row | {"model": m, "value": rate + n_images / 1000} for m in names]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cxrlib.chapters import out_of_sync, sync
-from cxrlib.errors import BookError
+from cxrlib.book.chapters import out_of_sync, sync
+from cxrlib.core.errors import BookError
 from tests.conftest import ROOT
 
 

@@ -24,8 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from cxrlib import atomic, training
-from cxrlib.training import Settings, fit, needed_memory, state_hash, trained_state
+from cxrlib.core import atomic
+from cxrlib.predict import training
+from cxrlib.predict.training import Settings, fit, needed_memory, state_hash, trained_state
 
 CLASSES, WIDTH = 3, 8
 EVERY = Settings(epochs=6, batch=8, learning_rate=0.03)

@@ -6,8 +6,11 @@ import pytest
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import roc_auc_score
 
-from cxrlib import cohorts, fairness, guard, models, wordings, zeroshot
-from cxrlib.cohorts import Cohort
+from cxrlib import cohorts, models
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.guard import latch
+from cxrlib.predict import wordings, zeroshot
+from cxrlib.stats import fairness
 
 LABELS = ("Edema", "Pneumonia")
 NAMES = ("a", "b", "c")
@@ -130,8 +133,8 @@ def test_areas_are_undefined_where_one_class_has_no_weight():
 
 
 def test_groups_of_few_patients_of_credentialed_data_have_no_gap(monkeypatch, scores):
-    monkeypatch.setattr(guard, "_protected", ["made-up"])
-    monkeypatch.setattr(guard, "_registers", [])
+    monkeypatch.setattr(latch, "_protected", ["made-up"])
+    monkeypatch.setattr(latch, "_registers", [])
     few = made_up()
     old = few.table["age_group"] == "80+"  # about 200 images, now of nine patients
     few.table.loc[old, "patient_id"] = few.table.loc[old, "patient_id"] % 9 + 9000

@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from cxrlib import cohorts, models, prompts, published, schema, zeroshot
-from cxrlib.chapters import find
-from cxrlib.embed import embed, embed_text
+from cxrlib import cohorts, models, schema
+from cxrlib.book.chapters import find
+from cxrlib.book.run import run
+from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models import phantom_clip, registry
 from cxrlib.models.encoder import Encoder, Tokens
 from cxrlib.models.registry import Ensemble
-from cxrlib.notebook import keep, kept, warn_if_seeded
+from cxrlib.papers import published
+from cxrlib.predict import prompts, zeroshot
+from cxrlib.predict.zeroshot import predict, similarity
 from cxrlib.protocol import protocol
-from cxrlib.run import run
-from cxrlib.zeroshot import predict, similarity
+from cxrlib.show.notebook import keep, kept, warn_if_seeded
 from tests.conftest import ROOT
 
 LABELS = ("Edema", "Pleural Effusion")
@@ -607,7 +609,7 @@ def test_the_zero_shot_chapter_runs_with_a_seeded_architecture(tmp_path, monkeyp
 
 def test_numbers_of_seeded_models_are_not_kept(monkeypatch):
     shown = []
-    monkeypatch.setattr("cxrlib.notebook.in_notebook", lambda: True)
+    monkeypatch.setattr("cxrlib.show.notebook.in_notebook", lambda: True)
     monkeypatch.setattr("IPython.get_ipython", lambda: type("", (), {"execution_count": 1}))
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
     row = {"cohort": "phantom", "method": "zero-shot", "label": "Edema", "attribute": "all"}

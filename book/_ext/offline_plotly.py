@@ -1,4 +1,4 @@
-"""Serve plotly.js from the book itself, to books with figures that `cxrlib.interactive` made."""
+"""Serve plotly.js from the book itself, for the figures of `cxrlib.show.interactive`."""
 
 import shutil
 from importlib.resources import files

@@ -2,7 +2,7 @@
 
 ``{published}`S Table 1; MedCLIP; mean; auc` `` reads "0.83" and links to the ledger. In front
 stand the paper and the table, figure or section; behind it, in any order and separated by ``;``,
-entries of the row of ``cxrlib/data/published.csv`` (its cohort, model, method, label, attribute,
+entries of the row of ``cxrlib/papers/published.csv`` (its cohort, model, method, label, attribute,
 group, metric) until only one row is left. ``%`` prints a fraction as a percentage; ``interval``
 adds the printed interval.
 """
@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
-from cxrlib import published
+from cxrlib.papers import published
 
 PERCENT, INTERVAL = "%", "interval"
 printed = cache(published.printed)  # reading and validating it takes a while

@@ -1,4 +1,4 @@
-"""The directive {teacher}: a note that the student edition leaves out (`cxrlib.pages.FENCES`)."""
+"""The directive {teacher}: a note that students do not get (`cxrlib.book.pages.FENCES`)."""
 
 from docutils import nodes
 from docutils.parsers.rst import Directive

@@ -1,4 +1,4 @@
-// Draws the figures of cxrlib.interactive. Plotly is loaded when the first of them comes into view;
+// Draws the figures of cxrlib.show.interactive. Plotly is loaded when the first of them comes into view;
 // what they show is said in words at once, whether or not it can be drawn.
 (() => {
   const PLOTLY = new URL("plotly.min.js", document.currentScript.src).href;

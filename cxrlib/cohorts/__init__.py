@@ -7,89 +7,16 @@ metadata, and phantom radiographs rendered from it. The others read data sets as
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from cxrlib import used
-
-ATTRIBUTES = ("sex", "age_group", "race")
-"""Attributes of S, section 2.1; a cohort has those that its source records."""
-
-AT_ONCE = 10_000  # rows whose texts are in memory a second time while they are hashed
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """A set of radiographs and what is known about them.
-
-    Attributes
-    ----------
-    name : str
-    table : DataFrame
-        One row an image: ``image_id, patient_id, sex, age, age_group, view`` and one 0/1 column a
-        finding; where known also ``race, site, split, report`` and devices.
-    findings : tuple of str
-        The label columns of ``table``.
-    access : "open" or "credentialed"
-    recipe : dict
-        Everything needed to build the cohort again.
-    flow : DataFrame
-        Exclusion flow: ``step, images, patients``, and where steps leave some out ``left_out``,
-        the reason.
-    images : callable or None
-        Positions (m,) in ``table`` to m uint8 radiographs: an array (m, size, size) of phantoms, a
-        list of arrays (height, width) of real ones. None for metadata only.
-    sources : tuple of str
-        Data sets that the images come from, spelt as on the cards of models
-        (:func:`cxrlib.models.leaks.leaks`).
-    films : DataFrame or None
-        What :func:`cxrlib.cohorts.films.check` found, one row an image in the order of ``table``;
-        None for phantoms and metadata.
-    keep : Path or None
-        The folder in which everything computed for single images has to stay; None where
-        :func:`cxrlib.embed.cache_folder` will do.
-    """
-
-    name: str
-    table: pd.DataFrame
-    findings: tuple[str, ...]
-    access: Literal["open", "credentialed"]
-    recipe: dict
-    flow: pd.DataFrame
-    images: Callable[[np.ndarray], np.ndarray | list] | None = field(default=None, repr=False)
-    sources: tuple[str, ...] = ()
-    films: pd.DataFrame | None = field(default=None, repr=False)
-    keep: Path | None = field(default=None, repr=False)
-
-    @property
-    def fingerprint(self) -> str:
-        """Short hash of the recipe, the rows and the films, whatever their order and place."""
-        parts = (self.table[i : i + AT_ONCE] for i in range(0, len(self.table), AT_ONCE))
-        rows = [pd.util.hash_pandas_object(part, index=False).to_numpy() for part in parts]
-        digest = hashlib.sha256(repr(sorted(self.recipe.items())).encode())
-        digest.update(np.sort(np.concatenate(rows)).tobytes())
-        if self.films is not None:
-            digest.update("".join(sorted(self.films["sha256"])).encode())
-        return digest.hexdigest()[:16]
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Those of :data:`ATTRIBUTES` that are recorded, with two groups or more."""
-        return tuple(a for a in ATTRIBUTES if a in self.table and self.table[a].nunique() > 1)
-
-    @property
-    def planted(self) -> bool:
-        """Whether this is a phantom, whose biases are known and which has twins."""
-        return self.name.startswith("phantom")
+from cxrlib import guard
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core import used
 
 
 def _nih_metadata() -> Cohort:
@@ -235,8 +162,6 @@ def load(name: str, **parameters) -> Cohort:
             )
     cohort = build(**parameters)
     if cohort.access == "credentialed":
-        from cxrlib import guard
-
         guard.protect(cohort)
     used.cohort(cohort)
     return cohort

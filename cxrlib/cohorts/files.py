@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlib.core.folders import in_git
+
 FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
@@ -75,12 +77,6 @@ def derived(root: Path) -> Path:
             "published; move the data elsewhere and set CXRBOOK_DATA"
         )
     return folder
-
-
-def in_git(folder: Path) -> bool:
-    """Whether a folder lies inside a git working tree, links followed."""
-    folder = folder.resolve()
-    return any((place / ".git").exists() for place in (folder, *folder.parents))
 
 
 def stamp(root: Path) -> str:

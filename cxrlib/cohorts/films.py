@@ -19,9 +19,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from cxrlib import atomic
 from cxrlib.cohorts.files import DataError, inside
-from cxrlib.notebook import in_notebook
+from cxrlib.core import atomic
+from cxrlib.core.kernel import in_notebook
 
 MAX_BROKEN = 0.01  # share of films that may be unreadable before a cohort is refused
 CHUNK = 1000  # films between two savings of the check

@@ -215,7 +215,7 @@ def nih_flow():
     Returns
     -------
     pandas.DataFrame
-        As :attr:`cxrlib.cohorts.Cohort.flow`. Nobody is dropped from :func:`nih` itself.
+        As :attr:`cxrlib.cohorts.cohort.Cohort.flow`. Nobody is dropped from :func:`nih` itself.
     """
     table = _nih()
     possible = table.drop(index=impossible_ages(table).index)

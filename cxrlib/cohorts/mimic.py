@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200
+from cxrlib.cohorts import files, films, metadata, nih6x200
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.mimic_files import (
     ADMISSIONS,

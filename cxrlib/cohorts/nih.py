@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200
+from cxrlib.cohorts import files, films, metadata, nih6x200
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.table import drawn_by_patients, flow, validated
 
@@ -32,7 +33,6 @@ OFFICIAL = {None: (112_120, 30_805), "test": (25_596, 2_797), "train_val": (86_5
 SPLITS = ("test", "train", "valid")
 VALID_SHARE = 0.1  # of the patients of train_val_list.txt
 PREPROCESSING = ("authors", "paper S")
-DRAINS = ("annotated", "predicted")
 
 
 def build(
@@ -41,14 +41,13 @@ def build(
     preprocessing: str = "authors",
     n_images: int | None = None,
     seed: int = 1907,
-    drains: str = "annotated",
     max_broken: float = films.MAX_BROKEN,
 ) -> Cohort:
     """NIH ChestX-ray14: by default its official test list.
 
     The table has, beside the columns of :func:`cxrlib.cohorts.metadata.nih`, ``split`` and, where
     the file of NEATX is there, ``drain`` (1, 0, or missing where nobody looked) and
-    ``drain_source`` ("annotated", "predicted" or ""). Ages above 120 are set to missing. The
+    ``drain_source`` ("annotated" or ""). Ages above 120 are set to missing. The
     cohort is called "(part)" unless it has all images of the official release or list.
 
     Parameters
@@ -65,9 +64,6 @@ def build(
         Only so many, drawn by patients. All by default.
     seed : int
         Of that draw.
-    drains : {"annotated", "predicted"}
-        Drains of NEATX alone; or images that it does not cover get the label that a detector
-        predicted and stored before (:func:`cxrlib.cohorts.drains.stored`).
     max_broken : float
         Share of the films that may be absent or unreadable, and are left out.
 
@@ -77,12 +73,11 @@ def build(
         Files are missing, damaged or contradict each other; more films than ``max_broken`` are
         absent or broken.
     ValueError
-        Unknown split, preprocessing or drains, or more images than there are.
+        Unknown split, preprocessing, or more images than there are.
     """
     split = None if split == "all" else split
     _one_of("split", split, (*SPLITS, None))
     _one_of("preprocessing", preprocessing, PREPROCESSING)
-    _one_of("drains", drains, DRAINS)
     root = files.root_of("nih-cxr14", root)
     rows, path = read(root)
     rows["split"] = official_split(root, rows)
@@ -96,7 +91,7 @@ def build(
         part = "" if split == "test" else f": patients for {split}"
         steps.append((f"{listed}_list.txt{part}", rows, "in another list or part"))
     name = f"nih-cxr14-{split}" if split else "nih-cxr14"
-    recipe = {"name": name, "preprocessing": preprocessing, "drains": drains}
+    recipe = {"name": name, "preprocessing": preprocessing, "drains": "annotated"}
     if n_images is not None:
         rows, whole = drawn_by_patients(rows, n_images, seed), False
         steps.append(("drawn by patients", rows, "not drawn"))
@@ -112,12 +107,7 @@ def build(
         rows["drain_source"] = np.where(rows["drain"].notna(), "annotated", "")
         text = f"drain known of {rows['drain'].count()} images; unknown to NIH: {unknown} of NEATX"
         steps.append((text, rows, ""))
-    cohort = _cohort(root, name, steps, whole, recipe, max_broken)
-    if drains == "predicted":
-        from cxrlib.cohorts.drains import stored
-
-        return stored(cohort)
-    return cohort
+    return _cohort(root, name, steps, whole, recipe, max_broken)
 
 
 def build_6x200(
@@ -307,7 +297,7 @@ def _counts(rows):
 
 def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
     """The rows of the last step whose films can be read."""
-    from cxrlib.embed import cache_folder
+    from cxrlib.core.folders import cache_folder
 
     rows, found = steps[-1][1], films_in(root)
     beside = len(found.keys() - set(steps[0][1]["image_id"]))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cxrlib.cohorts import Cohort, files, films, metadata, nih6x200, table
-from cxrlib.embed import cache_folder
+from cxrlib.cohorts import files, films, metadata, nih6x200, table
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core.folders import cache_folder
 
 REQUIRED = ("image_id", "patient_id", "path", "sex", "age", "view")
 OPTIONAL = ("race", "split", "drain")

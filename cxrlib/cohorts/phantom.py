@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohorts import Cohort, metadata, nih6x200, render, reports, shape_model
+from cxrlib.cohorts import metadata, nih6x200, render, reports, shape_model
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.table import flow
 
 FINDINGS = (

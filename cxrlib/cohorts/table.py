@@ -22,7 +22,7 @@ def _one_of(groups, required=True):
 
 
 def schema(findings) -> pa.DataFrameSchema:
-    """What a cohort's table has to be: see :class:`cxrlib.cohorts.Cohort`.
+    """What a cohort's table has to be: see :class:`cxrlib.cohorts.cohort.Cohort`.
 
     ``image_id`` is text and unique, ``patient_id`` a number or text and never missing. Sex, age,
     age group, view and race may be missing for single images; findings may not.

@@ -23,7 +23,7 @@ from textwrap import TextWrapper
 
 import pandas as pd
 
-from cxrlib import used
+from cxrlib.core import used
 from cxrlib.models import checkpoints, registry
 from cxrlib.protocol import protocol as protocol_of
 

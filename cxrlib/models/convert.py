@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from safetensors.torch import save_file
 
-from cxrlib import atomic
+from cxrlib.core import atomic
 from cxrlib.models import checkpoints, registry
 
 # Names that may stand in a file; none of them is ever imported or called.

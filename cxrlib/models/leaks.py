@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cxrlib import models
-from cxrlib.models.registry import SEEDED
+from cxrlib.core.used import SEEDED
 
 SHARED = "trained on this source: patients may be in both"
 APART = "trained on this source, on other patients"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch.nn import functional as F
 
-from cxrlib import atomic
+from cxrlib.core import atomic
 from cxrlib.models import images as steps
 from cxrlib.models.clip import TokenCLIP
 from cxrlib.models.encoder import Encoder, Tokens

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from cxrlib.core.used import SEEDED
 from cxrlib.models import checkpoints, seeded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.images import each
@@ -16,7 +17,7 @@ from cxrlib.models.text import words
 from cxrlib.protocol import protocol as protocol_of
 
 CARDS = Path(__file__).with_name("cards")
-SEEDED = "seeded:"  # before a name: weights that are computed from names, for trying things out
+
 SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "swin.py")
 SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
 

@@ -1,0 +1,157 @@
+"""Build the book: executed chapters and pages in, a folder of static HTML out."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import yaml
+
+from cxrlib.book import pages, parameters, runs, scan
+from cxrlib.book.chapters import chapters
+from cxrlib.book.pages import STUDENT, TEACHER
+from cxrlib.book.run import check_writable, fingerprint, run
+from cxrlib.core.errors import BookError
+from cxrlib.core.folders import LIBRARY
+
+FOR_TEACHERS = ("teaching",)  # pages
+
+
+def build(root, given=None, out=None, jobs=2, edition=TEACHER, profile=None):
+    """Execute what changed, render every page, and put the new book in place of the old one.
+
+    Any warning fails the build, and so does a page that holds what must not be shown
+    (:mod:`cxrlib.book.scan`). A build that fails or is interrupted leaves the last book intact.
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder.
+    given : dict, optional
+        Parameters for the chapters that declare them.
+    out : Path, optional
+        Folder of the book with these parameters. Default: ``_build``; with `given`, a folder below
+        ``_build/runs`` so that the book itself is not replaced.
+    edition : {"teacher", "student"}
+        Students get no solutions, no notes for teachers, and no page of `FOR_TEACHERS`. Their book
+        goes to ``student`` in the folder of the other.
+    profile : dict, optional
+        Chapter name -> parameters, see :func:`cxrlib.book.profiles.combined`; `given` wins over it.
+
+    Returns
+    -------
+    (Path, bool)
+        The book's first page, and whether anything had to be done.
+    """
+    given, profile = given or {}, profile or {}
+    other = bool(given or profile)
+    if out is None:
+        folder = root / "_build" / "runs"
+        out = folder / f"book-{fingerprint([], given, profile)[:8]}" if other else root / "_build"
+    check_writable(out)
+    executed = out / "chapters" if other else root / "book" / "chapters"
+    notebooks = run(root, chapters(root), given, executed, jobs, profile)
+
+    if edition == STUDENT:
+        out = out / STUDENT
+        check_writable(out)
+    stage, html = out / "stage", out / "html"
+    _restore(html)
+    # Runs with a name belong to the book with the default parameters, and to who ran them.
+    with_runs = not other and edition == TEACHER
+    # the library makes the reference pages
+    sources = [*_pages(root), *notebooks, LIBRARY, root / "requirements.lock"]
+    key = fingerprint(sources, sys.version, runs.state(root) if with_runs else "")
+    key_file = html / ".key"
+    if key_file.is_file() and key_file.read_text() == key:
+        return html / "index.html", False
+
+    _stage(root, notebooks, stage, edition, with_runs)
+    fresh = out / "fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    _render(stage, fresh, out / "build.log")
+    new = fresh / "_build" / "html"
+    if hits := scan.folder(new, made_from=notebooks):
+        shutil.rmtree(fresh)
+        shutil.rmtree(stage)
+        raise BookError(f"the pages were not kept: {'; '.join(map(str, hits))}")
+    (new / ".key").write_text(key)
+    old = html.with_name("html.old")
+    if html.exists():
+        os.replace(html, old)
+    os.replace(new, html)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
+    return html / "index.html", True
+
+
+def _restore(html):
+    """Undo a replacement that was cut off between its two steps."""
+    old = html.with_name("html.old")
+    if old.exists() and not html.exists():
+        os.replace(old, html)
+
+
+def _pages(root):
+    """Settings and pages that are not executed."""
+    book = sorted(p for p in (root / "book").iterdir() if p.name != "chapters")
+    return [root / "_config.yml", root / "_toc.yml", *(p for p in book if p.name[0] != ".")]
+
+
+def _stage(root, notebooks, stage, edition, with_runs):
+    """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
+    reference pages, which are made from them."""
+    from cxrlib.book import metric_cards as cards  # they import torch, which costs seconds
+    from cxrlib.book import model_cards as model_cards
+    from cxrlib.papers import crosswalk, ledger
+
+    shutil.rmtree(stage, ignore_errors=True)
+    (stage / "extra").mkdir(parents=True)
+    leave = shutil.ignore_patterns("__pycache__", ".*")
+    for page in _pages(root):
+        if page.is_dir():
+            shutil.copytree(page, stage / page.name, ignore=leave)
+        else:
+            shutil.copy(page, stage)
+    every = chapters(root)
+    for path, chapter in zip(notebooks, every, strict=True):
+        pages.write(path, chapter, stage, edition)
+    kept = ledger.collect(notebooks)
+    made = {
+        "crosswalk": crosswalk.page(every, notebooks, ledger.ledger(kept)),
+        "metric_cards": cards.page(),
+        "model_cards": model_cards.page(),
+        "ledger": ledger.page(kept),
+        "parameters": parameters.page(every),
+        "runs": runs.page(root, stage / "extra" / "tables", with_runs),
+    }
+    for name, text in made.items():
+        (stage / f"{name}.md").write_text(text, encoding="utf-8")
+    if edition == STUDENT:
+        _only_students(stage)
+
+
+def _only_students(stage):
+    for name in FOR_TEACHERS:
+        (stage / f"{name}.md").unlink(missing_ok=True)
+    for page in stage.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(pages.student_text(text)[0], encoding="utf-8")
+    toc = yaml.safe_load((stage / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc["parts"]:
+        part["chapters"] = [c for c in part["chapters"] if c.get("file") not in FOR_TEACHERS]
+    toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
+    (stage / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+
+
+def _render(stage, fresh, log):
+    print("rendering the pages", file=sys.stderr, flush=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    command += [stage, "--path-output", fresh, "--all", "-W", "-n", "--keep-going"]
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        text = log.read_text(encoding="utf-8")
+        problems = [x for x in text.splitlines() if "WARNING" in x or "ERROR" in x or "rror:" in x]
+        first = problems[0].strip() if problems else "jupyter-book failed"
+        raise BookError(f"the pages were not built: {first} (all of it in {log})")

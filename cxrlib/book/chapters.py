@@ -1,0 +1,263 @@
+"""The chapters: where they are, which parameters they declare, and their paired notebooks.
+
+A chapter is a jupytext ``py:percent`` script ``chapters/NN_name.py``. Everything else (the paired
+``.ipynb`` without outputs, the executed notebook, the page) is made from it.
+"""
+
+import argparse
+import ast
+import re
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cxrlib.book.parameters import declared, pairs, validate
+from cxrlib.core.errors import BookError, nearest
+from cxrlib.core.folders import LIBRARY
+
+INJECTED = "# Parameters\n"  # how the cell begins that papermill puts behind the declarations
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# What jupytext writes into a script of a notebook's metadata; the same as in jupytext.toml.
+FILTERS = {"notebook_metadata_filter": "chapter,-all", "cell_metadata_filter": "tags,-all"}
+HEADER = re.compile(r"# ---\n.*?^# ---\n", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    path: Path
+
+    @property
+    def name(self):
+        return self.path.stem
+
+    @property
+    def number(self):
+        return self.name[:2]
+
+    @cached_property
+    def notebook(self):
+        """The chapter as a notebook without outputs; cell ids follow the order of the cells."""
+        import jupytext  # half a second
+        import nbformat
+
+        notebook = jupytext.read(self.path, fmt="py:percent")
+        for i, cell in enumerate(notebook.cells):
+            cell.id = f"cell-{i:03d}"
+        about = notebook.metadata.get("chapter", {})
+        notebook.metadata = nbformat.from_dict(
+            {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
+        )
+        notebook.nbformat, notebook.nbformat_minor = 4, 5
+        return notebook
+
+    @property
+    def about(self):
+        """What the header of the script says of the chapter.
+
+        ``answers``: dict of a paper's section, table, figure or equation -> the label of the figure
+        here that answers it, or "" where the text does; ``goals``: list of str; ``needs``: names of
+        chapters to read first; ``minutes``: to read it. What is not said is empty.
+        """
+        empty = {"answers": {}, "goals": [], "needs": [], "minutes": None}
+        return empty | dict(self.notebook.metadata["chapter"])
+
+    @property
+    def title(self):
+        """The first level-one heading, or the name where there is none."""
+        for cell in self.notebook.cells:
+            heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
+            if cell.cell_type == "markdown" and heading:
+                return heading.group(1).strip()
+        return self.name
+
+    @cached_property
+    def parameters(self):
+        """dict of name -> Parameter, read from the cell tagged ``parameters``."""
+        tagged = [c for c in self.notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        if len(tagged) != 1:
+            raise BookError(
+                f"{self.path.name}: {len(tagged)} cells are tagged 'parameters'; "
+                'one is needed: # %% tags=["parameters"]'
+            )
+        return declared(tagged[0].source, self.path.name)
+
+
+def find_root():
+    """The project's folder: the current one when it holds the book, else the one of this library.
+
+    Raises
+    ------
+    BookError
+        Neither holds a ``_toc.yml``.
+    """
+    for folder in (Path.cwd(), LIBRARY.parent):
+        if (folder / "_toc.yml").is_file():
+            return folder
+    raise BookError("no book here: run this in the project's folder (the one with _toc.yml)")
+
+
+def chapters(root):
+    """All chapters of the book at `root`, in order."""
+    found = sorted((root / "chapters").glob("[0-9][0-9]_*.py"))
+    if not found:
+        raise BookError(f"no chapters in {root / 'chapters'} (files named NN_name.py)")
+    return [Chapter(path) for path in found]
+
+
+def find(root, query):
+    """The chapters that `query` names: ``"all"``, ``"2"``, ``"02"``, ``"zero_shot"`` or
+    ``"02_zero_shot"``."""
+    every = chapters(root)
+    if query == "all":
+        return every
+    wanted = query.removesuffix(".py").removesuffix(".ipynb").replace("-", "_").lower()
+    wanted = wanted.zfill(2) if wanted.isdigit() else wanted
+    for chapter in every:
+        if wanted in (chapter.number, chapter.name, chapter.name[3:]):
+            return [chapter]
+    names = [c.name for c in every] + [c.name[3:] for c in every]
+    raise BookError(f"no chapter {query!r}; {nearest(wanted, names)}", code=2)
+
+
+def assign(chosen, given):
+    """Which parameters go to which chapter, checked as `cxrlib.book.parameters.validate` does.
+
+    Parameters
+    ----------
+    chosen : list of Chapter
+    given : dict
+        name -> value, or name -> text as typed on the command line. With several chapters a
+        parameter goes to each one that declares it.
+
+    Returns
+    -------
+    dict
+        chapter name -> dict of the values that differ from the declared defaults.
+    """
+    declared = {name for chapter in chosen for name in chapter.parameters}
+    for name in given:
+        if name not in declared:
+            who = f"chapter {chosen[0].name}" if len(chosen) == 1 else "any chapter"
+            raise BookError(
+                f"unknown parameter {name!r} for {who}; {nearest(name, sorted(declared))}", code=2
+            )
+    values = {}
+    for chapter in chosen:
+        mine = {name: given[name] for name in chapter.parameters if name in given}
+        mine = validate(chapter.parameters, mine, f"chapter {chapter.name}")
+        values[chapter.name] = {k: v for k, v in mine.items() if v != chapter.parameters[k].default}
+    return values
+
+
+def pair_text(chapter):
+    """The content of the paired notebook, the same on every machine."""
+    import nbformat
+
+    return nbformat.writes(chapter.notebook) + "\n"
+
+
+def script_text(chapter):
+    """The script with its header as jupytext writes it, and all else as it is.
+
+    So a notebook that is saved in JupyterLab changes in its script only what was edited.
+    """
+    text = chapter.path.read_text(encoding="utf-8")
+    import jupytext
+
+    notebook = jupytext.read(chapter.path, fmt="py:percent")
+    notebook.metadata["jupytext"] = dict(FILTERS)
+    header = HEADER.match(jupytext.writes(notebook, fmt="py:percent"))
+    return HEADER.sub(lambda _: header[0], text, count=1) if header else text
+
+
+def out_of_sync(root):
+    """Paths of paired notebooks that are missing, differ from their script, or have none.
+
+    Among the first are scripts whose header has another form than jupytext's.
+    """
+    every = chapters(root)
+    pairs = {c.path.with_suffix(".ipynb"): c for c in every}
+    stale = [
+        path
+        for path, chapter in pairs.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != pair_text(chapter)
+    ]
+    stale += [c.path for c in every if c.path.read_text(encoding="utf-8") != script_text(c)]
+    orphans = [p for p in sorted((root / "chapters").glob("*.ipynb")) if p not in pairs]
+    return stale, orphans
+
+
+def sync(root):
+    """Write the paired notebooks that are out of date, and headers; return their paths."""
+    stale, orphans = out_of_sync(root)
+    if orphans:
+        raise BookError(
+            f"{orphans[0].name} has no script {orphans[0].stem}.py: remove one, add one"
+        )
+    for path in stale:
+        text = script_text if path.suffix == ".py" else pair_text
+        path.write_text(text(Chapter(path.with_suffix(".py"))), encoding="utf-8")
+    return stale
+
+
+# --- the first cell of a chapter ----------------------------------------------------------------
+
+
+def check(names):
+    """Check the parameters of the chapter that is running; stop it where one cannot be.
+
+    In a notebook, what papermill injected; in a script, what stands behind ``-p NAME=VALUE`` on its
+    command line, which is assigned first; and in both, the values as they are now.
+
+    Parameters
+    ----------
+    names : dict
+        ``globals()`` of the chapter.
+
+    Raises
+    ------
+    BookError
+        See `validate`. A script ends with exit code 2 and the one line instead.
+    """
+    history = names.get("In")
+    if history is not None:
+        parameters = declared(_declarations(history), "this notebook")
+        injected = next((c for c in reversed(history) if c.startswith(INJECTED)), "")
+        given = [node.targets[0].id for node in ast.parse(injected).body]
+        now = {name: names.get(name) for name in [*parameters, *given]}
+        names.update(validate(parameters, now, "this notebook"))
+        return
+    path = Path(names["__file__"])
+    try:
+        parameters = Chapter(path).parameters
+        now = {name: names[name] for name in parameters} | _arguments(parameters)
+        names.update(validate(parameters, now, f"chapter {path.stem}"))
+    except BookError as error:
+        print(f"{path.name}: {error}", file=sys.stderr)
+        raise SystemExit(error.code) from None
+
+
+def _declarations(history):
+    """The source of the parameters cell among the cells that ran."""
+    for source in reversed(history):
+        if source.strip() and not source.startswith(INJECTED):
+            try:
+                body = ast.parse(source).body
+            except SyntaxError:  # a cell with a magic
+                continue
+            if body and all(isinstance(node, ast.AnnAssign) for node in body):
+                return source
+    raise BookError("the parameters cell was not run: run the chapter from its first cell", code=2)
+
+
+def _arguments(parameters):
+    """NAME=VALUE pairs of the command line of a script."""
+    parser = argparse.ArgumentParser(
+        description="Run this chapter as a script.",
+        epilog="Parameters: " + "; ".join(f"{p.name} ({p.help})" for p in parameters.values()),
+    )
+    parser.add_argument(
+        *("-p", "--parameter"), action="append", default=[], metavar="NAME=VALUE", dest="pairs"
+    )
+    return pairs(parser.parse_args().pairs)

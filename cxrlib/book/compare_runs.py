@@ -1,0 +1,195 @@
+"""A run beside another: which numbers differ, by how much, and what has no counterpart."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from cxrlib.show.words import UNDEFINED, fmt, fmt_interval
+
+KEYS = (
+    *("paper", "artefact", "protocol", "cohort", "model", "method", "label", "attribute"),
+    *("group", "metric", "unit"),
+)  # columns of a results table that say what a number is
+RENAMED = ("protocol", "cohort", "unit")  # left out of the join where each side has its own one
+APART, TOUCHING = "no", "yes"  # whether intervals overlap
+
+
+class Comparison(NamedTuple):
+    """What `compare` found."""
+
+    parameters: pd.DataFrame  # parameter, reference, run: those that differ
+    numbers: pd.DataFrame  # rows of both results tables, joined
+    texts: pd.DataFrame  # name, reference, run: numbers in the text that differ
+    n_texts: int  # in both
+    notes: list[str]  # what to keep in mind
+
+
+def compare(reference, run):
+    """Set a run of a chapter beside another one.
+
+    Parameters
+    ----------
+    reference, run : record.Run
+
+    Returns
+    -------
+    Comparison
+        See :func:`differences` for its ``numbers``.
+    """
+    old, new = reference.card, run.card
+    parameters = _differing(old["parameters"], new["parameters"], "parameter")
+    texts = _differing(old["numbers"], new["numbers"], "name")
+    numbers, notes = differences(reference.table, run.table)
+    if any(old["code"][part] != new["code"][part] for part in ("library", "chapter")):
+        notes.append("the reference was made by other code: run its chapter again to be sure")
+    if old["packages"] != new["packages"] or old["python"] != new["python"]:
+        notes.append("the reference was made with other packages")
+    shared = len(old["numbers"].keys() & new["numbers"].keys())
+    return Comparison(parameters, numbers, texts, shared, notes)
+
+
+def _differing(old, new, what):
+    """Entries of two dicts that differ; "" where one has none."""
+    rows = [
+        {what: name, "reference": str(old.get(name, "")), "run": str(new.get(name, ""))}
+        for name in dict.fromkeys([*old, *new])
+        if name not in old or name not in new or old[name] != new[name]
+    ]
+    return pd.DataFrame(rows, columns=[what, "reference", "run"])
+
+
+def differences(reference, run):
+    """Two results tables joined on what their numbers are.
+
+    Parameters
+    ----------
+    reference, run : results table
+
+    Returns
+    -------
+    (DataFrame, list of str)
+        One row a number: `KEYS`; of each side value, ci_low, ci_high (``_reference``, ``_run``);
+        difference (run - reference; NaN where either is undefined); overlap of the intervals
+        ("yes", "no", "" without two); ``in`` ("both", "reference", "run"); note (why something is
+        undefined). Rows whose intervals are apart come first, then the largest differences.
+        And remarks on the join.
+    """
+    keys, notes = list(KEYS), []
+    for column in RENAMED:
+        old, new = (set(t[column].dropna()) for t in (reference, run))
+        if len(old) == len(new) == 1 and old != new:
+            keys.remove(column)
+            notes.append(f"{column}: {old.pop()} in the reference, {new.pop()} in this run")
+    sides = []
+    for table, side in ((reference, "reference"), (run, "run")):
+        mine = table[[*keys, "value", "ci_low", "ci_high", "note"]].copy()
+        mine[keys] = mine[keys].astype(object).where(mine[keys].notna(), "")
+        # Rows that nothing tells apart, such as several trainings, are paired in their order.
+        mine["copy"] = mine.groupby(keys).cumcount()
+        named = {c: f"{c}_{side}" for c in ("value", "ci_low", "ci_high", "note")}
+        sides.append(mine.rename(columns=named))
+    both = sides[0].merge(sides[1], on=[*keys, "copy"], how="outer", indicator="in", sort=False)
+    both["in"] = both["in"].map({"both": "both", "left_only": "reference", "right_only": "run"})
+    both["in"] = both["in"].astype(str)
+    both["difference"] = both["value_run"] - both["value_reference"]
+    limits = both[[f"{c}_{s}" for c in ("ci_low", "ci_high") for s in ("reference", "run")]]
+    apart = (both["ci_low_run"] > both["ci_high_reference"]) | (
+        both["ci_high_run"] < both["ci_low_reference"]
+    )
+    both["overlap"] = apart.map({True: APART, False: TOUCHING}).where(
+        limits.notna().all(axis=1), ""
+    )
+    both["note"] = [_reasons(row) for row in both.to_dict("records")]
+    order = pd.DataFrame({"apart": both["overlap"] == APART, "size": both["difference"].abs()})
+    order = order.sort_values(["apart", "size"], ascending=False, kind="stable").index
+    columns = [*keys, "value_reference", "ci_low_reference", "ci_high_reference"]
+    columns += ["value_run", "ci_low_run", "ci_high_run", "difference", "overlap", "in", "note"]
+    return both.loc[order, columns].reset_index(drop=True), notes
+
+
+def _reasons(row):
+    said = {side: row[f"note_{side}"] for side in ("reference", "run")}
+    undefined = [s for s in said if pd.isna(row[f"value_{s}"]) and row["in"] in ("both", s)]
+    return "; ".join(f"{side}: {said[side]}" for side in undefined)
+
+
+def largest(numbers, n=10):
+    """The first `n` rows of `differences` as text, without the columns in which all rows agree.
+
+    Returns
+    -------
+    DataFrame: the columns of `KEYS` that vary, reference, this run, difference, overlap
+    """
+    both = numbers[numbers["in"] == "both"]
+    keys = [c for c in KEYS if c in both and both[c].nunique() > 1] or ["metric"]
+    head = both.head(n)
+    out = head[keys].reset_index(drop=True)
+    for side, title in (("reference", "reference"), ("run", "this run")):
+        columns = [f"{c}_{side}" for c in ("value", "ci_low", "ci_high")]
+        out[title] = [_as_text(*row) for row in head[columns].itertuples(index=False)]
+    out["difference"] = [fmt(x, _digits(x), signed=True) for x in head["difference"]]
+    out["intervals overlap"] = head["overlap"].replace("", "no intervals").to_list()
+    return out
+
+
+def _as_text(value, low, high):
+    digits = _digits(value)
+    if pd.isna(value) or pd.isna(low) or pd.isna(high):
+        return fmt(value, digits)
+    return fmt_interval(value, low, high, digits)
+
+
+def _digits(x):
+    """Three decimals, none for large whole numbers."""
+    return 0 if pd.notna(x) and abs(x) >= 100 and float(x).is_integer() else 3
+
+
+def summary(numbers):
+    """In words: how many rows were joined, intervals are apart, and have no counterpart."""
+    if numbers.empty:
+        return "this chapter keeps no table of results; the numbers in its text are compared"
+    both = numbers[numbers["in"] == "both"]
+    same = int((both["difference"] == 0).sum())
+    parts = [f"{len(both)} numbers in both", f"{same} of them equal"]
+    judged = both[both["overlap"] != ""]
+    if len(judged):
+        apart = int((judged["overlap"] == APART).sum())
+        parts.append(f"intervals apart in {apart} of {len(judged)}")
+    undefined = int(both["difference"].isna().sum())
+    if undefined:
+        parts.append(f"{undefined} {UNDEFINED} in one of the two")
+    for side, words in (("reference", "only in the reference"), ("run", "only in this run")):
+        alone = numbers[numbers["in"] == side]
+        if len(alone):
+            parts.append(f"{len(alone)} {words} ({_which(alone, both)})")
+    return "; ".join(parts)
+
+
+def _which(alone, both):
+    """By which entries rows differ from those that have a counterpart, in short."""
+    said = []
+    for column in KEYS:
+        if column in alone:
+            new = [x for x in dict.fromkeys(alone[column]) if x and x not in set(both[column])]
+            if new:
+                more = ", ..." if len(new) > 3 else ""
+                said.append(f"{column} {', '.join(new[:3])}{more}")
+    return "; ".join(said) or "other combinations"
+
+
+def as_text(comparison, n=10):
+    """What ``cxrbook run`` prints of a comparison."""
+    lines = [summary(comparison.numbers)]
+    both = comparison.numbers[comparison.numbers["in"] == "both"]
+    if (both["difference"] != 0).any():
+        lines.append(largest(both[both["difference"] != 0], n).to_string(index=False))
+    texts = comparison.texts
+    lines.append(f"numbers in the text: {len(texts)} differ, {comparison.n_texts} are in both")
+    if comparison.numbers.empty and len(texts):
+        lines.append(texts.head(n).map(shortened).to_string(index=False))
+    return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
+
+
+def shortened(text, length=60):
+    """A text cut off behind `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,656 @@
+"""Graded checks: another planted bias, and so another right answer, for each student.
+
+A course word and a student's name give a seed; the seed gives the dials of a phantom cohort, and
+the dials give the right answers. Nothing is stored: whoever has the course word can grade.
+Right answers are read from the dials, or computed here with NumPy and scikit-learn alone, so that
+students, who use the functions of the chapters, are compared with another way to the same number.
+"""
+
+import csv
+import hashlib
+import math
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cxrlib.cohorts import metadata, phantom
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core import atomic
+from cxrlib.core.errors import BookError, nearest
+
+N_IMAGES = 1500  # enough for the faint group to stand out, few enough for seconds
+FAIR, BIASED = "phantom-resnet", "phantom-resnet-drain"
+GROUPS = {
+    "sex": ("F", "M"),
+    "age_group": metadata.AGE_GROUPS,
+    "race": tuple(phantom.RACES),
+    "site": phantom.SITES,
+}
+# Groups large enough that the planted loss shows among so few images.
+FAINT = (
+    *(("sex", group) for group in GROUPS["sex"]),
+    *(("age_group", group) for group in ("25-50", "50-65", "65-80")),
+    *(("site", group) for group in GROUPS["site"]),
+)
+
+
+class Task(NamedTuple):
+    """What one student is asked."""
+
+    exercise: str
+    chapter: str  # in which it is learnt
+    question: str
+    start: str  # lines of Python to begin with
+
+
+class Checked(NamedTuple):
+    points: int  # 0 or 1
+    feedback: str
+
+
+class Solved(NamedTuple):
+    """The right answer, what still counts as right and why, and what known mistakes give."""
+
+    right: float | tuple[str, str]
+    tolerance: float = 0.0
+    reason: str = ""
+    slips: tuple[tuple[float, str], ...] = ()  # (wrong number, what was probably done)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    chapter: str
+    question: str
+    imports: str  # from cxrlib, beside grading
+    start: str
+    solve: Callable[[Cohort], Solved]
+    hint: str  # for wrong answers that no known mistake explains
+    form: str = "number"  # or "group"
+
+
+# --- who gets what -------------------------------------------------------------------------------
+
+
+def seed_of(course, student):
+    """The seed of a student: nine digits of the SHA-256 of course word and name.
+
+    Parameters
+    ----------
+    course : str
+        A word that the teacher keeps; another word gives every student another seed.
+    student : str
+        Capitals and spaces at the ends or in rows do not matter.
+
+    Returns
+    -------
+    int, 0 to 999,999,999
+    """
+    name = " ".join(unicodedata.normalize("NFC", student).split()).casefold()
+    if not name or not course.strip():
+        raise ValueError("seed_of: a course word and a name are needed; one of them is empty")
+    return int(hashlib.sha256(f"{course.strip()}\n{name}".encode()).hexdigest(), 16) % 10**9
+
+
+def dials(seed):
+    """What is planted for a seed, as `cxrlib.cohorts.phantom.Dials`.
+
+    One group is drawn fainter, the findings of one race are under-reported, and prevalence, drains
+    and the number of films a patient differ from seed to seed.
+    """
+    attribute, group = _one(seed, "faint", FAINT)
+    race = _one(seed, "race", GROUPS["race"])
+    return phantom.Dials(
+        contrast={attribute: {group: _between(seed, "contrast", 0.30, 0.40)}},
+        underreport={"race": {race: _between(seed, "underreport", 0.20, 0.45)}},
+        prevalence=_between(seed, "prevalence", 0.12, 0.20),
+        drain_if_pneumothorax=_between(seed, "drain", 0.30, 0.70),
+        drain_if_none=_between(seed, "no drain", 0.03, 0.12),
+        images_per_patient=_one(seed, "images", (2, 3, 4, 6, 8)),
+        site_by_race=0.3,
+    )
+
+
+def cohort(seed):
+    """The phantom cohort of a seed: 1,500 films of 64 pixels, drawn in about a second."""
+    return phantom.build(N_IMAGES, seed, dials=dials(seed))
+
+
+def _draw(seed, name):
+    """A number in [0, 1) for a name; hashed, so that every computer draws the same."""
+    return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:12], 16) / 16**12
+
+
+def _one(seed, name, choices):
+    return choices[int(_draw(seed, name) * len(choices))]
+
+
+def _between(seed, name, low, high):
+    return round(low + (high - low) * _draw(seed, name), 2)
+
+
+# --- right answers -------------------------------------------------------------------------------
+
+
+def _asked(seed):
+    """What fills the blanks of the questions."""
+    return {
+        "seed": seed,
+        "finding": _one(seed, "finding", phantom.FINDINGS),
+        "missed": _one(seed, "missed", phantom.FINDINGS),
+        "specificity": _one(seed, "specificity", (0.75, 0.80, 0.85, 0.90)),
+    }
+
+
+def _score(cohort, model, finding):
+    """Zero-shot probabilities (n,) from the store of embeddings, which is filled once."""
+    from cxrlib.predict import zeroshot  # torch takes a while
+
+    return zeroshot.predict(cohort, [model], [finding])["score"].to_numpy()
+
+
+def _unrecorded(cohort):
+    table = cohort.table
+    there = np.stack([table[f"severity_{f}"] > 0 for f in phantom.FINDINGS], 1)
+    lost = there & (table[list(phantom.FINDINGS)].to_numpy() == 0)
+    (race, _), *_ = cohort.recipe["dials"]["underreport"]["race"].items()
+    mine = (table["race"] == race).to_numpy()
+    share = lost[mine].sum() / there[mine].sum()
+    return Solved(
+        share,
+        0.01,
+        "it is a share of counts; only its rounding may differ",
+        (
+            (1 - share, "This is the share that was recorded. The question asks for the rest."),
+            (
+                lost.sum() / there.sum(),
+                "This is the share among all patients. It is smaller than that of the group, "
+                "since those whose record is complete dilute it.",
+            ),
+            (
+                lost[mine].mean(),
+                "The denominator holds films without the finding. Nothing can be left out where "
+                "there is nothing: divide by the findings that the films show.",
+            ),
+            (
+                (lost[mine].sum(0) / there[mine].sum(0)).mean(),
+                "This is a mean of seven shares, in which a rare finding counts as much as a "
+                "frequent one. Count all findings together.",
+            ),
+        ),
+    )
+
+
+def _adjusted(cohort):
+    finding = _asked(cohort.recipe["seed"])["finding"]
+    y, score = cohort.table[finding].to_numpy(), _score(cohort, FAIR, finding)
+    ap = average_precision_score(y, score)
+    shown = (cohort.table[f"severity_{finding}"] > 0).to_numpy()
+    return Solved(
+        1 - math.log(ap) / math.log(y.mean()),
+        0.01,
+        "scores are the same on every computer but for their last digits",
+        (
+            (ap, "This is the AUPRC before it is adjusted for prevalence."),
+            (roc_auc_score(y, score), "This is the AUC, which knows nothing of precision."),
+            (
+                (ap - y.mean()) / (1 - y.mean()),
+                "You adjusted on a linear scale. The adjusted AUPRC of paper S compares "
+                "logarithms: see Words in 'How to read this book'.",
+            ),
+            (
+                1 - math.log(average_precision_score(shown, score)) / math.log(shown.mean()),
+                "This is measured against what the film shows. The question asks for the record, "
+                "which is all that anyone has of real patients.",
+            ),
+        ),
+    )
+
+
+def _faint(cohort):
+    (attribute, groups), *_ = cohort.recipe["dials"]["contrast"].items()
+    return Solved((attribute, min(groups, key=groups.get)))
+
+
+def _drain_gap(cohort):
+    table = cohort.table
+    ill, drain = table["Pneumothorax"] == 1, table["drain"] == 1
+
+    def gap(model, controls):
+        score = _score(cohort, model, "Pneumothorax")
+        of = [(ill & arm) | controls for arm in (drain, ~drain)]
+        with_drain, without = (roc_auc_score(ill[rows], score[rows]) for rows in of)
+        return with_drain - without
+
+    right = gap(BIASED, ~ill & ~drain)
+    return Solved(
+        right,
+        0.01,
+        "scores are the same on every computer but for their last digits",
+        (
+            (-right, "The sign is turned round: with minus without was asked."),
+            (
+                gap(BIASED, ~ill),
+                "Your controls include healthy films with a drain. They score high as well, and "
+                "hide part of the shortcut.",
+            ),
+            (
+                gap(FAIR, ~ill & ~drain),
+                "This is the gap of another model, one that has not learnt the shortcut.",
+            ),
+        ),
+    )
+
+
+def _missed(cohort):
+    asked = _asked(cohort.recipe["seed"])
+    y = (cohort.table[asked["missed"]] == 1).to_numpy()
+    score = _score(cohort, FAIR, asked["missed"])
+    women = (cohort.table["sex"] == "F").to_numpy()
+
+    def threshold(rows):
+        return np.quantile(score[rows & ~y], asked["specificity"], method="inverted_cdf")
+
+    def gap(of_women, of_men):
+        missed = [(score[y & g] <= at).mean() for g, at in ((women, of_women), (~women, of_men))]
+        return missed[0] - missed[1]
+
+    one = threshold(np.ones(len(y), bool))
+    right = gap(one, one)
+    return Solved(
+        right,
+        0.01,
+        "one film more or less in a group moves the number by about that much",
+        (
+            (
+                -right,
+                "Right in size, wrong in sign. Either men minus women was computed, or the gap in "
+                "sensitivity: who is missed more often has the lower sensitivity.",
+            ),
+            (
+                gap(threshold(women), threshold(~women)),
+                "Each sex got a threshold of its own. A device in use has one, set on all patients "
+                "together.",
+            ),
+            (
+                gap(0.5, 0.5),
+                "This is the threshold 0.5. A zero-shot probability is not calibrated, so 0.5 has "
+                "no meaning of its own; the question fixes the specificity.",
+            ),
+        ),
+    )
+
+
+def _clusters(cohort):
+    x = cohort.table["pacemaker"].to_numpy(float)
+    of_patient = np.unique(cohort.table["patient_id"], return_inverse=True)[1]
+    films = np.bincount(of_patient)
+    residual = np.bincount(of_patient, x - x.mean())
+    effect = (residual**2).sum() * len(films) / (len(films) - 1) / (len(x) * x.var())
+    right = math.sqrt(effect)
+    return Solved(
+        right,
+        0.08 * right,
+        "a standard error from 1,000 resamples scatters by 2 to 3 %, and this is a ratio of two",
+        (
+            (1 / right, "The ratio is turned round: which of the two has to be the wider?"),
+            (effect, "This is the ratio of variances. An interval is as wide as a standard error."),
+            (
+                math.sqrt(films.mean()),
+                "This takes all patients to have the same number of films. Those with many weigh "
+                "more than the average tells.",
+            ),
+            (1.0, "1 would mean that the films of a patient say nothing about each other."),
+        ),
+    )
+
+
+# --- the exercises -------------------------------------------------------------------------------
+
+EXERCISES = {
+    "unrecorded": Exercise(
+        "01_data_curation",
+        "The record of one race leaves out findings that the film shows. `severity_Pneumonia` "
+        "above 0 means that the film shows a pneumonia, the column `Pneumonia` is the record; "
+        "likewise for the other findings. Of all findings, taken together, that are on the films "
+        "of this group, which share is missing in the record? Answer with a number from 0 to 1.",
+        "",
+        "table = cohort.table\n"
+        'print(table.groupby("race")[list(cohort.findings)].mean())  # is this enough to tell?',
+        _unrecorded,
+        "Find the group first: for each race, count what the films show and what is recorded. A "
+        "low recorded prevalence alone proves nothing, since groups may truly differ.",
+    ),
+    "adjusted": Exercise(
+        "02_zero_shot",
+        f"What is the adjusted AUPRC of `{FAIR}`, asked without any training for {{finding}} on "
+        "all your films, against the record?",
+        "fairness, zeroshot",
+        f'found = zeroshot.predict(cohort, ["{FAIR}"], ["{{finding}}"])',
+        _adjusted,
+        "Adjust the average precision with the recorded prevalence of this finding in your own "
+        "cohort, not with a prevalence from the book.",
+    ),
+    "faint": Exercise(
+        "04_subgroup_fairness",
+        "Findings are drawn fainter in the patients of one group: one sex, one age group or one "
+        f"site. Which? Judge by the zero-shot AUC of `{FAIR}`, averaged over the seven findings. "
+        "Answer in the form sex=F, age_group=50-65 or site=B.",
+        "fairness, zeroshot",
+        f'found = zeroshot.predict(cohort, ["{FAIR}"], cohort.findings)\n'
+        'found = found.merge(cohort.table[["image_id", "sex", "age_group", "site"]])\n'
+        'table = fairness.performance_table(found, ("auc",), ("sex", "age_group", "site"))',
+        _faint,
+        "Compare the mean AUC of each group with that of the other groups of the same attribute, "
+        "and look at the intervals. The planted gap is larger than any that chance, or mixing of "
+        "attributes, gives to a large group.",
+        "group",
+    ),
+    "drain-gap": Exercise(
+        "06_shortcuts",
+        f"By how much is the AUC of `{BIASED}` for pneumothorax higher on patients with a chest "
+        "drain than on those without? Both arms are compared with the same controls: films "
+        "without a recorded pneumothorax and without a drain.",
+        "shortcuts, zeroshot",
+        f'found = zeroshot.predict(cohort, ["{BIASED}"], ["Pneumothorax"])\n'
+        'found = found.merge(cohort.table[["image_id", "drain"]])',
+        _drain_gap,
+        "Check which films are positives of which arm, and which are controls. The switch "
+        "`drain_controls` of the two protocols is about this.",
+    ),
+    "missed": Exercise(
+        "07_calibration",
+        f"Set one threshold for all patients at which `{FAIR}`, asked for {{missed}}, reaches a "
+        "specificity of {specificity}. How much more often is it missed in women than in men? "
+        "Answer with the false negative rate of women minus that of men.",
+        "fairness, zeroshot",
+        f'found = zeroshot.predict(cohort, ["{FAIR}"], ["{{missed}}"])\n'
+        'found = found.merge(cohort.table[["image_id", "sex"]])',
+        _missed,
+        "Rates of missed findings have the ill in their denominator; the threshold comes from "
+        "those without the finding.",
+    ),
+    "clusters": Exercise(
+        "08_audit",
+        "A pacemaker is on all films of a patient, or on none. How many times as wide is the "
+        "standard error of the share of films with a pacemaker when patients are resampled, "
+        "compared with resampling films?",
+        "bootstrap",
+        'x = cohort.table["pacemaker"].to_numpy(float)\n'
+        'patients = cohort.table["patient_id"].to_numpy()\n'
+        "weights = bootstrap.patient_weights(patients, 2000)  # (resamples, films)",
+        _clusters,
+        "Take the standard deviation of the share over resamples, once for each unit, and divide "
+        "that of patients by that of films.",
+    ),
+}
+
+
+def task(exercise, seed):
+    """What is asked of the student with this seed, see `Task`."""
+    about, asked = _known(exercise), _asked(seed)
+    imports = ", ".join(sorted({"grading", *about.imports.split(", ")} - {""}))
+    start = f"from cxrlib import {imports}\n\ncohort = grading.cohort({seed})\n{about.start}"
+    return Task(exercise, about.chapter, about.question.format(**asked), start.format(**asked))
+
+
+def solve(exercise, cohort):
+    """The right answer on any phantom cohort, whatever its dials, see `Solved`."""
+    return _known(exercise).solve(cohort)
+
+
+def check(exercise, seed, answer):
+    """Points and feedback for an answer.
+
+    Parameters
+    ----------
+    exercise : name in `EXERCISES`
+    seed : int
+    answer : number, or text as a student would write it
+
+    Returns
+    -------
+    Checked
+
+    Raises
+    ------
+    ValueError
+        An unknown exercise, or an answer that is no number or no group.
+    """
+    about = _known(exercise)
+    given = _group(answer) if about.form == "group" else _number(answer)
+    return _judge(about, _solved(exercise, seed), given)
+
+
+@lru_cache(maxsize=64)
+def _solved(exercise, seed):
+    return solve(exercise, _cohort(seed))
+
+
+@lru_cache(maxsize=1)
+def _cohort(seed):
+    return cohort(seed)
+
+
+def _judge(about, solved, given):
+    chapter = f"See chapter {about.chapter}."
+    if about.form == "group":
+        if given == solved.right:
+            return Checked(1, "Right.")
+        return Checked(0, f"{_group_slip(*given)}{about.hint} {chapter}")
+    if abs(given - solved.right) <= solved.tolerance:
+        return Checked(1, f"Right, within {solved.tolerance:.2g} ({solved.reason}).")
+    for value, what in solved.slips:
+        if abs(given - value) <= solved.tolerance:
+            return Checked(0, f"{what} {chapter}")
+    if abs(given - 100 * solved.right) <= 100 * solved.tolerance:
+        return Checked(0, "Write a percentage as a fraction, 0.5 for 50 %.")
+    return Checked(0, f"{about.hint} {chapter}")
+
+
+def _group_slip(attribute, group):
+    """What may have led to a group that nothing was planted in."""
+    if attribute == "race":
+        return "Race reaches a phantom's film through the site alone. "
+    if group in ("18-25", "80+"):
+        return "The youngest and the oldest are few: a low AUC there is often chance. "
+    return ""
+
+
+def _known(exercise):
+    if exercise not in EXERCISES:
+        raise ValueError(f"unknown exercise {exercise!r}; {nearest(exercise, list(EXERCISES))}")
+    return EXERCISES[exercise]
+
+
+def _number(answer):
+    try:
+        value = float(answer)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{answer!r} is no number such as 0.31, with a point and without a sign %")
+    return value
+
+
+def _group(answer):
+    attribute, _, group = (part.strip() for part in str(answer).partition("="))
+    for name, groups in GROUPS.items():
+        for known in groups:
+            if (attribute.lower(), group.lower()) == (name, known.lower()):
+                return name, known
+    every = "; ".join(f"{name}={', '.join(groups)}" for name, groups in GROUPS.items())
+    raise ValueError(f"{answer!r} is no group such as sex=F; known: {every}")
+
+
+# --- sheets and answers --------------------------------------------------------------------------
+
+
+def sheet(student, seed):
+    """The text that a student gets."""
+    lines = [f"Graded checks for {student}", f"Your seed: {seed}", "", *_wrap(HOW), ""]
+    for number, name in enumerate(EXERCISES, 1):
+        asked = task(name, seed)
+        lines += [f"{number}. {name} (chapter {asked.chapter})", ""]
+        lines += [*_wrap(asked.question), "", textwrap.indent(asked.start, "    "), ""]
+    return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form(student)])
+
+
+HOW = (
+    "Your cohort is your own: nobody else has the same planted biases, or the same right answers. "
+    "Start each exercise with its lines of Python, in the book's environment, and go on with the "
+    "functions of the chapter. Numbers with three decimals are precise enough."
+)
+
+
+def _wrap(text):
+    return textwrap.wrap(text, 88, break_on_hyphens=False)
+
+
+def _form(student):
+    return "\n".join(["student,exercise,answer", *(f"{_cell(student)},{n}," for n in EXERCISES)])
+
+
+def _cell(text):
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[",;\n]', text) else text
+
+
+def assign(roster, course, out):
+    """Write one sheet a student below `out`, and ``answers.csv`` to collect the answers in.
+
+    Parameters
+    ----------
+    roster : Path
+        CSV with a column ``student``.
+    course : str
+    out : Path
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    BookError
+        A file that cannot be read, an empty name, or one that stands there twice.
+    """
+    students = _students(roster, course)
+    _folder(out)
+    paths, lines = [], ["student,exercise,answer"]
+    for number, student in enumerate(students, 1):
+        slug = re.sub(r"\W+", "-", student).strip("-").lower()
+        paths.append(out / f"{number:03d}-{slug}.txt")
+        atomic.write(paths[-1], f"{sheet(student, seed_of(course, student))}\n".encode())
+        lines += _form(student).split("\n")[1:]
+    paths.append(out / "answers.csv")
+    if paths[-1].exists():
+        raise BookError(f"{paths[-1]} exists and may hold answers; choose another --out")
+    atomic.write(paths[-1], ("\n".join(lines) + "\n").encode())
+    return paths
+
+
+def _folder(out):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BookError(f"cannot make the folder {out}: {error.strerror}") from None
+
+
+def _students(path, course):
+    """Names in the order of the roster."""
+    found = {}
+    for row, line in _rows(path, ("student",)):
+        name = line["student"]
+        if not name:
+            raise BookError(f"{path}, row {row}, column student: empty; expected a name or number")
+        seed = seed_of(course, name)
+        if seed in found:
+            raise BookError(
+                f"{path}, row {row}, column student: {name!r} is there already as "
+                f"{found[seed]!r}; give each student another name or number"
+            )
+        found[seed] = name
+    return list(found.values())
+
+
+def grade(answers, course, roster=None):
+    """Points and feedback for a file of answers.
+
+    Parameters
+    ----------
+    answers : Path
+        CSV with the columns student, exercise, answer.
+    course : str
+    roster : Path, optional
+        Who may be in it; without it, a misspelt name is another student.
+
+    Returns
+    -------
+    (list of dict, list of str)
+        One dict an answer: student, exercise, answer, points, feedback; and what is wrong with
+        rows that were not graded, with file, row and column.
+
+    Raises
+    ------
+    BookError
+        A file that cannot be read, or without one of the columns.
+    """
+    known = {seed_of(course, s) for s in _students(roster, course)} if roster else None
+    graded, wrong, seen = [], [], {}
+    rows = list(_rows(answers, ("student", "exercise", "answer")))
+    # one student after the other, so that each cohort is drawn once
+    for row, line in sorted(rows, key=lambda r: r[1]["student"].casefold()):
+        student, exercise, answer = line["student"], line["exercise"], line["answer"]
+        where = f"{answers}, row {row}, column"
+        if not student:
+            wrong.append((row, f"{where} student: empty; expected a name or number"))
+            continue
+        seed = seed_of(course, student)
+        if known is not None and seed not in known:
+            wrong.append((row, f"{where} student: {student!r} is not in {roster}"))
+            continue
+        if exercise not in EXERCISES:
+            near = nearest(exercise, list(EXERCISES))
+            wrong.append((row, f"{where} exercise: unknown {exercise!r}; {near}"))
+            continue
+        if (seed, exercise) in seen:
+            first = seen[seed, exercise]
+            wrong.append((row, f"{where} exercise: {exercise!r} was answered in row {first}"))
+            continue
+        seen[seed, exercise] = row
+        if not answer:
+            found = Checked(0, "No answer.")
+        else:
+            try:
+                found = check(exercise, seed, answer)
+            except ValueError as error:
+                wrong.append((row, f"{where} answer: {error}"))
+                continue
+        graded.append((row, line | found._asdict()))
+    in_order = sorted(graded, key=lambda pair: pair[0])
+    return [line for _, line in in_order], [text for _, text in sorted(wrong)]
+
+
+def _rows(path, columns):
+    """(row of the file, dict of the wanted columns) for each line that is not empty."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not a text file in UTF-8"
+        raise BookError(f"cannot read {path}: {why}") from None
+    head = text.partition("\n")[0]
+    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
+    names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    for column in columns:
+        if column not in names:
+            raise BookError(f"{path}, row 1: no column {column!r}; expected {', '.join(columns)}")
+    for line in reader:
+        if any((line[name] or "").strip() for name in names.values()):
+            yield reader.line_num, {c: (line[names[c]] or "").strip() for c in columns}

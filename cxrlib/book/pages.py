@@ -1,0 +1,181 @@
+"""From an executed chapter to its page: numbers, text alternatives, downloads, editions.
+
+Nothing is computed here. A chapter leaves records in its outputs (`cxrlib.show.notebook`); this
+puts them where the book's software looks for them.
+"""
+
+import html
+import json
+import re
+
+import jupytext
+import nbformat
+
+from cxrlib.core.errors import BookError
+from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, NUMBER
+
+TEACHER, STUDENT = "teacher", "student"  # editions
+FILES = (("script", "py"), ("notebook", "ipynb"))  # that a page offers
+# Blocks and cells of a chapter that students do not get.
+FENCES = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{(?:solution|teacher)\}.*?^(?P=fence)[ \t]*\n?",
+    re.DOTALL | re.MULTILINE,
+)
+START = re.compile(r"^(`{3,}|:{3,})\{solution-start\}", re.MULTILINE)
+END = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{solution-end\}.*?^(?P=fence)[ \t]*\n?", re.DOTALL | re.MULTILINE
+)
+SOLUTION = "solution"  # tag of code cells
+
+
+def student_text(text, inside=False):
+    """A text without solutions and notes for teachers.
+
+    Parameters
+    ----------
+    text : str
+        MyST.
+    inside : bool
+        Whether it begins between the start and the end of a solution.
+
+    Returns
+    -------
+    (str, bool)
+        What is left, and whether a solution is still open at its end.
+    """
+    left = ""
+    while True:
+        if inside:
+            end = END.search(text)
+            if not end:
+                return FENCES.sub("", left), True
+            text, inside = text[end.end() :], False
+        start = START.search(text)
+        if not start:
+            return FENCES.sub("", left + text), False
+        left, text, inside = left + text[: start.start()], text[start.start() :], True
+
+
+def for_students(notebook):
+    """A chapter without its solutions and notes for teachers, in place.
+
+    Left out are the blocks ``{solution}`` and ``{teacher}`` of the text, whatever stands between
+    ``{solution-start}`` and ``{solution-end}``, and cells with the tag "solution".
+    """
+    kept, inside = [], False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            text, inside = student_text(cell.source, inside)
+            cell.source = text.strip("\n")
+            if not cell.source:
+                continue
+        elif inside or SOLUTION in cell.metadata.get("tags", []):
+            continue
+        kept.append(cell)
+    notebook.cells = kept
+    return notebook
+
+
+def write(path, chapter, stage, edition=TEACHER):
+    """Write the page of an executed chapter and its downloads below `stage`.
+
+    Parameters
+    ----------
+    path : Path
+        The executed notebook.
+    chapter : Chapter
+    stage : Path
+        Gets ``chapters/NAME.ipynb``, ``downloads/NAME.py`` and ``.ipynb`` without outputs, and one
+        ``extra/tables/*.csv`` for each table and figure with data.
+    edition : {"teacher", "student"}
+
+    Raises
+    ------
+    BookError
+        A cell with two figures.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    source = nbformat.from_dict(chapter.notebook)
+    if edition == STUDENT:
+        for_students(notebook)
+        source = for_students(nbformat.reads(nbformat.writes(source), as_version=4))
+    _figures(notebook, chapter, stage / "extra" / "tables")
+    _tables(notebook, chapter, stage / "extra" / "tables")
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(_before(chapter), id="before"))
+    for folder in ("chapters", "downloads"):
+        (stage / folder).mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, stage / "chapters" / f"{chapter.name}.ipynb")
+    nbformat.write(source, stage / "downloads" / f"{chapter.name}.ipynb")
+    script = jupytext.writes(source, fmt="py:percent")
+    (stage / "downloads" / f"{chapter.name}.py").write_text(script, encoding="utf-8")
+
+
+def _figures(notebook, chapter, folder):
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        outputs = cell.get("outputs", [])
+        found = [o for o in outputs if FIGURE in o.get("data", {})]
+        if len(found) > 1:
+            raise BookError(f"chapter {chapter.name}: two figures in one cell; give each its own")
+        for output in found:
+            about = json.loads(output["data"][FIGURE])
+            cell.metadata["mystnb"] = {
+                "image": {"alt": about["alt"]},
+                "figure": {"name": about["name"], "caption": about["caption"]},
+            }
+            cell.outputs = [o for o in outputs if o is not output]
+            if text := output["data"].get(CSV):
+                _save(folder / f"{about['name']}.csv", text)
+                link = _link(
+                    about["name"],
+                    "Data of this figure (CSV)",
+                    f"Data of this figure (CSV): {about['name']}",
+                )
+                link = f'<p class="cxr-data">{link}</p>'
+                cells.append(nbformat.v4.new_markdown_cell(link, id=f"{cell.id}-data"))
+    notebook.cells = cells
+
+
+def _tables(notebook, chapter, folder):
+    number = 0
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = data.pop(CSV, None)
+            if text is None or NUMBER not in data.get("text/html", ""):
+                continue
+            number += 1
+            name = f"table-{chapter.number}-{number:02d}"
+            _save(folder / f"{name}.csv", text)
+            title = f"Table {int(chapter.number)}.{number}"
+            page = data["text/html"].replace(NUMBER, f'<span class="cxr-number">{title}</span> ', 1)
+            link = _link(name, "CSV", f"{title} as CSV")
+            data["text/html"] = page.replace(DOWNLOAD, link, 1)
+
+
+def _save(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _link(name, text, label):
+    href = f"../tables/{name}.csv"
+    name = html.escape(label, quote=True)
+    return f'<a class="cxr-csv" href="{href}" download aria-label="{name}">{html.escape(text)}</a>'
+
+
+def _before(chapter):
+    """The box behind the opening: goals, what to read first, how long, the files."""
+    about, lines = chapter.about, [":::{admonition} Before you read", ":class: tip cxr-before"]
+    if about["goals"]:
+        lines += ["", "**Afterwards you can**", "", *(f"- {goal}" for goal in about["goals"])]
+    if about["needs"]:
+        needs = ", ".join(f"[](../chapters/{name}.ipynb)" for name in about["needs"])
+        lines += ["", f"**Read first**: {needs}."]
+    if about["minutes"]:
+        lines += ["", f"**Time**: about {about['minutes']} minutes."]
+    files = (f"{{download}}`{kind} <../downloads/{chapter.name}.{end}>`" for kind, end in FILES)
+    lines += ["", "**Parameters**: what each may be, on [their page](../parameters.md)."]
+    lines += ["", f"**Take it along**: {', '.join(files)}.", ":::"]
+    return "\n".join(lines)

@@ -1,0 +1,233 @@
+"""What a run leaves beside its executed notebook: the results table, and the card of the run.
+
+``NAME.parquet`` holds the rows that the chapter kept (:func:`cxrlib.show.notebook.keep`),
+``NAME.json`` says how they came about. The three files carry the same key; those that do not belong
+to no run.
+"""
+
+import ast
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrlib.book import scan
+from cxrlib.core import atomic
+from cxrlib.core.errors import BookError
+from cxrlib.core.kernel import RECORD
+from cxrlib.guard import register
+from cxrlib.show.notebook import kept
+
+KEY = b"cxrbook"  # in the metadata of the Parquet file
+GLUED = f"{RECORD}text/plain"
+PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "peft"),
+    *("numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "pyarrow", "matplotlib"),
+)
+
+
+class Run(NamedTuple):
+    """One executed chapter, read from disk."""
+
+    notebook: Path
+    card: dict
+    table: object  # results table
+
+
+def beside(notebook):
+    """Where card and results table of an executed notebook are: (Path, Path)."""
+    return notebook.with_suffix(".json"), notebook.with_suffix(".parquet")
+
+
+def key(notebook):
+    """The key that notebook, card and table share; None where one is missing or of another run."""
+    card, table = beside(notebook)
+    try:
+        keys = {
+            json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["cxrbook"]["key"],
+            json.loads(card.read_text(encoding="utf-8"))["key"],
+            pq.read_schema(table).metadata[KEY].decode(),
+        }
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid):
+        return None
+    return keys.pop() if len(keys) == 1 else None
+
+
+def read(notebook):
+    """The run of an executed notebook.
+
+    Raises
+    ------
+    BookError
+        One of its three files is missing, damaged, or of another run.
+    """
+    if key(notebook) is None:
+        card, table = beside(notebook)
+        raise BookError(
+            f"{notebook}: no complete run; expected {card.name} and {table.name} of the same run "
+            "beside it: run the chapter again"
+        )
+    from cxrlib import schema
+
+    card, table = beside(notebook)
+    content = schema.results(pq.read_table(table).to_pandas())
+    return Run(notebook, json.loads(card.read_text(encoding="utf-8")), content)
+
+
+def results(notebook):
+    """All results tables that an executed notebook holds, as one; empty where it holds none."""
+    import pandas as pd
+
+    from cxrlib import schema
+
+    tables = [table for table in kept(notebook) if len(table)]
+    return schema.results(pd.concat(tables, ignore_index=True) if tables else [])
+
+
+def numbers(notebook):
+    """What a chapter glued into its text: dict of name -> text.
+
+    Parameters
+    ----------
+    notebook : dict
+        An executed notebook in nbformat 4.
+    """
+    found = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            text = output.get("data", {}).get(GLUED)
+            if name and text is not None:
+                found[name] = _plain("".join(text))
+    return found
+
+
+def _plain(text):
+    """Text as it reads, without the quotes that Python shows around it."""
+    try:
+        return str(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def git_state(library):
+    """Revision of the library, and whether files were changed since; None both without git."""
+    none = {"revision": None, "changed": None}
+    try:
+        # A library installed below somebody's repository is not part of it.
+        _git(library, "ls-files", "--error-unmatch", "cli.py")
+        revision = _git(library, "rev-parse", "HEAD").strip()
+        changed = _git(library, "status", "--porcelain", "--", library.parent)
+    except (OSError, subprocess.CalledProcessError):
+        return none
+    return {"revision": revision, "changed": bool(changed.strip())}
+
+
+def _git(folder, *arguments):
+    command = ["git", "-C", folder, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def packages():
+    """Versions of the packages that decide about numbers."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def card(chapter, given, code, told, seconds, notebook, table, run_key, name=None):
+    """The card of a run, ready for JSON.
+
+    Parameters
+    ----------
+    chapter : Chapter
+    given : dict
+        Parameters that differ from the declared defaults.
+    code : dict
+        Hashes of ``library`` and ``chapter``, and `git_state`.
+    told : dict
+        What the kernel said of itself, see :func:`cxrlib.core.used.tell`.
+    seconds : float
+        Wall time, the start of the kernel included.
+    notebook : dict
+        The executed notebook.
+    table : results table
+    run_key : str
+    name : str, optional
+        That the user gave the run.
+    """
+    parameters = {p.name: p.default for p in chapter.parameters.values()} | given
+    seeds = {parameters.get("seed"), *table["seed"].dropna().astype(int)} - {None}
+    return {
+        "chapter": chapter.name,
+        "name": name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters,
+        "given": sorted(given),
+        "seeds": sorted(seeds),
+        "cohorts": told["cohorts"],
+        "models": told["models"],
+        "code": code,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": packages(),
+        "device": parameters.get("device", "cpu"),
+        "gpu": told["gpu"],
+        "seconds": round(seconds, 1),
+        "memory_mb": _rounded(told["memory_mb"]),
+        "gpu_memory_mb": _rounded(told["gpu_memory_mb"]),
+        "rows": len(table),
+        "numbers": numbers(notebook),
+        "key": run_key,
+    }
+
+
+def _rounded(x):
+    return None if x is None else round(x)
+
+
+def hits(card, table, notebook, name):
+    """What a card and a results table must not hold, see :mod:`cxrlib.book.scan`: list of Hit.
+
+    Parameters
+    ----------
+    card : dict
+    table : results table
+    notebook : dict
+        The executed notebook, which says whether it was made from credentialed data.
+    name : str
+        Of the files, without ending.
+    """
+    own = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+    known = register.project() | register.Known.of(own)
+    guarded = scan.is_guarded(notebook)
+    watch = scan.Watch(known, guarded, tuple(scan.registers().values()))
+    in_table = scan.text_kinds(table.to_csv(index=False), watch)
+    if guarded:
+        in_table |= scan.table_kinds(table)
+    found = {
+        f"{name}.json": scan.text_kinds(json.dumps(card, default=str), watch),
+        f"{name}.parquet": in_table,
+    }
+    return [scan.Hit(file, None, kind) for file, kinds in found.items() for kind in sorted(kinds)]
+
+
+def write(notebook, card, table):
+    """Put card and results table where they belong, each in one step.
+
+    Parameters
+    ----------
+    notebook : Path
+        The executed notebook, which is written after them.
+    """
+    card_file, table_file = beside(notebook)
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    about = (arrow.schema.metadata or {}) | {KEY: card["key"].encode()}
+    arrow = arrow.replace_schema_metadata(about)
+    atomic.in_one_step(table_file, lambda part: pq.write_table(arrow, part))
+    text = json.dumps(card, indent=1, default=str)
+    atomic.write(card_file, text.encode() + b"\n")

@@ -1,0 +1,495 @@
+"""Run chapters with papermill, two at a time, and keep what they gave until something changes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+
+from cxrlib.book import record, scan
+from cxrlib.book.chapters import Chapter, assign
+from cxrlib.core import atomic, used
+from cxrlib.core.errors import BookError
+from cxrlib.core.folders import LIBRARY
+from cxrlib.core.progress import STATUS
+from cxrlib.guard import register
+
+TELLING = "cxrbook-used"  # id of the driver's own cell
+
+
+def fingerprint(paths, *values):
+    """SHA-256 over the names and contents of files (folders are walked) and over `values`."""
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(path.parent)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    digest.update(json.dumps(values, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A chapter to execute with some parameters."""
+
+    chapter: Chapter
+    given: dict  # parameters that differ from the declared defaults
+    target: Path  # the executed notebook
+    key: str  # changes with whatever decides about the result
+    code: dict  # which code runs, see `record.card`
+    name: str  # for messages: of the chapter, and what tells the task from others
+    run: str | None = None  # the name that the user gave the run
+
+    @property
+    def notebook(self):
+        return self.chapter.notebook
+
+    @property
+    def fresh(self):
+        """Whether notebook, card and results table are there as they would be made now."""
+        return record.key(self.target) == self.key
+
+
+def run(root, chosen, given=None, out=None, jobs=2, profile=None, name=None):
+    """Execute chapters that changed since they were last executed.
+
+    A chapter is executed again when its source, its parameters, the library (weights and open
+    metadata included), the recorded benchmarks, the lock file, the Python version or the folder of
+    its data set changed. A chapter whose cells all passed replaces its card, its results table
+    (:mod:`cxrlib.book.record`) and, last, its notebook; one with a failed cell leaves the former
+    ones as they were, and so does one that shows what must not be shown (:mod:`cxrlib.book.scan`).
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder.
+    chosen : list of Chapter
+    given : dict, optional
+        Parameters, see :func:`cxrlib.book.chapters.assign`.
+    out : Path, optional
+        Where the executed notebooks go. Default: ``book/chapters`` for default parameters, else a
+        folder below ``_build/runs`` named after chapter and parameters, so that a run with other
+        parameters never replaces a chapter of the book.
+    jobs : int
+        Chapters executed at the same time.
+    profile : dict, optional
+        Chapter name -> parameters, see :func:`cxrlib.book.profiles.combined`; `given` wins over it.
+    name : str, optional
+        Goes to the cards.
+
+    Returns
+    -------
+    list of Path
+        The executed notebooks, in the order of `chosen`.
+
+    Raises
+    ------
+    BookError
+        Bad parameter, missing lock file, unwritable folder, or cells that failed or show what must
+        not be shown (all of them named).
+    """
+    values = parameters_of(chosen, given or {}, profile or {})
+    out = out or _default_out(root, chosen, values)
+    wanted = [(c, values[c.name], out / f"{c.name}.ipynb", c.name) for c in chosen]
+    every = tasks(root, wanted, name)
+    check_writable(out)
+    execute(root, every, jobs, out / ".durations.json")
+    return [task.target for task in every]
+
+
+def parameters_of(chosen, given, profile):
+    """Checked parameters of each chapter: dict of name -> those that differ from the defaults."""
+    if not profile:
+        return assign(chosen, given)
+    declared = {name for chapter in chosen for name in chapter.parameters}
+    if unknown := [name for name in given if name not in declared]:
+        assign(chosen, {unknown[0]: given[unknown[0]]})  # refuses it
+    values = {}
+    for chapter in chosen:
+        mine = {name: value for name, value in given.items() if name in chapter.parameters}
+        values |= assign([chapter], profile.get(chapter.name, {}) | mine)
+    return values
+
+
+def tasks(root, wanted, run=None):
+    """What to execute: list of Task.
+
+    Parameters
+    ----------
+    root : Path
+    wanted : list of (Chapter, dict, Path, str)
+        Parameters that differ from the defaults, the executed notebook, and the task's name.
+    run : str, optional
+        The name that the user gave the run.
+
+    Raises
+    ------
+    BookError
+        A parameter that holds a path of this machine, or a missing lock file.
+    """
+    for _, given, _, _ in wanted:
+        _refuse_paths(given)
+    lock = root / "requirements.lock"
+    if not lock.is_file():
+        raise BookError(f"{lock} is missing: restore it with 'git checkout requirements.lock'")
+    library = fingerprint([LIBRARY])
+    recorded = sorted((root / "benchmarks").glob("*.csv"))
+    base = fingerprint([lock, *recorded], library, sys.version)
+    state = record.git_state(LIBRARY)
+    return [
+        Task(
+            chapter,
+            given,
+            target,
+            fingerprint([chapter.path], base, given, _data_stamp(given)),
+            {"library": library, "chapter": fingerprint([chapter.path]), **state},
+            name,
+            run,
+        )
+        for chapter, given, target, name in wanted
+    ]
+
+
+def _data_stamp(given):
+    """Changes when the folder of a chapter's cohort does; "" for cohorts without files."""
+    if "data" not in given:
+        return ""  # the default cohort
+    from cxrlib.cohorts import files, known  # pandas takes a while
+
+    folder = known(given["data"]).folder
+    return files.stamp(files.root_of(folder)) if folder else ""
+
+
+def _refuse_paths(values):
+    """Parameters are kept in the notebook, where no path of this machine may be."""
+    for name, value in values.items():
+        for text in re.findall(r"""[^"',\s\[\]{}()]+""", str(value)):
+            if Path(text).is_absolute() or text.startswith("~"):
+                raise BookError(
+                    f"parameter {name!r} holds a path of this machine, which would be kept in "
+                    "the notebook: put or link the folder below CXRBOOK_DATA instead",
+                    code=2,
+                )
+
+
+def _default_out(root, chosen, values):
+    changed = {name: v for name, v in values.items() if v}
+    if not changed:
+        return root / "book" / "chapters"
+    name = chosen[0].name if len(chosen) == 1 else "book"
+    return root / "_build" / "runs" / f"{name}-{fingerprint([], changed)[:8]}"
+
+
+def check_writable(folder):
+    """Make `folder`; BookError where it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BookError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def execute(root, every, jobs, memory):
+    """Execute the tasks that are not fresh, several at a time.
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder, in which chapters run.
+    every : list of Task
+    jobs : int
+    memory : Path
+        File with the seconds that cells took.
+
+    Raises
+    ------
+    BookError
+        Cells that failed or show what must not be shown, all of them named; the other tasks were
+        executed.
+    """
+    stale = [task for task in every if not task.fresh]
+    if not stale:
+        return
+    stop = threading.Event()
+
+    with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch, _kernel(Path(scratch)):
+        progress = Progress(stale, jobs, memory, Path(os.environ[STATUS]))
+
+        def one(task):
+            if not stop.is_set():
+                folder = Path(tempfile.mkdtemp(dir=scratch))
+                _keep(task, *_execute(root, task, folder, progress))
+
+        with ThreadPoolExecutor(jobs) as pool:
+            # The longest first, so that none is left to run alone at the end.
+            ordered = sorted(stale, key=lambda t: -sum(progress.past.get(t.name, [])))
+            running = {pool.submit(one, task) for task in ordered}
+            pending = running
+            try:
+                while pending:
+                    pending = wait(pending, timeout=1)[1]
+                    progress.show()
+            except KeyboardInterrupt:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                _kill_kernels(running)
+                raise
+            finally:
+                progress.close()
+    failures = [f.exception() for f in running if f.exception()]
+    for failure in failures:
+        if not isinstance(failure, BookError):
+            raise failure
+    if failures:
+        raise BookError("\n".join(sorted(map(str, failures))))
+
+
+def _keep(task, path, told, seconds):
+    """Keep an executed notebook, its card and its results table, unless they show too much."""
+    notebook = nbformat.read(path, as_version=4)
+    table = record.results(path)
+    card = record.card(
+        task.chapter, task.given, task.code, told, seconds, notebook, table, task.key, task.run
+    )
+    hits = scan.notebook(notebook, task.target.name)
+    hits += record.hits(card, table, notebook, task.target.stem)
+    if hits:
+        raise BookError(f"not kept: {'; '.join(map(str, hits))}")
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+    record.write(task.target, card, table)
+    # The notebook comes last: it says that the run is whole.
+    atomic.write(task.target, path.read_bytes())
+
+
+def _kill_kernels(running):
+    """Kernels live in sessions of their own, where Ctrl-C does not reach them."""
+    import psutil
+
+    while not all(future.done() for future in running):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        wait(running, timeout=0.3)
+
+
+@contextlib.contextmanager
+def _kernel(scratch):
+    """A kernel of this very interpreter, one thread each, untouched by the user's own settings."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
+    write_kernel_spec(scratch / "jupyter" / "kernels" / "python3", extra_arguments=quiet)
+    paths = [str(LIBRARY.parent), os.environ.get("PYTHONPATH", "")]
+    settings = {
+        "JUPYTER_PATH": str(scratch / "jupyter"),
+        "IPYTHONDIR": str(scratch / "ipython"),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        STATUS: str(scratch / "status"),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _channel(scratch):
+    """Talk to the kernel through files of its own, which needs no network interface at all."""
+    if os.name != "posix":
+        return {}
+    return {"transport": "ipc", "ip": f"{tempfile.mkdtemp(dir=scratch)}/k"}
+
+
+def _execute(root, task, scratch, progress):
+    """Run one chapter.
+
+    Returns
+    -------
+    (Path, dict, float)
+        The executed notebook without timings and machine names; what the kernel told of itself
+        (:func:`cxrlib.core.used.tell`); wall time in seconds.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    source, target = scratch / "in.ipynb", scratch / f"{task.target.stem}.ipynb"
+    last = nbformat.v4.new_code_cell(used.CELL, id=TELLING)
+    asked = nbformat.from_dict({**task.notebook, "cells": [*task.notebook.cells, last]})
+    nbformat.write(asked, source)
+    progress.start(task)
+    begun = time.monotonic()
+    problem = None
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters=task.given,
+            kernel_name="python3",
+            progress_bar=False,
+            request_save_on_cell_execute=False,
+            resources={"metadata": {"path": str(root)}},
+            config=Config(KernelManager=_channel(scratch)),
+            on_cell_start=lambda cell, cell_index: progress.cell(task, cell),
+        )
+    except PapermillExecutionError as error:
+        first = error.source.strip().splitlines()[0]
+        said = str(error.evalue).strip().partition("\n")[0]
+        problem = (f"(begins {first!r}) failed: {error.ename}", said)
+    except RuntimeError as error:
+        problem = ("lost its kernel, perhaps for want of memory", str(error))
+    seconds = time.monotonic() - begun
+    if target.is_file():
+        told = _without_traces(task, target)
+    if problem:
+        where = f"chapter {task.name}, cell {progress.where(task)}"
+        raise BookError(f"{where} {_failure(root, task, target, *problem)}")
+    progress.finish(task)
+    return target, told, seconds
+
+
+def _without_traces(task, path):
+    """Take out of a notebook what papermill and the driver put there; return what it told."""
+    notebook = nbformat.read(path, as_version=4)
+    told = None
+    for output in [o for cell in notebook.cells if cell.id == TELLING for o in cell.outputs]:
+        if used.KIND in output.get("data", {}):
+            told = json.loads(output["data"][used.KIND])
+    notebook.cells = [cell for cell in notebook.cells if cell.id != TELLING]
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    notebook.metadata["cxrbook"] = {"key": task.key, "parameters": task.given}
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    return told
+
+
+def _failure(root, task, target, what, said):
+    """What is told of a failed chapter; its notebook is kept, unless it is of credentialed data."""
+    content = nbformat.read(target, as_version=4) if target.is_file() else None
+    if content is not None and scan.is_guarded(content):
+        watch = scan.Watch(register.project(), True, tuple(scan.registers().values()))
+        kinds = scan.text_kinds(said, watch) - {"machine path", "user name"}
+        if kinds:
+            said = f"its text is withheld ({', '.join(sorted(kinds))})"
+        return f"{what}: {said} (no traceback is kept of credentialed data)"
+    line = f"{what}: {said}"
+    if content is None:
+        return line
+    name = re.sub(r"[^\w=,.-]+", "-", task.name)[:100]
+    kept = root / "_build" / "failed" / f"{name}.ipynb"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(kept, target.read_bytes())
+    return f"{line} (traceback in {kept})"
+
+
+class Progress:
+    """Which chapter is at which cell, for how long, and how long still: on stderr.
+
+    The estimate takes the seconds that each cell took last time (kept in the file `memory`), and
+    the mean of the cells seen so far for a cell never run. What a long cell says of itself in the
+    file `status` stands behind it.
+    """
+
+    def __init__(self, stale, jobs, memory, status=None):
+        self.jobs, self.memory, self.status = jobs, memory, status
+        self.cells = {c.name: sum(_is_code(x) for x in c.notebook.cells) for c in stale}
+        self.begun = {}  # chapter -> times at which its code cells began
+        self.ended = set()
+        self.t0 = self.told = time.monotonic()
+        try:
+            self.past = json.loads(memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.past = {}
+
+    def start(self, chapter):
+        self.begun[chapter.name] = []
+
+    def cell(self, chapter, cell):
+        given = "injected-parameters" in cell.metadata.get("tags", [])
+        if _is_code(cell) and not given and cell.id != TELLING:
+            self.begun[chapter.name].append(time.monotonic())
+
+    def where(self, chapter):
+        return f"{len(self.begun[chapter.name])} of {self.cells[chapter.name]}"
+
+    def finish(self, chapter):
+        times = [*self.begun[chapter.name], time.monotonic()]
+        self.past[chapter.name] = [b - a for a, b in pairwise(times)]
+        self.ended.add(chapter.name)
+        self._say(
+            f"{chapter.name}: {self.cells[chapter.name]} cells in {times[-1] - times[0]:.0f} s\n"
+        )
+
+    def left(self):
+        """Seconds still to go, or None before anything is known."""
+        now = time.monotonic()
+        seen = [s for times in self.past.values() for s in times]
+        if not seen:
+            seen = [b - a for t in self.begun.values() for a, b in pairwise([*t, now])]
+        if not seen:
+            return None
+        typical = sum(seen) / len(seen)
+        rest = {}
+        for name in self.cells.keys() - self.ended:
+            past, begun = self.past.get(name, []), self.begun.get(name, [])
+            todo = range(len(begun), self.cells[name])
+            rest[name] = sum(past[i] if i < len(past) else typical for i in todo)
+            if begun and len(begun) <= len(past):
+                rest[name] += max(0, past[len(begun) - 1] - (now - begun[-1]))
+        return max(sum(rest.values()) / self.jobs, *rest.values(), 0)
+
+    def show(self):
+        """One status line: every second on a terminal, every ten elsewhere."""
+        now = time.monotonic()
+        running = [n for n in self.begun if n not in self.ended]
+        if not running or (not sys.stderr.isatty() and now - self.told < 10):
+            return
+        self.told = now
+        left = self.left()
+        at = ", ".join(f"{n} cell {len(self.begun[n])}/{self.cells[n]}" for n in running)
+        left = "time left unknown yet" if left is None else f"about {_clock(left)} left"
+        line = (
+            f"[{len(self.ended)}/{len(self.cells)} chapters] {at}; {_clock(now - self.t0)}, {left}"
+        )
+        if self.status and self.status.is_file():
+            line += f" ({self.status.read_text(encoding='utf-8')})"
+        self._say(line if sys.stderr.isatty() else line + "\n")
+
+    def close(self):
+        self._say("")
+        with contextlib.suppress(OSError):
+            atomic.write(self.memory, json.dumps(self.past).encode())
+
+    def _say(self, text):
+        sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text)
+        sys.stderr.flush()
+
+
+def _is_code(cell):
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def _clock(seconds):
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

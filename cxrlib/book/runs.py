@@ -1,0 +1,232 @@
+"""Runs with a name: their folders, and the page that shows each beside the book's own."""
+
+import html
+import json
+import re
+
+import pandas as pd
+
+from cxrlib.book import compare_runs, record
+from cxrlib.book.run import fingerprint, parameters_of
+from cxrlib.core.errors import BookError
+from cxrlib.show.notebook import rendered
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+SHOWN = 15  # rows of a table on the page
+
+
+def place(root, name, chosen, given, profile, replace=False):
+    """The folder for a run of that name.
+
+    Parameters
+    ----------
+    root : Path
+    name : str
+    chosen : list of Chapter
+    given, profile : dict
+        See :func:`cxrlib.book.run.run`.
+    replace : bool
+        Whether runs of the same name with other parameters may be written over.
+
+    Raises
+    ------
+    BookError
+        With exit code 2: the name is no simple word, or taken, or a parameter is refused.
+    """
+    folder = _folders(root) / simple(name)
+    values = parameters_of(chosen, given, profile)
+    if not replace:
+        _refuse_others(folder, name, values)
+    return folder
+
+
+def _folders(root):
+    return root / "_build" / "runs"
+
+
+def simple(name):
+    """The name, if it will do for a folder and a heading."""
+    if not NAME.fullmatch(name):
+        raise BookError(
+            f"--name {name}: expected one word of up to 40 letters, digits, - and _", code=2
+        )
+    return name
+
+
+def _refuse_others(folder, name, values):
+    """BookError where chapters were run under this name with other parameters."""
+    for chapter, given in values.items():
+        try:
+            card = json.loads((folder / f"{chapter}.json").read_text(encoding="utf-8"))
+            before = {parameter: card["parameters"][parameter] for parameter in card["given"]}
+        except (OSError, ValueError, KeyError):
+            continue
+        if before != json.loads(json.dumps(given, default=str)):
+            said = ", ".join(f"{k}={v}" for k, v in before.items()) or "the defaults"
+            raise BookError(
+                f"--name {name}: chapter {chapter} was run under this name with other parameters "
+                f"({said}); choose another name, or add --replace",
+                code=2,
+            )
+
+
+def named(root):
+    """The runs with a name: list of (name, executed notebook), in order."""
+    found = []
+    for path in sorted(_folders(root).glob("*/[0-9][0-9]_*.ipynb")):
+        card = record.beside(path)[0]
+        try:
+            name = json.loads(card.read_text(encoding="utf-8"))["name"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if name == path.parent.name:
+            found.append((name, path))
+    return found
+
+
+def reference_of(root, chapter):
+    """The book's own run of a chapter, and "" or why there is none: (Run or None, str)."""
+    path = root / "book" / "chapters" / f"{chapter}.ipynb"
+    if not path.is_file():
+        return None, f"the book has not run this chapter yet: cxrbook run {chapter[:2]}"
+    try:
+        return record.read(path), ""
+    except BookError as error:
+        return None, str(error)
+
+
+def beside_ours(root, path):
+    """What ``cxrbook run --name`` prints of an executed notebook: where it is and what differs."""
+    files = [path, *record.beside(path)]
+    kinds = ("notebook", "card", "results")
+    lines = [f"{kind}: {file}" for kind, file in zip(kinds, files, strict=True)]
+    reference, problem = reference_of(root, path.stem)
+    if reference is None:
+        return "\n".join([*lines, f"nothing to compare with: {problem}"])
+    found = compare_runs.compare(reference, record.read(path))
+    return "\n".join([*lines, compare_runs.as_text(found)])
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+INTRODUCTION = """# Runs
+
+Every run with a name, beside the numbers of this book. This command makes one, and the next
+`cxrbook build` shows it here:
+
+```bash
+cxrbook run zero_shot -p n_images=2000 -p seed=7 --name mine
+```
+
+A difference is the run minus the book. Two intervals that overlap do not prove that nothing
+differs, and runs on the same images are not independent of one another.
+"""
+
+
+def state(root):
+    """Changes whenever the page of the runs would: a hash over all named runs."""
+    every = named(root)
+    paths = [file for _, path in every for file in (path, *record.beside(path))]
+    return fingerprint([p for p in paths if p.is_file()], [name for name, _ in every])
+
+
+def page(root, tables, shown=True):
+    """The page of all named runs, in MyST.
+
+    Parameters
+    ----------
+    root : Path
+    tables : Path
+        Folder that gets the CSV files behind the page.
+    shown : bool
+        Whether runs belong to this book; otherwise the page says how to make one.
+    """
+    parts = [INTRODUCTION]
+    runs = named(root) if shown else []
+    if not runs:
+        parts.append("There is none here yet.\n" if shown else "This book shows none.\n")
+    for name, path in runs:
+        parts.append(_section(root, name, path, tables))
+    return "\n".join(parts)
+
+
+def _section(root, name, path, tables):
+    title = f"## {name}, chapter {int(path.stem[:2])}\n\nOf [](chapters/{path.stem}.ipynb).\n"
+    try:
+        run = record.read(path)
+    except BookError:
+        return f"{title}\nNot shown: its files are incomplete. Run it again.\n"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    if hits := record.hits(run.card, run.table, notebook, path.stem):
+        kinds = ", ".join(sorted({hit.kind for hit in hits}))
+        return f"{title}\nNot shown: it holds what must not leave its folder ({kinds}).\n"
+    lines = [title, _short(run.card)]
+    reference, problem = reference_of(root, path.stem)
+    if reference is None:
+        return "\n".join([*lines, f"Nothing to compare with: {html.escape(problem)}\n"])
+    found = compare_runs.compare(reference, run)
+    label = f"{name}-{path.stem}"
+    lines.append(_table(found.parameters, "Parameters that differ"))
+    lines.append(f"In the results table: {html.escape(compare_runs.summary(found.numbers))}.\n")
+    lines += [f"- {html.escape(note)}\n" for note in found.notes]
+    both = found.numbers[found.numbers["in"] == "both"]
+    changed = both[both["difference"] != 0]
+    if len(changed):
+        link = _csv(found.numbers, f"run-{label}", tables, "all numbers of both")
+        shown = compare_runs.largest(changed, SHOWN)
+        lines.append(
+            _table(shown, f"The largest differences, {len(shown)} of {len(changed)}", link)
+        )
+    if len(found.texts):
+        link = _csv(found.texts, f"run-{label}-text", tables, "all that differ")
+        texts = found.texts.head(SHOWN).map(compare_runs.shortened)
+        caption = f"Numbers in the text that differ, {len(texts)} of {len(found.texts)}"
+        lines.append(_table(texts, caption, link))
+    return "\n".join(lines)
+
+
+def _short(card):
+    """The card of a run as a table of two columns."""
+    code = card["code"]
+    revision = (code["revision"] or "")[:10]
+    version = f"library {code['library'][:10]}"
+    version += f", git {revision}{' with changes' if code['changed'] else ''}" if revision else ""
+    cohorts = dict.fromkeys(f"{c['name']} ({c['fingerprint']})" for c in card["cohorts"])
+    models = dict.fromkeys(
+        f"{m['name']} ({m['weights'][:10]}, {m['protocol']})" for m in card["models"]
+    )
+    minutes, seconds = divmod(round(card["seconds"]), 60)
+    rows = {
+        "date": card["date"],
+        "code": version,
+        "seeds": ", ".join(map(str, card["seeds"])) or "none",
+        "cohorts": _few(cohorts),
+        "models": _few(models),
+        "device": card["gpu"] or card["device"],
+        "time and memory": f"{minutes} min {seconds} s, {card['memory_mb']} MB at most",
+        "Python and torch": f"{card['python']}, {card['packages']['torch']}",
+    }
+    return _table(pd.DataFrame({"of this run": rows}).rename_axis("card"), "Card")
+
+
+def _few(entries, n=6):
+    entries = list(entries)
+    more = f" and {len(entries) - n} more" if len(entries) > n else ""
+    return (", ".join(entries[:n]) + more) or "none"
+
+
+def _table(table, caption, link=""):
+    """A table of text for the page; nothing for an empty one."""
+    if table.empty:
+        return ""
+    page = rendered(table.rename(columns={"run": "this run"}), caption, counts=())[0]
+    return page.replace("</p>", f" {link}</p>", 1) + "\n"
+
+
+def _csv(table, name, tables, what):
+    """Write a CSV for the page; the link to it."""
+    tables.mkdir(parents=True, exist_ok=True)
+    table.to_csv(tables / f"{name}.csv", index=False, lineterminator="\n")
+    label = html.escape(f"{what} as CSV: {name}", quote=True)
+    href = f'class="cxr-csv" href="tables/{name}.csv" download'
+    return f'<a {href} aria-label="{label}">{what} (CSV)</a>'

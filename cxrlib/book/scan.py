@@ -1,0 +1,406 @@
+"""A last look at what was written, before it is kept: notebooks, and folders of built pages.
+
+Machine paths and user names are looked for in every run. In what was made from credentialed data,
+or where a register of such data is at hand, also identifiers, dates, file names, pieces of reports,
+pictures and tables of single images. A finding says where and of which kind, never the value.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import getpass
+import hashlib
+import html
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import guard
+from cxrlib.core.folders import LIBRARY
+from cxrlib.core.kernel import KEPT, RECORD
+from cxrlib.guard import register
+
+VARIABLES = ("CXRBOOK_DATA", "CXRBOOK_CACHE", "CXRBOOK_CHECKPOINTS")
+EVERYONE = {
+    *("root", "user", "users", "ubuntu", "debian", "runner", "admin", "administrator", "jovyan"),
+    *("docker", "vagrant", "nobody", "guest", "test", "data", "home", "work", "app", "build"),
+}  # user names that name nobody
+MIMIC = {
+    "identifier": r"(?<![\w.])(?:p?1\d{7}|s?5\d{7}|[0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?![\w]|\.\d)",
+    "file name": r"files/p1\d\b|[\w-]+\.(?:jpe?g|dcm|dicom)\b",
+    "date": r"(?<![\w.])2[12]\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?![\w]|\.\d)",
+}  # what the parts of MIMIC-CXR are called; its years are shifted to 2100 and later
+PATHS = r"(?:/home/|/Users/|/tmp/|/var/folders/|[A-Za-z]:\\+Users\\+)[\w.-]+"
+TEXTS = {".html", ".csv", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
+PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class Hit(NamedTuple):
+    """Something that must not be kept."""
+
+    file: str
+    cell: int | None  # the n-th cell of a notebook, counted from 1
+    kind: str
+
+    def __str__(self):
+        return f"{self.file}{f', cell {self.cell}' if self.cell else ''}: {self.kind}"
+
+
+class Watch(NamedTuple):
+    """What is looked for, and what is none of it."""
+
+    known: register.Known  # words that tell nothing
+    guarded: bool = False  # whether it was made from credentialed data
+    registers: tuple = ()
+    strict: bool = True  # whether a long number counts even if the project's text has it
+
+
+def registers():
+    """Those of the credentialed data loaded on this machine: name -> Register.
+
+    `cxrlib.guard.protect` writes them to ``CXRBOOK_DATA/derived/guard``.
+    """
+    data = os.environ.get("CXRBOOK_DATA")
+    found = (Path(data).expanduser() / "derived" / "guard").glob("*.npz") if data else ()
+    return {path.stem: register.load(path) for path in sorted(found)}
+
+
+# --- text --------------------------------------------------------------------------------------
+
+
+def text_kinds(text, watch):
+    """The kinds of what a text must not hold: a set."""
+    found = machine_kinds(text, watch.known)
+    for one in watch.registers:
+        kinds = register.kinds(one, text, watch.known, watch.guarded and watch.strict)
+        # open data have words in common with reports, but no identifiers
+        found |= kinds if watch.guarded else kinds - {"report text"}
+    for kind, pattern in MIMIC.items() if watch.guarded else ():
+        said = {match.group().lower() for match in re.finditer(pattern, text, re.IGNORECASE)}
+        if said if watch.strict else said - watch.known.tokens:
+            found.add(kind)
+    return found
+
+
+def machine_kinds(text, known):
+    """Whether a text names places or users of this machine: "machine path", "user name"."""
+    found = set()
+    own = (rf"(?<![\w./-]){re.escape(place)}(?![\w.-])" for place in _places() if place in text)
+    paths = {path.lower() for path in re.findall(PATHS, text)} - _own_paths()
+    if paths or any(re.search(place, text) for place in own):
+        found.add("machine path")
+    users = {name for name in _users() if name in text and name.lower() not in known.words}
+    if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in users):
+        found.add("user name")
+    return found
+
+
+def _places():
+    """Folders of this machine that no page may name."""
+    folders = [Path.home(), LIBRARY.parent, sys.prefix, tempfile.gettempdir(), Path.cwd()]
+    folders += [Path(os.environ[v]).expanduser() for v in VARIABLES if os.environ.get(v)]
+    found = {f for p in folders for f in (str(p), str(Path(p).resolve()))}
+    return {f for f in found if len(f) > 3} - {"/usr", "/usr/local", "/opt"}
+
+
+def _users():
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        name = ""
+    return {n for n in (name, Path.home().name) if len(n) > 2} - EVERYONE
+
+
+@functools.cache
+def _own_paths():
+    """Paths that the project's own pages give as examples."""
+    pages = [*LIBRARY.rglob("*.py"), *(LIBRARY.parent / "chapters").glob("*.py")]
+    pages += (LIBRARY.parent / "book").rglob("*.md")
+    found = (re.findall(PATHS, page.read_text(encoding="utf-8")) for page in pages)
+    return {path.lower() for paths in found for path in paths}
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+SIDE, SOFT, SHARE = 32, 32, 0.6  # of the measure below, set on the figures of this book
+
+
+def photographic(data):
+    """Whether an image file shows a photograph, such as a radiograph of 48 pixels a side or more.
+
+    Neighbouring pixels of a photograph differ a little, both across and down; those of a chart are
+    equal, or far apart at edges. The file is one if in some window of 32 x 32 pixels more than 60 %
+    of the neighbours differ by 1 to 32 of 255 grey levels; also when only each second to eighth
+    pixel is taken, since small pictures are drawn enlarged.
+
+    Parameters
+    ----------
+    data : bytes of an image file that PIL reads
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        paper = Image.new("RGBA", image.size, "white")
+        grey = np.asarray(Image.alpha_composite(paper, image.convert("RGBA")).convert("L"))
+    for step in (1, 2, 3, 4, 6, 8):
+        pixels = grey[::step, ::step].astype(np.int16)
+        if min(pixels.shape) <= SIDE:
+            return False
+        across = np.abs(np.diff(pixels, axis=1))[:-1]
+        down = np.abs(np.diff(pixels, axis=0))[:, :-1]
+        soft = (across <= SOFT) & (down <= SOFT)
+        shares = [_share_in_windows(soft & (change > 0)) for change in (across, down)]
+        if np.minimum(*shares).max() > SHARE:
+            return True
+    return False
+
+
+def _share_in_windows(flags):
+    """Share of true pixels in every window of `SIDE` x `SIDE` pixels."""
+    total = np.pad(flags.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+    inside = total[SIDE:, SIDE:] - total[:-SIDE, SIDE:] - total[SIDE:, :-SIDE]
+    return (inside + total[:-SIDE, :-SIDE]) / SIDE**2
+
+
+def _picture_kinds(data):
+    try:
+        return {"image"} if photographic(data) else set()
+    except (OSError, ValueError):
+        return {"unreadable image"}
+
+
+def _embedded(text):
+    """A text without its embedded files, and their (type, bytes)."""
+    files = []
+
+    def cut(match):
+        with_padding = re.sub(r"\s|%0A", "", match.group(2)) + "=="
+        files.append((match.group(1), base64.b64decode(with_padding)))
+        return " "
+
+    return re.sub(r"data:([\w/+.-]*)(?:;[\w=-]+)*;base64,([A-Za-z0-9+/=\s]+)", cut, text), files
+
+
+def _file_kinds(kind, data, watch):
+    """Kinds found in an embedded or separate file that is no page."""
+    if kind.startswith("image/svg"):
+        return page_kinds(data.decode("utf-8", "replace"), watch)
+    if kind.startswith("image/"):
+        return _picture_kinds(data) if watch.guarded else set()
+    return {"unreadable file"} if watch.guarded else set()
+
+
+def page_kinds(page, watch):
+    """Kinds found in HTML or SVG: its text, its attributes and what is embedded in it."""
+    page, files = _embedded(page)
+    found = set()
+    for kind, data in files:
+        found |= _file_kinds(kind, data, watch)
+    plain = html.unescape(re.sub(r"<[^>]+>", " ", page))
+    found |= text_kinds(plain, watch) | machine_kinds(page, watch.known)
+    if watch.guarded:
+        heads = {h.strip() for h in re.findall(r"<th\b[^>]*>([^<]*)</th>", page)}
+        if 'class="dataframe"' in page or any(map(guard.ROW_LEVEL.search, heads)):
+            found.add("row-level table")
+    return found
+
+
+# --- notebooks ---------------------------------------------------------------------------------
+
+
+def is_guarded(notebook):
+    """Whether a notebook was made from credentialed data: it says so, or is given such a cohort."""
+    from cxrlib import cohorts
+
+    for cell in _code(notebook):
+        for output in cell.get("outputs", []):
+            if guard.MARK in output.get("data", {}):
+                return True
+        for name in re.findall(
+            r"""^data\b[^=\n]*=\s*["']([\w-]+)["']""", _text(cell["source"]), re.M
+        ):
+            if name in cohorts.names() and cohorts.known(name).access == "credentialed":
+                return True
+    return False
+
+
+def notebook(content, name, looked_for=None):
+    """What an executed notebook must not hold.
+
+    Parameters
+    ----------
+    content : dict, a notebook in nbformat 4
+    name : str
+        What hits call the file.
+    looked_for : dict of name -> Register, optional
+        By default all of this machine, see `registers`.
+
+    Returns
+    -------
+    list of Hit, at most one a cell and kind, in the order of the cells
+    """
+    looked_for = registers() if looked_for is None else looked_for
+    guarded = is_guarded(content)
+    marks = {
+        _text(o["data"][guard.MARK]) for o in _outputs(content) if guard.MARK in o.get("data", {})
+    }
+    hits = []
+    if guarded and not (marks <= looked_for.keys() and looked_for):
+        hits.append(Hit(name, None, "no register of its cohort (is CXRBOOK_DATA set?)"))
+    own = (c for c in content["cells"] if not _is_given(c))
+    known = register.project() | register.Known.of("\n".join(_text(c["source"]) for c in own))
+    watch = Watch(known, guarded, tuple(looked_for.values()))
+    for i, cell in enumerate(content["cells"], start=1):
+        found = set()
+        if _is_given(cell):
+            found |= text_kinds(_text(cell["source"]), watch)
+        for output in cell.get("outputs", []):
+            found |= _output_kinds(output, watch)
+        found |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
+        hits += [Hit(name, i, kind) for kind in sorted(found)]
+    about = json.dumps(content.get("metadata", {}))
+    hits += [
+        Hit(name, None, f"{kind} in the metadata") for kind in sorted(machine_kinds(about, known))
+    ]
+    return hits
+
+
+def _code(notebook):
+    return (c for c in notebook["cells"] if c["cell_type"] == "code")
+
+
+def _outputs(notebook):
+    return (o for c in _code(notebook) for o in c.get("outputs", []))
+
+
+def _is_given(cell):
+    """Whether a cell was written by the driver: the values of parameters."""
+    return "injected-parameters" in cell.get("metadata", {}).get("tags", [])
+
+
+def _text(entry):
+    return entry if isinstance(entry, str) else "".join(entry)
+
+
+def _output_kinds(output, watch):
+    found = set()
+    said = [_text(output.get("text", ""))]
+    for kind, entry in output.get("data", {}).items():
+        if kind == guard.MARK:
+            continue
+        if kind.startswith("image/") and "svg" not in kind:
+            found |= _picture_kinds(base64.b64decode(_text(entry))) if watch.guarded else set()
+        elif kind.endswith(("html", "xml")):
+            found |= page_kinds(_text(entry), watch)
+        elif kind.startswith(("text/", RECORD)) or kind.endswith(("json", "javascript")):
+            said.append(_text(entry) if isinstance(entry, str | list) else json.dumps(entry))
+        elif watch.guarded:
+            found.add("unreadable output")
+        if watch.guarded and kind == KEPT:
+            kept = json.loads(_text(entry))
+            found |= table_kinds(pd.DataFrame(kept["rows"], columns=kept["columns"]))
+    said, files = _embedded("\n".join(said))
+    for kind, data in files:
+        found |= _file_kinds(kind, data, watch)
+    if watch.guarded and any(guard.ROW_LEVEL.search(w) for w in re.findall(r"\w+_\w+", said)):
+        found.add("row-level table")
+    failed = [output.get("ename", ""), output.get("evalue", ""), *output.get("traceback", [])]
+    said += re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failed))
+    said = re.sub(r"<Figure size [\d.]+x[\d.]+ with \d+ Axes>", "", said)
+    return found | text_kinds(said, watch)
+
+
+def table_kinds(table):
+    """Kinds found in a table: columns of single images, counts of 1 to 9."""
+    found = set()
+    if any(guard.ROW_LEVEL.search(str(column)) for column in table):
+        found.add("row-level table")
+    counts = table[[c for c in guard.COUNTS if c in table]].apply(pd.to_numeric, errors="coerce")
+    if ((counts >= 1) & (counts < guard.MIN_CELL)).any(axis=None):
+        found.add("small count")
+    return found
+
+
+# --- folders of pages --------------------------------------------------------------------------
+
+
+def folder(path, looked_for=None, made_from=None):
+    """What the files of a built book must not hold: list of Hit.
+
+    The executed notebooks `made_from` which it was built, and those in it, say which pages were
+    made from credentialed data, and which pictures were not. Tables (.csv, .parquet) do not say of
+    which page they are: they are taken for credentialed if any page is, or if nothing is said.
+    """
+    looked_for = registers() if looked_for is None else looked_for
+    path = Path(path)
+    books = {f: json.loads(f.read_text(encoding="utf-8")) for f in sorted(path.rglob("*.ipynb"))}
+    sources = books | {
+        Path(f): json.loads(Path(f).read_text(encoding="utf-8")) for f in made_from or ()
+    }
+    guarded = {f.stem for f, content in sources.items() if is_guarded(content)}
+    open_pictures = {
+        hashlib.sha256(base64.b64decode(_text(data))).digest()
+        for f, content in sources.items()
+        if f.stem not in guarded
+        for output in _outputs(content)
+        for kind, data in output.get("data", {}).items()
+        if kind.startswith("image/") and "svg" not in kind
+    }
+    known, hits = register.project(), []
+    for file in sorted(f for f in path.rglob("*") if f.is_file()):
+        name = str(file.relative_to(path))
+        if file in books:
+            hits += notebook(books[file], name, looked_for)
+            continue
+        watch = Watch(known, file.stem in guarded, tuple(looked_for.values()), strict=False)
+        if file.suffix in PICTURES:
+            data = file.read_bytes()
+            check = guarded and hashlib.sha256(data).digest() not in open_pictures
+            found = _picture_kinds(data) if check else set()
+        elif file.suffix in (".csv", ".parquet"):
+            strict = bool(guarded) or made_from is None
+            found = {hit.kind for hit in results_file(file, looked_for, strict)}
+        elif file.suffix in TEXTS:
+            page = file.read_text(encoding="utf-8", errors="replace")
+            found = page_kinds(page, watch)
+        else:
+            found = set()
+        hits += [Hit(name, None, kind) for kind in sorted(found)]
+    return hits
+
+
+def results_file(path, looked_for=None, guarded=True):
+    """What a results table in a .csv or .parquet file must not hold: list of Hit.
+
+    guarded : whether it may have been made from credentialed data
+    """
+    looked_for = registers() if looked_for is None else looked_for
+    path = Path(path)
+    table = (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
+    said = table.to_csv(index=False)
+    watch = Watch(register.project(), guarded, tuple(looked_for.values()))
+    found = text_kinds(said, watch) | (table_kinds(table) if guarded else set())
+    return [Hit(path.name, None, kind) for kind in sorted(found)]
+
+
+def anything(path):
+    """What a notebook, a page, a results table or a folder of such must not hold: list of Hit."""
+    path = Path(path)
+    if path.is_dir():
+        return folder(path)
+    if path.suffix == ".ipynb":
+        return notebook(json.loads(path.read_text(encoding="utf-8")), path.name)
+    if path.suffix in (".csv", ".parquet"):
+        return results_file(path)
+    page = path.read_text(encoding="utf-8")
+    found = page_kinds(page, Watch(register.project(), True, tuple(registers().values())))
+    return [Hit(path.name, None, kind) for kind in sorted(found)]

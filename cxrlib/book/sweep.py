@@ -1,0 +1,359 @@
+"""A chapter over a grid of parameters, and the results of many runs as one table."""
+
+import ast
+import itertools
+import json
+
+import pandas as pd
+
+from cxrlib.book import compare_runs, record, runs
+from cxrlib.book.run import check_writable, execute, fingerprint, parameters_of, tasks
+from cxrlib.core import atomic
+from cxrlib.core.errors import BookError, nearest
+
+SEED = "seed"
+MOST_LINES = 12  # of a plot that can still be read
+PREFIX = "p_"  # of the columns of parameters, which may be called like those of results
+
+
+def grid(texts):
+    """``["n_images=500,1000", "seed=1,2"]`` -> dict of name -> list of values.
+
+    Values stand between commas; a Python list holds values that have commas themselves.
+
+    Raises
+    ------
+    BookError
+        With exit code 2, for what has another form.
+    """
+    found = {}
+    for pair in texts:
+        name, _, text = pair.partition("=")
+        values = [value.strip() for value in text.split(",")]
+        if text.strip().startswith("["):
+            try:
+                values = list(ast.literal_eval(text))
+            except (ValueError, SyntaxError):
+                raise BookError(f"-g {name}={text}: expected a Python list", code=2) from None
+        if "" in (name.strip(), *values) or not values:
+            raise BookError(
+                f"-g {pair}: expected NAME=VALUE,VALUE, for example -g n_images=500,1000", code=2
+            )
+        found[name.strip()] = values
+    return found
+
+
+def sweep(root, chapter, over, given=None, name=None, jobs=2, profile=None, replace=False):
+    """Execute a chapter at every point of a grid; what is done already is kept.
+
+    Parameters
+    ----------
+    root : Path
+    chapter : Chapter
+    over : dict
+        Name -> values, see `grid`.
+    given, profile : dict, optional
+        Parameters that all points share, see :func:`cxrlib.book.run.run`.
+    name : str, optional
+        Of the folder below ``_build/sweeps``; by default from chapter and grid.
+    jobs : int
+        Points executed at the same time.
+    replace : bool
+        Whether a sweep of the same name with other parameters may be written over.
+
+    Returns
+    -------
+    (Path, list of Path, str)
+        The sweep's folder, the executed notebooks of the points that passed, and what failed.
+
+    Raises
+    ------
+    BookError
+        A point that cannot be, before any of them was run; or a name that is taken.
+    """
+    given, profile = given or {}, profile or {}
+    if twice := sorted(over.keys() & given.keys()):
+        raise BookError(f"{twice[0]} is both fixed by -p and swept by -g: leave one out", code=2)
+    points = {}
+    for values in itertools.product(*over.values()):
+        point = dict(zip(over, values, strict=True))
+        checked = parameters_of([chapter], given | point, profile)[chapter.name]
+        points[json.dumps(checked, sort_keys=True, default=str)] = point, checked
+    shared = parameters_of([chapter], given, profile)[chapter.name]
+    shared = {k: v for k, v in shared.items() if k not in over}
+    about = {"chapter": chapter.name, "given": shared, "swept": sorted(over)}
+    label = runs.simple(name or f"{chapter.name}-{fingerprint([], about)[:8]}")
+    folder = root / "_build" / "sweeps" / label
+    check_writable(folder)
+    _refuse_others(folder / "sweep.json", label, about, replace)
+
+    wanted = []
+    for point, checked in points.values():
+        said = " ".join(f"{k}={v}" for k, v in point.items())
+        target = folder / fingerprint([], checked)[:8] / f"{chapter.name}.ipynb"
+        wanted.append((chapter, checked, target, f"{chapter.name} {said}"))
+    every = tasks(root, wanted, label)
+    atomic.write(folder / "sweep.json", json.dumps(about, default=str).encode())
+    failed = ""
+    try:
+        execute(root, every, jobs, folder / ".durations.json")
+    except BookError as error:
+        failed = str(error)
+    return folder, [task.target for task in every if task.fresh], failed
+
+
+def _refuse_others(path, name, about, replace):
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if before != json.loads(json.dumps(about, default=str)) and not replace:
+        said = f"{before['chapter']} over {', '.join(before['swept'])}, with {before['given']}"
+        raise BookError(
+            f"--name {name}: there is another sweep of this name ({said}); choose another name, "
+            "or add --replace",
+            code=2,
+        )
+
+
+# --- many runs, one table -------------------------------------------------------------------------
+
+
+def joined(notebooks):
+    """The results of several runs as one table.
+
+    Parameters
+    ----------
+    notebooks : list of Path
+
+    Returns
+    -------
+    (DataFrame, DataFrame)
+        Results tables one below the other, and numbers glued into the texts (``number``, ``text``).
+        Before them the columns ``run`` (its name, or folder), ``chapter``, and one column a
+        parameter, ``p_NAME``: as text where runs have different types.
+    """
+    tables, texts = [], []
+    for run in map(record.read, notebooks):
+        head = {"run": run.card["name"] or run.notebook.parent.name, "chapter": run.card["chapter"]}
+        head |= {f"{PREFIX}{name}": _plain(v) for name, v in run.card["parameters"].items()}
+        numbers = pd.DataFrame(run.card["numbers"].items(), columns=["number", "text"])
+        for found, table in ((tables, run.table), (texts, numbers)):
+            repeated = pd.DataFrame([head]).loc[[0] * len(table)].reset_index(drop=True)
+            found.append(pd.concat([repeated, table.reset_index(drop=True)], axis=1))
+    return _below(tables), _below(texts)
+
+
+def _plain(value):
+    """A parameter as one cell of a table."""
+    return repr(value) if isinstance(value, list | dict) else value
+
+
+def _below(tables):
+    kept = [t for t in tables if len(t)]
+    if not kept:
+        return tables[0] if tables else pd.DataFrame()
+    every = pd.concat(kept, ignore_index=True)
+    own = [c for t in kept for c in t if not c.startswith(PREFIX)]
+    given = [c for t in kept for c in t if c.startswith(PREFIX)]
+    head = ["run", "chapter", *given]
+    every = every[list(dict.fromkeys([*head, *own]))]
+    for column in dict.fromkeys(given):
+        values = every[column].dropna()
+        if values.map(type).nunique() > 1 and not all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in values
+        ):
+            every[column] = every[column].map(str, na_action="ignore")
+    return every
+
+
+def collect(paths):
+    """The executed notebooks that files and folders lead to.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Folders, or notebooks, cards or results tables of runs.
+
+    Raises
+    ------
+    BookError
+        A path without a run.
+    """
+    found = {}
+    for path in paths:
+        if path.is_dir():
+            here = [p for p in sorted(path.rglob("*.ipynb")) if record.beside(p)[0].is_file()]
+        else:
+            here = [path.with_suffix(".ipynb")]
+        if not here or not all(map(record.key, here)):
+            raise BookError(
+                f"{path}: no run here; expected executed notebooks with their card (.json) and "
+                "results (.parquet), as 'cxrbook run' and 'cxrbook sweep' leave them"
+            )
+        found |= dict.fromkeys(here)
+    return list(found)
+
+
+def write(table, path):
+    """A table as Parquet or CSV, by the ending of its name.
+
+    Raises
+    ------
+    BookError
+        Another ending, or a file that cannot be written.
+    """
+    write_to = {".parquet": table.to_parquet, ".csv": table.to_csv}.get(path.suffix)
+    if write_to is None:
+        raise BookError(f"--out {path}: expected a name that ends in .parquet or .csv", code=2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.in_one_step(path, lambda part: write_to(part, index=False))
+    except OSError as error:
+        raise BookError(f"cannot write {path}: {error.strerror}") from None
+
+
+# --- the plot ------------------------------------------------------------------------------------
+
+
+def curves(table, swept, metric=None, where=None):
+    """A metric over the first swept parameter: the numbers behind the plot.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `joined`.
+    swept : list of str
+        Parameters of the grid. Over "seed" there is an average, unless it is the only one.
+    metric : str, optional
+        Default: the first of the table.
+    where : dict, optional
+        Column of the results table -> the only entry wanted. Without: all patients, and the mean
+        over labels where there is one.
+
+    Returns
+    -------
+    DataFrame
+        One row a line and a value of the parameter: the parameter; ``line`` (what tells it from
+        others); ``metric``; ``mean``, ``low``, ``high`` (smallest and largest over seeds; with one
+        run, the interval of that run); ``sd`` over seeds; ``n_runs`` with a value.
+
+    Raises
+    ------
+    BookError
+        No such metric, column or entry, or more lines than a plot can hold.
+    """
+    there = list(dict.fromkeys(table["metric"]))
+    metric = metric or there[0]
+    if metric not in there:
+        raise BookError(
+            f"--metric {metric}: not in these results; {nearest(metric, there)}", code=2
+        )
+    rows, where = table[table["metric"] == metric], where or {}
+    for column, entry in where.items():
+        if column not in compare_runs.KEYS:
+            raise BookError(
+                f"--where {column}={entry}: no such column; {nearest(column, compare_runs.KEYS)}",
+                code=2,
+            )
+        entries = list(dict.fromkeys(rows[column].dropna()))
+        if entry not in entries:
+            raise BookError(
+                f"--where {column}={entry}: no such {column}; {nearest(entry, entries)}", code=2
+            )
+        rows = rows[rows[column] == entry]
+    for column, entry in (("attribute", "all"), ("group", "all"), ("label", "mean")):
+        if column not in where and (rows[column] == entry).any():
+            rows = rows[rows[column] == entry]
+    over = next((p for p in swept if p != SEED), SEED)
+    others = [f"{PREFIX}{p}" for p in swept if p not in (over, SEED)]
+    keys = [c for c in (*others, *compare_runs.KEYS) if rows[c].astype(str).nunique() > 1]
+    rows = rows.assign(line=[_line(row, keys) for row in rows[keys].to_dict("records")])
+    if rows["line"].nunique() > MOST_LINES:
+        raise BookError(
+            f"{rows['line'].nunique()} lines are more than a plot can hold: they differ in "
+            f"{', '.join(keys)}; narrow them down with --where COLUMN=VALUE",
+            code=2,
+        )
+    column = f"{PREFIX}{over}"
+    groups = rows.groupby([column, "line"], sort=True, dropna=False)
+    out = groups["value"].agg(mean="mean", low="min", high="max", sd="std", n_runs="count")
+    alone = groups.size() == 1
+    for limit, of_run in (("low", "ci_low"), ("high", "ci_high")):
+        out[limit] = out[limit].mask(alone, groups[of_run].first())
+    out = out.reset_index().rename(columns={column: over})
+    out.insert(2, "metric", metric)
+    return out
+
+
+def _line(row, keys):
+    parts = [
+        f"{key.removeprefix(PREFIX)}={value}" if key.startswith(PREFIX) else str(value)
+        for key, value in row.items()
+        if pd.notna(value)
+    ]
+    return ", ".join(parts) or "all"
+
+
+def plot(table, path):
+    """Draw what `curves` returns into an image file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from cxrlib.show import words
+    from cxrlib.show.notebook import setup
+
+    setup()
+    over, metric = table.columns[0], table["metric"].iloc[0]
+    lines = words.ordered(table["line"])
+    palette = words.colours(lines)
+    numeric = pd.api.types.is_numeric_dtype(table[over]) and table[over].dtype != bool
+    places = {x: x if numeric else i for i, x in enumerate(dict.fromkeys(table[over]))}
+    fig, ax = plt.subplots(figsize=(7, 4))
+    for line in lines:
+        part = table[table["line"] == line]
+        at = part[over].map(places)
+        ax.fill_between(at, part["low"], part["high"], color=palette[line], alpha=0.2, lw=0)
+        ax.plot(at, part["mean"], "o-", color=palette[line], markersize=5, label=line)
+        if len(part) == 1:  # a band over one place is not seen
+            ax.vlines(at, part["low"], part["high"], color=palette[line], alpha=0.4, lw=4)
+    if not numeric or len(places) <= 8:
+        ax.set_xticks(list(places.values()), [str(x) for x in places])
+    seeds = table["n_runs"].max()
+    band = f"band: smallest and largest of {seeds} seeds" if seeds > 1 else "band: interval"
+    ax.set(xlabel=over, ylabel=words.readable(metric), title=band)
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    if len(lines) > 1:
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    atomic.in_one_step(path, lambda part: fig.savefig(part, format="png", bbox_inches="tight"))
+    plt.close(fig)
+
+
+def report(folder, notebooks, swept, metric=None, where=None):
+    """Write the joined tables and the plot of a sweep; what to print of it.
+
+    Returns
+    -------
+    str : paths, and the numbers behind the plot.
+    """
+    table, texts = joined(notebooks)
+    lines = []
+    files = {"sweep.parquet": table, "sweep.csv": table, "numbers.csv": texts}
+    for name, content in files.items():
+        write(content, folder / name)
+        lines.append(f"{folder / name}: {len(content)} rows of {len(notebooks)} runs")
+    if table.empty:
+        chapter = notebooks[0].stem
+        lines.append(f"chapter {chapter} keeps no table of results, so there is nothing to plot")
+        return "\n".join(lines)
+    found = curves(table, swept, metric, where)
+    write(found, folder / "plot.csv")
+    plot(found, folder / "plot.png")
+    lines += [f"{folder / 'plot.png'}: {found['metric'].iloc[0]}, numbers in plot.csv"]
+    lines += [found.to_string(index=False, float_format=lambda x: f"{x:.3f}")]
+    others = [m for m in dict.fromkeys(table["metric"]) if m != found["metric"].iloc[0]]
+    if others:
+        lines.append(f"other metrics for --metric: {', '.join(others)}")
+    return "\n".join(lines)

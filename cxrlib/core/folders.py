@@ -1,0 +1,28 @@
+"""Where things are kept, and whether a folder could be published by accident."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+LIBRARY = Path(__file__).resolve().parents[1]  # the package cxrlib
+
+
+def cache_folder() -> Path:
+    """Where embeddings are kept: ``CXRBOOK_CACHE``, or ``~/.cache/cxrbook``."""
+    return Path(os.environ.get("CXRBOOK_CACHE") or Path.home() / ".cache" / "cxrbook")
+
+
+def folder_for(cohort) -> Path:
+    """Where what is computed for single images of a cohort is kept.
+
+    The cohort's own folder, where it has one (credentialed data stay with the data), or
+    :func:`cache_folder`.
+    """
+    return cohort.keep or cache_folder()
+
+
+def in_git(folder: Path) -> bool:
+    """Whether a folder lies inside a git working tree, links followed."""
+    folder = folder.resolve()
+    return any((place / ".git").exists() for place in (folder, *folder.parents))

@@ -1,0 +1,67 @@
+"""What this process has used so far, for the card of a run (:mod:`cxrlib.book.record`).
+
+The driver appends the cell `CELL` to a chapter and takes it out again before the notebook is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+SEEDED = "seeded:"  # before a model's name: weights computed from names, which mean nothing
+KIND = "application/x-cxrbook-used"
+CELL = "from cxrlib.core import used\n\nused.tell()"
+
+_cohorts: dict[str, dict] = {}
+_weights: dict[str, dict] = {}
+
+
+def cohort(cohort) -> None:
+    """Note a cohort that was loaded: its name, access and fingerprint."""
+    about = {"name": cohort.name, "access": cohort.access, "fingerprint": cohort.fingerprint}
+    _cohorts[json.dumps(about)] = about
+
+
+def weights(model) -> None:
+    """Note a model that was loaded: the hash of its weights, protocol, device and precision."""
+    for member in model.members:
+        about = {name: getattr(member, name) for name in ("name", "weights", "protocol")}
+        about |= {"device": member.device, "precision": member.precision}
+        _weights[json.dumps(about)] = about
+
+
+def seen() -> dict:
+    """Cohorts and models in the order of their first use."""
+    return {"cohorts": list(_cohorts.values()), "models": list(_weights.values())}
+
+
+def peak_memory() -> float | None:
+    """The most memory that this process ever held, in MB; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the parent held before it started us
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def gpu() -> dict:
+    """Name of the GPU in use and the most of its memory that tensors took, in MB; or None both."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {"gpu": None, "gpu_memory_mb": None}
+    peak = torch.cuda.max_memory_allocated() / 1e6
+    return {"gpu": torch.cuda.get_device_name(), "gpu_memory_mb": peak}
+
+
+def tell() -> None:
+    """Hand all of it to the driver, as an output of the running cell."""
+    from IPython.display import display
+
+    about = seen() | {"memory_mb": peak_memory()} | gpu()
+    display({KIND: json.dumps(about)}, raw=True)

@@ -1,0 +1,297 @@
+"""Embedding many radiographs on paper: hours, bottleneck, cost, files and memory.
+
+A model that is run over a cohort is a pass. With N films, the models m of the pass, C cores,
+D devices and S bytes a second from storage, it occupies
+
+- storage for ``N (b + sum_m r_m) / S`` seconds: b bytes a film are read, r_m bytes a row written;
+- cores for ``N (d + sum_m p_m) / C``: d core-seconds to decode a film, p_m to prepare it;
+- devices for ``N sum_m e_m / D``: e_m device-seconds to encode it. Without devices the cores
+  encode too, and e_m are core-seconds.
+
+The three work side by side, so a pass lasts ``t_0 + max`` of the three; t_0 is the time to start.
+No rate is built in: all of them are arguments.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+COUNTED = Path(__file__).with_name("operations.csv")
+NUMBER_BYTES = {"float32": 4, "float16": 2}
+CHECK = "check"  # the pass that reads and decodes each film before any model sees it
+STAGES = ("start", "read", "write", "decode", "prepare", "encode")
+RESOURCES = {"storage": ("read", "write"), "cores": ("decode", "prepare"), "devices": ("encode",)}
+MODEL_COLUMNS = ("model", "prepare", "encode", "width")
+
+
+def plan(
+    models: pd.DataFrame,
+    n_images: int,
+    *,
+    film_bytes: float,
+    decode: float,
+    cores: int,
+    devices: int,
+    storage: float,
+    start: float = 0.0,
+    price: float = 0.0,
+    check: float = 0.0,
+    row_bytes: float = 0.0,
+    dtype: str = "float32",
+    together: bool = False,
+) -> pd.DataFrame:
+    """How long each pass over the films takes, by the equations above, and what limits it.
+
+    Parameters
+    ----------
+    models : DataFrame
+        One row a model: ``model``; ``prepare``, core-seconds a film; ``encode``, device-seconds an
+        image (core-seconds without devices); ``width`` of its embeddings.
+    n_images : int
+    film_bytes : float
+        Of a film on disk.
+    decode : float
+        Core-seconds to decode a film.
+    cores, devices : int
+        Of all machines together.
+    storage : float
+        Bytes a second, of all machines together.
+    start : float
+        Seconds until a pass does its first image.
+    price : float
+        An hour of all machines.
+    check : float
+        Core-seconds to check a film before any model sees it (one more pass); 0 for no check.
+    row_bytes : float
+        Of a row in a store, the embedding itself not counted.
+    dtype : {"float32", "float16"}
+        Of the numbers in the store.
+    together : bool
+        One pass for all models, which decodes a film once, instead of one pass a model.
+
+    Returns
+    -------
+    DataFrame, one row a pass
+        ``pass``; seconds of the resource that each of :data:`STAGES` takes; ``hours``;
+        ``resource`` that is busy longest, or "start"; ``bottleneck``, the longest stage on it;
+        ``cost``.
+
+    Raises
+    ------
+    ValueError
+        A number that cannot be, an unknown dtype, a column that is missing.
+    """
+    _refuse(n_images=(n_images, 0), cores=(cores, 1), devices=(devices, 0))
+    _refuse(film_bytes=(film_bytes, 0), decode=(decode, 0), start=(start, 0), price=(price, 0))
+    _refuse(check=(check, 0), row_bytes=(row_bytes, 0))
+    _refuse_models(models)
+    number = _number_bytes(dtype)
+    if not storage > 0:
+        raise ValueError(f"storage={storage}: expected more than 0 bytes a second")
+    rows = models["width"] * number + row_bytes
+    passes = [(CHECK, check, 0.0, 0.0, 0.0)] if check else []
+    if together:
+        sums = models["prepare"].sum(), models["encode"].sum(), rows.sum()
+        passes.append((f"{len(models)} models", decode, *sums))
+    else:
+        passes += [
+            (name, decode, *work)
+            for name, *work in zip(
+                models["model"], models["prepare"], models["encode"], rows, strict=True
+            )
+        ]
+    found = []
+    for name, decoding, prepare, encode, written in passes:
+        stages = {
+            "start": start,
+            "read": n_images * film_bytes / storage,
+            "write": n_images * written / storage,
+            "decode": n_images * decoding / cores,
+            "prepare": n_images * prepare / cores,
+            "encode": n_images * encode / (devices or cores),
+        }
+        found.append({"pass": name, **stages, **_limit(stages, devices)})
+    found = pd.DataFrame(found)
+    return found.assign(cost=found["hours"] * price)
+
+
+def _limit(stages, devices):
+    """Hours of a pass, the resource that is busy longest, and the longest stage on it."""
+    on = RESOURCES
+    if not devices:
+        on = {"storage": RESOURCES["storage"], "cores": ("decode", "prepare", "encode")}
+    busy = {resource: sum(stages[s] for s in names) for resource, names in on.items()}
+    resource = max(busy, key=busy.get)
+    hours = (stages["start"] + busy[resource]) / 3600
+    if stages["start"] > busy[resource]:
+        return {"hours": hours, "resource": "start", "bottleneck": "start"}
+    longest = max(on[resource], key=stages.get)
+    return {"hours": hours, "resource": resource, "bottleneck": longest}
+
+
+def total(passes: pd.DataFrame) -> dict:
+    """What a plan comes to, its passes one after the other.
+
+    Returns
+    -------
+    dict
+        ``hours``, ``cost``, and the ``bottleneck`` of most of these hours.
+    """
+    by_stage = passes.groupby("bottleneck", sort=False)["hours"].sum()
+    return {
+        "hours": float(passes["hours"].sum()),
+        "bottleneck": by_stage.idxmax(),
+        "cost": float(passes["cost"].sum()),
+    }
+
+
+def cores_a_device(models: pd.DataFrame, decode: float, together: bool = False) -> pd.Series:
+    """Cores that keep one device busy: ``(d + sum_m p_m) / sum_m e_m`` of a pass.
+
+    Parameters
+    ----------
+    models, decode, together : as in :func:`plan`
+
+    Returns
+    -------
+    Series of float, by model; of one entry where all go together
+    """
+    _refuse(decode=(decode, 0))
+    _refuse_models(models)
+    if together:
+        needed = (decode + models["prepare"].sum()) / models["encode"].sum()
+        return pd.Series([needed], [f"{len(models)} models"])
+    needed = (decode + models["prepare"]) / models["encode"]
+    return pd.Series(needed.to_numpy(), models["model"].to_numpy())
+
+
+def stores(
+    widths: Sequence[int],
+    n_images: int,
+    *,
+    rows_per_shard: int,
+    row_bytes: float = 0.0,
+    dtype: str = "float32",
+) -> dict:
+    """Size of the stores of several models: with n bytes a number, w_m numbers an embedding,
+
+    ``sum_m N (n w_m + r)`` bytes in ``sum_m (ceil(N / R) + 1)`` files (a manifest each).
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Of the models' embeddings, w_m.
+    n_images : int
+        N.
+    rows_per_shard : int
+        R.
+    row_bytes : float
+        Of a row, the embedding itself not counted, r.
+    dtype : {"float32", "float16"}
+
+    Returns
+    -------
+    dict
+        ``bytes`` and ``files`` of all stores; ``shard_bytes``, the largest file; ``lost``, rows
+        that are computed again when one process is killed, at most.
+    """
+    _refuse(n_images=(n_images, 0), rows_per_shard=(rows_per_shard, 1), row_bytes=(row_bytes, 0))
+    rows = [width * _number_bytes(dtype) + row_bytes for width in widths]
+    full = min(rows_per_shard, n_images)
+    return {
+        "bytes": n_images * sum(rows),
+        "files": len(rows) * (math.ceil(n_images / rows_per_shard) + 1),
+        "shard_bytes": full * max(rows),
+        "lost": full,
+    }
+
+
+def memory(width: int, n_images: int, *, table_bytes: float, id_characters: int) -> dict:
+    """Bytes that the code of this book holds at once for a cohort and one model, at the peak.
+
+    The table of the cohort, ``t N``; image names as text of one width, sorted, ``4 c N`` twice;
+    hashes of the rows for the fingerprint, ``8 N`` twice; all embeddings as
+    :func:`cxrlib.embed.extract.embed` returns them, ``4 w N``, twice while they are put in order.
+
+    Parameters
+    ----------
+    width : int
+        Of the embeddings, w.
+    n_images : int
+        N.
+    table_bytes : float
+        A row of the cohort's table, t.
+    id_characters : int
+        Of the longest image name, c.
+
+    Returns
+    -------
+    dict of float: table, names, fingerprint, embeddings
+    """
+    _refuse(n_images=(n_images, 0), width=(width, 1), table_bytes=(table_bytes, 0))
+    _refuse(id_characters=(id_characters, 1))
+    return {
+        "table": table_bytes * n_images,
+        "names": 2 * 4 * id_characters * n_images,
+        "fingerprint": 2 * 8 * n_images,
+        "embeddings": 2 * 4 * width * n_images,
+    }
+
+
+def operations() -> pd.Series:
+    """Operations of each published model's image encoder on one image, counted beforehand.
+
+    Returns
+    -------
+    Series of int, by model: what :func:`count_operations` finds, which takes some seconds a model
+    """
+    return pd.read_csv(COUNTED, index_col="model")["operations"]
+
+
+def count_operations(name: str) -> int:
+    """Floating point operations of a published model's image encoder on one image.
+
+    Counted by torch on tensors without memory: matrix products and convolutions, two a
+    multiplication with its addition; normalisation, activation and softmax are left out.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`cxrlib.models.published`.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from cxrlib.models import registry
+
+    size = registry.cards()[name]["image_size"]
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network = registry.recipe(name).build().eval().to("meta")
+        network.encode_image(torch.empty(1, 3, size, size))
+    return counter.get_total_flops()
+
+
+def _number_bytes(dtype):
+    if dtype not in NUMBER_BYTES:
+        raise ValueError(f"dtype={dtype!r}: expected {' or '.join(NUMBER_BYTES)}")
+    return NUMBER_BYTES[dtype]
+
+
+def _refuse(**given):
+    """Values by name, each with the least that it can be."""
+    for name, (value, least) in given.items():
+        if not (np.isfinite(value) and value >= least):
+            raise ValueError(f"{name}={value}: expected a number, {least} or more")
+
+
+def _refuse_models(models):
+    if missing := [c for c in MODEL_COLUMNS if c not in models]:
+        raise ValueError(f"models: no column {missing[0]!r}; expected {', '.join(MODEL_COLUMNS)}")
+    if models.empty:
+        raise ValueError("models: the table has no rows; expected one a model")
+    for column in MODEL_COLUMNS[1:]:
+        if not (np.isfinite(models[column]) & (models[column] >= 0)).all():
+            raise ValueError(f"models: column {column!r} has values below 0 or missing")

@@ -1,0 +1,49 @@
+"""What of credentialed data may be shown.
+
+The latch (:mod:`.latch`) closes when a credentialed cohort is loaded; from then on texts, tables
+and pictures pass through here and lose what rests on fewer than ten images or patients
+(:mod:`.suppression`). :mod:`.register` knows what must not leave at all. Must not know what shows
+things, nor how numbers came about.
+"""
+
+from cxrlib.guard.latch import (
+    FEW,
+    MARK,
+    MAX_SIDE,
+    MIN_CELL,
+    GuardError,
+    active,
+    frames_shown_by,
+    protect,
+    refuse,
+    text,
+)
+from cxrlib.guard.suppression import (
+    HIDDEN,
+    ONLY_COUNTS,
+    SMALL,
+    SUPPRESSED,
+    cover,
+    presentable,
+    suppress,
+)
+
+__all__ = [
+    "FEW",
+    "HIDDEN",
+    "MARK",
+    "MAX_SIDE",
+    "MIN_CELL",
+    "ONLY_COUNTS",
+    "SMALL",
+    "SUPPRESSED",
+    "GuardError",
+    "active",
+    "cover",
+    "frames_shown_by",
+    "presentable",
+    "protect",
+    "refuse",
+    "suppress",
+    "text",
+]

@@ -1,0 +1,162 @@
+"""What of a credentialed cohort may leave its folder: aggregates over ten or more, nothing else.
+
+A latch: once a credentialed cohort was loaded in a process, what is shown, glued or kept there
+passes through here, whoever wrote the cell. That is why it is state of the process and no argument.
+A second, independent look at what was written is :mod:`cxrlib.book.scan`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.core.folders import in_git
+from cxrlib.core.kernel import in_notebook
+from cxrlib.guard import register
+
+MIN_CELL = 10  # images or patients behind a number that may be shown
+MAX_SIDE = 32  # cells a side of the largest picture that may be drawn
+FEW = f"fewer than {MIN_CELL}"
+NOT_SHOWN = "A table of credentialed data: show it with cxrlib.show.notebook.show."
+MARK = "application/papermill.record/text/cxrbook-guard"  # output of a notebook, shown nowhere
+
+_protected: list[str] = []  # names of the credentialed cohorts loaded in this process
+_registers: list[register.Register] = []
+_frames: list[Callable] = []  # what shows a data frame, see `frames_shown_by`
+
+
+class GuardError(RuntimeError):
+    """Something of a credentialed cohort would have been shown; says what kind, never the value."""
+
+
+def active() -> bool:
+    """Whether a credentialed cohort was loaded in this process."""
+    return bool(_protected)
+
+
+def protect(cohort) -> None:
+    """From now on, guard everything that this process shows.
+
+    Writes the register of the cohort (:mod:`cxrlib.guard.register`) to ``cohort.keep/guard``, marks
+    the notebook as guarded, has data frames displayed as tables that hide small counts, and
+    refuses pictures.
+
+    Raises
+    ------
+    GuardError
+        The cohort names no folder to keep its results in, or one inside a git working tree.
+    """
+    _protected.append(cohort.name)  # first: the latch holds whatever happens below
+    _refuse_pictures()
+    if cohort.keep is None:
+        raise GuardError(
+            f"cohort {cohort.name}: its builder has to name a folder `keep` beside the data, where "
+            "results for single images stay"
+        )
+    keep = cohort.keep.resolve()
+    if in_git(keep):
+        raise GuardError(
+            f"cohort {cohort.name}: the data folder lies inside a git working tree, from which "
+            "credentialed data could be published; move it elsewhere and set CXRBOOK_DATA"
+        )
+    path = keep / "guard" / f"{cohort.fingerprint}.npz"
+    if not path.is_file():
+        register.save(register.build(cohort), path)
+    _registers.append(register.load(path))
+    _mark_notebook(path.stem)
+
+
+def _refuse_pictures():
+    from matplotlib.axes import Axes
+
+    if hasattr(Axes.imshow, "guarded"):
+        return
+    draw = Axes.imshow
+
+    @functools.wraps(draw)
+    def imshow(self, X, *args, **options):
+        if active() and min(np.shape(X)[:2], default=0) >= MAX_SIDE:
+            raise GuardError(
+                "imshow: no picture may be drawn once credentialed data were loaded, not even of a "
+                "phantom; use cxrlib.show.notebook.withheld"
+            )
+        return draw(self, X, *args, **options)
+
+    imshow.guarded = True
+    Axes.imshow = imshow
+
+
+def frames_shown_by(render: Callable) -> None:
+    """Have data frames at the end of a cell displayed by ``render(table) -> (HTML, text)``.
+
+    What shows things stands above this module and registers itself here. As long as nothing did,
+    data frames of a guarded notebook are not displayed.
+    """
+    _frames[:] = [render]
+
+
+def _frame(table):
+    if not _frames:
+        return (NOT_SHOWN, NOT_SHOWN)
+    return _frames[0](pd.DataFrame(table))
+
+
+def _mark_notebook(name):
+    if not in_notebook():
+        return
+    from IPython import get_ipython
+    from IPython.display import display
+
+    shell = get_ipython()
+    key = f"guard-{shell.execution_count}-{name}"
+    about = {"scrapbook": {"name": key, "mime_prefix": MARK.split("text")[0]}}
+    display({MARK: name}, raw=True, metadata=about)
+    formats = shell.display_formatter.formatters
+    for kind in (pd.DataFrame, pd.Series):
+        formats["text/html"].for_type(kind, lambda t: _frame(t)[0])
+        formats["text/plain"].for_type(kind, lambda t, p, cycle: p.text(_frame(t)[1]))
+
+
+def text(value, where):
+    """A text that may be shown: small counts of images or patients become "fewer than 10".
+
+    Raises
+    ------
+    GuardError
+        The text holds something of a cohort; names the kind and `where`, not the text.
+    """
+    if not active():
+        return value
+    refuse(value, where)
+    return without_small_counts(value)
+
+
+def without_small_counts(note: str) -> str:
+    """A text in which no number of images or patients from 1 to 9 is left."""
+    things = r"(?:\w+ )?(?:images?|patients?|films?|studies|reports?|positives?|negatives?)\b"
+    return re.sub(rf"(?<![\w.,])[1-9](?= {things})", FEW, note)
+
+
+def refuse(value, where):
+    """GuardError if a text holds something of a cohort that the project's own text does not."""
+    for one in _registers:
+        found = register.kinds(one, value) and register.kinds(one, value, _own_words())
+        if found:
+            raise GuardError(
+                f"{where} holds an entry of a credentialed cohort ({', '.join(sorted(found))}); "
+                f"show aggregates over at least {MIN_CELL} images and patients"
+            )
+
+
+def _own_words():
+    """Words of the project, and of the cells executed here."""
+    known = register.project()
+    if in_notebook():
+        from IPython import get_ipython
+
+        known |= register.Known.of("\n".join(get_ipython().user_ns["In"]))
+    return known

@@ -1,0 +1,351 @@
+"""The ledger: every number and claim of the two papers, each with its verdict.
+
+Results tables that chapters kept (`cxrlib.show.notebook.keep`) are set beside the printed numbers
+(`cxrlib.papers.published`) and beside the claims (`cxrlib.papers.claims_s`,
+`cxrlib.papers.claims_x`).
+"""
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlib import schema
+from cxrlib.papers import claims_s, claims_x, published
+from cxrlib.papers.rules import outcome
+from cxrlib.show import notebook
+
+CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
+MEANS = {
+    published.DIFFERS: "run on the paper's cohort and models, and the result is another",
+    published.CONTRADICTED: "whatever is run, because the same paper's own numbers say otherwise",
+    published.REPRODUCED: "run on the paper's cohort and models, and the same up to rounding",
+    published.WITHIN: "run on the paper's cohort; the computed interval holds the printed number",
+    published.OTHER_COHORT: "run on other images or models, as everything on phantoms is",
+    published.NOT_RUN: "needs images, weights or a number that this run does not have",
+}
+TITLES = {
+    "auc": "AUC",
+    "adjusted_auprc": "adjusted AUPRC",
+    "auc_sd_over_labels": "AUC, SD over findings",
+    "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
+    "f1": "F1",
+    "macro_f1": "mean F1",
+    "var_f1": "variance of F1",
+    "f1_gap_signed": "F1 gap (Eq. 2)",
+    "eq_odds_mean": "EqOdds (Eq. 3)",
+    "n_images_with_findings_text": "images with a FINDINGS section",
+    "n_labels": "findings",
+    "age_old_from": "age from which patients are old",
+    "size_over_mimic_cxr": "size, times that of MIMIC-CXR",
+}
+PROBES = {"linear": "linear probe", "knn": "k-NN", "mlp": "MLP"}
+NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
+SAID = "Claims"  # the artefact of a claim
+
+
+def collect(paths):
+    """The results tables in executed notebooks (kept there by chapters), .csv and .parquet files.
+
+    Returns
+    -------
+    Results table : all rows of all files, in order
+
+    Raises
+    ------
+    ValueError
+        For a file that is no notebook, .csv or .parquet file, or holds no valid results table;
+        names the file.
+    """
+    tables = []
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        try:
+            if path.suffix == ".ipynb":
+                tables += notebook.kept(path)
+            elif path.suffix in (".csv", ".parquet"):
+                read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
+                tables.append(schema.results(read(path)))
+            else:
+                raise ValueError("expected a .ipynb, .csv or .parquet file")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return pd.concat(tables, ignore_index=True) if tables else schema.results([])
+
+
+def judge(results):
+    """One verdict for each claim of the two papers.
+
+    Parameters
+    ----------
+    results : results table
+
+    Returns
+    -------
+    DataFrame: id, paper, where, statement, cohort, verdict, reason, missing (the first row that was
+    looked for in vain, where the verdict is "not run"), n_rows (rows of `results` that the rule
+    used). The verdicts are those of `published.compare`:
+
+    contradicted by the paper's own numbers : its printed numbers break the rule, whatever was run
+    reproduced, differs : the rule holds, or not, for the paper's models on the paper's cohort
+    not comparable (another cohort) : the rule could be applied to other images or models only;
+        `reason` says with which outcome
+    not run : a row is missing; `reason` says which, and what it takes
+    """
+    papers = published.load().groupby("paper")
+    in_print = {paper: _by_cohort(rows) for paper, rows in papers}
+    run, none = _by_cohort(results), published.prepared(schema.results([]))
+    return pd.DataFrame([_judged(claim, in_print[claim.paper], run, none) for claim in CLAIMS])
+
+
+def _by_cohort(table):
+    return dict(list(published.prepared(table).groupby("cohort")))
+
+
+def _judged(claim, printed, run, none):
+    own = outcome(claim, run.get(claim.cohort, none), claim.models)
+    in_print = outcome(claim, printed.get(claim.cohort, none), claim.models)
+    elsewhere = {
+        cohort: found
+        for cohort, table in run.items()
+        if cohort != claim.cohort and (found := outcome(claim, table)).holds is not None
+    }
+    words = {True: "holds", False: "does not hold"}
+    run_own = f"{words[own.holds]}, {own.text}" if own.holds is not None else ""
+    run_other = "; ".join(f"on {c}: {words[o.holds]}, {o.text}" for c, o in elsewhere.items())
+    used = own.rows
+    if in_print.holds is False:
+        verdict = published.CONTRADICTED
+        run_own = f"on {claim.cohort}: {run_own}" if run_own else ""
+        reason = "; ".join(filter(None, [f"in print: {in_print.text}", run_own, run_other]))
+    elif run_own:
+        verdict = published.REPRODUCED if own.holds else published.DIFFERS
+        reason = run_own
+    elif elsewhere:
+        verdict, reason = published.OTHER_COHORT, run_other
+        used = pd.concat([o.rows for o in elsewhere.values()])
+    else:
+        verdict = published.NOT_RUN
+        reason = f"needs {published.NEEDED[claim.cohort]}; {own.text}"
+    return {
+        "id": claim.id,
+        "paper": claim.paper,
+        "where": claim.where,
+        "statement": claim.statement,
+        "cohort": claim.cohort,
+        "verdict": verdict,
+        "reason": reason,
+        "missing": own.text if verdict == published.NOT_RUN else "",
+        "n_rows": len(used),
+    }
+
+
+def ledger(results):
+    """Every printed number and every claim with its verdict.
+
+    Parameters
+    ----------
+    results : results table
+
+    Returns
+    -------
+    DataFrame, papers and their tables in order: paper, artefact ("Table 1", ...; "Claims"), item
+    (what the number is, or the statement), place (where in the paper), printed, computed (as
+    text), verdict, reason (what the verdict rests on, or what is missing), note, cohort, and of
+    numbers model and method
+    """
+    numbers = published.compare(results, published.printed())
+    numbers = pd.DataFrame(
+        {
+            "paper": numbers["paper"],
+            "artefact": numbers["artefact"],
+            "item": [_item(row) for _, row in numbers.iterrows()],
+            "place": numbers["place"],
+            "printed": _as_text(numbers, ["value", "ci_low", "ci_high"]),
+            "computed": _as_text(numbers, published.COMPUTED),
+            "verdict": numbers["verdict"],
+            "reason": numbers["reason"],
+            "note": numbers["note"],
+            **numbers[["cohort", "model", "method"]],
+        }
+    )
+    names = {"where": "place", "statement": "item", "missing": "note"}
+    said = judge(results).rename(columns=names).assign(artefact=SAID, printed="", computed="")
+    parts = [t[t["paper"] == paper] for paper in NAMES for t in (said, numbers)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _item(row):
+    """What a printed number is about, in words."""
+    metric = row["metric"].removeprefix("n_").replace("_", " ")
+    group = "" if row["attribute"] == "all" or " - " in row["group"] else row["attribute"]
+    parts = [
+        row["cohort"] if pd.isna(row["method"]) else row["model"],
+        PROBES.get(row["method"], row["method"]),
+        row["label"].replace("_", " "),
+        f"{group} {row['group']}".strip().replace("_", " and "),
+        TITLES.get(row["metric"], metric),
+    ]
+    return ", ".join(part for part in parts if pd.notna(part) and part not in ("all", "zero-shot"))
+
+
+def _as_text(table, columns):
+    rounding = table["rounding"]
+    return [
+        "" if pd.isna(value) else published.interval(value, low, high, unit)
+        for value, low, high, unit in zip(*(table[c] for c in columns), rounding, strict=True)
+    ]
+
+
+def counts(entries):
+    """How often each verdict was given: one row a verdict, numbers and claims of each paper."""
+    kind = (entries["artefact"] == SAID).map({True: "claims", False: "numbers"})
+    columns = [f"{paper} {k}" for paper in NAMES for k in ("numbers", "claims")]
+    table = pd.crosstab(entries["verdict"], entries["paper"] + " " + kind)
+    table = table.reindex(index=published.VERDICTS, columns=columns, fill_value=0)
+    table.insert(0, "all", table.sum(axis=1))
+    return table.rename_axis(index="verdict", columns=None)
+
+
+def as_text(entries):
+    """The ledger for a terminal: counts first, then the entries of each table of each paper."""
+    lines = [counts(entries).to_string(), ""]
+    for (paper, artefact), block in entries.groupby(["paper", "artefact"], sort=False):
+        lines.append(f"{paper} {artefact}")
+        for _, row in block.iterrows():
+            printed = f" = {row['printed']}" if row["printed"] else ""
+            lines.append(f"  [{row['verdict']}] {row['item']}{printed}")
+            lines.append(f"      {row['reason']}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+# --- the page of the book ----------------------------------------------------------------------
+
+PAGE = """\
+# The ledger
+
+What the two papers print and what they say in words, entry by entry: {n_numbers} numbers and \
+{n_claims} claims. The page was made with the book, from the {n_rows} rows of results that its \
+chapters kept. Numbers are fractions, as in the rest of the book, with as many digits as in print. \
+Claims are in our words, with the rule that decides them.
+
+An entry that is **not run** is not run: nothing here stands in for it. What it would need is said \
+with it. An entry on **another cohort** was run on phantoms or other images; the outcome is shown, \
+and says nothing about the paper's models.
+
+```{{raw}} html
+{counts}
+```
+
+{meanings}
+
+```{{raw}} html
+<form id="cxr-ledger-filter" hidden>
+<label>Verdict <select name="verdict"><option value="">all</option>{verdicts}</select></label>
+<label>Paper <select name="paper"><option value="">both</option>{papers}</select></label>
+<label>Text <input name="text" type="search" placeholder="CXR-CLIP sex"></label>
+<p role="status"></p>
+</form>
+```
+
+{sections}
+
+```{{raw}} html
+<script src="_static/ledger.js"></script>
+```
+"""
+
+
+def page(results):
+    """The ledger as a page of the book: MyST text.
+
+    Everything is in the page; `book/assets/ledger.js` only hides rows on request.
+    """
+    entries = ledger(results)
+    said = entries["artefact"] == SAID
+    sections = []
+    for paper, name in NAMES.items():
+        sections.append(f"## {name}")
+        blocks = entries[entries["paper"] == paper].groupby("artefact", sort=False)
+        sections += [_section(paper, artefact, block) for artefact, block in blocks]
+    return PAGE.format(
+        n_numbers=int((~said).sum()),
+        n_claims=int(said.sum()),
+        n_rows=f"{len(results):,}",
+        counts=_counts_table(entries),
+        meanings="\n\n".join(f"{verdict}\n: {text}." for verdict, text in MEANS.items()),
+        verdicts="".join(f"<option>{html.escape(v)}</option>" for v in published.VERDICTS),
+        papers="".join(f"<option>{p}</option>" for p in NAMES),
+        sections="\n\n".join(sections),
+    )
+
+
+def _section(paper, artefact, block):
+    title = "Claims in words" if artefact == SAID else artefact
+    above = _needs(block, artefact)
+    shared = block["note"].iloc[0]
+    if len(block) > 1 and shared and (block["note"] == shared).all():
+        above += f"For every number here: {shared}.\n\n"
+        block = block.assign(note="")
+    block = block.assign(
+        why=[_why(row) for _, row in block.iterrows()],
+        where=block["place"].where(block["place"] != artefact, ""),
+    )
+    columns = ("item", "verdict", "printed", "computed", "why", "where")
+    columns = [column for column in columns if (block[column] != "").any()]
+    first, why = ("claim", "why") if artefact == SAID else ("number", "notes")
+    heads = [{"item": first, "why": why}.get(column, column) for column in columns]
+    rows = []
+    for _, row in block.iterrows():
+        first, *rest = (html.escape(row[column]) for column in columns)
+        cells = "".join(f'<td class="{c}">{x}</td>' for c, x in zip(columns[1:], rest, strict=True))
+        verdict = html.escape(row["verdict"], quote=True)
+        rows.append(
+            f'<tr data-verdict="{verdict}" data-paper="{paper}">'
+            f'<th scope="row">{first}</th>{cells}</tr>'
+        )
+    table = _table(f"{NAMES[paper]}, {title}", heads, rows)
+    return f"### {paper}, {title}\n\n{above}```{{raw}} html\n{table}\n```"
+
+
+def _why(row):
+    """What a verdict rests on, where no other cell says it; needs are said above the table."""
+    told = {published.NOT_RUN}
+    if row["artefact"] != SAID:
+        told |= {published.REPRODUCED, published.WITHIN, published.DIFFERS}
+    reason = "" if row["verdict"] in told else row["reason"]
+    return "; ".join(filter(None, [reason, row["note"]]))
+
+
+def _needs(block, artefact):
+    """A sentence on what the entries of a table need that were not run."""
+    open_ = block[block["verdict"] == published.NOT_RUN]
+    if open_.empty:
+        return ""
+    needed = published.needed(open_)
+    if artefact == SAID:
+        data = [published.NEEDED[cohort] for cohort in open_["cohort"].unique()]
+        needed = "; ".join([*data, "the weights of the paper's models"])
+    return f"Not run: {len(open_)} of {len(block)}. Needed: {needed}.\n\n"
+
+
+def _counts_table(entries):
+    table = counts(entries)
+    rows = [
+        f'<tr><th scope="row">{html.escape(verdict)}</th>'
+        + "".join(f'<td class="number">{n}</td>' for n in row)
+        + "</tr>"
+        for verdict, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return _table("Entries by verdict", ["verdict", *table.columns], rows)
+
+
+def _table(label, heads, rows):
+    label = html.escape(label, quote=True)
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    lines = [f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">']
+    lines.append(f'<table class="cxr-table cxr-ledger"><thead><tr>{head}</tr></thead>')
+    lines += ["<tbody>", *rows, "</tbody></table></div>"]
+    return "\n".join(lines)

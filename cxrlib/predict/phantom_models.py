@@ -1,0 +1,195 @@
+"""Train the small CLIPs of the book on phantom image-report pairs.
+
+``python -m cxrlib.predict.phantom_models`` retrains all of them on the CPU into a folder of their
+own and checks that their mean zero-shot AUC lies within the interval that the shipped card states.
+The models differ for planted reasons only: architecture, the drain dial, or reports that leave out
+findings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip import ClipLoss
+from tqdm import tqdm
+
+from cxrlib import cohorts
+from cxrlib.cohorts.phantom import FINDINGS
+from cxrlib.models import WEIGHTS, phantom_clip
+
+N_PAIRS, WEIGHT_DECAY = 12_000, 0.1
+SETTINGS = {"epochs": 5, "batch": 128, "learning_rate": 1e-3}
+COHORT_SEED = 11
+FAIR_DRAINS = {"drain_if_pneumothorax": 0.3, "drain_if_none": 0.3}
+BIASED_DRAINS = {"drain_if_pneumothorax": 0.95, "drain_if_none": 0.01}
+
+MODELS = {
+    "phantom-resnet": {
+        "architecture": "resnet",
+        "dials": FAIR_DRAINS,
+        "trained_on": "drains independent of pneumothorax",
+    },
+    "phantom-vit": {
+        "architecture": "vit",
+        "dials": FAIR_DRAINS,
+        "settings": {"epochs": 8, "batch": 64, "learning_rate": 5e-4},
+        "trained_on": "drains independent of pneumothorax",
+    },
+    "phantom-resnet-drain": {
+        "architecture": "resnet",
+        "dials": BIASED_DRAINS,
+        "trained_on": "drains in 95 % of pneumothorax, 1 % of the rest",
+    },
+    "phantom-resnet-underreport": {
+        "architecture": "resnet",
+        "dials": FAIR_DRAINS | {"underreport": {"sex": {"F": 0.65}}},
+        "trained_on": "reports that leave out 65 % of the findings of women",
+    },
+}
+
+
+def train(
+    architecture: str,
+    dials: dict,
+    n_pairs: int = N_PAIRS,
+    epochs: int = SETTINGS["epochs"],
+    batch: int = SETTINGS["batch"],
+    learning_rate: float = SETTINGS["learning_rate"],
+    seed: int = 0,
+    progress: str | None = None,
+):
+    """A small CLIP trained from scratch: the network (float32) and its tokenizer.
+
+    Parameters
+    ----------
+    architecture : key of :data:`cxrlib.models.phantom_clip.VISION`
+    dials : dict
+        Planted dials of the training cohort.
+    n_pairs, epochs, batch : int
+    learning_rate : float
+        Peak of the cosine schedule, after a warm-up of one step in twenty.
+    seed : int
+        Of the initial weights and the order of the pairs.
+    progress : str, optional
+        Title of a progress bar on stderr; none by default.
+    """
+    cohort = cohorts.load(
+        "phantom",
+        n_images=n_pairs,
+        seed=COHORT_SEED,
+        split="train",
+        size=phantom_clip.IMAGE_SIZE,
+        dials=dials,
+    )
+    texts = cohort.table["report"].tolist()
+    tokenizer = phantom_clip.Tokenizer.fit(texts)
+    tokens = tokenizer(texts).ids
+    images = cohort.images(np.arange(n_pairs))
+    torch.manual_seed(seed)
+    model = phantom_clip.network(architecture, tokenizer.size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    steps = epochs * (n_pairs // batch)
+    warmup = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda t: min((t + 1) / warmup, 0.5 * (1 + math.cos(math.pi * t / steps)))
+    )
+    loss_of = ClipLoss()
+    order = np.random.default_rng(seed)
+    bar = tqdm(total=steps, desc=progress, disable=progress is None, unit="step", mininterval=2)
+    for _ in range(epochs):
+        for part in np.array_split(order.permutation(n_pairs), n_pairs // batch):
+            x = phantom_clip.preprocess(images[part])
+            loss = loss_of(*model(x, tokens[part]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():  # CLIP's bound on the logit scale
+                model.logit_scale.clamp_(0, math.log(100))
+            bar.update()
+            bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
+    bar.close()
+    return model.eval(), tokenizer
+
+
+def zero_shot_auc(model) -> dict:
+    """AUC per finding and their mean, with 95 % intervals, on 4,000 images of held-out patients."""
+    from cxrlib.predict import zeroshot
+    from cxrlib.stats import fairness
+
+    cohort = cohorts.load("phantom", n_images=4000)
+    predictions = zeroshot.predict(cohort, [model], labels=FINDINGS, cache=False)
+    rows = fairness.performance_table(predictions, metrics=("auc",), n_resamples=300)
+    return {
+        r.label: [round(r.value, 3), round(r.ci_low, 3), round(r.ci_high, 3)]
+        for r in rows.itertuples()
+    }
+
+
+def main(names: list[str], folder: Path) -> int:
+    """Train the named models into a folder; the number of them that miss the shipped interval."""
+    torch.set_num_threads(2)  # the sums of a training run, and so its result, depend on this
+    folder.mkdir(parents=True, exist_ok=True)
+    missed = 0
+    for name in names:
+        recipe = MODELS[name]
+        settings = SETTINGS | recipe.get("settings", {})
+        network, tokenizer = train(
+            recipe["architecture"], recipe["dials"], progress=name, **settings
+        )
+        card = {
+            "name": name,
+            "order": list(MODELS).index(name),
+            "architecture": recipe["architecture"],
+            "trained_on": recipe["trained_on"],
+            "dials": recipe["dials"],
+            "cohort_seed": COHORT_SEED,
+            "n_pairs": N_PAIRS,
+            **settings,
+            "image_size": phantom_clip.IMAGE_SIZE,
+            "vocabulary": tokenizer.words,
+        }
+        path = folder / f"{name}.safetensors"
+        shipped = WEIGHTS / f"{name}.json"
+        interval = (
+            json.loads(shipped.read_text()).get("zero_shot_auc") if shipped.exists() else None
+        )
+        phantom_clip.save(network, card, path)
+        card["zero_shot_auc"] = zero_shot_auc(phantom_clip.load(path))
+        card = phantom_clip.save(network, card, path)
+        mean, low, high = card["zero_shot_auc"]["mean"]
+        verdict = "no shipped model to compare with"
+        if interval:
+            _, shipped_low, shipped_high = interval["mean"]
+            inside = shipped_low <= mean <= shipped_high
+            missed += not inside
+            verdict = (
+                f"{'within' if inside else 'OUTSIDE'} the shipped interval "
+                f"[{shipped_low}, {shipped_high}]"
+            )
+        print(
+            f"{name}: zero-shot mean AUC {mean} [{low}, {high}], {card['size_mb']} MB; {verdict}",
+            flush=True,
+        )
+    return missed
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(MODELS)}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("_build/phantom-models"),
+        help=f"folder for weights and cards (to ship them: {WEIGHTS})",
+    )
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in MODELS]:
+        parser.error(f"unknown model {', '.join(unknown)}; known models: {', '.join(MODELS)}")
+    sys.exit(1 if main(arguments.names or list(MODELS), arguments.out) else 0)

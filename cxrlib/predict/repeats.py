@@ -1,0 +1,446 @@
+"""Many splits and seeds: what of a result is the adaptation, and what the luck of one run.
+
+X trains once on one split. Here the same is done on several splits (`nih6x200.rotations`) and from
+several seeds; each run gives the metrics of X, and their spread is parted into seeds and splits.
+Splits are numbered from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from cxrlib import guard
+from cxrlib.cohorts.nih6x200 import ROTATIONS
+from cxrlib.predict import finetune
+from cxrlib.stats import fairness
+
+UTILITY = ("accuracy", "macro_f1", "var_f1")
+GAPS = (
+    "f1_gap_signed",
+    "f1_gap_absolute",
+    "eq_odds_mean",
+    "eq_odds_max",
+    "calibration_gap_eq4",
+    "ece_gap",
+)
+SIZES = ("var_f1", "f1_gap_size", *GAPS[1:])
+"""What is 0 where all fare alike, and larger the less they do."""
+KEYS = ["model", "method", "attribute", "group", "metric"]
+FEWEST_PATIENTS = 2
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What several strategies gave on several splits from several seeds.
+
+    Attributes
+    ----------
+    predictions : DataFrame
+        Test images of every run, as :func:`cxrlib.predict.zeroshot.classify` returns them, with
+        integer columns ``split`` and ``seed``.
+    runs : DataFrame
+        One row a run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
+        ``trainable`` (parameters), ``seconds_an_epoch, memory_mib`` (of a step), ``weights``
+        (SHA-256 of the trained tensors).
+    fits : dict
+        (strategy, split, seed) -> :class:`cxrlib.predict.finetune.FineTuned`.
+    """
+
+    predictions: pd.DataFrame
+    runs: pd.DataFrame
+    fits: dict[tuple[str, int, int], finetune.FineTuned]
+
+
+def check_groups(table, splits, attributes: Sequence[str], target: str) -> None:
+    """Refuse splits that leave a group nearly untested or a class untrained.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row an image: ``patient_id``, the attributes and the target.
+    splits : sequence of arrays of str (n,)
+        "train", "valid" or "test" for each image.
+    attributes : sequence of str
+        Columns whose groups are compared.
+    target : str
+        Column with the class.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, a class has no training image in a split, or a group fewer than two
+        patients in its test part.
+    """
+    missing = [c for c in ("patient_id", *attributes, target) if c not in table]
+    if missing:
+        raise ValueError(f"table: column {missing[0]!r} is missing; it has {', '.join(table)}")
+    for number, split in enumerate(splits):
+        split = np.asarray(split)
+        absent = sorted(set(table[target]) - set(table.loc[split == "train", target]))
+        if absent:
+            raise ValueError(
+                f"split {number}: no training image of {target} {', '.join(absent)}; make fewer "
+                "splits, take more images a cell, or leave the class out"
+            )
+        for attribute in attributes:
+            groups = sorted(table[attribute].dropna().unique())
+            tested = table[split == "test"].groupby(attribute, observed=True)["patient_id"]
+            patients = tested.nunique().reindex(groups, fill_value=0)
+            for group, n in patients[patients < FEWEST_PATIENTS].items():
+                few = (
+                    f"split {number}: {n} patients of group {group!r} of {attribute!r} in its test "
+                    f"part, fewer than {FEWEST_PATIENTS}; make fewer splits, take more images a "
+                    f"cell, or leave {attribute!r} out"
+                )
+                raise ValueError(guard.text(few, "split: the message"))
+
+
+def tune(
+    task: finetune.Task,
+    strategies: Sequence[str],
+    splits: Sequence,
+    seeds: dict[str, Sequence[int]],
+    settings: dict[str, finetune.Settings] | None = None,
+    keep: bool = True,
+    jobs: int = 1,
+) -> Runs:
+    """Every strategy on every split from each of its seeds.
+
+    A finished run is kept by :func:`cxrlib.predict.finetune.fine_tune` and read again, so what was
+    cut off goes on. All strategies of a split come before the next split.
+
+    Parameters
+    ----------
+    task : finetune.Task
+    strategies : sequence of str
+        Out of ``finetune.STRATEGIES``.
+    splits : sequence of arrays of str (n,)
+        See :func:`cxrlib.cohorts.nih6x200.rotations`.
+    seeds : dict
+        Strategy -> its seeds: those that cost minutes may have fewer.
+    settings : dict, optional
+        Strategy -> how it is trained; by default ``finetune.settings_for`` it.
+    keep : bool
+        As in ``fine_tune``.
+    jobs : int
+        Trainings at the same time, each in a process of its own: for CPUs with several cores.
+
+    Raises
+    ------
+    ValueError
+        No split, or no seeds for a strategy, or one twice; and whatever ``fine_tune`` refuses.
+    """
+    _check_plan(strategies, splits, seeds, settings or {})
+    plan = [(x, k, seed) for k in range(len(splits)) for x in strategies for seed in seeds[x]]
+    if jobs > 1 and not set(strategies) <= set(finetune.ON_EMBEDDINGS):
+        task.pixels  # noqa: B018 - once here, instead of once in each process
+    train = joblib.delayed(finetune.fine_tune)
+    fitted = joblib.Parallel(n_jobs=jobs)(
+        train(task, strategy, splits[k], (settings or {}).get(strategy), seed, keep=keep)
+        for strategy, k, seed in plan
+    )
+    fits = dict(zip(plan, fitted, strict=True))
+    predictions = pd.concat(
+        [f.predictions.assign(split=split, seed=seed) for (_, split, seed), f in fits.items()],
+        ignore_index=True,
+    )
+    rows = [
+        {
+            "model": task.model.name,
+            "strategy": strategy,
+            "split": split,
+            "seed": seed,
+            "learning_rate": f.settings.learning_rate,
+            "best_epoch": f.best_epoch,
+            "epochs": f.settings.epochs,
+            "trainable": f.trainable,
+            "seconds_an_epoch": f.seconds / f.settings.epochs,
+            "memory_mib": f.memory / 2**20,
+            "weights": f.weights,
+        }
+        for (strategy, split, seed), f in fits.items()
+    ]
+    return Runs(predictions, pd.DataFrame(rows), fits)
+
+
+def _check_plan(strategies, splits, seeds, settings):
+    if not len(splits) or not len(strategies):
+        raise ValueError("splits, strategies: expected one or more of each")
+    unknown = (set(strategies) | set(seeds) | set(settings)) - set(finetune.STRATEGIES)
+    if unknown:
+        known = ", ".join(finetune.STRATEGIES)
+        raise ValueError(f"strategy {min(unknown)!r}: expected one of {known}")
+    for strategy in strategies:
+        asked = list(seeds.get(strategy, ()))
+        if not asked or len(set(asked)) < len(asked):
+            raise ValueError(
+                f"seeds of {strategy!r}: {asked}; expected one or more whole numbers, each once"
+            )
+
+
+def pooled(predictions) -> pd.DataFrame:
+    """The test predictions of the first five rotations, from the lowest seed of each method.
+
+    Each image appears once, predicted by a model that saw neither it nor its patient (in splits by
+    patient), so the tables of `cxrlib.stats.fairness` take the result as that of one test set of
+    all images. What is pooled are five models: an interval covers the draw of the tested patients,
+    not that of training patients and seeds.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With ``split`` and ``seed``; see :func:`values`.
+    """
+    first = predictions[predictions["split"] < ROTATIONS]
+    seed = first["seed"].astype("Int64")
+    lowest = seed.groupby([first["model"], first["method"]]).transform("min")
+    return first[(seed.isna() | (seed == lowest)).fillna(False)].reset_index(drop=True)
+
+
+# --- the metrics of each run ---
+
+
+def values(predictions, pairs, baseline: str | None = "zero-shot") -> pd.DataFrame:
+    """Metrics of X for every run, and their change against what the model did before.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Test predictions of one cohort, with the attributes joined in, and columns ``split`` and
+        ``seed``. A method that is not trained, such as zero-shot, has one prediction an image and
+        split, and its seed is missing.
+    pairs : dict
+        Attribute -> list of pairs of groups (A, B) whose gap "A - B" is taken.
+    baseline : str or None
+        Method against which changes are taken, on the same test images; it has one run a split.
+        None takes none.
+
+    Returns
+    -------
+    DataFrame
+        ``model, method, split, seed, attribute, group, metric, value, note``: ``seed`` is Int64 and
+        missing where nothing is trained, ``note`` says why a value is undefined. Metrics are
+        ``UTILITY`` over all images and, for each pair, ``GAPS``, as in
+        `cxrlib.stats.fairness.multiclass_table`, and ``f1_gap_size``, the modulus of
+        ``f1_gap_signed``. Rows with method "full - zero-shot" hold after minus before: of
+        ``f1_gap_size`` how much the gap grew whatever its direction, of ``f1_gap_signed`` how much
+        it moved in favour of A.
+
+    Raises
+    ------
+    ValueError
+        Several cohorts, a baseline that is missing, has several runs a split, or was run on other
+        images; and whatever `multiclass_table` refuses.
+    """
+    _check_predictions(predictions, baseline)
+    runs = predictions.assign(seed=predictions["seed"].astype("Int64"))
+    parts = []
+    for (split, seed), block in runs.groupby(["split", "seed"], dropna=False, sort=False):
+        # A point value needs no resamples; one is the least that the table takes.
+        found = fairness.multiclass_table(
+            block, list(pairs), pairs, n_resamples=1, interval="percentile"
+        )
+        parts.append(found.assign(split=split, seed=seed))
+    found = pd.concat(parts, ignore_index=True).astype({"split": int, "seed": "Int64"})
+    overall = (found["attribute"] == "all") & found["metric"].isin(UTILITY)
+    found = found[overall | found["metric"].isin(GAPS)]
+    found = found[["model", "method", "split", "seed", *KEYS[2:], "value", "note"]]
+    found = found.assign(note=found["note"].where(found["value"].isna(), ""))
+    signed = found[found["metric"] == "f1_gap_signed"]
+    size = signed.assign(metric="f1_gap_size", value=signed["value"].abs())
+    found = pd.concat([found, size], ignore_index=True)
+    if baseline is not None:
+        found = pd.concat([found, _changes(found, baseline)], ignore_index=True)
+    return found
+
+
+def _check_predictions(predictions, baseline):
+    missing = [c for c in ("split", "seed", "cohort", "model", "method") if c not in predictions]
+    if missing:
+        raise ValueError(f"predictions: column {missing[0]!r} is missing; take those of `tune`")
+    known = sorted(predictions["cohort"].unique())
+    if len(known) > 1:
+        raise ValueError(f"predictions: of {', '.join(known)}; expected one cohort at a time")
+    if baseline is None:
+        return
+    # One test set a model and split, on which the baseline was run once.
+    runs = predictions.drop_duplicates(["model", "method", "split", "seed", "image_id"])
+    for (model, split), block in runs.groupby(["model", "split"], sort=False):
+        before = block.loc[block["method"] == baseline, "image_id"]
+        where = f"of {model} in split {split}"
+        if before.empty:
+            raise ValueError(
+                f"baseline: no predictions by {baseline!r} {where}; append them (split given, seed "
+                "missing), or pass baseline=None"
+            )
+        if before.duplicated().any():
+            raise ValueError(f"baseline: several runs of {baseline!r} {where}; expected one")
+        tested = block.groupby(["method", "seed"], dropna=False)["image_id"].agg(frozenset)
+        if any(images != frozenset(before) for images in tested):
+            raise ValueError(
+                f"predictions: the runs {where} are not all on the images of {baseline!r}; predict "
+                "the test part of the split with each"
+            )
+
+
+def _changes(found, baseline):
+    """After minus before, for each run of every other method."""
+    keys = ["model", "split", *KEYS[2:]]
+    before = found[found["method"] == baseline]
+    after = found[found["method"] != baseline]
+    both = after.merge(before[[*keys, "value", "note"]], on=keys, suffixes=("", "_before"))
+    return both.assign(
+        method=both["method"] + f" - {baseline}",
+        value=both["value"] - both["value_before"],
+        note=both["note"].where(both["note"] != "", both["note_before"]),
+    )[list(found)]
+
+
+# --- their spread ---
+
+
+def components(values) -> pd.DataFrame:
+    r"""Mean and spread of each number over runs, parted into seeds and splits.
+
+    Run j on split i gives :math:`y_{ij} = \mu + a_i + e_{ij}`: seeds nested in splits, both random
+    (one-way random effects). See :func:`variance_parts`.
+
+    The parts describe this cohort. Splits share training images (and later shuffles test images),
+    so runs are not independent, and ``sd_split`` is no unbiased estimate of the spread over
+    independent cohorts; none exists (Bengio and Grandvalet 2004, JMLR 5). It holds the luck of the
+    test images as well as that of the training images.
+
+    Parameters
+    ----------
+    values : DataFrame
+        See :func:`values`.
+
+    Returns
+    -------
+    DataFrame, one row a model, method, attribute, group and metric
+        ``mean`` (over splits, of their means over seeds), ``sd_seed`` (between seeds of one split),
+        ``sd_split`` (between splits, without what seeds add), ``n_splits, n_seeds`` (different
+        ones; 0 where nothing is trained), ``n_runs, lowest, highest`` and ``share_above_0`` (in
+        [0, 1]) of the runs, and ``note``: why a part is undefined (NaN), what it holds, how many
+        runs are left out as undefined, or that the split variance was estimated below 0 and is
+        shown as 0.
+    """
+    rows = [
+        dict(zip(KEYS, names, strict=True)) | _spread_of(runs)
+        for names, runs in values.groupby(KEYS, sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _spread_of(runs):
+    defined = runs.dropna(subset="value")
+    lost = len(runs) - len(defined)
+    notes = [f"{lost} of {len(runs)} runs undefined and left out"] if lost else []
+    y = defined["value"].to_numpy()
+    splits = [part.to_numpy() for _, part in defined.groupby("split")["value"]]
+    seed, split = variance_parts(splits)
+    trained = runs["seed"].notna().any()
+    if not trained:
+        notes.append("not trained, so without seeds")
+    elif len(y) and len(splits) == len(y):
+        both = ", sd_split holds both parts" if len(splits) > 1 else ""
+        notes.append(f"one seed a split: sd_seed undefined{both}")
+    if len(splits) == 1:
+        notes.append("one split: sd_split undefined")
+    if split < 0:
+        notes.append("variance between splits estimated below 0, shown as 0")
+    return {
+        "mean": np.mean([part.mean() for part in splits]) if len(y) else np.nan,
+        "sd_seed": np.sqrt(seed),
+        "sd_split": np.sqrt(max(split, 0)) if np.isfinite(split) else np.nan,
+        "n_splits": len(splits),
+        "n_seeds": defined["seed"].nunique(),
+        "n_runs": len(y),
+        "lowest": y.min() if len(y) else np.nan,
+        "highest": y.max() if len(y) else np.nan,
+        "share_above_0": (y > 0).mean() if len(y) else np.nan,
+        "note": "; ".join(notes),
+    }
+
+
+def variance_parts(splits: Sequence[np.ndarray]) -> tuple[float, float]:
+    r"""Variance between seeds of a split, and between splits: ANOVA moment estimators.
+
+    Parameters
+    ----------
+    splits : sequence of arrays (n_i,)
+        The runs of each of a splits; numbers may differ.
+
+    Returns
+    -------
+    seed : float
+        :math:`MS_W = \sum_{ij} (y_{ij} - \bar y_i)^2 / (N - a)` with :math:`N = \sum n_i`; NaN with
+        one run a split.
+    split : float
+        :math:`(MS_B - MS_W) / n_0` with :math:`MS_B = \sum_i n_i (\bar y_i - \bar y)^2 / (a - 1)`
+        and :math:`n_0 = (N - \sum n_i^2 / N) / (a - 1)`: unbiased for independent splits, and
+        therefore below 0 at times. With one run a split it is :math:`MS_B`, which holds both parts;
+        with one split NaN.
+
+    Notes
+    -----
+    Searle, Casella and McCulloch 1992, Variance Components, section 3.6.
+    """
+    n = np.array([len(part) for part in splits])
+    total, a = n.sum(), len(n)
+    seed = split = np.nan
+    if total > a:
+        seed = sum(((part - part.mean()) ** 2).sum() for part in splits) / (total - a)
+    if a > 1:
+        means = np.array([part.mean() for part in splits])
+        between = (n * (means - (n * means).sum() / total) ** 2).sum() / (a - 1)
+        n0 = (total - (n**2).sum() / total) / (a - 1)
+        split = (between - (seed if total > a else 0)) / n0
+    return seed, split
+
+
+def spread(values, baseline: str = "zero-shot") -> pd.DataFrame:
+    """Does "fine-tuning raises the gap" survive: in how many runs, and splits, it does.
+
+    Parameters
+    ----------
+    values : DataFrame
+        See :func:`values`, with changes against ``baseline``.
+
+    Returns
+    -------
+    DataFrame, one row a model, method "... - zero-shot", attribute, group and metric of ``SIZES``
+        ``runs`` (defined ones), ``runs_above_0`` (the size rose), ``splits, splits_above_0`` (the
+        mean over its seeds rose), ``undefined`` (runs). An adaptation that changes nothing raises a
+        gap in about half of them; as splits share images, these counts are no sign test.
+
+    Raises
+    ------
+    ValueError
+        ``values`` has no changes against ``baseline``.
+    """
+    changes = values[values["method"].str.endswith(f" - {baseline}")]
+    if changes.empty:
+        raise ValueError(
+            f"values: no changes against {baseline!r}; pass it as baseline of `values`"
+        )
+    rows = []
+    for names, runs in changes[changes["metric"].isin(SIZES)].groupby(KEYS, sort=False):
+        y = runs["value"].dropna()
+        means = runs.groupby("split")["value"].mean().dropna()
+        rows.append(
+            dict(zip(KEYS, names, strict=True))
+            | {
+                "runs": len(y),
+                "runs_above_0": int((y > 0).sum()),
+                "splits": len(means),
+                "splits_above_0": int((means > 0).sum()),
+                "undefined": len(runs) - len(y),
+            }
+        )
+    return pd.DataFrame(rows)

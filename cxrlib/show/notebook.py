@@ -1,0 +1,363 @@
+"""What chapters use to show things: glued numbers, tables, one look for all figures.
+
+Every function also works in plain Python (``python chapters/02_zero_shot.py``), where it prints.
+"""
+
+import hashlib
+import html
+import json
+import math
+from pathlib import Path
+
+from cxrlib import guard
+from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
+from cxrlib.core.used import SEEDED
+from cxrlib.show.words import UNDEFINED, fmt
+
+SENTENCE = 45  # characters from which a cell of a table is a sentence
+
+
+def glue(key, value):
+    """Give a value a name under which the prose can show it: ``{glue:text}`key```.
+
+    Parameters
+    ----------
+    key : str
+        Unique within the chapter.
+    value : str, number, None, or anything that a notebook can display
+        Numbers may be formatted in the prose (``{glue:text}`key:.2f```); NaN and None read
+        "undefined". Figures and tables are pasted with the ``{glue}`` directive. Once credentialed
+        data were loaded, a whole number from 1 to 9 reads "fewer than 10", since it may count
+        patients; glue one that does not as text.
+
+    Raises
+    ------
+    GuardError
+        Text that holds an identifier, date, file name or piece of a report.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()  # NumPy and torch scalars
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        value = UNDEFINED
+    if guard.active():
+        value = _guarded(key, value)
+    if not in_notebook():
+        print(f"{key}: {value}")
+        return
+    from myst_nb import glue as myst_glue
+
+    myst_glue(key, value, display=False)
+
+
+def _guarded(key, value):
+    if isinstance(value, str):
+        return guard.text(value, f"glue: the value of {key!r}")
+    if isinstance(value, int) and 0 < value < guard.MIN_CELL and not isinstance(value, bool):
+        return guard.FEW
+    if isinstance(value, int | float):
+        guard.refuse(str(value), f"glue: the value of {key!r}")
+    return value
+
+
+def show(table, caption=None, digits=2, missing="", counts=None):
+    """Show a DataFrame as an accessible HTML table that scrolls sideways where it is too wide.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A default index (0, 1, 2, ...) is left out.
+    caption : str, optional
+        Plain text above the table.
+    digits : int
+        Decimals of floating point columns.
+    missing : str
+        What an empty cell shows.
+    counts : sequence of str, optional
+        Columns that count images or patients. Once credentialed data were loaded, counts from 1 to
+        9 show "<10", and others from which these follow "hidden". By default every column of whole
+        numbers is taken for such a count; () says that none is.
+
+    Raises
+    ------
+    GuardError
+        Credentialed data were loaded and a column holds identifiers, dates, file names, texts of
+        reports, or other values of single images.
+    """
+    page, plain = rendered(table, caption, digits, missing, counts)
+    if not in_notebook():
+        print(caption or "", plain, sep="\n")
+        return
+    if caption:
+        page = page.replace('<p class="cxr-caption">', f'<p class="cxr-caption">{NUMBER}', 1)
+        page = page.replace("</p>", f" {DOWNLOAD}</p>", 1)
+
+    from IPython.display import display
+
+    display({"text/html": page, "text/plain": plain, CSV: _csv(table, counts)}, raw=True)
+
+
+def rendered(table, caption=None, digits=2, missing="", counts=None):
+    """What `show` shows: HTML and plain text."""
+    import pandas as pd
+
+    def text(x):
+        if pd.api.types.is_scalar(x) and pd.isna(x):
+            return missing
+        return fmt(x, digits) if isinstance(x, float) else str(x)
+
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    if guard.active():
+        table = guard.presentable(table, counts)
+        caption = caption and guard.text(caption, "table: the caption")
+    if isinstance(table.index, pd.RangeIndex):
+        names, rows = [], [[] for _ in range(len(table))]
+    else:
+        names = [name or "" for name in table.index.names]
+        rows = table.index.to_frame().to_numpy(dtype=object).tolist()
+    cells = [[text(x) for x in row] for row in table.to_numpy(dtype=object)]
+    head = [str(name) for name in [*names, *table.columns]]
+    body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
+    plain = pd.DataFrame(body, columns=head).to_string(index=False)
+
+    kinds = [""] * len(names) + [' class="number"' if n else "" for n in numeric]
+    tags = ['th scope="row"'] * len(names) + ["td"] * len(numeric)
+    label = html.escape(caption or "table", quote=True)
+    lines = [f'<p class="cxr-caption">{label}</p>'] if caption else []
+    lines.append(f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">')
+    titles = zip(head, kinds, strict=True)
+    # Sentences wrap, and on a phone each row is a card that repeats the titles of its columns.
+    wordy = any(len(x) >= SENTENCE for row in body for x in row)
+    lines.append(f'<table class="cxr-table{" cxr-wordy" * wordy}"><thead><tr>')
+    lines += [f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in titles]
+    if wordy:
+        kinds = [f'{k} data-label="{html.escape(h)}"' for h, k in zip(head, kinds, strict=True)]
+    lines.append("</tr></thead>\n<tbody>")
+    for row in body:
+        filled = zip(row, tags, kinds, strict=True)
+        line = "".join(f"<{t}{k}>{html.escape(x)}</{t[:2]}>" for x, t, k in filled)
+        lines.append(f"<tr>{line}</tr>")
+    lines.append("</tbody></table></div>")
+    return "\n".join(lines), plain
+
+
+def _csv(table, counts=None):
+    """A table as CSV with all its digits, without what must not be shown."""
+    import pandas as pd
+
+    if guard.active():
+        table = guard.presentable(table, counts)
+    return table.to_csv(index=not isinstance(table.index, pd.RangeIndex), lineterminator="\n")
+
+
+def figure(name, caption, alt, table=None, counts=None):
+    """Show the current pyplot figure with its number, caption, text alternative and data.
+
+    One figure a cell. The page numbers it, so that the prose can name it: ``{numref}`name```.
+
+    Parameters
+    ----------
+    name : str
+        Label, unique in the book, such as "fig-zeroshot-auc".
+    caption : str
+        MyST text: what is drawn, and whatever a reader needs to read it.
+    alt : str
+        What somebody learns who cannot see it: what is on the axes, and the values that matter,
+        taken from the run (:func:`cxrlib.show.words.in_words`).
+    table : DataFrame, optional
+        The table behind the figure, which the page offers as CSV.
+    counts : sequence of str, optional
+        See `show`.
+
+    Raises
+    ------
+    GuardError
+        Credentialed data were loaded, and caption, alt or table hold what must not be shown.
+    """
+    import matplotlib.pyplot as plt
+
+    if guard.active():
+        caption = guard.text(caption, f"figure {name}: the caption")
+        alt = guard.text(alt, f"figure {name}: the text alternative")
+    if not in_notebook():
+        print(f"{name}: {caption}\n{alt}")
+        plt.close()
+        return
+
+    from IPython.display import display
+
+    plt.show()
+    about = {FIGURE: json.dumps({"name": name, "caption": caption, "alt": alt})}
+    if table is not None:
+        about[CSV] = _csv(table, counts)
+    display(about, raw=True)
+
+
+def quiz(question, options):
+    """A question to check oneself: opening an answer says whether it holds, and why.
+
+    Parameters
+    ----------
+    question : str
+        Plain text.
+    options : dict of str -> (bool, str)
+        Answer -> whether it is right, and why; one or more are right.
+    """
+    said = [(text, "Right" if right else "No", why) for text, (right, why) in options.items()]
+    plain = "\n".join([question, *(f"- {text}" for text, _, _ in said)])
+    if guard.active():
+        guard.text(" ".join([plain, *(why for _, _, why in said)]), "quiz")
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    lines = ['<div class="cxr-quiz" role="group" aria-label="Question to check yourself">']
+    lines.append(f"<p><strong>Check yourself.</strong> {html.escape(question)}</p>")
+    for text, verdict, why in said:
+        lines.append(f"<details><summary>{html.escape(text)}</summary>")
+        lines.append(f"<p><strong>{verdict}.</strong> {html.escape(why)}</p></details>")
+    display({"text/html": "\n".join([*lines, "</div>"]), "text/plain": plain}, raw=True)
+
+
+def withheld(what):
+    """A short note in place of something that must not be shown of this cohort.
+
+    Parameters
+    ----------
+    what : str
+        In a few words, such as "films" or "one point an image".
+    """
+    plain = f"Not shown: {what}. The chapter ran on credentialed data, of which only aggregates "
+    plain += "over ten or more images and patients may be shown."
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    page = f'<p class="cxr-withheld" role="note">{html.escape(plain)}</p>'
+    display({"text/html": page, "text/plain": plain}, raw=True)
+
+
+def warn_if_seeded(models):
+    """Say loudly that numbers of models with computed weights mean nothing; else show nothing.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Names of models.
+    """
+    seeded = [name for name in models if name.startswith(SEEDED)]
+    if not seeded:
+        return
+    title = "The numbers of this page mean nothing"
+    text = (
+        f"The weights of {', '.join(seeded)} were computed from the names of their tensors, not "
+        "learned. Whatever tables, figures and sentences say of them shows only that the chapter "
+        "runs with such a network. None of it goes to the ledger."
+    )
+    plain = f"{title.upper()}: {text}"
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    page = f'<div class="admonition danger"><p class="admonition-title">{title}</p>'
+    page += f"<p>{html.escape(text)}</p></div>"
+    display({"text/html": page, "text/plain": plain}, raw=True)
+
+
+def keep(table):
+    """Hand a results table to the ledger: stored in the executed notebook, shown nowhere.
+
+    Rows of models whose weights were computed from names are left out: they mean nothing.
+    Without a notebook the table is only checked.
+
+    Parameters
+    ----------
+    table : results table
+        Aggregates only: a table with other columns, such as one row an image, is refused.
+
+    Raises
+    ------
+    ValueError
+        For what is no valid results table; names the column.
+    """
+    from cxrlib import schema
+
+    wrong = [f"no column {c!r}" for c in schema.COLUMNS if c not in table]
+    wrong += [f"unknown column {c!r}" for c in table if c not in schema.COLUMNS]
+    if wrong:
+        raise ValueError(
+            f"keep: {wrong[0]} ({len(wrong)} in all); expected a results table, as "
+            "cxrlib.schema.results makes it."
+        )
+    table = schema.results(table)
+    table = table[~table["model"].fillna("").str.contains(SEEDED, regex=False)]
+    if not in_notebook():
+        return
+
+    from IPython import get_ipython
+    from IPython.display import display
+
+    entries = table.astype(object).where(table.notna(), None)
+    text = json.dumps({"columns": list(table), "rows": entries.to_numpy().tolist()})
+    # Keys have to be unique within a chapter, and the same whenever it is run.
+    key = f"results-{get_ipython().execution_count}-{hashlib.sha256(text.encode()).hexdigest()[:9]}"
+    display({KEPT: text}, raw=True, metadata={"scrapbook": {"name": key, "mime_prefix": RECORD}})
+
+
+def kept(path):
+    """The results tables that `keep` stored in an executed notebook.
+
+    Returns
+    -------
+    list of results tables, in the order in which they were kept
+
+    Raises
+    ------
+    ValueError
+        If the file is no notebook.
+    """
+    import pandas as pd
+
+    from cxrlib import schema
+
+    notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(notebook, dict) or "cells" not in notebook:
+        raise ValueError("not a notebook: it has no cells")
+    tables = []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if text := output.get("data", {}).get(KEPT):
+                table = json.loads("".join(text))
+                tables.append(schema.results(pd.DataFrame(table["rows"], columns=table["columns"])))
+    return tables
+
+
+def setup():
+    """One look for all figures; without a notebook, figures are drawn but no window opens."""
+    import matplotlib
+
+    if not in_notebook():
+        matplotlib.use("Agg")
+    matplotlib.rcParams.update(
+        {
+            "figure.dpi": 120,
+            "figure.figsize": (6, 3.6),
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "legend.fontsize": 9,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+        }
+    )
+
+
+guard.frames_shown_by(rendered)

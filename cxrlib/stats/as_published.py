@@ -1,0 +1,166 @@
+"""The zero-shot evaluation of S under a protocol: as its code does it, or corrected.
+
+As published, one random stream runs through findings, groups and metrics in turn, every interval
+has resamples of its own, and everything is rounded to two digits before means are taken
+(section 2.1, Table 1, Fig. 1). It is kept so that published numbers can be traced to the digit.
+"""
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import protocol as protocols
+from cxrlib import schema
+from cxrlib.stats import bootstrap, fairness
+from cxrlib.stats.ranking import ranker, ranking
+
+METRICS = ("auc", "adjusted_auprc")
+
+
+def performance_table(
+    predictions, attributes=(), protocol="as_published", *, n_resamples=1000, seed=1907
+):
+    """AUC and adjusted AUPRC over all images and in each group (S Table 1, Fig. 1).
+
+    Parameters
+    ----------
+    predictions : DataFrame of `cxrlib.schema.predictions`, with the attribute columns joined in
+    attributes : names of columns, or a dict name -> groups that orders them; by default groups
+        come in order of first appearance
+    protocol : name or Protocol; switches unit, stream, interval, digits, over_labels, min_cases
+    n_resamples : int
+    seed : int; as published, each model starts anew with ``numpy.random.RandomState(seed)``, and
+        finding by finding draws for all images, then group by group, first for AUC, then for
+        adjusted AUPRC
+
+    Returns
+    -------
+    Results table. As published, the row "mean" is the mean over findings of rounded values, and
+    ``auc_sd_over_labels`` their standard deviation (divisor: findings - 1), which S prints as +-.
+
+    Raises
+    ------
+    ValueError
+        For an unknown protocol, attribute or group, or a malformed predictions table.
+    """
+    p = protocols.protocol(protocol)
+    schema.predictions(predictions, *attributes)
+    if p.stream == "running":
+        table = _running(predictions, attributes, p, n_resamples, seed)
+    else:
+        table = fairness.performance_table(
+            predictions,
+            METRICS,
+            attributes,
+            mean_over_labels=p.over_labels == "interval",
+            min_positive=p.min_cases,
+            min_negative=p.min_cases,
+            n_resamples=n_resamples,
+            seed=seed,
+            unit=p.unit,
+            interval=p.interval,
+        )
+    if p.digits is not None:
+        numbers = ["value", "ci_low", "ci_high"]
+        table[numbers] = table[numbers].round(p.digits)
+    if p.over_labels == "standard deviation":
+        table = pd.concat([table, _means(table, p.digits)], ignore_index=True)
+    return schema.results(table.assign(protocol=p.name))
+
+
+def _running(predictions, attributes, p, n_resamples, seed):
+    """All intervals from one stream a model, as S's code draws them."""
+    rows = []
+    models = predictions.groupby(["cohort", "model", "method"], sort=False, observed=True)
+    for names, block in models:
+        about = dict(zip(("cohort", "model", "method"), names, strict=True))
+        about |= {"unit": p.unit, "seed": seed}
+        stream = np.random.RandomState(seed)
+        for label, images in block.groupby("label", sort=False, observed=True):
+            for attribute, group, part in _groups(images, attributes):
+                for metric in METRICS:
+                    where = {"label": label, "attribute": attribute, "group": group}
+                    rows.append(about | where | _estimate(part, metric, stream, p, n_resamples))
+    return schema.results(rows)
+
+
+def _groups(images, attributes):
+    yield "all", "all", images
+    for attribute in attributes:
+        column = images[attribute].astype(object).map(str, na_action="ignore")
+        given = attributes[attribute] if isinstance(attributes, dict) else None
+        found = list(column.dropna().unique())
+        for group in map(str, found if given is None else given):
+            if group not in found:
+                raise ValueError(
+                    f"groups of {attribute!r}: unknown {group!r}; expected one of "
+                    f"{', '.join(found)}."
+                )
+            yield attribute, group, images[column == group]
+
+
+def _estimate(images, metric, stream, p, n_resamples):
+    """One row: a metric, and the interval from the next stretch of the stream."""
+    y, score = images["y_true"].to_numpy(bool), images["score"].to_numpy(float)
+    n, n_positive = len(y), int(y.sum())
+    row = {"metric": metric, "n": n, "n_positive": n_positive}
+    row["n_patients"] = images["patient_id"].nunique()
+    fewest = max(1, p.min_cases)
+    if min(n_positive, n - n_positive) < fewest:
+        reason = f"{n_positive} positive and {n - n_positive} negative images; needs {fewest} each"
+        return row | {"value": np.nan, "note": reason}
+    weights = draws(images["patient_id"], n_resamples, stream, p.unit)
+    rank = ranker(y, score)
+    repeated = bootstrap.replicates(lambda w: rank(w)[metric], weights)
+    kept = repeated[weights[:, y].any(axis=1)]  # without a positive: skipped and not replaced
+    left_out = None
+    if p.interval != "percentile":
+        resamples = bootstrap.Resamples(images["patient_id"], unit=p.unit)
+        left_out = np.concatenate([rank(w)[metric] for w in resamples.jackknife()])
+    value = ranking(y, score)[metric]
+    found = bootstrap.interval(value, kept, left_out, method=p.interval)
+    if not np.isfinite(kept).all():  # a percentile over them is undefined in S's code
+        reason = "no interval: a resample had positives alone"
+        found |= {"ci_low": np.nan, "ci_high": np.nan, "note": reason}
+    return row | found
+
+
+def draws(patient_id, n_resamples, stream, unit="image"):
+    """The next resamples of a legacy NumPy stream: ``stream.randint(m, size=m)``, m units.
+
+    Parameters
+    ----------
+    patient_id : (n,)
+    n_resamples : int, B
+    stream : numpy.random.RandomState; moves on by B * m numbers
+    unit : "image" (S), or "patient"
+
+    Returns
+    -------
+    (B, n) array of uint16: how often each image was drawn
+    """
+    n = len(patient_id)
+    code = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
+    m = code.max() + 1
+    counts = np.empty((m, n_resamples), dtype=np.uint16)
+    for b in range(n_resamples):
+        counts[:, b] = np.bincount(stream.randint(m, size=m), minlength=m)
+    return counts.take(code, axis=0).T
+
+
+def _means(table, digits):
+    """S's summary over findings: mean and standard deviation of the (rounded) values."""
+    overall = table[(table["attribute"] == "all") & (table["label"] != "mean")]
+    rows = []
+    keys = ["cohort", "model", "method"]
+    for (*names, metric), found in overall.groupby([*keys, "metric"], sort=False, observed=True):
+        where = dict(zip(keys, names, strict=True)) | {"n": found["n"].max()}
+        where |= {"label": "mean", "attribute": "all", "group": "all"}
+        defined = found["value"].dropna()
+        n = f"over {len(defined)} of {len(found)} findings"
+        mean, sd = defined.mean(), defined.std(ddof=1)
+        if digits is not None:
+            mean, sd = np.round([mean, sd], digits)
+        rows.append(where | {"metric": metric, "value": mean, "note": f"mean {n}"})
+        spread = f"standard deviation {n}: a spread between findings, not an uncertainty"
+        rows.append(where | {"metric": f"{metric}_sd_over_labels", "value": sd, "note": spread})
+    return schema.results(rows)

@@ -1,0 +1,320 @@
+"""Resampling: the patient is drawn, with all of the patient's images.
+
+Images of one patient resemble each other, so drawing images one by one (as S did) makes intervals
+too narrow. A resample is stored as whole-number weights, one row of a matrix a resample; the
+functions of `cxrlib.stats.metrics` take the matrix as it is. Groups, models and labels that are
+evaluated on the same resamples are paired: the interval of a difference comes from the differences
+resample by resample.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import norm, t
+
+CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
+MAX_BLOCKS = 200  # of the jackknife
+METHODS = ("expanded", "percentile", "bca")
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """B resamples of a cohort, drawn when they are needed and never all held at once.
+
+    With m patients (numbered in order of first appearance), a resample draws m of them with
+    replacement, ``rng.integers(m, size=m)`` from one generator ``numpy.random.default_rng(seed)``;
+    an image has the count of its patient. With strata, each stratum in order of first appearance
+    draws its own patients in this way. The first resamples are the same whatever B.
+
+    Parameters
+    ----------
+    patient_id : (n,) one entry an image
+    n_resamples : int, B
+    seed : int
+    unit : "patient", or "image" to draw images one by one as S did
+    strata : (n,) optional; constant within a patient: every resample has as many patients of each
+        stratum as the cohort
+    device : where weights are handed out: "cpu" as NumPy arrays, "cuda" as tensors
+
+    Raises
+    ------
+    ValueError
+        For an unknown unit, missing patients, or a patient in two strata.
+    """
+
+    patient_id: np.ndarray
+    n_resamples: int = 1000
+    seed: int = 1907
+    unit: str = "patient"
+    strata: np.ndarray | None = None
+    device: str = "cpu"
+
+    def __post_init__(self):
+        if self.unit not in ("patient", "image"):
+            raise ValueError(f"unit: {self.unit!r}; expected 'patient' or 'image'.")
+        if not isinstance(self.n_resamples, int | np.integer) or self.n_resamples < 1:
+            raise ValueError(
+                f"n_resamples: {self.n_resamples!r}; expected a whole number of 1 or more."
+            )
+        if len(self.patient_id) == 0:
+            raise ValueError("patient_id: empty; expected one entry an image.")
+        code = pd.factorize(np.asarray(self.patient_id))[0]
+        if (code < 0).any():
+            raise ValueError(
+                f"patient_id: missing in {(code < 0).sum()} rows, first in row "
+                f"{np.argmax(code < 0)}; expected a patient for every image."
+            )
+        if self.unit == "image":
+            code = np.arange(len(code))
+        object.__setattr__(self, "code", code)
+        object.__setattr__(self, "members", self._members(code))
+
+    def _members(self, code):
+        """Units of each stratum, a list of arrays; one array without strata."""
+        m = code.max() + 1
+        if self.strata is None:
+            return [np.arange(m)]
+        stratum = pd.factorize(np.asarray(self.strata))[0]
+        if len(stratum) != len(code) or (stratum < 0).any():
+            raise ValueError("strata: expected one entry, not missing, for every image.")
+        pairs = pd.DataFrame({"unit": code, "stratum": stratum}).drop_duplicates()
+        doubled = pairs["unit"].duplicated()
+        if doubled.any():
+            first = np.asarray(self.patient_id)[code == pairs.loc[doubled, "unit"].iloc[0]][0]
+            raise ValueError(
+                f"strata: {doubled.sum()} patients lie in more than one stratum, first {first}; "
+                "expected one stratum a patient."
+            )
+        return [part.to_numpy() for _, part in pairs.groupby("stratum")["unit"]]
+
+    def __len__(self):
+        return self.n_resamples
+
+    def chunks(self):
+        """Weights of a few resamples at a time: (b, n), one image's entries side by side."""
+        rng = np.random.default_rng(self.seed)
+        m = self.code.max() + 1
+        step = self._step()
+        for start in range(0, self.n_resamples, step):
+            counts = np.zeros((m, min(step, self.n_resamples - start)), dtype=np.uint16)
+            for b in range(counts.shape[1]):
+                for units in self.members:
+                    drawn = rng.integers(len(units), size=len(units))
+                    counts[units, b] = np.bincount(drawn, minlength=len(units))
+            yield self._hand_out(counts)
+
+    def jackknife(self):
+        """Weights that leave out one block of patients each, a few at a time: (b, n).
+
+        Up to `MAX_BLOCKS` patients are left out one by one; more are dealt into that many blocks
+        at random (by the seed). For the acceleration of BCa, sums over patients and over blocks
+        of independent patients have the same expected third moment.
+        """
+        m = self.code.max() + 1
+        deal = np.random.default_rng(self.seed).permutation(m) if m > MAX_BLOCKS else np.arange(m)
+        block = (deal % self.n_blocks).astype(np.uint8)
+        step = self._step()
+        for start in range(0, self.n_blocks, step):
+            left_out = np.arange(start, min(start + step, self.n_blocks), dtype=np.uint8)
+            yield self._hand_out((block[:, None] != left_out).astype(np.uint16))
+
+    @property
+    def n_blocks(self):
+        """Rows of `jackknife`."""
+        return min(int(self.code.max()) + 1, MAX_BLOCKS)
+
+    def once(self):
+        """The cohort itself: (1, n) ones."""
+        return self._hand_out(np.ones((self.code.max() + 1, 1), dtype=np.uint16))
+
+    def _step(self):
+        """Rows of weights at a time; a GPU takes more."""
+        return chunk_length(len(self.code)) * (1 if self.device == "cpu" else 8)
+
+    def _hand_out(self, counts):
+        """Counts of units (m, b) -> weights of images (b, n)."""
+        if self.device == "cpu":
+            return counts.take(self.code, axis=0).T
+        counts = torch.as_tensor(counts.astype(np.int32), device=self.device)
+        return counts[torch.as_tensor(self.code, device=self.device)].T
+
+
+def chunk_length(n):
+    """Resamples handled at a time for n images."""
+    return int(np.clip(CHUNK // max(n, 1), 8, 256))
+
+
+def patient_weights(patient_id, n_resamples=1000, seed=1907, unit="patient"):
+    """All weights of `Resamples` in one (B, n) array of uint16; for small cohorts."""
+    drawn = Resamples(patient_id, n_resamples, seed, unit)
+    return np.concatenate([np.ascontiguousarray(w) for w in drawn.chunks()])
+
+
+def replicates(statistic, weights, rows=slice(None)):
+    """Evaluate a statistic on every resample, a few resamples at a time.
+
+    Parameters
+    ----------
+    statistic : callable, (b, k) weights -> (b,) or (b, C) values, or a dict of them
+    weights : (B, n) from `patient_weights`, or `Resamples`
+    rows : positions or mask of the k images that the statistic is about
+
+    Returns
+    -------
+    What `statistic` returns, with B rows.
+    """
+    if isinstance(weights, Resamples):
+        chunks = weights.chunks()
+    else:
+        step = chunk_length(weights.shape[1])
+        chunks = (weights[i : i + step] for i in range(0, len(weights), step))
+    parts = [statistic(chunk[:, rows]) for chunk in chunks]
+    if isinstance(parts[0], dict):
+        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    return np.concatenate(parts)
+
+
+class Evaluated(NamedTuple):
+    """A statistic on the cohort, on its resamples, and with blocks of patients left out."""
+
+    value: float
+    replicates: np.ndarray  # (B,)
+    jackknife: np.ndarray | None  # (g,), where asked for
+
+
+def evaluate(statistics, resamples, jackknife=True):
+    """Evaluate many statistics on the same resamples, so that all of them are paired.
+
+    Parameters
+    ----------
+    statistics : dict name -> callable, (b, n) weights -> dict metric -> (b,) values
+    resamples : Resamples
+    jackknife : also leave out blocks of patients, which every method but "percentile" needs
+
+    Returns
+    -------
+    dict (name, metric) -> Evaluated. Statistics run side by side on the processor's cores.
+    """
+    statistics = dict(statistics)
+    cores = 1 if resamples.device != "cpu" else (os.cpu_count() or 1)
+    with ThreadPoolExecutor(cores) as pool:
+
+        def on(weights):
+            found = pool.map(lambda statistic: statistic(weights), statistics.values())
+            return {
+                (name, metric): values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+                for name, by_metric in zip(statistics, found, strict=True)
+                for metric, values in by_metric.items()
+            }
+
+        value = on(resamples.once())
+        parts = [on(weights) for weights in resamples.chunks()]
+        left_out = [on(weights) for weights in resamples.jackknife()] if jackknife else None
+    return {
+        key: Evaluated(
+            float(value[key][0]),
+            np.concatenate([part[key] for part in parts]),
+            np.concatenate([part[key] for part in left_out]) if jackknife else None,
+        )
+        for key in value
+    }
+
+
+def interval(value, replicates, jackknife=None, *, method=None, level=0.95):
+    """Interval of a bootstrapped value.
+
+    Parameters
+    ----------
+    value : float, the statistic on the sample itself
+    replicates : (B,) the statistic on the resamples, NaN where undefined
+    jackknife : (g,) the statistic without each block of patients, see `evaluate`
+    method : by default "expanded", and "percentile" where there is no jackknife
+
+        "expanded" : percentiles further out, which make up for what resampling few patients loses
+            (Hesterberg 2015); the only method here that keeps its level in `cxrlib.stats.simulate`
+        "percentile" : quantiles of the replicates, as S took
+        "bca" : bias-corrected and accelerated (Efron 1987), which corrects for replicates that
+            are off centre or whose spread depends on the value
+    level : coverage in (0, 1)
+
+    Returns
+    -------
+    dict of value, ci_low, ci_high, n_replicates (usable ones) and note. The limits are NaN, with
+    the reason in note, if the value or every replicate is undefined; the note also says when
+    fewer than 90 % of the replicates were usable or all of them are equal.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level!r}; expected a number between 0 and 1, such as 0.95.")
+    method = method or ("percentile" if jackknife is None else "expanded")
+    if method not in METHODS:
+        raise ValueError(f"method: {method!r}; expected one of {', '.join(METHODS)}.")
+    if method != "percentile" and jackknife is None:
+        raise ValueError(f"jackknife: missing; method {method!r} needs it, see `evaluate`.")
+    replicates = np.asarray(replicates, dtype=float)
+    usable = replicates[np.isfinite(replicates)]
+    low, high, note = np.nan, np.nan, ""
+    if not np.isfinite(value):
+        note = "undefined on the sample itself"
+    elif len(usable) == 0:
+        note = "no interval: undefined on every resample"
+    else:
+        tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        if method != "percentile":
+            left_out = np.asarray(jackknife, dtype=float)
+            left_out = left_out[np.isfinite(left_out)]
+            if method == "bca":
+                tails = _bca_tails(tails, value, usable, left_out)
+            else:
+                tails = _expanded_tails(tails, usable, left_out)
+        low, high = np.quantile(usable, tails)
+        if len(usable) < 0.9 * len(replicates):
+            note = f"only {len(usable)} of {len(replicates)} resamples usable"
+        elif low == high:
+            note = "every usable resample gives the same value: the interval says nothing"
+    return {
+        "value": float(value),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "n_replicates": len(usable),
+        "note": note,
+    }
+
+
+def _bca_tails(tails, value, usable, left_out):
+    """The quantiles of the replicates that BCa reads instead of the nominal ones."""
+    below = ((usable < value).mean() + (usable <= value).mean()) / 2
+    below = np.clip(below, 0.5 / len(usable), 1 - 0.5 / len(usable))
+    bias = norm.ppf(below)
+    influence = left_out.mean() - left_out if len(left_out) else left_out
+    spread = (influence**2).sum()
+    acceleration = (influence**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
+    shifted = bias + norm.ppf(tails)
+    return norm.cdf(bias + shifted / (1 - acceleration * shifted))
+
+
+def _expanded_tails(tails, usable, left_out):
+    """The quantiles of the replicates that the expanded percentile interval reads.
+
+    With few patients, percentile intervals are too narrow: a resample of m draws has (m - 1) / m
+    of the variance, and a normal tail ignores that the variance is itself estimated. So quantiles
+    further out are read, ``Phi(stretch t)``. Here t is the quantile of Student's distribution
+    with as many degrees of freedom as the jackknife's own variance has (twice the square of its
+    mean over its variance, as for surveys; Valliant and Rust 2010), and stretch is the
+    jackknife's standard error over that of the resamples, at least 1.
+    """
+    spread = usable.std()
+    if len(left_out) < 2 or spread == 0:
+        return tails
+    influence = left_out - left_out.mean()
+    g, second, fourth = len(influence), (influence**2).sum(), (influence**4).sum()
+    if second == 0:
+        return tails
+    uncertainty = fourth - second**2 / g
+    df = max(1.0, 2 * second**2 / uncertainty) if uncertainty > 0 else g - 1
+    error = np.sqrt(second * (g - 1) / g)
+    return norm.cdf(max(1.0, error / spread) * t.ppf(tails, df))

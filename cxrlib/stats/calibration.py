@@ -1,0 +1,206 @@
+r"""Do predicted probabilities mean what they say?
+
+The fields at the end of a docstring (Formula, Source, ...) are the metric's card, see
+`cxrlib.book.metric_cards`.
+"""
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import schema
+from cxrlib.stats import bootstrap, metrics
+from cxrlib.stats.ranking import as_weights, shaped
+
+
+def bin_edges(p, n_bins=10, strategy="uniform"):
+    """Edges of probability bins: equal width on [0, 1], or equal numbers of images.
+
+    Bins are open to the left and closed to the right, as in scikit-learn's `calibration_curve`.
+    Returns (n_bins + 1,).
+    """
+    if not (isinstance(n_bins, int | np.integer) and n_bins >= 1):
+        raise ValueError(f"n_bins: {n_bins!r}; expected a whole number from 1.")
+    if not len(p):
+        raise ValueError("p: no entries; expected one an image.")
+    if strategy == "uniform":
+        return np.linspace(0, 1, n_bins + 1)
+    if strategy == "quantile":
+        return np.quantile(p, np.linspace(0, 1, n_bins + 1))
+    raise ValueError(f"strategy: {strategy!r}; expected 'uniform' or 'quantile'.")
+
+
+def reliability_curve(y_true, p, n_bins=10, strategy="uniform"):
+    """Observed frequency against mean predicted probability (S Fig. 4c).
+
+    Parameters
+    ----------
+    y_true : (n,) of 0/1
+    p : (n,) probabilities in [0, 1]
+    n_bins : int
+    strategy : "uniform" (S) or "quantile"
+
+    Returns
+    -------
+    DataFrame, one row a bin that holds images: low, high (edges), predicted, observed, n,
+    n_positive. `predicted` and `observed` equal scikit-learn's `calibration_curve`.
+    """
+    y, p = metrics.probabilities(y_true, p)
+    edges = bin_edges(p, n_bins, strategy)
+    in_bin = _bin(p, edges)
+    n = np.bincount(in_bin, minlength=n_bins)
+    positive = np.bincount(in_bin, weights=y, minlength=n_bins)
+    total = np.bincount(in_bin, weights=p, minlength=n_bins)
+    table = pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "predicted": total / np.maximum(n, 1),
+            "observed": positive / np.maximum(n, 1),
+            "n": n,
+            "n_positive": positive.astype(int),
+        }
+    )
+    return table[table["n"] > 0].reset_index(drop=True)
+
+
+def reliability_table(
+    predictions,
+    n_bins=10,
+    strategy="uniform",
+    *,
+    n_resamples=500,
+    seed=1907,
+    unit="patient",
+    interval="expanded",
+):
+    """Reliability curves with intervals for every model, method and label of a predictions table.
+
+    The bins are those of the sample and stay fixed in the resamples of patients. interval : see
+    `cxrlib.stats.bootstrap.interval`.
+
+    Returns
+    -------
+    DataFrame: cohort, model, method, label, then the columns of `reliability_curve`, n_patients,
+    and ci_low, ci_high of `observed` (from the resamples in which the bin is not empty).
+    """
+    schema.predictions(predictions, probabilities=True)
+    keys = ["cohort", "model", "method", "label"]
+    parts = []
+    for names, block in predictions.groupby(keys, sort=False, observed=True):
+        y, p = metrics.probabilities(block["y_true"], block["score"])
+        curve = reliability_curve(y, p, n_bins, strategy)
+        in_bin = _bin(p, bin_edges(p, n_bins, strategy))
+        bins = [np.flatnonzero(in_bin == b) for b in np.unique(in_bin)]
+        observed = {
+            i: lambda w, at=at, y=y: {"": metrics.weighted_mean(y[at], w[:, at])}
+            for i, at in enumerate(bins)
+        }
+        resamples = bootstrap.Resamples(block["patient_id"].to_numpy(), n_resamples, seed, unit)
+        for (i, _), found in bootstrap.evaluate(observed, resamples).items():
+            limits = bootstrap.interval(*found, method=interval)
+            curve.loc[i, ["ci_low", "ci_high"]] = limits["ci_low"], limits["ci_high"]
+            curve.loc[i, "n_patients"] = block["patient_id"].iloc[bins[i]].nunique()
+        curve["n_patients"] = curve["n_patients"].astype(int)
+        parts.append(pd.DataFrame([names] * len(curve), columns=keys).join(curve))
+    return pd.concat(parts, ignore_index=True)
+
+
+def calibration_in_the_large(y_true, p, weights=None):
+    r"""Calibration in the large, mean predicted probability minus observed frequency.
+
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
+
+    :Formula: $\dfrac{1}{n} \sum_i (p_i - y_i)$
+    :Source: Van Calster et al. 2019, as a difference of probabilities.
+    :Range: [-1, 1]
+    :Direction: closer to 0 is better
+    :Zero means: The risk is right on average over the group. Needed for calibration, not enough for
+        it: overestimates of some may cancel underestimates of others.
+    :Undefined when: No image has weight.
+    :Look-alikes: The same words for the intercept of a logistic recalibration, on the logit scale.
+        The ratio of observed to expected events. Sign: above 0 is risk overestimated; some authors
+        subtract the other way round.
+    """
+    y, p = metrics.probabilities(y_true, p)
+    return metrics.weighted_mean(p - y, weights)
+
+
+def ece_equal_width(y_true, p, weights=None, n_bins=10):
+    r"""Expected calibration error over bins of equal width.
+
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
+
+    :Formula: $\sum_b \dfrac{W_b}{W}\, |\bar{p}_b - \bar{y}_b|$ over the bins [0, 0.1], (0.1, 0.2]
+        and so on of the probability, with the weight $W_b$, mean probability and mean outcome of
+        bin $b$; empty bins add nothing.
+    :Source: Naeini et al. 2015, for the probability of one label.
+    :Range: [0, 1]
+    :Direction: lower is better
+    :Zero means: In every bin the mean probability is the observed frequency. Giving everybody the
+        prevalence has 0, and no use. In a finite sample a perfectly calibrated model is above 0,
+        and higher in smaller groups: part of a gap between groups of different size is that.
+    :Undefined when: No image has weight.
+    :Look-alikes: `ece_equal_mass`. X Eq. 4 (`calibration_gap_eq4`), which has no bins. The ECE of
+        Guo et al. 2017, which bins the confidence of the predicted class and compares it with
+        accuracy. FairMedFM (Jin et al. 2024) cuts the range of the probabilities found in the group
+        instead of [0, 1]. Values with different numbers of bins differ.
+    """
+    return _ece(y_true, p, weights, n_bins, "uniform")
+
+
+def ece_equal_mass(y_true, p, weights=None, n_bins=10):
+    r"""Expected calibration error over bins with equal numbers of images.
+
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,). The edges
+    come from the sample itself and stay the same whatever the weights.
+
+    :Formula: $\sum_b \dfrac{W_b}{W}\, |\bar{p}_b - \bar{y}_b|$ over the tenths of the sample by
+        rising probability, with the weight $W_b$, mean probability and mean outcome of bin $b$.
+    :Source: The adaptive bins of Nixon et al. 2019, for the probability of one label.
+    :Range: [0, 1]
+    :Direction: lower is better
+    :Zero means: In every tenth of the images the mean probability is the observed frequency. In a
+        finite sample a perfectly calibrated model is above 0, and higher in smaller groups.
+    :Undefined when: No image has weight.
+    :Look-alikes: `ece_equal_width`, in which one crowded bin can hide everything when the
+        probabilities lie close together, as those of cosine similarities without temperature do.
+        Equal probabilities are never divided, so bins can be of unequal size.
+    """
+    return _ece(y_true, p, weights, n_bins, "quantile")
+
+
+def ece_gap(y_true, p, weights_a, weights_b, n_bins=10):
+    r"""Gap in expected calibration error, between two groups of the same images.
+
+    y_true (n,) of 0/1; p (n,) in [0, 1]; weights (n,) or (B, n), 0 outside the group -> float or
+    (B,). For one class out of several, p is the probability of the predicted class and y_true
+    whether that class is the true one.
+
+    :Formula: $|\mathrm{ECE}_A - \mathrm{ECE}_{A'}|$, each over bins of equal width.
+    :Source: The words of X, section 2.4; Guo et al. 2017 for the binned confidence.
+    :Range: [0, 1]
+    :Direction: lower is better
+    :Zero means: Equal calibration error, of whatever size, and perhaps in opposite directions.
+    :Undefined when: A group has no weight.
+    :Look-alikes: `calibration_gap_eq4`, what X writes down under this name. A smaller group has the
+        larger ECE at equal calibration, so a gap between groups of different size is partly that.
+    """
+    errors = (_ece(y_true, p, w, n_bins, "uniform") for w in (weights_a, weights_b))
+    return np.abs(np.subtract(*errors))[()]
+
+
+def _ece(y_true, p, weights, n_bins, strategy):
+    y, p = metrics.probabilities(y_true, p)
+    w, is_matrix = as_weights(weights, len(y))
+    in_bin = _bin(p, bin_edges(p, n_bins, strategy))
+    columns = np.zeros((len(p), n_bins + 1))
+    columns[np.arange(len(p)), in_bin] = p - y
+    columns[:, n_bins] = 1
+    sums = metrics.weighted_sums(w, columns)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.abs(sums[:, :n_bins]).sum(axis=1) / sums[:, n_bins]
+    return shaped(value, is_matrix)
+
+
+def _bin(p, edges):
+    return np.searchsorted(edges[1:-1], p)

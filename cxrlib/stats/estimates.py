@@ -1,0 +1,474 @@
+"""From a predictions table to estimates that share their resamples; `cxrlib.stats.fairness` makes
+tables of them, `cxrlib.stats.inference` tests and plans.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import guard, schema
+from cxrlib.stats import bootstrap, calibration
+from cxrlib.stats import metrics as measure
+from cxrlib.stats.ranking import ranker
+
+RANKING_METRICS = ("auc", "average_precision", "adjusted_auprc")
+PROBABILITY_METRICS = {
+    "brier": measure.brier,
+    "ece_equal_width": calibration.ece_equal_width,
+    "ece_equal_mass": calibration.ece_equal_mass,
+    "calibration_in_the_large": calibration.calibration_in_the_large,
+}
+DECISION_METRICS = {
+    "sensitivity": measure.sensitivity,
+    "specificity": measure.specificity,
+    "false_negative_rate": measure.false_negative_rate,
+    "false_positive_rate": measure.false_positive_rate,
+}
+FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
+UNKNOWN = "unknown"  # the group of patients without an entry, where it is asked for
+
+
+class Key(NamedTuple):
+    """What a number is about."""
+
+    model: str
+    method: str
+    label: str
+    attribute: str
+    group: str
+    metric: str
+
+
+class Estimate(NamedTuple):
+    """A number with what its interval and its row need."""
+
+    value: float
+    replicates: np.ndarray  # (B,)
+    jackknife: np.ndarray | None  # (g,), but for percentile intervals
+    n: int
+    n_positive: int
+    n_negative: int
+    patients: np.ndarray  # distinct patient codes, kept so that unions can be counted
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The predictions of one cohort, its images and groups, and how it is resampled."""
+
+    cohort: str
+    predictions: pd.DataFrame
+    images: pd.DataFrame  # one row an image, indexed by image_id: patient_id and attributes
+    patient: np.ndarray  # (n,) patient codes
+    groups: dict  # attribute -> list of groups
+    missing: dict  # attribute -> note on images that belong to no group, or ""
+    resamples: bootstrap.Resamples
+    interval: str
+
+    def member(self, attribute, group):
+        """(n,) bool: which images belong to the group."""
+        if attribute == "all":
+            return np.ones(len(self.images), dtype=bool)
+        return (self.images[attribute] == group).to_numpy()
+
+    def blocks(self):
+        """For each model, method and label: its names, labels (n,), scores and image positions."""
+        found = self.predictions.groupby(["model", "method", "label"], sort=False, observed=True)
+        for names, block in found:
+            image = self.images.index.get_indexer(block["image_id"])
+            yield names, block["y_true"].to_numpy(bool), block["score"].to_numpy(float), image
+
+
+def attribute_name(attribute):
+    """The name of an attribute or of an intersection: ("sex", "race") -> "sex x race"."""
+    return attribute if isinstance(attribute, str) else " x ".join(attribute)
+
+
+def studies(
+    predictions,
+    attributes=(),
+    *,
+    n_resamples=500,
+    seed=1907,
+    unit="patient",
+    interval="expanded",
+    strata=None,
+    unknown=False,
+    device="cpu",
+):
+    """One Study a cohort; the parameters are those of `cxrlib.stats.fairness.performance_table`."""
+    if interval not in bootstrap.METHODS:
+        raise ValueError(f"interval: {interval!r}; expected one of {', '.join(bootstrap.METHODS)}.")
+    wanted = _wanted(attributes)
+    columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
+    schema.predictions(predictions, *columns, *([strata] if strata else []))
+    carried = list(
+        dict.fromkeys(["image_id", "patient_id", *columns, *([strata] if strata else [])])
+    )
+    for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
+        images = table[carried].drop_duplicates("image_id").set_index("image_id")
+        patient = pd.factorize(images["patient_id"])[0]
+        levels = {c: _levels(images[c]) for c in columns}
+        resamples = bootstrap.Resamples(
+            images["patient_id"].to_numpy(),
+            n_resamples,
+            seed,
+            unit,
+            None if strata is None else images[strata].to_numpy(),
+            device,
+        )
+        images[columns] = images[columns].astype(object).map(str, na_action="ignore")
+        groups, missing = {}, {}
+        for attribute, chosen in wanted.items():
+            name = attribute_name(attribute)
+            if not isinstance(attribute, str):
+                parts = images[list(attribute)]
+                crossed = parts.fillna("").agg(" x ".join, axis=1)
+                images[name] = crossed.where(parts.notna().all(axis=1))
+                present = set(images[name].dropna())
+                crossed = map(" x ".join, product(*(levels[c] for c in attribute)))
+                known = [g for g in crossed if g in present]
+            else:
+                known = levels[name]
+            none = images[name].isna().to_numpy()
+            missing[name] = ""
+            if none.any() and unknown:
+                images[name] = images[name].where(~none, UNKNOWN)
+                known = [*known, UNKNOWN]
+            elif none.any():
+                missing[name] = (
+                    f"{none.sum()} images of {len(np.unique(patient[none]))} patients without "
+                    f"{name} belong to no group"
+                )
+            groups[name] = known
+            if chosen is not None:
+                groups[name] = [str(g) for g in chosen]
+                check_known(groups[name], known, f"groups of {name!r}")
+        yield Study(cohort, table, images, patient, groups, missing, resamples, interval)
+
+
+def _wanted(attributes):
+    """attribute (a name, or a tuple of names to cross) -> its groups, or None for all."""
+    if isinstance(attributes, str):
+        return {attributes: None}
+    if isinstance(attributes, dict):
+        return attributes
+    return {a if isinstance(a, str) else tuple(a): None for a in attributes}
+
+
+def _levels(column):
+    present = pd.Categorical(column.dropna()).remove_unused_categories().categories
+    return [str(level) for level in present]
+
+
+def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, match=None):
+    """Every metric for every model, method, label and group: Key -> Estimate."""
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
+    if any(m in PROBABILITY_METRICS for m in metrics):
+        schema.predictions(study.predictions, probabilities=True)
+    if study.resamples.device != "cpu":
+        check_known(metrics, RANKING_METRICS, "metrics on a GPU")
+    if guard.active():  # at the source, so that gaps and means with such a group are undefined too
+        min_positive, min_negative = (max(k, guard.MIN_CELL) for k in (min_positive, min_negative))
+    strata = _strata(study, match)
+    cells, statistics = {}, {}
+    for names, y, score, image in study.blocks():
+        for attribute, groups in ({"all": ["all"]} | study.groups).items():
+            at = {g: np.flatnonzero(study.member(attribute, g)[image]) for g in groups}
+            why = {
+                g: _too_few(y[at[g]], min_positive, min_negative)
+                or _guarded(study.patient[image[at[g]]])
+                for g in groups
+            }
+            matching = {}
+            if match is not None and attribute != "all":
+                matching = _matching(y, image, strata, {g: at[g] for g in groups if not why[g]})
+            for g in groups:
+                where = (*names, attribute, g)
+                note, weigh = matching.get(g, ("", None))
+                ill = len(np.unique(study.patient[image[at[g]][y[at[g]]]]))
+                cells[where] = (y[at[g]], image[at[g]], why[g] or _joined(note, _few_patients(ill)))
+                if not why[g]:
+                    statistics[where] = statistic(
+                        y[at[g]], score[at[g]], image[at[g]], metrics, weigh
+                    )
+    jackknife = study.interval != "percentile"
+    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
+    nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
+    out = {}
+    for where, (y, image, note) in cells.items():
+        for metric in metrics:
+            found = evaluated.get((where, metric), (np.nan, *nothing))
+            out[Key(*where, metric)] = Estimate(
+                *found,
+                len(y),
+                int(y.sum()),
+                int((~y).sum()),
+                np.unique(study.patient[image]),
+                note,
+            )
+    return out | means(out) if mean_over_labels else out
+
+
+def estimated(
+    predictions,
+    attributes,
+    metrics,
+    *,
+    mean_over_labels=True,
+    min_positive=10,
+    min_negative=10,
+    match=None,
+    **resampling,
+):
+    """One (Study, estimates) a cohort; see `cxrlib.stats.fairness.performance_table`."""
+    for study in studies(predictions, attributes, **resampling):
+        yield (
+            study,
+            estimates(
+                study,
+                metrics,
+                mean_over_labels=mean_over_labels,
+                min_positive=min_positive,
+                min_negative=min_negative,
+                match=match,
+            ),
+        )
+
+
+def _too_few(y, min_positive, min_negative):
+    """Why a group's numbers are not given, or ""."""
+    n_positive, n_negative = int(y.sum()), int((~y).sum())
+    if n_positive < min_positive:
+        return f"not given: {n_positive} positive images, fewer than {min_positive}"
+    if n_negative < min_negative:
+        return f"not given: {n_negative} negative images, fewer than {min_negative}"
+    return "undefined: one class only" if 0 in (n_positive, n_negative) else ""
+
+
+def _guarded(patient):
+    """Why the numbers of a group of credentialed data are not given, or ""."""
+    few = guard.active() and len(np.unique(patient)) < guard.MIN_CELL
+    return guard.SUPPRESSED if few else ""
+
+
+def _few_patients(ill):
+    """What to keep in mind where few patients are positive, or ""."""
+    if ill >= FEW_PATIENTS:
+        return ""
+    return f"{ill} positive patients: the interval may be too narrow"
+
+
+def _joined(*notes):
+    return "; ".join(note for note in notes if note)
+
+
+def statistic(y, score, image, metrics, weigh=None):
+    """Function of the cohort's weights (b, n) that gives the metrics of one group."""
+    others = {
+        m: (PROBABILITY_METRICS | DECISION_METRICS)[m] for m in metrics if m not in RANKING_METRICS
+    }
+    rank = None
+    if len(others) < len(metrics):  # one sort for all three
+        rank = ranker(y, score, image if weigh is None else None)
+
+    def evaluate(weights):
+        own = weigh(take(weights, image)) if weigh else take(weights, image) if others else None
+        ranked = rank(weights if weigh is None else own) if rank else {}
+        return {m: ranked[m] if m in ranked else others[m](y, score, own) for m in metrics}
+
+    return evaluate
+
+
+def take(weights, image):
+    """Columns of a weight matrix, read along its fast axis."""
+    return weights.T.take(image, axis=0).T
+
+
+# --- matched groups ---------------------------------------------------------------------------
+
+
+def _strata(study, match):
+    """(n,) stratum of each image for the covariates in `match`, and whether labels count too."""
+    if match is None:
+        return None, False
+    names = (match,) if isinstance(match, str) else tuple(match)
+    covariates = [n for n in names if n != "prevalence"]
+    stratum = np.zeros(len(study.images), dtype=int)
+    if covariates:
+        by_image = study.predictions.drop_duplicates("image_id").set_index("image_id")
+        for name in covariates:
+            if name not in by_image:
+                raise ValueError(
+                    f"match: no column {name!r} in the predictions; expected 'prevalence' or a "
+                    "column joined in."
+                )
+        keys = by_image.loc[study.images.index, covariates]
+        stratum = keys.groupby(covariates, observed=True, dropna=False).ngroup().to_numpy()
+    return stratum, "prevalence" in names
+
+
+def _matching(y, image, strata, at):
+    """For each group: a note, and the function that weights it to the cohort's distribution.
+
+    Every stratum (of covariates, of labels, or of both) gets the share that it has in all groups
+    together; strata that are missing from a group are left out of all groups. The shares are met
+    in every resample.
+    """
+    stratum, with_labels = strata
+    code = 2 * stratum[image] + y if with_labels else stratum[image]
+    code = np.unique(code, return_inverse=True)[1]
+    n_strata = code.max() + 1
+    count = {g: np.bincount(code[rows], minlength=n_strata) for g, rows in at.items()}
+    shared = np.all([c > 0 for c in count.values()], axis=0) if count else np.zeros(n_strata, bool)
+    target = np.sum(list(count.values()), axis=0) * shared if count else np.zeros(n_strata)
+    out = {}
+    for g, rows in at.items():
+        own = np.eye(n_strata)[code[rows]]
+
+        def weigh(weights, own=own):
+            mass = weights @ own  # (b, S)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                factor = np.where(mass > 0, target / mass, 0)
+            return weights * (factor @ own.T)
+
+        lost = int(count[g][~shared].sum())
+        note = f"weighted; {lost} images without counterpart in every group get no weight"
+        out[g] = (note if lost else "weighted", weigh)
+    return out
+
+
+# --- combinations -----------------------------------------------------------------------------
+
+
+def means(found):
+    """Means over the labels defined in every group (of any model) of each attribute."""
+    labels = list(dict.fromkeys(key.label for key in found))
+    if len(labels) < 2:
+        return {}
+    keys = dict.fromkeys(key._replace(label="mean") for key in found)
+    undefined = _undefined(found)
+    out = {}
+    for key in keys:
+        lost = undefined.get(key.attribute, {})
+        kept = [label for label in labels if label not in lost]
+        note = f"mean over {len(kept)} of {len(labels)} labels"
+        if lost:
+            why = (f"{label} (undefined in {', '.join(places)})" for label, places in lost.items())
+            note += f"; left out: {', '.join(why)}"
+        of_labels = (found.get(key._replace(label=label)) for label in kept or labels)
+        parts = [e for e in of_labels if e is not None]
+        jackknives = [e.jackknife for e in parts]
+        out[key] = Estimate(
+            np.mean([e.value for e in parts]) if kept else np.nan,
+            np.mean([e.replicates for e in parts], axis=0),
+            np.mean(jackknives, axis=0) if kept and jackknives[0] is not None else None,
+            max(e.n for e in parts),
+            min(e.n_positive for e in parts),
+            min(e.n_negative for e in parts),
+            np.unique(np.concatenate([e.patients for e in parts])),
+            note,
+        )
+    return out
+
+
+def labels_in_mean(found, attribute):
+    """The labels that the mean over labels is taken of, for an attribute."""
+    lost = _undefined(found).get(attribute, {})
+    labels = dict.fromkeys(key.label for key in found if key.label != "mean")
+    return [label for label in labels if label not in lost] if len(labels) > 1 else []
+
+
+def _undefined(found):
+    """attribute -> label -> where it is undefined: groups, or models without it."""
+    keys = dict.fromkeys(key._replace(label="mean") for key in found)
+    labels = dict.fromkeys(key.label for key in found if key.label != "mean")
+    undefined = {}
+    for mean, label in product(keys, labels):
+        estimate = found.get(mean._replace(label=label))
+        if estimate is None or not np.isfinite(estimate.value):
+            where = mean.model if estimate is None else mean.group
+            undefined.setdefault(mean.attribute, {}).setdefault(label, {})[where] = None
+    return undefined
+
+
+def difference(a, b, name_a, name_b):
+    """Paired difference of two estimates; counts are those of `a`, patients of both."""
+    notes = [f"{name}: {e.note}" for name, e in ((name_a, a), (name_b, b)) if e.note]
+    both = a.jackknife is not None and b.jackknife is not None
+    return a._replace(
+        value=a.value - b.value,
+        replicates=a.replicates - b.replicates,
+        jackknife=a.jackknife - b.jackknife if both else None,
+        patients=np.union1d(a.patients, b.patients),
+        note=a.note if a.note == b.note else _joined(*notes),
+    )
+
+
+def group_gaps(found, attribute, pairs):
+    """Gaps "A - B" between groups of an attribute: Key -> Estimate, counts of both groups."""
+    if not pairs:
+        raise ValueError(
+            f"attribute {attribute!r}: fewer than two groups in this cohort; a gap needs two. "
+            "Choose another attribute or a larger cohort."
+        )
+    gaps = {}
+    for a, b in pairs:
+        for key, in_a in found.items():
+            if key.attribute == attribute and key.group == a:
+                in_b = found[key._replace(group=b)]
+                gaps[key._replace(group=f"{a} - {b}")] = difference(in_a, in_b, a, b)._replace(
+                    n=in_a.n + in_b.n,
+                    n_positive=in_a.n_positive + in_b.n_positive,
+                    n_negative=in_a.n_negative + in_b.n_negative,
+                )
+    return gaps
+
+
+def rows(found, study):
+    """Rows of a results table."""
+    out = []
+    for key, e in found.items():
+        # the interval of an undefined number has nothing to correct
+        method = study.interval if np.isfinite(e.value) else "percentile"
+        limits = bootstrap.interval(e.value, e.replicates, e.jackknife, method=method)
+        noticed = "" if e.note and not np.isfinite(e.value) else limits["note"]
+        notes = (e.note, noticed, study.missing.get(key.attribute, ""))
+        out.append(
+            {"cohort": study.cohort}
+            | key._asdict()
+            | limits
+            | {
+                "n": e.n,
+                "n_positive": e.n_positive,
+                "n_negative": e.n_negative,
+                "n_patients": len(e.patients),
+                "unit": study.resamples.unit,
+                "seed": study.resamples.seed,
+                "note": _joined(*notes),
+            }
+        )
+    return out
+
+
+def pairs_of(known, pairs, reference):
+    """The pairs (A, B) asked for; by default all, in the order of the names."""
+    if reference is not None:
+        pairs = [(name, str(reference)) for name in known if name != str(reference)]
+        check_known([str(reference)], known, "reference")
+    elif pairs is None:
+        pairs = [(a, b) for i, a in enumerate(known) for b in known[i + 1 :]]
+    pairs = [(str(a), str(b)) for a, b in pairs]
+    check_known([name for pair in pairs for name in pair], known, "pairs")
+    return pairs
+
+
+def check_known(asked, known, what):
+    """Raise a ValueError that lists what is known if something else is asked for."""
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"{what}: unknown {name!r}; expected one of {', '.join(known)}.")

@@ -1,0 +1,474 @@
+"""Performance of models in groups of patients, and the gaps between groups, as results tables.
+
+Every table comes from one set of patient resamples: groups, labels and models are evaluated on
+the same draws, so intervals of gaps and of means over labels account for what they share.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import guard, schema
+from cxrlib.stats import bootstrap, calibration
+from cxrlib.stats import metrics as measure
+from cxrlib.stats.estimates import (
+    RANKING_METRICS,
+    Estimate,
+    Key,
+    attribute_name,
+    check_known,
+    difference,
+    estimated,
+    group_gaps,
+    pairs_of,
+    rows,
+    studies,
+    take,
+)
+
+DEFAULT = ("auc", "adjusted_auprc")
+LOWER_IS_BETTER = (
+    *("brier", "ece_equal_width", "ece_equal_mass"),
+    *("false_negative_rate", "false_positive_rate"),
+)
+
+ORDERED = (*RANKING_METRICS, *LOWER_IS_BETTER, "sensitivity", "specificity")  # have a better side
+
+# --- one label at a time ---------------------------------------------------------------------
+
+
+def performance_table(
+    predictions,
+    metrics=DEFAULT,
+    attributes=(),
+    *,
+    match=None,
+    **options,
+):
+    """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        The long table of `cxrlib.schema.predictions`, with the attribute columns joined in.
+    metrics : names out of auc, average_precision, adjusted_auprc, brier, ece_equal_width,
+        ece_equal_mass, calibration_in_the_large; for a table of `decide` also sensitivity,
+        specificity, false_negative_rate, false_positive_rate
+    attributes : names of columns such as ("sex", "age_group"), tuples of names for
+        intersections such as ("sex", "age_group"), or a dict from these to groups that restricts
+        and orders them: {"age_group": ["25-50", "50-65", "65-80"]}
+    match : "prevalence", a column such as "view" or "age_group", or several of these: images are
+        weighted so that every group has the cohort's shares of the strata, in the sample and in
+        every resample; rows of groups then have the attribute "sex, matched on view". Strata
+        that some group lacks get no weight in any, and the note counts the images lost.
+    options : any of
+
+    mean_over_labels : True; add rows with label "mean": the mean over the labels that are defined
+        in every group of the attribute, so that all groups are averaged over the same findings.
+        The note names labels left out; counts are those of the scarcest label kept.
+    min_positive, min_negative : 10; a group with fewer such images gets NaN and a note
+    n_resamples : 500
+    seed : 1907
+    unit : "patient", or "image" as S did; see `cxrlib.stats.bootstrap.Resamples`
+    interval : "expanded", "percentile" or "bca", see `cxrlib.stats.bootstrap.interval`
+    strata : column, constant within a patient; every resample keeps its counts of patients
+    unknown : missing entries of an attribute become a group "unknown"; by default they belong to
+        no group, count in "all", and the note of the attribute's rows counts them
+    device : "cpu", or "cuda" for the ranking metrics
+
+    Returns
+    -------
+    Results table: rows with attribute and group "all", then each group of each attribute.
+
+    Raises
+    ------
+    ValueError
+        For an unknown metric, attribute or group, or a malformed predictions table.
+    """
+    out = []
+    for study, found in estimated(predictions, attributes, metrics, match=match, **options):
+        out += rows(found, study)
+    return _matched(schema.results(out), match)
+
+
+def gap_table(
+    predictions,
+    attribute,
+    pairs=None,
+    *,
+    reference=None,
+    groups=None,
+    metrics=DEFAULT,
+    match=None,
+    **options,
+):
+    """Signed gaps "A - B" between groups, with paired intervals.
+
+    Each resample of patients gives one gap; the interval is that of these gaps. Whether the
+    intervals of the two groups overlap is not a test of their gap.
+
+    Parameters
+    ----------
+    attribute : column such as "age_group", or a tuple of columns to cross
+    pairs : list of (A, B); all pairs if neither pairs nor reference is given
+    reference : the group B of every pair, such as "White"
+    groups : the groups considered, also in the choice of labels for the mean; all by default
+    others : as in `performance_table`
+
+    Returns
+    -------
+    Results table with group "A - B"; n, n_positive and n_negative are sums, n_patients counts
+    distinct ones.
+    """
+    out = []
+    name, wanted = attribute_name(attribute), {attribute: groups}
+    for study, found in estimated(predictions, wanted, metrics, match=match, **options):
+        pairs_here = pairs_of(study.groups[name], pairs, reference)
+        out += rows(group_gaps(found, name, pairs_here), study)
+    return _matched(schema.results(out), match)
+
+
+def disparity_table(
+    predictions,
+    attribute,
+    *,
+    groups=None,
+    metrics=DEFAULT,
+    match=None,
+    **options,
+):
+    """One number for all groups of an attribute: the worst group, and how far groups lie apart.
+
+    Parameters as in `gap_table`.
+
+    Returns
+    -------
+    Results table with three rows a model, method, label and metric, by group:
+
+    "worst group" : the metric in the group where it is worst; the note names it. In resamples the
+        worst group may be another one, so the interval lies to the bad side of that group's own.
+    "max - min" : between the best and the worst group, >= 0
+    "mean pairwise gap" : mean absolute difference over all pairs of groups, >= 0
+
+    All are NaN where a group is undefined: choose `groups` to leave one out. The last two are above
+    0 in a finite sample even if all groups are equal.
+
+    Raises
+    ------
+    ValueError
+        As `gap_table`, and for calibration in the large, which is best at 0: no group is worst.
+    """
+    out = []
+    check_known([metrics] if isinstance(metrics, str) else metrics, ORDERED, "metrics")
+    name, wanted = attribute_name(attribute), {attribute: groups}
+    for study, found in estimated(predictions, wanted, metrics, match=match, **options):
+        summary = {}
+        for key in found:
+            if key.attribute == name and key.group == study.groups[name][0]:
+                members = {g: found[key._replace(group=g)] for g in study.groups[name]}
+                for what, estimate in _disparities(members, key.metric).items():
+                    summary[key._replace(group=what)] = estimate
+        out += rows(summary, study)
+    return _matched(schema.results(out), match)
+
+
+def _disparities(members, metric):
+    """Summaries over groups: name -> Estimate."""
+    lower = metric in LOWER_IS_BETTER
+    undefined = [g for g, e in members.items() if not np.isfinite(e.value)]
+    parts = list(members.values())
+    matrix = [
+        None if parts[0].jackknife is None and x == "jackknife" else _side_by_side(parts, x)
+        for x in ("value", "replicates", "jackknife")
+    ]
+    counts = {
+        "n": sum(e.n for e in parts),
+        "n_positive": sum(e.n_positive for e in parts),
+        "n_negative": sum(e.n_negative for e in parts),
+        "patients": np.unique(np.concatenate([e.patients for e in parts])),
+    }
+    out = {}
+    for what, function in (
+        ("worst group", lambda x: measure.worst_group(x, higher_is_better=not lower)),
+        ("max - min", measure.max_min_difference),
+        ("mean pairwise gap", measure.mean_pairwise_difference),
+    ):
+        note = f"undefined in {', '.join(undefined)}" if undefined else ""
+        if what == "worst group" and not undefined:
+            values = {g: e.value for g, e in members.items()}
+            note = f"worst: {(max if lower else min)(values, key=values.get)}"
+        value, replicates, jackknife = (None if m is None else function(m) for m in matrix)
+        if undefined:
+            value, replicates = np.nan, np.full_like(replicates, np.nan)
+        out[what] = Estimate(float(value), replicates, jackknife, note=note, **counts)
+    return out
+
+
+def _side_by_side(parts, field):
+    """The field of every group: (G,) or (B, G)."""
+    return np.stack([getattr(e, field) for e in parts], axis=-1)
+
+
+def model_gap_table(
+    predictions,
+    pairs=None,
+    *,
+    metrics=DEFAULT,
+    attributes=(),
+    **options,
+):
+    """Differences "A - B" between models on the same images, with paired intervals.
+
+    pairs : list of (model A, model B); all pairs by default. Others as in `performance_table`.
+
+    Returns
+    -------
+    Results table with model "A - B", overall and in each group of the attributes.
+    """
+    out = []
+    for study, found in estimated(predictions, attributes, metrics, **options):
+        images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
+        if images.agg(frozenset).groupby("label").nunique().max() > 1:
+            raise ValueError(
+                "predictions: the models were not run on the same images; predict with all of "
+                "them on one cohort to compare them."
+            )
+        gaps = {}
+        for a, b in pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
+            for key, of_a in found.items():
+                other = key._replace(model=b)
+                if key.model == a and other in found:
+                    gaps[key._replace(model=f"{a} - {b}")] = difference(of_a, found[other], a, b)
+        out += rows(gaps, study)
+    return schema.results(out)
+
+
+def _matched(table, match):
+    """Rows of matched groups say so in their attribute."""
+    if match is None:
+        return table
+    names = match if isinstance(match, str) else " and ".join(match)
+    matched = table["attribute"].where(
+        table["attribute"] == "all", table["attribute"] + f", matched on {names}"
+    )
+    return table.assign(attribute=matched)
+
+
+def decide(predictions, specificity=None, *, threshold=None, youden=False):
+    """Scores turned into yes (1) or no (0) at one operating point for all patients.
+
+    A score above the threshold is a yes. The threshold is set for each cohort, model, method and
+    label; it is the same in every group and stays as it is in resamples, like that of a device in
+    use. Name exactly one operating point.
+
+    Parameters
+    ----------
+    predictions : DataFrame, as in `performance_table`
+    specificity : wanted share of all negatives called negative, see
+        `cxrlib.stats.metrics.threshold_at_specificity`
+    threshold : number, the same for all models and labels
+    youden : where sensitivity + specificity is largest, see `cxrlib.stats.metrics.threshold_youden`
+
+    Returns
+    -------
+    The predictions with 0/1 in the column score, for the metrics sensitivity, specificity,
+    false_negative_rate and false_positive_rate.
+
+    Raises
+    ------
+    ValueError
+        For no or several operating points, or a label without the class that sets the threshold.
+    """
+    if (specificity is not None) + (threshold is not None) + youden != 1:
+        raise ValueError(
+            "decide: expected exactly one of specificity=0.8, threshold=0.5 or youden=True."
+        )
+    schema.predictions(predictions)
+    if threshold is not None:
+        return predictions.assign(score=(predictions["score"] > threshold).astype(float))
+    yes = pd.Series(0.0, index=predictions.index)
+    keys = ["cohort", "model", "method", "label"]
+    for names, block in predictions.groupby(keys, sort=False, observed=True):
+        y, score = block["y_true"], block["score"]
+        try:
+            if youden:
+                at = measure.threshold_youden(y, score)
+            else:
+                at = measure.threshold_at_specificity(y, score, specificity)
+        except ValueError as error:
+            raise ValueError(f"predictions, {', '.join(names)}: {error}") from None
+        yes[block.index] = (score > at).astype(float)
+    return predictions.assign(score=yes)
+
+
+# --- one class out of several ----------------------------------------------------------------
+
+
+def multiclass_table(
+    predictions,
+    attributes=("sex", "age_group"),
+    pairs=None,
+    *,
+    baseline=None,
+    **resampling,
+):
+    """Utility and fairness of a classifier that picks one class an image (X section 2.4).
+
+    The predicted class is the label with the highest score, the first of equals. For Eq. 4, p is
+    the score of the predicted class and the outcome is whether that class is the true one.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image x class: y_true one-hot, score a probability
+    attributes : names, or a dict name -> groups, as in `performance_table`
+    pairs : dict attribute -> list of (A, B); all pairs of groups by default
+    baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
+        paired change of every number that each other method brings to the same model
+    resampling : n_resamples, seed, unit, interval, strata, unknown as in `performance_table`
+
+    Returns
+    -------
+    Results table. Overall and in each group: accuracy, f1 (label = class), macro_f1 and var_f1
+    (Eq. 1). For each pair "A - B": differences in accuracy and macro_f1, f1_gap_signed (Eq. 2),
+    f1_gap_absolute, eq_odds_mean (Eq. 3), eq_odds_max (fairlearn's), calibration_gap_eq4 (Eq. 4),
+    ece_gap (binned).
+    Rows over all classes have label "all" and counts of the scarcest class. Metrics made of
+    absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
+    """
+    out = []
+    for study in studies(predictions, attributes, **resampling):
+        found = {}
+        for names, block in study.predictions.groupby(
+            ["model", "method"], sort=False, observed=True
+        ):
+            answers = class_answers(block, study)
+            for where, estimate in multiclass_estimates(answers, study, pairs or {}).items():
+                found[Key(*names, *where)] = estimate
+        if baseline is not None:
+            found |= _changes(found, baseline)
+        out += rows(found, study)
+    return schema.results(out)
+
+
+class Answers(NamedTuple):
+    """What one model answered: true and predicted classes of k images."""
+
+    y: np.ndarray  # (k,)
+    predicted: np.ndarray  # (k,)
+    p: np.ndarray  # (k,) probability of the predicted class
+    image: np.ndarray  # (k,) positions in the study
+    labels: list  # class names
+
+
+def class_answers(block, study):
+    """The Answers in the predictions of one model and method."""
+    wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
+    labels = list(dict.fromkeys(block["label"]))
+    truth = wide["y_true"][labels].to_numpy(float)
+    score = wide["score"][labels].to_numpy(float)
+    if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails here too
+        raise ValueError(
+            "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
+            "every image and class, with exactly one true class an image."
+        )
+    image = study.images.index.get_indexer(wide.index)
+    return Answers(truth.argmax(axis=1), score.argmax(axis=1), score.max(axis=1), image, labels)
+
+
+def multiclass_estimates(answers, study, pairs):
+    """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
+    gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
+    members, statistics = {}, {}
+    for attribute, groups in ({"all": ["all"]} | study.groups).items():
+        of = {g: study.member(attribute, g)[answers.image] for g in groups}
+        for g in groups:
+            members[attribute, g] = [of[g]]
+            statistics[attribute, g] = lambda w, a=of[g]: utility(take(w, answers.image) * a)
+        for a, b in pairs_of(groups, pairs.get(attribute), None) if attribute != "all" else ():
+            members[attribute, f"{a} - {b}"] = [of[a], of[b]]
+            statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
+                take(w, answers.image) * a, take(w, answers.image) * b
+            )
+    jackknife = study.interval != "percentile"
+    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
+    out = {}
+    for (where, (label, metric)), found in evaluated.items():
+        of = np.any(members[where], axis=0)
+        note = "" if np.isfinite(found.value) else "undefined: a class is absent"
+        # At the source, as a table of gaps alone does not show how small a group is.
+        if guard.active() and any(_few(answers, study, m, label) for m in members[where]):
+            found = [None if x is None else x * np.nan for x in found]
+            note = guard.SUPPRESSED
+        patients = np.unique(study.patient[answers.image[of]])
+        out[label, *where, metric] = Estimate(*found, *_images(answers, of, label), patients, note)
+    return out
+
+
+def _images(answers, of, label):
+    """Images, positives and negatives among those `of` (k,); over all classes the fewest."""
+    count = np.bincount(answers.y[of], minlength=len(answers.labels))
+    if label == "all":
+        return int(of.sum()), int(count.min()), int(of.sum() - count.max())
+    positive = count[answers.labels.index(label)]
+    return int(of.sum()), int(positive), int(of.sum() - positive)
+
+
+def _few(answers, study, of, label):
+    """Whether too few images or patients are behind a number of a group to be shown."""
+    patients = len(np.unique(study.patient[answers.image[of]]))
+    return any(0 < n < guard.MIN_CELL for n in (*_images(answers, of, label), patients))
+
+
+def _multiclass_utility(answers):
+    """Function of weights (b, k) that gives {(label, metric): (b,)} within a group."""
+    y, predicted, _, _, labels = answers
+
+    def utility(w):
+        f1 = measure.f1_by_class(y, predicted, len(labels), w)
+        values = {(label, "f1"): f1[..., i] for i, label in enumerate(labels)}
+        values["all", "accuracy"] = measure.accuracy(y, predicted, w)
+        values["all", "macro_f1"] = f1.mean(axis=-1)
+        values["all", "var_f1"] = measure.var_f1(f1)
+        return values
+
+    return utility
+
+
+def multiclass_gaps(answers):
+    """Function of the weights (b, k) of two groups that gives {("all", metric): (b,)}."""
+    y, predicted, p, _, labels = answers
+    correct, n = y == predicted, len(labels)
+
+    def gaps(w_a, w_b):
+        f1_a, f1_b = (measure.f1_by_class(y, predicted, n, w) for w in (w_a, w_b))
+        rates_a, rates_b = (measure.rates_by_class(y, predicted, n, w) for w in (w_a, w_b))
+        values = {
+            "accuracy": measure.accuracy(y, predicted, w_a) - measure.accuracy(y, predicted, w_b),
+            "macro_f1": f1_a.mean(axis=-1) - f1_b.mean(axis=-1),
+            "f1_gap_signed": measure.f1_gap_signed(f1_a, f1_b),
+            "f1_gap_absolute": measure.f1_gap_absolute(f1_a, f1_b),
+            "eq_odds_mean": measure.eq_odds_mean(rates_a, rates_b),
+            "eq_odds_max": measure.eq_odds_max(rates_a, rates_b),
+            "calibration_gap_eq4": measure.calibration_gap_eq4(p, correct, p, correct, w_a, w_b),
+            "ece_gap": calibration.ece_gap(correct, p, w_a, w_b),
+        }
+        return {("all", metric): value for metric, value in values.items()}
+
+    return gaps
+
+
+def _changes(estimates, baseline):
+    """Paired differences of every other method against the baseline method."""
+    if baseline not in {key.method for key in estimates}:
+        raise ValueError(
+            f"baseline: no method {baseline!r} in the predictions; found "
+            f"{', '.join(sorted({key.method for key in estimates}))}."
+        )
+    out = {}
+    for key, after in estimates.items():
+        before = estimates.get(key._replace(method=baseline))
+        if key.method != baseline and before is not None:
+            method = f"{key.method} - {baseline}"
+            out[key._replace(method=method)] = difference(after, before, key.method, baseline)
+    return out

@@ -1,0 +1,285 @@
+"""What embeddings hold about patients: attribute probes, centroids, projections (S section 2.2).
+
+That an attribute can be read from embeddings does not show that a model uses it.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxrlib import protocol as protocols
+from cxrlib import schema
+from cxrlib.stats import bootstrap, metrics
+
+
+def _linear(c, seed):
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
+
+
+def _knn(k, seed):
+    return KNeighborsClassifier(k)
+
+
+def _mlp(width, seed):
+    return make_pipeline(
+        StandardScaler(), MLPClassifier((width,), alpha=1e-3, max_iter=60, random_state=seed)
+    )
+
+
+def _linear_of_s(rate, seed):
+    return MLPClassifier((), alpha=0, learning_rate_init=rate, max_iter=1000, random_state=seed)
+
+
+def _mlp_of_s(width, seed):
+    return MLPClassifier((width,), max_iter=500, random_state=seed)
+
+
+# heads -> method -> (model of a hyper-parameter, values tried on the validation patients)
+HEADS = {
+    "penalised": {
+        "linear": (_linear, (1e-3, 1e-2, 1e-1, 1.0)),
+        "knn": (_knn, (1, 5, 11, 21)),
+        "mlp": (_mlp, (128, 256)),
+    },
+    "published": {
+        "linear": (_linear_of_s, (1e-3, 1e-4, 1e-5)),
+        "knn": (_knn, tuple(range(1, 22, 2))),
+        "mlp": (_mlp_of_s, (128, 256, 512, 1024)),
+    },
+}
+METHODS = tuple(HEADS["penalised"])
+
+
+def patient_split(patient_id, seed=1907, fraction=0.2):
+    """Positions of train, validation and test images; no patient is in two of them.
+
+    A fifth of the patients is held out for testing, then a fifth of the others for validation
+    (scikit-learn's `GroupShuffleSplit`, as S did).
+
+    Returns
+    -------
+    train, valid, test : integer arrays of positions into patient_id
+    """
+    patient = np.asarray(patient_id)
+    if len(np.unique(patient)) < 5:
+        raise ValueError(
+            f"patient_id: {len(np.unique(patient))} patients; expected at least 5 to split."
+        )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    rest, test = next(splitter.split(patient, groups=patient))
+    inner_train, inner_valid = next(splitter.split(rest, groups=patient[rest]))
+    return rest[inner_train], rest[inner_valid], test
+
+
+def tuning_rows(train, valid, tuning="matched"):
+    """Rows whose features a probe is tuned on, to go with the labels of train and valid.
+
+    Parameters
+    ----------
+    train, valid : positions of `patient_split`
+    tuning : "matched", the rows themselves; or "mismatched", as S's code takes them: positions
+        within training and validation together, read as positions within all images. Labels and
+        features then belong to different images, and test images come in. Only the choice of the
+        hyper-parameter suffers: the final fit and the test use the right rows.
+
+    Returns
+    -------
+    train_rows, valid_rows : integer arrays as long as train and valid
+    """
+    if tuning == "matched":
+        return train, valid
+    if tuning == "mismatched":
+        rest = np.union1d(train, valid)
+        return np.searchsorted(rest, train), np.searchsorted(rest, valid)
+    raise ValueError(f"tuning: {tuning!r}; expected 'matched' or 'mismatched'.")
+
+
+def probe_table(
+    embeddings,
+    table,
+    attributes=("sex", "race", "age_group"),
+    methods=("linear", "knn", "mlp"),
+    protocol="corrected",
+    *,
+    min_patients=20,
+    n_resamples=500,
+    seed=1907,
+):
+    """How well attributes of patients can be read from image embeddings (S Table 2).
+
+    Each probe is fitted on training patients, its hyper-parameter chosen by AUC on validation
+    patients, refitted on both, and judged on test patients. S tuned the learning rate of a linear
+    layer; corrected, the linear probe is a logistic regression with tuned penalty, its limit
+    without the tuning noise. As published, networks of up to 1,024 units take minutes; S leaves
+    their seed open, here it is `seed`.
+
+    Parameters
+    ----------
+    embeddings : dict of model name -> (n, d) array, rows in the order of `table`
+    table : DataFrame with patient_id and the attribute columns, such as `cohort.table`
+    attributes : columns; images without a value are left out
+    methods : out of "linear", "knn", "mlp"
+    protocol : name or Protocol; switches probe_heads, probe_tuning (see `tuning_rows`), unit and
+        interval
+    min_patients : groups with fewer patients are left out, and named in the note
+
+    Returns
+    -------
+    Results table: label = the attribute that is read, method = the probe, metric "auc": macro
+    mean over groups of one-versus-rest AUC on test images, with bootstrap intervals over the
+    protocol's unit; n, n_positive (of the scarcest group), n_patients are those of the test set.
+    """
+    p = protocols.protocol(protocol)
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"methods: unknown {method!r}; expected {', '.join(METHODS)}.")
+    rows = []
+    for attribute in attributes:
+        if attribute not in table:
+            raise ValueError(f"table: column {attribute!r} is missing; expected the attribute.")
+        keep, left_out = _usable(table[attribute], table["patient_id"], min_patients)
+        group = table[attribute].to_numpy()[keep].astype(str)
+        names, y = np.unique(group, return_inverse=True)
+        patient = table["patient_id"].to_numpy()[keep]
+        note = f"left out, fewer than {min_patients} patients: {', '.join(left_out)}"
+        note = note if left_out else ""
+        for model, z in embeddings.items():
+            z = np.asarray(z)
+            if len(z) != len(table):
+                raise ValueError(
+                    f"embeddings: {model!r} has {len(z)} rows, the table {len(table)}; expected "
+                    "one embedding an image, in the order of the table."
+                )
+            for method in methods:
+                rows.append(
+                    {"protocol": p.name, "model": model, "method": method, "label": attribute}
+                    | {"attribute": "all", "group": "all", "metric": "auc"}
+                    | _probe(z[keep], y, names, patient, method, p, n_resamples, seed, note)
+                )
+    return schema.results(rows)
+
+
+def _usable(column, patient_id, min_patients):
+    """Positions of images in groups with enough patients; names of the other groups."""
+    patients = pd.Series(patient_id.to_numpy()).groupby(column.to_numpy()).nunique()
+    large = patients.index[patients >= min_patients]
+    return np.flatnonzero(column.isin(large)), [str(g) for g in patients.index.difference(large)]
+
+
+def _probe(z, y, names, patient, method, p, n_resamples, seed, note):
+    """One row: the tuned probe on the test patients."""
+    row = {"unit": p.unit, "seed": seed}
+    if len(names) < 2:
+        reason = f"undefined: {len(names)} group with enough patients"
+        counts = {"n": len(y), "n_positive": len(y), "n_patients": len(np.unique(patient))}
+        return row | counts | {"value": np.nan, "note": "; ".join(n for n in (reason, note) if n)}
+    train, valid, test = patient_split(patient, seed)
+    tune_train, tune_valid = tuning_rows(train, valid, p.probe_tuning)
+    make, grid = HEADS[p.probe_heads][method]
+    with warnings.catch_warnings():
+        # a fixed number of epochs, as in S: that the loss could fall further is no fault
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        on_valid = []
+        for value in grid:
+            tuned = make(value, seed).fit(z[tune_train], y[train])
+            on_valid.append(_macro_auc(y[valid], _scores(tuned, z[tune_valid], len(names))))
+        best = grid[int(np.argmax(on_valid))]
+        both = np.concatenate([train, valid])
+        probe = make(best, seed).fit(z[both], y[both])
+    resamples = bootstrap.Resamples(patient[test], n_resamples, seed, p.unit)
+    score = _scores(probe, z[test], len(names))
+    found = bootstrap.evaluate(
+        {"probe": lambda w: {"auc": _macro_auc(y[test], score, w)}},
+        resamples,
+        jackknife=p.interval != "percentile",
+    )["probe", "auc"]
+    found = bootstrap.interval(*found, method=p.interval)
+    found["note"] = "; ".join(n for n in (note, found["note"]) if n)
+    counts = np.bincount(y[test], minlength=len(names))
+    size = {"n": len(test), "n_positive": counts.min(), "n_patients": len(np.unique(patient[test]))}
+    return row | found | size
+
+
+def _scores(probe, z, n_groups):
+    """(n, n_groups) probabilities; a group absent from training scores 0 everywhere."""
+    score = np.zeros((len(z), n_groups))
+    score[:, probe.classes_] = probe.predict_proba(z)
+    return score
+
+
+def _macro_auc(y, score, weights=None):
+    """Mean over groups of one-versus-rest AUC."""
+    if score.shape[1] == 2:
+        return metrics.auc(y == 1, score[:, 1], weights)
+    by_group = [metrics.auc(y == c, s, weights) for c, s in enumerate(score.T)]
+    return np.mean(by_group, axis=0)
+
+
+# --- geometry --------------------------------------------------------------------------------
+
+
+def centroid_differences(a, b):
+    """Absolute difference of two centroids in each dimension, largest first (S Fig. 3).
+
+    a (n, d) and b (m, d): embeddings of two groups, or of images and texts (the modality gap).
+    Returns (d,) numbers >= 0.
+    """
+    return np.sort(np.abs(np.mean(a, axis=0) - np.mean(b, axis=0)))[::-1]
+
+
+def modality_gap(images, texts):
+    """Euclidean distance between the centroids of image and text embeddings, >= 0."""
+    return float(np.linalg.norm(np.mean(images, axis=0) - np.mean(texts, axis=0)))
+
+
+def project(*embeddings):
+    """First two principal components, fitted on all given embeddings together (S Fig. 2).
+
+    Parameters
+    ----------
+    embeddings : (n_i, d) arrays, such as images, or images and texts
+
+    Returns
+    -------
+    points : list of (n_i, 2), in the order given (one array, not a list, for one argument)
+    explained : (2,) shares of the variance
+    """
+    pca = PCA(2, svd_solver="full").fit(np.concatenate(embeddings))
+    points = [pca.transform(z) for z in embeddings]
+    return points[0] if len(points) == 1 else points, pca.explained_variance_ratio_
+
+
+def image_panel(images, texts, axes="own"):
+    """Image embeddings on two axes, as S Fig. 2b to 2d show them.
+
+    Parameters
+    ----------
+    images, texts : (n, d) and (m, d)
+    axes : "own", the first two components of the images; or "mixed", as S's code draws them: the
+        horizontal axis is the first component of images and texts together, the vertical one the
+        second component of the images alone
+
+    Returns
+    -------
+    points : (n, 2)
+    explained : (2,) share of the variance, each within the fit that its axis comes from
+    """
+    own, explained = project(images)
+    if axes == "own":
+        return own, explained
+    if axes != "mixed":
+        raise ValueError(f"axes: {axes!r}; expected 'own' or 'mixed'.")
+    (joint, _), joint_explained = project(images, texts)
+    return (
+        np.column_stack([joint[:, 0], own[:, 1]]),
+        np.array([joint_explained[0], explained[1]]),
+    )

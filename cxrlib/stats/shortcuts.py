@@ -1,0 +1,217 @@
+"""Does a model read the device instead of the disease?
+
+Two looks at a chest drain as a shortcut for pneumothorax: performance with and without drains
+(S Fig. 4a, b), which any cohort with drain labels allows, and the shift of a score between two
+renderings of the same patient that differ in one thing, which only a phantom allows.
+"""
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import schema
+from cxrlib.core import checks
+from cxrlib.protocol import NAMES, protocol
+from cxrlib.stats import bootstrap, metrics
+from cxrlib.stats.ranking import ranking
+
+METRICS = ("auc", "adjusted_auprc")
+CONTROLS = ("any", "without", "with")
+MATCHED = "positives weighted to equal prevalence"
+
+
+def drain_arms(
+    predictions,
+    label="Pneumothorax",
+    device="drain",
+    protocols=NAMES,
+    *,
+    n_resamples=500,
+    seed=1907,
+):
+    """Performance on positives with the device and without it, each against shared negatives.
+
+    Five switches of a protocol matter:
+
+    drain_prevalence : "raw", the arms as they stand: they differ in prevalence, and adjusted AUPRC
+        does not remove prevalence fully; or "matched": positives of the larger arm are given
+        weights below 1, in the sample and in every resample, so that both arms have the prevalence
+        of the smaller one. AUC does not change.
+    drain_controls : "any", negatives whatever device they carry; "without" the device; or "with"
+    unit, interval : of resampling
+    min_cases : an arm with fewer positive images, or negatives, gets NaN and a note
+
+    A device may be unknown. Positives of unknown status belong to neither arm, as in S. Negatives
+    of unknown status are controls of "any" device, but neither "with" nor "without" it. Notes say
+    how many there are.
+
+    Parameters
+    ----------
+    predictions : DataFrame with the device column joined in: 0, 1, or missing where unknown
+    label : the finding
+    device : column
+    protocols : names or Protocols; rows for each of them
+
+    Returns
+    -------
+    Results table for every cohort, model, method and protocol: attribute = device, groups
+    "with drain", "without drain" and "with drain - without drain" (paired), metrics auc and
+    adjusted_auprc. n and n_positive of the difference are those of both arms together.
+    """
+    schema.predictions(predictions, device)
+    predictions = predictions[predictions["label"] == label]
+    if predictions.empty:
+        raise ValueError(f"label: no rows for {label!r} in the predictions.")
+    checks.refuse(
+        ~(predictions[device].isin((0, 1)) | predictions[device].isna()),
+        f"predictions: column {device!r} is neither 0 nor 1",
+        "0 or 1, or a missing entry where nobody knows",
+        image_id=predictions["image_id"],
+        **{device: predictions[device]},
+    )
+    rows = []
+    keys = ["cohort", "model", "method"]
+    for (cohort, model, method), block in predictions.groupby(keys, sort=False, observed=True):
+        for p in map(protocol, protocols):
+            about = {"protocol": p.name, "cohort": cohort, "model": model, "method": method}
+            about |= {"label": label, "attribute": device, "unit": p.unit, "seed": seed}
+            rows += [about | row for row in _arms(block, device, p, n_resamples, seed)]
+    return schema.results(rows)
+
+
+def _arms(block, device, p, n_resamples, seed):
+    """The rows of one model under one protocol."""
+    if p.drain_controls not in CONTROLS:
+        raise ValueError(
+            f"drain_controls: {p.drain_controls!r}; expected one of {', '.join(CONTROLS)}."
+        )
+    status, ill = block[device].astype(float).to_numpy(), block["y_true"].to_numpy(bool)
+    unknown = np.isnan(status)
+    fits = p.drain_controls == "any" or status == (p.drain_controls == "with")
+    used = np.where(ill, ~unknown, fits)
+    matched = p.drain_prevalence == "matched"
+    notes = [MATCHED] if matched else []
+    if unknown.any():
+        notes += [
+            f"{(unknown & ill).sum()} positive images of unknown {device} left out, "
+            f"{(unknown & ~ill).sum()} control images of unknown {device} "
+            f"{'kept' if p.drain_controls == 'any' else 'left out'}"
+        ]
+    positive, has = ill[used], status[used] == 1
+    score = block["score"].to_numpy(float)[used]
+    patient = block["patient_id"].to_numpy()[used]
+    names = (f"with {device}", f"without {device}")
+    arm = {names[0]: positive & has, names[1]: positive & ~has}
+    gap = " - ".join(names)
+    fewest = max(1, p.min_cases)
+    few = {
+        name: f"{name}: {mask.sum()} positive images, fewer than {fewest}"
+        for name, mask in arm.items()
+        if mask.sum() < fewest
+    }
+    if (~positive).sum() < fewest:
+        which = "" if p.drain_controls == "any" else f" {p.drain_controls} {device}"
+        reason = f"{(~positive).sum()} control images{which}, fewer than {fewest}"
+        few = dict.fromkeys(arm, reason)
+
+    def evaluate(w):
+        """(group, metric) -> (b,): both arms and their gap under weights (b, n)."""
+        size = [w @ mask.astype(float) for mask in arm.values()]  # weight of positives, (b,)
+        target = np.minimum(*size)
+        found = {}
+        for (name, mask), own in zip(arm.items(), size, strict=True):
+            at = np.flatnonzero(mask | ~positive)
+            w_arm = w[:, at]
+            if matched:
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    share = np.where(own > 0, target / own, 0)
+                w_arm = w_arm * np.where(mask[at], share[:, None], 1.0)
+            ranks = ranking(mask[at], score[at], w_arm)
+            found |= {(name, metric): ranks[metric] for metric in METRICS}
+        for metric in METRICS:
+            found[gap, metric] = found[names[0], metric] - found[names[1], metric]
+        return found
+
+    evaluated = {}
+    if len(few) < len(arm):
+        resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
+        jackknife = p.interval != "percentile"
+        evaluated = bootstrap.evaluate({"arms": evaluate}, resamples, jackknife)
+    reason = few | ({gap: "; ".join(dict.fromkeys(few.values()))} if few else {})
+    rows = []
+    for metric in METRICS:
+        for group in (*names, gap):
+            row = {"group": group, "metric": metric}
+            found = evaluated.get(("arms", (group, metric)))
+            row |= _interval(found, p.interval, reason.get(group, ""))
+            row["note"] = "; ".join(filter(None, [row["note"], *notes]))
+            of = arm.get(group, positive)
+            rows.append(row | _counts(of, of | ~positive, patient))
+    return rows
+
+
+def _interval(evaluated, method, reason=""):
+    """Value and limits of one number; undefined, if there is a reason why it should be."""
+    if reason:
+        return {"value": np.nan, "n_replicates": 0, "note": reason}
+    return bootstrap.interval(*evaluated, method=method)
+
+
+def _counts(positive, member, patient):
+    return {
+        "n": int(member.sum()),
+        "n_positive": int(positive.sum()),
+        "n_patients": len(np.unique(patient[member])),
+    }
+
+
+def twin_shift(
+    margin_changed,
+    margin_reference,
+    patient_id,
+    *,
+    n_resamples=500,
+    seed=1907,
+    unit="patient",
+    **about,
+):
+    """How far a score moves when one thing in the image changes and all else stays equal.
+
+    ``mean(changed - reference) / SD(reference)``: the paired difference of twins, in units of the
+    standard deviation of the margin over images. 0 is no effect.
+
+    Parameters
+    ----------
+    margin_changed, margin_reference : (n,) margins of the same images in the same order, such as
+        the similarity to the positive minus that to the negative prompt, or a logit
+    patient_id : (n,)
+    about : further columns of the row, such as model="phantom-resnet", label="Pneumothorax",
+        group="drain added"
+
+    Returns
+    -------
+    Results table with one row, metric "twin_shift".
+    """
+    a, b = np.asarray(margin_changed, float), np.asarray(margin_reference, float)
+    patient = np.asarray(patient_id)
+    if not (a.ndim == 1 and a.shape == b.shape == patient.shape):
+        raise ValueError(
+            f"twin_shift: shapes {a.shape}, {b.shape}, {patient.shape}; expected three equal (n,)."
+        )
+    checks.refuse(
+        ~(np.isfinite(a) & np.isfinite(b)),
+        "twin_shift: NaN or infinite margins",
+        "finite numbers for both twins of every image",
+        margin_changed=a,
+        margin_reference=b,
+    )
+
+    resamples = bootstrap.Resamples(patient, n_resamples, seed, unit)
+    found = bootstrap.evaluate(
+        {"twins": lambda w: {"shift": metrics.twin_shift(a, b, w)}}, resamples
+    )
+    found = _interval(found["twins", "shift"], "expanded")
+    row = {"attribute": "all", "group": "all", "metric": "twin_shift"} | about | found
+    notes = [about.get("note", ""), found["note"]]
+    row |= {"unit": unit, "seed": seed, "note": "; ".join(n for n in notes if n)}
+    row |= {"n": len(a), "n_patients": len(pd.unique(patient))}
+    return schema.results([row])
