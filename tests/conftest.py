@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -129,6 +131,29 @@ def unlatched(monkeypatch):
     """A test that loads credentialed data puts itself under guard, not those after it."""
     monkeypatch.setattr(latch, "_protected", [])
     monkeypatch.setattr(latch, "_registers", [])
+
+
+@pytest.fixture
+def cxrbook(monkeypatch, capsys):
+    """Runs the command line in this process: its exit code, output and error output.
+
+    A process of its own would import the library anew each time; that it says and returns the
+    same is a test of test_cli.py.
+    """
+    from cxrlib import cli
+
+    def command(*arguments, cwd=None):
+        with monkeypatch.context() as patch:
+            if cwd:
+                patch.chdir(cwd)
+            patch.setattr(cli.signal, "signal", lambda *_: None)
+            patch.setattr(sys, "argv", ["cxrbook", *map(str, arguments)])
+            with pytest.raises(SystemExit) as left:
+                cli.main()
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=left.value.code, stdout=said.out, stderr=said.err)
+
+    return command
 
 
 @pytest.fixture

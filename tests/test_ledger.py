@@ -1,8 +1,6 @@
 """Claims decided as they should be, results kept in notebooks, and the ledger that shows both."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -18,7 +16,7 @@ from cxrlib.papers.claims_x import AGE, GAPS, SEX, SIX, TUNINGS, X_MODELS
 from cxrlib.papers.rules import Missing, Numbers, every
 from cxrlib.show import notebook
 from tests import authors
-from tests.conftest import environment, write_book
+from tests.conftest import write_book
 
 PAPERS = Path(__file__).parents[2] / "shared" / "papers"
 # What the papers' own numbers say otherwise, whatever is run.
@@ -434,11 +432,6 @@ def test_metric_cards_are_a_page(kept_book):
 # --- the command ----------------------------------------------------------------------------------
 
 
-def cxrbook(*arguments, cwd):
-    command = [sys.executable, "-m", "cxrlib.cli", "ledger", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def differing(tmp_path_factory):
     row = {"cohort": "nih-cxr14", "label": "all", "attribute": "all", "group": "all"}
@@ -448,15 +441,15 @@ def differing(tmp_path_factory):
     return path
 
 
-def test_command_without_an_executed_chapter_says_what_to_do(mini):
-    done = cxrbook(cwd=mini)
+def test_command_without_an_executed_chapter_says_what_to_do(mini, cxrbook):
+    done = cxrbook("ledger", cwd=mini)
     assert done.returncode == 1 and done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith("cxrbook: no executed chapter in ") and "run 'make book'" in line
 
 
-def test_command_reads_the_chapters_of_the_book(kept_book):
-    done = cxrbook(cwd=kept_book)
+def test_command_reads_the_chapters_of_the_book(kept_book, cxrbook):
+    done = cxrbook("ledger", cwd=kept_book)
     assert done.returncode == 0 and done.stderr == ""
     counted, rest = done.stdout.split("\n\n", 1)
     assert counted.startswith("4 rows of results in 2 files\n") and "S numbers" in counted
@@ -476,14 +469,14 @@ def test_command_reads_the_chapters_of_the_book(kept_book):
         (["--fail-on-differs", "--paper", "S"], 0),
     ],
 )
-def test_command_fails_on_differs_when_asked_to(differing, mini, arguments, code):
-    done = cxrbook(*arguments, differing, cwd=mini)
+def test_command_fails_on_differs_when_asked_to(differing, mini, cxrbook, arguments, code):
+    done = cxrbook("ledger", *arguments, differing, cwd=mini)
     assert done.returncode == code
     assert done.stderr == ("cxrbook: 1 entries of the ledger differ\n" if code else "")
     papers = {line[0] for line in done.stdout.splitlines() if re.match(r"[SX] \w", line)}
     assert papers == ({arguments[-1]} if "--paper" in arguments else {"S", "X"})
 
 
-def test_command_names_a_file_that_it_cannot_use(mini):
-    done = cxrbook("gone.csv", cwd=mini)
+def test_command_names_a_file_that_it_cannot_use(mini, cxrbook):
+    done = cxrbook("ledger", "gone.csv", cwd=mini)
     assert (done.returncode, done.stderr) == (1, "cxrbook: gone.csv: no such file\n")
