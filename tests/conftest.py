@@ -34,7 +34,7 @@ quick: bool = True
 how: str = "plain"  # {{plain, fancy}}
 
 # %% tags=["remove-cell"]
-from cxrlib.book.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -42,7 +42,8 @@ check(globals())
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cxrlib.show.notebook import figure, fmt_interval, glue, quiz, setup, show
+from cxrlib.show.notebook import figure, glue, quiz, setup, show
+from cxrlib.show.words import fmt_interval
 
 setup()
 glue("number", n_images)
