@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from cxrlib.guard import latch
 
@@ -78,6 +79,19 @@ quiz("Which?", {{"this": (True, "It is."), "that": (False, "It is not.")}})
 
 # %% tags=["solution"]
 secret_code = 1
+"""
+
+
+# Added to a chapter of the miniature book: three tables of results.
+KEEPING = """
+# %%
+from cxrlib import schema
+from cxrlib.show.notebook import keep
+from tests.kept import awkward, phantom
+
+keep(awkward())
+for value in (0.7, 0.9):
+    keep(schema.results([phantom(value=value, label="Atelectasis")]))
 """
 
 
@@ -163,14 +177,33 @@ def mini(tmp_path):
     return write_book(tmp_path / "book root")
 
 
+def once(tmp_path_factory, name, make):
+    """The folder that `make` filled, for all workers: the first one makes it, others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A miniature book that was built once; tests that change it take a copy."""
+    """A miniature book that was built once, its first chapter keeping three tables, with warnings
+    as errors; tests that change it take a copy."""
     from cxrlib.book.build import build
 
-    root = write_book(tmp_path_factory.mktemp("built") / "mini")
-    build(root)
-    return root
+    def make(folder):
+        root = write_book(folder / "mini")
+        chapter = root / "chapters" / "01_first.py"
+        chapter.write_text(chapter.read_text() + KEEPING)
+        build(root)
+
+    return once(tmp_path_factory, "built", make) / "mini"
 
 
 @pytest.fixture
