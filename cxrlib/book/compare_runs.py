@@ -40,12 +40,19 @@ def compare(reference, run):
     parameters = _differing(old["parameters"], new["parameters"], "parameter")
     texts = _differing(old["numbers"], new["numbers"], "name")
     numbers, notes = differences(reference.table, run.table)
-    if any(old["code"][part] != new["code"][part] for part in ("library", "chapter")):
+    if _other_code(old["code"], new["code"]):
         notes.append("the reference was made by other code: run its chapter again to be sure")
     if old["packages"] != new["packages"] or old["python"] != new["python"]:
         notes.append("the reference was made with other packages")
     shared = len(old["numbers"].keys() & new["numbers"].keys())
     return Comparison(parameters, numbers, texts, shared, notes)
+
+
+def _other_code(old, new):
+    """Whether two cards tell of another chapter, or of another content of a file that both used."""
+    both = old["files"].keys() & new["files"].keys()
+    differ = any(old["files"][name] != new["files"][name] for name in both)
+    return differ or old["chapter"] != new["chapter"]
 
 
 def _differing(old, new, what):

@@ -1,11 +1,15 @@
 """What this process has used so far, for the card of a run (:mod:`cxrlib.book.record`).
 
 The driver appends the cell `CELL` to a chapter and takes it out again before the notebook is kept.
+Where the variable `WATCH` asks for it, the files that are opened are noted as well.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,8 +17,49 @@ SEEDED = "seeded:"  # before a model's name: weights computed from names, which 
 KIND = "application/x-cxrbook-used"
 CELL = "from cxrlib.core import used\n\nused.tell()"
 
+WATCH = "CXRBOOK_WATCH"  # where the files that are opened are noted, and which: see `watched`
+
 _cohorts: dict[str, dict] = {}
 _weights: dict[str, dict] = {}
+
+
+def watched(notes: Path, folders: list[Path]) -> str:
+    """The value of `WATCH` that has the files opened in these folders noted in the file `notes`."""
+    return json.dumps([str(notes), *map(str, folders)])
+
+
+def watch() -> None:
+    """From now on note what is opened or listed in the folders that `WATCH` names, if it does.
+
+    Processes that this one starts do the same as soon as they import `cxrlib`. One line per path; a
+    compiled module counts as its source.
+    """
+    if WATCH not in os.environ:
+        return
+    notes, *folders = json.loads(os.environ[WATCH])
+    inside = tuple(os.path.join(folder, "") for folder in folders)
+    out = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    seen = set()
+
+    def note(path: object) -> None:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return  # the number of an open file
+        file = os.path.abspath(os.fsdecode(path))
+        if file.endswith(".pyc"):
+            with contextlib.suppress(ValueError):  # compiled into a place of its own
+                file = importlib.util.source_from_cache(file)
+        if file not in seen:
+            seen.add(file)
+            if os.path.join(file, "").startswith(inside):
+                os.write(out, f"{file}\n".encode())
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in ("open", "os.listdir", "os.scandir"):
+            note(arguments[0])
+
+    sys.addaudithook(hook)
+    for module in list(sys.modules.values()):  # those that led here
+        note(getattr(module, "__file__", None))
 
 
 def cohort(cohort) -> None:
