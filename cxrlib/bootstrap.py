@@ -28,8 +28,7 @@ class Resamples:
 
     With m patients (numbered in order of first appearance), a resample draws m of them with
     replacement, ``rng.integers(m, size=m)`` from one generator ``numpy.random.default_rng(seed)``;
-    an image has the count of its patient. With strata, each stratum in order of first appearance
-    draws its own patients in this way. The first resamples are the same whatever B.
+    an image has the count of its patient. The first resamples are the same whatever B.
 
     Parameters
     ----------
@@ -37,21 +36,18 @@ class Resamples:
     n_resamples : int, B
     seed : int
     unit : "patient", or "image" to draw images one by one as S did
-    strata : (n,) optional; constant within a patient: every resample has as many patients of each
-        stratum as the cohort
     device : where weights are handed out: "cpu" as NumPy arrays, "cuda" as tensors
 
     Raises
     ------
     ValueError
-        For an unknown unit, missing patients, or a patient in two strata.
+        For an unknown unit or missing patients.
     """
 
     patient_id: np.ndarray
     n_resamples: int = 1000
     seed: int = 1907
     unit: str = "patient"
-    strata: np.ndarray | None = None
     device: str = "cpu"
 
     def __post_init__(self):
@@ -72,25 +68,6 @@ class Resamples:
         if self.unit == "image":
             code = np.arange(len(code))
         object.__setattr__(self, "code", code)
-        object.__setattr__(self, "members", self._members(code))
-
-    def _members(self, code):
-        """Units of each stratum, a list of arrays; one array without strata."""
-        m = code.max() + 1
-        if self.strata is None:
-            return [np.arange(m)]
-        stratum = pd.factorize(np.asarray(self.strata))[0]
-        if len(stratum) != len(code) or (stratum < 0).any():
-            raise ValueError("strata: expected one entry, not missing, for every image.")
-        pairs = pd.DataFrame({"unit": code, "stratum": stratum}).drop_duplicates()
-        doubled = pairs["unit"].duplicated()
-        if doubled.any():
-            first = np.asarray(self.patient_id)[code == pairs.loc[doubled, "unit"].iloc[0]][0]
-            raise ValueError(
-                f"strata: {doubled.sum()} patients lie in more than one stratum, first {first}; "
-                "expected one stratum a patient."
-            )
-        return [part.to_numpy() for _, part in pairs.groupby("stratum")["unit"]]
 
     def __len__(self):
         return self.n_resamples
@@ -103,9 +80,7 @@ class Resamples:
         for start in range(0, self.n_resamples, step):
             counts = np.zeros((m, min(step, self.n_resamples - start)), dtype=np.uint16)
             for b in range(counts.shape[1]):
-                for units in self.members:
-                    drawn = rng.integers(len(units), size=len(units))
-                    counts[units, b] = np.bincount(drawn, minlength=len(units))
+                counts[:, b] = np.bincount(rng.integers(m, size=m), minlength=m)
             yield self._hand_out(counts)
 
     def jackknife(self):

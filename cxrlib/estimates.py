@@ -27,7 +27,6 @@ DECISION_METRICS = {
     "false_positive_rate": measure.false_positive_rate,
 }
 FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
-UNKNOWN = "unknown"  # the group of patients without an entry, where it is asked for
 
 
 class Key(NamedTuple):
@@ -94,8 +93,6 @@ def studies(
     seed=1907,
     unit="patient",
     interval="expanded",
-    strata=None,
-    unknown=False,
     device="cpu",
 ):
     """One Study a cohort; the parameters are those of `cxrlib.fairness.performance_table`."""
@@ -103,10 +100,8 @@ def studies(
         raise ValueError(f"interval: {interval!r}; expected one of {', '.join(bootstrap.METHODS)}.")
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
-    schema.predictions(predictions, *columns, *([strata] if strata else []))
-    carried = list(
-        dict.fromkeys(["image_id", "patient_id", *columns, *([strata] if strata else [])])
-    )
+    schema.predictions(predictions, *columns)
+    carried = list(dict.fromkeys(["image_id", "patient_id", *columns]))
     for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
         images = table[carried].drop_duplicates("image_id").set_index("image_id")
         patient = pd.factorize(images["patient_id"])[0]
@@ -116,7 +111,6 @@ def studies(
             n_resamples,
             seed,
             unit,
-            None if strata is None else images[strata].to_numpy(),
             device,
         )
         images[columns] = images[columns].astype(object).map(str, na_action="ignore")
@@ -134,10 +128,7 @@ def studies(
                 known = levels[name]
             none = images[name].isna().to_numpy()
             missing[name] = ""
-            if none.any() and unknown:
-                images[name] = images[name].where(~none, UNKNOWN)
-                known = [*known, UNKNOWN]
-            elif none.any():
+            if none.any():
                 missing[name] = (
                     f"{none.sum()} images of {len(np.unique(patient[none]))} patients without "
                     f"{name} belong to no group"

@@ -132,7 +132,7 @@ class FineTuned:
     Attributes
     ----------
     predictions : DataFrame
-        Test images, as :func:`cxrlib.zeroshot.classify` returns them.
+        Test images, as :func:`cxrlib.zeroshot.one_hot_rows` returns them.
     history : DataFrame
         See :class:`cxrlib.training.Fit`.
     best_epoch : int
@@ -361,11 +361,6 @@ def description(task: Task, strategy: str, split, settings: Settings, seed: int)
         "libraries": [torch.__version__, peft.__version__],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
-
-
-def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
-    """SHA-256 of the :func:`description` of a run."""
-    return _hash(description(task, strategy, split, settings, seed))
 
 
 # --- networks ---

@@ -39,7 +39,7 @@ class Runs:
     Attributes
     ----------
     predictions : DataFrame
-        Test images of every run, as :func:`cxrlib.zeroshot.classify` returns them, with integer
+        Test images of every run, as :func:`cxrlib.zeroshot.one_hot_rows` returns them, with integer
         columns ``split`` and ``seed``.
     runs : DataFrame
         One row a run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,

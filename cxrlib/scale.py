@@ -246,32 +246,10 @@ def operations() -> pd.Series:
 
     Returns
     -------
-    Series of int, by model: what :func:`count_operations` finds, which takes some seconds a model
+    Series of int, by model: matrix products and convolutions, two a multiplication with its
+    addition; normalisation, activation and softmax are left out
     """
     return pd.read_csv(COUNTED, index_col="model")["operations"]
-
-
-def count_operations(name: str) -> int:
-    """Floating point operations of a published model's image encoder on one image.
-
-    Counted by torch on tensors without memory: matrix products and convolutions, two a
-    multiplication with its addition; normalisation, activation and softmax are left out.
-
-    Parameters
-    ----------
-    name : str
-        One of :func:`cxrlib.models.published`.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from cxrlib.models import registry
-
-    size = registry.cards()[name]["image_size"]
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network = registry.recipe(name).build().eval().to("meta")
-        network.encode_image(torch.empty(1, 3, size, size))
-    return counter.get_total_flops()
 
 
 def _number_bytes(dtype):
