@@ -93,7 +93,6 @@ def studies(
     seed=1907,
     unit="patient",
     interval="expanded",
-    device="cpu",
 ):
     """One Study a cohort; the parameters are those of `cxrlib.fairness.performance_table`."""
     if interval not in bootstrap.METHODS:
@@ -111,7 +110,6 @@ def studies(
             n_resamples,
             seed,
             unit,
-            device,
         )
         images[columns] = images[columns].astype(object).map(str, na_action="ignore")
         groups, missing = {}, {}
@@ -160,8 +158,6 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
     if any(m in PROBABILITY_METRICS for m in metrics):
         schema.predictions(study.predictions, probabilities=True)
-    if study.resamples.device != "cpu":
-        check_known(metrics, RANKING_METRICS, "metrics on a GPU")
     if guard.active():  # at the source, so that gaps and means with such a group are undefined too
         min_positive, min_negative = (max(k, guard.MIN_CELL) for k in (min_positive, min_negative))
     strata = _strata(study, match)

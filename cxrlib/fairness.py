@@ -63,7 +63,6 @@ def performance_table(
     seed : 1907
     unit : "patient", or "image" as S did; see `cxrlib.bootstrap.Resamples`
     interval : "expanded", "percentile" or "bca", see `cxrlib.bootstrap.interval`
-    device : "cpu", or "cuda" for the ranking metrics
 
     Returns
     -------

@@ -11,8 +11,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from statsmodels.stats.multitest import multipletests
+from scipy.special import ndtri
 
 from cxrlib import bootstrap, fairness, guard, schema
 from cxrlib import estimates as est
@@ -153,6 +152,8 @@ def corrected(p_values, method):
     p_values : (K,)
     method : "holm" (chance of any false alarm) or "fdr_bh" (share of false alarms among alarms)
     """
+    from statsmodels.stats.multitest import multipletests
+
     p = np.asarray(p_values, dtype=float)
     out = np.full(len(p), np.nan)
     known = np.isfinite(p)
@@ -340,7 +341,7 @@ def power_plan(
             raise ValueError(f"{name}: {x!r}; expected a number between 0 and 1.")
     if not np.all(np.asarray(gaps) > 0):
         raise ValueError(f"gaps: {gaps!r}; expected absolute gaps above 0.")
-    z = norm.ppf(1 - alpha / 2) + norm.ppf(power)
+    z = ndtri(1 - alpha / 2) + ndtri(power)
     out = []
     name = est.attribute_name(attribute)
     options["mean_over_labels"] = False

@@ -12,7 +12,6 @@ S = Sourget et al. 2025, X = Sun et al. 2025.
 """
 
 import numpy as np
-import torch
 
 from cxrlib import checks
 from cxrlib.ranking import as_weights, binary, ranking, shaped
@@ -536,14 +535,8 @@ def weighted_mean(x, weights=None):
 
 
 def weighted_sums(w, x):
-    """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C), a NumPy array.
-
-    Weights that are a torch tensor are multiplied on their device.
-    """
-    x = np.asarray(x, dtype=float)
-    if isinstance(w, torch.Tensor):
-        return (w.double() @ torch.as_tensor(x, device=w.device)).cpu().numpy()
-    return w @ x
+    """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C)."""
+    return w @ np.asarray(x, dtype=float)
 
 
 def probabilities(y_true, p):

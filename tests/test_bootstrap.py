@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 import sklearn.metrics
-import torch
 
 from cxrlib import bootstrap, metrics
 from cxrlib.ranking import ranker
@@ -113,27 +112,6 @@ def test_replicates_of_a_tiny_sample_have_the_distribution_of_all_possible_resam
         share, expected = (np.mean(np.isclose(x, value, equal_nan=True)) for x in (found, exact))
         # five standard errors of a share of 20,000 draws
         assert share == pytest.approx(expected, abs=5 * np.sqrt(expected / 20_000))
-
-
-@pytest.mark.parametrize("scale", [1, 0.5])  # whole-number and other weights
-def test_torch_weights_give_the_same_numbers(clustered, scale):
-    patient, y, score = clustered
-    weights = bootstrap.patient_weights(patient, 30) * scale
-    tensor = torch.as_tensor(weights.astype(np.int32 if scale == 1 else float))
-    found, expected = (metrics.ranking(y, score, w) for w in (tensor, weights))
-    for name in expected:
-        np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=0, atol=1e-12)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_a_gpu_gives_the_same_numbers(clustered):
-    patient, y, score = clustered
-    on = {}
-    for device in ("cpu", "cuda"):
-        drawn = bootstrap.Resamples(patient, 99, device=device)
-        on[device] = bootstrap.evaluate({"": ranker(y, score)}, drawn)
-    for key, expected in on["cpu"].items():
-        np.testing.assert_allclose(on["cuda"][key].replicates, expected.replicates, atol=1e-6)
 
 
 def test_many_patients_are_left_out_in_blocks_once_each():

@@ -4,9 +4,8 @@ import fairlearn.metrics
 import numpy as np
 import pytest
 import sklearn.metrics
-import torch
 
-from cxrlib import bootstrap, calibration, metrics, shortcuts
+from cxrlib import bootstrap, metrics, shortcuts
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -353,7 +352,7 @@ def test_bad_classes_and_rates_are_named(call, message):
         call()
 
 
-# --- twins and torch
+# --- twins
 
 
 def test_twin_shift_is_that_of_the_table_and_worked_by_hand():
@@ -369,21 +368,3 @@ def test_twin_shift_is_that_of_the_table_and_worked_by_hand():
     np.testing.assert_allclose(metrics.twin_shift(a, b, w), expected)
     assert np.isnan(metrics.twin_shift([1.0, 2.0], [0.1, 0.1]))
     assert np.isnan(metrics.twin_shift([1.0, 2.0], [0.1, 0.3], [1, 0]))
-
-
-DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_weights_may_be_torch_tensors(device):
-    y, score, _ = draw(4)
-    p, d = 1 / (1 + np.exp(-score)), (score > 0.5).astype(int)
-    w = np.random.default_rng(0).integers(0, 4, (7, 200)).astype(np.int32)
-    tensor = torch.as_tensor(w, device=device)
-    for metric in (metrics.brier, calibration.ece_equal_width, calibration.ece_equal_mass):
-        np.testing.assert_allclose(metric(y, p, tensor), metric(y, p, w), **EXACT)
-    for metric in (metrics.sensitivity, metrics.specificity, metrics.accuracy):
-        np.testing.assert_allclose(metric(y, d, tensor), metric(y, d, w), **EXACT)
-    np.testing.assert_allclose(
-        metrics.f1_by_class(y, d, 2, tensor), metrics.f1_by_class(y, d, 2, w), **EXACT
-    )
