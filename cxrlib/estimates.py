@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, calibration, guard, schema
+from cxrlib import bootstrap, calibration, schema
 from cxrlib import metrics as measure
 from cxrlib.ranking import ranker
 
@@ -93,13 +93,14 @@ def studies(
     seed=1907,
     unit="patient",
     interval="expanded",
+    probabilities=False,
 ):
     """One Study a cohort; the parameters are those of `cxrlib.fairness.performance_table`."""
     if interval not in bootstrap.METHODS:
         raise ValueError(f"interval: {interval!r}; expected one of {', '.join(bootstrap.METHODS)}.")
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
-    schema.predictions(predictions, *columns)
+    schema.predictions(predictions, *columns, probabilities=probabilities)
     carried = list(dict.fromkeys(["image_id", "patient_id", *columns]))
     for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
         images = table[carried].drop_duplicates("image_id").set_index("image_id")
@@ -154,12 +155,9 @@ def _levels(column):
 
 def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, match=None):
     """Every metric for every model, method, label and group: Key -> Estimate."""
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
-    if any(m in PROBABILITY_METRICS for m in metrics):
-        schema.predictions(study.predictions, probabilities=True)
-    if guard.active():  # at the source, so that gaps and means with such a group are undefined too
-        min_positive, min_negative = (max(k, guard.MIN_CELL) for k in (min_positive, min_negative))
+    # at the source, so that gaps and means with such a group are undefined too
+    smallest = schema.smallest_cell()
+    min_positive, min_negative = max(min_positive, smallest), max(min_negative, smallest)
     strata = _strata(study, match)
     cells, statistics = {}, {}
     for names, y, score, image in study.blocks():
@@ -212,7 +210,10 @@ def estimated(
     **resampling,
 ):
     """One (Study, estimates) a cohort; see `cxrlib.fairness.performance_table`."""
-    for study in studies(predictions, attributes, **resampling):
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
+    probabilities = any(m in PROBABILITY_METRICS for m in metrics)
+    for study in studies(predictions, attributes, probabilities=probabilities, **resampling):
         yield (
             study,
             estimates(
@@ -238,8 +239,8 @@ def _too_few(y, min_positive, min_negative):
 
 def _guarded(patient):
     """Why the numbers of a group of credentialed data are not given, or ""."""
-    few = guard.active() and len(np.unique(patient)) < guard.MIN_CELL
-    return guard.SUPPRESSED if few else ""
+    few = len(np.unique(patient)) < schema.smallest_cell()
+    return schema.SUPPRESSED if few else ""
 
 
 def _few_patients(ill):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import bootstrap, calibration, guard, schema
+from cxrlib import bootstrap, calibration, schema
 from cxrlib import metrics as measure
 from cxrlib.estimates import (
     Estimate,
@@ -297,9 +297,9 @@ def multiclass_estimates(answers, study, pairs):
         of = np.any(members[where], axis=0)
         note = "" if np.isfinite(found.value) else "undefined: a class is absent"
         # At the source, as a table of gaps alone does not show how small a group is.
-        if guard.active() and any(_few(answers, study, m, label) for m in members[where]):
+        if any(_few(answers, study, m, label) for m in members[where]):
             found = [None if x is None else x * np.nan for x in found]
-            note = guard.SUPPRESSED
+            note = schema.SUPPRESSED
         patients = np.unique(study.patient[answers.image[of]])
         out[label, *where, metric] = Estimate(*found, *_images(answers, of, label), patients, note)
     return out
@@ -316,8 +316,11 @@ def _images(answers, of, label):
 
 def _few(answers, study, of, label):
     """Whether too few images or patients are behind a number of a group to be shown."""
+    fewest = schema.smallest_cell()
+    if not fewest:
+        return False
     patients = len(np.unique(study.patient[answers.image[of]]))
-    return any(0 < n < guard.MIN_CELL for n in (*_images(answers, of, label), patients))
+    return any(0 < n < fewest for n in (*_images(answers, of, label), patients))
 
 
 def _multiclass_utility(answers):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from cxrlib import bootstrap, fairness, guard, schema
+from cxrlib import bootstrap, fairness, schema
 from cxrlib import estimates as est
 
 METHODS = {"p_holm": "holm", "p_bh": "fdr_bh"}  # columns of corrected p-values, by statsmodels name
@@ -118,7 +118,7 @@ def _table(study, gaps, null, alpha):
     values = np.array([e.value for e in gaps.values()])
     nothing = np.full(1, np.nan)
     # Where credentialed data have too few images behind a gap, its test would tell what it was.
-    hidden = table["value"].isna().to_numpy() & guard.active()
+    hidden = table["value"].isna().to_numpy() & (schema.smallest_cell() > 0)
     values[hidden] = np.nan
     floor = [
         nothing if gone else np.abs(null.get(key, nothing))
