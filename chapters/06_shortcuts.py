@@ -684,7 +684,7 @@ def shift_by_drain(films):
         shortcuts.twin_shift(margins(1, m), margins(0, m), patient, model=m, **about, **resampling)
         for m in names
     ]
-    return schema.results(pd.concat(rows))
+    return pd.concat(rows, ignore_index=True)
 
 
 has_pneumothorax = small.table["severity_Pneumothorax"] > 0

@@ -70,6 +70,7 @@ RESULTS = pa.DataFrameSchema(
     ordered=True,
 )
 COLUMNS = tuple(RESULTS.columns)
+SUPPRESSED = guard.SUPPRESSED  # note of a number that rests on too few, see `smallest_cell`
 
 
 def results(rows):
@@ -114,6 +115,16 @@ def results(rows):
         raise ValueError(
             f"results table: {what} {first['check']}. Correct the entry or leave it out."
         ) from None
+
+
+def smallest_cell() -> int:
+    """Fewest images, and patients, behind a number that may be shown in this process.
+
+    0, or `guard.MIN_CELL` once credentialed data were loaded. `results` hides what rests on fewer;
+    who combines numbers before they are in a table leaves such a number out, with the note
+    `SUPPRESSED`, so that no mean or difference tells what it was.
+    """
+    return guard.MIN_CELL if guard.active() else 0
 
 
 def _negatives(table):

@@ -287,18 +287,6 @@ def test_an_ensemble_averages_probabilities(cohort):
     assert table.groupby("model").size().to_dict() == {"three": 80, "tiny": 80}
 
 
-def test_an_ensemble_chooses_among_classes_by_mean_probabilities():
-    six = cohorts.load("phantom-6x200")
-    labels = sorted(six.table["disease"].unique())
-    rows = np.arange(len(six.table)) < 30
-    members = (tiny(0), tiny(1))
-    found, *each = (
-        zeroshot.classify(six, [m], labels, rows=rows)["score"].to_numpy()
-        for m in (Ensemble("two", members), *members)
-    )
-    np.testing.assert_allclose(found, np.mean(each, axis=0))
-
-
 @pytest.mark.parametrize("use", [lambda c, m: embed(c, m), lambda c, m: embed_text(["a"], m)])
 def test_an_ensemble_has_no_embeddings_of_its_own(cohort, use):
     with pytest.raises(

@@ -6,7 +6,7 @@ strongly they do in open metadata, and give the planted drain of the phantom coh
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from cxrlib.cohorts import metadata
 
@@ -40,29 +40,26 @@ def proportion(outcome, patient_id, level=0.95):
     ----------
     Wilson, JASA 22, 1927; Kish, Survey Sampling, 1965 (design effect).
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     outcome = np.asarray(outcome, dtype=float)
     patient, patients = pd.factorize(np.asarray(patient_id))
     n, n_patients = len(outcome), len(patients)
     counts = {"n": n, "n_positive": int(outcome.sum()), "n_patients": n_patients}
     if n == 0:
-        return {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, **counts} | {
-            "design_effect": np.nan
-        }
+        return (
+            dict.fromkeys(("value", "ci_low", "ci_high"), np.nan)
+            | counts
+            | {"design_effect": np.nan}
+        )
     p = outcome.mean()
     binomial = p * (1 - p) / n
     clustered = _cluster_variance((outcome - p) / n, patient)
     design_effect = max(1.0, clustered / binomial) if binomial > 0 and n_patients > 1 else 1.0
-    z2 = norm.ppf(0.5 + level / 2) ** 2
     effective = n / design_effect
-    centre = (p + z2 / (2 * effective)) / (1 + z2 / effective)
-    half = np.sqrt(z2 * (p * (1 - p) + z2 / (4 * effective)) / effective) / (1 + z2 / effective)
-    return {
-        "value": p,
-        "ci_low": max(0.0, centre - half),
-        "ci_high": min(1.0, centre + half),
-        **counts,
-        "design_effect": design_effect,
-    }
+    low, high = proportion_confint(p * effective, effective, 1 - level, method="wilson")
+    limits = {"value": p, "ci_low": max(0.0, low), "ci_high": min(1.0, high)}
+    return limits | counts | {"design_effect": design_effect}
 
 
 def mean(values, patient_id, level=0.95):
@@ -84,7 +81,7 @@ def mean(values, patient_id, level=0.95):
     values = np.asarray(values, dtype=float)
     patient, patients = pd.factorize(np.asarray(patient_id))
     value = values.mean() if len(values) else np.nan
-    half = norm.ppf(0.5 + level / 2) * np.sqrt(
+    half = ndtri(0.5 + level / 2) * np.sqrt(
         _cluster_variance((values - value) / max(len(values), 1), patient)
     )
     limits = {"value": value, "ci_low": value - half, "ci_high": value + half}
@@ -144,7 +141,7 @@ def association(table, outcome, given, level=0.95):
         -(y - p0) / max(arms["without"]["n"], 1),
     )
     patient, patients = pd.factorize(table["patient_id"].to_numpy())
-    half = norm.ppf(0.5 + level / 2) * np.sqrt(_cluster_variance(influence, patient))
+    half = ndtri(0.5 + level / 2) * np.sqrt(_cluster_variance(influence, patient))
     arms["with - without"] = {
         "value": p1 - p0,
         "ci_low": p1 - p0 - half,

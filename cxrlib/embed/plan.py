@@ -214,7 +214,8 @@ def memory(width: int, n_images: int, *, table_bytes: float, id_characters: int)
 
     The table of the cohort, ``t N``; image names as text of one width, sorted, ``4 c N`` twice;
     hashes of the rows for the fingerprint, ``8 N`` twice; all embeddings as
-    :func:`cxrlib.embed.extract.embed` returns them, ``4 w N``, twice while they are put in order.
+    :func:`cxrlib.embed.extract.embed` returns them, ``4 w N``, twice while they are put in
+    order.
 
     Parameters
     ----------
@@ -246,32 +247,10 @@ def operations() -> pd.Series:
 
     Returns
     -------
-    Series of int, by model: what :func:`count_operations` finds, which takes some seconds a model
+    Series of int, by model: matrix products and convolutions, two a multiplication with its
+    addition; normalisation, activation and softmax are left out
     """
     return pd.read_csv(COUNTED, index_col="model")["operations"]
-
-
-def count_operations(name: str) -> int:
-    """Floating point operations of a published model's image encoder on one image.
-
-    Counted by torch on tensors without memory: matrix products and convolutions, two a
-    multiplication with its addition; normalisation, activation and softmax are left out.
-
-    Parameters
-    ----------
-    name : str
-        One of :func:`cxrlib.models.published`.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from cxrlib.models import registry
-
-    size = registry.cards()[name]["image_size"]
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network = registry.recipe(name).build().eval().to("meta")
-        network.encode_image(torch.empty(1, 3, size, size))
-    return counter.get_total_flops()
 
 
 def _number_bytes(dtype):

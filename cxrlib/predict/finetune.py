@@ -134,7 +134,7 @@ class FineTuned:
     Attributes
     ----------
     predictions : DataFrame
-        Test images, as :func:`cxrlib.predict.zeroshot.classify` returns them.
+        Test images, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them.
     history : DataFrame
         See :class:`cxrlib.predict.training.Fit`.
     best_epoch : int
@@ -363,11 +363,6 @@ def description(task: Task, strategy: str, split, settings: Settings, seed: int)
         "libraries": [torch.__version__, peft.__version__],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
-
-
-def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
-    """SHA-256 of the :func:`description` of a run."""
-    return _hash(description(task, strategy, split, settings, seed))
 
 
 # --- networks ---

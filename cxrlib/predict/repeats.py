@@ -41,7 +41,7 @@ class Runs:
     Attributes
     ----------
     predictions : DataFrame
-        Test images of every run, as :func:`cxrlib.predict.zeroshot.classify` returns them, with
+        Test images of every run, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them, with
         integer columns ``split`` and ``seed``.
     runs : DataFrame
         One row a run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrlib import guard, schema
+from cxrlib import schema
 from cxrlib.predict.zeroshot import rows_of
 from cxrlib.stats.estimates import difference, estimated, group_gaps, rows
 from cxrlib.stats.ranking import ranker
@@ -125,15 +125,15 @@ def _cells(cohort, truth, inside, min_cases) -> pd.DataFrame:
     patients = cohort.table.loc[inside, "patient_id"].nunique()
     ill = truth[inside].sum(axis=0)
     cells = pd.DataFrame({"n": inside.sum(), "n_positive": ill, "n_negative": inside.sum() - ill})
-    fewest = max(1, min_cases, guard.MIN_CELL if guard.active() else 1)
+    fewest = max(1, min_cases, schema.smallest_cell())
     few = cells[["n_positive", "n_negative"]].min(axis=1) < fewest
     which = ["positive" if k < fewest else "negative" for k in cells["n_positive"]]
     reason = [
         f"{cells[f'n_{side}'].iloc[k]} {side} images, fewer than {fewest}"
         for k, side in enumerate(which)
     ]
-    if guard.active() and patients < guard.MIN_CELL:
-        few, reason = few | True, [guard.SUPPRESSED] * len(cells)
+    if patients < schema.smallest_cell():
+        few, reason = few | True, [schema.SUPPRESSED] * len(cells)
     return cells.assign(n_patients=patients, note=np.where(few, reason, ""))
 
 
