@@ -260,7 +260,7 @@ def count_operations(name: str) -> int:
     Parameters
     ----------
     name : str
-        One of :func:`cxrlib.models.published`.
+        One of :func:`cxrlib.models.published_models`.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
