@@ -37,8 +37,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cxrlib import cohorts, models
 from cxrlib.cohorts import films, own, phantom
 from cxrlib.core import atomic
-from cxrlib.embed import extract as embed
-from cxrlib.embed import store as stores
+from cxrlib.embed import extract
+from cxrlib.embed.store import DTYPES, create
 from cxrlib.models import images
 from cxrlib.predict import zeroshot
 
@@ -205,7 +205,7 @@ def _draw(plan):
 
 
 def pipeline(plan, rows):
-    model = models.load(VIT, "as_published")
+    model = models.load_model(VIT, "as_published")
     for size, n in plan["films"].items():
         cohort, paths = on_disk(plan, size, n)
         _compare(plan, rows, model, cohort, paths, size)
@@ -284,7 +284,7 @@ def once(cohort, model):
     """The same by this book: probabilities and embeddings from one store."""
     table = zeroshot.predict(cohort, [model], LABELS)
     scores = table["score"].to_numpy().reshape(len(LABELS), -1).T
-    return scores, embed.embed(cohort, model)
+    return scores, extract.embed(cohort, model)
 
 
 @contextmanager
@@ -298,7 +298,7 @@ def clock(spent, stage):
 
 
 def bound(plan, rows):
-    model, threads = models.load(VIT, "as_published"), torch.get_num_threads()
+    model, threads = models.load_model(VIT, "as_published"), torch.get_num_threads()
     for size, n in plan["bound"].items():
         cohort, paths = on_disk(plan, size, n)
         about = {"n_images": len(paths), "film_pixels": size, "model": VIT}
@@ -317,7 +317,7 @@ def bound(plan, rows):
 
         def extracting(workers, cohort=cohort):
             folder = Path(tempfile.mkdtemp(dir=plan["folder"])) / "store"
-            return lambda: embed.extract(
+            return lambda: extract.extract(
                 cohort, model, folder / str(time.monotonic_ns()), batch_size=BATCH, workers=workers
             )
 
@@ -368,10 +368,10 @@ def grown(n):
     above that before (bytes), images a second, and how both change from first to last tenth."""
     # so many images of a patient that the metadata suffice
     cohort = cohorts.load("phantom", n_images=n, split=None, dials={"images_per_patient": 1000})
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     gc.collect()
     with tempfile.TemporaryDirectory() as folder, watched() as held:
-        done = embed.extract(cohort, model, Path(folder) / "store", rows_per_shard=SHARD)
+        done = extract.extract(cohort, model, Path(folder) / "store", rows_per_shard=SHARD)
         at = np.array([path.stat().st_mtime for path in done.present().values()])
     tenth, moments = max(2, len(at) // 10), max(1, len(held) // 10)
     return {
@@ -422,13 +422,13 @@ def store(plan, rows):
     for width in (128, 512, 768):
         x = random.standard_normal((n, width), np.float32)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        for dtype in stores.DTYPES:
+        for dtype in DTYPES:
             _written_and_read(plan, rows, x, dtype)
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     cohort = cohorts.load("phantom", n_images=n // 5)
     cohort = replace(cohort, keep=plan["folder"] / "kept")
-    embed.extract(cohort, model)
-    seconds = in_turn({"embed": lambda: embed.embed(cohort, model)}, 5)["embed"]
+    extract.extract(cohort, model)
+    seconds = in_turn({"embed": lambda: extract.embed(cohort, model)}, 5)["embed"]
     about = {"n_images": n // 5, "film_pixels": 64, "model": "phantom-resnet"}
     rows.add("embed, all in the store", seconds, "s", **about)
 
@@ -440,7 +440,7 @@ def _written_and_read(plan, rows, x, dtype):
 
     def writing():
         folder = Path(tempfile.mkdtemp(dir=plan["folder"])) / "store"
-        made.append(stores.create(folder, {"dtype": dtype}, n))
+        made.append(create(folder, {"dtype": dtype}, n))
         for shard in range(made[-1].n_shards):
             part = made[-1].rows(shard)
             chosen = slice(part.start, part.stop)
@@ -474,7 +474,7 @@ def gpu(plan, rows):
 def _on_device(plan, rows, name, batch, device, power, bandwidth):
     """Timed: from 8-bit grey films of the network's size in (page-locked) memory of the host to
     vectors of unit length on the device: the copy, three normalised channels, the encoder."""
-    model = models.load(name, device=device, precision="bfloat16")
+    model = models.load_model(name, device=device, precision="bfloat16")
     size = model.card["image_size"]
     shape = (plan["gpu_batches"], batch, size, size)
     waiting = torch.randint(0, 256, shape, dtype=torch.uint8, pin_memory=device == "cuda")
@@ -579,7 +579,7 @@ def by_ray(plan, rows):
         return
     n, threads = plan["ray"], torch.get_num_threads()
     cohort = cohorts.load("phantom", n_images=n, split=None)
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     about = {"n_images": n, "film_pixels": 64, "model": "phantom-resnet"}
     ways = {
         f"local, {threads} threads": {},
@@ -588,7 +588,7 @@ def by_ray(plan, rows):
     total = {}
     for way, engine in ways.items():
         folder, before = Path(tempfile.mkdtemp(dir=plan["folder"])) / "store", time.time()
-        done = embed.extract(cohort, model, folder, rows_per_shard=SHARD, **engine)
+        done = extract.extract(cohort, model, folder, rows_per_shard=SHARD, **engine)
         total[way] = time.time() - before
         at = np.sort([path.stat().st_mtime for path in done.present().values()])
         rows.add(way, total[way], "s", **about)

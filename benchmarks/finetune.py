@@ -54,7 +54,7 @@ def name_of(device):
 
 def built(name, device, recompute=False):
     """The image half with a head, and the side of its images."""
-    model = models.load(name).to(device)
+    model = models.load_model(name).to(device)
     tower, films = adapters.tower(model), adapters.probe(model)
     if recompute:
         adapters.recompute_activations(tower)

@@ -53,7 +53,6 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib.cohorts import (
     associations,
     leakage,
@@ -63,12 +62,12 @@ from cxrlib.cohorts import (
     phantom,
     summary,
 )
+from cxrlib.models import model_names, published_models
 from cxrlib.papers import published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
 from cxrlib.show.plots import confounder_panel, flow_diagram
-from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent
-from cxrlib.show.words import readable as written
+from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent, readable
 
 setup()
 # The cohort of this run comes first, so that a credentialed one is guarded from the first cell on.
@@ -190,7 +189,7 @@ for axis, (attribute, groups) in zip(
     axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
 ):
     for group in groups:
-        style = {"lw": 2, "color": COLOURS[group], "label": written(group)}
+        style = {"lw": 2, "color": COLOURS[group], "label": readable(group)}
         axis.stairs(by_age[group], edges, **style)
     axis.set(xlabel="age (years)", title=attribute)
     axis.legend(loc="upper left")
@@ -202,7 +201,7 @@ figure(
     "fig-curation-age",
     caption="Age at imaging by sex (left) and by view position (right). An image counts as one, so that a patient with many images counts often.",
     alt="Two panels of histograms: age in bands of five years against images, by sex and by view. "
-    f"Median ages: {'; '.join(f'{written(g)} {age:.0f}' for g, age in medians.items())}.",
+    f"Median ages: {'; '.join(f'{readable(g)} {age:.0f}' for g, age in medians.items())}.",
     table=by_age,
 )
 
@@ -282,7 +281,7 @@ for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
         colour = COLOURS[group]
         axis.hlines(place, 100 * rows["ci_low"], 100 * rows["ci_high"], color=colour, lw=1)
         shown = rows["n_positive"] > 0
-        dots = {"ms": 4, "color": colour, "label": written(group)}
+        dots = {"ms": 4, "color": colour, "label": readable(group)}
         axis.plot(100 * rows["value"][shown], place[shown], "o", **dots)
     axis.set(xscale="log", xlim=(0.03, 40), title=attribute.replace("_", " "))
     axis.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
@@ -630,7 +629,7 @@ about = {
     "images": f"{len(studied.table):,}",
     "patients": f"{studied.table['patient_id'].nunique():,}",
     "findings": len(studied.findings),
-    "attributes": ", ".join(written(a) for a in studied.attributes) or "none with two groups",
+    "attributes": ", ".join(readable(a) for a in studied.attributes) or "none with two groups",
     "options": ", ".join(f"{option} {value}" for option, value in chosen.items()) or "none",
     "fingerprint": studied.fingerprint,
 }
@@ -694,7 +693,7 @@ else:
 
 # %% tags=["remove-cell"]
 people = {
-    written(group): part["patient_id"].nunique()
+    readable(group): part["patient_id"].nunique()
     for a in studied.attributes
     if a in ("sex", "age_group", "race")
     for group, part in studied.table.groupby(a)
@@ -731,7 +730,7 @@ def confounding(which, name):
     told = [in_words(rows[rows["metric"] == m], 3).replace(m, text) for m, text in said.items()]
     figure(
         name,
-        caption=f"View, age and findings by {written(panels[which])}, with 95 % intervals over patients.",
+        caption=f"View, age and findings by {readable(panels[which])}, with 95 % intervals over patients.",
         alt="Three panels of dots with whiskers, one colour a group: share of AP films, mean age, and "
         f"prevalence of each finding. {' '.join(told)}",
         table=rows,
@@ -754,8 +753,8 @@ if len(spans):
     where, label = spans.idxmax()
     at = wide_group.loc[(where, label)].dropna()
     glue("span-label", label)
-    glue("span-high", f"{percent(at.max(), 1)} ({written(at.idxmax())})")
-    glue("span-low", f"{percent(at.min(), 1)} ({written(at.idxmin())})")
+    glue("span-high", f"{percent(at.max(), 1)} ({readable(at.idxmax())})")
+    glue("span-low", f"{percent(at.min(), 1)} ({readable(at.idxmin())})")
     ends = rows[(rows["attribute"] == where) & (rows["label"] == label)].set_index("group")
     apart = ends.loc[at.idxmax(), "ci_low"] > ends.loc[at.idxmin(), "ci_high"]
     glue("span-apart", "do not overlap" if apart else "overlap")
@@ -779,7 +778,7 @@ else:
 # patient in two of them stops the run.
 
 # %%
-examined = [*registry.names(), *registry.published()]
+examined = [*model_names(), *published_models()]
 leaks = leakage.report(studied, examined)
 show(leaks, caption=f"Leakage report: {studied.name}", missing="–", counts=())
 

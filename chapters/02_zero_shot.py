@@ -59,21 +59,21 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.embed.extract import embed, embed_text
+from cxrlib.models import choose_models, describe_models, load_model, model_names
 from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.predict import prompts, wordings, zeroshot
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import bars, dose_response, gap_forest
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
-from cxrlib.stats import as_published as evaluation
 from cxrlib.stats import bootstrap, fairness, metrics
+from cxrlib.stats.as_published import METRICS, performance_by_protocol
 
 setup()
 chosen = protocols.protocol(protocol)
-clips = [registry.load(name, chosen) for name in registry.choose(models)]
+clips = [load_model(name, chosen) for name in choose_models(models)]
 names = [clip.name for clip in clips]
 boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
 LABELS = (
@@ -98,7 +98,7 @@ warn_if_seeded(names)
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
-described = registry.describe(names).set_index("name").rename_axis("model")
+described = describe_models(names).set_index("name").rename_axis("model")
 described.columns = [c.replace("_", " ") for c in described]
 show(described, caption="The models of this run", counts=())
 
@@ -139,7 +139,7 @@ film = int(np.argmax(alone * effusion))
 phrases = [f"Chest {label}" for label in LABELS] + ["Chest No Findings"]
 clip = clips[0]
 if chosen.temperature == "none":  # the film is answered with the learned scale too
-    clip = registry.load(names[0], replace(chosen, temperature="learned"))
+    clip = load_model(names[0], replace(chosen, temperature="learned"))
 clip = clip.members[0]  # of an ensemble, its first checkpoint
 similarity = zeroshot.similarity(
     embed(shown, clip)[[film]], embed_text(phrases, clip), clip.unit_text
@@ -252,10 +252,8 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 
 # %%
 predictions = zeroshot.predict(cohort, clips, LABELS, negative=chosen.negative_prompt)
-results = evaluation.performance_table(
-    predictions, protocol=chosen, n_resamples=n_resamples, seed=seed
-)
-results = results[results["metric"].isin(evaluation.METRICS)]
+results = performance_by_protocol(predictions, protocol=chosen, n_resamples=n_resamples, seed=seed)
+results = results[results["metric"].isin(METRICS)]
 
 # %% [markdown]
 # The row *mean* averages the findings. Paper S prints a $\pm$ behind its means: the standard deviation
@@ -342,7 +340,7 @@ orders = [sorted(names, key=lambda m: -of[m]["value"]) for of in (mean, adjusted
 certain = all(not np.isnan(of[m]["value"]) for of in (mean, adjusted) for m in names)
 order = "the same order" if orders[0] == orders[1] else "different orders"
 glue("same-order", order if certain else "an order that is undefined")
-own = [m for m in names if m in registry.names() and cohort.planted]
+own = [m for m in names if m in model_names() and cohort.planted]
 own = [m for m in own if not np.isnan(mean[m]["value"])]
 found = [m for m in own if LOW <= mean[m]["value"] <= HIGH]
 missed = [m for m in own if m not in found]

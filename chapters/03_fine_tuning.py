@@ -79,9 +79,9 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, schema
-from cxrlib import models as registry
 from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol as protocol_of
@@ -92,7 +92,7 @@ from cxrlib.stats import fairness, inference
 
 setup()
 chosen = protocol_of(protocol)
-names = registry.choose(models)
+names = choose_models(models)
 first = names[0]
 HEADS, ENCODERS = ("linear probe", "MLP"), ("LoRA", "full")
 SOUGHT = {"heads": HEADS, "all": finetune.STRATEGIES, "none": ()}
@@ -170,8 +170,7 @@ glue("n-test", one_test)
 
 # %%
 tasks = {
-    name: finetune.Task(cohort, registry.load(name, chosen, device=device), DISEASES)
-    for name in names
+    name: finetune.Task(cohort, load_model(name, chosen, device=device), DISEASES) for name in names
 }
 scores = {
     name: zeroshot.format_scores(cohort, task.model, DISEASES, n_draws, seed)

@@ -56,23 +56,22 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib.cohorts import phantom
+from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol as chosen_protocol
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, gap_forest, group_bars
-from cxrlib.show.words import fmt, fmt_row, in_words, percent
-from cxrlib.show.words import readable as title
-from cxrlib.stats import as_published as evaluation
+from cxrlib.show.words import fmt, fmt_row, in_words, percent, readable
 from cxrlib.stats import fairness, inference
+from cxrlib.stats.as_published import performance_by_protocol
 
 setup()
 chosen = chosen_protocol(protocol)
-TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
-clips = [registry.load(name, chosen) for name in registry.choose(models)]
+TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
+clips = [load_model(name, chosen) for name in choose_models(models)]
 names = [clip.name for clip in clips]
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
@@ -110,7 +109,7 @@ for attribute in ATTRIBUTES:
         sizes.append(
             {
                 "attribute": attribute.replace("_", " "),
-                "group": title(group),
+                "group": readable(group),
                 "images": len(rows),
                 "patients": rows["patient_id"].nunique(),
                 "fewest positives": int(positives.min()),
@@ -176,7 +175,7 @@ glue(
 predictions = zeroshot.predict(
     cohort, clips, cohort.findings, negative=chosen.negative_prompt
 ).merge(people[["image_id", "view", *ATTRIBUTES]], on="image_id")
-results = evaluation.performance_table(
+results = performance_by_protocol(
     predictions, ATTRIBUTES, chosen, n_resamples=n_resamples, seed=seed
 )
 keep(results)
@@ -274,7 +273,7 @@ interactive.explorer(results, "Explore: one model, finding, attribute and metric
 
 # %%
 ways = {
-    way: evaluation.performance_table(
+    way: performance_by_protocol(
         predictions[predictions["model"] == first],
         ATTRIBUTES,
         way,
@@ -293,7 +292,7 @@ summary = by_finding.groupby(["metric", "protocol"]).agg(
     groups=("value", "size"), defined=("value", "count"), width=("width", "mean")
 )
 show(
-    summary.rename(index=title).rename(columns={"width": "mean width of intervals"}),
+    summary.rename(index=readable).rename(columns={"width": "mean width of intervals"}),
     caption=f"Single findings of {first} in all groups, by protocol",
     digits=3,
     counts=(),
@@ -433,7 +432,7 @@ figure(
 floors = of_means[of_means["model"] == first]
 show(
     floors.assign(
-        group=floors["group"].map(title),
+        group=floors["group"].map(readable),
         gap=floors.apply(fmt_row, axis=1, digits=3, signed=True),
         positives=floors["n_positive"],
     )[["attribute", "group", "gap", "floor_mean", "floor_p95", "p_value", "positives"]]
@@ -451,7 +450,7 @@ show(
 reach = floors.set_index("group")["floor_p95"].sort_values(ascending=False)
 glue("floor-age", fmt(reach.get(HEADLINE["age"]), 3))
 glue("floor-thin", fmt(reach.iloc[0], 3))
-glue("floor-thin-pair", title(reach.index[0]))
+glue("floor-thin-pair", readable(reach.index[0]))
 glue("n-beyond", f"{beyond} of {len(known)}")
 
 # %% [markdown]
@@ -532,7 +531,8 @@ left = left[left["p_holm"] < 0.05]
 glue(
     "m-where",
     "; ".join(
-        f"{title(g)} in {n} of {len(names)} models" for g, n in left["group"].value_counts().items()
+        f"{readable(g)} in {n} of {len(names)} models"
+        for g, n in left["group"].value_counts().items()
     )
     or "none",
 )
@@ -590,7 +590,7 @@ for name, match in mixes.items():
     matched[name] = rows.apply(fmt_row, axis=1, digits=3, signed=True)
 show(
     pd.DataFrame(matched)
-    .T.rename(columns=title)
+    .T.rename(columns=readable)
     .rename(index={k: k if k in ("raw", "prevalence") else f"prevalence and {k}" for k in mixes}),
     caption=f"Gap of {first}, women minus men, mean over findings: raw, and matched on",
 )
@@ -618,7 +618,7 @@ for attribute, reference in references.items():
         defined = of_pair.dropna(subset="detectable").sort_values("detectable")
         plans.append(defined.iloc[[0, -1]] if len(defined) > 1 else of_pair.head(1))
 plan = pd.concat(plans)
-plan["group"] = plan["group"].map(title)
+plan["group"] = plan["group"].map(readable)
 of_plan = ["group", "label", "n_positive_a", "detectable", "positives_needed", "patients_needed_a"]
 show(
     plan[of_plan]
@@ -681,7 +681,7 @@ def factor(attribute, group):
 
 dial = pd.DataFrame(
     [
-        {"attribute": title(a), "group": g, "contrast of findings": factor(a, g)}
+        {"attribute": readable(a), "group": g, "contrast of findings": factor(a, g)}
         for a in ("age_group", "sex", "site")
         for g in sorted(planted.table[a].unique())
     ]
@@ -694,7 +694,7 @@ show(
 # %% tags=["remove-cell"]
 turned = dial[dial["contrast of findings"] != 1].itertuples(index=False, name=None)
 planted_words = ", ".join(
-    f"{x:g} in {'site ' if a == 'site' else ''}{title(g)}" for a, g, x in turned
+    f"{x:g} in {'site ' if a == 'site' else ''}{readable(g)}" for a, g, x in turned
 )
 glue("planted", planted_words or "the same factor in everybody")
 
@@ -1188,8 +1188,8 @@ crossed = fairness.performance_table(
 cells = crossed[(crossed["attribute"] == BOTH) & (crossed["label"] != "mean")]
 show(
     schema.wide(cells, index="group", columns="label")
-    .rename(columns=title)
-    .rename(index=lambda group: ", ".join(map(title, group.split(" x ")))),
+    .rename(columns=readable)
+    .rename(index=lambda group: ", ".join(map(readable, group.split(" x ")))),
     caption=f"AUC of {first} by sex and age",
 )
 
@@ -1304,7 +1304,7 @@ glue("answer-planted", planted_words or "the same factor in everybody")
 seen = of_first[of_first["attribute"].isin(["age_group", "sex"])].apply(schema.side, axis=1)
 glue(
     "answer-seen",
-    "; ".join(f"{title(g)} {WHERE[side]}" for g, side in seen.items()),
+    "; ".join(f"{readable(g)} {WHERE[side]}" for g, side in seen.items()),
 )
 single_bars = results[results["metric"] == "auc"].set_index(
     ["model", "label", "attribute", "group"]
@@ -1326,7 +1326,7 @@ glue(
     "There is none in this run"
     if strict.empty
     else "One of them is {label} of {model}, {group}".format(
-        **strict.iloc[0][["label", "model"]], group=title(strict.iloc[0]["group"])
+        **strict.iloc[0][["label", "model"]], group=readable(strict.iloc[0]["group"])
     ),
 )
 

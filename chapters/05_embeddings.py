@@ -61,25 +61,24 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.embed.extract import embed, embed_text
+from cxrlib.models import choose_models, load_model, model_names
 from cxrlib.papers import published
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
-from cxrlib.show.words import fmt, fmt_row, in_words, percent
-from cxrlib.show.words import readable as title
+from cxrlib.show.words import fmt, fmt_row, in_words, percent, readable
 from cxrlib.stats import bootstrap, metrics, probes
 
 setup()
-TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
-names = registry.choose(models)
-examined = names[:2] if probed == "first two" else registry.choose(probed)
+TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
+names = choose_models(models)
+examined = names[:2] if probed == "first two" else choose_models(probed)
 first = examined[0]
 chosen = protocols.protocol(protocol)
-clips = {n: registry.load(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
+clips = {n: load_model(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
 CHANCE = {
@@ -259,7 +258,7 @@ figure(
     caption="Image embeddings on their first two principal components, coloured by attributes of patients and films (S, Fig. 2b to 2d).",
     alt="The image embeddings on their first two principal components, one panel an attribute, coloured by "
     f"its groups. Films spread by {fmt(points[:, 0].std())} along the first axis (standard deviation); the "
-    f"means of the groups lie at most so far from the middle: {'; '.join(f'{title(a)} {fmt(x)}' for a, x in far.items())}.",
+    f"means of the groups lie at most so far from the middle: {'; '.join(f'{readable(a)} {fmt(x)}' for a, x in far.items())}.",
     table=behind,
     counts=(),
 )
@@ -318,7 +317,7 @@ TOLD[f"{WAY} {one_way}"] = whether(table[WAY] == one_way, WAY)
 rows = []
 for name, panel in drawn.items():
     found = {told: best_axis(panel, is_one, patient) for told, is_one in TOLD.items()}
-    row = {"axes": f"{title(name)} ({AXES[name]})"}
+    row = {"axes": f"{readable(name)} ({AXES[name]})"}
     row["correlation of the axes"] = np.corrcoef(panel.T)[0, 1]
     rows.append(row | {told: fmt_row(interval) for told, interval in found.items()})
 show(
@@ -707,7 +706,7 @@ glue(
 theirs = published.table("S Table 2")
 show(
     schema.wide(theirs, index="model", columns=["label", "method"]).pipe(
-        lambda wide: wide.set_axis([", ".join(map(title, pair)) for pair in wide], axis=1)
+        lambda wide: wide.set_axis([", ".join(map(readable, pair)) for pair in wide], axis=1)
     ),
     caption="S, Table 2, as printed",
 )
@@ -856,19 +855,19 @@ show(
 
 # %% tags=["remove-cell"]
 biased = [m for m in clips if m.endswith("-drain")]
-others = [m for m in clips if m in registry.names() and m not in biased]
+others = [m for m in clips if m in model_names() and m not in biased]
 value = drain.set_index("model")
 glue("drain-biased", "; ".join(fmt_row(value.loc[m]) for m in biased) or "not known in this run")
 glue(
     "drain-others",
     "; ".join(f"{m} {fmt_row(value.loc[m])}" for m in others) or "not known in this run",
 )
-readable = int((drain.apply(schema.side, axis=1, of=0.5) == "above").sum())
-glue("drain-readable", f"{readable} of {len(drain)}")
+n_betraying = int((drain.apply(schema.side, axis=1, of=0.5) == "above").sum())
+glue("drain-readable", f"{n_betraying} of {len(drain)}")
 glue(
     "drain-tells",
     "reading alone does not tell which of them leans on it"
-    if readable > 1
+    if n_betraying > 1
     else "which of them leans on it would have to be guessed",
 )
 highest = drain.loc[drain["value"].idxmax(), "model"] if drain["value"].notna().any() else None

@@ -57,26 +57,25 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
+from cxrlib.models import choose_models, load_model, model_names
 from cxrlib.predict import zeroshot
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import gap_forest, reliability
-from cxrlib.show.words import UNDEFINED, fmt, fmt_interval, in_words, percent
-from cxrlib.show.words import readable as name
+from cxrlib.show.words import UNDEFINED, fmt, fmt_interval, in_words, percent, readable
 from cxrlib.stats import calibration, fairness
 
 setup()
 chosen = protocols.protocol(protocol)
 # Both readings of a similarity are shown, so that the learned scale is wanted whatever the protocol.
 with_scale = replace(chosen, temperature="learned")
-clips = [registry.load(m, with_scale) for m in registry.choose(models)]
+clips = [load_model(m, with_scale) for m in choose_models(models)]
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-underreport")]
 others = [m for m in names if m not in biased]
-fair = [m for m in others if m in registry.names()]  # of the same making as the biased one
+fair = [m for m in others if m in model_names()]  # of the same making as the biased one
 LABEL = "Pneumothorax"
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
 boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
@@ -387,7 +386,7 @@ quiz(
 # %%
 off = quality[quality["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=name),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=readable),
     caption="Calibration for pneumothorax with 95 % intervals over patients",
 )
 
@@ -450,7 +449,7 @@ keep(switched)
 shown = switched[switched["metric"].isin(["ece_equal_mass", "brier"])]
 show(
     schema.wide(shown, index=["metric", "model"], columns="protocol").rename(
-        index=name, columns=name
+        index=readable, columns=readable
     ),
     caption="Calibration for pneumothorax under both protocols",
 )
@@ -529,7 +528,7 @@ after = fairness.performance_table(repaired, measures, **boot)
 quality = pd.concat([quality, after], ignore_index=True)
 off = after[after["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=name),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=readable),
     caption="Calibration for pneumothorax after fitting on validation patients",
 )
 
@@ -724,7 +723,7 @@ def lowered_in_women(table):
 further = [a for a in GROUPED if a != "sex"]
 sides = shown[shown["attribute"].isin(further)].apply(schema.side, axis=1)
 sides = sides[sides != "undefined"]
-glue("further", " and by ".join(map(name, further)) or "no other attribute")
+glue("further", " and by ".join(map(readable, further)) or "no other attribute")
 glue("n-further", str(len(sides)))
 glue("n-off", str(sides.isin(["above", "below"]).sum()) if len(sides) else "0")
 glue(
@@ -783,7 +782,7 @@ gaps = pd.concat(
 keep(gaps.assign(protocol=chosen.name))
 on_mean = gaps[gaps["label"] == "mean"]
 show(
-    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=name),
+    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=readable),
     caption="Women minus men, mean over findings: AUC, and sensitivity and specificity at the common threshold",
 )
 

@@ -56,8 +56,7 @@ import pandas as pd
 from cxrlib import cohorts
 from cxrlib.cohorts import metadata
 from cxrlib.show.notebook import figure, glue, quiz, setup, show
-from cxrlib.show.words import fmt, fmt_interval, percent
-from cxrlib.show.words import readable as name
+from cxrlib.show.words import fmt, fmt_interval, percent, readable
 from cxrlib.stats import estimates, ranking, simulate
 
 setup()
@@ -98,7 +97,7 @@ large = simulate.sample(patient, AUC, PREVALENCE, ICC, ICC, np.random.default_rn
 sampled = ranking.ranking(*large[:2], None)
 agree = pd.DataFrame(
     [
-        {"metric": name(m), "by the formula": truth[m], "in a large sample": sampled[m]}
+        {"metric": readable(m), "by the formula": truth[m], "in a large sample": sampled[m]}
         for m in ("auc", "average_precision", "adjusted_auprc")
     ]
 )

@@ -65,21 +65,21 @@ import torch
 from PIL import Image
 
 from cxrlib import cohorts
-from cxrlib import models as registry
 from cxrlib.book.chapters import find_root
 from cxrlib.cohorts import films
 from cxrlib.cohorts.files import DataError
 from cxrlib.embed import plan as scale
 from cxrlib.embed.extract import extract
 from cxrlib.embed.store import ROWS, StoreError
+from cxrlib.models import load_model, model_card, published_models
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe
 from cxrlib.show.notebook import figure, glue, quiz, setup, show
 from cxrlib.show.words import fmt, percent
 
 setup()
-ELEVEN = registry.published()
-WIDTHS = [registry.card(name)["embed_dim"] for name in ELEVEN]
+ELEVEN = published_models()
+WIDTHS = [model_card(name)["embed_dim"] for name in ELEVEN]
 N_MIMIC, MILLION, HUNDRED = (
     377_110,
     10**6,
@@ -104,7 +104,7 @@ PART_COLOUR = {
 
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
-model = registry.load("phantom-resnet")
+model = load_model("phantom-resnet")
 rows = max(1, n_images // 8)
 scratch = tempfile.TemporaryDirectory()
 whole = extract(cohort, model, Path(scratch.name) / "whole", rows_per_shard=rows)

@@ -26,7 +26,7 @@ from PIL import Image
 
 from cxrlib import cohorts, models
 from cxrlib.cohorts.films import reader
-from cxrlib.embed import extract as embed_module
+from cxrlib.embed import extract as extract_module
 from cxrlib.embed.extract import embed, extract, made_from, store_folder
 from cxrlib.embed.store import StoreError, load
 from cxrlib.embed.worker import fastest
@@ -42,7 +42,7 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def loaded():
-    return {name: models.load(name) for name in (RESNET, VIT)}
+    return {name: models.load_model(name) for name in (RESNET, VIT)}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def expected(cohort, loaded):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Films are read 16 at a time, so that pieces, batches and shards all have other borders."""
-    monkeypatch.setattr(embed_module, "BATCH_PIXELS", 16 * 64**2)
+    monkeypatch.setattr(extract_module, "BATCH_PIXELS", 16 * 64**2)
 
 
 def same(store, cohort, expected):
@@ -552,7 +552,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees
 
 @pytest.fixture
 def on_gpu():
-    there = models.load(RESNET, device="cuda")
+    there = models.load_model(RESNET, device="cuda")
     yield there
     there.to("cpu")
 

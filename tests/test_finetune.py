@@ -111,7 +111,7 @@ def made_up(n, features, classes, seed=0):
     table["patient_id"] = table["image_id"]
     table["split"] = np.repeat(["train", "test", "valid"], n // 2)
     cohort = Cohort("made up", table, (), "open", {}, pd.DataFrame())
-    model = models.load(NAME)
+    model = models.load_model(NAME)
     task = finetune.Task(cohort, replace(model, card=model.card | {"embed_dim": features}), names)
     task.__dict__["embeddings"] = torch.from_numpy(z)
     return task, {part: table["split"].to_numpy() == part for part in finetune.SPLITS}
@@ -487,7 +487,7 @@ def test_images_are_needed(task):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no GPU")
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="device='cuda': torch cannot use it here"):
-        models.load(NAME, device="cuda")
+        models.load_model(NAME, device="cuda")
 
 
 def test_settings_that_a_strategy_has_no_use_for_change_nothing(task):

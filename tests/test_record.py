@@ -26,7 +26,7 @@ from cxrlib import cohorts, models, schema
 from cxrlib.show.notebook import keep
 
 cohort = cohorts.load("phantom", n_images=n_images)
-models.load("phantom-resnet")
+models.load_model("phantom-resnet")
 row = {"cohort": "phantom", "model": "a", "label": "mean", "attribute": "all", "group": "all"}
 row |= {"metric": "auc", "value": rate, "ci_low": rate - 0.1, "ci_high": rate + 0.1}
 keep(schema.results([row, row | {"label": "Edema", "value": rate + 0.01}]))
@@ -55,7 +55,7 @@ def test_the_card_says_how_the_numbers_came_about(ran):
     assert (card["given"], card["name"], card["chapter"]) == (["rate"], "mine", "01_first")
     assert (reference.card["given"], reference.card["name"]) == ([], None)
 
-    cohort, model = cohorts.load("phantom", n_images=20), models.load("phantom-resnet")
+    cohort, model = cohorts.load("phantom", n_images=20), models.load_model("phantom-resnet")
     about = {"name": "phantom", "access": "open", "fingerprint": cohort.fingerprint}
     assert card["cohorts"] == [about]
     [said] = card["models"]

@@ -227,7 +227,7 @@ def _meaning(values, given, who):
 def _models(values):
     from cxrlib import models  # torch takes a while
 
-    chosen = models.choose(values["models"])
+    chosen = models.choose_models(values["models"])
     probed = values.get("probed", "all")
     if probed not in ("all", "first two"):
         for name in probed.split(","):

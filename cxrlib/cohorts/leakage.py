@@ -28,7 +28,8 @@ def report(cohort, models=(), max_distance=MAX_DISTANCE) -> pd.DataFrame:
     ----------
     cohort : Cohort
     models : sequence of str
-        Names as :func:`cxrlib.models.choose` returns them: one row each, on what it was trained.
+        Names as :func:`cxrlib.models.choose_models` returns them: one row each, on what it was
+        trained.
     max_distance : int
         Bits by which the perceptual hashes of two near-duplicates may differ, 0 to 63.
 

@@ -23,7 +23,7 @@ def leaks(names: list[str], cohort) -> pd.DataFrame:
     Parameters
     ----------
     names : list of str
-        Names as :func:`cxrlib.models.choose` returns them.
+        Names as :func:`cxrlib.models.choose_models` returns them.
     cohort : Cohort
         Its ``sources`` are compared with those of the models' cards.
 
@@ -43,7 +43,7 @@ def leaks(names: list[str], cohort) -> pd.DataFrame:
 
 
 def _row(name, cohort) -> dict:
-    card = models.card(name)
+    card = models.model_card(name)
     sources, complete = list(card["sources"]), card.get("sources_complete", True)
     if name.startswith(SEEDED):
         sources, complete = [], True

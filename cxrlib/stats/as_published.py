@@ -16,7 +16,7 @@ from cxrlib.stats.ranking import ranker, ranking
 METRICS = ("auc", "adjusted_auprc")
 
 
-def performance_table(
+def performance_by_protocol(
     predictions, attributes=(), protocol="as_published", *, n_resamples=1000, seed=1907
 ):
     """AUC and adjusted AUPRC over all images and in each group (S Table 1, Fig. 1).
