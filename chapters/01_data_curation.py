@@ -293,7 +293,7 @@ axes[1].set_xlabel("prevalence")
 figure(
     "fig-curation-prevalence",
     caption="Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios.",
-    alt="Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and "
+    alt="Three panels of dots with whiskers, one row per finding: prevalence by sex, by view position and "
     f"by age group, on a logarithmic axis. {in_words(printed, 3)}",
     table=found,
     counts=("n", "n_positive", "n_patients"),
@@ -521,7 +521,7 @@ axis.grid(axis="x", alpha=0.3)
 figure(
     "fig-curation-view",
     caption="Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws.",
-    alt="Dots with ranges, one row a disease: images taken in AP view, per cent. Means over the draws: "
+    alt="Dots with ranges, one row per disease: images taken in AP view, per cent. Means over the draws: "
     + "; ".join(f"{d} {percent(x)}" for d, x in ap_share.mean().items())
     + ".",
     table=ap_share.agg(["mean", "min", "max"]).T.rename_axis("disease"),
@@ -732,7 +732,7 @@ def confounding(which, name):
     figure(
         name,
         caption=f"View, age and findings by {written(panels[which])}, with 95 % intervals over patients.",
-        alt="Three panels of dots with whiskers, one colour a group: share of AP films, mean age, and "
+        alt="Three panels of dots with whiskers, one colour per group: share of AP films, mean age, and "
         f"prevalence of each finding. {' '.join(told)}",
         table=rows,
     )

@@ -1,4 +1,4 @@
-"""Who is studied: every dataset as one tidy table, one row an image.
+"""Who is studied: every dataset as one tidy table, one row per image.
 
 ``load(name)`` returns a :class:`Cohort`. The default cohorts need no download: real public
 metadata, and phantom radiographs rendered from it. The others read data sets as distributed, from
@@ -112,7 +112,7 @@ def names() -> list[str]:
 
 
 def describe() -> pd.DataFrame:
-    """One row a cohort: name, access, folder below ``CXRBOOK_DATA``, what it is."""
+    """One row per cohort: name, access, folder below ``CXRBOOK_DATA``, what it is."""
     return pd.DataFrame(
         [
             {

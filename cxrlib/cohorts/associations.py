@@ -271,7 +271,7 @@ def prevalence(table, findings, attribute):
 
     Returns
     -------
-    pandas.DataFrame, one row a finding x group
+    pandas.DataFrame, one row per finding x group
         ``label``, ``attribute``, ``group``, and the entries of :func:`proportion`. Groups in
         sorted order within a finding.
 

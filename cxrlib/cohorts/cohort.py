@@ -25,7 +25,7 @@ class Cohort:
     ----------
     name : str
     table : DataFrame
-        One row an image: ``image_id, patient_id, sex, age, age_group, view`` and one 0/1 column a
+        One row per image: ``image_id, patient_id, sex, age, age_group, view`` and one 0/1 column a
         finding; where known also ``race, site, split, report`` and devices.
     findings : tuple of str
         The label columns of ``table``.
@@ -42,7 +42,7 @@ class Cohort:
         Data sets that the images come from, spelt as on the cards of models
         (:func:`cxrlib.models.leaks.leaks`).
     films : DataFrame or None
-        What :func:`cxrlib.cohorts.films.check` found, one row an image in the order of ``table``;
+        What :func:`cxrlib.cohorts.films.check` found, one row per image in the order of ``table``;
         None for phantoms and metadata.
     keep : Path or None
         The folder in which everything computed for single images has to stay; None where

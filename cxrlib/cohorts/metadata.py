@@ -106,7 +106,7 @@ def read_nih(path):
     Returns
     -------
     pandas.DataFrame
-        One row an image as :func:`nih` describes it; ages in whole years as recorded, impossible
+        One row per image as :func:`nih` describes it; ages in whole years as recorded, impossible
         ones too.
 
     Raises
@@ -165,7 +165,7 @@ def _nih():
 
 
 def nih():
-    """Metadata of NIH ChestX-ray14: one row an image, in the order of the released file.
+    """Metadata of NIH ChestX-ray14: one row per image, in the order of the released file.
 
     Nothing is dropped: 112,120 images of 30,805 patients. "Effusion" is renamed to "Pleural
     Effusion" and "Pleural_Thickening" to "Pleural Thickening". An image without any of the 14
@@ -275,7 +275,7 @@ def _padchest():
 
 
 def padchest():
-    """Metadata of PadChest needed for the drain question: one row an image, file order.
+    """Metadata of PadChest needed for the drain question: one row per image, file order.
 
     Returns
     -------
@@ -313,7 +313,7 @@ def _chexpert():
 
 
 def chexpert():
-    """Metadata of the CheXpert training set: one row an image, file order.
+    """Metadata of the CheXpert training set: one row per image, file order.
 
     Returns
     -------

@@ -417,7 +417,7 @@ def races(admissions: pd.DataFrame, path="admissions") -> pd.Series:
     Parameters
     ----------
     admissions : DataFrame
-        ``subject_id, race``, one row an admission.
+        ``subject_id, race``, one row per admission.
     path : what a message names
 
     Returns

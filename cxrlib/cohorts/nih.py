@@ -233,7 +233,7 @@ def _listed(root, name, rows) -> np.ndarray:
 
 
 def neatx(root: Path) -> pd.DataFrame | None:
-    """Drains of NEATX, one row an image: ``image_id, drain`` (0 or 1); None without its file.
+    """Drains of NEATX, one row per image: ``image_id, drain`` (0 or 1); None without its file.
 
     What is written as -1, or not at all, was not annotated.
 

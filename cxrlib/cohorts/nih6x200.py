@@ -36,12 +36,12 @@ ROTATIONS = 10 // TENTHS["test"]  # of one shuffle, until every image was tested
 
 
 def eligible(table=None, rule="single", findings=metadata.FINDINGS, border=OLD_AGE):
-    """Images that may stand for a disease: one row an image x disease.
+    """Images that may stand for a disease: one row per image x disease.
 
     Parameters
     ----------
     table : pandas.DataFrame, optional
-        One row an image, such as :func:`cxrlib.cohorts.metadata.nih` returns it; the default.
+        One row per image, such as :func:`cxrlib.cohorts.metadata.nih` returns it; the default.
     rule : {"single", "any"}
         ``"single"`` takes images with exactly one finding (the rule of the recipe). ``"any"``
         takes every image with the finding, whatever else it shows, so an image can appear under
@@ -172,7 +172,7 @@ def balanced(
     Parameters
     ----------
     table : pandas.DataFrame
-        One row an image: ``image_id, patient_id, age``, the attributes and the findings.
+        One row per image: ``image_id, patient_id, age``, the attributes and the findings.
     labels : sequence of str
         The diseases to draw, of ``findings``.
     border : int
@@ -386,7 +386,7 @@ def draws(seeds):
     Returns
     -------
     pandas.DataFrame
-        One row a seed: ``seed``, ``patients`` (int), ``leakage`` (share of test images in [0, 1])
+        One row per seed: ``seed``, ``patients`` (int), ``leakage`` (share of test images in [0, 1])
         and ``AP <disease>`` (share of the disease's images taken in AP view, in [0, 1]).
     """
     table = metadata.nih()

@@ -69,7 +69,7 @@ def validated(table: pd.DataFrame, findings, name: str) -> pd.DataFrame:
 
 
 def flow(steps) -> pd.DataFrame:
-    """The exclusion flow of a cohort, one row a step.
+    """The exclusion flow of a cohort, one row per step.
 
     Parameters
     ----------
