@@ -63,6 +63,7 @@ from cxrlib.cohorts import (
     phantom,
     summary,
 )
+from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
@@ -780,13 +781,13 @@ else:
 
 # %%
 examined = [*registry.names(), *registry.published()]
-leaks = leakage.report(studied, examined)
-show(leaks, caption=f"Leakage report: {studied.name}", missing="–", counts=())
+leaking = leakage.report(studied, leaks(examined, studied))
+show(leaking, caption=f"Leakage report: {studied.name}", missing="–", counts=())
 
 # %% tags=["remove-cell"]
 glue("hash-bits", str(leakage.HASH_BITS))
 glue("hash-distance", str(leakage.MAX_DISTANCE))
-pretraining = leaks[leaks["check"].str.startswith("pretraining")]
+pretraining = leaking[leaking["check"].str.startswith("pretraining")]
 shared = pretraining["note"].str.startswith("trained on this source").sum()
 glue("n-pretrained", str(shared))
 others = pretraining["note"].str.contains("on other patients").sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -80,3 +80,20 @@ class Cohort:
     def planted(self) -> bool:
         """Whether this is a phantom, whose biases are known and which has twins."""
         return self.name.startswith("phantom")
+
+
+def flow(steps: Iterable[tuple[str, pd.DataFrame, str]]) -> pd.DataFrame:
+    """The exclusion flow of a cohort, one row per step.
+
+    Parameters
+    ----------
+    steps : sequence of (str, DataFrame, str)
+        What was done, the rows that are left, and why others are not ("" where none were lost).
+
+    Returns
+    -------
+    DataFrame
+        ``step, images, patients, left_out``.
+    """
+    rows = [(step, len(left), left["patient_id"].nunique(), why) for step, left, why in steps]
+    return pd.DataFrame(rows, columns=["step", "images", "patients", "left_out"])

@@ -20,18 +20,9 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import metadata, nih6x200, render, reports, shape_model
-from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.table import flow
+from cxrlib.cohorts.cohort import Cohort, flow
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
+FINDINGS = metadata.STUDIED
 DEVICES = ("drain", "pacemaker", "ecg_leads")
 RACES = {"White": 0.60, "Black": 0.25, "Asian": 0.15}
 SITES = ("A", "B", "C")
