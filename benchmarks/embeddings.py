@@ -3,7 +3,7 @@
 Run: python benchmarks/embeddings.py [--part NAME] [--quick] [--threads N]
 
 All parts take about a quarter of an hour on two processor cores. Writes embeddings.csv beside this
-file after every part, one row a measured quantity: `value` is the median over `rounds`, `low` and
+file after every part, one row per measured quantity: `value` is the median over `rounds`, `low` and
 `high` the least and the most. `--part` runs one part and replaces its rows alone. `--quick` tries
 all out with few images and writes nothing. Weights are computed from names; no file is needed.
 """

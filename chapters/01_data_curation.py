@@ -63,6 +63,7 @@ from cxrlib.cohorts import (
     summary,
 )
 from cxrlib.models import model_names, published_models
+from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
@@ -292,7 +293,7 @@ axes[1].set_xlabel("prevalence")
 figure(
     "fig-curation-prevalence",
     caption="Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios.",
-    alt="Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and "
+    alt="Three panels of dots with whiskers, one row per finding: prevalence by sex, by view position and "
     f"by age group, on a logarithmic axis. {in_words(printed, 3)}",
     table=found,
     counts=("n", "n_positive", "n_patients"),
@@ -520,7 +521,7 @@ axis.grid(axis="x", alpha=0.3)
 figure(
     "fig-curation-view",
     caption="Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws.",
-    alt="Dots with ranges, one row a disease: images taken in AP view, per cent. Means over the draws: "
+    alt="Dots with ranges, one row per disease: images taken in AP view, per cent. Means over the draws: "
     + "; ".join(f"{d} {percent(x)}" for d, x in ap_share.mean().items())
     + ".",
     table=ap_share.agg(["mean", "min", "max"]).T.rename_axis("disease"),
@@ -731,7 +732,7 @@ def confounding(which, name):
     figure(
         name,
         caption=f"View, age and findings by {readable(panels[which])}, with 95 % intervals over patients.",
-        alt="Three panels of dots with whiskers, one colour a group: share of AP films, mean age, and "
+        alt="Three panels of dots with whiskers, one colour per group: share of AP films, mean age, and "
         f"prevalence of each finding. {' '.join(told)}",
         table=rows,
     )
@@ -779,13 +780,13 @@ else:
 
 # %%
 examined = [*model_names(), *published_models()]
-leaks = leakage.report(studied, examined)
-show(leaks, caption=f"Leakage report: {studied.name}", missing="–", counts=())
+leaking = leakage.report(studied, leaks(examined, studied))
+show(leaking, caption=f"Leakage report: {studied.name}", missing="–", counts=())
 
 # %% tags=["remove-cell"]
 glue("hash-bits", str(leakage.HASH_BITS))
 glue("hash-distance", str(leakage.MAX_DISTANCE))
-pretraining = leaks[leaks["check"].str.startswith("pretraining")]
+pretraining = leaking[leaking["check"].str.startswith("pretraining")]
 shared = pretraining["note"].str.startswith("trained on this source").sum()
 glue("n-pretrained", str(shared))
 others = pretraining["note"].str.contains("on other patients").sum()

@@ -433,7 +433,7 @@ if pairs:
         "fig-zeroshot-gaps",
         caption="Difference in zero-shot AUC from the first model, paired over the same resamples of patients.",
         alt="Dots with intervals around a line at zero: difference in zero-shot AUC of each further model from "
-        f"the first one, one line a finding and one for the mean. Differences: {in_words(gaps)}",
+        f"the first one, one line per finding and one for the mean. Differences: {in_words(gaps)}",
         table=gaps,
     )
 else:
@@ -633,7 +633,7 @@ ends_of_lines = "; ".join(
 figure(
     "fig-zeroshot-prevalence",
     caption="Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines.",
-    alt=f"Adjusted AUPRC for {hardest} against prevalence on a logarithmic axis, one line a model with an "
+    alt=f"Adjusted AUPRC for {hardest} against prevalence on a logarithmic axis, one line per model with an "
     f"interval band. {ends_of_lines}.",
     table=shown[["model", "prevalence", "metric", "value", "ci_low", "ci_high"]],
 )

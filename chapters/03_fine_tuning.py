@@ -534,7 +534,7 @@ bars(shown, x="label", hue="model", baseline=0, printed=published.table("X Fig. 
 figure(
     "fig-tuning-f1",
     caption="F1 by disease after full fine-tuning, with 95 % intervals (X, Fig. 2b). Diamonds: the lowest and the highest F1 over diseases that X prints for two models.",
-    alt="Bars of the F1 score by disease after full fine-tuning, a colour a model, with interval whiskers, and open diamonds for the lowest and highest value that paper X prints. "
+    alt="Bars of the F1 score by disease after full fine-tuning, a colour per model, with interval whiskers, and open diamonds for the lowest and highest value that paper X prints. "
     + in_words(shown),
     table=shown,
 )
@@ -932,7 +932,7 @@ spread(shown, metric="eq_odds_mean", components=parts)
 figure(
     "fig-tuning-runs",
     caption="Change of EqOdds (Eq. 3) between women and men against zero-shot on the same test films. One dot a split and seed; dots of one split are joined. The bar is their mean.",
-    alt="Dots, one a split and seed: the change of EqOdds between women and men against zero-shot, a row a strategy, a colour a model, around a line at zero. "
+    alt="Dots, one per split and seed: the change of EqOdds between women and men against zero-shot, a row per strategy, a colour per model, around a line at zero. "
     + in_words(shown.assign(label="all", protocol=chosen.name), 3),
     table=shown,
     counts=(),

@@ -186,9 +186,9 @@ of_groups = results[(results["model"] == first) & (results["attribute"] != "all"
 drawn = of_groups[of_groups["metric"] == "auc"]
 figure(
     "fig-subgroup-auc",
-    caption="AUC by finding in groups of patients, a panel an attribute, with 95 % intervals over "
+    caption="AUC by finding in groups of patients, a panel per attribute, with 95 % intervals over "
     f"{chosen.unit}s (S, Fig. 1). The bars start at 0.5, which is chance.",
-    alt="Panels of bars with interval whiskers, one panel an attribute: findings and their mean on the "
+    alt="Panels of bars with interval whiskers, one panel per attribute: findings and their mean on the "
     f"horizontal axis, AUC on the vertical one, one bar a group. {in_words(drawn)} "
     "A hollow ring stands where a group has too few cases.",
     table=drawn,
@@ -900,7 +900,7 @@ glue("sex-verdict", sex_verdict)
 #
 # So the observed gap comes in three parts: {glue:text}`sex-by-dials` goes back to the contrast factors,
 # {glue:text}`sex-by-anatomy` to the drawing of the body, and {glue:text}`sex-plain` to neither (the interval
-# {glue:text}`sex-plain-where`). That remainder is hereby declared. What is left in it are the findings that occur together, their
+# {glue:text}`sex-plain-where`). That remainder is stated, not explained. What is left in it are the findings that occur together, their
 # severity, view positions, and the luck of this draw.
 
 # %% [markdown]

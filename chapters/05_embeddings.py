@@ -256,7 +256,7 @@ far = np.hypot(means[1], means[2]).groupby("attribute").max()
 figure(
     "fig-embeddings-attributes",
     caption="Image embeddings on their first two principal components, coloured by attributes of patients and films (S, Fig. 2b to 2d).",
-    alt="The image embeddings on their first two principal components, one panel an attribute, coloured by "
+    alt="The image embeddings on their first two principal components, one panel per attribute, coloured by "
     f"its groups. Films spread by {fmt(points[:, 0].std())} along the first axis (standard deviation); the "
     f"means of the groups lie at most so far from the middle: {'; '.join(f'{readable(a)} {fmt(x)}' for a, x in far.items())}.",
     table=behind,
@@ -457,7 +457,7 @@ fig.suptitle(first)
 figure(
     "fig-embeddings-centroids",
     caption="Differences between the centroids of two groups, dimension by dimension and largest first, on one scale (S, Fig. 3).",
-    alt="One panel a pair of groups: dimensions on the horizontal axis, ordered by the absolute difference "
+    alt="One panel per pair of groups: dimensions on the horizontal axis, ordered by the absolute difference "
     "of the two centroids, which is on the vertical axis. Largest difference in any dimension: "
     f"{'; '.join(f'{pair} {fmt(d[0], 3)}' for pair, d in shown.items())}.",
     table=pd.DataFrame(shown).rename_axis("rank").reset_index(),

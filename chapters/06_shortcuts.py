@@ -806,7 +806,7 @@ dose_response(doses, xlabel="share of pneumothorax images with a drain")
 figure(
     "fig-shortcut-dose",
     caption="Dose and response: the AUC that a test set reports as its share of treated pneumothorax grows, with intervals as bands.",
-    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model "
+    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line per model "
     "with an interval band. From no drain to a drain in every one, "
     + "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in names)
     + ".",

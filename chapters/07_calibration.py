@@ -191,7 +191,7 @@ def draw(curves, label, caption):
     figure(
         label,
         caption=f"{caption} Above: observed frequency of pneumothorax by predicted probability, with 95 % intervals. Below: films in each bin.",
-        alt="Observed frequency against mean predicted probability, one line a model, beside a dashed "
+        alt="Observed frequency against mean predicted probability, one line per model, beside a dashed "
         f"diagonal, and below the films in each bin. Observed at predicted: {'; '.join(ends)}.",
         table=curves,
     )
@@ -665,7 +665,7 @@ gap_forest(shown)
 figure(
     "fig-calibration-groups",
     caption="Calibration in the large by group, mean over findings, after Platt scaling on all patients. Right of 0: risk overestimated; left: underestimated.",
-    alt="Mean predicted probability minus observed frequency, averaged over findings, one row a group, one dot with an interval a model, around a line at zero. "
+    alt="Mean predicted probability minus observed frequency, averaged over findings, one row per group, one dot with an interval per model, around a line at zero. "
     + in_words(shown, 3),
     table=shown,
 )
@@ -794,7 +794,7 @@ gap_forest(shown)
 figure(
     "fig-calibration-underdiagnosis",
     caption="Women minus men, mean over findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both.",
-    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval a model, around a line at zero. "
+    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval per model, around a line at zero. "
     + " ".join(in_words(drawn[drawn["metric"] == metric]) for metric in names_of),
     table=drawn,
 )
@@ -897,7 +897,7 @@ gap_forest(audit)
 figure(
     "fig-calibration-audit",
     caption="Calibration in the large, women minus men: the same models, audited with true and with under-reported labels.",
-    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero. "
+    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval per model, around a line at zero. "
     + in_words(audit, 3),
     table=audit,
 )

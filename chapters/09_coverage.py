@@ -202,7 +202,7 @@ for axis, unit in zip(axes, ("image", "patient"), strict=True):
 axes[0].set_ylabel("study")
 figure(
     "fig-coverage-studies",
-    caption="Simulated studies of one group and their 95 % intervals for AUC, one line a study. Intervals that miss the truth, the vertical line, are orange.",
+    caption="Simulated studies of one group and their 95 % intervals for AUC, one line per study. Intervals that miss the truth, the vertical line, are orange.",
     alt=f"Two panels of {n_studies} horizontal intervals around a vertical line at the true AUC, {AUC}. From drawing images, {missed['image']} do not touch the line; from drawing patients, {missed['patient']}.",
     table=studies.assign(missed=misses),
 )

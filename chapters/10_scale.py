@@ -960,7 +960,7 @@ axis.minorticks_off()
 figure(
     "fig-scale-cores",
     caption="A million films on one GPU, by the cores beside it. Where a line runs flat, more cores buy nothing. Vertical line: the cores of the host.",
-    alt=f"Hours for a million films over the number of CPU cores beside one GPU, both logarithmic, a line a change, dots coloured by what limits; a vertical line at {host_cores} cores. "
+    alt=f"Hours for a million films over the number of CPU cores beside one GPU, both logarithmic, a line per change, dots coloured by what limits; a vertical line at {host_cores} cores. "
     + "; ".join(
         f"{text}: {block['hours'].iloc[0]:,.1f} hours with {block['cores'].iloc[0]} cores, {block['hours'].iloc[-1]:,.1f} with {block['cores'].iloc[-1]}"
         for text, block in by_cores.groupby("change", sort=False)
@@ -1102,7 +1102,7 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 #    lists slowly. Shards of {glue:text}`large-shard` rows, folders by the first digits, and a catalogue of what is done take their
 #    place; "write if it is not there yet" is the lock that object stores do have.
 #
-# None of it touches what makes a store trustworthy: content in the name, one step a file, a manifest that
+# None of it touches what makes a store trustworthy: content in the name, one step a file, per manifest that
 # refuses another model.
 #
 # ## Many GPUs, many machines

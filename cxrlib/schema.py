@@ -79,7 +79,7 @@ def results(rows):
     Parameters
     ----------
     rows : list of dict, or DataFrame
-        One entry a number. Absent columns are filled with missing values, `note` with "".
+        One entry per number. Absent columns are filled with missing values, `note` with "".
         A missing n_negative is filled with n - n_positive for a single finding; over several
         (label "mean" or "all") the two counts can belong to different ones, so it is not.
 
@@ -140,7 +140,7 @@ def predictions(table, *attributes, probabilities=False):
     Parameters
     ----------
     table : DataFrame
-        Long table, one row an image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
+        Long table, one row per image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
         score finite. Within a cohort an image has one patient, one value of each attribute, and
         one truth a label, whatever the model.
     attributes : str

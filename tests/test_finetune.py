@@ -94,7 +94,7 @@ def tune(task, strategy, seed=0, folder=None, keep=True, split=None, **changed):
 
 
 def scores(run):
-    """One row an image, one column a class."""
+    """One row per image, one column per class."""
     return run.predictions.pivot(index="image_id", columns="label", values="score")
 
 

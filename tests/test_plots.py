@@ -418,7 +418,7 @@ def test_spread_shows_every_run_and_the_given_means(runs):
         joined = [
             m for m in ax.lines if m.get_marker() == "o" and m.get_markerfacecolor() != "white"
         ]
-        # one line a model, method and split, at a height of its own
+        # one line per model, method and split, at a height of its own
         assert len(joined) == len({m.get_ydata()[0] for m in joined}) == 8
         assert {x for m in joined for x in m.get_xdata()} == set(part["value"].dropna())
         assert all(len(set(m.get_ydata())) == 1 for m in joined)

@@ -48,7 +48,7 @@ def table(cohort, scores):
 
 
 def predictions(cohort, score):
-    """The long table, one row an image, label and pair."""
+    """The long table, one row per image, label and pair."""
     parts = [
         cohort.table[["image_id", "patient_id", *GAPS]].assign(
             cohort=cohort.name,

@@ -63,7 +63,7 @@ def cohort():
 
 
 def scores(cohort, model, **options):
-    """One row a film, one column a label."""
+    """One row per film, one column per label."""
     found = predict(cohort, [model], LABELS, cache=False, **options)
     wide = found.pivot(index="image_id", columns="label", values="score")
     return wide.loc[cohort.table["image_id"], list(LABELS)].to_numpy()

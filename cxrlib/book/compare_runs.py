@@ -75,7 +75,7 @@ def differences(reference, run):
     Returns
     -------
     (DataFrame, list of str)
-        One row a number: `KEYS`; of each side value, ci_low, ci_high (``_reference``, ``_run``);
+        One row per number: `KEYS`; of each side value, ci_low, ci_high (``_reference``, ``_run``);
         difference (run - reference; NaN where either is undefined); overlap of the intervals
         ("yes", "no", "" without two); ``in`` ("both", "reference", "run"); note (why something is
         undefined). Rows whose intervals are apart come first, then the largest differences.

@@ -234,7 +234,7 @@ def curves(table, swept, metric=None, where=None):
     Returns
     -------
     DataFrame
-        One row a line and a value of the parameter: the parameter; ``line`` (what tells it from
+        One row per line and value of the parameter: the parameter; ``line`` (what tells it from
         others); ``metric``; ``mean``, ``low``, ``high`` (smallest and largest over seeds; with one
         run, the interval of that run); ``sd`` over seeds; ``n_runs`` with a value.
 

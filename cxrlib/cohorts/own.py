@@ -8,7 +8,8 @@ from __future__ import annotations
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200, table
-from cxrlib.cohorts.cohort import Cohort
+from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
 REQUIRED = ("image_id", "patient_id", "path", "sex", "age", "view")
@@ -118,8 +119,7 @@ def read(root=None, findings=None):
 
 def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Cohort:
     """The rows of the last step whose films can be read."""
-    if access not in ("credentialed", "open"):
-        raise ValueError(f"access={access!r}: expected 'credentialed' or 'open'")
+    one_of("access", access, ("credentialed", "open"))
     rows = steps[-1][1]
     keep = files.derived(root) if access == "credentialed" else None
     checked = films.check(root, rows["path"], (keep or cache_folder()) / "films-own.parquet")
@@ -133,7 +133,7 @@ def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Co
         found,
         access,
         recipe,
-        table.flow(steps),
+        flow(steps),
         films.reader(root, rows["path"]),
         tuple(sources),
         checked[good].reset_index(drop=True),

@@ -20,18 +20,9 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import metadata, nih6x200, render, reports, shape_model
-from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.table import flow
+from cxrlib.cohorts.cohort import Cohort, flow
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
+FINDINGS = metadata.STUDIED
 DEVICES = ("drain", "pacemaker", "ecg_leads")
 RACES = {"White": 0.60, "Black": 0.25, "Asian": 0.15}
 SITES = ("A", "B", "C")
@@ -270,7 +261,7 @@ def _side(image, finding):
 
 
 def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]:
-    """Numbers that :func:`cxrlib.cohorts.render.render` draws, one entry an image."""
+    """Numbers that :func:`cxrlib.cohorts.render.render` draws, one entry per image."""
     image, patient = _key(seed, table["image_id"]), _key(seed, table["patient_id"])
     u = lambda name: _uniform(image, name)  # noqa: E731
     z = lambda name: _normal(image, name)  # noqa: E731
@@ -468,7 +459,7 @@ def _with_images(name, table, steps, recipe) -> Cohort:
 
 
 def contact_sheet(cohort: Cohort, columns: int = 8):
-    """Figure of examples: a row without findings, a row a finding by rising severity, devices.
+    """Figure of examples: a row without findings, a row per finding by rising severity, devices.
 
     Each image is captioned with sex, age, view position and site. A cell stays empty when the
     cohort has too few images with exactly one finding and no device.

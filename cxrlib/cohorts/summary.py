@@ -102,7 +102,7 @@ def characteristics(cohort, by="sex") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a characteristic, level and group ("all" first)
+    DataFrame, one row per characteristic, level and group ("all" first)
         ``characteristic, level, group``; ``n`` images and ``n_patients`` patients of whom this is
         true; ``share`` of the group's images, or, in the rows of characteristic "patients", images
         a patient; and for characteristic "age" ``median, low, high``, years (low and high are the
@@ -237,7 +237,7 @@ def _hidden(levels, members, patient_id):
 
 
 def table_one(found) -> pd.DataFrame:
-    """Table 1 as it is printed: "1,234 (56.7 %)", one row a characteristic, one column a group.
+    """Table 1 as it is printed: "1,234 (56.7 %)", one row per characteristic, one column per group.
 
     Parameters
     ----------
@@ -292,9 +292,9 @@ def confounders(cohort, attribute) -> pd.DataFrame:
     Returns
     -------
     results table
-        A row a group and metric, with 95 % intervals over patients: ``"share_ap"`` (AP films among
-        those with a recorded view; as for prevalence, see
-        :func:`cxrlib.cohorts.associations.proportion`), ``"mean_age"`` (years) and, one row a
+        A row per group and metric, with 95 % intervals over patients: ``"share_ap"`` (AP films
+        among those with a recorded view; as for prevalence, see
+        :func:`cxrlib.cohorts.associations.proportion`), ``"mean_age"`` (years) and, one row per
         finding, ``"prevalence"``.
 
     Raises

@@ -1,5 +1,7 @@
 """Refuse bad input with one message: what is wrong, where, how often, and what was expected."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -54,3 +56,11 @@ def same_length(**arrays):
         raise ValueError(
             f"{', '.join(arrays)}: shapes {', '.join(map(str, shapes))}; expected equal (n,)."
         )
+
+
+def one_of(name: str, value: object, known: Iterable[object]) -> None:
+    """Refuse a value of the parameter ``name`` that is none of the known ones."""
+    known = list(known)
+    if value not in known:
+        every = ", ".join(map(str, known))
+        raise ValueError(f"{name}={value!r}: expected one of {every}")

@@ -48,8 +48,8 @@ def plan(
     Parameters
     ----------
     models : DataFrame
-        One row a model: ``model``; ``prepare``, core-seconds a film; ``encode``, device-seconds an
-        image (core-seconds without devices); ``width`` of its embeddings.
+        One row per model: ``model``; ``prepare``, core-seconds per film; ``encode``, device-seconds
+        per image (core-seconds without devices); ``width`` of its embeddings.
     n_images : int
     film_bytes : float
         Of a film on disk.
@@ -74,7 +74,7 @@ def plan(
 
     Returns
     -------
-    DataFrame, one row a pass
+    DataFrame, one row per pass
         ``pass``; seconds of the resource that each of :data:`STAGES` takes; ``hours``;
         ``resource`` that is busy longest, or "start"; ``bottleneck``, the longest stage on it;
         ``cost``.

@@ -54,7 +54,7 @@ def model_card(name: str) -> dict:
 
 
 def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
-    """One row a model: name, architecture, parameters, what it was trained on.
+    """One row per model: name, architecture, parameters, what it was trained on.
 
     Parameters
     ----------

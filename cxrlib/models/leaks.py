@@ -30,7 +30,7 @@ def leaks(names: list[str], cohort) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a model: ``model, pretrained_on, shared, verdict``. The verdict is one of
+        One row per model: ``model, pretrained_on, shared, verdict``. The verdict is one of
 
         - trained on this source: patients may be in both
         - trained on this source, on other patients: the split and the seed of a phantom say so

@@ -199,7 +199,7 @@ def _as_text(table, columns):
 
 
 def counts(entries):
-    """How often each verdict was given: one row a verdict, numbers and claims of each paper."""
+    """How often each verdict was given: one row per verdict, numbers and claims of each paper."""
     kind = (entries["artefact"] == SAID).map({True: "claims", False: "numbers"})
     columns = [f"{paper} {k}" for paper in NAMES for k in ("numbers", "claims")]
     table = pd.crosstab(entries["verdict"], entries["paper"] + " " + kind)

@@ -95,7 +95,7 @@ def table(name):
 
 
 def prepared(results):
-    """A results table ready to be set beside print: one row a quantity, derived rows added.
+    """A results table ready to be set beside print: one row per quantity, derived rows added.
 
     Undefined rows are left out. Of several protocols, "as_published" counts. Added are what the
     papers print and tables leave to the reader: the gap between the two drain arms where it is

@@ -217,7 +217,7 @@ def merged(adapted: nn.Module) -> Tower:
 
 
 def listing(adapted: nn.Module) -> pd.DataFrame:
-    """What LoRA adapts: one row a kind of layer, ``layer, adapted, left_out, trained``.
+    """What LoRA adapts: one row per kind of layer, ``layer, adapted, left_out, trained``.
 
     ``adapted`` and ``left_out`` count layers, or matrices that are no layers (bare projections,
     tables of positions); ``trained`` counts the numbers in their adapters.

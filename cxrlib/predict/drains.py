@@ -51,7 +51,7 @@ def predict(detector: Detector, cohort, device: str = "cpu") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row an image in the order of the cohort
+    DataFrame, one row per image in the order of the cohort
         ``image_id``, ``drain_probability`` (in [0, 1]; missing where annotated), ``drain`` (0/1)
         and ``drain_source`` ("annotated" or "predicted").
     """

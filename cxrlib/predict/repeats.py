@@ -44,7 +44,7 @@ class Runs:
         Test images of every run, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them, with
         integer columns ``split`` and ``seed``.
     runs : DataFrame
-        One row a run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
+        One row per run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
         ``trainable`` (parameters), ``seconds_an_epoch, memory_mib`` (of a step), ``weights``
         (SHA-256 of the trained tensors).
     fits : dict
@@ -62,7 +62,7 @@ def check_groups(table, splits, attributes: Sequence[str], target: str) -> None:
     Parameters
     ----------
     table : DataFrame
-        One row an image: ``patient_id``, the attributes and the target.
+        One row per image: ``patient_id``, the attributes and the target.
     splits : sequence of arrays of str (n,)
         "train", "valid" or "test" for each image.
     attributes : sequence of str
@@ -322,7 +322,7 @@ def components(values) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a model, method, attribute, group and metric
+    DataFrame, one row per model, method, attribute, group and metric
         ``mean`` (over splits, of their means over seeds), ``sd_seed`` (between seeds of one split),
         ``sd_split`` (between splits, without what seeds add), ``n_splits, n_seeds`` (different
         ones; 0 where nothing is trained), ``n_runs, lowest, highest`` and ``share_above_0`` (in
@@ -414,7 +414,7 @@ def spread(values, baseline: str = "zero-shot") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a model, method "... - zero-shot", attribute, group and metric of ``SIZES``
+    DataFrame, one row per model, method "... - zero-shot", attribute, group and metric of ``SIZES``
         ``runs`` (defined ones), ``runs_above_0`` (the size rose), ``splits, splits_above_0`` (the
         mean over its seeds rose), ``undefined`` (runs). An adaptation that changes nothing raises a
         gap in about half of them; as splits share images, these counts are no sign test.

@@ -93,7 +93,7 @@ def predict(
     Returns
     -------
     DataFrame
-        One row an image, model and label: ``image_id, patient_id, cohort, model, method, label,
+        One row per image, model and label: ``image_id, patient_id, cohort, model, method, label,
         y_true, score``.
 
     Raises
@@ -311,7 +311,7 @@ def format_table(scores: dict[str, np.ndarray], y, rows=None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a format: ``format, draws, accuracy`` (mean over draws, in [0, 1]), ``sd`` over
+        One row per format: ``format, draws, accuracy`` (mean over draws, in [0, 1]), ``sd`` over
         draws (divided by their number less one; missing where there is one draw, with the reason
         in ``note``), ``lowest`` and ``highest`` accuracy of a draw, ``n`` (images), ``note``.
 

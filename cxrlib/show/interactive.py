@@ -31,7 +31,7 @@ def explorer(results, caption, name="explorer"):
     Parameters
     ----------
     results : results table
-        One row a model, label, attribute, group and metric; other columns are left out. Rows of
+        One row per model, label, attribute, group and metric; other columns are left out. Rows of
         the attribute "all" are drawn beside every attribute. Undefined values show their note.
     caption : str
         Plain text.
@@ -68,8 +68,8 @@ def reliability(table, caption, name="reliability"):
     Parameters
     ----------
     table : DataFrame
-        From :func:`cxrlib.stats.calibration.reliability_table`, one row a model, method, label and
-        bin.
+        From :func:`cxrlib.stats.calibration.reliability_table`, one row per model, method, label
+        and bin.
     caption, name : str
         See `explorer`.
 
@@ -121,7 +121,7 @@ def scatter(points, attributes, caption, name="scatter"):
 
 
 def dose(results, caption, x="dose", xlabel="dose", name="dose"):
-    """A metric over the setting of a planted dial, one line a model; a slider picks the setting.
+    """A metric over the setting of a planted dial, one line per model; a slider picks the setting.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def _one_row_each(table, keys):
         what = "no rows"
         if again.any():
             what = f"several rows for {', '.join(map(str, table.loc[again, keys].iloc[0]))}"
-        raise ValueError(f"interactive figure: {what}; expected one row a {', '.join(keys)}.")
+        raise ValueError(f"interactive figure: {what}; expected one row per {', '.join(keys)}.")
 
 
 def _seen(column):

@@ -278,7 +278,7 @@ def keep(table):
     Parameters
     ----------
     table : results table
-        Aggregates only: a table with other columns, such as one row an image, is refused.
+        Aggregates only: a table with other columns, such as one row per image, is refused.
 
     Raises
     ------

@@ -68,7 +68,7 @@ def bars(results, x="label", hue="model", panel=None, baseline=None, printed=Non
 
 
 def group_bars(results, metric="auc", model=None, attributes=None):
-    """Performance of one model in groups of patients, a panel an attribute (S Fig. 1).
+    """Performance of one model in groups of patients, a panel per attribute (S Fig. 1).
 
     results : from `fairness.performance_table`
     metric : "auc", "adjusted_auprc", ...
@@ -95,7 +95,7 @@ def drain_arms(results, metric="adjusted_auprc", protocol="as_published"):
 
 
 def probe_bars(results):
-    """How well attributes can be read from embeddings, a panel a probe (S Table 2).
+    """How well attributes can be read from embeddings, a panel per probe (S Table 2).
 
     results : from `probes.probe_table`
     """
@@ -153,7 +153,7 @@ def gap_forest(results, metric=None):
 def reliability(table, label=None):
     """Reliability curves above the distribution of predicted probabilities (S Fig. 4c).
 
-    table : from `calibration.reliability_table`; one line a model, or a method where there is
+    table : from `calibration.reliability_table`; one line per model, or a method where there is
         one model only
     label : which finding, if the table holds several
     """
@@ -179,7 +179,7 @@ def reliability(table, label=None):
 
 
 def pca_scatter(points, explained=None, **attributes):
-    """Projected embeddings, a panel an attribute, coloured by its groups (S Fig. 2).
+    """Projected embeddings, a panel per attribute, coloured by its groups (S Fig. 2).
 
     points : (n, 2) from `probes.project`
     explained : (2,) shares of variance, for the axis labels
@@ -361,7 +361,7 @@ def confounder_panel(results):
 
 
 def before_after(results, printed=None, metrics=X_GAPS):
-    """Fairness gaps before and after fine-tuning (X Fig. 3d and 3c): a column a model.
+    """Fairness gaps before and after fine-tuning (X Fig. 3d and 3c): a column per model.
 
     Parameters
     ----------
@@ -450,8 +450,8 @@ def before_after(results, printed=None, metrics=X_GAPS):
 def spread(values, metric, components=None):
     """Every run's value of one metric: what the split and what the seed does to it.
 
-    values : from `repeats.values`; a panel a group or gap, a line a model and method. Each dot is a
-        run; those of one split are joined and lie on one height.
+    values : from `repeats.values`; a panel per group or gap, a line per model and method. Each dot
+        is a run; those of one split are joined and lie on one height.
     metric : which one
     components : from `repeats.components`, whose means are drawn as bars
 
@@ -584,7 +584,7 @@ def _pca_axes(ax, title, palette, explained):
 
 
 def _gap_axes(axes, metrics, models, pairs):
-    """Ticks, lines and titles of `before_after`: a row a metric, a column a model."""
+    """Ticks, lines and titles of `before_after`: a row per metric, a column per model."""
     for i, j in np.ndindex(axes.shape):
         ax = axes[i, j]
         ax.axvline(0, color="#888888", linewidth=1, zorder=0.5)
@@ -737,7 +737,7 @@ def _legend_above(fig, handles, room=90):
 
 
 def _legend(ax, palette, hollow, marker="s", loc=None, title=None, room=95, extra=()):
-    """One entry a colour, and one for undefined values; above the axes unless loc is given.
+    """One entry per colour, and one for undefined values; above the axes unless loc is given.
 
     room : characters that fit above the axes
     extra : further entries

@@ -165,7 +165,7 @@ def in_words(results, digits=2):
 
 
 def colours(entries):
-    """One colour an entry: the fixed one where there is one, else a spare one."""
+    """One colour per entry: the fixed one where there is one, else a spare one."""
     spare = iter(SPARE * 10)
     return {e: COLOURS[e] if e in COLOURS else next(spare) for e in entries}
 

@@ -60,7 +60,7 @@ class Study:
 
     cohort: str
     predictions: pd.DataFrame
-    images: pd.DataFrame  # one row an image, indexed by image_id: patient_id and attributes
+    images: pd.DataFrame  # one row per image, indexed by image_id: patient_id and attributes
     patient: np.ndarray  # (n,) patient codes
     groups: dict  # attribute -> list of groups
     missing: dict  # attribute -> note on images that belong to no group, or ""

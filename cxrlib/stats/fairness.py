@@ -221,7 +221,7 @@ def multiclass_table(
 
     Parameters
     ----------
-    predictions : DataFrame, one row an image x class: y_true one-hot, score a probability
+    predictions : DataFrame, one row per image x class: y_true one-hot, score a probability
     attributes : names, or a dict name -> groups, as in `performance_table`
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the

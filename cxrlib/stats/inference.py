@@ -333,8 +333,8 @@ def power_plan(
 
     Returns
     -------
-    DataFrame, one row a model, method, label, pair, metric and gap: n_positive_a, n_positive_b and
-    n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
+    DataFrame, one row per model, method, label, pair, metric and gap: n_positive_a, n_positive_b
+    and n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
     power), gap, positives_needed (in each group), patients_needed_a, patients_needed_b, note.
     """
     for name, x in (("power", power), ("alpha", alpha)):

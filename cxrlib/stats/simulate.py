@@ -143,7 +143,7 @@ def label_icc(y, patient_id):
     Parameters
     ----------
     y : (n,) of 0/1
-    patient_id : (n,) one entry an image
+    patient_id : (n,) one entry per image
 
     Returns
     -------
@@ -208,7 +208,7 @@ def studies(design, n_simulations=500, n_resamples=500, seed=1907):
 
     Returns
     -------
-    DataFrame, one row a study, metric and kind of interval: simulation, n_positive and
+    DataFrame, one row per study, metric and kind of interval: simulation, n_positive and
     n_positive_patients (of the group), metric, unit, method, value, ci_low, ci_high; the last three
     are NaN where undefined.
     """
@@ -243,7 +243,7 @@ def coverage(design, n_simulations=500, n_resamples=500, seed=1907):
 
     Returns
     -------
-    DataFrame, one row a metric and kind of interval: the fields of the design; n_positive and
+    DataFrame, one row per metric and kind of interval: the fields of the design; n_positive and
     n_positive_patients (of the group, mean over studies); metric, unit, method, truth; the counts
     n_studies, n_undefined (no value or no interval), n_hold, n_below and n_above (the interval
     holds the truth, or lies wholly on that side of it); width (mean of the intervals); and the
@@ -299,7 +299,7 @@ def shares(table):
 def by_positive_patients(table):
     """Coverage of many designs together, by how many positive patients a group has on average.
 
-    table : rows of `coverage` of several designs. Returns one row a class (see `CLASSES`), metric
+    table : rows of `coverage` of several designs. Returns one row per class (see `CLASSES`), metric
     and kind of interval: n_designs, sums of the counts, mean width, and the columns of `shares`.
     """
     kind = pd.cut(table["n_positive_patients"], [*CLASSES.values(), np.inf], right=False)
