@@ -8,16 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrlib import cli, cohorts, models
+from cxrlib import cohorts, models
 from cxrlib.embed.extract import embed, store_folder
 from cxrlib.embed.store import MANIFEST, load
 from cxrlib.models.registry import Ensemble
 from tests.conftest import ROOT, environment
 
 
-def cxrbook(*arguments, cwd):
+def in_a_process(*arguments, cwd):
     command = [sys.executable, "-m", "cxrlib.cli", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["chapters"], 0), (["run", "2", "-p", "n_imags=3"], 2)]
+)
+def test_a_process_of_its_own_says_and_returns_the_same(built, cxrbook, arguments, code):
+    apart, here = in_a_process(*arguments, cwd=built), cxrbook(*arguments, cwd=built)
+    assert apart.returncode == here.returncode == code
+    assert (apart.stdout, apart.stderr) == (here.stdout, here.stderr)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +43,7 @@ def cxrbook(*arguments, cwd):
         (["sync", "--check"], 1, "not in sync"),
     ],
 )
-def test_errors_are_one_line(built, arguments, code, words):
+def test_errors_are_one_line(built, cxrbook, arguments, code, words):
     done = cxrbook(*arguments, cwd=built)
     assert done.returncode == code
     assert done.stdout == ""
@@ -42,7 +51,7 @@ def test_errors_are_one_line(built, arguments, code, words):
     assert done.stderr.startswith("cxrbook: ") and words in done.stderr
 
 
-def test_missing_lock_is_one_line(mini):
+def test_missing_lock_is_one_line(mini, cxrbook):
     (mini / "requirements.lock").unlink()
     done = cxrbook("build", cwd=mini)
     assert done.returncode == 1
@@ -50,14 +59,14 @@ def test_missing_lock_is_one_line(mini):
     assert "requirements.lock is missing" in done.stderr
 
 
-def test_chapters_lists_parameters_with_defaults(built):
+def test_chapters_lists_parameters_with_defaults(built, cxrbook):
     done = cxrbook("chapters", cwd=built)
     assert done.returncode == 0
     assert "02  A chapter of the miniature book  (02_zero_shot)" in done.stdout
     assert "n_images: int = 20  # in [2, 100], how many" in done.stdout
 
 
-def test_build_does_nothing_when_nothing_changed(built):
+def test_build_does_nothing_when_nothing_changed(built, cxrbook):
     done = cxrbook("build", cwd=built)
     assert done.returncode == 0
     assert done.stdout.startswith("nothing changed: open ")
@@ -65,7 +74,7 @@ def test_build_does_nothing_when_nothing_changed(built):
 
 
 @pytest.mark.parametrize("what", ["cohorts", "models"])
-def test_catalogues(built, what):
+def test_catalogues(built, cxrbook, what):
     from importlib import import_module
 
     done = cxrbook(what, cwd=built)
@@ -81,18 +90,14 @@ SMALL = ("embed", "-m", MODEL, "--n-images", "40", "--rows-per-shard", "16")
 
 
 @pytest.fixture
-def inside(tmp_path, monkeypatch, capsys):
-    """Runs the command in this process: exit code, output, error output."""
+def inside(tmp_path, monkeypatch, cxrbook):
+    """Runs the command with a folder of its own: exit code, output, error output."""
     monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path))
     monkeypatch.delenv("CXRBOOK_DATA", raising=False)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cxrbook", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        done = cxrbook(*arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return command
 
