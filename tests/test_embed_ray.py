@@ -314,7 +314,7 @@ def test_a_lost_machine(cluster, cohort, model, local, tmp_path, at_half):
     same(store, local)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="waits for a machine with a GPU")
+@pytest.mark.gpu
 def test_an_actor_a_gpu(cohort, tmp_path):
     ray.shutdown()
     on_gpu = models.load("phantom-vit").to("cuda", "bfloat16")
