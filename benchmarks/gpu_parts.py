@@ -146,6 +146,8 @@ def float32(sizes, device, tell):
     from cxrlib import models
     from cxrlib.models import parity
 
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    tell("TF32 in matrix products", int(tf32), "1 if on", at_most=0)
     for name in sizes["parity"] or models.published():
         _compared(tell, name, parity.against_upstream(name, device))
 
