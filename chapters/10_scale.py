@@ -435,8 +435,8 @@ glue("largest-share", percent(operations.max() / operations.sum()))
 # ## What was measured at length
 #
 # `benchmarks/embeddings.py` takes longer than a page should. It writes what it found to a table beside it,
-# which is shown here with the machine and the day it was made on. What needs a machine that was not at hand
-# says so.
+# which is shown here with the machine and the day it was made on. What needs a GPU is measured by
+# `make gpu-check`. What needs a machine that was not at hand says so.
 
 # %% tags=["hide-input"]
 PARTS = {
@@ -453,6 +453,9 @@ NOT_RUN = "not run"
 NOT_MEASURED = "How much that is has not been measured yet."
 file = find_root() / "benchmarks" / "embeddings.csv"
 recorded = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
+on_gpu = scale.on_gpu(file.with_name("gpu.json"))
+if len(on_gpu):
+    recorded = pd.concat([recorded, on_gpu], ignore_index=True)
 recorded = recorded[recorded["value"].notna() & (recorded["unit"] != NOT_RUN)]
 
 
@@ -482,7 +485,7 @@ show(
             "measured on": [machine(part) for part in PARTS],
         }
     ),
-    caption="The parts of benchmarks/embeddings.py",
+    caption="The parts of benchmarks/embeddings.py, and of make gpu-check",
 )
 
 
@@ -681,7 +684,10 @@ if len(gpu):  # operations a second, the mean of the models measured, each at it
     done = operations[gpu["model"].str.removeprefix("seeded:")].to_numpy()
     device_rate = float((gpu["value"] * done).mean())
 share = device_rate / (device_tflops * 1e12)
-share_is = f"measured on {machine('gpu')}" if len(gpu) else "ASSUMED"
+share_is = "ASSUMED"
+if len(gpu):
+    by = ", ".join(gpu["model"].str.removeprefix("seeded:"))
+    share_is = f"measured with {by} on {machine('gpu')}, ASSUMED for the other models"
 glue("gpu-is", f" For this page it is {share_is}: {percent(share)} of the declared peak.")
 PLACES = {
     "laptop": {"cores": 8, "devices": 0, "storage": 1e9, "price": 0.0},

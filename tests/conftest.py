@@ -101,6 +101,13 @@ LONGEST = ("test_book.py", "test_guard_book.py", "test_browser.py")
 def pytest_collection_modifyitems(items):
     """The longest files first, so that none of them is left to run alone at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if wanting:
+        import torch  # takes seconds, which most test files can do without
+
+        no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+        for item in wanting:
+            item.add_marker(no_gpu)
 
 
 def environment():

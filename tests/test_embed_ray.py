@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from cxrlib import cohorts, models
 from cxrlib.cohorts import films
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.embed import extract, worker
 from cxrlib.embed import ray as embed_ray
+from cxrlib.embed import worker
+from cxrlib.embed.extract import extract
 from cxrlib.embed.store import StoreError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes have no tests
@@ -317,7 +318,7 @@ def test_a_lost_machine(cluster, cohort, model, local, tmp_path, at_half):
     same(store, local)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="waits for a machine with a GPU")
+@pytest.mark.gpu
 def test_an_actor_a_gpu(cohort, tmp_path):
     ray.shutdown()
     on_gpu = models.load_model("phantom-vit").to("cuda", "bfloat16")

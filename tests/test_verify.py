@@ -144,7 +144,8 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path):
         models.load_model("medclip_vit", checkpoint=tmp_path)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.gpu
+@pytest.mark.slow  # make gpu-check compares all models with their authors' figures
 @pytest.mark.parametrize("name", models.published_models())
 def test_on_a_gpu_embeddings_are_those_of_the_cpu(name):
     model = models.load_model(f"seeded:{name}")

@@ -12,6 +12,7 @@ The three work side by side, so a pass lasts ``t_0 + max`` of the three; t_0 is 
 No rate is built in: all of them are arguments.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -251,6 +252,28 @@ def operations() -> pd.Series:
     addition; normalisation, activation and softmax are left out
     """
     return pd.read_csv(COUNTED, index_col="model")["operations"]
+
+
+def on_gpu(file: Path) -> pd.DataFrame:
+    """What ``make gpu-check`` measured of encoders: the part throughput of ``benchmarks/gpu.json``.
+
+    Returns
+    -------
+    DataFrame: part ("gpu"), way, value, unit, low, high, rounds, model, device, threads, torch,
+    date; no rows where there is no such file, or where the part gave no figures
+    """
+    columns = ["part", "way", "value", "unit", "low", "high", "rounds"]
+    columns += ["model", "device", "threads", "torch", "date"]
+    if not file.is_file():
+        return pd.DataFrame(columns=columns)
+    record = json.loads(file.read_text())
+    about = {name: record[name] for name in ("device", "threads", "date")}
+    about |= {"part": "gpu", "torch": record["versions"]["torch"]}
+    rows = [
+        {"rounds": 1, **figure, **about, "way": figure["what"]}
+        for figure in record["parts"]["throughput"].get("figures", [])
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _number_bytes(dtype):

@@ -43,15 +43,15 @@ def spread(n: int) -> np.ndarray:
     return (2 * np.arange(25) + 1) * n // 50
 
 
-def against_upstream(name: str) -> pd.DataFrame:
-    """Compare a published model, weights seeded by names, with its authors' code.
+def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
+    """Compare a published model, weights seeded by names, on a device with its authors' code.
 
     Returns
     -------
     DataFrame: check, difference (largest absolute), tolerance, holds
     """
     figures = json.loads(FIGURES.read_text())["upstream"][name]
-    model = registry.load(f"{registry.SEEDED}{name}")
+    model = registry.load(f"{registry.SEEDED}{name}").to(device)
     if "continuations" in figures:  # word pieces that continue a word, in place of a vocabulary
         model.network.join(figures["continuations"])
     ids = [torch.tensor(row) for row in figures["ids"]]
