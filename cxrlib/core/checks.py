@@ -54,3 +54,13 @@ def same_length(**arrays):
         raise ValueError(
             f"{', '.join(arrays)}: shapes {', '.join(map(str, shapes))}; expected equal (n,)."
         )
+
+
+def one_row_each(table, keys):
+    """Refuse a table without rows, or with several that its columns `keys` do not tell apart."""
+    if table.empty:
+        raise ValueError("the table has no rows for this figure; check metric, model and label.")
+    doubled = table.duplicated(keys)
+    if doubled.any():
+        entry = table.loc[doubled, keys].iloc[0].to_dict()
+        raise ValueError(f"more than one row for {entry}; filter the table before drawing it.")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import guard, schema
+from cxrlib.core.checks import one_row_each
 from cxrlib.core.kernel import in_notebook
 from cxrlib.show.notebook import withheld
 from cxrlib.show.words import CHANCE, NAMES, colours, ordered, readable
@@ -47,7 +48,7 @@ def explorer(results, caption, name="explorer"):
     """
     table = schema.results(results)
     keys = ["model", "label", "attribute", "group", "metric"]
-    _one_row_each(table, keys)
+    one_row_each(table, keys)
     controls = {
         key: ordered(table[key].where(table[key] != "all"))
         if key == "attribute"
@@ -83,7 +84,7 @@ def reliability(table, caption, name="reliability"):
     if guard.active() and table.empty:
         withheld("curves through bins of so few films")
         return
-    _one_row_each(table, keys)
+    one_row_each(table, keys)
     # Without bins of few protected patients, whether or not the caller left them out already.
     table = table.assign(n_negative=table["n"] - table["n_positive"])
     table = guard.suppress(table, guard.COUNTS, ["predicted", *numbers], by).dropna(subset="n")
@@ -137,7 +138,7 @@ def dose(results, caption, x="dose", xlabel="dose", name="dose"):
     ValueError, GuardError
         See `explorer`.
     """
-    _one_row_each(results, ["model", x])
+    one_row_each(results, ["model", x])
     guard.presentable(results[[x]], counts=())  # before its name is lost
     by_setting = results.groupby(x, sort=True)
     parts = [schema.results(rows.drop(columns=x)).assign(x=at) for at, rows in by_setting]
@@ -153,16 +154,6 @@ def dose(results, caption, x="dose", xlabel="dose", name="dose"):
 # --- what is written ---------------------------------------------------------------------------
 
 LABELS = {"label": "finding", "method": "reading", "attribute": "patients by"}
-
-
-def _one_row_each(table, keys):
-    """ValueError unless `keys` tell the rows of a table that is not empty apart."""
-    again = table.duplicated(keys)
-    if table.empty or again.any():
-        what = "no rows"
-        if again.any():
-            what = f"several rows for {', '.join(map(str, table.loc[again, keys].iloc[0]))}"
-        raise ValueError(f"interactive figure: {what}; expected one row a {', '.join(keys)}.")
 
 
 def _seen(column):
