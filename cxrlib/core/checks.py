@@ -57,7 +57,18 @@ def same_length(**arrays):
 
 
 def one_row_each(table, keys):
-    """Refuse a table without rows, or with several that its columns `keys` do not tell apart."""
+    """Refuse a table for a figure that has no rows, or several for one place of the figure.
+
+    Parameters
+    ----------
+    table : DataFrame
+    keys : list of str, the columns that have to tell its rows apart
+
+    Raises
+    ------
+    ValueError
+        Naming the first entry that has more than one row.
+    """
     if table.empty:
         raise ValueError("the table has no rows for this figure; check metric, model and label.")
     doubled = table.duplicated(keys)

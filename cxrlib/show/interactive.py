@@ -8,9 +8,11 @@ same. Nothing here computes a statistic.
 
 import html
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib import guard, schema
 from cxrlib.core.checks import one_row_each
@@ -26,13 +28,13 @@ COUNTS = ["n", "n_positive", "n_patients"]
 NUMBERS = ["value", "ci_low", "ci_high"]
 
 
-def explorer(results, caption, name="explorer"):
+def explorer(results: pd.DataFrame, caption: str, name: str = "explorer") -> None:
     """Groups of patients for a chosen model, label, attribute and metric: points with intervals.
 
     Parameters
     ----------
     results : results table
-        One row a model, label, attribute, group and metric; other columns are left out. Rows of
+        One row per model, label, attribute, group and metric; other columns are left out. Rows of
         the attribute "all" are drawn beside every attribute. Undefined values show their note.
     caption : str
         Plain text.
@@ -63,14 +65,14 @@ def explorer(results, caption, name="explorer"):
     _emit("explorer", name, caption, controls, table[[*keys, *NUMBERS, *COUNTS, "note"]], about)
 
 
-def reliability(table, caption, name="reliability"):
+def reliability(table: pd.DataFrame, caption: str, name: str = "reliability") -> None:
     """Reliability curves of a chosen finding, model and reading of the scores (S Fig. 4c).
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`cxrlib.stats.calibration.reliability_table`, one row a model, method, label and
-        bin.
+        From :func:`cxrlib.stats.calibration.reliability_table`, one row per model, method,
+        label and bin.
     caption, name : str
         See `explorer`.
 
@@ -96,7 +98,9 @@ def reliability(table, caption, name="reliability"):
     _emit("reliability", name, caption, controls, table[[*keys, *numbers, *COUNTS]], about)
 
 
-def scatter(points, attributes, caption, name="scatter"):
+def scatter(
+    points: ArrayLike, attributes: Mapping[str, ArrayLike], caption: str, name: str = "scatter"
+) -> None:
     """Projected embeddings, coloured by a chosen attribute; withheld for credentialed data.
 
     Parameters
@@ -121,8 +125,10 @@ def scatter(points, attributes, caption, name="scatter"):
     _emit("scatter", name, caption, {"attribute": list(attributes)}, table, about)
 
 
-def dose(results, caption, x="dose", xlabel="dose", name="dose"):
-    """A metric over the setting of a planted dial, one line a model; a slider picks the setting.
+def dose(
+    results: pd.DataFrame, caption: str, x: str = "dose", xlabel: str = "dose", name: str = "dose"
+) -> None:
+    """A metric over the setting of a planted dial, one line per model; a slider picks the setting.
 
     Parameters
     ----------
@@ -179,7 +185,14 @@ def _emit(kind, name, caption, controls, table, about):
     display({"text/html": page, "text/plain": f"{caption} ({ELSEWHERE})"}, raw=True)
 
 
-def rendered(kind, name, caption, controls, table, about):
+def rendered(
+    kind: str,
+    name: str,
+    caption: str,
+    controls: Mapping[str, list],
+    table: pd.DataFrame,
+    about: Mapping,
+) -> str:
     """The HTML of an interactive figure.
 
     Parameters

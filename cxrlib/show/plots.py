@@ -73,8 +73,8 @@ def bars(
     panels = [None] if panel is None else list(dict.fromkeys(both[panel]))
     fig, axes = _panels((WIDTH, 0.9 + 2.7 * len(panels)), len(panels), sharey=True)
     for ax, which in zip(axes.flat, panels, strict=True):
-        parts = (t if which is None else t[t[panel] == which] for t in (results, printed))
-        _bars(ax, *parts, x, hue, baseline, title=None if which is None else readable(which))
+        own, other = (t if which is None else t[t[panel] == which] for t in (results, printed))
+        _bars(ax, own, other, x, hue, baseline, None if which is None else readable(which))
     return _finished(fig)
 
 
@@ -249,10 +249,11 @@ def pca_ellipses(
     turn = np.linspace(0, 2 * np.pi, 100)
     for ax, (title, groups) in zip(axes.flat, shapes.items(), strict=False):
         palette = colours(ordered(groups))
-        for group, (mean, covariance) in groups.items():
+        for group, shape in groups.items():
+            mean, covariance = map(np.asarray, shape)
             length, direction = np.linalg.eigh(covariance)
             radii = direction * np.sqrt(length.clip(0))
-            edge = np.asarray(mean)[:, None] + radii @ [np.cos(turn), np.sin(turn)]
+            edge = mean[:, None] + radii @ [np.cos(turn), np.sin(turn)]
             ax.plot(*edge, color=palette[group], linewidth=1.4)
             ax.plot(*mean, "o", color=palette[group], markersize=5)
         ax.margins(x=0.3, y=0.15)  # room for the legend
