@@ -87,7 +87,16 @@ from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol as protocol_of
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, before_after, learning_curves, spread
-from cxrlib.show.words import UNDEFINED, X_GAPS, fmt, fmt_row, in_words, percent, readable
+from cxrlib.show.words import (
+    UNDEFINED,
+    X_GAPS,
+    fmt,
+    fmt_row,
+    in_words,
+    interval_lies,
+    percent,
+    readable,
+)
 from cxrlib.stats import fairness, inference
 
 setup()
@@ -566,23 +575,11 @@ figure(
 )
 
 # %% tags=["remove-cell"]
-WHERE = {
-    "above": "lies above 0",
-    "below": "lies below 0",
-    "around": "includes 0",
-    "undefined": "is undefined",
-}
-
-
-def where(row):
-    return WHERE[schema.side(row)]
-
-
 glue("var-zero", fmt(cell("zero-shot", "var_f1")["value"], 3))
 glue("var-full", fmt(cell("full", "var_f1")["value"], 3))
 var_change = cell("full - zero-shot", "var_f1")
 glue("var-change", fmt_row(var_change, 3, signed=True))
-glue("var-where", where(var_change))
+glue("var-where", interval_lies(var_change))
 
 # %% [markdown]
 # For {glue:text}`first` the variance is {glue:text}`var-zero` zero-shot and {glue:text}`var-full` after
@@ -694,7 +691,7 @@ for method, key in (("zero-shot", "zero"), ("linear probe", "lp"), ("full", "ful
     for (attribute, group), of in ((SEX, "sex"), (AGE, "age")):
         row = cell(method, "f1_gap_signed", attribute, group)
         glue(f"{of}-{key}", fmt_row(row, signed=True))
-        glue(f"{of}-{key}-where", where(row))
+        glue(f"{of}-{key}-where", interval_lies(row))
         glue(
             f"{of}-{key}-p",
             fmt(tested_gap(method, "f1_gap_signed", attribute, group)["p_value"], 3),
@@ -703,7 +700,7 @@ change = cell("full - zero-shot", "eq_odds_mean", *SEX)
 glue("eq-zero", fmt(cell("zero-shot", "eq_odds_mean", *SEX)["value"], 3))
 glue("eq-full", fmt(cell("full", "eq_odds_mean", *SEX)["value"], 3))
 glue("eq-change", fmt_row(change, 3, signed=True))
-glue("eq-verdict", where(change))
+glue("eq-verdict", interval_lies(change))
 counts = inference.flagged(tests[tests["metric"].isin(gap_metrics)])
 glue("k", str(counts["comparisons"]))
 glue("k-flagged", str(counts["uncorrected"]))

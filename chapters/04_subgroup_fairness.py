@@ -57,31 +57,25 @@ import pandas as pd
 
 from cxrlib import cohorts, guard, schema
 from cxrlib.cohorts import phantom
-from cxrlib.models import choose_models, load_model
+from cxrlib.models import load_models
 from cxrlib.papers import published
 from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol as chosen_protocol
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, gap_forest, group_bars
-from cxrlib.show.words import fmt, fmt_row, in_words, percent, readable
+from cxrlib.show.words import fmt, fmt_row, in_words, interval_lies, percent, readable
 from cxrlib.stats import fairness, inference
 from cxrlib.stats.as_published import performance_by_protocol
 
 setup()
 chosen = chosen_protocol(protocol)
 TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
-clips = [load_model(name, chosen) for name in choose_models(models)]
+clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
 resampling |= {"unit": chosen.unit, "interval": chosen.interval}
-WHERE = {
-    "above": "lies above 0",
-    "below": "lies below 0",
-    "around": "includes 0",
-    "undefined": "is undefined",
-}
 RACES = ("White", "Black", "Asian")  # the groups of S
 REFERENCES = {"age_group": "25-50", "sex": "M", "race": "White"}
 warn_if_seeded(names)
@@ -377,10 +371,10 @@ for key, group in HEADLINE.items():
     if group in of_first.index:
         found = of_first.loc[group]
         glue(f"gap-{key}", fmt_row(found, 3, signed=True))
-        glue(f"gap-{key}-where", WHERE[schema.side(found)])
+        glue(f"gap-{key}-where", interval_lies(found))
     else:
         glue(f"gap-{key}", "not known, since these data lack one of the two groups")
-        glue(f"gap-{key}-where", WHERE["undefined"])
+        glue(f"gap-{key}-where", "is undefined")
 
 
 def sides(group):
@@ -791,9 +785,9 @@ glue(
 )
 age_sign = np.sign(factor("age_group", "65-80") - factor("age_group", "25-50"))
 glue("age-on", fmt_row(on, 3, signed=True))
-glue("age-on-where", WHERE[schema.side(on)])
+glue("age-on-where", interval_lies(on))
 glue("age-off", fmt_row(off, 3, signed=True))
-glue("age-off-where", WHERE[schema.side(off)])
+glue("age-off-where", interval_lies(off))
 glue("age-sign", {-1: "below 0", 0: "at 0", 1: "above 0"}[int(age_sign)])
 age_verdict = judged("age", on, off, age_sign)
 glue("age-verdict", age_verdict)
@@ -859,11 +853,11 @@ sex_gap = sex_gaps[sex_gaps["label"] == "mean"].set_index("model")
 anatomy = schema.row(causes, model=f"{RESTORED} - {PLAIN}", group="F")
 by_dial = causes[causes["model"] == f"as drawn - {RESTORED}"].set_index("group")
 glue("sex-on", fmt_row(sex_gap.loc["as drawn"], 3, signed=True))
-glue("sex-on-where", WHERE[schema.side(sex_gap.loc["as drawn"])])
+glue("sex-on-where", interval_lies(sex_gap.loc["as drawn"]))
 glue("sex-dial-women", fmt_row(by_dial.loc["F"], 3, signed=True))
 glue("sex-dial-men", fmt_row(by_dial.loc["M"], 3, signed=True))
 glue("sex-anatomy", fmt_row(anatomy, 3, signed=True))
-glue("sex-anatomy-where", WHERE[schema.side(anatomy)])
+glue("sex-anatomy-where", interval_lies(anatomy))
 CAUSE = {
     "above": "the female anatomy, as drawn here, makes findings easier to rank",
     "below": "the female anatomy, as drawn here, hides findings",
@@ -876,7 +870,7 @@ parts = [sex_gap["value"][model] for model in ("as drawn", RESTORED, PLAIN)]
 glue("sex-by-dials", fmt(parts[0] - parts[1], 3, signed=True))
 glue("sex-by-anatomy", fmt(parts[1] - parts[2], 3, signed=True))
 glue("sex-plain", fmt_row(sex_gap.loc[PLAIN], 3, signed=True))
-glue("sex-plain-where", WHERE[schema.side(sex_gap.loc[PLAIN])])
+glue("sex-plain-where", interval_lies(sex_gap.loc[PLAIN]))
 ages = planted.table.groupby("sex")["age"].mean()
 glue("age-women", fmt(ages["F"], 1))
 glue("age-men", fmt(ages["M"], 1))
@@ -1065,9 +1059,9 @@ if SILENT in names:
     silent_gap = fmt_row(gap, signed=True)
     told |= {
         "silent-auc": fmt_row(ranked, 3, signed=True),
-        "silent-auc-where": WHERE[schema.side(ranked)],
+        "silent-auc-where": interval_lies(ranked),
         "silent-gap": silent_gap,
-        "silent-gap-where": WHERE[schema.side(gap)],
+        "silent-gap-where": interval_lies(gap),
         "missed-women": percent(1 - found.loc["F", "value"]),
         "missed-men": percent(1 - found.loc["M", "value"]),
     }
@@ -1301,10 +1295,10 @@ glue(
 
 # %% tags=["remove-cell", "solution"]
 glue("answer-planted", planted_words or "the same factor in everybody")
-seen = of_first[of_first["attribute"].isin(["age_group", "sex"])].apply(schema.side, axis=1)
+seen = of_first[of_first["attribute"].isin(["age_group", "sex"])].apply(interval_lies, axis=1)
 glue(
     "answer-seen",
-    "; ".join(f"{readable(g)} {WHERE[side]}" for g, side in seen.items()),
+    "; ".join(f"{readable(g)} {where}" for g, where in seen.items()),
 )
 single_bars = results[results["metric"] == "auc"].set_index(
     ["model", "label", "attribute", "group"]

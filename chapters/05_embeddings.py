@@ -69,7 +69,7 @@ from cxrlib.papers import published
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
-from cxrlib.show.words import fmt, fmt_row, in_words, percent, readable
+from cxrlib.show.words import fmt, fmt_row, in_words, interval_lies, percent, readable
 from cxrlib.stats import bootstrap, metrics, probes
 
 setup()
@@ -81,12 +81,6 @@ chosen = protocols.protocol(protocol)
 clips = {n: load_model(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
-CHANCE = {
-    "above": "lies above 0.5",
-    "below": "lies below 0.5",
-    "around": "includes 0.5",
-    "undefined": "is undefined",
-}
 RACES = ("White", "Black", "Asian")  # the groups of S
 CLEAR = 0.1  # a difference in AUC that sentences call one
 warn_if_seeded(clips)
@@ -373,7 +367,7 @@ for attribute in ("sex", "age_group"):
         found = schema.row(map_or_all, label=attribute, model=source)
         sex_seen |= {key: found} if attribute == "sex" else {}
         glue(f"{attribute}-{key}", fmt_row(found))
-        glue(f"{attribute}-{key}-side", CHANCE[schema.side(found, of=0.5)])
+        glue(f"{attribute}-{key}-side", interval_lies(found, of=0.5))
 gain = map_or_all.pivot(index="label", columns="model", values="value")
 hidden = gain.index[gain["all dimensions"] > gain["map (2 axes)"] + CLEAR]
 glue(
@@ -629,7 +623,7 @@ show(
 # %% tags=["remove-cell"]
 from_text = schema.row(in_text, model="texts")
 glue("sex-text", fmt_row(from_text))
-glue("sex-text-side", CHANCE[schema.side(from_text, of=0.5)])
+glue("sex-text-side", interval_lies(from_text, of=0.5))
 glue(
     "text-tells",
     "A real report may name what only women or only men have; how often they have the findings "
@@ -799,7 +793,7 @@ glue("race-within-above", f"{int((within_sides == 'above').sum())} of {len(withi
 glue("three-looks", percent(1 - 0.95**3))
 off = way.loc["all sites, scanners alike"]
 glue("race-off", fmt_row(off))
-glue("race-off-side", CHANCE[schema.side(off, of=0.5)])
+glue("race-off-side", interval_lies(off, of=0.5))
 on_side = schema.side(way.loc["all sites"], of=0.5)
 off_side = schema.side(off, of=0.5)
 open_path = dials["site_by_race"] > 0 and dials["site_signature"] > 0

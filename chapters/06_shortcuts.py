@@ -65,7 +65,7 @@ import pandas as pd
 from cxrlib import cohorts, guard, schema
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import associations, phantom
-from cxrlib.models import choose_models, load_model, model_names
+from cxrlib.models import load_models, model_names
 from cxrlib.papers import published
 from cxrlib.predict import drains, zeroshot
 from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
@@ -77,13 +77,12 @@ from cxrlib.stats import fairness, shortcuts
 
 setup()
 chosen = protocols.protocol(protocol)
-clips = [load_model(n, chosen) for n in choose_models(models)]
+clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-drain")]  # trained where drains go with pneumothorax
 fair = [m for m in names if m in model_names() and m not in biased]
 foreign = [m for m in names if m not in model_names()]  # not trained in this book
 LABEL = "Pneumothorax"
-METRIC_NAMES = {"auc": "AUC", "adjusted_auprc": "adjusted AUPRC"}
 resampling = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
 warn_if_seeded(names)
 
@@ -230,7 +229,7 @@ keep(arms)
 ours = arms[arms["protocol"] == chosen.name]
 show(
     schema.wide(ours, index=["model", "metric"], columns="group").rename(
-        columns={GAP: "difference"}, index=METRIC_NAMES
+        columns={GAP: "difference"}, index=readable
     ),
     caption=f"Zero-shot pneumothorax with and without {DEVICE}, {readable(chosen.name)}",
 )

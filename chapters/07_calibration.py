@@ -59,32 +59,26 @@ from sklearn.linear_model import LogisticRegression
 from cxrlib import cohorts, guard, schema
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
-from cxrlib.models import choose_models, load_model, model_names
+from cxrlib.cohorts.metadata import S_FINDINGS
+from cxrlib.models import load_models, model_names
 from cxrlib.predict import zeroshot
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import gap_forest, reliability
-from cxrlib.show.words import UNDEFINED, fmt, fmt_interval, in_words, percent, readable
+from cxrlib.show.words import UNDEFINED, fmt, fmt_row, in_words, percent, readable
 from cxrlib.stats import calibration, fairness
 
 setup()
 chosen = protocols.protocol(protocol)
 # Both readings of a similarity are shown, so that the learned scale is wanted whatever the protocol.
 with_scale = replace(chosen, temperature="learned")
-clips = [load_model(m, with_scale) for m in choose_models(models)]
+clips = load_models(models, with_scale)
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-underreport")]
 others = [m for m in names if m not in biased]
 fair = [m for m in others if m in model_names()]  # of the same making as the biased one
 LABEL = "Pneumothorax"
-LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
 boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
-
-
-def interval(row, digits=2, signed=False):
-    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
-
-
 WHERE = {"above": "above 0", "below": "below 0", "around": "including 0"}
 NO_BIASED, NO_OTHER = "no such model was run", "no other model was run"
 warn_if_seeded(names)
@@ -92,7 +86,7 @@ warn_if_seeded(names)
 
 def against_zero(row):
     side = schema.side(row)
-    return UNDEFINED if side == UNDEFINED else f"{interval(row, 3, signed=True)}, {WHERE[side]}"
+    return UNDEFINED if side == UNDEFINED else f"{fmt_row(row, 3, signed=True)}, {WHERE[side]}"
 
 
 def each(models, text, none):
@@ -144,7 +138,7 @@ def both_readings(cohort):
     for reading, which in READINGS.items():
         temperature = protocols.protocol(which).temperature
         scores = zeroshot.predict(
-            cohort, clips, LABELS, negative=chosen.negative_prompt, temperature=temperature
+            cohort, clips, S_FINDINGS, negative=chosen.negative_prompt, temperature=temperature
         )
         parts.append(scores.assign(method=reading))
     return pd.concat(parts, ignore_index=True)
@@ -631,7 +625,7 @@ rows = by_group[(by_group["label"] == LABEL) & (by_group["attribute"] == "sex")]
 rows = rows.set_index(["model", "group"]).rename_axis(["model", "sex"])
 if guard.active():  # no counts, whose sum would tell how many have no sex recorded
     table = table.drop(columns="films").where(rows["value"].notna())
-table["predicted - observed"] = rows.apply(interval, axis=1, digits=3, signed=True)
+table["predicted - observed"] = rows.apply(fmt_row, axis=1, digits=3, signed=True)
 show(table.loc[names], caption="Risk of pneumothorax by sex, after Platt scaling", digits=3)
 
 # %% tags=["remove-cell"]
@@ -868,11 +862,11 @@ def as_recorded(table, cohort):
     if cohort.planted:
         left = phantom.twin(cohort, underreport={"sex": {"F": 0.5}}).table
     else:
-        drawn = np.random.default_rng(seed).random((len(cohort.table), len(LABELS)))
+        drawn = np.random.default_rng(seed).random((len(cohort.table), len(S_FINDINGS)))
         omitted = (drawn < 0.5) & (cohort.table[["sex"]] == "F").to_numpy()
-        left = cohort.table[["image_id", *LABELS]].copy()
-        left[list(LABELS)] = left[list(LABELS)].where(~omitted, 0)
-    recorded = left.melt("image_id", list(LABELS), "label", "recorded")
+        left = cohort.table[["image_id", *S_FINDINGS]].copy()
+        left[list(S_FINDINGS)] = left[list(S_FINDINGS)].where(~omitted, 0)
+    recorded = left.melt("image_id", list(S_FINDINGS), "label", "recorded")
     table = table.merge(recorded, on=["image_id", "label"])
     return table.assign(y_true=table["recorded"]).drop(columns="recorded")
 
@@ -909,7 +903,7 @@ def judged(model, source):
 
 
 def both_audits(model):
-    true, rec = (interval(judged(model, f"{s} labels"), 3, True) for s in ("true", "recorded"))
+    true, rec = (fmt_row(judged(model, f"{s} labels"), 3, True) for s in ("true", "recorded"))
     return f"{true} with true and {rec} with recorded labels"
 
 

@@ -75,6 +75,7 @@ from scipy.stats import norm
 from cxrlib import cohorts, schema
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata, nih6x200
+from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.embed.extract import embed
 from cxrlib.models import choose_models, load_model, published_models
 from cxrlib.models.images import each
@@ -89,8 +90,6 @@ from cxrlib.stats.as_published import performance_by_protocol
 setup()
 first = choose_models(models)[0]
 as_published, corrected = map(protocols.protocol, protocols.NAMES)
-LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia")
-LABELS = (*LABELS, "Pneumothorax")
 warn_if_seeded([first])
 
 # %% [markdown]
@@ -154,7 +153,7 @@ rng = np.random.default_rng(seed)
 some = rng.permutation(nih["patient_id"].unique())[:n_patients]
 part = nih[nih["patient_id"].isin(some) & nih["age_group"].notna()]
 by_age = part.melt(
-    ["image_id", "patient_id", "sex", "age_group", "age"], list(LABELS), "label", "y_true"
+    ["image_id", "patient_id", "sex", "age_group", "age"], list(S_FINDINGS), "label", "y_true"
 )
 by_age = by_age.assign(
     cohort="nih-metadata", model="age alone", method="none", score=by_age["age"] / 120
@@ -337,23 +336,23 @@ glue("drain-share", percent(explained))
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
 clip = load_model(first).members[0]
 z = embed(cohort, clip)
-prompts = [*(POSITIVE.format(label=label) for label in LABELS), corrected.negative_prompt]
+prompts = [*(POSITIVE.format(label=label) for label in S_FINDINGS), corrected.negative_prompt]
 encoded = clip.encode_text(prompts, raw=True).numpy()
 length = np.linalg.norm(encoded, axis=1, keepdims=True)
 TEXTS = {"as encoded": encoded, "unit length": encoded / length}
 
 
 def auc_of(texts, k):
-    return metrics.auc(cohort.table[LABELS[k]], z @ (texts[k] - texts[-1]))
+    return metrics.auc(cohort.table[S_FINDINGS[k]], z @ (texts[k] - texts[-1]))
 
 
 text_auc = pd.DataFrame(
     {
-        "finding": LABELS,
+        "finding": S_FINDINGS,
         "length of its prompt": length[:-1, 0],
         **{
             f"AUC, {readable(p.name)}": [
-                auc_of(TEXTS[p.text_vectors], k) for k in range(len(LABELS))
+                auc_of(TEXTS[p.text_vectors], k) for k in range(len(S_FINDINGS))
             ]
             for p in (as_published, corrected)
         },
@@ -365,8 +364,8 @@ show(text_auc, caption=f"AUC by the length of text embeddings, {first}", digits=
 fig, axis = plt.subplots(figsize=(5, 4.2))
 ratios = np.geomspace(0.25, 4, 17)
 unit = TEXTS["unit length"]
-bent, shade = {}, colours(LABELS)
-for k, label in enumerate(LABELS):
+bent, shade = {}, colours(S_FINDINGS)
+for k, label in enumerate(S_FINDINGS):
     scaled = (np.append(ratio * unit[: k + 1], unit[k + 1 :], axis=0) for ratio in ratios)
     bent[label] = [auc_of(texts, k) for texts in scaled]
     axis.plot(ratios, bent[label], label=label, color=shade[label])

@@ -268,7 +268,7 @@ table = pd.concat(
 # %% tags=["hide-input"]
 def with_error(row):
     """Coverage in percent with its Monte Carlo interval."""
-    return f"{fmt(100 * row['coverage'], 0)} [{fmt(100 * row['coverage_low'], 0)}, {fmt(100 * row['coverage_high'], 0)}]"
+    return fmt_interval(*(100 * row[c] for c in ("coverage", "coverage_low", "coverage_high")), 0)
 
 
 HEADS = {

@@ -140,10 +140,7 @@ def largest(numbers, n=10):
 
 
 def _as_text(value, low, high):
-    digits = _digits(value)
-    if pd.isna(value) or pd.isna(low) or pd.isna(high):
-        return fmt(value, digits)
-    return fmt_interval(value, low, high, digits)
+    return fmt_interval(value, low, high, _digits(value), bare=True)
 
 
 def _digits(x):

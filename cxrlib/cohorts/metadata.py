@@ -37,6 +37,16 @@ FINDINGS = (
 )
 """The 14 findings of NIH ChestX-ray14, under the names this book uses."""
 
+S_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The six findings of Table 1 of Sourget et al. 2025."""
+
 NIH_NAMES = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
 """NIH spellings that differ from ours. "Effusion" takes the name used by Sourget et al. 2025."""
 

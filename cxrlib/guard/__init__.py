@@ -19,6 +19,7 @@ from cxrlib.guard.latch import (
     text,
 )
 from cxrlib.guard.suppression import (
+    COUNTS,
     HIDDEN,
     ONLY_COUNTS,
     SMALL,
@@ -29,6 +30,7 @@ from cxrlib.guard.suppression import (
 )
 
 __all__ = [
+    "COUNTS",
     "FEW",
     "HIDDEN",
     "MARK",

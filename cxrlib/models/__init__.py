@@ -138,6 +138,27 @@ def load_model(name: str, protocol="corrected", checkpoint=None, device="cpu", p
     return model
 
 
+def load_models(wanted: str, protocol="corrected") -> list:
+    """The models that a chapter parameter names, as :func:`load_model` gives each.
+
+    Parameters
+    ----------
+    wanted : str
+        See :func:`choose_models`.
+    protocol : {"corrected", "as_published"} or Protocol
+
+    Returns
+    -------
+    list of Encoder or Ensemble
+
+    Raises
+    ------
+    ValueError
+        See :func:`choose_models` and :func:`load_model`.
+    """
+    return [load_model(name, protocol) for name in choose_models(wanted)]
+
+
 def listing(hashes: bool = False) -> str:
     """What ``cxrbook models`` prints of the published models.
 

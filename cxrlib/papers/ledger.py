@@ -13,7 +13,7 @@ import pandas as pd
 from cxrlib import schema
 from cxrlib.papers import claims_s, claims_x, published
 from cxrlib.papers.rules import outcome
-from cxrlib.show import notebook
+from cxrlib.show import notebook, words
 
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
 MEANS = {
@@ -25,13 +25,8 @@ MEANS = {
     published.NOT_RUN: "needs images, weights or a number that this run does not have",
 }
 TITLES = {
-    "auc": "AUC",
-    "adjusted_auprc": "adjusted AUPRC",
     "auc_sd_over_labels": "AUC, SD over findings",
     "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
-    "f1": "F1",
-    "macro_f1": "mean F1",
-    "var_f1": "variance of F1",
     "f1_gap_signed": "F1 gap (Eq. 2)",
     "eq_odds_mean": "EqOdds (Eq. 3)",
     "n_images_with_findings_text": "images with a FINDINGS section",
@@ -39,7 +34,7 @@ TITLES = {
     "age_old_from": "age from which patients are old",
     "size_over_mimic_cxr": "size, times that of MIMIC-CXR",
 }
-PROBES = {"linear": "linear probe", "knn": "k-NN", "mlp": "MLP"}
+PROBES = ("linear", "knn", "mlp")
 NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
 
@@ -182,10 +177,10 @@ def _item(row):
     group = "" if row["attribute"] == "all" or " - " in row["group"] else row["attribute"]
     parts = [
         row["cohort"] if pd.isna(row["method"]) else row["model"],
-        PROBES.get(row["method"], row["method"]),
+        words.readable(row["method"]) if row["method"] in PROBES else row["method"],
         row["label"].replace("_", " "),
         f"{group} {row['group']}".strip().replace("_", " and "),
-        TITLES.get(row["metric"], metric),
+        TITLES.get(row["metric"]) or words.NAMES.get(row["metric"], metric),
     ]
     return ", ".join(part for part in parts if pd.notna(part) and part not in ("all", "zero-shot"))
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import schema
+from cxrlib.show.words import fmt, fmt_interval
 
 REPRODUCED = "reproduced"
 WITHIN = "within interval"
@@ -286,17 +287,16 @@ def needed(rows):
 
 def number(value, rounding):
     """A number with as many digits as its print: ``number(0.8, 0.005)`` -> "0.80"."""
-    if pd.isna(value):
-        return "undefined"
-    digits = max(0, int(np.ceil(-np.log10(2 * rounding) - 1e-9)))
-    return f"{round(value, digits) + 0.0:,.{digits}f}"
+    return fmt(value, _decimals(rounding))
 
 
 def interval(value, low, high, rounding):
     """An estimate with its interval, where it has one, with as many digits as in print."""
-    if pd.isna(low):
-        return number(value, rounding)
-    return f"{number(value, rounding)} [{number(low, rounding)}, {number(high, rounding)}]"
+    return fmt_interval(value, low, high, _decimals(rounding), bare=True)
+
+
+def _decimals(rounding):
+    return max(0, int(np.ceil(-np.log10(2 * rounding) - 1e-9)))
 
 
 def _span(values, rounding):
