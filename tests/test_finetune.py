@@ -305,7 +305,7 @@ def test_the_fingerprint_changes_with_all_that_decides(task, monkeypatch):
     settings = finetune.settings_for("full")
 
     def fingerprint(task=task, strategy="full", split=split, settings=settings, seed=0):
-        return finetune.run_fingerprint(task, strategy, split, settings, seed)
+        return finetune.description(task, strategy, split, settings, seed)
 
     swapped, other = split.copy(), np.flatnonzero(split != split[0])[0]
     swapped[[0, other]] = swapped[[other, 0]]

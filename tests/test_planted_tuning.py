@@ -8,6 +8,7 @@ from functools import cache
 
 import pandas as pd
 import pytest
+import torch
 
 from cxrlib import cohorts
 from cxrlib.cohorts import nih6x200
@@ -34,9 +35,13 @@ def pooled(which):
     repeats.check_groups(cohort.table, splits, list(PAIRS), "disease")
     seeds, settings = {"linear probe": [0]}, {"linear probe": PROBE}
     tuned = repeats.tune(task, list(seeds), splits, seeds, settings, keep=False)
+    texts = torch.stack([task.model.encode_prompts((f"Chest {d}",)) for d in DISEASES]).numpy()
+    cosines = zeroshot.similarity(task.embeddings.numpy(), texts)
+    score = zeroshot.softmax(task.model.logit_scale * cosines)
+    about = ("phantom-resnet", "zero-shot", DISEASES, "disease")
     before = [
-        zeroshot.classify(cohort, [task.model], DISEASES, rows=split == "test").assign(split=k)
-        for k, split in enumerate(splits)
+        zeroshot.one_hot_rows(cohort, at, *about, score[at]).assign(split=k)
+        for k, at in enumerate(split == "test" for split in splits)
     ]
     together = repeats.pooled(pd.concat([*before, tuned.predictions], ignore_index=True))
     return together.merge(cohort.table[["image_id", *PAIRS]], on="image_id")

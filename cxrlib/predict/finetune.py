@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxrlib.core import atomic
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import teller
 from cxrlib.embed.extract import embed, loaded, prepared
@@ -134,7 +135,7 @@ class FineTuned:
     Attributes
     ----------
     predictions : DataFrame
-        Test images, as :func:`cxrlib.predict.zeroshot.classify` returns them.
+        Test images, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them.
     history : DataFrame
         See :class:`cxrlib.predict.training.Fit`.
     best_epoch : int
@@ -169,7 +170,7 @@ class FineTuned:
 
 def settings_for(strategy: str, **changed) -> Settings:
     """The settings of a strategy: the defaults, what it has of its own, and what is changed."""
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     own = {"learning_rate": LEARNING_RATES[strategy][1]} | OWN[strategy]
     return Settings(**(own | changed))
 
@@ -212,7 +213,7 @@ def fine_tune(
     OSError
         The folder cannot be made.
     """
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     settings = settings or settings_for(strategy)
     if settings.augment and strategy in ON_EMBEDDINGS:
         raise ValueError(f"augment=True: {strategy} is trained on embeddings and sees no images")
@@ -263,7 +264,7 @@ def search(
     FloatingPointError
         The loss ran away at every rate.
     """
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     rates = LEARNING_RATES[strategy] if rates is None else list(rates)
     if not rates:
         raise ValueError("rates: expected one learning rate or more")
@@ -363,11 +364,6 @@ def description(task: Task, strategy: str, split, settings: Settings, seed: int)
         "libraries": [torch.__version__, peft.__version__],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
-
-
-def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
-    """SHA-256 of the :func:`description` of a run."""
-    return _hash(description(task, strategy, split, settings, seed))
 
 
 # --- networks ---
@@ -495,11 +491,6 @@ def _merged_logits(network, x, test, settings):
 
 
 # --- what is checked, kept and said ---
-
-
-def _known(strategy):
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
 
 
 def _split(task, split) -> np.ndarray:

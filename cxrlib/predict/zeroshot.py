@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cxrlib.core.checks import one_of
 from cxrlib.embed.extract import embed, loaded
 from cxrlib.predict import prompts
 
@@ -151,8 +152,7 @@ def pair_scores(
     ValueError
         No prompt, one with another slot, or an unknown temperature.
     """
-    if temperature not in ("learned", "none"):
-        raise ValueError(f"temperature={temperature!r}: expected 'learned' or 'none'")
+    one_of("temperature", temperature, ("learned", "none"))
     asked = [
         (_prompts(positive, label), _prompts(negative, label))
         for label in labels
@@ -216,47 +216,6 @@ def _padding_matters(model, texts) -> bool:
     short, long = texts[int(length.argmin())], texts[int(length.argmax())]
     alone, beside = model.encode_text([short], raw=True), model.encode_text([short, long], raw=True)
     return not torch.allclose(alone[0], beside[0], rtol=0, atol=1e-4 * float(alone.norm()))
-
-
-def classify(
-    cohort,
-    models: Sequence,
-    labels: Sequence[str],
-    target: str = "disease",
-    prompt: str | Sequence[str] = POSITIVE,
-    rows=None,
-) -> pd.DataFrame:
-    """One of several labels for each image: softmax over the labels (X, section 2.3).
-
-    Parameters
-    ----------
-    cohort : Cohort
-    models, labels : as in :func:`predict`
-    target : str
-        Column of the cohort's table with the true class, one of ``labels``.
-    prompt : str or sequence of str
-        As ``positive`` in :func:`predict`.
-    rows : boolean array, optional
-        Images to score; all of them by default.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`predict`, with ``y_true`` one-hot and scores that sum to 1 over the labels.
-    """
-    rows = np.ones(len(cohort.table), bool) if rows is None else np.asarray(rows)
-    wordings = [_prompts(prompt, label) for label in labels]
-
-    def probabilities(model):
-        texts = torch.stack([model.encode_prompts(w) for w in wordings]).numpy()
-        cosines = similarity(embed(cohort, model)[rows], texts, model.unit_text)
-        return softmax(model.logit_scale * cosines)
-
-    parts = []
-    for model in map(loaded, models):
-        score = _mean(model, probabilities)
-        parts.append(one_hot_rows(cohort, rows, model.name, "zero-shot", labels, target, score))
-    return pd.concat(parts, ignore_index=True)
 
 
 def format_scores(
