@@ -378,7 +378,7 @@ class _Run:
         self.at_once = batch  # images that go through the network at once
         self.history, self.best_epoch, self.best = [], 0, None
 
-    def resume(self, folder, fingerprint):
+    def resume(self, folder: Path, fingerprint: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(".*.part"):  # of a process that was killed
             part.unlink()
@@ -402,7 +402,7 @@ class _Run:
         self.best = _read(_best(folder, self.best_epoch), load_file)
         self.follow(folder)
 
-    def close_epoch(self, row, folder, fingerprint):
+    def close_epoch(self, row: dict, folder: Path | None, fingerprint: str) -> None:
         lowest = min((r["valid_loss"] for r in self.history), default=math.inf)
         self.history.append(row)
         weights = trained_state(self.network)
@@ -427,7 +427,7 @@ class _Run:
         atomic.in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
         self.follow(folder)
 
-    def follow(self, folder):
+    def follow(self, folder: Path) -> None:
         """What follows from last.pt; done on resuming too, as a kill may have come before it."""
         # Only now: the former checkpoint needed the former best weights.
         for old in folder.glob("best-*.safetensors"):
