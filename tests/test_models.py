@@ -194,7 +194,7 @@ def test_a_missing_tensor_is_an_error_even_with_a_valid_hash(copy):
                 ["Edema"],
                 temperature="high",
             ),
-            "expected 'learned' or 'none'",
+            "expected one of learned, none",
         ),
         (lambda: embed(cohorts.load("nih-metadata"), models.model_names()[0]), "metadata only"),
     ],

@@ -124,7 +124,7 @@ def test_the_fixed_format_takes_any_label():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="prompt format 'Clip': expected one of CLIP, GLoRIA"):
+    with pytest.raises(ValueError, match="prompt format='Clip': expected one of CLIP, GLoRIA"):
         draw("Clip", "Edema")
     for format in RANDOM:
         with pytest.raises(ValueError, match=rf"label 'COPD' has no words .* format {format}; .*"):

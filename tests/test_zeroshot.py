@@ -480,7 +480,7 @@ def test_the_best_format_is_that_of_the_highest_mean_and_the_first_of_equals():
     [
         ({"n_draws": 0}, "n_draws=0: expected 1 or more"),
         ({"formats": ()}, "no prompt format: expected some of CLIP"),
-        ({"formats": ("CLIP", "BERT")}, "prompt format 'BERT': expected one of CLIP"),
+        ({"formats": ("CLIP", "BERT")}, "prompt format='BERT': expected one of CLIP"),
         ({"labels": ("Edema", "COPD")}, "label 'COPD' has no words .* GLoRIA"),
         ({"labels": ("Edema", "Edema")}, "Edema, Edema: expected two or more, each once"),
     ],

@@ -1,9 +1,12 @@
 """A run beside another: which numbers differ, by how much, and what has no counterpart."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import pandas as pd
 
+from cxrlib.book.record import Run
 from cxrlib.show.words import UNDEFINED, fmt, fmt_interval
 
 KEYS = (
@@ -24,7 +27,7 @@ class Comparison(NamedTuple):
     notes: list[str]  # what to keep in mind
 
 
-def compare(reference, run):
+def compare(reference: Run, run: Run) -> Comparison:
     """Set a run of a chapter beside another one.
 
     Parameters
@@ -65,7 +68,7 @@ def _differing(old, new, what):
     return pd.DataFrame(rows, columns=[what, "reference", "run"])
 
 
-def differences(reference, run):
+def differences(reference: pd.DataFrame, run: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Two results tables joined on what their numbers are.
 
     Parameters
@@ -120,7 +123,7 @@ def _reasons(row):
     return "; ".join(f"{side}: {said[side]}" for side in undefined)
 
 
-def largest(numbers, n=10):
+def largest(numbers: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     """The first `n` rows of `differences` as text, without the columns in which all rows agree.
 
     Returns
@@ -148,7 +151,7 @@ def _digits(x):
     return 0 if pd.notna(x) and abs(x) >= 100 and float(x).is_integer() else 3
 
 
-def summary(numbers):
+def summary(numbers: pd.DataFrame) -> str:
     """In words: how many rows were joined, intervals are apart, and have no counterpart."""
     if numbers.empty:
         return "this chapter keeps no table of results; the numbers in its text are compared"
@@ -181,7 +184,7 @@ def _which(alone, both):
     return "; ".join(said) or "other combinations"
 
 
-def as_text(comparison, n=10):
+def as_text(comparison: Comparison, n: int = 10) -> str:
     """What ``cxrbook run`` prints of a comparison."""
     lines = [summary(comparison.numbers)]
     both = comparison.numbers[comparison.numbers["in"] == "both"]
@@ -194,6 +197,6 @@ def as_text(comparison, n=10):
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
-def shortened(text, length=60):
+def shortened(text: str, length: int = 60) -> str:
     """A text cut off behind `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

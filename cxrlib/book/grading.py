@@ -22,19 +22,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib.cohorts import metadata, phantom
+from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError, nearest
 
 N_IMAGES = 1500  # enough for the faint group to stand out, few enough for seconds
 FAIR, BIASED = "phantom-resnet", "phantom-resnet-drain"
-GROUPS = {
-    "sex": ("F", "M"),
-    "age_group": metadata.AGE_GROUPS,
-    "race": tuple(phantom.RACES),
-    "site": phantom.SITES,
-}
+GROUPS = phantom.GROUPS
 # Groups large enough that the planted loss shows among so few images.
 FAINT = (
     *(("sex", group) for group in GROUPS["sex"]),

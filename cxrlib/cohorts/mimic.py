@@ -125,7 +125,7 @@ _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 
 
 def build(
-    root=None,
+    root: Path | str | None = None,
     split: str | None = "test",
     views: str = "frontal",
     labeler: str = "chexpert",
@@ -206,7 +206,7 @@ def build(
 
 
 def build_balanced(
-    root=None,
+    root: Path | str | None = None,
     seed: int = 1907,
     split: str = "patient",
     per_cell: int = nih6x200.PER_CELL,
@@ -316,7 +316,7 @@ def _findings(root, rows, needed):
 # --- the tables ------------------------------------------------------------------------------
 
 
-def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
+def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     """Every film of the official split file, joined with what the other tables say of it.
 
     Age at the study is ``anchor_age`` + year of the study - ``anchor_year``: dates are shifted by
@@ -387,7 +387,7 @@ def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
     return table.sort_values("image_id", ignore_index=True)
 
 
-def races(admissions: pd.DataFrame, path="admissions") -> pd.Series:
+def races(admissions: pd.DataFrame, path: Path | str = "admissions") -> pd.Series:
     """One group of :data:`RACES` a patient, from all of his admissions.
 
     Entries that mean "unknown" count only where a patient has no other. A patient with entries of
@@ -490,7 +490,7 @@ def _whole_numbers(table, columns, path):
 # --- what is there -----------------------------------------------------------------------------
 
 
-def describe_files(root) -> list[dict]:
+def describe_files(root: Path | str | None) -> list[dict]:
     """What of the three releases is there, and how much of it; films are counted, not opened.
 
     Returns

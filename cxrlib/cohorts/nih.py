@@ -38,7 +38,7 @@ PREPROCESSING = ("authors", "paper S")
 
 
 def build(
-    root=None,
+    root: Path | str | None = None,
     split: str | None = "test",
     preprocessing: str = "authors",
     n_images: int | None = None,
@@ -113,7 +113,7 @@ def build(
 
 
 def build_6x200(
-    root=None,
+    root: Path | str | None = None,
     seed: int = 1907,
     split: str = "patient",
     per_cell: int = nih6x200.PER_CELL,
@@ -156,7 +156,7 @@ def draw_6x200(
     return released, nih6x200.draw(seed, split, released, per_cell), source
 
 
-def list_6x200(seed: int, root=None) -> tuple[list[str], str]:
+def list_6x200(seed: int, root: Path | str | None = None) -> tuple[list[str], str]:
     """File names of the films of a 6x200 draw, sorted, and a line that says which draw it is.
 
     Nothing but a table is needed: that of the folder, where it has one, else that of the wheel.

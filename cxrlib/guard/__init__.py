@@ -28,24 +28,3 @@ from cxrlib.guard.suppression import (
     presentable,
     suppress,
 )
-
-__all__ = [
-    "COUNTS",
-    "FEW",
-    "HIDDEN",
-    "MARK",
-    "MAX_SIDE",
-    "MIN_CELL",
-    "ONLY_COUNTS",
-    "SMALL",
-    "SUPPRESSED",
-    "GuardError",
-    "active",
-    "cover",
-    "frames_shown_by",
-    "presentable",
-    "protect",
-    "refuse",
-    "suppress",
-    "text",
-]

@@ -5,7 +5,10 @@ Results tables that chapters kept (`cxrlib.show.notebook.keep`) are set beside t
 `cxrlib.papers.claims_x`).
 """
 
+from __future__ import annotations
+
 import html
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +42,7 @@ NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
 
 
-def collect(paths):
+def collect(paths: Iterable[Path | str]) -> pd.DataFrame:
     """The results tables in executed notebooks (kept there by chapters), .csv and .parquet files.
 
     Returns
@@ -69,7 +72,7 @@ def collect(paths):
     return pd.concat(tables, ignore_index=True) if tables else schema.results([])
 
 
-def judge(results):
+def judge(results: pd.DataFrame) -> pd.DataFrame:
     """One verdict for each claim of the two papers.
 
     Parameters
@@ -136,7 +139,7 @@ def _judged(claim, printed, run, none):
     }
 
 
-def ledger(results):
+def ledger(results: pd.DataFrame) -> pd.DataFrame:
     """Every printed number and every claim with its verdict.
 
     Parameters
@@ -193,7 +196,7 @@ def _as_text(table, columns):
     ]
 
 
-def counts(entries):
+def counts(entries: pd.DataFrame) -> pd.DataFrame:
     """How often each verdict was given: one row per verdict, numbers and claims of each paper."""
     kind = (entries["artefact"] == SAID).map({True: "claims", False: "numbers"})
     columns = [f"{paper} {k}" for paper in NAMES for k in ("numbers", "claims")]
@@ -203,7 +206,7 @@ def counts(entries):
     return table.rename_axis(index="verdict", columns=None)
 
 
-def as_text(entries):
+def as_text(entries: pd.DataFrame) -> str:
     """The ledger for a terminal: counts first, then the entries of each table of each paper."""
     lines = [counts(entries).to_string(), ""]
     for (paper, artefact), block in entries.groupby(["paper", "artefact"], sort=False):
@@ -253,7 +256,7 @@ and says nothing about the paper's models.
 """
 
 
-def page(results):
+def page(results: pd.DataFrame) -> str:
     """The ledger as a page of the book: MyST text.
 
     Everything is in the page; `book/assets/ledger.js` only hides rows on request.

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.models.swin.modeling_swin import SwinLayer
 
+from cxrlib.models.encoder import Encoder
+
 LAYERS = (nn.Linear, nn.Conv2d)
 BLOCKS = (ResidualAttentionBlock, Block, SpatialBlock, ChannelBlock, SwinLayer)  # of transformers
 
@@ -91,13 +93,13 @@ class Attention(nn.Module):
 CALLING = {AttentionPool2d: AttentionPool, nn.MultiheadAttention: Attention}
 
 
-def probe(model) -> Tensor:
+def probe(model: Encoder) -> Tensor:
     """Two made-up films, prepared as the model wants them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 96), dtype=np.uint8)
     return model.preprocess(list(noise))
 
 
-def tower(model) -> Tower:
+def tower(model: Encoder) -> Tower:
     """A copy of the image half, ready for training; the model stays as it is.
 
     Parameters that no image passes through (the text half, unused heads) are not copied. What an

@@ -32,6 +32,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxrlib.core.checks import one_of
+
 
 class Phrase(NamedTuple):
     """One side of a zero-shot question: ``{label}`` is the slot for the finding."""
@@ -101,8 +103,7 @@ def texts(format: str, label: str) -> list[str]:
     ValueError
         An unknown format, or a label without words in it.
     """
-    if format not in FORMATS:
-        raise ValueError(f"prompt format {format!r}: expected one of {', '.join(FORMATS)}")
+    one_of("prompt format", format, FORMATS)
     if format not in RANDOM:
         # capitals of names go; those of an abbreviation, such as COPD, stay
         words = (word if word.isupper() else word.lower() for word in label.split())

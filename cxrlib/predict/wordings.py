@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib import schema
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.predict.zeroshot import rows_of
 from cxrlib.stats.estimates import difference, estimated, group_gaps, rows
 from cxrlib.stats.ranking import ranker
@@ -44,7 +46,7 @@ def areas(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def pair_table(
-    cohort,
+    cohort: Cohort,
     scores: Mapping[str, np.ndarray],
     labels: Sequence[str],
     names: Sequence[str],
@@ -163,7 +165,7 @@ def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
 
 
 def interval_table(
-    cohort,
+    cohort: Cohort,
     scores: Mapping[str, np.ndarray],
     labels: Sequence[str],
     names: Sequence[str],
@@ -216,7 +218,7 @@ def interval_table(
 def chosen_on_half(
     score: np.ndarray,
     truth: np.ndarray,
-    patient_id,
+    patient_id: ArrayLike,
     names: Sequence[str],
     own: str,
     n_splits: int = 20,

@@ -8,8 +8,13 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core.checks import one_of
 from cxrlib.embed.extract import embed, loaded
+from cxrlib.models.encoder import Encoder
+from cxrlib.models.registry import Ensemble
 from cxrlib.predict import prompts
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
@@ -63,7 +68,7 @@ def _check_length(side, vectors, unit=True):
 
 
 def predict(
-    cohort,
+    cohort: Cohort,
     models: Sequence,
     labels: Sequence[str],
     positive: str | Sequence[str] = POSITIVE,
@@ -119,8 +124,8 @@ def predict(
 
 
 def pair_scores(
-    cohort,
-    model,
+    cohort: Cohort,
+    model: Encoder | Ensemble | str,
     labels: Sequence[str],
     pairs: Sequence[tuple],
     temperature: str = "learned",
@@ -151,8 +156,7 @@ def pair_scores(
     ValueError
         No prompt, one with another slot, or an unknown temperature.
     """
-    if temperature not in ("learned", "none"):
-        raise ValueError(f"temperature={temperature!r}: expected 'learned' or 'none'")
+    one_of("temperature", temperature, ("learned", "none"))
     asked = [
         (_prompts(positive, label), _prompts(negative, label))
         for label in labels
@@ -219,8 +223,8 @@ def _padding_matters(model, texts) -> bool:
 
 
 def format_scores(
-    cohort,
-    model,
+    cohort: Cohort,
+    model: Encoder | Ensemble | str,
     labels: Sequence[str],
     n_draws: int = 10,
     seed: int = 0,
@@ -296,7 +300,9 @@ def _generator(seed, draw, format, label) -> np.random.Generator:
     return np.random.default_rng([seed, draw, crc32(f"{format} {label}".encode())])
 
 
-def format_table(scores: dict[str, np.ndarray], y, rows=None) -> pd.DataFrame:
+def format_table(
+    scores: dict[str, np.ndarray], y: ArrayLike, rows: ArrayLike | None = None
+) -> pd.DataFrame:
     """Accuracy of each prompt format over its draws.
 
     Parameters
@@ -374,7 +380,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def one_hot_rows(
-    cohort, rows, model: str, method: str, labels, target: str, score: np.ndarray
+    cohort: Cohort,
+    rows: np.ndarray,
+    model: str,
+    method: str,
+    labels: Sequence[str],
+    target: str,
+    score: np.ndarray,
 ) -> pd.DataFrame:
     """Predictions table of a multi-class score (m, classes) for the chosen rows."""
     truth = cohort.table.loc[rows, target].to_numpy()
@@ -388,7 +400,15 @@ def one_hot_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def rows_of(cohort, model, method, label, y_true, score, rows=slice(None)) -> pd.DataFrame:
+def rows_of(
+    cohort: Cohort,
+    model: str,
+    method: str,
+    label: str,
+    y_true: ArrayLike,
+    score: np.ndarray,
+    rows: np.ndarray | slice = slice(None),
+) -> pd.DataFrame:
     """Predictions table of one label: its truth and scores (m,) for the chosen rows."""
     table = cohort.table.loc[rows, ["image_id", "patient_id"]]
     return pd.DataFrame(
