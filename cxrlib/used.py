@@ -103,9 +103,19 @@ def gpu() -> dict:
     return {"gpu": torch.cuda.get_device_name(), "gpu_memory_mb": peak}
 
 
+def modules() -> list[str]:
+    """The modules of other packages that this process has imported, in the order of import."""
+    ours = {__package__.partition(".")[0], "__main__", "__mp_main__", *sys.stdlib_module_names}
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] not in ours and getattr(module, "__file__", None)
+    ]
+
+
 def tell() -> None:
     """Hand all of it to the driver, as an output of the running cell."""
     from IPython.display import display
 
-    about = seen() | {"memory_mb": peak_memory()} | gpu()
+    about = seen() | {"memory_mb": peak_memory(), "modules": modules()} | gpu()
     display({KIND: json.dumps(about)}, raw=True)
