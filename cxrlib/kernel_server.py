@@ -128,6 +128,7 @@ def become(request):
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose modules belong to a package
     from ipykernel import kernelapp
 
     become(serve(socket.socket(fileno=os.dup(0))))

@@ -51,8 +51,7 @@ def _ask(request: dict) -> socket.socket:
     with _lock:
         if _server is None or _server[0].poll() is not None:
             ours, theirs = socket.socketpair()
-            # Without -P the folder of this library would be searched for modules.
-            command = [sys.executable, "-P", Path(__file__).with_name("kernel_server.py")]
+            command = [sys.executable, Path(__file__).with_name("kernel_server.py")]
             env = {
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as in kernels
                 **request["env"],

@@ -11,12 +11,14 @@ import importlib.util
 import json
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 KIND = "application/x-cxrbook-used"
 CELL = "from cxrlib import used\n\nused.tell()"
 
 WATCH = "CXRBOOK_WATCH"  # where the files that are opened are noted, and which: see `watched`
+OURS = __package__.partition(".")[0]
 
 _cohorts: dict[str, dict] = {}
 _weights: dict[str, dict] = {}
@@ -57,8 +59,9 @@ def watch() -> None:
             note(arguments[0])
 
     sys.addaudithook(hook)
-    for module in list(sys.modules.values()):  # those that led here
-        note(getattr(module, "__file__", None))
+    for name, module in list(sys.modules.items()):  # those that led here
+        if name.partition(".")[0] == OURS:
+            note(module.__file__)
 
 
 def cohort(cohort) -> None:
@@ -81,7 +84,11 @@ def seen() -> dict:
 
 
 def peak_memory() -> float | None:
-    """The most memory that this process ever held, in MB; None where the system does not tell."""
+    """The most memory that this process ever held, in MB; None where the system does not tell.
+
+    A forked kernel (:mod:`cxrlib.kernels`) counts what it found imported, but of the code of
+    packages only what it ran, so that it holds less than one that imported them.
+    """
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent held before it started us
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -104,12 +111,13 @@ def gpu() -> dict:
 
 
 def modules() -> list[str]:
-    """The modules of other packages that this process has imported, in the order of import."""
-    ours = {__package__.partition(".")[0], "__main__", "__mp_main__", *sys.stdlib_module_names}
+    """The modules of installed packages that this process imported, in their order, but ours."""
+    installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     return [
         name
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] not in ours and getattr(module, "__file__", None)
+        if (getattr(module, "__file__", None) or "").startswith(installed)
+        and name.partition(".")[0] != OURS
     ]
 
 
