@@ -330,9 +330,12 @@ def _kernel_spec(name, **variables):
     """Write a kernel of that name, which finds these variables in its environment."""
     from ipykernel.kernelspec import write_kernel_spec
 
+    from cxrlib import kernels
+
     quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
     folder = Path(os.environ["JUPYTER_PATH"]) / "kernels" / name
-    write_kernel_spec(folder, overrides={"env": variables}, extra_arguments=quiet)
+    overrides = {"env": variables, "metadata": kernels.settings()}
+    write_kernel_spec(folder, overrides=overrides, extra_arguments=quiet)
 
 
 def _channel(scratch):
@@ -354,6 +357,8 @@ def _execute(root, task, scratch, progress):
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
+
+    from cxrlib import kernels
 
     source, target = scratch / "in.ipynb", scratch / f"{task.target.stem}.ipynb"
     last = nbformat.v4.new_code_cell(used.CELL, id=TELLING)
@@ -390,6 +395,7 @@ def _execute(root, task, scratch, progress):
     if problem:
         where = f"chapter {task.name}, cell {progress.where(task)}"
         raise BookError(f"{where} {_failure(root, task, target, *problem)}")
+    kernels.learn(told.pop("modules"))
     progress.finish(task)
     return target, told | {"files": files}, seconds
 

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 SEEDED = "seeded:"  # before a model's name: weights computed from names, which mean nothing
@@ -18,6 +19,7 @@ KIND = "application/x-cxrbook-used"
 CELL = "from cxrlib.core import used\n\nused.tell()"
 
 WATCH = "CXRBOOK_WATCH"  # where the files that are opened are noted, and which: see `watched`
+OURS = __package__.partition(".")[0]
 
 _cohorts: dict[str, dict] = {}
 _weights: dict[str, dict] = {}
@@ -58,8 +60,9 @@ def watch() -> None:
             note(arguments[0])
 
     sys.addaudithook(hook)
-    for module in list(sys.modules.values()):  # those that led here
-        note(getattr(module, "__file__", None))
+    for name, module in list(sys.modules.items()):  # those that led here
+        if name.partition(".")[0] == OURS:
+            note(module.__file__)
 
 
 def cohort(cohort) -> None:
@@ -82,7 +85,11 @@ def seen() -> dict:
 
 
 def peak_memory() -> float | None:
-    """The most memory that this process ever held, in MB; None where the system does not tell."""
+    """The most memory that this process ever held, in MB; None where the system does not tell.
+
+    A forked kernel (:mod:`cxrlib.kernels`) counts what it found imported, but of the code of
+    packages only what it ran, so that it holds less than one that imported them.
+    """
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent held before it started us
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -104,9 +111,20 @@ def gpu() -> dict:
     return {"gpu": torch.cuda.get_device_name(), "gpu_memory_mb": peak}
 
 
+def modules() -> list[str]:
+    """The modules of installed packages that this process imported, in their order, but ours."""
+    installed = tuple(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if (getattr(module, "__file__", None) or "").startswith(installed)
+        and name.partition(".")[0] != OURS
+    ]
+
+
 def tell() -> None:
     """Hand all of it to the driver, as an output of the running cell."""
     from IPython.display import display
 
-    about = seen() | {"memory_mb": peak_memory()} | gpu()
+    about = seen() | {"memory_mb": peak_memory(), "modules": modules()} | gpu()
     display({KIND: json.dumps(about)}, raw=True)
