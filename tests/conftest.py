@@ -114,6 +114,13 @@ def pytest_collection_modifyitems(items):
         first.setdefault(together(item), len(first))
         item.add_marker(pytest.mark.xdist_group(together(item)))
     items.sort(key=lambda item: first[together(item)])
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if wanting:
+        import torch  # takes seconds, which most test files can do without
+
+        no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+        for item in wanting:
+            item.add_marker(no_gpu)
 
 
 def together(item):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cxrlib import cohorts, models
-from cxrlib.embed import store as stores
 from cxrlib.embed.extract import embed, store_folder
+from cxrlib.embed.store import MANIFEST, load
 from cxrlib.models.registry import Ensemble
 from tests.conftest import ROOT, environment
 
@@ -104,13 +104,13 @@ def inside(tmp_path, monkeypatch, cxrbook):
 
 def test_embed_fills_what_chapters_read(inside, tmp_path):
     code, out, _ = inside(*SMALL)
-    folder = store_folder(cohorts.load("phantom", n_images=40), models.load(MODEL))
+    folder = store_folder(cohorts.load("phantom", n_images=40), models.load_model(MODEL))
     assert code == 0
     line = rf"{MODEL}: 40 images in [\d.]+ s, [\d,]+ a second; 0.0 MB in {folder}\n"
     assert re.fullmatch(line, out)
     unseen = cohorts.study("phantom", 40, 1907, {}, preprocessing="authors")
     unseen = replace(unseen, images=lambda _: pytest.fail("chapters have to find it"))
-    assert len(embed(unseen, models.load(MODEL))) == 40
+    assert len(embed(unseen, models.load_model(MODEL))) == 40
     assert inside(*SMALL) == (0, f"{MODEL}: already there; 0.0 MB in {folder}\n", "")
     sorted(folder.glob("*.parquet"))[1].unlink()
     assert "2/3" in inside("embed", "--list")[1]
@@ -146,12 +146,12 @@ def test_embed_takes_the_members_of_an_ensemble_and_says_the_error_of_a_precisio
     inside, tmp_path, monkeypatch
 ):
     names = (MODEL, "phantom-vit")
-    pair = Ensemble(MODEL, tuple(models.load(name, precision="bfloat16") for name in names))
-    monkeypatch.setattr(models, "load", lambda *_, **__: pair)
+    pair = Ensemble(MODEL, tuple(models.load_model(name, precision="bfloat16") for name in names))
+    monkeypatch.setattr(models, "load_model", lambda *_, **__: pair)
     lines = inside(*SMALL, "--precision", "bfloat16")[1].splitlines()
     assert [line.split(":")[0] for line in lines[::2]] == [f"{MODEL} (1 of 2)", f"{MODEL} (2 of 2)"]
     for line, model in zip(lines[1::2], pair.members, strict=True):
-        found = stores.load(store_folder(cohorts.load("phantom", n_images=40), model))
+        found = load(store_folder(cohorts.load("phantom", n_images=40), model))
         error = found.manifest["precision_error"]
         assert line == (
             f"    bfloat16 is off float32 by {error['mean']:.1g} of the length of an embedding, "
@@ -189,8 +189,8 @@ def test_embed_interrupted_keeps_what_was_done(inside, spoilt, tmp_path):
     assert err == (
         "cxrbook: interrupted; what was done is kept, and the same command goes on from there\n"
     )
-    (manifest,) = tmp_path.glob(f"embeddings/*/{stores.MANIFEST}")
-    done = len(stores.load(manifest.parent).present())
+    (manifest,) = tmp_path.glob(f"embeddings/*/{MANIFEST}")
+    done = len(load(manifest.parent).present())
     ids = np.sort(cohorts.load("phantom", n_images=40).table["image_id"].to_numpy(str))
     assert done == np.searchsorted(ids, image) // 16
     raised.clear()

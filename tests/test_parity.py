@@ -6,7 +6,7 @@ What holds for all of them; what is particular to a family is in its own file.
 import pytest
 import torch
 
-from cxrlib.models import published, registry
+from cxrlib.models import published_models, registry
 from cxrlib.models.images import each
 from tests import upstream
 
@@ -29,7 +29,7 @@ PAPER_S = {
 }
 
 
-@pytest.fixture(scope="module", params=published())
+@pytest.fixture(scope="module", params=published_models())
 def name(request):
     return request.param
 

@@ -208,10 +208,6 @@ def test_a_number_of_words_that_cannot_be_is_refused(local, cap_lens):
         gloria.local_similarity(*local, cap_lens)
 
 
-def test_characters_are_counted_as_upstream_counts_words():
-    assert gloria.characters(["mild edema", "[mild] edema", "["]) == [10, 11, 0]
-
-
 # --- what goes in ---
 
 

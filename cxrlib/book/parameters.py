@@ -17,7 +17,6 @@ import math
 import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from importlib import import_module
 
 from cxrlib.core.errors import BookError, nearest
 
@@ -227,7 +226,7 @@ def _meaning(values, given, who):
 def _models(values):
     from cxrlib import models  # torch takes a while
 
-    chosen = models.choose(values["models"])
+    chosen = models.choose_models(values["models"])
     probed = values.get("probed", "all")
     if probed not in ("all", "first two"):
         for name in probed.split(","):
@@ -243,8 +242,7 @@ def _cohort(data, options):
 
     known, accepted = cohorts.known(data), {}
     for name in (data, cohorts.BALANCED.get(data, data)):  # a chapter may take the one beside it
-        module, _, function = cohorts.known(name).build.partition(":")
-        accepted |= inspect.signature(getattr(import_module(module), function)).parameters
+        accepted |= inspect.signature(cohorts.known(name).builder()).parameters
     for name in options:
         if name not in accepted:
             raise ValueError(

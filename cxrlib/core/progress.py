@@ -18,8 +18,8 @@ ON_TERMINAL_EVERY = 0.2
 def teller() -> Callable[[str, bool], None]:
     """A function ``tell(line, last)`` that shows a line, or does not, if it showed one just now.
 
-    On a terminal in one line that changes, elsewhere in a line a minute; where :data:`STATUS` names
-    a file, in that alone.
+    On a terminal in one line that changes, elsewhere in a line per minute; where :data:`STATUS`
+    names a file, in that alone.
     """
     told = time.monotonic()
     shown = False

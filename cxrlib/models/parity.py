@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from cxrlib.models import checkpoints, choose, load, published, registry
+from cxrlib.models import checkpoints, choose_models, load_model, published_models, registry
 from cxrlib.models.encoder import PRECISIONS, Encoder, Tokens
 
 FIGURES = Path(__file__).with_name("parity.json")
@@ -43,15 +43,15 @@ def spread(n: int) -> np.ndarray:
     return (2 * np.arange(25) + 1) * n // 50
 
 
-def against_upstream(name: str) -> pd.DataFrame:
-    """Compare a published model, weights seeded by names, with its authors' code.
+def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
+    """Compare a published model, weights seeded by names, on a device with its authors' code.
 
     Returns
     -------
     DataFrame: check, difference (largest absolute), tolerance, holds
     """
     figures = json.loads(FIGURES.read_text())["upstream"][name]
-    model = registry.load(f"{registry.SEEDED}{name}")
+    model = registry.load(f"{registry.SEEDED}{name}").to(device)
     if "continuations" in figures:  # word pieces that continue a word, in place of a vocabulary
         model.network.join(figures["continuations"])
     ids = [torch.tensor(row) for row in figures["ids"]]
@@ -140,13 +140,13 @@ def report(name: str, checkpoint=None, protocol="corrected") -> Iterator[tuple[s
     ValueError
         An unknown name, or files that are there but cannot be used.
     """
-    (name,) = choose(name)
+    (name,) = choose_models(name)
     plain = name.removeprefix(registry.SEEDED)
-    if plain in published():
+    if plain in published_models():
         yield f"{plain}: the network, weights seeded by names, against its authors' code", True
         yield from _lines(against_upstream(plain))
     where = checkpoints.folder_of(plain, checkpoint)
-    if plain in published() and name == plain:
+    if plain in published_models() and name == plain:
         files = checkpoints.find(registry.cards()[plain], where)
         if not checkpoint and not any(files.values()):
             place = where or f"{checkpoints.FOLDER} is not set"
@@ -159,7 +159,7 @@ def report(name: str, checkpoint=None, protocol="corrected") -> Iterator[tuple[s
                 )
                 value, compared = checkpoints.check_hash(path, about)
                 yield f"  {path}\n    SHA-256 {value} ({compared})", True
-    model = load(name, protocol, checkpoint)
+    model = load_model(name, protocol, checkpoint)
     for member in getattr(model, "members", [model]):
         yield f"{name}: the loaded model, protocol {protocol}", True
         yield from ((f"  note: {note}", True) for note in model.notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from functools import cached_property
@@ -24,9 +24,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxrlib.core import atomic
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import teller
 from cxrlib.embed.extract import embed, loaded, prepared
+from cxrlib.models.encoder import Encoder
 from cxrlib.predict import adapters, training
 from cxrlib.predict.training import Settings
 from cxrlib.predict.zeroshot import one_hot_rows, softmax
@@ -134,7 +136,7 @@ class FineTuned:
     Attributes
     ----------
     predictions : DataFrame
-        Test images, as :func:`cxrlib.predict.zeroshot.classify` returns them.
+        Test images, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them.
     history : DataFrame
         See :class:`cxrlib.predict.training.Fit`.
     best_epoch : int
@@ -169,7 +171,7 @@ class FineTuned:
 
 def settings_for(strategy: str, **changed) -> Settings:
     """The settings of a strategy: the defaults, what it has of its own, and what is changed."""
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     own = {"learning_rate": LEARNING_RATES[strategy][1]} | OWN[strategy]
     return Settings(**(own | changed))
 
@@ -177,7 +179,7 @@ def settings_for(strategy: str, **changed) -> Settings:
 def fine_tune(
     task: Task,
     strategy: str,
-    split=None,
+    split: Sequence[str] | np.ndarray | None = None,
     settings: Settings | None = None,
     seed: int = 0,
     folder: Path | None = None,
@@ -212,7 +214,7 @@ def fine_tune(
     OSError
         The folder cannot be made.
     """
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     settings = settings or settings_for(strategy)
     if settings.augment and strategy in ON_EMBEDDINGS:
         raise ValueError(f"augment=True: {strategy} is trained on embeddings and sees no images")
@@ -236,7 +238,7 @@ def fine_tune(
 def search(
     task: Task,
     strategy: str,
-    split=None,
+    split: Sequence[str] | np.ndarray | None = None,
     rates: Sequence[float] | None = None,
     settings: Settings | None = None,
     seed: int = 0,
@@ -263,7 +265,7 @@ def search(
     FloatingPointError
         The loss ran away at every rate.
     """
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     rates = LEARNING_RATES[strategy] if rates is None else list(rates)
     if not rates:
         raise ValueError("rates: expected one learning rate or more")
@@ -286,7 +288,7 @@ def search(
     return table.assign(chosen=table.index == table["valid_loss"].idxmin())
 
 
-def restore(model, folder: Path) -> nn.Module:
+def restore(model: Encoder | str, folder: Path) -> nn.Module:
     """The adapted network of a finished run, for use on other films.
 
     It takes ``model.preprocess(films)`` to logits (n, classes), whatever the strategy, in the
@@ -339,7 +341,9 @@ def restore(model, folder: Path) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def description(task: Task, strategy: str, split, settings: Settings, seed: int) -> dict:
+def description(
+    task: Task, strategy: str, split: np.ndarray, settings: Settings, seed: int
+) -> dict:
     """Everything that decides the trained weights; what ``run.json`` holds.
 
     The order of the rows does not: images are numbered by their names.
@@ -365,11 +369,6 @@ def description(task: Task, strategy: str, split, settings: Settings, seed: int)
     }
 
 
-def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
-    """SHA-256 of the :func:`description` of a run."""
-    return _hash(description(task, strategy, split, settings, seed))
-
-
 # --- networks ---
 
 
@@ -387,7 +386,7 @@ class Head(nn.Module):
         layers = [nn.Linear(width, hidden), nn.ReLU()] if hidden else []
         self.layers = nn.Sequential(*layers, nn.Linear(hidden or width, classes))
 
-    def standardise(self, training_embeddings: Tensor):
+    def standardise(self, training_embeddings: Tensor) -> None:
         self.mean.copy_(training_embeddings.mean(dim=0))
         self.sd.copy_(training_embeddings.std(dim=0).clamp_min(1e-6))
 
@@ -402,7 +401,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.tower, self.head, self.frozen = tower, head, frozen
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
         if self.frozen:  # no statistics, no stochastic depth in layers that are not trained
             self.tower.eval()
@@ -412,7 +411,7 @@ class Classifier(nn.Module):
         return self.head(nn.functional.normalize(self.tower(x).float(), dim=-1))
 
 
-def build(model, strategy: str, classes: int, settings: Settings, seed: int) -> nn.Module:
+def build(model: Encoder, strategy: str, classes: int, settings: Settings, seed: int) -> nn.Module:
     """The network of a strategy, from embeddings or prepared films to logits (n, classes)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -495,11 +494,6 @@ def _merged_logits(network, x, test, settings):
 
 
 # --- what is checked, kept and said ---
-
-
-def _known(strategy):
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
 
 
 def _split(task, split) -> np.ndarray:
@@ -602,7 +596,7 @@ def _unreadable(path, reason) -> str:
     return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
 
 
-def reporter(title: str):
+def reporter(title: str) -> Callable[[dict, int], None]:
     """Says after an epoch how far training is; see :func:`cxrlib.core.progress.teller`."""
     start = time.monotonic()
     done = 0
