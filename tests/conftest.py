@@ -124,12 +124,13 @@ def pytest_collection_modifyitems(items):
 
 
 def together(item):
-    """The file of a test; of one on a published network, the file on its family."""
+    """The file of a test; of one on a published network, the file that goes on with it."""
     if item.path.name != "test_parity.py":
         return item.path.name
     from cxrlib.models import registry
 
-    return f"test_parity_{registry.cards()[item.callspec.params['name']]['family']}.py"
+    family = registry.cards()[item.callspec.params["name"]]["family"]
+    return f"test_parity_{'clip' if family == 'biomedclip' else family}.py"
 
 
 def environment():
