@@ -1,6 +1,6 @@
 """A process that imports packages once and then forks a Jupyter kernel for each request.
 
-:mod:`cxrlib.kernels` runs it as a script, so that it holds no module of `cxrlib`: every kernel
+:mod:`cxrlib.book.kernels` runs it as a script, so that it holds no module of `cxrlib`: every kernel
 imports its own. Standard input is a socket over which one end of another socket comes for each
 kernel. Over that one come the request, a line of JSON, and later the numbers of signals, one per
 line; the kernel's process id goes back, and later its exit code. Where a socket ends, whoever
