@@ -95,12 +95,25 @@ for value in (0.7, 0.9):
 """
 
 
-LONGEST = ("test_book.py", "test_guard_book.py", "test_browser.py")
+LONGEST = (
+    "test_book.py",
+    "test_guard_book.py",
+    "test_browser.py",
+    "test_parity_medimageinsight.py",
+    "test_training.py",
+    "test_zeroshot.py",
+)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that none of them is left to run alone at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """What shares something costly goes to one worker, one after the other; the longest first, so
+    that none of them is left to run alone at the end."""
+    first = {name: place for place, name in enumerate(LONGEST)}
+    for item in items:
+        first.setdefault(together(item), len(first))
+        item.add_marker(pytest.mark.xdist_group(together(item)))
+    items.sort(key=lambda item: first[together(item)])
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting:
         import torch  # takes seconds, which most test files can do without
@@ -108,6 +121,15 @@ def pytest_collection_modifyitems(items):
         no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
         for item in wanting:
             item.add_marker(no_gpu)
+
+
+def together(item):
+    """The file of a test; of one on a published network, the file on its family."""
+    if item.path.name != "test_parity.py":
+        return item.path.name
+    from cxrlib.models import registry
+
+    return f"test_parity_{registry.cards()[item.callspec.params['name']]['family']}.py"
 
 
 def environment():

@@ -242,7 +242,7 @@ def test_a_text_of_which_nothing_is_left_is_refused(text):
     ],
 )
 def test_margins_are_black_and_the_ratio_is_kept(shape, black):
-    model = registry.load("seeded:gloria")
+    model = upstream.loaded("gloria")
     x = model.preprocess(np.full(shape, 255, np.uint8))[0]
     top, bottom, left, right = black
     expected = -torch.ones(3, 224, 224)

@@ -21,7 +21,7 @@ IMAGE = FIGURES["image"]["embeddings"][0]
 
 @pytest.fixture(scope="module")
 def model():
-    return registry.load(f"seeded:{NAME}")
+    return upstream.loaded(NAME)
 
 
 @pytest.fixture(scope="module")
