@@ -80,7 +80,11 @@ def serve(control):
                     sys.exit()
                 talk = socket.socket(fileno=sent[0])
                 with talk.makefile() as lines:
-                    request = json.loads(lines.readline())
+                    line = lines.readline()
+                if not line:  # who asked has ended
+                    talk.close()
+                    continue
+                request = json.loads(line)
                 preload(request["modules"])
                 pid = os.fork()
                 if pid == 0:

@@ -35,7 +35,8 @@ def settings() -> dict:
         return {}
     # Jupyter looks for provisioners among installed packages, or here.
     entry = EntryPoint(NAME, f"{__name__}:Provisioner", KernelProvisionerFactory.GROUP_NAME)
-    KernelProvisionerFactory.instance().provisioners[NAME] = entry
+    with _lock:
+        KernelProvisionerFactory.instance().provisioners[NAME] = entry
     return {"kernel_provisioner": {"provisioner_name": NAME}}
 
 
