@@ -11,7 +11,7 @@ import pytest
 from cxrlib import cli, cohorts, models
 from cxrlib.embed import store as stores
 from cxrlib.embed.extract import embed, store_folder
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from tests.conftest import ROOT, environment
 
 

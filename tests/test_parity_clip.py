@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertTokenizer
 
-from cxrlib.models import checkpoints, clip, registry
+from cxrlib.models import checkpoints, clip, loading, registry
 from cxrlib.models.images import each
 from tests import upstream
 
@@ -21,7 +21,7 @@ PROMPTS = ["Chest Pneumothorax", "Chest No Findings"]
 
 @lru_cache(maxsize=2)
 def model(name, protocol="corrected"):
-    return registry.load(f"seeded:{name}", protocol)
+    return loading.load(f"seeded:{name}", protocol)
 
 
 @pytest.fixture(scope="module", params=["clip_vit_b16", "chexzero"])

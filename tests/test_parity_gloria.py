@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cxrlib.models import gloria, registry
+from cxrlib.models import gloria, loading, registry
 from tests import upstream
 
 FIGURES = upstream.figures("gloria")
@@ -246,7 +246,7 @@ def test_a_text_of_which_nothing_is_left_is_refused(text):
     ],
 )
 def test_margins_are_black_and_the_ratio_is_kept(shape, black):
-    model = registry.load("seeded:gloria")
+    model = loading.load("seeded:gloria")
     x = model.preprocess(np.full(shape, 255, np.uint8))[0]
     top, bottom, left, right = black
     expected = -torch.ones(3, 224, 224)
@@ -273,7 +273,7 @@ def test_texts_pass_through_vocabulary_and_checkpoint_to_upstreams_numbers(tmp_p
     (tmp_path / "chexpert_resnet50.ckpt").write_bytes(b"stands for 540 MB")
     state = {f"gloria.{key}": value for key, value in upstream.state("gloria").items()}
     with mock.patch("cxrlib.models.checkpoints.read", return_value=state):
-        model = registry.load("gloria", checkpoint=tmp_path)
+        model = loading.load("gloria", checkpoint=tmp_path)
     ids, mask = model.tokenizer(TEXTS)
     for found, expected in zip((ids, mask), upstream.tokens("gloria"), strict=True):
         assert torch.equal(found, expected)
