@@ -11,7 +11,7 @@ import pytest
 from cxrlib import cohorts, models
 from cxrlib.embed.extract import embed, store_folder
 from cxrlib.embed.store import MANIFEST, load
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from tests.conftest import ROOT, environment
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlib.models import checkpoints, cxr_clip, registry
+from cxrlib.models import cxr_clip, files, registry
 from tests import upstream
 
 
@@ -99,7 +99,7 @@ def test_of_several_files_the_one_of_most_data_is_taken(name, tmp_path):
     kinds = card["files"][0]["names"]
     for kind in kinds[::-1]:  # from the one with least data
         (tmp_path / kind).touch()
-        assert [p.name for p in checkpoints.find(card, tmp_path)["weights"]] == [kind]
+        assert [p.name for p in files.find(card, tmp_path)["weights"]] == [kind]
     assert [kind.split("_")[1] for kind in kinds] == ["mcc.tar", "mc.tar", "m.tar"]
 
 

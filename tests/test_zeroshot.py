@@ -13,9 +13,9 @@ from cxrlib import cohorts, models, schema
 from cxrlib.book.chapters import find
 from cxrlib.book.run import run
 from cxrlib.embed.extract import embed, embed_text
-from cxrlib.models import phantom_clip, registry
+from cxrlib.models import phantom_clip, seeded
 from cxrlib.models.encoder import Encoder, Tokens
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from cxrlib.papers import published
 from cxrlib.predict import prompts, zeroshot
 from cxrlib.predict.zeroshot import predict, similarity
@@ -537,7 +537,7 @@ def test_what_decides_the_embeddings_decides_where_they_are_kept():
 
 def test_published_models_do_not_share_embeddings(monkeypatch):
     """Nor do the two preprocessings of one model, by whatever name its protocol goes."""
-    monkeypatch.setattr(registry.seeded, "fill", lambda network, upstream: None)
+    monkeypatch.setattr(seeded, "fill", lambda network, upstream: None)
     other_steps = replace(protocol("corrected"), preprocessing="paper S")
     loaded = [
         models.load_model("seeded:clip_vit_b16"),

@@ -1,9 +1,9 @@
 """Kernels that need not import what an earlier one imported: forks of one process that did.
 
 Importing torch, transformers and the rest takes as long as many a chapter. A process
-(:mod:`cxrlib.book.kernel_server`) that lasts as long as this one imports what the kernels before used,
-and forks each new kernel; of this library it imports nothing. Only on Linux: elsewhere, forking
-after such imports is unsafe, and kernels are started as programs.
+(:mod:`cxrlib.book.kernel_server`) that lasts as long as this one imports what the kernels before
+used, and forks each new kernel; of this library it imports nothing. Only on Linux: elsewhere,
+forking after such imports is unsafe, and kernels are started as programs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.checks import one_of
 from cxrlib.embed.extract import embed, loaded
 from cxrlib.models.encoder import Encoder
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from cxrlib.predict import prompts
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
