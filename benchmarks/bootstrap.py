@@ -11,6 +11,7 @@ Run: python benchmarks/bootstrap.py
 import resource
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlib import bootstrap, fairness
+from cxrlib.protocol import protocol_of
 from cxrlib.ranking import ranker
 
 IMAGES, PATIENTS, RESAMPLES, SAMPLE = 8950, 3000, 1000, 3
@@ -56,7 +58,7 @@ def engine(predictions, n_resamples=RESAMPLES):
         ("auc", "adjusted_auprc"),
         tuple(GROUPS),
         mean_over_labels=False,
-        min_positive=1,
+        protocol=replace(protocol_of("corrected"), min_cases=1),
         n_resamples=n_resamples,
     )
 

@@ -72,7 +72,6 @@ from cxrlib import (
     zeroshot,
 )
 from cxrlib import models as registry
-from cxrlib import protocol as protocols
 from cxrlib.embed import embed, embed_text
 from cxrlib.models.leaks import leaks
 from cxrlib.notebook import (
@@ -91,12 +90,15 @@ from cxrlib.notebook import (
 )
 from cxrlib.plots import bars, dose_response, gap_forest, in_words
 from cxrlib.plots import name as readable
+from cxrlib.protocol import protocol_of
 
 setup()
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 clips = [registry.load(name, chosen) for name in registry.choose(models)]
 names = [clip.name for clip in clips]
-boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
+# a group with few cases gets no number in the tables of this book, whichever the protocol
+sharing = replace(chosen, min_cases=protocol_of("corrected").min_cases)
+boot = {"n_resamples": n_resamples, "seed": seed, "protocol": sharing}
 LABELS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -273,7 +275,7 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 
 # %%
 predictions = zeroshot.predict(cohort, clips, LABELS, negative=chosen.negative_prompt)
-results = evaluation.performance_table(
+results = evaluation.zero_shot_table(
     predictions, protocol=chosen, n_resamples=n_resamples, seed=seed
 )
 results = results[results["metric"].isin(evaluation.METRICS)]
@@ -495,7 +497,7 @@ glue("n-single-clear", str(sides.isin(["above", "below"]).sum()))
 
 # %%
 by_patient, by_image = (
-    fairness.performance_table(predictions, **(boot | {"unit": unit}))
+    fairness.performance_table(predictions, **(boot | {"protocol": replace(sharing, unit=unit)}))
     for unit in ("patient", "image")
 )
 keys = ["model", "label", "metric"]

@@ -97,7 +97,7 @@ from cxrlib.notebook import (
 )
 from cxrlib.plots import X_GAPS, bars, before_after, in_words, learning_curves, spread
 from cxrlib.plots import name as readable
-from cxrlib.protocol import protocol as protocol_of
+from cxrlib.protocol import protocol_of
 
 setup()
 chosen = protocol_of(protocol)

@@ -82,16 +82,17 @@ from cxrlib.notebook import (
 )
 from cxrlib.plots import bars, gap_forest, group_bars, in_words
 from cxrlib.plots import name as title
-from cxrlib.protocol import protocol as chosen_protocol
+from cxrlib.protocol import protocol_of
 
 setup()
-chosen = chosen_protocol(protocol)
+chosen = protocol_of(protocol)
 TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
 clips = [registry.load(name, chosen) for name in registry.choose(models)]
 names = [clip.name for clip in clips]
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
-resampling |= {"unit": chosen.unit, "interval": chosen.interval}
+# a group with few cases gets no gap, whichever the protocol
+resampling["protocol"] = replace(chosen, min_cases=protocol_of("corrected").min_cases)
 WHERE = {
     "above": "lies above 0",
     "below": "lies below 0",
@@ -191,7 +192,7 @@ glue(
 predictions = zeroshot.predict(
     cohort, clips, cohort.findings, negative=chosen.negative_prompt
 ).merge(people[["image_id", "view", *ATTRIBUTES]], on="image_id")
-results = evaluation.performance_table(
+results = evaluation.zero_shot_table(
     predictions, ATTRIBUTES, chosen, n_resamples=n_resamples, seed=seed
 )
 keep(results)
@@ -289,7 +290,7 @@ interactive.explorer(results, "Explore: one model, finding, attribute and metric
 
 # %%
 ways = {
-    way: evaluation.performance_table(
+    way: evaluation.zero_shot_table(
         predictions[predictions["model"] == first],
         ATTRIBUTES,
         way,

@@ -62,7 +62,6 @@ import pandas as pd
 
 from cxrlib import bootstrap, cohorts, guard, interactive, metrics, probes, published, schema
 from cxrlib import models as registry
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.embed import embed, embed_text
 from cxrlib.notebook import (
@@ -79,13 +78,14 @@ from cxrlib.notebook import (
 )
 from cxrlib.plots import in_words, pca_ellipses, pca_scatter, probe_bars, sorted_differences
 from cxrlib.plots import name as title
+from cxrlib.protocol import NAMES, protocol_of
 
 setup()
 TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
 names = registry.choose(models)
 examined = names[:2] if probed == "first two" else registry.choose(probed)
 first = examined[0]
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 clips = {n: registry.load(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
@@ -314,7 +314,7 @@ interactive.scatter(
 # Drawn both ways, how well does the better axis tell the groups?
 
 # %%
-AXES = {name: protocols.protocol(name).pca_axes for name in protocols.NAMES}
+AXES = {name: protocol_of(name).pca_axes for name in NAMES}
 drawn = {name: probes.image_panel(z, t, axes=axes)[0] for name, axes in AXES.items()}
 TOLD = {
     "women": whether(table["sex"] == "F", "sex"),
@@ -670,7 +670,7 @@ glue("sex-finding-m", percent(often["M"].get(finding)))
 
 # %%
 tuned = []
-for tuning in (protocols.protocol(name).probe_tuning for name in protocols.NAMES):
+for tuning in (protocol_of(name).probe_tuning for name in NAMES):
     p = replace(chosen, probe_tuning=tuning)
     found = probes.probe_table(embeddings, people, ("sex", "age_group"), ("knn",), p, **resampling)
     tuned.append(found.assign(method=f"k-NN, tuned on {tuning} rows"))
@@ -684,7 +684,7 @@ show(
 
 # %% tags=["remove-cell"]
 train, valid, test = probes.patient_split(people["patient_id"], seed)
-taken, _ = probes.tuning_rows(train, valid, protocols.protocol("as_published").probe_tuning)
+taken, _ = probes.tuning_rows(train, valid, protocol_of("as_published").probe_tuning)
 glue("own-rows", percent((taken == train).mean()))
 glue("test-rows", percent(np.isin(taken, test).mean()))
 by_tuning = tuned.pivot(index=["model", "label"], columns="method", values="value")

@@ -58,7 +58,6 @@ from sklearn.linear_model import LogisticRegression
 
 from cxrlib import calibration, cohorts, fairness, guard, interactive, schema, zeroshot
 from cxrlib import models as registry
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.notebook import (
     UNDEFINED,
@@ -75,9 +74,10 @@ from cxrlib.notebook import (
     withheld,
 )
 from cxrlib.plots import gap_forest, in_words, name, reliability
+from cxrlib.protocol import protocol_of
 
 setup()
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 # Both readings of a similarity are shown, so that the learned scale is wanted whatever the protocol.
 with_scale = replace(chosen, temperature="learned")
 clips = [registry.load(m, with_scale) for m in registry.choose(models)]
@@ -87,7 +87,9 @@ others = [m for m in names if m not in biased]
 fair = [m for m in others if m in registry.names()]  # of the same making as the biased one
 LABEL = "Pneumothorax"
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
-boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
+# a group with few cases gets no number, whichever the protocol
+fewest = protocol_of("corrected").min_cases
+boot = {"n_resamples": n_resamples, "seed": seed, "protocol": replace(chosen, min_cases=fewest)}
 
 
 def interval(row, digits=2, signed=False):
@@ -151,7 +153,7 @@ READINGS = {"cosine only": "as_published", "learned scale": "corrected"}
 def both_readings(cohort):
     parts = []
     for reading, which in READINGS.items():
-        temperature = protocols.protocol(which).temperature
+        temperature = protocol_of(which).temperature
         scores = zeroshot.predict(
             cohort, clips, LABELS, negative=chosen.negative_prompt, temperature=temperature
         )
@@ -448,9 +450,9 @@ for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
 # %%
 switched = []
 for reading, which in READINGS.items():
-    p = protocols.protocol(which)
+    p = protocol_of(which)
     scored = pneumothorax[pneumothorax["method"] == reading].assign(method="zero-shot")
-    resampling = boot | {"unit": p.unit, "interval": p.interval}
+    resampling = boot | {"protocol": replace(p, min_cases=fewest)}
     found = fairness.performance_table(scored, measures, **resampling)
     switched.append(found.assign(protocol=p.name))
 switched = pd.concat(switched, ignore_index=True)

@@ -70,11 +70,19 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
-from cxrlib import calibration, cohorts, evaluation, inference, metrics, probes, published, schema
+from cxrlib import (
+    calibration,
+    cohorts,
+    evaluation,
+    inference,
+    metrics,
+    probes,
+    published,
+    schema,
+    simulate,
+)
 from cxrlib import models as registry
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata, nih6x200
 from cxrlib.embed import embed
 from cxrlib.models.images import each
@@ -93,11 +101,12 @@ from cxrlib.notebook import (
 )
 from cxrlib.plots import colours
 from cxrlib.plots import name as title
+from cxrlib.protocol import NAMES, differences, protocol_of
 from cxrlib.zeroshot import POSITIVE
 
 setup()
 first = registry.choose(models)[0]
-as_published, corrected = map(protocols.protocol, protocols.NAMES)
+as_published, corrected = map(protocol_of, NAMES)
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia")
 LABELS = (*LABELS, "Pneumothorax")
 warn_if_seeded([first])
@@ -111,7 +120,7 @@ warn_if_seeded([first])
 # the difference between them is a finding.
 
 # %%
-switches = protocols.differences().rename(columns=title)
+switches = differences().rename(columns=title)
 show(switches.drop(columns="seen in"), caption="The switches between the two protocols")
 
 # %% tags=["remove-cell"]
@@ -119,7 +128,7 @@ glue("n-switches", len(switches))
 
 # %% [markdown]
 # There are {glue:text}`n-switches` of them, and the rest of this chapter asks what they are worth. A single one
-# can be turned too: `replace(protocol("corrected"), unit="image")`. The chapters
+# can be turned too: `replace(protocol_of("corrected"), unit="image")`. The chapters
 # {doc}`02_zero_shot` and {doc}`04_subgroup_fairness` to {doc}`07_calibration` take the protocol as a
 # parameter, and load the models of the papers with it.
 #
@@ -171,8 +180,8 @@ by_age = by_age.assign(
 ATTRIBUTES = {"sex": ["F", "M"], "age_group": list(metadata.AGE_GROUPS)}
 both = pd.concat(
     [
-        evaluation.performance_table(by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed)
-        for p in protocols.NAMES
+        evaluation.zero_shot_table(by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed)
+        for p in NAMES
     ],
     ignore_index=True,
 )
@@ -263,26 +272,20 @@ glue("outside-labels", ", ".join(outside["label"].unique()))
 # S compares pneumothorax with drains and without by adjusted AUPRC. The two arms differ in prevalence, the
 # share of films with the disease, and the adjustment
 # $1 - \log\mathrm{AUPRC} / \log\pi$ is meant to take the prevalence $\pi$ out. Does it? Take a test whose scores are normal in the ill and in the healthy, with the same spread: its ROC curve
-# is known, and average precision follows for any prevalence by an integral. Same test, same ROC curve,
-# only the prevalence changes:
+# is known, and average precision follows for any prevalence by an integral, which `simulate.population`
+# takes. Same test, same ROC curve, only the prevalence changes:
 
 
 # %%
-def adjusted_auprc_of(auc, prevalence):
-    """In closed form up to an integral over thresholds: normal scores, equal spread."""
-    shift = np.sqrt(2) * norm.ppf(auc)
-    threshold = np.linspace(-9, 9 + shift, 20_001)
-    tpr, fpr = norm.sf(threshold - shift), norm.sf(threshold)
-    precision = prevalence * tpr / (prevalence * tpr + (1 - prevalence) * fpr)
-    average_precision = np.trapezoid(precision * norm.pdf(threshold - shift), threshold)
-    return 1 - np.log(average_precision) / np.log(prevalence)
+def adjusted_auprc(auc, prevalence):
+    return simulate.population(auc, prevalence)["adjusted_auprc"]
 
 
 ARMS = {"without drain": 0.04, "with drain": 0.07}  # prevalences in S's result files
 by_auc = pd.DataFrame(
     [
         {"AUC of the test": auc}
-        | {f"{arm}, {percent(share)}": adjusted_auprc_of(auc, share) for arm, share in ARMS.items()}
+        | {f"{arm}, {percent(share)}": adjusted_auprc(auc, share) for arm, share in ARMS.items()}
         for auc in (0.6, 0.7, 0.8, 0.9, 0.95)
     ]
 )
@@ -294,7 +297,7 @@ fig, axis = plt.subplots(figsize=(5, 3.4))
 grid = np.geomspace(0.005, 0.5, 40)
 curves = pd.DataFrame({"prevalence": grid})
 for auc in (0.6, 0.7, 0.8, 0.9):
-    curve = curves[f"AUC {auc}"] = [adjusted_auprc_of(auc, share) for share in grid]
+    curve = curves[f"AUC {auc}"] = [adjusted_auprc(auc, share) for share in grid]
     axis.plot(100 * grid, curve, color="#0072B2")
     axis.annotate(
         f"AUC {auc}", (100 * grid[-1], curve[-1]), xytext=(4, -3), textcoords="offset points"
@@ -581,7 +584,7 @@ view = drawn.filter(like="AP ").mean().rename(lambda c: c.removeprefix("AP "))
 satisfying = recipe_cells.index[recipe_cells["satisfies"]]
 short = [d for d in nih6x200.DISEASES if d not in satisfying]
 others = [d for d in satisfying if d not in nih6x200.DISEASES]
-by_unit = [nih6x200.leakage(splits[name]) for name in protocols.NAMES]
+by_unit = [nih6x200.leakage(splits[name]) for name in NAMES]
 counts = {"images": len(nih), "patients": nih["patient_id"].nunique()}
 said_x = (
     published.table("X Section 2.1").query("cohort == 'nih-cxr14'").set_index("metric")["value"]
@@ -1186,14 +1189,14 @@ glue("by-more", "the number of images" if by_size > by_accuracy else "the accura
 #
 # ```{exercise}
 # :label: ex-audit-switch
-# Turn single switches of `protocol("corrected")` back with `replace` and evaluate the metadata table of
+# Turn single switches of `protocol_of("corrected")` back with `replace` and evaluate the metadata table of
 # this chapter. Which one alone makes it look most like the one as published?
 # ```
 #
 # ```{solution} ex-audit-switch
 # :class: dropdown
 # The unit of resampling, by far: the intervals become about half as wide. Try it with
-# `evaluation.performance_table(by_age, ATTRIBUTES, replace(corrected, unit="image"))`, and so on for the
+# `evaluation.zero_shot_table(by_age, ATTRIBUTES, replace(corrected, unit="image"))`, and so on for the
 # others. `min_cases=0` fills the empty cells, `digits=2` rounds, `interval="percentile"` narrows intervals
 # a little, most of all in small groups. `stream="running"` changes every limit a little and no
 # estimate: noise of the bootstrap itself, which more resamples remove. It also gives no mean over

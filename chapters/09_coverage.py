@@ -47,16 +47,16 @@ from cxrlib.parameters import check
 check(globals())
 
 # %% tags=["hide-input"]
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, estimates, ranking, simulate
+from cxrlib import cohorts, ranking, simulate
 from cxrlib.cohorts import metadata
 from cxrlib.notebook import figure, fmt, fmt_interval, glue, percent, quiz, setup, show
 from cxrlib.plots import name
+from cxrlib.protocol import protocol_of
 
 setup()
 designs = simulate.grid(grid)
@@ -498,8 +498,8 @@ glue("percentile-few-off", fmt(100 * few[PATIENTS], 1))
 glue("thirty-from", fmt(many["n_positive_patients"].min(), 0))
 glue("thirty-to", fmt(many["n_positive_patients"].max(), 0))
 glue("band", f"{percent(LOW)} to {percent(HIGH)}")
-default = inspect.signature(estimates.studies).parameters["interval"].default
-glue("default", KINDS["patient", default])
+default = protocol_of("corrected")
+glue("default", KINDS[default.unit, default.interval])
 
 # %% [markdown]
 # Images are the wrong thing to count. The designs that expect thirty positive images or more have, on

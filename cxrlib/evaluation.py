@@ -9,15 +9,21 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import bootstrap, fairness, schema
-from cxrlib import protocol as protocols
+from cxrlib.estimates import Attributes
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.ranking import ranker, ranking
 
 METRICS = ("auc", "adjusted_auprc")
 
 
-def performance_table(
-    predictions, attributes=(), protocol="as_published", *, n_resamples=1000, seed=1907
-):
+def zero_shot_table(
+    predictions: pd.DataFrame,
+    attributes: Attributes = (),
+    protocol: str | Protocol = "as_published",
+    *,
+    n_resamples: int = 1000,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """AUC and adjusted AUPRC over all images and in each group (S Table 1, Fig. 1).
 
     Parameters
@@ -41,7 +47,7 @@ def performance_table(
     ValueError
         For an unknown protocol, attribute or group, or a malformed predictions table.
     """
-    p = protocols.protocol(protocol)
+    p = protocol_of(protocol)
     if p.stream == "running":
         table = _running(predictions, attributes, p, n_resamples, seed)
     else:
@@ -50,12 +56,9 @@ def performance_table(
             METRICS,
             attributes,
             mean_over_labels=p.over_labels == "interval",
-            min_positive=p.min_cases,
-            min_negative=p.min_cases,
+            protocol=p,
             n_resamples=n_resamples,
             seed=seed,
-            unit=p.unit,
-            interval=p.interval,
         )
     if p.digits is not None:
         numbers = ["value", "ci_low", "ci_high"]
@@ -124,7 +127,12 @@ def _estimate(images, metric, stream, p, n_resamples):
     return row | found
 
 
-def draws(patient_id, n_resamples, stream, unit="image"):
+def draws(
+    patient_id: np.ndarray | pd.Series,
+    n_resamples: int,
+    stream: np.random.RandomState,
+    unit: str = "image",
+) -> np.ndarray:
     """The next resamples of a legacy NumPy stream: ``stream.randint(m, size=m)``, m units.
 
     Parameters

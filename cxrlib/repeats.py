@@ -8,7 +8,7 @@ Splits are numbered from 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import joblib
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 
 from cxrlib import fairness, finetune, guard
 from cxrlib.cohorts.nih6x200 import ROTATIONS
+from cxrlib.protocol import protocol_of
 
 UTILITY = ("accuracy", "macro_f1", "var_f1")
 GAPS = (
@@ -236,12 +237,11 @@ def values(predictions, pairs, baseline: str | None = "zero-shot") -> pd.DataFra
     """
     _check_predictions(predictions, baseline)
     runs = predictions.assign(seed=predictions["seed"].astype("Int64"))
+    plain = replace(protocol_of("corrected"), interval="percentile")
     parts = []
     for (split, seed), block in runs.groupby(["split", "seed"], dropna=False, sort=False):
         # A point value needs no resamples; one is the least that the table takes.
-        found = fairness.multiclass_table(
-            block, list(pairs), pairs, n_resamples=1, interval="percentile"
-        )
+        found = fairness.multiclass_table(block, list(pairs), pairs, protocol=plain, n_resamples=1)
         parts.append(found.assign(split=split, seed=seed))
     found = pd.concat(parts, ignore_index=True).astype({"split": int, "seed": "Int64"})
     overall = (found["attribute"] == "all") & found["metric"].isin(UTILITY)

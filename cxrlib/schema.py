@@ -4,6 +4,8 @@ Computed numbers, the papers' numbers and planted truths all have the shape of t
 so a comparison is a join and a plot takes any of them.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -72,7 +74,7 @@ COLUMNS = tuple(RESULTS.columns)
 SUPPRESSED = guard.SUPPRESSED  # note of a number that rests on too few, see `smallest_cell`
 
 
-def results(rows):
+def results(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
     """Make a validated results table.
 
     Parameters
@@ -133,7 +135,7 @@ def _negatives(table):
     return table["n_negative"].where(table["n_negative"].notna() | ~single, n - n_positive)
 
 
-def predictions(table, *attributes, probabilities=False):
+def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = False) -> pd.DataFrame:
     """Check a predictions table and return it.
 
     Parameters
@@ -225,7 +227,12 @@ def _contradicts(table, keys, column):
     return marked.isin(pd.MultiIndex.from_frame(again.astype(object)))
 
 
-def wide(table, index="model", columns="label", digits=2):
+def wide(
+    table: pd.DataFrame,
+    index: str | Sequence[str] = "model",
+    columns: str | Sequence[str] = "label",
+    digits: int = 2,
+) -> pd.DataFrame:
     """A results table laid out as papers print it: "0.87 [0.84, 0.90]" in every cell.
 
     Parameters
@@ -267,7 +274,7 @@ def wide(table, index="model", columns="label", digits=2):
     return out[pd.MultiIndex.from_frame(heads) if len(columns) > 1 else heads[columns[0]]]
 
 
-def row(table, **where):
+def row(table: pd.DataFrame, **where: object) -> pd.Series:
     """The one row with these entries: ``row(results, model="a", label="mean", metric="auc")``.
 
     Returns a Series, so that its numbers are ``r["value"]``, ``r["ci_low"]``, ``r["note"]``.
@@ -289,7 +296,7 @@ def row(table, **where):
     return found.iloc[0]
 
 
-def side(row, of=0.0):
+def side(row: pd.Series | Mapping, of: float = 0.0) -> str:
     """Where an interval lies: "above", "below" or "around" a number, or "undefined".
 
     For sentences whose direction is computed: a gap is shown only if its interval is not "around"

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxrlib import schema
 from cxrlib.estimates import difference, estimated, group_gaps, rows
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.ranking import ranker
 from cxrlib.zeroshot import rows_of
 
@@ -49,7 +50,7 @@ def pair_table(
     labels: Sequence[str],
     names: Sequence[str],
     gaps: Mapping[str, tuple[str, str]] | None = None,
-    min_cases: int = 10,
+    protocol: str | Protocol = "corrected",
 ) -> pd.DataFrame:
     """AUC and fairness gaps of every pair: point values, for each label and their mean.
 
@@ -64,8 +65,9 @@ def pair_table(
         Of the pairs.
     gaps : dict, optional
         Attribute to its two groups (A, B): ``{"sex": ("F", "M")}``.
-    min_cases : int
-        A group with fewer positive or fewer negative images of a label has no AUC of it.
+    protocol : str or Protocol
+        Its ``min_cases``: a group with fewer positive or fewer negative images of a label has no
+        AUC of it.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def pair_table(
     ValueError
         Scores of another shape, a group that the cohort does not have.
     """
-    gaps = gaps or {}
+    gaps, min_cases = gaps or {}, protocol_of(protocol).min_cases
     truth = cohort.table[list(labels)].to_numpy(int)
     inside = {("all", "all"): np.ones(len(truth), bool)}
     for attribute, groups in gaps.items():
@@ -169,7 +171,9 @@ def interval_table(
     names: Sequence[str],
     pairs: Mapping[str, Sequence[tuple[str, str | None]]],
     gaps: Mapping[str, tuple[str, str]] | None = None,
-    **options,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
 ) -> pd.DataFrame:
     """Bootstrap intervals for a few of the pairs, and of paired differences between them.
 
@@ -179,7 +183,7 @@ def interval_table(
     pairs : dict
         Model to the pairs (one, other): one alone where other is None, otherwise also the
         difference between the two, unless they are the same.
-    options : as in :func:`cxrlib.fairness.performance_table`
+    protocol, n_resamples, seed : as in :func:`cxrlib.fairness.performance_table`
 
     Returns
     -------
@@ -199,7 +203,12 @@ def interval_table(
     people = cohort.table[["image_id", *gaps]]
     out = []
     for study, found in estimated(
-        predictions.merge(people, on="image_id"), gaps, ("auc",), **options
+        predictions.merge(people, on="image_id"),
+        gaps,
+        ("auc",),
+        protocol=protocol,
+        n_resamples=n_resamples,
+        seed=seed,
     ):
         table = {key: e for key, e in found.items() if key.attribute == "all"}
         for key in list(table):
@@ -216,12 +225,12 @@ def interval_table(
 def chosen_on_half(
     score: np.ndarray,
     truth: np.ndarray,
-    patient_id,
+    patient_id: np.ndarray | pd.Series,
     names: Sequence[str],
     own: str,
     n_splits: int = 20,
     seed: int = 1907,
-    min_cases: int = 10,
+    protocol: str | Protocol = "corrected",
     each: bool = False,
 ) -> pd.DataFrame:
     """Choose the pair of the highest mean AUC on half of the patients, report it on the others.
@@ -238,8 +247,9 @@ def chosen_on_half(
     n_splits : int
         Random splits into halves; each half is chosen on once.
     seed : int
-    min_cases : int
-        Labels with fewer positive or fewer negative images in some half are left out.
+    protocol : str or Protocol
+        Its ``min_cases``: labels with fewer positive or fewer negative images in some half are
+        left out.
     each : bool
         Choose for each label separately.
 
@@ -258,7 +268,7 @@ def chosen_on_half(
     halves = np.stack([first, ~first], axis=1).reshape(2 * n_splits, -1).astype(np.uint8)
     ill = halves.astype(int) @ truth
     fewest = np.minimum(ill, halves.sum(axis=1, dtype=int)[:, None] - ill).min(axis=0)
-    kept = fewest >= max(1, min_cases)
+    kept = fewest >= max(1, protocol_of(protocol).min_cases)
     columns = ["split", "chosen", "seen", "unseen", "own", "labels"]
     if not kept.any():
         return pd.DataFrame(columns=columns)

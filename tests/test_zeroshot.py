@@ -16,7 +16,7 @@ from cxrlib.models import phantom_clip, registry
 from cxrlib.models.encoder import Encoder, Tokens
 from cxrlib.models.registry import Ensemble
 from cxrlib.notebook import keep, kept, warn_if_seeded
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.run import run
 from cxrlib.zeroshot import predict, similarity
 from tests.conftest import ROOT
@@ -511,7 +511,7 @@ def test_the_table_of_formats_refuses_what_does_not_fit(scores, y, rows, words):
 def test_the_small_models_follow_the_temperature_of_the_protocol(cohort):
     name = models.names()[0]
     corrected, as_published = models.load(name), models.load(name, "as_published")
-    both = models.load(name, replace(protocol("as_published"), temperature="learned"))
+    both = models.load(name, replace(protocol_of("as_published"), temperature="learned"))
     assert corrected.logit_scale == both.logit_scale > 2
     assert as_published.logit_scale == 1
     np.testing.assert_array_equal(
@@ -536,7 +536,7 @@ def test_what_decides_the_embeddings_decides_where_they_are_kept():
 def test_published_models_do_not_share_embeddings(monkeypatch):
     """Nor do the two preprocessings of one model, by whatever name its protocol goes."""
     monkeypatch.setattr(registry.seeded, "fill", lambda network, upstream: None)
-    other_steps = replace(protocol("corrected"), preprocessing="paper S")
+    other_steps = replace(protocol_of("corrected"), preprocessing="paper S")
     loaded = [
         models.load("seeded:clip_vit_b16"),
         models.load("seeded:chexzero"),

@@ -4,8 +4,11 @@ A shortcut can only be learnt where a finding and a device go together. These ta
 strongly they do in open metadata, and give the planted drain of the phantom cohort its scale.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from cxrlib.cohorts import metadata
@@ -14,7 +17,7 @@ FRONTAL_VIEWS = ("PA", "AP", "AP_horizontal")
 """PadChest projections of a frontal film, patient standing or lying."""
 
 
-def proportion(outcome, patient_id, level=0.95):
+def proportion(outcome: ArrayLike, patient_id: ArrayLike, level: float = 0.95) -> dict[str, float]:
     """Share of images with an outcome, with a Wilson interval widened for repeated patients.
 
     Images of one patient resemble each other, so n images tell less than n patients. The
@@ -62,7 +65,7 @@ def proportion(outcome, patient_id, level=0.95):
     return limits | counts | {"design_effect": design_effect}
 
 
-def mean(values, patient_id, level=0.95):
+def mean(values: ArrayLike, patient_id: ArrayLike, level: float = 0.95) -> dict[str, float]:
     """Mean over images, with a normal interval over patients (linearisation of a ratio).
 
     Parameters
@@ -97,7 +100,7 @@ def _cluster_variance(influence, patient):
     return n_patients / (n_patients - 1) * np.sum(totals**2)
 
 
-def association(table, outcome, given, level=0.95):
+def association(table: pd.DataFrame, outcome: str, given: str, level: float = 0.95) -> pd.DataFrame:
     """P(outcome | finding), P(outcome | no finding) and their difference.
 
     Parameters
@@ -155,7 +158,9 @@ def association(table, outcome, given, level=0.95):
     return pd.DataFrame(rows)
 
 
-def by_group(table, outcome, given, attribute, level=0.95):
+def by_group(
+    table: pd.DataFrame, outcome: str, given: str, attribute: str, level: float = 0.95
+) -> pd.DataFrame:
     """:func:`association` within each group of patients: is the bond the same in all of them?
 
     Parameters
@@ -193,7 +198,9 @@ def by_group(table, outcome, given, attribute, level=0.95):
     return pd.concat(parts, ignore_index=True)
 
 
-def padchest_drains(frontal_only=False, read_by_hand_only=False, by=None):
+def padchest_drains(
+    frontal_only: bool = False, read_by_hand_only: bool = False, by: str | None = None
+) -> pd.DataFrame:
     """How often a chest drain is present with and without a pneumothorax in PadChest.
 
     Parameters
@@ -218,7 +225,9 @@ def padchest_drains(frontal_only=False, read_by_hand_only=False, by=None):
     return _associations(table, "drain", ["pneumothorax"], by)
 
 
-def chexpert_devices(frontal_only=True, findings=None, by=None):
+def chexpert_devices(
+    frontal_only: bool = True, findings: Sequence[str] | None = None, by: str | None = None
+) -> pd.DataFrame:
     """How often support devices are reported with and without each CheXpert finding.
 
     Only a report that states a finding or a device counts as having it: uncertain, absent and
@@ -255,7 +264,7 @@ def _associations(table, outcome, findings, by):
     return pd.concat(parts, ignore_index=True)
 
 
-def prevalence(table, findings, attribute):
+def prevalence(table: pd.DataFrame, findings: Sequence[str], attribute: str) -> pd.DataFrame:
     """How common each finding is in each group of an attribute.
 
     Parameters

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from cxrlib import atomic, fairness, schema
 from cxrlib.cohorts import drain_detector
 from cxrlib.cohorts.drain_detector import NAME, Detector, annotations, load, train
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 
 __all__ = [
     "Detector",
@@ -224,11 +224,14 @@ def performance(detector: Detector, n_resamples: int = 500, seed: int = 1907) ->
     if test.empty:
         raise ValueError(f"{detector.file}: weights alone, without the films it was tested on")
     found = test.rename(columns={"drain": "y_true", "probability": "score"})
-    p = protocol(detector.settings["protocol"])
-    options = {"unit": p.unit, "interval": p.interval, "n_resamples": n_resamples, "seed": seed}
-    few = {"min_positive": max(1, p.min_cases), "min_negative": max(1, p.min_cases)}
+    p = protocol_of(detector.settings["protocol"])
     table = _rated(
-        found.assign(cohort=detector.settings["cohort"]), detector.threshold, (), **options, **few
+        found.assign(cohort=detector.settings["cohort"]),
+        detector.threshold,
+        (),
+        protocol=replace(p, min_cases=max(1, p.min_cases)),
+        n_resamples=n_resamples,
+        seed=seed,
     )
     return table.assign(protocol=p.name)
 

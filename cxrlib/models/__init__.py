@@ -25,7 +25,7 @@ import pandas as pd
 
 from cxrlib import used
 from cxrlib.models import checkpoints, registry
-from cxrlib.protocol import protocol as protocol_of
+from cxrlib.protocol import protocol_of
 
 WEIGHTS = Path(__file__).with_name("weights")
 

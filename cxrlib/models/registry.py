@@ -13,7 +13,7 @@ from cxrlib.models.encoder import Encoder
 from cxrlib.models.images import each
 from cxrlib.models.recipe import Recipe
 from cxrlib.models.text import words
-from cxrlib.protocol import protocol as protocol_of
+from cxrlib.protocol import protocol_of
 
 CARDS = Path(__file__).with_name("cards")
 SEEDED = "seeded:"  # before a name: weights that are computed from names, for trying things out
