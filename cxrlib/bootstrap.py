@@ -33,7 +33,7 @@ class Resamples:
 
     Parameters
     ----------
-    patient_id : (n,) one entry an image
+    patient_id : (n,) one entry per image
     n_resamples : int, B
     seed : int
     unit : "patient", or "image" to draw images one by one as S did
@@ -57,7 +57,7 @@ class Resamples:
                 f"n_resamples: {self.n_resamples!r}; expected a whole number of 1 or more."
             )
         if len(self.patient_id) == 0:
-            raise ValueError("patient_id: empty; expected one entry an image.")
+            raise ValueError("patient_id: empty; expected one entry per image.")
         code = pd.factorize(np.asarray(self.patient_id))[0]
         if (code < 0).any():
             raise ValueError(

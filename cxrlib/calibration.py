@@ -22,7 +22,7 @@ def bin_edges(p: np.ndarray, n_bins: int = 10, strategy: str = "uniform") -> np.
     if not (isinstance(n_bins, int | np.integer) and n_bins >= 1):
         raise ValueError(f"n_bins: {n_bins!r}; expected a whole number from 1.")
     if not len(p):
-        raise ValueError("p: no entries; expected one an image.")
+        raise ValueError("p: no entries; expected one per image.")
     if strategy == "uniform":
         return np.linspace(0, 1, n_bins + 1)
     if strategy == "quantile":
@@ -44,7 +44,7 @@ def reliability_curve(
 
     Returns
     -------
-    DataFrame, one row a bin that holds images: low, high (edges), predicted, observed, n,
+    DataFrame, one row per bin that holds images: low, high (edges), predicted, observed, n,
     n_positive. `predicted` and `observed` equal scikit-learn's `calibration_curve`.
     """
     y, p = metrics.probabilities(y_true, p)

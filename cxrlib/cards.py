@@ -23,7 +23,7 @@ FIELDS = (
 DIRECTIONS = ("higher is better", "lower is better", "closer to 0 is better")
 
 # section -> what it is about, and its metrics: name in results tables -> function
-SECTIONS = {
+SECTIONS: dict[str, tuple[str, dict[str, Callable]]] = {
     "Ranking of one label": (
         "These look only at the order of the scores: any strictly rising function of the scores, "
         "such as a temperature, leaves them as they are.",

@@ -66,7 +66,7 @@ class Study:
 
     cohort: str
     predictions: pd.DataFrame
-    images: pd.DataFrame  # one row an image, indexed by image_id: patient_id and attributes
+    images: pd.DataFrame  # one row per image, indexed by image_id: patient_id and attributes
     patient: np.ndarray  # (n,) patient codes
     groups: dict  # attribute -> list of groups
     missing: dict  # attribute -> note on images that belong to no group, or ""
@@ -101,7 +101,7 @@ def studies(
     seed: int = 1907,
     probabilities: bool = False,
 ) -> Iterator[Study]:
-    """One Study a cohort; the parameters are those of `cxrlib.fairness.performance_table`.
+    """One Study per cohort; the parameters are those of `cxrlib.fairness.performance_table`.
 
     probabilities : whether scores have to lie in [0, 1]
     """
@@ -219,7 +219,7 @@ def estimated(
     n_resamples: int = 500,
     seed: int = 1907,
 ) -> Iterator[tuple[Study, dict[Key, Estimate]]]:
-    """One (Study, estimates) a cohort; see `cxrlib.fairness.performance_table`."""
+    """One (Study, estimates) per cohort; see `cxrlib.fairness.performance_table`."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
     probabilities = any(m in PROBABILITY_METRICS for m in metrics)

@@ -70,7 +70,7 @@ def zero_shot_table(
 
 
 def _running(predictions, attributes, p, n_resamples, seed):
-    """All intervals from one stream a model, as S's code draws them."""
+    """All intervals from one stream per model, as S's code draws them."""
     schema.predictions(predictions, *attributes)
     rows = []
     models = predictions.groupby(["cohort", "model", "method"], sort=False, observed=True)

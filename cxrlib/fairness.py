@@ -256,14 +256,14 @@ def multiclass_table(
     n_resamples: int = 500,
     seed: int = 1907,
 ) -> pd.DataFrame:
-    """Utility and fairness of a classifier that picks one class an image (X section 2.4).
+    """Utility and fairness of a classifier that picks one class per image (X section 2.4).
 
     The predicted class is the label with the highest score, the first of equals. For Eq. 4, p is
     the score of the predicted class and the outcome is whether that class is the true one.
 
     Parameters
     ----------
-    predictions : DataFrame, one row an image x class: y_true one-hot, score a probability
+    predictions : DataFrame, one row per image x class: y_true one-hot, score a probability
     attributes : names, or a dict name -> groups, as in `performance_table`
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
@@ -316,7 +316,7 @@ def class_answers(block: pd.DataFrame, study: Study) -> Answers:
     if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails here too
         raise ValueError(
             "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
-            "every image and class, with exactly one true class an image."
+            "every image and class, with exactly one true class per image."
         )
     image = study.images.index.get_indexer(wide.index)
     return Answers(truth.argmax(axis=1), score.argmax(axis=1), score.max(axis=1), image, labels)

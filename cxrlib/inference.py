@@ -38,7 +38,7 @@ def gap_tests(
     The noise floor is the distribution of the gap if the model were exactly fair: groups are dealt
     anew to patients with the same label, `n_permutations` times. For the mean over labels, the
     labels share the order in which patients are dealt. A patient whose group changes between images
-    is dealt with as one patient a group.
+    is dealt with as one patient per group.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def multiclass_gap_tests(
     n_resamples: int = 500,
     seed: int = 1907,
 ) -> pd.DataFrame:
-    """`gap_tests` for a classifier that picks one class an image (X Eqs. 2-4).
+    """`gap_tests` for a classifier that picks one class per image (X Eqs. 2-4).
 
     Groups are dealt anew to patients with the same true class. Columns and parameters are those of
     `gap_tests`, rows those of `cxrlib.fairness.multiclass_table` for pairs of groups.
@@ -340,10 +340,10 @@ def power_plan(
     n_resamples: int = 500,
     seed: int = 1907,
 ) -> pd.DataFrame:
-    """Positives and patients a group that a study needs to show a gap.
+    """Positives and patients per group that a study needs to show a gap.
 
     The standard error of a metric in a group falls as ``1 / sqrt(positives)`` at the group's
-    prevalence and images a patient, so one run tells the cost of any other size:
+    prevalence and images per patient, so one run tells the cost of any other size:
     ``N = (v_A + v_B) (z_{1 - alpha/2} + z_{power})^2 / gap^2`` positives in each group, where v is
     the group's squared standard error, from resampled patients, times its positives.
 
@@ -356,8 +356,8 @@ def power_plan(
 
     Returns
     -------
-    DataFrame, one row a model, method, label, pair, metric and gap: n_positive_a, n_positive_b and
-    n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
+    DataFrame, one row per model, method, label, pair, metric and gap: n_positive_a, n_positive_b
+    and n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
     power), gap, positives_needed (in each group), patients_needed_a, patients_needed_b, note.
     """
     for name, x in (("power", power), ("alpha", alpha)):

@@ -1,7 +1,7 @@
 r"""Performance and fairness metrics as pure functions on arrays.
 
-Every function takes `weights`: None, one weight an image (n,), or a matrix (B, n) with one row a
-resample; the answer is then one number a row. A resample drawn with replacement *is* a row of
+Every function takes `weights`: None, one weight per image (n,), or a matrix (B, n) with one row per
+resample; the answer is then one number per row. A resample drawn with replacement *is* a row of
 small whole-number weights (how often each image was drawn), which lets a thousand resamples share
 one sort. What is not defined (one class only, no weight at all) is NaN.
 

@@ -173,7 +173,7 @@ def probe_table(
             if len(z) != len(table):
                 raise ValueError(
                     f"embeddings: {model!r} has {len(z)} rows, the table {len(table)}; expected "
-                    "one embedding an image, in the order of the table."
+                    "one embedding per image, in the order of the table."
                 )
             for method in methods:
                 rows.append(

@@ -43,7 +43,7 @@ class Runs:
         Test images of every run, as :func:`cxrlib.zeroshot.one_hot_rows` returns them, with integer
         columns ``split`` and ``seed``.
     runs : DataFrame
-        One row a run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
+        One row per run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
         ``trainable`` (parameters), ``seconds_an_epoch, memory_mib`` (of a step), ``weights``
         (SHA-256 of the trained tensors).
     fits : dict
@@ -61,7 +61,7 @@ def check_groups(table, splits, attributes: Sequence[str], target: str) -> None:
     Parameters
     ----------
     table : DataFrame
-        One row an image: ``patient_id``, the attributes and the target.
+        One row per image: ``patient_id``, the attributes and the target.
     splits : sequence of arrays of str (n,)
         "train", "valid" or "test" for each image.
     attributes : sequence of str
@@ -84,7 +84,7 @@ def check_groups(table, splits, attributes: Sequence[str], target: str) -> None:
         if absent:
             raise ValueError(
                 f"split {number}: no training image of {target} {', '.join(absent)}; make fewer "
-                "splits, take more images a cell, or leave the class out"
+                "splits, take more images per cell, or leave the class out"
             )
         for attribute in attributes:
             groups = sorted(table[attribute].dropna().unique())
@@ -211,12 +211,12 @@ def values(predictions, pairs, baseline: str | None = "zero-shot") -> pd.DataFra
     ----------
     predictions : DataFrame
         Test predictions of one cohort, with the attributes joined in, and columns ``split`` and
-        ``seed``. A method that is not trained, such as zero-shot, has one prediction an image and
+        ``seed``. A method that is not trained, such as zero-shot, has one prediction per image and
         split, and its seed is missing.
     pairs : dict
         Attribute -> list of pairs of groups (A, B) whose gap "A - B" is taken.
     baseline : str or None
-        Method against which changes are taken, on the same test images; it has one run a split.
+        Method against which changes are taken, on the same test images; it has one run per split.
         None takes none.
 
     Returns
@@ -232,8 +232,8 @@ def values(predictions, pairs, baseline: str | None = "zero-shot") -> pd.DataFra
     Raises
     ------
     ValueError
-        Several cohorts, a baseline that is missing, has several runs a split, or was run on other
-        images; and whatever `multiclass_table` refuses.
+        Several cohorts, a baseline that is missing, has several runs per split, or was run on
+        other images; and whatever `multiclass_table` refuses.
     """
     _check_predictions(predictions, baseline)
     runs = predictions.assign(seed=predictions["seed"].astype("Int64"))
@@ -265,7 +265,7 @@ def _check_predictions(predictions, baseline):
         raise ValueError(f"predictions: of {', '.join(known)}; expected one cohort at a time")
     if baseline is None:
         return
-    # One test set a model and split, on which the baseline was run once.
+    # One test set per model and split, on which the baseline was run once.
     runs = predictions.drop_duplicates(["model", "method", "split", "seed", "image_id"])
     for (model, split), block in runs.groupby(["model", "split"], sort=False):
         before = block.loc[block["method"] == baseline, "image_id"]
@@ -319,7 +319,7 @@ def components(values) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a model, method, attribute, group and metric
+    DataFrame, one row per model, method, attribute, group and metric
         ``mean`` (over splits, of their means over seeds), ``sd_seed`` (between seeds of one split),
         ``sd_split`` (between splits, without what seeds add), ``n_splits, n_seeds`` (different
         ones; 0 where nothing is trained), ``n_runs, lowest, highest`` and ``share_above_0`` (in
@@ -377,12 +377,12 @@ def variance_parts(splits: Sequence[np.ndarray]) -> tuple[float, float]:
     -------
     seed : float
         :math:`MS_W = \sum_{ij} (y_{ij} - \bar y_i)^2 / (N - a)` with :math:`N = \sum n_i`; NaN with
-        one run a split.
+        one run per split.
     split : float
         :math:`(MS_B - MS_W) / n_0` with :math:`MS_B = \sum_i n_i (\bar y_i - \bar y)^2 / (a - 1)`
         and :math:`n_0 = (N - \sum n_i^2 / N) / (a - 1)`: unbiased for independent splits, and
-        therefore below 0 at times. With one run a split it is :math:`MS_B`, which holds both parts;
-        with one split NaN.
+        therefore below 0 at times. With one run per split it is :math:`MS_B`, which holds both
+        parts; with one split NaN.
 
     Notes
     -----
@@ -411,7 +411,7 @@ def spread(values, baseline: str = "zero-shot") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a model, method "... - zero-shot", attribute, group and metric of ``SIZES``
+    DataFrame, one row per model, method "... - zero-shot", attribute, group and metric of ``SIZES``
         ``runs`` (defined ones), ``runs_above_0`` (the size rose), ``splits, splits_above_0`` (the
         mean over its seeds rose), ``undefined`` (runs). An adaptation that changes nothing raises a
         gap in about half of them; as splits share images, these counts are no sign test.

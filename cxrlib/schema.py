@@ -80,7 +80,7 @@ def results(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : list of dict, or DataFrame
-        One entry a number. Absent columns are filled with missing values, `note` with "".
+        One entry per number. Absent columns are filled with missing values, `note` with "".
         A missing n_negative is filled with n - n_positive for a single finding; over several
         (label "mean" or "all") the two counts can belong to different ones, so it is not.
 
@@ -141,9 +141,9 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
     Parameters
     ----------
     table : DataFrame
-        Long table, one row an image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
+        Long table, one row per image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
         score finite. Within a cohort an image has one patient, one value of each attribute, and
-        one truth a label, whatever the model.
+        one truth per label, whatever the model.
     attributes : str
         Further columns that have to be there, such as "sex".
     probabilities : bool
@@ -169,7 +169,7 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
                 f'predictions.merge(cohort.table[["image_id", "{attribute}"]], on="image_id").'
             )
     if len(table) == 0:
-        raise ValueError("predictions: the table has no rows; expected one an image and label.")
+        raise ValueError("predictions: the table has no rows; expected one per image and label.")
 
     about = {c: table[c].to_numpy(object) for c in ("image_id", "label", "model")}
 
@@ -287,7 +287,9 @@ def row(table: pd.DataFrame, **where: object) -> pd.Series:
     found = table
     for column, entry in where.items():
         if column not in table:
-            raise ValueError(f"row: no column {column!r}; expected some of {', '.join(table)}.")
+            raise ValueError(
+                f"row: no column {column!r}; expected some of {', '.join(table.columns)}."
+            )
         found = found[found[column] == entry]
     if len(found) != 1:
         differ = [c for c in found.columns if c in COLUMNS[:10] and found[c].nunique() > 1]

@@ -152,7 +152,7 @@ def label_icc(y: ArrayLike, patient_id: ArrayLike) -> float:
     Parameters
     ----------
     y : (n,) of 0/1
-    patient_id : (n,) one entry an image
+    patient_id : (n,) one entry per image
 
     Returns
     -------
@@ -183,7 +183,7 @@ def label_icc(y: ArrayLike, patient_id: ArrayLike) -> float:
 def grid(name: str = "small") -> list[Design]:
     """Designs to compare: "small" for a chapter, "full" for ``benchmarks/coverage.py``.
 
-    Layouts (images a patient, correlation) crossed with sizes (images, prevalence) and AUCs.
+    Layouts (images per patient, correlation) crossed with sizes (images, prevalence) and AUCs.
     """
     if name == "small":
         layouts = [(1, 0.0), (3, 0.6), (10, 0.6)]
@@ -219,7 +219,7 @@ def studies(
 
     Returns
     -------
-    DataFrame, one row a study, metric and kind of interval: simulation, n_positive and
+    DataFrame, one row per study, metric and kind of interval: simulation, n_positive and
     n_positive_patients (of the group), metric, unit, method, value, ci_low, ci_high; the last three
     are NaN where undefined.
     """
@@ -256,7 +256,7 @@ def coverage(
 
     Returns
     -------
-    DataFrame, one row a metric and kind of interval: the fields of the design; n_positive and
+    DataFrame, one row per metric and kind of interval: the fields of the design; n_positive and
     n_positive_patients (of the group, mean over studies); metric, unit, method, truth; the counts
     n_studies, n_undefined (no value or no interval), n_hold, n_below and n_above (the interval
     holds the truth, or lies wholly on that side of it); width (mean of the intervals); and the
@@ -312,7 +312,7 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
 def by_positive_patients(table: pd.DataFrame) -> pd.DataFrame:
     """Coverage of many designs together, by how many positive patients a group has on average.
 
-    table : rows of `coverage` of several designs. Returns one row a class (see `CLASSES`), metric
+    table : rows of `coverage` of several designs. Returns one row per class (see `CLASSES`), metric
     and kind of interval: n_designs, sums of the counts, mean width, and the columns of `shares`.
     """
     kind = pd.cut(table["n_positive_patients"], [*CLASSES.values(), np.inf], right=False)

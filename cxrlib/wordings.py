@@ -30,7 +30,7 @@ def areas(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarr
         See :func:`cxrlib.zeroshot.pair_scores`.
     truth : 0/1 array (n, labels)
     weights : array (w, n) of numbers >= 0
-        Such as one group of patients a row, 1 in the group and 0 outside.
+        Such as one group of patients per row, 1 in the group and 0 outside.
 
     Returns
     -------
@@ -256,8 +256,8 @@ def chosen_on_half(
     Returns
     -------
     DataFrame
-        One row a split and half: ``split, chosen`` (names of the pairs chosen, in the order of the
-        labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the other
+        One row per split and half: ``split, chosen`` (names of the pairs chosen, in the order of
+        the labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the other
         half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the means).
         ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has cases
         enough.
