@@ -10,7 +10,7 @@ resample by resample.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +44,11 @@ class Resamples:
         For an unknown unit or missing patients.
     """
 
-    patient_id: np.ndarray
+    patient_id: ArrayLike
     n_resamples: int = 1000
     seed: int = 1907
     unit: str = "patient"
+    code: np.ndarray = field(init=False, repr=False)  # (n,) number of the image's unit
 
     def __post_init__(self):
         if self.unit not in ("patient", "image"):

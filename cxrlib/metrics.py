@@ -554,8 +554,8 @@ def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | No
 
 def weighted_mean(x: ArrayLike, weights: ArrayLike | None = None) -> Value:
     """Mean of x (n,), finite numbers, under weights; float or (B,); NaN where no weight is."""
-    x = _finite(x, "x")
-    return _share(x, np.ones(len(x)), weights)
+    numbers = _finite(x, "x")
+    return _share(numbers, np.ones(len(numbers)), weights)
 
 
 def weighted_sums(w: np.ndarray, x: ArrayLike) -> np.ndarray:

@@ -257,10 +257,10 @@ def chosen_on_half(
     -------
     DataFrame
         One row per split and half: ``split, chosen`` (names of the pairs chosen, in the order of
-        the labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the other
-        half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the means).
-        ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has cases
-        enough.
+        the labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the
+        other half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the
+        means). ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has
+        cases enough.
     """
     code = pd.factorize(np.asarray(patient_id))[0]
     rng, m = np.random.default_rng(seed), code.max() + 1
