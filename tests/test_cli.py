@@ -120,7 +120,7 @@ def test_embed_fills_what_chapters_read(inside, tmp_path):
 @pytest.mark.parametrize("protocol", ["corrected", "as_published"])
 @pytest.mark.parametrize("chapter", ["02", "03", "04", "05", "06", "07"])
 def test_embed_builds_the_cohort_of_each_chapter(inside, monkeypatch, chapter, protocol):
-    from cxrlib.protocol import protocol as protocol_of
+    from cxrlib.protocol import protocol_of
 
     asked = []
 

@@ -141,7 +141,7 @@ def load_model(
     model: Encoder | Ensemble
     if name in model_names():
         from cxrlib.models import phantom_clip
-        from cxrlib.protocol import protocol as protocol_of
+        from cxrlib.protocol import protocol_of
 
         chosen = protocol_of(protocol)
         model = phantom_clip.load(WEIGHTS / f"{name}.safetensors")

@@ -10,8 +10,7 @@ from cxrlib.models import checkpoints, files, registry, seeded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.images import each
 from cxrlib.models.text import words
-from cxrlib.protocol import Protocol
-from cxrlib.protocol import protocol as protocol_of
+from cxrlib.protocol import Protocol, protocol_of
 
 SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "swin.py")
 SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
