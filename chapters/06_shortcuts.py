@@ -45,9 +45,7 @@ n_images: int = 4000  # [60, 17000] images in the phantom cohort; real cohorts a
 n_twins: int = 1500  # [60, 17000] images that are drawn with and without a drain
 n_detector: int = 600  # [100, 17000] phantom films to teach the detector, and as many to label
 epochs: int = 5  # [1, 200] passes of the detector over its films; S makes 200
-drain_labels: str = (
-    "annotated"  # {annotated, predicted} predicted, where nobody looked: by `cxrbook drains`
-)
+drain_labels: str = "annotated"  # {annotated, predicted} where nobody looked, by `cxrbook drains`
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 protocol: str = "corrected"  # {corrected, as_published} models, arms, resampling and prompt of S
 
