@@ -213,7 +213,10 @@ def test_6x200_has_one_finding_an_image():
             "through site",
         ),
         (lambda: phantom.twin(cohorts.load("phantom", n_images=50), share={}), "choose the rows"),
-        (lambda: phantom.twin(cohorts.load("phantom", n_images=50), site="Z"), "site='Z': expected one of A, B, C"),
+        (
+            lambda: phantom.twin(cohorts.load("phantom", n_images=50), site="Z"),
+            "site='Z': expected one of A, B, C",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected(call, message):

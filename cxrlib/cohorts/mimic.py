@@ -158,18 +158,13 @@ def build(
     reports : {"findings", "any"}
         Only studies whose report has a FINDINGS section (as S), or all. With "any" reports need
         not be there.
-    n_images : int, optional
-        Only so many, drawn by patients. All by default.
-    seed : int
-        Of that draw.
-    max_broken : float
-        Share of the films that may be absent or unreadable, and are left out.
+    n_images, seed, max_broken
+        As for :func:`cxrlib.cohorts.nih.build`.
 
     Raises
     ------
     DataError
-        Files are missing, damaged or contradict each other; more films than ``max_broken`` are
-        absent or broken.
+        As for :func:`cxrlib.cohorts.nih.build`.
     ValueError
         Unknown split, view, labeller, label policy or kind of reports, or too many images wanted.
 
