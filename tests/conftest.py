@@ -32,7 +32,7 @@ quick: bool = True
 how: str = "plain"  # {{plain, fancy}}
 
 # %% tags=["remove-cell"]
-from cxrlib.book.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 

@@ -197,7 +197,7 @@ def pca_shows_no_attribute(get: Numbers) -> Decided:
 
 
 def less_than_modality(get: Numbers, metric: str, share: float = 1.0) -> Decided:
-    """Whether a metric is, for all pairs of groups, less than a share of that of images and texts."""
+    """Whether a metric of groups is below a share of that of images and texts, for all pairs."""
     modality = {"attribute": "modality", "group": "image - text"}
     models = get.models(metric=metric, **modality)
 
