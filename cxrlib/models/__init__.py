@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from textwrap import TextWrapper
 
 import pandas as pd
 
 from cxrlib.core import used
+from cxrlib.core.errors import nearest
 from cxrlib.models import checkpoints, registry
 from cxrlib.protocol import protocol as protocol_of
 
@@ -89,9 +89,7 @@ def choose(wanted: str) -> list[str]:
     chosen = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in chosen:
         if name not in known and name.removeprefix(registry.SEEDED) not in published():
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown model {name!r}: {hint}known models: {', '.join(known)}")
+            raise ValueError(f"unknown model {name!r}: {nearest(name, known)}")
     if not chosen:
         raise ValueError(f"models={wanted!r} names no model; known models: {', '.join(known)}")
     return chosen
