@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cxrlib.core import used
+from cxrlib.core.errors import nearest
 from cxrlib.core.used import SEEDED
 from cxrlib.models import files, registry
 
@@ -95,9 +95,7 @@ def choose_models(wanted: str) -> list[str]:
     chosen = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in chosen:
         if name not in known and name.removeprefix(SEEDED) not in published_models():
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown model {name!r}: {hint}known models: {', '.join(known)}")
+            raise ValueError(f"unknown model {name!r}: {nearest(name, known)}")
     if not chosen:
         raise ValueError(f"models={wanted!r} names no model; known models: {', '.join(known)}")
     return chosen
