@@ -11,12 +11,14 @@ Run: python benchmarks/bootstrap.py
 import resource
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import bootstrap, fairness
 from cxrlib.stats.ranking import ranker
 
@@ -56,7 +58,7 @@ def engine(predictions, n_resamples=RESAMPLES):
         ("auc", "adjusted_auprc"),
         tuple(GROUPS),
         mean_over_labels=False,
-        min_positive=1,
+        protocol=replace(protocol_of("corrected"), min_cases=1),
         n_resamples=n_resamples,
     )
 

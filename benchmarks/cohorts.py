@@ -12,8 +12,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gzip
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import apart, peak
 from PIL import Image
 
 from cxrlib import cohorts
@@ -178,8 +177,7 @@ STEPS = {f.__name__: f for f in (read_nih, read_mimic, read_sections, check_film
 
 def measured(step, root):
     """Seconds, peak memory in GB and result of a step in a process of its own, imports apart."""
-    command = [sys.executable, __file__, step, str(root)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return apart(__file__, step, root)
 
 
 def main():
@@ -211,5 +209,4 @@ if __name__ == "__main__":
         start = time.perf_counter()
         result = STEPS[sys.argv[1]](Path(sys.argv[2]))
         seconds = time.perf_counter() - start
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps([seconds, memory, result]))
+        print(json.dumps([seconds, peak() / 1024, result]))

@@ -12,14 +12,13 @@ Run: python benchmarks/lora.py [NAME ...]     (writes benchmarks/lora.csv when n
 
 import json
 import platform
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import torch
+from common import apart, peak
 from torch.nn import functional as F
 
 from cxrlib import models
@@ -64,7 +63,7 @@ def record(name):
         "load_s": f"{loaded - start:.1f}",
         "adapt_s": f"{ready - loaded:.1f}",
         "step_s": f"{stepped - ready:.1f}",
-        "peak_gb": f"{peak():.1f}",
+        "peak_gb": f"{peak() / 1024:.1f}",
     }
 
 
@@ -72,20 +71,11 @@ def count(kinds, kind, column):
     return int(kinds[column].get(kind, 0))
 
 
-def peak():
-    """Gigabytes that this process has held at most (Linux)."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
-
-
-def apart(name):
-    command = [sys.executable, __file__, "--apart", name]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-
-
 def main(names):
     rows = []
     for name in names or ["phantom-resnet", "phantom-vit", *models.published_models()]:
-        rows.append(apart(name if name in models.model_names() else f"seeded:{name}"))
+        known = name if name in models.model_names() else f"seeded:{name}"
+        rows.append(apart(__file__, "--apart", known))
         print(json.dumps(rows[-1]), flush=True)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     if not names:

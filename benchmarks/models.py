@@ -8,15 +8,14 @@ Run: python benchmarks/models.py [NAME ...]
 """
 
 import json
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from common import apart, peak
 from safetensors.torch import load_file, save_file
 
 from cxrlib import models
@@ -87,11 +86,6 @@ def bare_with_weights(name, folder):
     return network
 
 
-def peak():
-    """Megabytes that this process has held at most (Linux; getrusage would count its parent's)."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-
-
 def ours(name, folder):
     return models.load_model(name, checkpoint=folder).encode_image
 
@@ -134,19 +128,16 @@ def seconds_of(run, x):
         return time.perf_counter() - start
 
 
-def apart(*arguments):
-    """The answer of this script in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, __file__, "--apart", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-
-
 def report(name):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(name, folder)
         size = sum(p.stat().st_size for p in folder.iterdir()) / 2**20
-        costs = {way: apart(way, name, folder) for way in ("cxrlib", "bare")[: 1 + (name in BARE)]}
-        times = apart("pair", name, folder)
+        costs = {
+            way: apart(__file__, "--apart", way, name, folder)
+            for way in ("cxrlib", "bare")[: 1 + (name in BARE)]
+        }
+        times = apart(__file__, "--apart", "pair", name, folder)
     rate = BATCH / statistics.median(times["cxrlib"])
     mine = costs["cxrlib"]
     print(

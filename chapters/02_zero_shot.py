@@ -59,13 +59,13 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import protocol as protocols
 from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models import describe_models, load_model, load_models, model_names
 from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.predict import prompts, wordings, zeroshot
+from cxrlib.protocol import protocol_of
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import bars, dose_response, gap_forest
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
@@ -73,10 +73,12 @@ from cxrlib.stats import bootstrap, fairness, metrics
 from cxrlib.stats.as_published import METRICS, performance_by_protocol
 
 setup()
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
-boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
+# a group with few cases gets no number in the tables of this book, whichever the protocol
+sharing = replace(chosen, min_cases=protocol_of("corrected").min_cases)
+boot = {"n_resamples": n_resamples, "seed": seed, "protocol": sharing}
 warn_if_seeded(names)
 
 # %% [markdown]
@@ -465,7 +467,7 @@ glue("n-single-clear", str(sides.isin(["above", "below"]).sum()))
 
 # %%
 by_patient, by_image = (
-    fairness.performance_table(predictions, **(boot | {"unit": unit}))
+    fairness.performance_table(predictions, **(boot | {"protocol": replace(sharing, unit=unit)}))
     for unit in ("patient", "image")
 )
 keys = ["model", "label", "metric"]

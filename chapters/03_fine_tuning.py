@@ -84,7 +84,7 @@ from cxrlib.cohorts.nih6x200 import DISEASES
 from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import finetune, repeats, zeroshot
-from cxrlib.protocol import protocol as protocol_of
+from cxrlib.protocol import protocol_of
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, before_after, learning_curves, spread
 from cxrlib.show.words import (

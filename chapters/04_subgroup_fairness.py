@@ -60,7 +60,7 @@ from cxrlib.cohorts import phantom
 from cxrlib.models import load_models
 from cxrlib.papers import published
 from cxrlib.predict import zeroshot
-from cxrlib.protocol import protocol as chosen_protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, gap_forest, group_bars
@@ -69,13 +69,14 @@ from cxrlib.stats import fairness, inference
 from cxrlib.stats.as_published import performance_by_protocol
 
 setup()
-chosen = chosen_protocol(protocol)
+chosen = protocol_of(protocol)
 TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
-resampling |= {"unit": chosen.unit, "interval": chosen.interval}
+# a group with few cases gets no gap, whichever the protocol
+resampling["protocol"] = replace(chosen, min_cases=protocol_of("corrected").min_cases)
 RACES = ("White", "Black", "Asian")  # the groups of S
 REFERENCES = {"age_group": "25-50", "sex": "M", "race": "White"}
 warn_if_seeded(names)

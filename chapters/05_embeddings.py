@@ -61,11 +61,11 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models import choose_models, load_model, model_names
 from cxrlib.papers import published
+from cxrlib.protocol import NAMES, protocol_of
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
@@ -77,7 +77,7 @@ TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in table
 names = choose_models(models)
 examined = names[:2] if probed == "first two" else choose_models(probed)
 first = examined[0]
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 clips = {n: load_model(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
@@ -300,7 +300,7 @@ interactive.scatter(
 # Drawn both ways, how well does the better axis tell the groups?
 
 # %%
-AXES = {name: protocols.protocol(name).pca_axes for name in protocols.NAMES}
+AXES = {name: protocol_of(name).pca_axes for name in NAMES}
 drawn = {name: probes.image_panel(z, t, axes=axes)[0] for name, axes in AXES.items()}
 TOLD = {
     "women": whether(table["sex"] == "F", "sex"),
@@ -656,7 +656,7 @@ glue("sex-finding-m", percent(often["M"].get(finding)))
 
 # %%
 tuned = []
-for tuning in (protocols.protocol(name).probe_tuning for name in protocols.NAMES):
+for tuning in (protocol_of(name).probe_tuning for name in NAMES):
     p = replace(chosen, probe_tuning=tuning)
     found = probes.probe_table(embeddings, people, ("sex", "age_group"), ("knn",), p, **resampling)
     tuned.append(found.assign(method=f"k-NN, tuned on {tuning} rows"))
@@ -670,7 +670,7 @@ show(
 
 # %% tags=["remove-cell"]
 train, valid, test = probes.patient_split(people["patient_id"], seed)
-taken, _ = probes.tuning_rows(train, valid, protocols.protocol("as_published").probe_tuning)
+taken, _ = probes.tuning_rows(train, valid, protocol_of("as_published").probe_tuning)
 glue("own-rows", percent((taken == train).mean()))
 glue("test-rows", percent(np.isin(taken, test).mean()))
 by_tuning = tuned.pivot(index=["model", "label"], columns="method", values="value")

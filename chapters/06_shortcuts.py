@@ -63,12 +63,12 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import associations, phantom
 from cxrlib.models import load_models, model_names
 from cxrlib.papers import published
 from cxrlib.predict import drains, zeroshot
 from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
+from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import dose_response, drain_arms, gap_forest
@@ -76,14 +76,14 @@ from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, rea
 from cxrlib.stats import fairness, shortcuts
 
 setup()
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-drain")]  # trained where drains go with pneumothorax
 fair = [m for m in names if m in model_names() and m not in biased]
 foreign = [m for m in names if m not in model_names()]  # not trained in this book
 LABEL = "Pneumothorax"
-resampling = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
+resampling = {"n_resamples": n_resamples, "seed": seed}
 warn_if_seeded(names)
 
 
@@ -215,12 +215,12 @@ show(carries, caption=f"Images with and without {DEVICE}")
 # half of the controls is known, the corrected arms keep every control too. {glue:text}`controls-used`
 
 # %%
-corrected = protocols.protocol("corrected")
+corrected = protocol_of("corrected")
 of_controls = carries.loc["controls"] / carries.loc["controls"].sum()
 mostly_known = of_controls["unknown"] <= 0.5
 if not mostly_known:
     corrected = replace(corrected, drain_controls="any")
-pair = [protocols.protocol("as_published"), corrected]
+pair = [protocol_of("as_published"), corrected]
 predictions = zeroshot.predict(cohort, clips, [LABEL], negative=chosen.negative_prompt)
 predictions = predictions.merge(status[["image_id", DEVICE]], on="image_id")
 resampled = {"device": DEVICE, "n_resamples": n_resamples, "seed": seed}
@@ -423,7 +423,7 @@ STEPS = {
     "+ equal prevalence": ("drain_prevalence",),
     f"+ controls without {DEVICE}": ("drain_controls",),
 }
-steps = [protocols.protocol("as_published")]
+steps = [protocol_of("as_published")]
 for words, switches in STEPS.items():
     turned = {switch: getattr(corrected, switch) for switch in switches}
     steps.append(replace(steps[-1], name=words, **turned))
@@ -678,6 +678,7 @@ def shift_by_drain(films):
 
     patient = small.table.loc[small.table["image_id"].isin(films), "patient_id"]
     about = {"cohort": small.name, "label": LABEL, "group": "drain added"}
+    about |= {"protocol": replace(chosen, interval="expanded")}
     rows = [
         shortcuts.twin_shift(margins(1, m), margins(0, m), patient, model=m, **about, **resampling)
         for m in names
@@ -774,13 +775,14 @@ glue(
 # dose, and pharmacologists ask for such a curve before they believe in a cause.
 
 # %%
+every_dose = replace(chosen, min_cases=protocol_of("corrected").min_cases)
 doses = []
 for dose in (0.0, 0.25, 0.5, 0.75, 1.0):
     drained = phantom.twin(small, drain_if_pneumothorax=dose).table["drain"].to_numpy()
     has_drain = np.tile(drained == 1, len(names))
     mixed = scores[0].assign(score=np.where(has_drain, scores[1]["score"], scores[0]["score"]))
     rows = fairness.performance_table(
-        mixed, ("auc",), mean_over_labels=False, interval=chosen.interval, **resampling
+        mixed, ("auc",), mean_over_labels=False, protocol=every_dose, **resampling
     )
     doses.append(rows.assign(dose=dose))
 doses = pd.concat(doses, ignore_index=True)

@@ -57,11 +57,11 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.models import load_models, model_names
 from cxrlib.predict import zeroshot
+from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import gap_forest, reliability
@@ -69,7 +69,7 @@ from cxrlib.show.words import UNDEFINED, fmt, fmt_row, in_words, percent, readab
 from cxrlib.stats import calibration, fairness
 
 setup()
-chosen = protocols.protocol(protocol)
+chosen = protocol_of(protocol)
 # Both readings of a similarity are shown, so that the learned scale is wanted whatever the protocol.
 with_scale = replace(chosen, temperature="learned")
 clips = load_models(models, with_scale)
@@ -78,7 +78,9 @@ biased = [m for m in names if m.endswith("-underreport")]
 others = [m for m in names if m not in biased]
 fair = [m for m in others if m in model_names()]  # of the same making as the biased one
 LABEL = "Pneumothorax"
-boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
+# a group with few cases gets no number, whichever the protocol
+fewest = protocol_of("corrected").min_cases
+boot = {"n_resamples": n_resamples, "seed": seed, "protocol": replace(chosen, min_cases=fewest)}
 WHERE = {"above": "above 0", "below": "below 0", "around": "including 0"}
 NO_BIASED, NO_OTHER = "no such model was run", "no other model was run"
 warn_if_seeded(names)
@@ -136,7 +138,7 @@ READINGS = {"cosine only": "as_published", "learned scale": "corrected"}
 def both_readings(cohort):
     parts = []
     for reading, which in READINGS.items():
-        temperature = protocols.protocol(which).temperature
+        temperature = protocol_of(which).temperature
         scores = zeroshot.predict(
             cohort, clips, S_FINDINGS, negative=chosen.negative_prompt, temperature=temperature
         )
@@ -433,9 +435,9 @@ for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
 # %%
 switched = []
 for reading, which in READINGS.items():
-    p = protocols.protocol(which)
+    p = protocol_of(which)
     scored = pneumothorax[pneumothorax["method"] == reading].assign(method="zero-shot")
-    resampling = boot | {"unit": p.unit, "interval": p.interval}
+    resampling = boot | {"protocol": replace(p, min_cases=fewest)}
     found = fairness.performance_table(scored, measures, **resampling)
     switched.append(found.assign(protocol=p.name))
 switched = pd.concat(switched, ignore_index=True)

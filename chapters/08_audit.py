@@ -70,10 +70,8 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from cxrlib import cohorts, schema
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata, nih6x200
 from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.embed.extract import embed
@@ -82,14 +80,15 @@ from cxrlib.models.images import each
 from cxrlib.models.registry import recipe
 from cxrlib.papers import published
 from cxrlib.predict.zeroshot import POSITIVE
+from cxrlib.protocol import NAMES, differences, protocol_of
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.words import colours, fmt, fmt_interval, percent, readable
-from cxrlib.stats import calibration, inference, metrics, probes
+from cxrlib.stats import calibration, inference, metrics, probes, simulate
 from cxrlib.stats.as_published import performance_by_protocol
 
 setup()
 first = choose_models(models)[0]
-as_published, corrected = map(protocols.protocol, protocols.NAMES)
+as_published, corrected = map(protocol_of, NAMES)
 warn_if_seeded([first])
 
 # %% [markdown]
@@ -101,7 +100,7 @@ warn_if_seeded([first])
 # the difference between them is a finding.
 
 # %%
-switches = protocols.differences().rename(columns=readable)
+switches = differences().rename(columns=readable)
 show(switches.drop(columns="seen in"), caption="The switches between the two protocols")
 
 # %% tags=["remove-cell"]
@@ -109,7 +108,7 @@ glue("n-switches", len(switches))
 
 # %% [markdown]
 # There are {glue:text}`n-switches` of them, and the rest of this chapter asks what they are worth. A single one
-# can be turned too: `replace(protocol("corrected"), unit="image")`. The chapters
+# can be turned too: `replace(protocol_of("corrected"), unit="image")`. The chapters
 # {doc}`02_zero_shot` and {doc}`04_subgroup_fairness` to {doc}`07_calibration` take the protocol as a
 # parameter, and load the models of the papers with it.
 #
@@ -162,7 +161,7 @@ ATTRIBUTES = {"sex": ["F", "M"], "age_group": list(metadata.AGE_GROUPS)}
 both = pd.concat(
     [
         performance_by_protocol(by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed)
-        for p in protocols.NAMES
+        for p in NAMES
     ],
     ignore_index=True,
 )
@@ -255,26 +254,20 @@ glue("outside-labels", ", ".join(outside["label"].unique()))
 # S compares pneumothorax with drains and without by adjusted AUPRC. The two arms differ in prevalence, the
 # share of films with the disease, and the adjustment
 # $1 - \log\mathrm{AUPRC} / \log\pi$ is meant to take the prevalence $\pi$ out. Does it? Take a test whose scores are normal in the ill and in the healthy, with the same spread: its ROC curve
-# is known, and average precision follows for any prevalence by an integral. Same test, same ROC curve,
-# only the prevalence changes:
+# is known, and average precision follows for any prevalence by an integral, which `simulate.population`
+# takes. Same test, same ROC curve, only the prevalence changes:
 
 
 # %%
-def adjusted_auprc_of(auc, prevalence):
-    """In closed form up to an integral over thresholds: normal scores, equal spread."""
-    shift = np.sqrt(2) * norm.ppf(auc)
-    threshold = np.linspace(-9, 9 + shift, 20_001)
-    tpr, fpr = norm.sf(threshold - shift), norm.sf(threshold)
-    precision = prevalence * tpr / (prevalence * tpr + (1 - prevalence) * fpr)
-    average_precision = np.trapezoid(precision * norm.pdf(threshold - shift), threshold)
-    return 1 - np.log(average_precision) / np.log(prevalence)
+def adjusted_auprc(auc, prevalence):
+    return simulate.population(auc, prevalence)["adjusted_auprc"]
 
 
 ARMS = {"without drain": 0.04, "with drain": 0.07}  # prevalences in S's result files
 by_auc = pd.DataFrame(
     [
         {"AUC of the test": auc}
-        | {f"{arm}, {percent(share)}": adjusted_auprc_of(auc, share) for arm, share in ARMS.items()}
+        | {f"{arm}, {percent(share)}": adjusted_auprc(auc, share) for arm, share in ARMS.items()}
         for auc in (0.6, 0.7, 0.8, 0.9, 0.95)
     ]
 )
@@ -286,7 +279,7 @@ fig, axis = plt.subplots(figsize=(5, 3.4))
 grid = np.geomspace(0.005, 0.5, 40)
 curves = pd.DataFrame({"prevalence": grid})
 for auc in (0.6, 0.7, 0.8, 0.9):
-    curve = curves[f"AUC {auc}"] = [adjusted_auprc_of(auc, share) for share in grid]
+    curve = curves[f"AUC {auc}"] = [adjusted_auprc(auc, share) for share in grid]
     axis.plot(100 * grid, curve, color="#0072B2")
     axis.annotate(
         f"AUC {auc}", (100 * grid[-1], curve[-1]), xytext=(4, -3), textcoords="offset points"
@@ -575,7 +568,7 @@ view = drawn.filter(like="AP ").mean().rename(lambda c: c.removeprefix("AP "))
 satisfying = recipe_cells.index[recipe_cells["satisfies"]]
 short = [d for d in nih6x200.DISEASES if d not in satisfying]
 others = [d for d in satisfying if d not in nih6x200.DISEASES]
-by_unit = [nih6x200.leakage(splits[name]) for name in protocols.NAMES]
+by_unit = [nih6x200.leakage(splits[name]) for name in NAMES]
 counts = {"images": len(nih), "patients": nih["patient_id"].nunique()}
 said_x = (
     published.table("X Section 2.1").query("cohort == 'nih-cxr14'").set_index("metric")["value"]
@@ -1182,7 +1175,7 @@ glue("by-more", "the number of images" if by_size > by_accuracy else "the accura
 #
 # ```{exercise}
 # :label: ex-audit-switch
-# Turn single switches of `protocol("corrected")` back with `replace` and evaluate the metadata table of
+# Turn single switches of `protocol_of("corrected")` back with `replace` and evaluate the metadata table of
 # this chapter. Which one alone makes it look most like the one as published?
 # ```
 #

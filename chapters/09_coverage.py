@@ -47,7 +47,6 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% tags=["hide-input"]
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,9 +54,10 @@ import pandas as pd
 
 from cxrlib import cohorts
 from cxrlib.cohorts import metadata
+from cxrlib.protocol import protocol_of
 from cxrlib.show.notebook import figure, glue, quiz, setup, show
 from cxrlib.show.words import fmt, fmt_interval, percent, readable
-from cxrlib.stats import estimates, ranking, simulate
+from cxrlib.stats import ranking, simulate
 
 setup()
 designs = simulate.grid(grid)
@@ -499,8 +499,8 @@ glue("percentile-few-off", fmt(100 * few[PATIENTS], 1))
 glue("thirty-from", fmt(many["n_positive_patients"].min(), 0))
 glue("thirty-to", fmt(many["n_positive_patients"].max(), 0))
 glue("band", f"{percent(LOW)} to {percent(HIGH)}")
-default = inspect.signature(estimates.studies).parameters["interval"].default
-glue("default", KINDS["patient", default])
+default = protocol_of("corrected")
+glue("default", KINDS[default.unit, default.interval])
 
 # %% [markdown]
 # Images are the wrong thing to count. The designs that expect thirty positive images or more have, on

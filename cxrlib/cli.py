@@ -320,7 +320,7 @@ def embed(
             return _stored(verify)
     from cxrlib import cohorts
     from cxrlib.models import choose_models, load_model
-    from cxrlib.protocol import protocol as protocol_of
+    from cxrlib.protocol import protocol_of
 
     how = {"rows_per_shard": rows_per_shard, "batch_size": batch_size, "workers": workers}
     how |= {"engine": engine, "actors": actors, "address": address}

@@ -2,7 +2,7 @@
 
 S = Sourget et al. 2025, X = Sun et al. 2025. A switch belongs here if the paper's code, the
 paper's text, the authors of a model or statistics disagree about it. ``dataclasses.replace``
-turns a single one: ``replace(protocol("corrected"), unit="image")``.
+turns a single one: ``replace(protocol_of("corrected"), unit="image")``.
 """
 
 from dataclasses import dataclass, field, fields
@@ -182,7 +182,7 @@ _KNOWN = {
 NAMES = tuple(_KNOWN)
 
 
-def protocol(name):
+def protocol_of(name: str | Protocol) -> Protocol:
     """The protocol of that name; a `Protocol` is passed through.
 
     Raises
@@ -197,19 +197,21 @@ def protocol(name):
     return _KNOWN[name]
 
 
-def switches():
+def switches() -> list[str]:
     """Names of the switches, in the order of `Protocol`."""
     return [f.name for f in fields(Protocol) if f.metadata]
 
 
-def differences(a="as_published", b="corrected"):
+def differences(
+    a: str | Protocol = "as_published", b: str | Protocol = "corrected"
+) -> pd.DataFrame:
     """The switches in which two protocols differ, as a table.
 
     Returns
     -------
     DataFrame: switch (index), what it decides, the two values, why they differ, seen in.
     """
-    a, b = protocol(a), protocol(b)
+    a, b = protocol_of(a), protocol_of(b)
     rows = [
         {
             "switch": f.name,

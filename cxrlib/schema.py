@@ -4,6 +4,8 @@ Computed numbers, the papers' numbers and planted truths all have the shape of t
 so a comparison is a join and a plot takes any of them.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -73,7 +75,7 @@ COLUMNS = tuple(RESULTS.columns)
 SUPPRESSED = guard.SUPPRESSED  # note of a number that rests on too few, see `smallest_cell`
 
 
-def results(rows):
+def results(rows: list[dict] | pd.DataFrame) -> pd.DataFrame:
     """Make a validated results table.
 
     Parameters
@@ -134,7 +136,7 @@ def _negatives(table):
     return table["n_negative"].where(table["n_negative"].notna() | ~single, n - n_positive)
 
 
-def predictions(table, *attributes, probabilities=False):
+def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = False) -> pd.DataFrame:
     """Check a predictions table and return it.
 
     Parameters
@@ -142,7 +144,7 @@ def predictions(table, *attributes, probabilities=False):
     table : DataFrame
         Long table, one row per image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
         score finite. Within a cohort an image has one patient, one value of each attribute, and
-        one truth a label, whatever the model.
+        one truth per label, whatever the model.
     attributes : str
         Further columns that have to be there, such as "sex".
     probabilities : bool
@@ -168,7 +170,7 @@ def predictions(table, *attributes, probabilities=False):
                 f'predictions.merge(cohort.table[["image_id", "{attribute}"]], on="image_id").'
             )
     if len(table) == 0:
-        raise ValueError("predictions: the table has no rows; expected one an image and label.")
+        raise ValueError("predictions: the table has no rows; expected one per image and label.")
 
     about = {c: table[c].to_numpy(object) for c in ("image_id", "label", "model")}
 
@@ -226,7 +228,12 @@ def _contradicts(table, keys, column):
     return marked.isin(pd.MultiIndex.from_frame(again.astype(object)))
 
 
-def wide(table, index="model", columns="label", digits=2):
+def wide(
+    table: pd.DataFrame,
+    index: str | Sequence[str] = "model",
+    columns: str | Sequence[str] = "label",
+    digits: int = 2,
+) -> pd.DataFrame:
     """A results table laid out as papers print it: "0.87 [0.84, 0.90]" in every cell.
 
     Parameters
@@ -268,7 +275,7 @@ def wide(table, index="model", columns="label", digits=2):
     return out[pd.MultiIndex.from_frame(heads) if len(columns) > 1 else heads[columns[0]]]
 
 
-def row(table, **where):
+def row(table: pd.DataFrame, **where: object) -> pd.Series:
     """The one row with these entries: ``row(results, model="a", label="mean", metric="auc")``.
 
     Returns a Series, so that its numbers are ``r["value"]``, ``r["ci_low"]``, ``r["note"]``.
@@ -281,7 +288,9 @@ def row(table, **where):
     found = table
     for column, entry in where.items():
         if column not in table:
-            raise ValueError(f"row: no column {column!r}; expected some of {', '.join(table)}.")
+            raise ValueError(
+                f"row: no column {column!r}; expected some of {', '.join(table.columns)}."
+            )
         found = found[found[column] == entry]
     if len(found) != 1:
         differ = [c for c in found.columns if c in COLUMNS[:10] and found[c].nunique() > 1]
@@ -290,7 +299,7 @@ def row(table, **where):
     return found.iloc[0]
 
 
-def side(row, of=0.0):
+def side(row: pd.Series | Mapping, of: float = 0.0) -> str:
     """Where an interval lies: "above", "below" or "around" a number, or "undefined".
 
     For sentences whose direction is computed: a gap is shown only if its interval is not "around"

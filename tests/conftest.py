@@ -239,3 +239,20 @@ def built(tmp_path_factory):
 @pytest.fixture
 def copy_of_built(built, tmp_path):
     return Path(shutil.copytree(built, tmp_path / "mini"))
+
+
+# --- published models: a test file names the model in a fixture `name` ---
+
+
+@pytest.fixture(scope="module")
+def network(name):
+    from tests import upstream
+
+    return upstream.network(name)
+
+
+@pytest.fixture(scope="module")
+def figures(name):
+    from tests import upstream
+
+    return upstream.figures(name)

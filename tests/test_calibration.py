@@ -87,20 +87,15 @@ def test_ece_knows_calibrated_from_overconfident():
     assert calibration.ece_equal_width(y, overconfident) > 0.08
 
 
+def predictions(y, p, image_id, patient_id):
+    about = {"cohort": "c", "model": "m", "method": "zero-shot", "label": "Edema"}
+    columns = {"image_id": image_id, "patient_id": patient_id, **about, "y_true": y, "score": p}
+    return pd.DataFrame(columns)
+
+
 def test_reliability_table_has_intervals_and_counts(squeezed):
     y, p = squeezed
-    table = pd.DataFrame(
-        {
-            "image_id": np.arange(400),
-            "patient_id": np.arange(400) // 2,
-            "cohort": "c",
-            "model": "m",
-            "method": "zero-shot",
-            "label": "Edema",
-            "y_true": y,
-            "score": p,
-        }
-    )
+    table = predictions(y, p, np.arange(400), np.arange(400) // 2)
     both = pd.concat([table, table.assign(model="k", score=0.5)], ignore_index=True)
     found = calibration.reliability_table(both, n_resamples=60)
     one = found[found["model"] == "m"].reset_index(drop=True)
@@ -113,18 +108,7 @@ def test_reliability_table_has_intervals_and_counts(squeezed):
 
 def test_reliability_table_names_scores_that_are_no_probabilities(squeezed):
     y, p = squeezed
-    table = pd.DataFrame(
-        {
-            "image_id": [f"image-{i}" for i in range(400)],
-            "patient_id": np.arange(400),
-            "cohort": "c",
-            "model": "m",
-            "method": "zero-shot",
-            "label": "Edema",
-            "y_true": y,
-            "score": p,
-        }
-    )
+    table = predictions(y, p, [f"image-{i}" for i in range(400)], np.arange(400))
     table.loc[[7, 9], "score"] = 1.5, -2.0
     message = (
         r"column 'score' holds values outside \[0, 1\] in 2 of 400 rows, first row 7 "

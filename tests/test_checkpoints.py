@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from cxrlib import models
-from cxrlib.models import checkpoints, registry
+from cxrlib.models import checkpoints, files, registry
 from cxrlib.models.convert import convert
 from cxrlib.models.encoder import Tokens
 from cxrlib.models.recipe import Recipe
@@ -89,7 +89,7 @@ def tiny(monkeypatch):
 
     monkeypatch.setattr(registry, "cards", lambda: cards)
     monkeypatch.setattr(registry, "recipe", recipe)
-    monkeypatch.delenv(checkpoints.FOLDER, raising=False)
+    monkeypatch.delenv(files.FOLDER, raising=False)
     return cards
 
 
@@ -409,7 +409,7 @@ def test_hashes_of_the_card_and_of_the_list_beside_the_file(tiny, state, tmp_pat
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "md5": hashlib.md5(path.read_bytes()).hexdigest(),
     }
-    for kind, label in checkpoints.HASHES.items():
+    for kind, label in files.HASHES.items():
         tiny["tiny"]["files"] = [WEIGHTS | {kind: right[kind].upper()}]
         models.load_model("tiny", checkpoint=tmp_path)
         wrong = "0" * len(right[kind])
@@ -428,9 +428,9 @@ def test_hashes_of_the_card_and_of_the_list_beside_the_file(tiny, state, tmp_pat
     other = f"# made on Monday\n\n{'1' * 64}  other.pt\n"
     for line in (f"{right['sha256']}  tiny.pt", f"{right['sha256'].upper()} *./tiny.pt"):
         sums.write_text(f"{other}{line}\n")
-        assert checkpoints.check_hash(path, WEIGHTS) == (right["sha256"], "SHA256SUMS")
+        assert files.check_hash(path, WEIGHTS) == (right["sha256"], "SHA256SUMS")
     sums.write_bytes(b"\xff\xfe not a list")
-    assert checkpoints.check_hash(path, WEIGHTS)[1] == "no hash is known to compare with"
+    assert files.check_hash(path, WEIGHTS)[1] == "no hash is known to compare with"
     sums.write_text(f"{other}{'0' * 64} *tiny.pt\n")
     text = message(models.load_model, "tiny", checkpoint=tmp_path)
     assert f"{path}: SHA-256 {right['sha256']} differs from SHA256SUMS ({'0' * 64})" in text
@@ -458,7 +458,7 @@ def test_no_such_path_and_no_variable(tiny, state, tmp_path, monkeypatch):
     assert "weights: tiny.pt or old.tar, from a shelf" in text
     text = message(models.load_model, "tiny")
     assert "set CXRBOOK_CHECKPOINTS to a folder with a folder 'tiny'" in text
-    monkeypatch.setenv(checkpoints.FOLDER, str(tmp_path))
+    monkeypatch.setenv(files.FOLDER, str(tmp_path))
     assert f"not found in {tmp_path / 'tiny'}" in message(models.load_model, "tiny")
     (tmp_path / "tiny" / "as unpacked").mkdir(parents=True)
     (tmp_path / "tiny" / "as unpacked" / "old.tar").write_bytes(saved(state))
@@ -469,11 +469,11 @@ def test_a_converted_file_goes_before_its_original_and_hidden_ones_do_not_count(
     original, hidden = tmp_path / "tiny.pt", tmp_path / "._tiny.pt"
     for path in (original, hidden):
         path.write_bytes(saved(state))
-    files = {"files": [WEIGHTS]}
-    assert checkpoints.find(files, tmp_path) == {"weights": [original]}
+    card_of = {"files": [WEIGHTS]}
+    assert files.find(card_of, tmp_path) == {"weights": [original]}
     converted = convert(original)
-    assert checkpoints.find(files, tmp_path) == {"weights": [converted]}
-    assert checkpoints.find(files, original) == {"weights": [original]}
+    assert files.find(card_of, tmp_path) == {"weights": [converted]}
+    assert files.find(card_of, original) == {"weights": [original]}
 
 
 def test_members_of_an_ensemble(tiny, state, tmp_path):
@@ -536,11 +536,11 @@ def test_a_folder_or_file_that_may_not_be_read_is_said(state):
         (folder / "closed").chmod(0)
         try:
             with unprivileged():
-                for call in (checkpoints.read, checkpoints.sha256):
+                for call in (checkpoints.read, files.sha256):
                     text = message(call, folder / "file" / "tiny.pt")
                     assert text == f"{folder}/file/tiny.pt: cannot be read (Permission denied)"
                 for where in ("closed", "closed/tiny.pt", ""):
-                    text = message(checkpoints.find, {"files": [WEIGHTS]}, folder / where)
+                    text = message(files.find, {"files": [WEIGHTS]}, folder / where)
                     assert f"{folder / (where or 'closed')}: cannot be read (Permission" in text
         finally:
             (folder / "closed").chmod(0o755)
@@ -602,7 +602,7 @@ except OSError:
 
 def test_nothing_touches_the_network_while_loading(clip_folder):
     """Every socket fails, and none was asked for; the trap itself works."""
-    variables = environment() | {checkpoints.FOLDER: str(clip_folder.parent)}
+    variables = environment() | {files.FOLDER: str(clip_folder.parent)}
     for offline in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         variables.pop(offline, None)
     command = [sys.executable, "-c", NO_NETWORK]

@@ -17,7 +17,7 @@ from cxrlib import cohorts
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.models.images import stored_by_s
 from cxrlib.predict import drain_detector, drains
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import shortcuts
 from tests import nih_tree
 from tests.test_protocol import FIGURES
@@ -368,7 +368,7 @@ def test_label_error_and_the_arms_on_the_phantom():
         "with": called,
         "without": control.sum() - called,
     }.items():
-        p = replace(protocol("corrected"), drain_controls=choice, min_cases=0)
+        p = replace(protocol_of("corrected"), drain_controls=choice, min_cases=0)
         arms = shortcuts.drain_arms(scores, protocols=[p], n_resamples=5)
         one = arms[arms["group"] == "with drain"].iloc[0]
         assert one["n"] - one["n_positive"] == n

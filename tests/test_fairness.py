@@ -1,5 +1,6 @@
 """Tables of groups and gaps against scikit-learn loops, fairlearn and planted gaps."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 import sklearn.metrics
 from fairlearn.metrics import equalized_odds_difference
 
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import bootstrap, fairness, metrics
 
 AGES = ["25-50", "50-65", "65-80", "80+"]
 COUNTS = ["n", "n_positive", "n_negative", "n_patients"]
+CORRECTED = protocol_of("corrected")
+PERCENTILE = replace(CORRECTED, interval="percentile")
 
 
 def cohort(n=900, seed=0, patients=500):
@@ -68,7 +72,7 @@ def adjusted(y, score):
 
 def test_performance_table_equals_a_scikit_learn_loop(predictions):
     table = fairness.performance_table(
-        predictions, attributes=("sex",), n_resamples=30, interval="percentile"
+        predictions, attributes=("sex",), n_resamples=30, protocol=PERCENTILE
     )
     weights = bootstrap.patient_weights(cohort()["patient_id"], 30)
     block = predictions[(predictions["model"] == "b") & (predictions["label"] == "Pneumonia")]
@@ -175,7 +179,7 @@ def test_gap_is_paired_signed_and_finds_the_planted_effect(predictions):
 
 def test_gap_interval_comes_from_the_same_resamples(predictions):
     table = fairness.gap_table(
-        predictions, "sex", metrics=("auc",), n_resamples=25, interval="percentile"
+        predictions, "sex", metrics=("auc",), n_resamples=25, protocol=PERCENTILE
     )
     block = predictions[(predictions["model"] == "a") & (predictions["label"] == "Edema")]
     weights = bootstrap.patient_weights(block["patient_id"], 25)
@@ -334,9 +338,7 @@ def test_matched_groups_equal_weighted_scikit_learn_in_every_resample(confounded
         strata += confounded["y_true"].to_numpy()
     if "view" in match:
         strata += 2 * (confounded["view"] == "PA").to_numpy()
-    table = fairness.gap_table(
-        confounded, "sex", match=match, n_resamples=15, interval="percentile"
-    )
+    table = fairness.gap_table(confounded, "sex", match=match, n_resamples=15, protocol=PERCENTILE)
     y, score = confounded["y_true"].to_numpy(), confounded["score"].to_numpy()
     groups = [np.flatnonzero(confounded["sex"] == sex) for sex in "FM"]
 
@@ -385,7 +387,9 @@ def test_strata_without_counterpart_get_no_weight_and_are_counted(confounded):
 
 def test_the_kind_of_interval_can_be_chosen(predictions):
     kinds = {
-        kind: fairness.gap_table(predictions, "sex", n_resamples=200, interval=kind)
+        kind: fairness.gap_table(
+            predictions, "sex", n_resamples=200, protocol=replace(CORRECTED, interval=kind)
+        )
         for kind in ("expanded", "percentile", "bca")
     }
     plain = kinds["percentile"]
@@ -399,7 +403,7 @@ def test_the_kind_of_interval_can_be_chosen(predictions):
         kinds["expanded"], fairness.gap_table(predictions, "sex", n_resamples=200)
     )
     with pytest.raises(ValueError, match="interval: 'normal'; expected one of expanded"):
-        fairness.gap_table(predictions, "sex", interval="normal")
+        fairness.gap_table(predictions, "sex", protocol=replace(CORRECTED, interval="normal"))
 
 
 # --- one class out of several
@@ -474,7 +478,7 @@ def binned_error(p, right):
 
 def test_multiclass_intervals_come_from_patient_resamples():
     predictions, y = classify({"lora": 1.0})
-    table = fairness.multiclass_table(predictions, ("sex",), n_resamples=25, interval="percentile")
+    table = fairness.multiclass_table(predictions, ("sex",), n_resamples=25, protocol=PERCENTILE)
     images = cohort(240, patients=160)
     scores = predictions.pivot(index="image_id", columns="label", values="score")
     predicted = scores.loc[images["image_id"], list(CLASSES)].to_numpy().argmax(axis=1)

@@ -15,7 +15,7 @@ from cxrlib import cohorts, models
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.nih6x200 import DISEASES
 from cxrlib.core.progress import STATUS
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from cxrlib.predict import adapters, finetune, training
 
 NAME = "phantom-resnet"

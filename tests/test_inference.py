@@ -1,5 +1,6 @@
 """Noise floors against enumeration and simulation, corrections and plans against closed forms."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -9,6 +10,7 @@ import scipy.stats
 import sklearn.metrics
 
 from cxrlib.guard import latch
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import inference
 
 
@@ -29,7 +31,8 @@ def table_of(y, score, group, patient=None, model="a", label="Edema"):
     )
 
 
-TINY = {"min_positive": 1, "min_negative": 1, "metrics": "auc", "n_resamples": 5}
+ANY_GROUP = replace(protocol_of("corrected"), min_cases=1)
+TINY = {"protocol": ANY_GROUP, "metrics": "auc", "n_resamples": 5}
 SEXES = {"sex": [("F", "M")]}
 
 
@@ -161,7 +164,7 @@ def test_what_is_hidden_of_credentialed_data_has_no_test_either(monkeypatch):
     rng = np.random.default_rng(3)
     sex = np.where(np.arange(200) % 4 == 0, "F", "M")
     y = np.where(sex == "F", np.cumsum(sex == "F") <= 5, rng.random(200) < 0.3).astype(int)
-    options = {"metrics": "auc", "mean_over_labels": False, "min_positive": 1}
+    options = {"metrics": "auc", "mean_over_labels": False, "protocol": ANY_GROUP}
     options |= {"n_permutations": 20, "n_resamples": 20}
     table = table_of(y, rng.normal(size=200), sex)
     columns = ["value", "floor_mean", "floor_p95", "p_value", "band_low", "band_high"]

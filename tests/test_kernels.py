@@ -14,9 +14,9 @@ import pytest
 from ipykernel.kernelspec import write_kernel_spec
 from jupyter_client.manager import start_new_kernel
 
-from cxrlib import kernels
-from cxrlib.chapters import find
-from cxrlib.run import run
+from cxrlib.book import kernels
+from cxrlib.book.chapters import find
+from cxrlib.book.run import run
 from tests.conftest import environment
 
 pytestmark = pytest.mark.skipif(not kernels.FORKS, reason="kernels are forked on Linux only")

@@ -233,3 +233,9 @@ def test_a_model_of_your_own_as_the_book_describes_it(tmp_path, monkeypatch):
     image = model.encode_image(model.preprocess(np.full((80, 60), 128, np.uint8)))
     assert text.shape == (2, 512) and image.shape == (1, 512)
     assert zeroshot.similarity(image.numpy(), text.numpy()).shape == (1, 2)
+
+
+def test_models_of_a_chapter_come_in_the_order_in_which_it_names_them():
+    found = models.load_models("phantom-vit, phantom-resnet", "as_published")
+    assert [model.name for model in found] == ["phantom-vit", "phantom-resnet"]
+    assert [model.logit_scale for model in found] == [1, 1]  # S used these without theirs

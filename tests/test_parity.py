@@ -6,7 +6,7 @@ What holds for all of them; what is particular to a family is in its own file.
 import pytest
 import torch
 
-from cxrlib.models import published_models, registry
+from cxrlib.models import loading, published_models, registry
 from cxrlib.models.images import each
 from tests import upstream
 
@@ -93,7 +93,7 @@ def test_the_cards_facts_are_those_of_the_network(name):
 
 
 def test_a_network_filled_by_itself_equals_one_filled_from_upstreams_names(name):
-    model = registry.load(f"seeded:{name}")
+    model = loading.load(f"seeded:{name}")
     expected = upstream.network(name).state_dict()
     for key, value in model.network.state_dict().items():
         if value.is_floating_point():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import functional as TF
 
-from cxrlib.models import biovil, checkpoints, registry, seeded
+from cxrlib.models import biovil, checkpoints, loading, registry, seeded
 from cxrlib.models.encoder import Tokens
 from cxrlib.models.images import IMAGENET, each
 from tests import upstream
@@ -63,7 +63,7 @@ def load(name, built, monkeypatch):
     monkeypatch.setattr(seeded, "fill", lambda network, upstream: None)
     made = replace(biovil.MODELS[name], build=lambda: built)
     monkeypatch.setitem(biovil.MODELS, name, made)
-    return lambda protocol: replace(registry.load(f"seeded:{name}", protocol), tokenizer=tokenizer)
+    return lambda protocol: replace(loading.load(f"seeded:{name}", protocol), tokenizer=tokenizer)
 
 
 # image half
@@ -288,20 +288,20 @@ def test_the_parts_are_loaded_from_their_own_files(name, built, load, monkeypatc
     for file in registry.cards()[name]["files"]:
         (tmp_path / file["names"][0]).write_text("\n".join(words))
     with pytest.raises(ValueError, match=r"MD5 \w+ differs from the hash its authors publish"):
-        registry.load(name, checkpoint=tmp_path)
+        loading.load(name, checkpoint=tmp_path)
 
     image, text, extra = upstream.state(name, "image"), upstream.state(name, "text"), {}
     monkeypatch.setattr(
         checkpoints, "read", lambda path: image if path.suffix == ".pt" else text | extra
     )
     monkeypatch.setattr(checkpoints, "check_hash", lambda path, about: (path.name, ""))
-    assert "left out" not in " ".join(registry.load(name, checkpoint=tmp_path).notes)
+    assert "left out" not in " ".join(loading.load(name, checkpoint=tmp_path).notes)
     extra = {"bert.pooler.dense.weight": torch.zeros(768, 768)}
-    model = registry.load(name, checkpoint=tmp_path)
+    model = loading.load(name, checkpoint=tmp_path)
     assert "left out as upstream does: bert.pooler.dense.weight" in model.notes
     extra = {"pooler.dense.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"1 unexpected: pooler\.dense\.weight"):
-        registry.load(name, checkpoint=tmp_path)
+        loading.load(name, checkpoint=tmp_path)
 
 
 # mistakes that upstream's figures must show

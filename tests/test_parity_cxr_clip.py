@@ -4,23 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlib.models import checkpoints, cxr_clip, registry
+from cxrlib.models import cxr_clip, files, registry
 from tests import upstream
 
 
 @pytest.fixture(scope="module", params=list(cxr_clip.MODELS))
 def name(request):
     return request.param
-
-
-@pytest.fixture(scope="module")
-def network(name):
-    return upstream.network(name)
-
-
-@pytest.fixture(scope="module")
-def figures(name):
-    return upstream.figures(name)
 
 
 # --- figures ---
@@ -99,7 +89,7 @@ def test_of_several_files_the_one_of_most_data_is_taken(name, tmp_path):
     kinds = card["files"][0]["names"]
     for kind in kinds[::-1]:  # from the one with least data
         (tmp_path / kind).touch()
-        assert [p.name for p in checkpoints.find(card, tmp_path)["weights"]] == [kind]
+        assert [p.name for p in files.find(card, tmp_path)["weights"]] == [kind]
     assert [kind.split("_")[1] for kind in kinds] == ["mcc.tar", "mc.tar", "m.tar"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cxrlib.models import gloria, registry
+from cxrlib.models import gloria, loading, registry
 from tests import upstream
 
 FIGURES = upstream.figures("gloria")
@@ -269,7 +269,7 @@ def test_texts_pass_through_vocabulary_and_checkpoint_to_upstreams_numbers(tmp_p
     (tmp_path / "chexpert_resnet50.ckpt").write_bytes(b"stands for 540 MB")
     state = {f"gloria.{key}": value for key, value in upstream.state("gloria").items()}
     with mock.patch("cxrlib.models.checkpoints.read", return_value=state):
-        model = registry.load("gloria", checkpoint=tmp_path)
+        model = loading.load("gloria", checkpoint=tmp_path)
     ids, mask = model.tokenizer(TEXTS)
     for found, expected in zip((ids, mask), upstream.tokens("gloria"), strict=True):
         assert torch.equal(found, expected)

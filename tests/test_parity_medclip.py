@@ -19,16 +19,6 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def network(name):
-    return upstream.network(name)
-
-
-@pytest.fixture(scope="module")
-def figures(name):
-    return upstream.figures(name)
-
-
 # --- figures ---
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.neighbors import KNeighborsClassifier
 
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import probes
 
 
@@ -104,7 +104,7 @@ def test_published_heads_find_what_was_planted(cohort, method, monkeypatch):
     table, z = cohort
     make, grid = probes.HEADS["published"][method]
     monkeypatch.setitem(probes.HEADS["published"], method, (make, grid[:1]))
-    p = replace(protocol("corrected"), probe_heads="published")
+    p = replace(protocol_of("corrected"), probe_heads="published")
     found = probes.probe_table({"m": z}, table, ("sex",), (method,), p, n_resamples=50)
     assert found.loc[0, "value"] > 0.75 and found.loc[0, "unit"] == "patient"
 

@@ -1,6 +1,7 @@
 """What must hold for any labels, scores and weights, on examples that hypothesis searches."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cxrlib import schema
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import bootstrap, calibration, estimates, fairness, metrics
 
 settings.register_profile("book", derandomize=True, max_examples=50, deadline=None, database=None)
@@ -251,8 +253,7 @@ def test_images_without_an_attribute_are_in_no_group(sample, data):
         predictions(y, probability(score), np.arange(len(y)), sex=sex),
         ("auc",),
         ("sex",),
-        min_positive=1,
-        min_negative=1,
+        protocol=replace(protocol_of("corrected"), min_cases=1),
         n_resamples=3,
     ).set_index("group")
     assert table.loc["all", "n"] == len(y)

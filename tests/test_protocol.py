@@ -13,10 +13,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata
-from cxrlib.protocol import Protocol, differences, protocol, switches
-from cxrlib.stats import calibration, fairness, probes
+from cxrlib.protocol import NAMES, Protocol, differences, protocol_of, switches
+from cxrlib.stats import calibration, probes
 from cxrlib.stats.as_published import performance_by_protocol
 from tests.conftest import ROOT
 
@@ -141,8 +140,8 @@ def test_every_switch_is_read_by_the_library_or_a_chapter():
 
 
 def test_one_switch_can_be_turned_alone():
-    mixed = replace(protocol("corrected"), name="mixed", unit="image")
-    assert protocol(mixed) is mixed
+    mixed = replace(protocol_of("corrected"), name="mixed", unit="image")
+    assert protocol_of(mixed) is mixed
     assert list(differences("corrected", mixed).index) == ["unit"]
     with pytest.raises(FrozenInstanceError):
         mixed.unit = "patient"
@@ -150,7 +149,7 @@ def test_one_switch_can_be_turned_alone():
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="'published'; expected one of as_published, corrected"):
-        protocol("published")
+        protocol_of("published")
     with pytest.raises(ValueError, match="protocol: unknown None"):
         performance_by_protocol(predictions(*case_300()[:2]), protocol=None)
 
@@ -173,7 +172,7 @@ def test_the_figures_are_those_of_the_reference():
     [("bootstrap_300", case_300, (1000, 1000)), ("bootstrap_rare", case_rare, (911, 888))],
 )
 def test_bootstrap_of_the_running_stream(case, sample, kept):
-    unrounded = replace(protocol("as_published"), digits=None)
+    unrounded = replace(protocol_of("as_published"), digits=None)
     y, p = sample()[:2]
     table = performance_by_protocol(predictions(y, p), protocol=unrounded, **FULL)
     table = table[table["label"] == "a"].set_index("metric")
@@ -210,11 +209,11 @@ def test_centroids_and_mixed_axes():
     alone, alone_share = probes.project(images)
     assert printed(np.abs(joint[0])) == figures["pca_joint_abs_first_image"]
     assert printed(np.abs(alone[0])) == figures["pca_images_only_abs_first_image"]
-    points, share = probes.image_panel(images, texts, axes=protocol("as_published").pca_axes)
+    points, share = probes.image_panel(images, texts, axes=protocol_of("as_published").pca_axes)
     x, y = figures["pca_joint_abs_first_image"][0], figures["pca_images_only_abs_first_image"][1]
     assert printed(np.abs(points[0])) == [x, y]
     assert share.tolist() == [joint_share[0], alone_share[1]]
-    points, share = probes.image_panel(images, texts, axes=protocol("corrected").pca_axes)
+    points, share = probes.image_panel(images, texts, axes=protocol_of("corrected").pca_axes)
     np.testing.assert_array_equal(points, alone)
     assert share.tolist() == alone_share.tolist()
 
@@ -224,9 +223,9 @@ def test_rows_with_which_probes_are_tuned():
     train, valid, test = probes.patient_split((np.arange(60) // 3) % 17)
     assert test.tolist() == figures["test_positions"]
     assert train.tolist() == figures["correct_nested_train_rows"]
-    own = probes.tuning_rows(train, valid, protocol("corrected").probe_tuning)
+    own = probes.tuning_rows(train, valid, protocol_of("corrected").probe_tuning)
     assert [rows.tolist() for rows in own] == [train.tolist(), valid.tolist()]
-    taken = probes.tuning_rows(train, valid, protocol("as_published").probe_tuning)
+    taken = probes.tuning_rows(train, valid, protocol_of("as_published").probe_tuning)
     assert taken[0].tolist() == figures["rows_whose_features_upstream_really_takes"]
     assert taken[1].tolist() == figures["nested_val_positions_within_train_val"]
 
@@ -293,19 +292,34 @@ def test_the_stream_starts_anew_for_each_model(two_findings):
     np.testing.assert_array_equal(*limits)
 
 
-def test_corrected_is_the_table_of_the_library(two_findings):
-    found = performance_by_protocol(two_findings, ("sex",), "corrected", n_resamples=40)
-    expected = fairness.performance_table(
-        two_findings, ("auc", "adjusted_auprc"), ("sex",), n_resamples=40
-    )
-    columns = ["label", "group", "metric", "value", "ci_low", "ci_high", "n_replicates", "unit"]
-    pd.testing.assert_frame_equal(found[columns], expected[columns])
-    assert set(found["protocol"]) == {"corrected"}
+def test_corrected_draws_patients_once_for_all_findings_and_groups(two_findings):
+    """The same limits from a plain loop over scikit-learn, with one set of draws."""
+    p = replace(protocol_of("corrected"), interval="percentile", min_cases=1)
+    found = performance_by_protocol(two_findings, ("sex",), p, n_resamples=40, seed=5)
+    found = found.set_index(["label", "group", "metric"])
+    patient = two_findings.loc[two_findings["label"] == "a", "patient_id"].to_numpy()
+    rng = np.random.default_rng(5)
+    draws = [
+        np.concatenate([np.flatnonzero(patient == k) for k in rng.integers(60, size=60)])
+        for _ in range(40)
+    ]
+    for label, images in two_findings.groupby("label"):
+        for group in ("F", "M"):
+            inside = (images["sex"] == group).to_numpy()
+            drawn = [images.iloc[d[inside[d]]] for d in draws]
+            auc = [roc_auc_score(d["y_true"], d["score"]) for d in drawn if d["y_true"].any()]
+            own, row = images[inside], found.loc[label, group, "auc"]
+            assert row["value"] == pytest.approx(roc_auc_score(own["y_true"], own["score"]))
+            limits = np.quantile(auc, [0.025, 0.975])
+            assert row[["ci_low", "ci_high"]].tolist() == pytest.approx(limits.tolist())
+    of_means = np.mean([found.loc[label, "F", "auc"]["value"] for label in "ab"])
+    assert found.loc["mean", "F", "auc"]["value"] == pytest.approx(of_means)
+    assert set(found["protocol"]) == {"corrected"} and set(found["unit"]) == {"patient"}
 
 
 def test_patients_drawn_whole_widen_the_interval(two_findings):
     """The unit alone is turned; three alike images a patient count as one."""
-    by_image = replace(protocol("as_published"), digits=None)
+    by_image = replace(protocol_of("as_published"), digits=None)
     by_patient = replace(by_image, unit="patient")
     width = []
     for p in (by_image, by_patient):
@@ -315,8 +329,8 @@ def test_patients_drawn_whole_widen_the_interval(two_findings):
 
 
 def test_expanded_limits_alone_are_further_apart(two_findings):
-    percentile = replace(protocol("as_published"), digits=None)
-    for p in (percentile, replace(protocol("corrected"), interval="percentile")):
+    percentile = replace(protocol_of("as_published"), digits=None)
+    for p in (percentile, replace(protocol_of("corrected"), interval="percentile")):
         narrow, wide = (
             performance_by_protocol(two_findings, (), q, n_resamples=200)
             for q in (p, replace(p, interval="expanded"))
@@ -334,7 +348,7 @@ def test_what_is_undefined_says_why():
     # two images, one of each: a resample of positives alone has no AUC, and S's code no interval
     pair = performance_by_protocol(predictions([0, 1], [0.1, 0.9]), n_resamples=20).iloc[0]
     assert pair["value"] == 1 and np.isnan(pair["ci_low"]) and "positives alone" in pair["note"]
-    few = replace(protocol("as_published"), min_cases=40)
+    few = replace(protocol_of("as_published"), min_cases=40)
     row = performance_by_protocol(predictions(y, p), protocol=few, n_resamples=5).iloc[0]
     assert np.isnan(row["value"]) and "needs 40 each" in row["note"]
 
@@ -345,4 +359,4 @@ def test_an_unknown_group_is_named(two_findings):
 
 
 def test_names_are_those_of_results_tables():
-    assert protocols.NAMES == ("as_published", "corrected")
+    assert NAMES == ("as_published", "corrected")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import bootstrap, shortcuts
 
 
@@ -63,7 +63,7 @@ def test_arms_equal_scikit_learn_on_positives_of_an_arm_and_all_negatives():
 @pytest.mark.parametrize("unit", ["patient", "image"])
 def test_gap_interval_is_paired(unit):
     predictions = made(1.5)
-    p = replace(protocol("as_published"), unit=unit)
+    p = replace(protocol_of("as_published"), unit=unit)
     table = shortcuts.drain_arms(predictions, protocols=[p], n_resamples=25)
     loop = []
     y, has = predictions["y_true"].to_numpy(), predictions["drain"].to_numpy()
@@ -98,7 +98,7 @@ def test_each_protocol_draws_its_own_unit_and_controls():
 def test_matched_prevalence_is_the_mean_over_subsamples():
     """Fractional weights stand for many random subsamples of the larger arm."""
     predictions = made(1.0, n=1500)
-    any_control = replace(protocol("corrected"), drain_controls="any")
+    any_control = replace(protocol_of("corrected"), drain_controls="any")
     row = value(
         shortcuts.drain_arms(predictions, protocols=[any_control], n_resamples=5),
         "with drain",
@@ -119,7 +119,7 @@ def test_matched_prevalence_is_the_mean_over_subsamples():
 
 
 def test_matching_leaves_auc_and_the_smaller_arm_alone():
-    raw = replace(protocol("corrected"), name="as_published", drain_prevalence="raw")
+    raw = replace(protocol_of("corrected"), name="as_published", drain_prevalence="raw")
     table = shortcuts.drain_arms(made(1.0), protocols=[raw, "corrected"], n_resamples=20)
     columns = ["value", "ci_low", "ci_high"]
     for group in ("with drain", "without drain", GAP):
@@ -167,7 +167,7 @@ def test_controls_of_a_protocol_and_unknown_devices():
     ill = predictions["y_true"] == 1
     holed = predictions.assign(drain=predictions["drain"].astype("Int8").mask(hidden))
     protocols = [
-        replace(protocol("corrected"), name=which, drain_controls=which)
+        replace(protocol_of("corrected"), name=which, drain_controls=which)
         for which in ("any", "without", "with")
     ]
     table = shortcuts.drain_arms(holed, protocols=protocols, n_resamples=5)
@@ -235,7 +235,7 @@ def test_twin_shift_of_a_constant_margin_is_undefined():
         (lambda t: shortcuts.drain_arms(t, protocols=["paper"]), "protocol: unknown 'paper'"),
         (
             lambda t: shortcuts.drain_arms(
-                t, protocols=[replace(protocol("corrected"), drain_controls="some")]
+                t, protocols=[replace(protocol_of("corrected"), drain_controls="some")]
             ),
             "drain_controls: 'some'; expected one of any, without, with",
         ),

@@ -1,6 +1,7 @@
 """``cxrbook models verify``: what it compares with is upstream's, and it fails where it should."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_a_wrong_activation_fails(monkeypatch):
     monkeypatch.setitem(
         __import__("cxrlib.models.clip", fromlist=["MODELS"]).MODELS,
         "clip_vit_b16",
-        registry.replace(made, build=wrong),
+        replace(made, build=wrong),
     )
     table = parity.against_upstream("clip_vit_b16").set_index("check")
     assert not table.loc["image vector", "holds"]
@@ -74,7 +75,7 @@ class Sloppy(nn.Module):
 def test_a_model_in_training_mode_fails_the_self_test():
     good = models.load_model("phantom-resnet")
     assert parity.self_test(good)["holds"].all()
-    bad = registry.replace(good, name="sloppy", network=Sloppy().train())
+    bad = replace(good, name="sloppy", network=Sloppy().train())
     bad.network.encode_text = good.network.encode_text
     table = parity.self_test(bad).set_index("check")
     assert not table.loc["evaluation mode", "holds"]
@@ -83,7 +84,7 @@ def test_a_model_in_training_mode_fails_the_self_test():
 
 
 def test_other_weights_do_not_have_the_stored_fingerprint():
-    impostor = registry.replace(models.load_model("phantom-resnet-drain"), name="phantom-resnet")
+    impostor = replace(models.load_model("phantom-resnet-drain"), name="phantom-resnet")
     table = parity.self_test(impostor).set_index("check")
     assert not table.loc["stored fingerprint", "holds"]
 

@@ -1,5 +1,7 @@
 """All pairs of prompts at once: AUC, gaps, intervals, and what a choice among pairs is worth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,10 @@ from cxrlib import cohorts, models
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.guard import latch
 from cxrlib.predict import wordings, zeroshot
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import fairness
+
+ANY_GROUP = replace(protocol_of("corrected"), min_cases=1)
 
 LABELS = ("Edema", "Pneumonia")
 NAMES = ("a", "b", "c")
@@ -102,7 +107,8 @@ def test_counts_and_means_are_those_of_the_tables_of_groups(cohort, scores, tabl
     found = wordings.pair_table(scarce, scores, LABELS, NAMES, GAPS)
     for here, ours in ((cohort, table), (scarce, found)):
         long = predictions(here, scores)
-        options = {"metrics": ("auc",), "n_resamples": 2, "interval": "percentile"}
+        percentile = replace(protocol_of("corrected"), interval="percentile")
+        options = {"metrics": ("auc",), "n_resamples": 2, "protocol": percentile}
         theirs = [fairness.performance_table(long, **options)] + [
             fairness.gap_table(long, a, [groups], groups=groups, **options)
             for a, groups in GAPS.items()
@@ -138,7 +144,7 @@ def test_groups_of_few_patients_of_credentialed_data_have_no_gap(monkeypatch, sc
     few = made_up()
     old = few.table["age_group"] == "80+"  # about 200 images, now of nine patients
     few.table.loc[old, "patient_id"] = few.table.loc[old, "patient_id"] % 9 + 9000
-    found = wordings.pair_table(few, scores, LABELS, NAMES, GAPS, min_cases=1)
+    found = wordings.pair_table(few, scores, LABELS, NAMES, GAPS, protocol=ANY_GROUP)
     of_age = found["attribute"] == "age_group"
     assert found.loc[of_age, "value"].isna().all() and found.loc[~of_age, "value"].notna().all()
     assert found.loc[of_age, "note"].str.contains("suppressed").all()
@@ -235,13 +241,13 @@ def test_halves_are_of_patients_and_repeatable():
     truth = np.tile([1, 0], 60)[:, None]
     own = rng.normal(size=60) * 100  # differs between patients more than within
     score = (own[patient] + truth[:, 0])[None, None]
-    found = halves(score, truth, patient, min_cases=1)
+    found = halves(score, truth, patient, protocol=ANY_GROUP)
     # each half holds both images of its patients: as many of either class
-    apart = halves(score, truth, min_cases=1)
+    apart = halves(score, truth, protocol=ANY_GROUP)
     balanced = [np.isclose(x * 900, round(x * 900), atol=1e-9) for x in found["seen"]]
-    assert all(balanced) and found.equals(halves(score, truth, patient, min_cases=1))
+    assert all(balanced) and found.equals(halves(score, truth, patient, protocol=ANY_GROUP))
     assert not all(np.isclose(x * 900, round(x * 900), atol=1e-9) for x in apart["seen"])
-    assert not found.equals(halves(score, truth, patient, min_cases=1, seed=5))
+    assert not found.equals(halves(score, truth, patient, protocol=ANY_GROUP, seed=5))
 
 
 def test_labels_with_few_cases_in_a_half_are_left_out():

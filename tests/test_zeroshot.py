@@ -15,13 +15,13 @@ from cxrlib.book import record
 from cxrlib.book.chapters import find
 from cxrlib.book.run import run
 from cxrlib.embed.extract import embed, embed_text
-from cxrlib.models import phantom_clip, registry
+from cxrlib.models import phantom_clip, seeded
 from cxrlib.models.encoder import Encoder, Tokens
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from cxrlib.papers import published
 from cxrlib.predict import prompts, zeroshot
 from cxrlib.predict.zeroshot import predict, similarity
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.show.notebook import keep, kept, warn_if_seeded
 from tests.conftest import ROOT
 
@@ -515,7 +515,7 @@ def test_the_table_of_formats_refuses_what_does_not_fit(scores, y, rows, words):
 def test_the_small_models_follow_the_temperature_of_the_protocol(cohort):
     name = models.model_names()[0]
     corrected, as_published = models.load_model(name), models.load_model(name, "as_published")
-    both = models.load_model(name, replace(protocol("as_published"), temperature="learned"))
+    both = models.load_model(name, replace(protocol_of("as_published"), temperature="learned"))
     assert corrected.logit_scale == both.logit_scale > 2
     assert as_published.logit_scale == 1
     np.testing.assert_array_equal(
@@ -539,8 +539,8 @@ def test_what_decides_the_embeddings_decides_where_they_are_kept():
 
 def test_published_models_do_not_share_embeddings(monkeypatch):
     """Nor do the two preprocessings of one model, by whatever name its protocol goes."""
-    monkeypatch.setattr(registry.seeded, "fill", lambda network, upstream: None)
-    other_steps = replace(protocol("corrected"), preprocessing="paper S")
+    monkeypatch.setattr(seeded, "fill", lambda network, upstream: None)
+    other_steps = replace(protocol_of("corrected"), preprocessing="paper S")
     loaded = [
         models.load_model("seeded:clip_vit_b16"),
         models.load_model("seeded:chexzero"),

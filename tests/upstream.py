@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cxrlib.models import checkpoints, registry, seeded
+from cxrlib.models import checkpoints, loading, registry, seeded
 
 FOLDER = Path(__file__).with_name("parity")
 ATOL = 1e-5  # on unit vectors, float32 on a CPU
@@ -73,7 +73,7 @@ def loaded(name, protocol="corrected"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(seeded, "fill", lambda network, upstream: None)
         patch.setattr(registry, "recipe", lambda _: made)
-        return registry.load(f"seeded:{name}", protocol)
+        return loading.load(f"seeded:{name}", protocol)
 
 
 def image(height, width, which=0):

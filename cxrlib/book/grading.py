@@ -14,7 +14,7 @@ import textwrap
 import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -71,8 +71,12 @@ class Exercise:
     question: str
     start: str
     hint: str  # for wrong answers that no known mistake explains
-    form: str  # "number" or "group"
-    solve: Callable[[Cohort], Solved]
+    solve: Callable[[Cohort], tuple]  # the right answer, and what known mistakes give by name
+    form: str = "number"  # or "group"
+    tolerance: float = 0.0
+    relative: bool = False  # whether the tolerance is a share of the right answer
+    reason: str = ""
+    slips: dict[str, str] = field(default_factory=dict)  # what was probably done, by name
 
 
 # --- who gets what -------------------------------------------------------------------------------
@@ -162,29 +166,12 @@ def _unrecorded(cohort):
     (race, _), *_ = cohort.recipe["dials"]["underreport"]["race"].items()
     mine = (table["race"] == race).to_numpy()
     share = lost[mine].sum() / there[mine].sum()
-    return Solved(
-        share,
-        0.01,
-        "it is a share of counts; only its rounding may differ",
-        (
-            (1 - share, "This is the share that was recorded. The question asks for the rest."),
-            (
-                lost.sum() / there.sum(),
-                "This is the share among all patients. It is smaller than that of the group, "
-                "since those whose record is complete dilute it.",
-            ),
-            (
-                lost[mine].mean(),
-                "The denominator holds films without the finding. Nothing can be left out where "
-                "there is nothing: divide by the findings that the films show.",
-            ),
-            (
-                (lost[mine].sum(0) / there[mine].sum(0)).mean(),
-                "This is a mean of seven shares, in which a rare finding counts as much as a "
-                "frequent one. Count all findings together.",
-            ),
-        ),
-    )
+    return share, {
+        "recorded": 1 - share,
+        "everybody": lost.sum() / there.sum(),
+        "of all films": lost[mine].mean(),
+        "mean of shares": (lost[mine].sum(0) / there[mine].sum(0)).mean(),
+    }
 
 
 def _adjusted(cohort):
@@ -192,30 +179,21 @@ def _adjusted(cohort):
     y, score = cohort.table[finding].to_numpy(), _score(cohort, FAIR, finding)
     ap = average_precision_score(y, score)
     shown = (cohort.table[f"severity_{finding}"] > 0).to_numpy()
-    return Solved(
-        1 - math.log(ap) / math.log(y.mean()),
-        0.01,
-        "scores are the same on every computer but for their last digits",
-        (
-            (ap, "This is the AUPRC before it is adjusted for prevalence."),
-            (roc_auc_score(y, score), "This is the AUC, which knows nothing of precision."),
-            (
-                (ap - y.mean()) / (1 - y.mean()),
-                "You adjusted on a linear scale. The adjusted AUPRC of paper S compares "
-                "logarithms: see Words in 'How to read this book'.",
-            ),
-            (
-                1 - math.log(average_precision_score(shown, score)) / math.log(shown.mean()),
-                "This is measured against what the film shows. The question asks for the record, "
-                "which is all that anyone has of real patients.",
-            ),
-        ),
-    )
+
+    def adjusted(precision, prevalence):
+        return 1 - math.log(precision) / math.log(prevalence)
+
+    return adjusted(ap, y.mean()), {
+        "not adjusted": ap,
+        "auc": roc_auc_score(y, score),
+        "linear": (ap - y.mean()) / (1 - y.mean()),
+        "shown": adjusted(average_precision_score(shown, score), shown.mean()),
+    }
 
 
 def _faint(cohort):
     (attribute, groups), *_ = cohort.recipe["dials"]["contrast"].items()
-    return Solved((attribute, min(groups, key=groups.get)))
+    return (attribute, min(groups, key=groups.get)), {}
 
 
 def _drain_gap(cohort):
@@ -229,23 +207,8 @@ def _drain_gap(cohort):
         return with_drain - without
 
     right = gap(BIASED, ~ill & ~drain)
-    return Solved(
-        right,
-        0.01,
-        "scores are the same on every computer but for their last digits",
-        (
-            (-right, "The sign is turned round: with minus without was asked."),
-            (
-                gap(BIASED, ~ill),
-                "Your controls include healthy films with a drain. They score high as well, and "
-                "hide part of the shortcut.",
-            ),
-            (
-                gap(FAIR, ~ill & ~drain),
-                "This is the gap of another model, one that has not learnt the shortcut.",
-            ),
-        ),
-    )
+    other_model = gap(FAIR, ~ill & ~drain)
+    return right, {"sign": -right, "controls": gap(BIASED, ~ill), "other model": other_model}
 
 
 def _missed(cohort):
@@ -263,28 +226,8 @@ def _missed(cohort):
 
     one = threshold(np.ones(len(y), bool))
     right = gap(one, one)
-    return Solved(
-        right,
-        0.01,
-        "one film more or less in a group moves the number by about that much",
-        (
-            (
-                -right,
-                "Right in size, wrong in sign. Either men minus women was computed, or the gap in "
-                "sensitivity: who is missed more often has the lower sensitivity.",
-            ),
-            (
-                gap(threshold(women), threshold(~women)),
-                "Each sex got a threshold of its own. A device in use has one, set on all patients "
-                "together.",
-            ),
-            (
-                gap(0.5, 0.5),
-                "This is the threshold 0.5. A zero-shot probability is not calibrated, so 0.5 has "
-                "no meaning of its own; the question fixes the specificity.",
-            ),
-        ),
-    )
+    of_its_own = gap(threshold(women), threshold(~women))
+    return right, {"sign": -right, "two thresholds": of_its_own, "one half": gap(0.5, 0.5)}
 
 
 def _clusters(cohort):
@@ -294,21 +237,8 @@ def _clusters(cohort):
     residual = np.bincount(of_patient, x - x.mean())
     effect = (residual**2).sum() * len(films) / (len(films) - 1) / (len(x) * x.var())
     right = math.sqrt(effect)
-    return Solved(
-        right,
-        0.08 * right,
-        "a standard error from 1,000 resamples scatters by 2 to 3 %, and this is a ratio of two",
-        (
-            (1 / right, "The ratio is turned round: which of the two has to be the wider?"),
-            (effect, "This is the ratio of variances. An interval is as wide as a standard error."),
-            (
-                math.sqrt(films.mean()),
-                "This takes all patients to have the same number of films. Those with many weigh "
-                "more than the average tells.",
-            ),
-            (1.0, "1 would mean that the films of a patient say nothing about each other."),
-        ),
-    )
+    equal_sizes = math.sqrt(films.mean())
+    return right, {"inverse": 1 / right, "variances": effect, "equal": equal_sizes, "one": 1.0}
 
 
 # --- the exercises -------------------------------------------------------------------------------
@@ -325,7 +255,9 @@ _SOLVE = {
 
 def _exercise(name: str, about: dict) -> Exercise:
     about |= {key: " ".join(about[key].split()) for key in ("question", "hint")}
-    return Exercise(**about | {"start": about["start"].strip()}, solve=_SOLVE[name])
+    slips = {key: " ".join(text.split()) for key, text in about.get("slips", {}).items()}
+    about |= {"start": about["start"].strip(), "slips": slips}
+    return Exercise(**about, solve=_SOLVE[name])
 
 
 _TEXTS = tomllib.loads(Path(__file__).with_name("grading.toml").read_text(encoding="utf-8"))
@@ -341,7 +273,11 @@ def task(exercise: str, seed: int) -> Task:
 
 def solve(exercise: str, cohort: Cohort) -> Solved:
     """The right answer on any phantom cohort, whatever its dials, see `Solved`."""
-    return _known(exercise).solve(cohort)
+    about = _known(exercise)
+    right, wrong = about.solve(cohort)
+    slips = tuple((number, about.slips[name]) for name, number in wrong.items())
+    tolerance = about.tolerance * (right if about.relative else 1)
+    return Solved(right, tolerance, about.reason, slips)
 
 
 def check(exercise: str, seed: int, answer: float | str) -> Checked:

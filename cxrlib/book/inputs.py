@@ -47,8 +47,8 @@ def hashes(folders: dict[str, Path]) -> dict[str, str]:
                 found[name] = _sha256(_status(file) if place == WEIGHTS else file.read_bytes())
     listed = defaultdict(set)
     for path in (PurePosixPath(name) for name in found if not name.endswith(".py")):
-        for entry, folder in pairwise([path, *path.parents]):
-            listed[f"{folder}/"].add(entry.name)
+        for entry, above in pairwise([path, *path.parents]):
+            listed[f"{above}/"].add(entry.name)
     return found | {name: _sha256("\n".join(sorted(x)).encode()) for name, x in listed.items()}
 
 

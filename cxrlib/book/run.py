@@ -330,7 +330,7 @@ def _kernel_spec(name, **variables):
     """Write a kernel of that name, which finds these variables in its environment."""
     from ipykernel.kernelspec import write_kernel_spec
 
-    from cxrlib import kernels
+    from cxrlib.book import kernels
 
     quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
     folder = Path(os.environ["JUPYTER_PATH"]) / "kernels" / name
@@ -358,7 +358,7 @@ def _execute(root, task, scratch, progress):
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    from cxrlib import kernels
+    from cxrlib.book import kernels
 
     source, target = scratch / "in.ipynb", scratch / f"{task.target.stem}.ipynb"
     last = nbformat.v4.new_code_cell(used.CELL, id=TELLING)

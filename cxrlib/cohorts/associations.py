@@ -168,7 +168,7 @@ def by_group(table: pd.DataFrame, outcome: str, given: str, attribute: str) -> p
 
     Returns
     -------
-    pandas.DataFrame, 3 rows a group
+    pandas.DataFrame, 3 rows per group
         ``attribute``, ``group``, then as :func:`association`, whose "with", "without" and
         "with - without" stand in the column ``arm``. A share is undefined (NaN) in a group where
         its arm has no image; ``n`` says so.
@@ -234,7 +234,7 @@ def chexpert_devices(
 
     Returns
     -------
-    pandas.DataFrame, 3 rows a finding, or a finding and group
+    pandas.DataFrame, 3 rows per finding, or a finding and group
         As :func:`association`, or :func:`by_group`: outcome "Support Devices", given the finding.
     """
     table = metadata.chexpert()
@@ -257,7 +257,7 @@ def prevalence(table: pd.DataFrame, findings: Sequence[str], attribute: str) -> 
     Parameters
     ----------
     table : pandas.DataFrame
-        ``patient_id``, the attribute and one 0/1 column a finding.
+        ``patient_id``, the attribute and one 0/1 column per finding.
     findings : sequence of str
     attribute : str
         Column with the groups, for example ``"view"``. Rows where it is missing are left out.

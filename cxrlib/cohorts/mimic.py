@@ -158,18 +158,13 @@ def build(
     reports : {"findings", "any"}
         Only studies whose report has a FINDINGS section (as S), or all. With "any" reports need
         not be there.
-    n_images : int, optional
-        Only so many, drawn by patients. All by default.
-    seed : int
-        Of that draw.
-    max_broken : float
-        Share of the films that may be absent or unreadable, and are left out.
+    n_images, seed, max_broken
+        As for :func:`cxrlib.cohorts.nih.build`.
 
     Raises
     ------
     DataError
-        Files are missing, damaged or contradict each other; more films than ``max_broken`` are
-        absent or broken.
+        As for :func:`cxrlib.cohorts.nih.build`.
     ValueError
         Unknown split, view, labeller, label policy or kind of reports, or too many images wanted.
 
@@ -368,19 +363,11 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     path = find(root, "mimiciv", ADMISSIONS)
     race = races(files.read_table(path, {"subject_id": "subject_id", "race": "race"}), path)
     labels = _labels(find(root, "mimic-cxr-jpg", LABELS_OF.format(labeler)))
-    table = pd.DataFrame(
-        {
-            "image_id": images["dicom_id"],
-            "patient_id": images["subject_id"],
-            "study_id": images["study_id"],
-            "split": images["split"],
-            "view": about["ViewPosition"].to_numpy(),
-            "sex": sex,
-            "age": age,
-            "age_group": metadata.age_group(age),
-            "race": images["subject_id"].map(race).fillna("unknown"),
-        }
+    table = images.rename(columns={"dicom_id": "image_id", "subject_id": "patient_id"})
+    table = table[["image_id", "patient_id", "study_id", "split"]].assign(
+        view=about["ViewPosition"].to_numpy(), sex=sex, age=age, age_group=metadata.age_group(age)
     )
+    table["race"] = table["patient_id"].map(race).fillna("unknown")
     of_study = labels.reindex(images["study_id"]).set_index(table.index)
     table = pd.concat([table, of_study], axis=1)
     table["labelled"] = table["study_id"].isin(labels.index)

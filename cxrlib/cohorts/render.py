@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cxrlib.cohorts import shape_model
+from cxrlib.cohorts import metadata, shape_model
 
 CHUNK_PIXELS = 160_000  # a chunk of float32 planes that stays in the processor's cache
 BANK = 512  # side of the bank of noise that every image's grain is cut from
@@ -166,15 +166,8 @@ def _lungs(s, axis, px, midline):
         depth = (axis - base) / (inner - base)  # 0 at the chest wall, 1 at the heart
         floor = s["top"][:, None] + height * _interpolate(curves["dome"], depth)
         floor = floor + s["roll"][:, None] * axis - raised
-        lung = {
-            "side": side,
-            "lateral": lateral,
-            "medial": medial,
-            "floor": floor,
-            "top": top,
-            "t": t,
-            "depth": depth,
-        }
+        lung = {"side": side, "lateral": lateral, "medial": medial, "floor": floor}
+        lung |= {"top": top, "t": t, "depth": depth}
         lung["mask"] = _lung_mask(lung, axis, px)
         sides.append(lung)
     return sides, np.maximum(sides[0]["mask"], sides[1]["mask"])
@@ -248,16 +241,8 @@ def _breasts(s, x, y, px):
     size = s["breast"]
     shadow = 0.0
     for k in (-1, 1):
-        r = _ellipse(
-            x,
-            y,
-            s["cx"] + k * 0.48 * s["width"] * 1.15,
-            s["floor"] - 0.10,
-            0.24 + 0.5 * size,
-            0.20 + 0.6 * size,
-            0.45,
-        )
-        shadow = shadow + r
+        cx, cy = s["cx"] + k * 0.48 * s["width"] * 1.15, s["floor"] - 0.10
+        shadow = shadow + _ellipse(x, y, cx, cy, 0.24 + 0.5 * size, 0.20 + 0.6 * size, 0.45)
     return shadow * _one(size)
 
 
@@ -277,13 +262,7 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
         side, mask = lung["side"], lung["mask"]
         on = {
             f: _one(np.where(s[f"{f.lower().replace(' ', '_')}_side"] == side, s[f], 0.0))
-            for f in (
-                "Atelectasis",
-                "Consolidation",
-                "Pleural Effusion",
-                "Pneumonia",
-                "Pneumothorax",
-            )
+            for f in metadata.STUDIED
         }
         depth, floor = _cols(lung["depth"]), _cols(lung["floor"])
 
@@ -307,26 +286,17 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
             turn = 1.0 if k % 2 else -1.0
             px_ = s["cx"] + side * s["width"] * (0.48 + turn * 0.2 * (s["pneumonia_x"] - 0.5)) + ax
             py = s["top"] + (s["floor"] - s["top"]) * (0.45 + 0.3 * s["pneumonia_y"]) + ay
-            patches = patches + _bump(
-                np.sqrt(np.square(x - _one(px_)) + np.square(y - _one(py))), 0.15
-            )
-        haze += (
-            mask
-            * on["Pneumonia"]
-            * np.minimum(patches, 1.2)
-            * (0.20 + 0.12 * np.clip(coarse, -1.2, 1.8))
-        )
+            away = np.sqrt(np.square(x - _one(px_)) + np.square(y - _one(py)))
+            patches = patches + _bump(away, 0.15)
+        mottled = 0.20 + 0.12 * np.clip(coarse, -1.2, 1.8)
+        haze += mask * on["Pneumonia"] * np.minimum(patches, 1.2) * mottled
 
         # Pleural effusion: homogeneous fluid with a meniscus that climbs the chest wall.
         amount = on["Pleural Effusion"]
         climb = np.clip(1 - depth, 0, 1.1) ** 3
         surface = floor - amount * (0.08 + 0.30 * climb) + 0.02
-        haze += (
-            mask
-            * np.minimum(amount * 4, 1)
-            * _ramp(y - surface, 0.05)
-            * (_one(s["air"]) * 0.72 + 0.08)
-        )
+        fluid = _one(s["air"]) * 0.72 + 0.08
+        haze += mask * np.minimum(amount * 4, 1) * _ramp(y - surface, 0.05) * fluid
 
         # Pneumothorax: air without vessels outside a thin pleural line, widest at the apex.
         amount = on["Pneumothorax"]
@@ -343,7 +313,6 @@ def _findings(s, x, y, off, lungs, air, vessels, coarse, px):
 
 
 def _devices(s, axis, x, y, midline, px):
-    on = lambda device: _one(s[device])  # noqa: E731
     # Chest drain: from the lower lateral wall up towards the apex; a tube with an opaque stripe.
     low, high = s["floor"] - 0.22, s["top"] + 0.22 + 0.15 * s["drain_bend"]
     t = np.clip((low[:, None] - axis) / (low - high)[:, None], 0, 1)
@@ -351,7 +320,9 @@ def _devices(s, axis, x, y, midline, px):
     tube = x - _rows(midline + s["drain_side"][:, None] * reach)
     extent = _rows(_ramp(axis - high[:, None], 0.03) * _ramp(low[:, None] + 0.05 - axis, 0.03))
     width = max(0.022, 1.1 * px)
-    drain = on("drain") * extent * (0.13 * _line(tube, width) + 0.09 * _line(tube, 0.6 * width))
+    drain = (
+        _one(s["drain"]) * extent * (0.13 * _line(tube, width) + 0.09 * _line(tube, 0.6 * width))
+    )
 
     # Pacemaker: generator below the clavicle, lead to the right ventricle.
     gx, gy = s["cx"] + 0.62 * s["pacemaker_side"] * s["width"], s["top"] + 0.24
@@ -363,7 +334,7 @@ def _devices(s, axis, x, y, midline, px):
     lead = _line(x - _rows(path), 0.9 * px) * _rows(
         _ramp(axis - gy[:, None], 0.02) * _ramp(end[:, None] - axis, 0.02)
     )
-    pacemaker = on("pacemaker") * (0.42 * box + 0.20 * lead)
+    pacemaker = _one(s["pacemaker"]) * (0.42 * box + 0.20 * lead)
 
     # ECG leads: stickers and thin wires over the chest.
     wires = 0.0
@@ -374,7 +345,7 @@ def _devices(s, axis, x, y, midline, px):
         slope = (-0.35, 0.30, -0.5)[k]
         wire = _line(x - _one(sx) - slope * (y - _one(sy)), 0.7 * px) * _ramp(_one(sy) - y, 0.02)
         wires = wires + 0.22 * dot + 0.10 * wire
-    return drain + pacemaker + on("ecg_leads") * wires
+    return drain + pacemaker + _one(s["ecg_leads"]) * wires
 
 
 def _expose(s, density, axis, size, px):

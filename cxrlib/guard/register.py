@@ -189,7 +189,7 @@ class Known(NamedTuple):
 @functools.cache
 def project() -> Known:
     """The words of this library, and of the chapters and pages beside it."""
-    files = [file for kind in ("*.py", "*.toml", "*.csv") for file in LIBRARY.rglob(kind)]
+    files = [file for kind in ("*.py", "*.toml", "*.csv", "*.md") for file in LIBRARY.rglob(kind)]
     for folder, kind in (("chapters", "*.py"), ("book", "**/*.md"), (".", "*.md")):
         files += (LIBRARY.parent / folder).glob(kind)
     return Known.of("\n".join(f.read_text(encoding="utf-8") for f in files))

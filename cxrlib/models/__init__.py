@@ -17,15 +17,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from textwrap import TextWrapper
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cxrlib.core import used
-from cxrlib.models import checkpoints, registry
-from cxrlib.protocol import protocol as protocol_of
+from cxrlib.core.errors import nearest
+from cxrlib.core.used import SEEDED
+from cxrlib.models import files, registry
+
+if TYPE_CHECKING:  # they import torch, which names and cards do without
+    from cxrlib.models.encoder import Encoder
+    from cxrlib.models.loading import Ensemble
+    from cxrlib.protocol import Protocol
 
 WEIGHTS = Path(__file__).with_name("weights")
 
@@ -48,7 +54,7 @@ def model_cards() -> list[dict]:
 
 def model_card(name: str) -> dict:
     """What is known about a model; of a ``seeded:`` one, what is known about its architecture."""
-    plain = name.removeprefix(registry.SEEDED)
+    plain = name.removeprefix(SEEDED)
     own = {card["name"]: card for card in model_cards()}
     return own.get(plain) or registry.cards()[plain]
 
@@ -66,7 +72,7 @@ def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
     for name in model_names() if chosen is None else chosen:
         about = model_card(name)
         rows.append({c: about[c] for c in columns} | {"name": name})
-        if name.startswith(registry.SEEDED):
+        if name.startswith(SEEDED):
             rows[-1]["trained_on"] = "nothing: weights computed from names, numbers mean nothing"
     return pd.DataFrame(rows)
 
@@ -88,16 +94,20 @@ def choose_models(wanted: str) -> list[str]:
     known = own + published_models()
     chosen = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in chosen:
-        if name not in known and name.removeprefix(registry.SEEDED) not in published_models():
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown model {name!r}: {hint}known models: {', '.join(known)}")
+        if name not in known and name.removeprefix(SEEDED) not in published_models():
+            raise ValueError(f"unknown model {name!r}: {nearest(name, known)}")
     if not chosen:
         raise ValueError(f"models={wanted!r} names no model; known models: {', '.join(known)}")
     return chosen
 
 
-def load_model(name: str, protocol="corrected", checkpoint=None, device="cpu", precision="float32"):
+def load_model(
+    name: str,
+    protocol: str | Protocol = "corrected",
+    checkpoint: str | Path | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> Encoder | Ensemble:
     """The model of that name, in evaluation mode.
 
     Parameters
@@ -123,17 +133,21 @@ def load_model(name: str, protocol="corrected", checkpoint=None, device="cpu", p
     ValueError
         Unknown name; files that are missing, damaged, unsafe or of another model.
     """
+    from cxrlib.models import loading
+
     (name,) = choose_models(name)
+    model: Encoder | Ensemble
     if name in model_names():
         from cxrlib.models import phantom_clip
+        from cxrlib.protocol import protocol_of
 
         chosen = protocol_of(protocol)
         model = phantom_clip.load(WEIGHTS / f"{name}.safetensors")
         scale = 1.0 if chosen.temperature == "none" else model.logit_scale
         model = replace(model, logit_scale=scale, protocol=chosen.name)
     else:
-        model = registry.load(name, protocol, checkpoint)
-    model = registry.with_device(model, device, precision)
+        model = loading.load(name, protocol, checkpoint)
+    model = loading.with_device(model, device, precision)
     used.weights(model)
     return model
 
@@ -171,8 +185,8 @@ def listing(hashes: bool = False) -> str:
 
 
 def _entry(card: dict, hashes: bool) -> str:
-    where = checkpoints.folder_of(card["name"])
-    found = checkpoints.find(card, where)
+    where = files.folder_of(card["name"])
+    found = files.find(card, where)
     lines = [f"{card['name']}: {card['title']} ({card['paper']})"]
     lines += _indented(
         f"{card['architecture']}; {card['image_size']} pixels, {card['parameters']:,} parameters, "
@@ -186,7 +200,7 @@ def _entry(card: dict, hashes: bool) -> str:
         names = " or ".join(file["names"])
         lines += _indented(f"{file['part']}: {names}, from {file['source']}{known}")
         for path in found[file["part"]]:
-            value = f", SHA-256 {checkpoints.sha256(path)}" if hashes else ""
+            value = f", SHA-256 {files.sha256(path)}" if hashes else ""
             lines.append(f"        present: {path}{value}")
         if not found[file["part"]]:
             lines.append(f"        missing{f' in {where}' if where else ''}")

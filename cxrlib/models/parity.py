@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from cxrlib.models import checkpoints, choose_models, load_model, published_models, registry
+from cxrlib.core.used import SEEDED
+from cxrlib.models import choose_models, files, load_model, loading, published_models, registry
 from cxrlib.models.encoder import PRECISIONS, Encoder, Tokens
 
 FIGURES = Path(__file__).with_name("parity.json")
@@ -51,7 +52,7 @@ def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
     DataFrame: check, difference (largest absolute), tolerance, holds
     """
     figures = json.loads(FIGURES.read_text())["upstream"][name]
-    model = registry.load(f"{registry.SEEDED}{name}").to(device)
+    model = loading.load(f"{SEEDED}{name}")
     if "continuations" in figures:  # word pieces that continue a word, in place of a vocabulary
         model.network.join(figures["continuations"])
     ids = [torch.tensor(row) for row in figures["ids"]]
@@ -141,23 +142,21 @@ def report(name: str, checkpoint=None, protocol="corrected") -> Iterator[tuple[s
         An unknown name, or files that are there but cannot be used.
     """
     (name,) = choose_models(name)
-    plain = name.removeprefix(registry.SEEDED)
+    plain = name.removeprefix(SEEDED)
     if plain in published_models():
         yield f"{plain}: the network, weights seeded by names, against its authors' code", True
         yield from _lines(against_upstream(plain))
-    where = checkpoints.folder_of(plain, checkpoint)
+    where = files.folder_of(plain, checkpoint)
     if plain in published_models() and name == plain:
-        files = checkpoints.find(registry.cards()[plain], where)
-        if not checkpoint and not any(files.values()):
-            place = where or f"{checkpoints.FOLDER} is not set"
+        card = registry.cards()[plain]
+        found = files.find(card, where)
+        if not checkpoint and not any(found.values()):
+            place = where or f"{files.FOLDER} is not set"
             yield f"{plain}: your weights: NOT RUN, no file is there ({place})", True
             return
-        for paths in files.values():
-            for path in paths:
-                about = next(
-                    f for f in registry.cards()[plain]["files"] if path in files[f["part"]]
-                )
-                value, compared = checkpoints.check_hash(path, about)
+        for about in card["files"]:
+            for path in found[about["part"]]:
+                value, compared = files.check_hash(path, about)
                 yield f"  {path}\n    SHA-256 {value} ({compared})", True
     model = load_model(name, protocol, checkpoint)
     for member in getattr(model, "members", [model]):

@@ -1,45 +1,17 @@
-"""The published models: their cards, and how a name becomes a loaded model."""
+"""The published models: their cards, and the code that belongs to each."""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cxrlib.core.used import SEEDED
-from cxrlib.models import checkpoints, seeded
-from cxrlib.models.encoder import Encoder
-from cxrlib.models.images import each
-from cxrlib.models.recipe import Recipe
-from cxrlib.models.text import words
-from cxrlib.protocol import protocol as protocol_of
+if TYPE_CHECKING:  # torch takes seconds, and names and cards need none of it
+    from cxrlib.models.recipe import Recipe
 
 CARDS = Path(__file__).with_name("cards")
-
-SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "swin.py")
-SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Several checkpoints of one model; their probabilities are averaged, not their embeddings."""
-
-    name: str
-    members: tuple[Encoder, ...] = field(repr=False)
-
-    @property
-    def card(self) -> dict:
-        return self.members[0].card
-
-    @property
-    def logit_scale(self) -> float:
-        return self.members[0].logit_scale
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return (f"ensemble of {len(self.members)} checkpoints", *self.members[0].notes)
 
 
 @cache
@@ -53,140 +25,3 @@ def recipe(name: str) -> Recipe:
     """The code of a published model."""
     family = import_module(f"cxrlib.models.{cards()[name]['family']}")
     return family.MODELS[name]
-
-
-def load(name: str, protocol="corrected", checkpoint=None) -> Encoder | Ensemble:
-    """A published model from its authors' files, or with weights seeded by names.
-
-    Parameters
-    ----------
-    name : str
-        A name of :func:`cards`, or one after ``seeded:``.
-    protocol : {"corrected", "as_published"} or Protocol
-        As the model's authors use it, or as paper S used it.
-    checkpoint : path, optional
-        See :func:`cxrlib.models.checkpoints.folder_of`.
-
-    Raises
-    ------
-    ValueError
-        A file that is missing, damaged, of another model, or not tensors only.
-    """
-    chosen = protocol_of(protocol)
-    plain = name.removeprefix(SEEDED)
-    card, made = cards()[plain], recipe(plain)
-    if name != plain:
-        return _seeded(name, made, card, chosen)
-    where = checkpoints.folder_of(name, checkpoint)
-    files = checkpoints.find(card, where)
-    _all_there(card, files, where)
-    vocabulary = _vocabulary(card, files)
-    tokenizer = made.tokenizer(vocabulary)
-    parts = [part for part in files if part != "vocabulary"]
-    members = []
-    for paths in zip(*(files[part] for part in parts), strict=True):
-        network, hashes, notes = _filled(made, card, dict(zip(parts, paths, strict=True)))
-        if vocabulary:
-            hashes.append(checkpoints.sha256(vocabulary))
-        if made.vocabulary:
-            made.vocabulary(network, vocabulary)
-        weights = "+".join(hashes)
-        members.append(_encoder(name, made, card, network, tokenizer, weights, chosen, notes))
-    return members[0] if len(members) == 1 else Ensemble(name, tuple(members))
-
-
-def _seeded(name, made, card, chosen) -> Encoder:
-    """The model with weights computed from names, and without a vocabulary."""
-    network = made.build().eval()
-    seeded.fill(network, made.upstream)
-    padded = card["max_length"] if card["pads_to_max_length"] else None
-    without_file = all(file["part"] != "vocabulary" for file in card["files"])
-    tokenizer = made.tokenizer(None) if without_file else seeded.wordpiece(padded)
-    note = "weights computed from tensor names: its numbers mean nothing"
-    return _encoder(name, made, card, network, tokenizer, SEEDED, chosen, (note,))
-
-
-def _filled(made, card, paths):
-    """The network with the weights of its files, their hashes, and what was noticed."""
-    network, hashes, notes = made.build().eval(), [], []
-    for part, path in paths.items():
-        try:
-            hashes.append(checkpoints.check_hash(path, _about(card, part))[0])
-            state = checkpoints.read(path)
-        except ValueError as error:
-            raise ValueError(f"{card['name']}, {error}") from None
-        target = network if part == "weights" else getattr(network, part)
-        what = f"{card['name']}, {path}"
-        notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
-    return network, hashes, tuple(dict.fromkeys(notes))
-
-
-def _vocabulary(card, files) -> Path | None:
-    """The file with the word pieces, which must be as many as the model has; None without one."""
-    if "vocabulary" not in files:
-        return None
-    (path,), about = files["vocabulary"], _about(card, "vocabulary")
-    if (found := len(words(path))) != about["words"]:
-        raise ValueError(
-            f"{card['name']}, {path}: {found} words; this model knows {about['words']}: the "
-            f"vocabulary of another model, or cut off. It is at {about['source']}"
-        )
-    return path
-
-
-def _about(card, part) -> dict:
-    return next(file for file in card["files"] if file["part"] == part)
-
-
-def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> Encoder:
-    as_s = chosen.preprocessing == "paper S"
-    scale = made.learned_scale(network)
-    if scale is None:
-        notes += ("no logit scale was learned; similarities are used as they are",)
-    elif chosen.temperature == "none" and not made.scale_s:
-        scale = None
-    other_steps = as_s and made.preprocess_s is not None
-    unit_text = made.unit_text_s or chosen.text_vectors == "unit length"
-    family = Path(__file__).with_name(f"{card['family']}.py")
-    return Encoder(
-        name=name,
-        network=network,
-        preprocess=each(made.preprocess_s if other_steps else made.preprocess),
-        tokenizer=tokenizer,
-        card=card,
-        weights=weights,
-        code=(family, *SHARED_CODE),
-        logit_scale=1.0 if scale is None else scale,
-        protocol=chosen.name,
-        preprocessing="paper S" if other_steps else "authors",
-        unit_text=unit_text,
-        one_by_one=made.one_by_one and not as_s,
-        average=made.average,
-        notes=notes,
-    )
-
-
-def _all_there(card, files, where):
-    missing = [f for f in card["files"] if not files[f["part"]]]
-    if not missing:
-        return
-    wanted = "; ".join(
-        f"{f['part']}: {' or '.join(f['names'])}, from {f['source']}" for f in missing
-    )
-    place = (
-        f"not found in {where}"
-        if where
-        else f"no folder was given: set {checkpoints.FOLDER} to a folder with a folder "
-        f"{card['name']!r} in it, or pass checkpoint="
-    )
-    raise ValueError(
-        f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
-        "by itself; `cxrbook models` lists what each model wants"
-    )
-
-
-def with_device(model: Encoder | Ensemble, device: str, precision: str) -> Encoder | Ensemble:
-    """The model on a device, all members of an ensemble."""
-    if isinstance(model, Ensemble):
-        return replace(model, members=tuple(m.to(device, precision) for m in model.members))
-    return model.to(device, precision)

@@ -158,18 +158,7 @@ def crosswalk(chapters: Sequence, labels: set[str], entries: pd.DataFrame) -> pd
     )
 
 
-PAGE = """\
-# From the papers to the book
-
-Every section, table, figure and numbered equation of the two papers, with the chapter that \
-answers it, our figure beside theirs, and how the numbers and claims in it fared in this run: \
-{n_answered} of {n} are answered. Sections that only hold others are left out.
-
-The last column counts the entries of the [ledger](ledger), in its words. *{words}* means that the \
-chapter's text or tables answer, and that the paper states nothing there that could be counted; \
-*{nothing}* is a figure without printed values. A claim that a paper makes in several places is \
-counted at each of them.
-"""
+PAGE = Path(__file__).with_name("crosswalk.md").read_text(encoding="utf-8")
 
 
 def page(chapters: Sequence, notebooks: Iterable[Path], entries: pd.DataFrame) -> str:

@@ -221,39 +221,7 @@ def as_text(entries: pd.DataFrame) -> str:
 
 # --- the page of the book ----------------------------------------------------------------------
 
-PAGE = """\
-# The ledger
-
-What the two papers print and what they say in words, entry by entry: {n_numbers} numbers and \
-{n_claims} claims. The page was made with the book, from the {n_rows} rows of results that its \
-chapters kept. Numbers are fractions, as in the rest of the book, with as many digits as in print. \
-Claims are in our words, with the rule that decides them.
-
-An entry that is **not run** is not run: nothing here stands in for it. What it would need is said \
-with it. An entry on **another cohort** was run on phantoms or other images; the outcome is shown, \
-and says nothing about the paper's models.
-
-```{{raw}} html
-{counts}
-```
-
-{meanings}
-
-```{{raw}} html
-<form id="cxr-ledger-filter" hidden>
-<label>Verdict <select name="verdict"><option value="">all</option>{verdicts}</select></label>
-<label>Paper <select name="paper"><option value="">both</option>{papers}</select></label>
-<label>Text <input name="text" type="search" placeholder="CXR-CLIP sex"></label>
-<p role="status"></p>
-</form>
-```
-
-{sections}
-
-```{{raw}} html
-<script src="_static/ledger.js"></script>
-```
-"""
+PAGE = Path(__file__).with_name("ledger.md").read_text(encoding="utf-8")
 
 
 def page(results: pd.DataFrame) -> str:

@@ -242,17 +242,8 @@ def listing(adapted: nn.Module) -> pd.DataFrame:
             matrices = sum(p.squeeze().ndim > 1 for p in own)
             left_out["matrix that is no layer"] += matrices
     kinds = [*adapted_layers, *(k for k, n in left_out.items() if n and k not in adapted_layers)]
-    return pd.DataFrame(
-        [
-            {
-                "layer": kind,
-                "adapted": adapted_layers[kind],
-                "left_out": left_out[kind],
-                "trained": trained[kind],
-            }
-            for kind in kinds
-        ]
-    )
+    rows = [(kind, adapted_layers[kind], left_out[kind], trained[kind]) for kind in kinds]
+    return pd.DataFrame(rows, columns=["layer", "adapted", "left_out", "trained"])
 
 
 def _kind(layer) -> str:

@@ -32,7 +32,7 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
-from cxrlib.models import checkpoints
+from cxrlib.models import checkpoints, files
 from cxrlib.models.images import BILINEAR, IMAGENET, grey, stored_by_s
 from cxrlib.protocol import NAMES
 from cxrlib.stats import metrics
@@ -179,7 +179,7 @@ def train(
         "lr": float(lr),
         "seed": int(seed),
         "size": int(size),
-        "weights": checkpoints.sha256(Path(weights).expanduser()) if weights else "",
+        "weights": files.sha256(Path(weights).expanduser()) if weights else "",
     }
     films = _annotated(cohort, apart_from)
     films["part"] = _split(films, protocol, seed)

@@ -27,7 +27,7 @@ from cxrlib.core import atomic
 from cxrlib.predict import drain_detector
 from cxrlib.predict.drain_detector import NAME, Detector, annotations, load
 from cxrlib.predict.drain_detector import train as train  # so that callers need this module alone
-from cxrlib.protocol import protocol
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import fairness
 
 CHUNK = 1000  # films between two savings of predictions
@@ -221,11 +221,16 @@ def performance(detector: Detector, n_resamples: int = 500, seed: int = 1907) ->
     if test.empty:
         raise ValueError(f"{detector.file}: weights alone, without the films it was tested on")
     found = test.rename(columns={"drain": "y_true", "probability": "score"})
-    p = protocol(detector.settings["protocol"])
-    options = {"unit": p.unit, "interval": p.interval, "n_resamples": n_resamples, "seed": seed}
-    few = {"min_positive": max(1, p.min_cases), "min_negative": max(1, p.min_cases)}
-    found = found.assign(cohort=detector.settings["cohort"])
-    return _rated(found, detector.threshold, (), **options, **few).assign(protocol=p.name)
+    p = protocol_of(detector.settings["protocol"])
+    table = _rated(
+        found.assign(cohort=detector.settings["cohort"]),
+        detector.threshold,
+        (),
+        protocol=replace(p, min_cases=max(1, p.min_cases)),
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    return table.assign(protocol=p.name)
 
 
 def label_error(

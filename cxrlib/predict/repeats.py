@@ -8,7 +8,7 @@ Splits are numbered from 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import joblib
 import numpy as np
@@ -18,6 +18,7 @@ from cxrlib import guard
 from cxrlib.cohorts.nih6x200 import ROTATIONS
 from cxrlib.core.checks import one_of
 from cxrlib.predict import finetune
+from cxrlib.protocol import protocol_of
 from cxrlib.stats import fairness
 
 UTILITY = ("accuracy", "macro_f1", "var_f1")
@@ -82,7 +83,7 @@ def check_groups(
         if absent:
             raise ValueError(
                 f"split {number}: no training image of {target} {', '.join(absent)}; make fewer "
-                "splits, take more images a cell, or leave the class out"
+                "splits, take more images per cell, or leave the class out"
             )
         for attribute in attributes:
             groups = sorted(table[attribute].dropna().unique())
@@ -211,12 +212,12 @@ def values(
     ----------
     predictions : DataFrame
         Test predictions of one cohort, with the attributes joined in, and columns ``split`` and
-        ``seed``. A method that is not trained, such as zero-shot, has one prediction an image and
+        ``seed``. A method that is not trained, such as zero-shot, has one prediction per image and
         split, and its seed is missing.
     pairs : dict
         Attribute -> list of pairs of groups (A, B) whose gap "A - B" is taken.
     baseline : str or None
-        Method against which changes are taken, on the same test images; it has one run a split.
+        Method against which changes are taken, on the same test images; it has one run per split.
         None takes none.
 
     Returns
@@ -233,17 +234,16 @@ def values(
     Raises
     ------
     ValueError
-        Several cohorts, a baseline that is missing, has several runs a split, or was run on other
-        images; and whatever `multiclass_table` refuses.
+        Several cohorts, a baseline that is missing, has several runs per split, or was run on
+        other images; and whatever `multiclass_table` refuses.
     """
     _check_predictions(predictions, baseline)
     runs = predictions.assign(seed=predictions["seed"].astype("Int64"))
+    plain = replace(protocol_of("corrected"), interval="percentile")
     parts = []
     for (split, seed), block in runs.groupby(["split", "seed"], dropna=False, sort=False):
         # A point value needs no resamples; one is the least that the table takes.
-        found = fairness.multiclass_table(
-            block, list(pairs), pairs, n_resamples=1, interval="percentile"
-        )
+        found = fairness.multiclass_table(block, list(pairs), pairs, protocol=plain, n_resamples=1)
         parts.append(found.assign(split=split, seed=seed))
     found = pd.concat(parts, ignore_index=True).astype({"split": int, "seed": "Int64"})
     overall = (found["attribute"] == "all") & found["metric"].isin(UTILITY)
@@ -267,7 +267,7 @@ def _check_predictions(predictions, baseline):
         raise ValueError(f"predictions: of {', '.join(known)}; expected one cohort at a time")
     if baseline is None:
         return
-    # One test set a model and split, on which the baseline was run once.
+    # One test set per model and split, on which the baseline was run once.
     runs = predictions.drop_duplicates(["model", "method", "split", "seed", "image_id"])
     for (model, split), block in runs.groupby(["model", "split"], sort=False):
         before = block.loc[block["method"] == baseline, "image_id"]
@@ -379,12 +379,12 @@ def variance_parts(splits: Sequence[np.ndarray]) -> tuple[float, float]:
     -------
     seed : float
         :math:`MS_W = \sum_{ij} (y_{ij} - \bar y_i)^2 / (N - a)` with :math:`N = \sum n_i`; NaN with
-        one run a split.
+        one run per split.
     split : float
         :math:`(MS_B - MS_W) / n_0` with :math:`MS_B = \sum_i n_i (\bar y_i - \bar y)^2 / (a - 1)`
         and :math:`n_0 = (N - \sum n_i^2 / N) / (a - 1)`: unbiased for independent splits, and
-        therefore below 0 at times. With one run a split it is :math:`MS_B`, which holds both parts;
-        with one split NaN.
+        therefore below 0 at times. With one run per split it is :math:`MS_B`, which holds both
+        parts; with one split NaN.
 
     Notes
     -----

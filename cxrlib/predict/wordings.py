@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from cxrlib import schema
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.predict.zeroshot import rows_of
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats.estimates import difference, estimated, group_gaps, rows
 from cxrlib.stats.ranking import ranker
 
@@ -31,7 +31,7 @@ def areas(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarr
         See :func:`cxrlib.predict.zeroshot.pair_scores`.
     truth : 0/1 array (n, labels)
     weights : array (w, n) of numbers >= 0
-        Such as one group of patients a row, 1 in the group and 0 outside.
+        Such as one group of patients per row, 1 in the group and 0 outside.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def pair_table(
     labels: Sequence[str],
     names: Sequence[str],
     gaps: Mapping[str, tuple[str, str]] | None = None,
-    min_cases: int = 10,
+    protocol: str | Protocol = "corrected",
 ) -> pd.DataFrame:
     """AUC and fairness gaps of every pair: point values, for each label and their mean.
 
@@ -66,8 +66,9 @@ def pair_table(
         Of the pairs.
     gaps : dict, optional
         Attribute to its two groups (A, B): ``{"sex": ("F", "M")}``.
-    min_cases : int
-        A group with fewer positive or fewer negative images of a label has no AUC of it.
+    protocol : str or Protocol
+        Its ``min_cases``: a group with fewer positive or fewer negative images of a label has no
+        AUC of it.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def pair_table(
     ValueError
         Scores of another shape, a group that the cohort does not have.
     """
-    gaps = gaps or {}
+    gaps, min_cases = gaps or {}, protocol_of(protocol).min_cases
     truth = cohort.table[list(labels)].to_numpy(int)
     inside = {("all", "all"): np.ones(len(truth), bool)}
     for attribute, groups in gaps.items():
@@ -171,7 +172,9 @@ def interval_table(
     names: Sequence[str],
     pairs: Mapping[str, Sequence[tuple[str, str | None]]],
     gaps: Mapping[str, tuple[str, str]] | None = None,
-    **options,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
 ) -> pd.DataFrame:
     """Bootstrap intervals for a few of the pairs, and of paired differences between them.
 
@@ -181,7 +184,7 @@ def interval_table(
     pairs : dict
         Model to the pairs (one, other): one alone where other is None, otherwise also the
         difference between the two, unless they are the same.
-    options : as in :func:`cxrlib.stats.fairness.performance_table`
+    protocol, n_resamples, seed : as in :func:`cxrlib.stats.fairness.performance_table`
 
     Returns
     -------
@@ -201,7 +204,12 @@ def interval_table(
     people = cohort.table[["image_id", *gaps]]
     out = []
     for study, found in estimated(
-        predictions.merge(people, on="image_id"), gaps, ("auc",), **options
+        predictions.merge(people, on="image_id"),
+        gaps,
+        ("auc",),
+        protocol=protocol,
+        n_resamples=n_resamples,
+        seed=seed,
     ):
         table = {key: e for key, e in found.items() if key.attribute == "all"}
         for key in list(table):
@@ -218,12 +226,12 @@ def interval_table(
 def chosen_on_half(
     score: np.ndarray,
     truth: np.ndarray,
-    patient_id: ArrayLike,
+    patient_id: np.ndarray | pd.Series,
     names: Sequence[str],
     own: str,
     n_splits: int = 20,
     seed: int = 1907,
-    min_cases: int = 10,
+    protocol: str | Protocol = "corrected",
     each: bool = False,
 ) -> pd.DataFrame:
     """Choose the pair of the highest mean AUC on half of the patients, report it on the others.
@@ -240,8 +248,9 @@ def chosen_on_half(
     n_splits : int
         Random splits into halves; each half is chosen on once.
     seed : int
-    min_cases : int
-        Labels with fewer positive or fewer negative images in some half are left out.
+    protocol : str or Protocol
+        Its ``min_cases``: labels with fewer positive or fewer negative images in some half are
+        left out.
     each : bool
         Choose for each label separately.
 
@@ -251,9 +260,8 @@ def chosen_on_half(
         One row per split and half: ``split, chosen`` (names of the pairs chosen, in the order of
         the labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the
         other half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the
-        means).
-        ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has cases
-        enough.
+        means). ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has
+        cases enough.
     """
     code = pd.factorize(np.asarray(patient_id))[0]
     rng, m = np.random.default_rng(seed), code.max() + 1
@@ -261,7 +269,7 @@ def chosen_on_half(
     halves = np.stack([first, ~first], axis=1).reshape(2 * n_splits, -1).astype(np.uint8)
     ill = halves.astype(int) @ truth
     fewest = np.minimum(ill, halves.sum(axis=1, dtype=int)[:, None] - ill).min(axis=0)
-    kept = fewest >= max(1, min_cases)
+    kept = fewest >= max(1, protocol_of(protocol).min_cases)
     columns = ["split", "chosen", "seen", "unseen", "own", "labels"]
     if not kept.any():
         return pd.DataFrame(columns=columns)

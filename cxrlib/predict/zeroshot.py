@@ -14,7 +14,7 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.checks import one_of
 from cxrlib.embed.extract import embed, loaded
 from cxrlib.models.encoder import Encoder
-from cxrlib.models.registry import Ensemble
+from cxrlib.models.loading import Ensemble
 from cxrlib.predict import prompts
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
@@ -410,16 +410,6 @@ def rows_of(
     rows: np.ndarray | slice = slice(None),
 ) -> pd.DataFrame:
     """Predictions table of one label: its truth and scores (m,) for the chosen rows."""
-    table = cohort.table.loc[rows, ["image_id", "patient_id"]]
-    return pd.DataFrame(
-        {
-            "image_id": table["image_id"].to_numpy(),
-            "patient_id": table["patient_id"].to_numpy(),
-            "cohort": cohort.name,
-            "model": model,
-            "method": method,
-            "label": label,
-            "y_true": np.asarray(y_true).astype(np.int8),
-            "score": score.astype(float),
-        }
-    )
+    table = cohort.table.loc[rows, ["image_id", "patient_id"]].reset_index(drop=True)
+    about = {"cohort": cohort.name, "model": model, "method": method, "label": label}
+    return table.assign(**about, y_true=np.asarray(y_true, np.int8), score=score.astype(float))

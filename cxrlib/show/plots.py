@@ -176,7 +176,7 @@ def gap_forest(results: pd.DataFrame, metric: str | None = None) -> Figure:
     named = [c for c in ("label", "group") if c not in keys]
     shared = [c for c in named if table[c].iloc[0] not in ("all", "mean")]
     ax.set_xlabel(", ".join([title, *(readable(table[c].iloc[0]) for c in shared)]))
-    _legend(ax, _entries(palette, hollow))
+    _legend_above(fig, _entries(palette, hollow))
     return _finished(fig)
 
 
@@ -308,7 +308,7 @@ def dose_response(
         ax.axhline(chance, color=GREY, linewidth=1)
     ax.set(xlabel=xlabel or readable(x), ylabel=readable(metric))
     ax.grid(axis="y", color=PALE, linewidth=0.6)
-    _legend(ax, _entries(palette))
+    _legend_above(fig, _entries(palette))
     return _finished(fig)
 
 
@@ -389,7 +389,7 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
         hollow |= _marks(ax, rows, at, rows["group"].map(palette))
         _named_lines(ax, [readable(x) for x in lines])
         ax.set(xlabel=title, xlim=(0, None))
-    _legend(axes[-1, 0], _entries(palette, hollow), room=40)
+    _legend_above(fig, _entries(palette, hollow), room=45)
     return _finished(fig)
 
 
@@ -532,7 +532,6 @@ def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = 
         if metric not in PERFORMANCE or " - " in group + methods[0]:
             ax.axvline(0, color=GREY, linewidth=1, zorder=0.5)
         _named_lines(ax, [readable(m).replace("− ", "−\n") for m in methods], PALE)
-        ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel="", ylabel="")
         ax.set_title(readable(group), loc="left", fontsize=10)
     fig.supxlabel(readable(metric), fontsize=10)
@@ -617,6 +616,7 @@ def _named_lines(ax, names, divider=None):
     ax.set_ylim(len(names) - 1 + margin, -margin)
     for edge in range(1, len(names) if divider else 0):
         ax.axhline(edge - 0.5, color=divider, linewidth=0.7)
+    ax.locator_params(axis="x", nbins=5)
     ax.grid(axis="x", color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
 
@@ -761,7 +761,7 @@ def _entries(palette, hollow=False, marker="o"):
     return named + [_entry("undefined", mfc="white")] * bool(hollow)
 
 
-def _legend_above(fig, entries, room=72):
+def _legend_above(fig, entries, room=80):
     """One legend above all panels, in as few rows as fit in a width of `room` characters."""
     labels = [e.get_label() for e in entries]
     for columns in range(len(labels), 0, -1):
@@ -772,12 +772,12 @@ def _legend_above(fig, entries, room=72):
     fig.legend(handles=entries, loc="outside upper left", ncols=columns, **style)
 
 
-def _legend(ax, entries, loc=None, title=None, room=95):
-    """Legend of one panel; above it unless loc is given, where `room` characters fit."""
+def _legend(ax, entries, loc=None, title=None):
+    """Legend of one panel, above it unless loc is given."""
     where = {"loc": loc}
     if loc is None:
         longest = max(len(e.get_label()) for e in entries)
-        fits = min(len(entries), max(1, room // (longest + 5)))
+        fits = min(len(entries), max(1, 95 // (longest + 5)))  # as many characters in a row
         where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": fits, "borderaxespad": 0.2}
     style = {"fontsize": 9, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
     bold = {"weight": "bold", "size": 10}

@@ -8,17 +8,23 @@ has resamples of its own, and everything is rounded to two digits before means a
 import numpy as np
 import pandas as pd
 
-from cxrlib import protocol as protocols
 from cxrlib import schema
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, fairness
+from cxrlib.stats.estimates import Attributes
 from cxrlib.stats.ranking import ranker, ranking
 
 METRICS = ("auc", "adjusted_auprc")
 
 
 def performance_by_protocol(
-    predictions, attributes=(), protocol="as_published", *, n_resamples=1000, seed=1907
-):
+    predictions: pd.DataFrame,
+    attributes: Attributes = (),
+    protocol: str | Protocol = "as_published",
+    *,
+    n_resamples: int = 1000,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """AUC and adjusted AUPRC over all images and in each group (S Table 1, Fig. 1).
 
     Parameters
@@ -42,7 +48,7 @@ def performance_by_protocol(
     ValueError
         For an unknown protocol, attribute or group, or a malformed predictions table.
     """
-    p = protocols.protocol(protocol)
+    p = protocol_of(protocol)
     if p.stream == "running":
         table = _running(predictions, attributes, p, n_resamples, seed)
     else:
@@ -51,12 +57,9 @@ def performance_by_protocol(
             METRICS,
             attributes,
             mean_over_labels=p.over_labels == "interval",
-            min_positive=p.min_cases,
-            min_negative=p.min_cases,
+            protocol=p,
             n_resamples=n_resamples,
             seed=seed,
-            unit=p.unit,
-            interval=p.interval,
         )
     if p.digits is not None:
         numbers = ["value", "ci_low", "ci_high"]
@@ -68,7 +71,7 @@ def performance_by_protocol(
 
 
 def _running(predictions, attributes, p, n_resamples, seed):
-    """All intervals from one stream a model, as S's code draws them."""
+    """All intervals from one stream per model, as S's code draws them."""
     schema.predictions(predictions, *attributes)
     rows = []
     models = predictions.groupby(["cohort", "model", "method"], sort=False, observed=True)
@@ -125,7 +128,12 @@ def _estimate(images, metric, stream, p, n_resamples):
     return row | found
 
 
-def draws(patient_id, n_resamples, stream, unit="image"):
+def draws(
+    patient_id: np.ndarray | pd.Series,
+    n_resamples: int,
+    stream: np.random.RandomState,
+    unit: str = "image",
+) -> np.ndarray:
     """The next resamples of a legacy NumPy stream: ``stream.randint(m, size=m)``, m units.
 
     Parameters

@@ -8,12 +8,14 @@ resample by resample.
 """
 
 import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
 CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
@@ -42,10 +44,11 @@ class Resamples:
         For an unknown unit or missing patients.
     """
 
-    patient_id: np.ndarray
+    patient_id: ArrayLike
     n_resamples: int = 1000
     seed: int = 1907
     unit: str = "patient"
+    code: np.ndarray = field(init=False, repr=False)  # (n,) number of the image's unit
 
     def __post_init__(self):
         if self.unit not in ("patient", "image"):
@@ -69,7 +72,7 @@ class Resamples:
     def __len__(self):
         return self.n_resamples
 
-    def chunks(self):
+    def chunks(self) -> Iterator[np.ndarray]:
         """Weights of a few resamples at a time: (b, n), one image's entries side by side."""
         rng = np.random.default_rng(self.seed)
         m = self.code.max() + 1
@@ -80,7 +83,7 @@ class Resamples:
                 counts[:, b] = np.bincount(rng.integers(m, size=m), minlength=m)
             yield self._hand_out(counts)
 
-    def jackknife(self):
+    def jackknife(self) -> Iterator[np.ndarray]:
         """Weights that leave out one block of patients each, a few at a time: (b, n).
 
         Up to `MAX_BLOCKS` patients are left out one by one; more are dealt into that many blocks
@@ -96,11 +99,11 @@ class Resamples:
             yield self._hand_out((block[:, None] != left_out).astype(np.uint16))
 
     @property
-    def n_blocks(self):
+    def n_blocks(self) -> int:
         """Rows of `jackknife`."""
         return min(int(self.code.max()) + 1, MAX_BLOCKS)
 
-    def once(self):
+    def once(self) -> np.ndarray:
         """The cohort itself: (1, n) ones."""
         return self._hand_out(np.ones((self.code.max() + 1, 1), dtype=np.uint16))
 
@@ -109,18 +112,22 @@ class Resamples:
         return counts.take(self.code, axis=0).T
 
 
-def chunk_length(n):
+def chunk_length(n: int) -> int:
     """Resamples handled at a time for n images."""
     return int(np.clip(CHUNK // max(n, 1), 8, 256))
 
 
-def patient_weights(patient_id, n_resamples=1000, seed=1907, unit="patient"):
+def patient_weights(
+    patient_id: ArrayLike, n_resamples: int = 1000, seed: int = 1907, unit: str = "patient"
+) -> np.ndarray:
     """All weights of `Resamples` in one (B, n) array of uint16; for small cohorts."""
     drawn = Resamples(patient_id, n_resamples, seed, unit)
     return np.concatenate([np.ascontiguousarray(w) for w in drawn.chunks()])
 
 
-def replicates(statistic, weights, rows=slice(None)):
+def replicates(
+    statistic: Callable, weights: np.ndarray | Resamples, rows: np.ndarray | slice = slice(None)
+) -> np.ndarray | dict[str, np.ndarray]:
     """Evaluate a statistic on every resample, a few resamples at a time.
 
     Parameters
@@ -152,7 +159,9 @@ class Evaluated(NamedTuple):
     jackknife: np.ndarray | None  # (g,), where asked for
 
 
-def evaluate(statistics, resamples, jackknife=True):
+def evaluate(
+    statistics: Mapping[Any, Callable], resamples: Resamples, jackknife: bool = True
+) -> dict[tuple, Evaluated]:
     """Evaluate many statistics on the same resamples, so that all of them are paired.
 
     Parameters
@@ -189,7 +198,14 @@ def evaluate(statistics, resamples, jackknife=True):
     }
 
 
-def interval(value, replicates, jackknife=None, *, method=None, level=0.95):
+def interval(
+    value: float,
+    replicates: ArrayLike,
+    jackknife: ArrayLike | None = None,
+    *,
+    method: str | None = None,
+    level: float = 0.95,
+) -> dict:
     """Interval of a bootstrapped value.
 
     Parameters

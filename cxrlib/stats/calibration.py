@@ -6,13 +6,15 @@ The fields at the end of a docstring (Formula, Source, ...) are the metric's car
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib import schema
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
-from cxrlib.stats.ranking import as_weights, shaped
+from cxrlib.stats.ranking import Value, as_weights, shaped
 
 
-def bin_edges(p, n_bins=10, strategy="uniform"):
+def bin_edges(p: np.ndarray, n_bins: int = 10, strategy: str = "uniform") -> np.ndarray:
     """Edges of probability bins: equal width on [0, 1], or equal numbers of images.
 
     Bins are open to the left and closed to the right, as in scikit-learn's `calibration_curve`.
@@ -21,7 +23,7 @@ def bin_edges(p, n_bins=10, strategy="uniform"):
     if not (isinstance(n_bins, int | np.integer) and n_bins >= 1):
         raise ValueError(f"n_bins: {n_bins!r}; expected a whole number from 1.")
     if not len(p):
-        raise ValueError("p: no entries; expected one an image.")
+        raise ValueError("p: no entries; expected one per image.")
     if strategy == "uniform":
         return np.linspace(0, 1, n_bins + 1)
     if strategy == "quantile":
@@ -29,7 +31,9 @@ def bin_edges(p, n_bins=10, strategy="uniform"):
     raise ValueError(f"strategy: {strategy!r}; expected 'uniform' or 'quantile'.")
 
 
-def reliability_curve(y_true, p, n_bins=10, strategy="uniform"):
+def reliability_curve(
+    y_true: ArrayLike, p: ArrayLike, n_bins: int = 10, strategy: str = "uniform"
+) -> pd.DataFrame:
     """Observed frequency against mean predicted probability (S Fig. 4c).
 
     Parameters
@@ -64,25 +68,25 @@ def reliability_curve(y_true, p, n_bins=10, strategy="uniform"):
 
 
 def reliability_table(
-    predictions,
-    n_bins=10,
-    strategy="uniform",
+    predictions: pd.DataFrame,
+    n_bins: int = 10,
+    strategy: str = "uniform",
     *,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
-    interval="expanded",
-):
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """Reliability curves with intervals for every model, method and label of a predictions table.
 
-    The bins are those of the sample and stay fixed in the resamples of patients. interval : see
-    `cxrlib.stats.bootstrap.interval`.
+    The bins are those of the sample and stay fixed in the resamples. protocol : name or Protocol;
+    its switches unit and interval.
 
     Returns
     -------
     DataFrame: cohort, model, method, label, then the columns of `reliability_curve`, n_patients,
     and ci_low, ci_high of `observed` (from the resamples in which the bin is not empty).
     """
+    chosen = protocol_of(protocol)
     schema.predictions(predictions, probabilities=True)
     keys = ["cohort", "model", "method", "label"]
     parts = []
@@ -95,9 +99,10 @@ def reliability_table(
             i: lambda w, at=at, y=y: {"": metrics.weighted_mean(y[at], w[:, at])}
             for i, at in enumerate(bins)
         }
-        resamples = bootstrap.Resamples(block["patient_id"].to_numpy(), n_resamples, seed, unit)
+        patient = block["patient_id"].to_numpy()
+        resamples = bootstrap.Resamples(patient, n_resamples, seed, chosen.unit)
         for (i, _), found in bootstrap.evaluate(observed, resamples).items():
-            limits = bootstrap.interval(*found, method=interval)
+            limits = bootstrap.interval(*found, method=chosen.interval)
             curve.loc[i, ["ci_low", "ci_high"]] = limits["ci_low"], limits["ci_high"]
             curve.loc[i, "n_patients"] = block["patient_id"].iloc[bins[i]].nunique()
         curve["n_patients"] = curve["n_patients"].astype(int)
@@ -105,7 +110,9 @@ def reliability_table(
     return pd.concat(parts, ignore_index=True)
 
 
-def calibration_in_the_large(y_true, p, weights=None):
+def calibration_in_the_large(
+    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None
+) -> Value:
     r"""Calibration in the large, mean predicted probability minus observed frequency.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
@@ -125,7 +132,9 @@ def calibration_in_the_large(y_true, p, weights=None):
     return metrics.weighted_mean(p - y, weights)
 
 
-def ece_equal_width(y_true, p, weights=None, n_bins=10):
+def ece_equal_width(
+    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None, n_bins: int = 10
+) -> Value:
     r"""Expected calibration error over bins of equal width.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
@@ -148,7 +157,9 @@ def ece_equal_width(y_true, p, weights=None, n_bins=10):
     return _ece(y_true, p, weights, n_bins, "uniform")
 
 
-def ece_equal_mass(y_true, p, weights=None, n_bins=10):
+def ece_equal_mass(
+    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None, n_bins: int = 10
+) -> Value:
     r"""Expected calibration error over bins with equal numbers of images.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,). The edges
@@ -169,7 +180,9 @@ def ece_equal_mass(y_true, p, weights=None, n_bins=10):
     return _ece(y_true, p, weights, n_bins, "quantile")
 
 
-def ece_gap(y_true, p, weights_a, weights_b, n_bins=10):
+def ece_gap(
+    y_true: ArrayLike, p: ArrayLike, weights_a: ArrayLike, weights_b: ArrayLike, n_bins: int = 10
+) -> Value:
     r"""Gap in expected calibration error, between two groups of the same images.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights (n,) or (B, n), 0 outside the group -> float or

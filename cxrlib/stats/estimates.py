@@ -2,14 +2,16 @@
 tables of them, `cxrlib.stats.inference` tests and plans.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxrlib import schema
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, calibration
 from cxrlib.stats import metrics as measure
 from cxrlib.stats.ranking import ranker
@@ -28,6 +30,11 @@ DECISION_METRICS = {
     "false_positive_rate": measure.false_positive_rate,
 }
 FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
+
+
+Attribute = str | tuple[str, ...]  # a column, or several that are crossed
+Attributes = Attribute | Sequence[Attribute] | Mapping[Any, Sequence[str] | None]
+Pairs = Sequence[tuple[str, str]]
 
 
 class Key(NamedTuple):
@@ -65,15 +72,15 @@ class Study:
     groups: dict  # attribute -> list of groups
     missing: dict  # attribute -> note on images that belong to no group, or ""
     resamples: bootstrap.Resamples
-    interval: str
+    protocol: Protocol
 
-    def member(self, attribute, group):
+    def member(self, attribute: str, group: str) -> np.ndarray:
         """(n,) bool: which images belong to the group."""
         if attribute == "all":
             return np.ones(len(self.images), dtype=bool)
         return (self.images[attribute] == group).to_numpy()
 
-    def blocks(self):
+    def blocks(self) -> Iterator[tuple[tuple, np.ndarray, np.ndarray, np.ndarray]]:
         """For each model, method and label: its names, labels (n,), scores and image positions."""
         found = self.predictions.groupby(["model", "method", "label"], sort=False, observed=True)
         for names, block in found:
@@ -81,24 +88,28 @@ class Study:
             yield names, block["y_true"].to_numpy(bool), block["score"].to_numpy(float), image
 
 
-def attribute_name(attribute):
+def attribute_name(attribute: Attribute) -> str:
     """The name of an attribute or of an intersection: ("sex", "race") -> "sex x race"."""
     return attribute if isinstance(attribute, str) else " x ".join(attribute)
 
 
 def studies(
-    predictions,
-    attributes=(),
+    predictions: pd.DataFrame,
+    attributes: Attributes = (),
     *,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
-    interval="expanded",
-    probabilities=False,
-):
-    """One Study a cohort; the parameters are those of `cxrlib.stats.fairness.performance_table`."""
-    if interval not in bootstrap.METHODS:
-        raise ValueError(f"interval: {interval!r}; expected one of {', '.join(bootstrap.METHODS)}.")
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+    probabilities: bool = False,
+) -> Iterator[Study]:
+    """One Study per cohort; the parameters are those of `cxrlib.stats.fairness.performance_table`.
+
+    probabilities : whether scores have to lie in [0, 1]
+    """
+    p = protocol_of(protocol)
+    if p.interval not in bootstrap.METHODS:
+        known = ", ".join(bootstrap.METHODS)
+        raise ValueError(f"interval: {p.interval!r}; expected one of {known}.")
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
     schema.predictions(predictions, *columns, probabilities=probabilities)
@@ -107,12 +118,7 @@ def studies(
         images = table[carried].drop_duplicates("image_id").set_index("image_id")
         patient = pd.factorize(images["patient_id"])[0]
         levels = {c: _levels(images[c]) for c in columns}
-        resamples = bootstrap.Resamples(
-            images["patient_id"].to_numpy(),
-            n_resamples,
-            seed,
-            unit,
-        )
+        resamples = bootstrap.Resamples(images["patient_id"].to_numpy(), n_resamples, seed, p.unit)
         images[columns] = images[columns].astype(object).map(str, na_action="ignore")
         groups, missing = {}, {}
         for attribute, chosen in wanted.items():
@@ -137,7 +143,7 @@ def studies(
             if chosen is not None:
                 groups[name] = [str(g) for g in chosen]
                 check_known(groups[name], known, f"groups of {name!r}")
-        yield Study(cohort, table, images, patient, groups, missing, resamples, interval)
+        yield Study(cohort, table, images, patient, groups, missing, resamples, p)
 
 
 def _wanted(attributes):
@@ -154,19 +160,23 @@ def _levels(column):
     return [str(level) for level in present]
 
 
-def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, match=None):
+def estimates(
+    study: Study,
+    metrics: Sequence[str],
+    *,
+    mean_over_labels: bool,
+    match: str | Sequence[str] | None = None,
+) -> dict[Key, Estimate]:
     """Every metric for every model, method, label and group: Key -> Estimate."""
     # at the source, so that gaps and means with such a group are undefined too
-    smallest = schema.smallest_cell()
-    min_positive, min_negative = max(min_positive, smallest), max(min_negative, smallest)
+    fewest = max(study.protocol.min_cases, schema.smallest_cell())
     strata = _strata(study, match)
     cells, statistics = {}, {}
     for names, y, score, image in study.blocks():
         for attribute, groups in ({"all": ["all"]} | study.groups).items():
             at = {g: np.flatnonzero(study.member(attribute, g)[image]) for g in groups}
             why = {
-                g: _too_few(y[at[g]], min_positive, min_negative)
-                or _guarded(study.patient[image[at[g]]])
+                g: _too_few(y[at[g]], fewest) or _guarded(study.patient[image[at[g]]])
                 for g in groups
             }
             matching = {}
@@ -181,7 +191,7 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
                     statistics[where] = statistic(
                         y[at[g]], score[at[g]], image[at[g]], metrics, weigh
                     )
-    jackknife = study.interval != "percentile"
+    jackknife = study.protocol.interval != "percentile"
     evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
     nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
     out = {}
@@ -200,41 +210,38 @@ def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, m
 
 
 def estimated(
-    predictions,
-    attributes,
-    metrics,
+    predictions: pd.DataFrame,
+    attributes: Attributes,
+    metrics: str | Sequence[str],
     *,
-    mean_over_labels=True,
-    min_positive=10,
-    min_negative=10,
-    match=None,
-    **resampling,
-):
-    """One (Study, estimates) a cohort; see `cxrlib.stats.fairness.performance_table`."""
+    protocol: str | Protocol = "corrected",
+    mean_over_labels: bool = True,
+    match: str | Sequence[str] | None = None,
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> Iterator[tuple[Study, dict[Key, Estimate]]]:
+    """One (Study, estimates) per cohort; see `cxrlib.stats.fairness.performance_table`."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
     probabilities = any(m in PROBABILITY_METRICS for m in metrics)
-    for study in studies(predictions, attributes, probabilities=probabilities, **resampling):
-        yield (
-            study,
-            estimates(
-                study,
-                metrics,
-                mean_over_labels=mean_over_labels,
-                min_positive=min_positive,
-                min_negative=min_negative,
-                match=match,
-            ),
-        )
+    for study in studies(
+        predictions,
+        attributes,
+        protocol=protocol,
+        n_resamples=n_resamples,
+        seed=seed,
+        probabilities=probabilities,
+    ):
+        yield study, estimates(study, metrics, mean_over_labels=mean_over_labels, match=match)
 
 
-def _too_few(y, min_positive, min_negative):
+def _too_few(y, fewest):
     """Why a group's numbers are not given, or ""."""
     n_positive, n_negative = int(y.sum()), int((~y).sum())
-    if n_positive < min_positive:
-        return f"not given: {n_positive} positive images, fewer than {min_positive}"
-    if n_negative < min_negative:
-        return f"not given: {n_negative} negative images, fewer than {min_negative}"
+    if n_positive < fewest:
+        return f"not given: {n_positive} positive images, fewer than {fewest}"
+    if n_negative < fewest:
+        return f"not given: {n_negative} negative images, fewer than {fewest}"
     return "undefined: one class only" if 0 in (n_positive, n_negative) else ""
 
 
@@ -255,8 +262,18 @@ def _joined(*notes):
     return "; ".join(note for note in notes if note)
 
 
-def statistic(y, score, image, metrics, weigh=None):
-    """Function of the cohort's weights (b, n) that gives the metrics of one group."""
+def statistic(
+    y: np.ndarray,
+    score: np.ndarray,
+    image: np.ndarray,
+    metrics: Sequence[str],
+    weigh: Callable | None = None,
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Function of the cohort's weights (b, n) that gives the metrics of one group, each (b,).
+
+    y, score, image : (k,) labels, scores and positions in the cohort of the group's images
+    weigh : function of the group's weights (b, k) that gives other ones, see `_matching`
+    """
     others = {
         m: (PROBABILITY_METRICS | DECISION_METRICS)[m] for m in metrics if m not in RANKING_METRICS
     }
@@ -272,8 +289,8 @@ def statistic(y, score, image, metrics, weigh=None):
     return evaluate
 
 
-def take(weights, image):
-    """Columns of a weight matrix, read along its fast axis."""
+def take(weights: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Columns (b, k) of a weight matrix, read along its fast axis."""
     return weights.T.take(image, axis=0).T
 
 
@@ -333,7 +350,7 @@ def _matching(y, image, strata, at):
 # --- combinations -----------------------------------------------------------------------------
 
 
-def means(found):
+def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
     """Means over the labels defined in every group (of any model) of each attribute."""
     labels = list(dict.fromkeys(key.label for key in found))
     if len(labels) < 2:
@@ -364,7 +381,7 @@ def means(found):
     return out
 
 
-def labels_in_mean(found, attribute):
+def labels_in_mean(found: Mapping[Key, Estimate], attribute: str) -> list[str]:
     """The labels that the mean over labels is taken of, for an attribute."""
     lost = _undefined(found).get(attribute, {})
     labels = dict.fromkeys(key.label for key in found if key.label != "mean")
@@ -384,7 +401,7 @@ def _undefined(found):
     return undefined
 
 
-def difference(a, b, name_a, name_b):
+def difference(a: Estimate, b: Estimate, name_a: str, name_b: str) -> Estimate:
     """Paired difference of two estimates; counts are those of `a`, patients of both."""
     notes = [f"{name}: {e.note}" for name, e in ((name_a, a), (name_b, b)) if e.note]
     both = a.jackknife is not None and b.jackknife is not None
@@ -397,7 +414,7 @@ def difference(a, b, name_a, name_b):
     )
 
 
-def group_gaps(found, attribute, pairs):
+def group_gaps(found: Mapping[Key, Estimate], attribute: str, pairs: Pairs) -> dict[Key, Estimate]:
     """Gaps "A - B" between groups of an attribute: Key -> Estimate, counts of both groups."""
     if not pairs:
         raise ValueError(
@@ -417,12 +434,12 @@ def group_gaps(found, attribute, pairs):
     return gaps
 
 
-def rows(found, study):
+def rows(found: Mapping[Key, Estimate], study: Study) -> list[dict]:
     """Rows of a results table."""
     out = []
     for key, e in found.items():
         # the interval of an undefined number has nothing to correct
-        method = study.interval if np.isfinite(e.value) else "percentile"
+        method = study.protocol.interval if np.isfinite(e.value) else "percentile"
         limits = bootstrap.interval(e.value, e.replicates, e.jackknife, method=method)
         noticed = "" if e.note and not np.isfinite(e.value) else limits["note"]
         notes = (e.note, noticed, study.missing.get(key.attribute, ""))
@@ -443,7 +460,7 @@ def rows(found, study):
     return out
 
 
-def pairs_of(known, pairs, reference):
+def pairs_of(known: Sequence[str], pairs: Pairs | None, reference: str | None) -> Pairs:
     """The pairs (A, B) asked for; by default all, in the order of the names."""
     if reference is not None:
         pairs = [(name, str(reference)) for name in known if name != str(reference)]
@@ -455,7 +472,7 @@ def pairs_of(known, pairs, reference):
     return pairs
 
 
-def check_known(asked, known, what):
+def check_known(asked: Iterable[str], known: Iterable[str], what: str) -> None:
     """Raise a ValueError that lists what is known if something else is asked for."""
     for name in asked:
         if name not in known:

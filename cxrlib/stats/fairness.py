@@ -4,17 +4,23 @@ Every table comes from one set of patient resamples: groups, labels and models a
 the same draws, so intervals of gaps and of means over labels account for what they share.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxrlib import schema
+from cxrlib.protocol import Protocol
 from cxrlib.stats import bootstrap, calibration
 from cxrlib.stats import metrics as measure
 from cxrlib.stats.estimates import (
+    Attribute,
+    Attributes,
     Estimate,
     Key,
+    Pairs,
+    Study,
     attribute_name,
     difference,
     estimated,
@@ -31,13 +37,16 @@ DEFAULT = ("auc", "adjusted_auprc")
 
 
 def performance_table(
-    predictions,
-    metrics=DEFAULT,
-    attributes=(),
+    predictions: pd.DataFrame,
+    metrics: str | Sequence[str] = DEFAULT,
+    attributes: Attributes = (),
     *,
-    match=None,
-    **options,
-):
+    match: str | Sequence[str] | None = None,
+    mean_over_labels: bool = True,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
 
     Parameters
@@ -54,16 +63,15 @@ def performance_table(
         weighted so that every group has the cohort's shares of the strata, in the sample and in
         every resample; rows of groups then have the attribute "sex, matched on view". Strata
         that some group lacks get no weight in any, and the note counts the images lost.
-    options : any of
-
-    mean_over_labels : True; add rows with label "mean": the mean over the labels that are defined
-        in every group of the attribute, so that all groups are averaged over the same findings.
-        The note names labels left out; counts are those of the scarcest label kept.
-    min_positive, min_negative : 10; a group with fewer such images gets NaN and a note
-    n_resamples : 500
-    seed : 1907
-    unit : "patient", or "image" as S did; see `cxrlib.stats.bootstrap.Resamples`
-    interval : "expanded", "percentile" or "bca", see `cxrlib.stats.bootstrap.interval`
+    mean_over_labels : add rows with label "mean": the mean over the labels that are defined in
+        every group of the attribute, so that all groups are averaged over the same findings. The
+        note names labels left out; counts are those of the scarcest label kept.
+    protocol : name or Protocol; its switches unit (see `cxrlib.stats.bootstrap.Resamples`),
+    interval
+        (see `cxrlib.stats.bootstrap.interval`) and min_cases: a group with fewer positive, or
+        negative, images gets NaN and a note
+    n_resamples : of patients, or of the protocol's unit
+    seed : of the resamples
 
     Returns
     -------
@@ -75,22 +83,34 @@ def performance_table(
         For an unknown metric, attribute or group, or a malformed predictions table.
     """
     out = []
-    for study, found in estimated(predictions, attributes, metrics, match=match, **options):
+    for study, found in estimated(
+        predictions,
+        attributes,
+        metrics,
+        protocol=protocol,
+        mean_over_labels=mean_over_labels,
+        match=match,
+        n_resamples=n_resamples,
+        seed=seed,
+    ):
         out += rows(found, study)
     return _matched(schema.results(out), match)
 
 
 def gap_table(
-    predictions,
-    attribute,
-    pairs=None,
+    predictions: pd.DataFrame,
+    attribute: Attribute,
+    pairs: Pairs | None = None,
     *,
-    reference=None,
-    groups=None,
-    metrics=DEFAULT,
-    match=None,
-    **options,
-):
+    reference: str | None = None,
+    groups: Sequence[str] | None = None,
+    metrics: str | Sequence[str] = DEFAULT,
+    match: str | Sequence[str] | None = None,
+    mean_over_labels: bool = True,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """Signed gaps "A - B" between groups, with paired intervals.
 
     Each resample of patients gives one gap; the interval is that of these gaps. Whether the
@@ -110,21 +130,33 @@ def gap_table(
     distinct ones.
     """
     out = []
-    name, wanted = attribute_name(attribute), {attribute: groups}
-    for study, found in estimated(predictions, wanted, metrics, match=match, **options):
+    name = attribute_name(attribute)
+    for study, found in estimated(
+        predictions,
+        {attribute: groups},
+        metrics,
+        protocol=protocol,
+        mean_over_labels=mean_over_labels,
+        match=match,
+        n_resamples=n_resamples,
+        seed=seed,
+    ):
         pairs_here = pairs_of(study.groups[name], pairs, reference)
         out += rows(group_gaps(found, name, pairs_here), study)
     return _matched(schema.results(out), match)
 
 
 def model_gap_table(
-    predictions,
-    pairs=None,
+    predictions: pd.DataFrame,
+    pairs: Pairs | None = None,
     *,
-    metrics=DEFAULT,
-    attributes=(),
-    **options,
-):
+    metrics: str | Sequence[str] = DEFAULT,
+    attributes: Attributes = (),
+    mean_over_labels: bool = True,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """Differences "A - B" between models on the same images, with paired intervals.
 
     pairs : list of (model A, model B); all pairs by default. Others as in `performance_table`.
@@ -134,7 +166,15 @@ def model_gap_table(
     Results table with model "A - B", overall and in each group of the attributes.
     """
     out = []
-    for study, found in estimated(predictions, attributes, metrics, **options):
+    for study, found in estimated(
+        predictions,
+        attributes,
+        metrics,
+        protocol=protocol,
+        mean_over_labels=mean_over_labels,
+        n_resamples=n_resamples,
+        seed=seed,
+    ):
         images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
             raise ValueError(
@@ -162,7 +202,9 @@ def _matched(table, match):
     return table.assign(attribute=matched)
 
 
-def decide(predictions, specificity=None, *, threshold=None):
+def decide(
+    predictions: pd.DataFrame, specificity: float | None = None, *, threshold: float | None = None
+) -> pd.DataFrame:
     """Scores turned into yes (1) or no (0) at one operating point for all patients.
 
     A score above the threshold is a yes. The threshold is set for each cohort, model, method and
@@ -207,14 +249,16 @@ def decide(predictions, specificity=None, *, threshold=None):
 
 
 def multiclass_table(
-    predictions,
-    attributes=("sex", "age_group"),
-    pairs=None,
+    predictions: pd.DataFrame,
+    attributes: Attributes = ("sex", "age_group"),
+    pairs: Mapping[str, Pairs] | None = None,
     *,
-    baseline=None,
-    **resampling,
-):
-    """Utility and fairness of a classifier that picks one class an image (X section 2.4).
+    baseline: str | None = None,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
+    """Utility and fairness of a classifier that picks one class per image (X section 2.4).
 
     The predicted class is the label with the highest score, the first of equals. For Eq. 4, p is
     the score of the predicted class and the outcome is whether that class is the true one.
@@ -226,7 +270,8 @@ def multiclass_table(
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
         paired change of every number that each other method brings to the same model
-    resampling : n_resamples, seed, unit, interval as in `performance_table`
+    protocol : name or Protocol; its switches unit and interval
+    n_resamples, seed : as in `performance_table`
 
     Returns
     -------
@@ -238,7 +283,9 @@ def multiclass_table(
     absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
     """
     out = []
-    for study in studies(predictions, attributes, **resampling):
+    for study in studies(
+        predictions, attributes, protocol=protocol, n_resamples=n_resamples, seed=seed
+    ):
         found = {}
         for names, block in study.predictions.groupby(
             ["model", "method"], sort=False, observed=True
@@ -262,7 +309,7 @@ class Answers(NamedTuple):
     labels: list  # class names
 
 
-def class_answers(block, study):
+def class_answers(block: pd.DataFrame, study: Study) -> Answers:
     """The Answers in the predictions of one model and method."""
     wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
     labels = list(dict.fromkeys(block["label"]))
@@ -271,13 +318,15 @@ def class_answers(block, study):
     if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails here too
         raise ValueError(
             "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
-            "every image and class, with exactly one true class an image."
+            "every image and class, with exactly one true class per image."
         )
     image = study.images.index.get_indexer(wide.index)
     return Answers(truth.argmax(axis=1), score.argmax(axis=1), score.max(axis=1), image, labels)
 
 
-def multiclass_estimates(answers, study, pairs):
+def multiclass_estimates(
+    answers: Answers, study: Study, pairs: Mapping[str, Pairs]
+) -> dict[tuple[str, str, str, str], Estimate]:
     """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
     gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
     members, statistics = {}, {}
@@ -291,7 +340,7 @@ def multiclass_estimates(answers, study, pairs):
             statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
                 take(w, answers.image) * a, take(w, answers.image) * b
             )
-    jackknife = study.interval != "percentile"
+    jackknife = study.protocol.interval != "percentile"
     evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
     out = {}
     for (where, (label, metric)), found in evaluated.items():
@@ -339,7 +388,7 @@ def _multiclass_utility(answers):
     return utility
 
 
-def multiclass_gaps(answers):
+def multiclass_gaps(answers: Answers) -> Callable:
     """Function of the weights (b, k) of two groups that gives {("all", metric): (b,)}."""
     y, predicted, p, _, labels = answers
     correct, n = y == predicted, len(labels)

@@ -6,6 +6,7 @@ gaps is corrected for its size.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -14,6 +15,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from cxrlib import schema
+from cxrlib.protocol import Protocol
 from cxrlib.stats import bootstrap, fairness
 from cxrlib.stats import estimates as est
 
@@ -21,21 +23,23 @@ METHODS = {"p_holm": "holm", "p_bh": "fdr_bh"}  # columns of corrected p-values,
 
 
 def gap_tests(
-    predictions,
-    comparisons,
+    predictions: pd.DataFrame,
+    comparisons: Mapping[est.Attribute, est.Pairs | str | None],
     *,
-    metrics=fairness.DEFAULT,
-    n_permutations=1000,
-    alpha=0.05,
-    mean_over_labels=True,
-    **options,
-):
+    metrics: str | Sequence[str] = fairness.DEFAULT,
+    n_permutations: int = 1000,
+    alpha: float = 0.05,
+    mean_over_labels: bool = True,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """Gaps between groups with their noise floor, p-value and corrections over the family.
 
     The noise floor is the distribution of the gap if the model were exactly fair: groups are dealt
     anew to patients with the same label, `n_permutations` times. For the mean over labels, the
     labels share the order in which patients are dealt. A patient whose group changes between images
-    is dealt with as one patient a group.
+    is dealt with as one patient per group.
 
     Parameters
     ----------
@@ -44,10 +48,9 @@ def gap_tests(
         {"sex": [("F", "M")], "race": "White", "age_group": None}. All of them, for all models,
         methods, labels and metrics in the result, are one family. A list of pairs also says which
         groups count in the choice of labels for the mean.
-    metrics, mean_over_labels : as in `performance_table`
+    metrics, mean_over_labels, protocol, n_resamples, seed : as in `performance_table`
     n_permutations : int; Holm's correction of K gaps can flag one only with more than K / alpha
     alpha : 1 - level of the simultaneous bands
-    options : as in `performance_table`, but for `match`
 
     Returns
     -------
@@ -63,8 +66,15 @@ def gap_tests(
     parts = []
     attributes = {attribute: _named(asked) for attribute, asked in comparisons.items()}
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    options["mean_over_labels"] = mean_over_labels
-    for study, found in est.estimated(predictions, attributes, metrics, **options):
+    for study, found in est.estimated(
+        predictions,
+        attributes,
+        metrics,
+        protocol=protocol,
+        mean_over_labels=mean_over_labels,
+        n_resamples=n_resamples,
+        seed=seed,
+    ):
         gaps, null = {}, {}
         for attribute, asked in comparisons.items():
             name = est.attribute_name(attribute)
@@ -77,15 +87,24 @@ def gap_tests(
 
 
 def multiclass_gap_tests(
-    predictions, comparisons, *, n_permutations=1000, alpha=0.05, **resampling
-):
-    """`gap_tests` for a classifier that picks one class an image (X Eqs. 2-4).
+    predictions: pd.DataFrame,
+    comparisons: Mapping[str, est.Pairs | str | None],
+    *,
+    n_permutations: int = 1000,
+    alpha: float = 0.05,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
+    """`gap_tests` for a classifier that picks one class per image (X Eqs. 2-4).
 
     Groups are dealt anew to patients with the same true class. Columns and parameters are those of
     `gap_tests`, rows those of `cxrlib.stats.fairness.multiclass_table` for pairs of groups.
     """
     parts = []
-    for study in est.studies(predictions, list(comparisons), **resampling):
+    for study in est.studies(
+        predictions, list(comparisons), protocol=protocol, n_resamples=n_resamples, seed=seed
+    ):
         pairs = {a: _pairs(study.groups[a], asked) for a, asked in comparisons.items()}
         gaps, null = {}, {}
         blocks = study.predictions.groupby(["model", "method"], sort=False, observed=True)
@@ -147,7 +166,7 @@ def _over(function, x):
     return function(x) if np.isfinite(x).any() else np.nan
 
 
-def corrected(p_values, method):
+def corrected(p_values: np.ndarray | pd.Series, method: str) -> np.ndarray:
     """p-values corrected for the size of their family, by statsmodels; undefined ones stay NaN.
 
     p_values : (K,)
@@ -163,7 +182,9 @@ def corrected(p_values, method):
     return out
 
 
-def simultaneous_bands(values, replicates, alpha=0.05):
+def simultaneous_bands(
+    values: np.ndarray, replicates: np.ndarray, alpha: float = 0.05
+) -> tuple[np.ndarray, np.ndarray]:
     """Intervals that hold all true values at once with probability 1 - alpha.
 
     ``value -+ c SE``: SE is the standard deviation of the replicates, c the 1 - alpha quantile over
@@ -192,7 +213,7 @@ def simultaneous_bands(values, replicates, alpha=0.05):
     return values - c * spread, values + c * spread
 
 
-def flagged(tests, alpha=0.05):
+def flagged(tests: pd.DataFrame, alpha: float = 0.05) -> dict:
     """How many comparisons of a family are flagged, before and after correction.
 
     Returns
@@ -307,29 +328,32 @@ def _deals(study, attribute, groups, n_permutations):
 
 
 def power_plan(
-    predictions,
-    attribute,
-    gaps=(0.05,),
+    predictions: pd.DataFrame,
+    attribute: est.Attribute,
+    gaps: Sequence[float] = (0.05,),
     *,
-    pairs=None,
-    reference=None,
-    power=0.8,
-    alpha=0.05,
-    metrics=("auc",),
-    **options,
-):
-    """Positives and patients a group that a study needs to show a gap.
+    pairs: est.Pairs | None = None,
+    reference: str | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    metrics: str | Sequence[str] = ("auc",),
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
+    """Positives and patients per group that a study needs to show a gap.
 
     The standard error of a metric in a group falls as ``1 / sqrt(positives)`` at the group's
-    prevalence and images a patient, so one run tells the cost of any other size:
+    prevalence and images per patient, so one run tells the cost of any other size:
     ``N = (v_A + v_B) (z_{1 - alpha/2} + z_{power})^2 / gap^2`` positives in each group, where v is
     the group's squared standard error, from resampled patients, times its positives.
 
     Parameters
     ----------
-    predictions, attribute, pairs, reference, metrics, options : as in
-    `cxrlib.stats.fairness.gap_table` gaps : absolute gaps that should be seen power : chance of
-    seeing them, alpha : chance of a false alarm, two-sided
+    predictions, attribute, pairs, reference, metrics, protocol, n_resamples, seed : as in
+        `cxrlib.stats.fairness.gap_table`
+    gaps : absolute gaps that should be seen
+    power : chance of seeing them, alpha : chance of a false alarm, two-sided
 
     Returns
     -------
@@ -345,8 +369,15 @@ def power_plan(
     z = ndtri(1 - alpha / 2) + ndtri(power)
     out = []
     name = est.attribute_name(attribute)
-    options["mean_over_labels"] = False
-    for study, found in est.estimated(predictions, [attribute], metrics, **options):
+    for study, found in est.estimated(
+        predictions,
+        [attribute],
+        metrics,
+        protocol=protocol,
+        mean_over_labels=False,
+        n_resamples=n_resamples,
+        seed=seed,
+    ):
         for a, b in est.pairs_of(study.groups[name], pairs, reference):
             for key in [k for k in found if k.attribute == name and k.group == a]:
                 of_a, of_b = found[key], found[key._replace(group=b)]

@@ -1,7 +1,7 @@
 r"""Performance and fairness metrics as pure functions on arrays.
 
-Every function takes `weights`: None, one weight an image (n,), or a matrix (B, n) with one row a
-resample; the answer is then one number a row. A resample drawn with replacement *is* a row of
+Every function takes `weights`: None, one weight per image (n,), or a matrix (B, n) with one row per
+resample; the answer is then one number per row. A resample drawn with replacement *is* a row of
 small whole-number weights (how often each image was drawn), which lets a thousand resamples share
 one sort. What is not defined (one class only, no weight at all) is NaN.
 
@@ -12,14 +12,17 @@ S = Sourget et al. 2025, X = Sun et al. 2025.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrlib.core import checks
-from cxrlib.stats.ranking import as_weights, binary, ranking, shaped
+from cxrlib.stats.ranking import Value, as_weights, binary, ranking, shaped
+
+Rates = tuple[np.ndarray, np.ndarray]  # true and false positive rates, each (C,) or (B, C)
 
 # --- ranking of one label ---------------------------------------------------------------------
 
 
-def auc(y_true, score, weights=None):
+def auc(y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Area under the ROC curve.
 
     y_true (n,) of 0/1; score (n,) finite numbers -> float or (B,). Equals scikit-learn's
@@ -42,7 +45,9 @@ def auc(y_true, score, weights=None):
     return ranking(y_true, score, weights)["auc"]
 
 
-def average_precision(y_true, score, weights=None):
+def average_precision(
+    y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
+) -> Value:
     r"""Average precision, the area under the precision-recall curve as a sum of steps.
 
     y_true (n,) of 0/1; score (n,) finite numbers -> float or (B,). Equals scikit-learn's
@@ -64,7 +69,7 @@ def average_precision(y_true, score, weights=None):
     return ranking(y_true, score, weights)["average_precision"]
 
 
-def adjusted_auprc(y_true, score, weights=None):
+def adjusted_auprc(y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Prevalence-adjusted area under the precision-recall curve.
 
     y_true (n,) of 0/1; score (n,) finite numbers -> float or (B,). The prevalence is that of the
@@ -95,7 +100,7 @@ def adjusted_auprc(y_true, score, weights=None):
 # --- probability of one label -----------------------------------------------------------------
 
 
-def brier(y_true, p, weights=None):
+def brier(y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Brier score, the mean squared difference of probability and outcome.
 
     y_true (n,) of 0/1; p (n,) in [0, 1] -> float or (B,). Equals scikit-learn's
@@ -120,7 +125,7 @@ def brier(y_true, p, weights=None):
 # --- decisions on one label -------------------------------------------------------------------
 
 
-def threshold_youden(y_true, score):
+def threshold_youden(y_true: ArrayLike, score: ArrayLike) -> float:
     """Operating point with the largest Youden index, sensitivity + specificity - 1.
 
     A score *above* the threshold is a yes. Of thresholds with the same index the highest is taken,
@@ -153,7 +158,7 @@ def threshold_youden(y_true, score):
     return float(values[::-1][np.argmax(index[::-1])])
 
 
-def threshold_at_specificity(y_true, score, specificity):
+def threshold_at_specificity(y_true: ArrayLike, score: ArrayLike, specificity: float) -> float:
     """Operating point with a wanted specificity: the smallest score that reaches it.
 
     A score *above* the threshold is a yes; at least this share of the negatives is not above it.
@@ -187,7 +192,7 @@ def _need(which, name):
         raise ValueError(f"y_true: no {name}; no threshold can be set. Pool more images.")
 
 
-def sensitivity(y_true, decision, weights=None):
+def sensitivity(y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Sensitivity, the share of the positives that are called positive.
 
     y_true, decision (n,) of 0/1, such as score > threshold -> float or (B,).
@@ -206,7 +211,7 @@ def sensitivity(y_true, decision, weights=None):
     return _share(y & d, y, weights)
 
 
-def specificity(y_true, decision, weights=None):
+def specificity(y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Specificity, the share of the negatives that are called negative.
 
     y_true, decision (n,) of 0/1 -> float or (B,).
@@ -223,7 +228,9 @@ def specificity(y_true, decision, weights=None):
     return _share(~y & ~d, ~y, weights)
 
 
-def false_negative_rate(y_true, decision, weights=None):
+def false_negative_rate(
+    y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None
+) -> Value:
     r"""False negative rate, the share of the positives that are missed.
 
     y_true, decision (n,) of 0/1 -> float or (B,). 1 - sensitivity.
@@ -242,7 +249,9 @@ def false_negative_rate(y_true, decision, weights=None):
     return _share(y & ~d, y, weights)
 
 
-def false_positive_rate(y_true, decision, weights=None):
+def false_positive_rate(
+    y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None
+) -> Value:
     r"""False positive rate, the share of the negatives that are called positive.
 
     y_true, decision (n,) of 0/1 -> float or (B,). 1 - specificity.
@@ -261,7 +270,9 @@ def false_positive_rate(y_true, decision, weights=None):
     return _share(~y & d, ~y, weights)
 
 
-def underdiagnosis_rate(no_finding, called_no_finding, weights=None):
+def underdiagnosis_rate(
+    no_finding: ArrayLike, called_no_finding: ArrayLike, weights: ArrayLike | None = None
+) -> Value:
     r"""Underdiagnosis rate, the share of images with any finding that are called *no finding*.
 
     Two readings of one number: the false positive rate of the label *No Finding*, and the false
@@ -290,7 +301,7 @@ def underdiagnosis_rate(no_finding, called_no_finding, weights=None):
 # --- one class out of several -----------------------------------------------------------------
 
 
-def accuracy(y_class, pred_class, weights=None):
+def accuracy(y_class: ArrayLike, pred_class: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Accuracy, the share of images whose predicted class is the true one.
 
     y_class, pred_class : (n,) classes -> float or (B,).
@@ -310,7 +321,9 @@ def accuracy(y_class, pred_class, weights=None):
     return weighted_mean(np.asarray(y_class) == np.asarray(pred_class), weights)
 
 
-def f1_by_class(y_class, pred_class, n_classes, weights=None):
+def f1_by_class(
+    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: ArrayLike | None = None
+) -> np.ndarray:
     r"""F1 of each class against the rest.
 
     Parameters
@@ -337,7 +350,9 @@ def f1_by_class(y_class, pred_class, n_classes, weights=None):
     return _share(2 * y * p, y + p, weights)
 
 
-def macro_f1(y_class, pred_class, n_classes, weights=None):
+def macro_f1(
+    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: ArrayLike | None = None
+) -> Value:
     r"""Macro F1, the unweighted mean of F1 over the classes.
 
     Parameters as in `f1_by_class` -> float or (B,).
@@ -354,7 +369,7 @@ def macro_f1(y_class, pred_class, n_classes, weights=None):
     return f1_by_class(y_class, pred_class, n_classes, weights).mean(axis=-1)[()]
 
 
-def var_f1(f1):
+def var_f1(f1: ArrayLike) -> Value:
     r"""Variance of F1 over the classes.
 
     f1 : (C,) or (B, C) from `f1_by_class` -> float or (B,).
@@ -373,7 +388,9 @@ def var_f1(f1):
     return np.var(f1, axis=-1)[()]
 
 
-def rates_by_class(y_class, pred_class, n_classes, weights=None):
+def rates_by_class(
+    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: ArrayLike | None = None
+) -> Rates:
     """True and false positive rate of each class against the rest, for `eq_odds_mean` and `_max`.
 
     For one yes-or-no decision pass y, decision and 2: the rates of "no" mirror those of "yes",
@@ -391,7 +408,7 @@ def rates_by_class(y_class, pred_class, n_classes, weights=None):
 # --- gaps between groups ----------------------------------------------------------------------
 
 
-def f1_gap_signed(f1_a, f1_b):
+def f1_gap_signed(f1_a: ArrayLike, f1_b: ArrayLike) -> Value:
     r"""Signed F1 gap, the mean over classes of the difference in F1 between two groups.
 
     f1_a, f1_b : (C,) or (B, C) from `f1_by_class` -> float or (B,).
@@ -408,7 +425,7 @@ def f1_gap_signed(f1_a, f1_b):
     return np.mean(_class_differences(f1_a, f1_b), axis=-1)[()]
 
 
-def f1_gap_absolute(f1_a, f1_b):
+def f1_gap_absolute(f1_a: ArrayLike, f1_b: ArrayLike) -> Value:
     r"""Absolute F1 gap, the mean over classes of the absolute difference in F1.
 
     f1_a, f1_b : (C,) or (B, C) from `f1_by_class` -> float or (B,).
@@ -426,7 +443,7 @@ def f1_gap_absolute(f1_a, f1_b):
     return np.mean(np.abs(_class_differences(f1_a, f1_b)), axis=-1)[()]
 
 
-def eq_odds_mean(rates_a, rates_b):
+def eq_odds_mean(rates_a: Rates, rates_b: Rates) -> Value:
     r"""Equalised odds as X defines it, the mean of all TPR and FPR gaps between two groups.
 
     rates_a, rates_b : (tpr, fpr) of two groups from `rates_by_class` -> float or (B,).
@@ -447,7 +464,7 @@ def eq_odds_mean(rates_a, rates_b):
     return np.mean((tpr + fpr) / 2, axis=-1)[()]
 
 
-def eq_odds_max(*rates):
+def eq_odds_max(*rates: Rates) -> Value:
     r"""Equalised odds as fairlearn defines it, the larger of TPR and FPR gap.
 
     rates : (tpr, fpr) of two or more groups from `rates_by_class` -> float or (B,).
@@ -471,7 +488,14 @@ def eq_odds_max(*rates):
     return np.mean(np.maximum(*_rate_gaps(*rates)), axis=-1)[()]
 
 
-def calibration_gap_eq4(p_a, outcome_a, p_b, outcome_b, weights_a=None, weights_b=None):
+def calibration_gap_eq4(
+    p_a: ArrayLike,
+    outcome_a: ArrayLike,
+    p_b: ArrayLike,
+    outcome_b: ArrayLike,
+    weights_a: ArrayLike | None = None,
+    weights_b: ArrayLike | None = None,
+) -> Value:
     r"""Calibration gap of X, the difference between two groups in mean absolute residual.
 
     p, outcome : (n_A,) and (n_A',) probabilities and 0/1 outcomes; weights (n,) or (B, n) each
@@ -496,7 +520,7 @@ def calibration_gap_eq4(p_a, outcome_a, p_b, outcome_b, weights_a=None, weights_
     return np.abs(np.subtract(*residual))[()]
 
 
-def twin_shift(changed, reference, weights=None):
+def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None) -> Value:
     r"""Twin shift, how far a score moves when one thing in the image changes.
 
     changed, reference : (n,) scores or margins of the same images in the same order
@@ -528,18 +552,18 @@ def twin_shift(changed, reference, weights=None):
 # --- how it is done ---------------------------------------------------------------------------
 
 
-def weighted_mean(x, weights=None):
+def weighted_mean(x: ArrayLike, weights: ArrayLike | None = None) -> Value:
     """Mean of x (n,), finite numbers, under weights; float or (B,); NaN where no weight is."""
-    x = _finite(x, "x")
-    return _share(x, np.ones(len(x)), weights)
+    numbers = _finite(x, "x")
+    return _share(numbers, np.ones(len(numbers)), weights)
 
 
-def weighted_sums(w, x):
+def weighted_sums(w: np.ndarray, x: ArrayLike) -> np.ndarray:
     """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C)."""
     return w @ np.asarray(x, dtype=float)
 
 
-def probabilities(y_true, p):
+def probabilities(y_true: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Truth as (n,) bool and probabilities as (n,) float; ValueError for any outside [0, 1]."""
     y, p = binary(y_true, p, "p")
     checks.refuse(

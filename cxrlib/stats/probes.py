@@ -4,12 +4,14 @@ That an attribute can be read from embeddings does not show that a model uses it
 """
 
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from cxrlib import protocol as protocols
 from cxrlib import schema
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
 
 # scikit-learn takes seconds to import: only where a probe is made
@@ -68,7 +70,9 @@ HEADS = {
 METHODS = tuple(HEADS["penalised"])
 
 
-def patient_split(patient_id, seed=1907, fraction=0.2):
+def patient_split(
+    patient_id: ArrayLike, seed: int = 1907, fraction: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of train, validation and test images; no patient is in two of them.
 
     A fifth of the patients is held out for testing, then a fifth of the others for validation
@@ -91,7 +95,9 @@ def patient_split(patient_id, seed=1907, fraction=0.2):
     return rest[inner_train], rest[inner_valid], test
 
 
-def tuning_rows(train, valid, tuning="matched"):
+def tuning_rows(
+    train: np.ndarray, valid: np.ndarray, tuning: str = "matched"
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows whose features a probe is tuned on, to go with the labels of train and valid.
 
     Parameters
@@ -115,16 +121,16 @@ def tuning_rows(train, valid, tuning="matched"):
 
 
 def probe_table(
-    embeddings,
-    table,
-    attributes=("sex", "race", "age_group"),
-    methods=("linear", "knn", "mlp"),
-    protocol="corrected",
+    embeddings: Mapping[str, np.ndarray],
+    table: pd.DataFrame,
+    attributes: Sequence[str] = ("sex", "race", "age_group"),
+    methods: Sequence[str] = ("linear", "knn", "mlp"),
+    protocol: str | Protocol = "corrected",
     *,
-    min_patients=20,
-    n_resamples=500,
-    seed=1907,
-):
+    min_patients: int = 20,
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """How well attributes of patients can be read from image embeddings (S Table 2).
 
     Each probe is fitted on training patients, its hyper-parameter chosen by AUC on validation
@@ -149,7 +155,7 @@ def probe_table(
     mean over groups of one-versus-rest AUC on test images, with bootstrap intervals over the
     protocol's unit; n, n_positive (of the scarcest group), n_patients are those of the test set.
     """
-    p = protocols.protocol(protocol)
+    p = protocol_of(protocol)
     for method in methods:
         if method not in METHODS:
             raise ValueError(f"methods: unknown {method!r}; expected {', '.join(METHODS)}.")
@@ -168,7 +174,7 @@ def probe_table(
             if len(z) != len(table):
                 raise ValueError(
                     f"embeddings: {model!r} has {len(z)} rows, the table {len(table)}; expected "
-                    "one embedding an image, in the order of the table."
+                    "one embedding per image, in the order of the table."
                 )
             for method in methods:
                 rows.append(
@@ -240,7 +246,7 @@ def _macro_auc(y, score, weights=None):
 # --- geometry --------------------------------------------------------------------------------
 
 
-def centroid_differences(a, b):
+def centroid_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Absolute difference of two centroids in each dimension, largest first (S Fig. 3).
 
     a (n, d) and b (m, d): embeddings of two groups, or of images and texts (the modality gap).
@@ -249,12 +255,12 @@ def centroid_differences(a, b):
     return np.sort(np.abs(np.mean(a, axis=0) - np.mean(b, axis=0)))[::-1]
 
 
-def modality_gap(images, texts):
+def modality_gap(images: np.ndarray, texts: np.ndarray) -> float:
     """Euclidean distance between the centroids of image and text embeddings, >= 0."""
     return float(np.linalg.norm(np.mean(images, axis=0) - np.mean(texts, axis=0)))
 
 
-def project(*embeddings):
+def project(*embeddings: np.ndarray) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
     """First two principal components, fitted on all given embeddings together (S Fig. 2).
 
     Parameters
@@ -273,7 +279,9 @@ def project(*embeddings):
     return points[0] if len(points) == 1 else points, pca.explained_variance_ratio_
 
 
-def image_panel(images, texts, axes="own"):
+def image_panel(
+    images: np.ndarray, texts: np.ndarray, axes: str = "own"
+) -> tuple[np.ndarray, np.ndarray]:
     """Image embeddings on two axes, as S Fig. 2b to 2d show them.
 
     Parameters

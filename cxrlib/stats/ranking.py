@@ -4,12 +4,17 @@ A resample drawn with replacement *is* a row of small whole-number weights (how 
 was drawn), so a thousand resamples share one sort.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrlib.core import checks
 
+Value = float | np.ndarray  # one number, or one for each of B resamples
 
-def as_weights(weights, n):
+
+def as_weights(weights: ArrayLike | None, n: int) -> tuple[np.ndarray, bool]:
     """Weights as a (B, n) matrix, and whether the caller gave a matrix.
 
     Whole numbers stay whole numbers, so that sums of counts are exact.
@@ -24,14 +29,16 @@ def as_weights(weights, n):
     return (w if w.ndim == 2 else w[None]), w.ndim == 2
 
 
-def shaped(values, is_matrix):
+def shaped(values: np.ndarray, is_matrix: bool) -> Value:
     """(B, ...) -> as it is for a weight matrix, its only row otherwise."""
     if is_matrix:
         return values
     return float(values[0]) if values.ndim == 1 else values[0]
 
 
-def binary(y_true, score, name="score"):
+def binary(
+    y_true: ArrayLike, score: ArrayLike, name: str = "score"
+) -> tuple[np.ndarray, np.ndarray]:
     """Truth as (n,) bool and scores as (n,) float.
 
     Raises
@@ -48,7 +55,9 @@ def binary(y_true, score, name="score"):
     return y, s
 
 
-def ranking(y_true, score, weights=None):
+def ranking(
+    y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
+) -> dict[str, Value]:
     """AUC, average precision and adjusted AUPRC, ties treated exactly as in scikit-learn.
 
     Parameters
@@ -71,7 +80,9 @@ def ranking(y_true, score, weights=None):
     return {name: shaped(v, is_matrix) for name, v in values.items()}
 
 
-def ranker(y_true, score, rows=None):
+def ranker(
+    y_true: ArrayLike, score: ArrayLike, rows: ArrayLike | None = None
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Sort once and rank under many weights: ``ranker(y, s)(weights)``, see `ranking`.
 
     Parameters

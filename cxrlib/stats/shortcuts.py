@@ -5,12 +5,15 @@ Two looks at a chest drain as a shortcut for pneumothorax: performance with and 
 renderings of the same patient that differ in one thing, which only a phantom allows.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib import schema
 from cxrlib.core import checks
-from cxrlib.protocol import NAMES, protocol
+from cxrlib.protocol import NAMES, Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.ranking import ranking
 
@@ -20,14 +23,14 @@ MATCHED = "positives weighted to equal prevalence"
 
 
 def drain_arms(
-    predictions,
-    label="Pneumothorax",
-    device="drain",
-    protocols=NAMES,
+    predictions: pd.DataFrame,
+    label: str = "Pneumothorax",
+    device: str = "drain",
+    protocols: Sequence[str | Protocol] = NAMES,
     *,
-    n_resamples=500,
-    seed=1907,
-):
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
     """Performance on positives with the device and without it, each against shared negatives.
 
     Five switches of a protocol matter:
@@ -71,7 +74,7 @@ def drain_arms(
     rows = []
     keys = ["cohort", "model", "method"]
     for (cohort, model, method), block in predictions.groupby(keys, sort=False, observed=True):
-        for p in map(protocol, protocols):
+        for p in map(protocol_of, protocols):
             about = {"protocol": p.name, "cohort": cohort, "model": model, "method": method}
             about |= {"label": label, "attribute": device, "unit": p.unit, "seed": seed}
             rows += [about | row for row in _arms(block, device, p, n_resamples, seed)]
@@ -165,15 +168,15 @@ def _counts(positive, member, patient):
 
 
 def twin_shift(
-    margin_changed,
-    margin_reference,
-    patient_id,
+    margin_changed: ArrayLike,
+    margin_reference: ArrayLike,
+    patient_id: ArrayLike,
     *,
-    n_resamples=500,
-    seed=1907,
-    unit="patient",
-    **about,
-):
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+    **about: str,
+) -> pd.DataFrame:
     """How far a score moves when one thing in the image changes and all else stays equal.
 
     ``mean(changed - reference) / SD(reference)``: the paired difference of twins, in units of the
@@ -184,6 +187,7 @@ def twin_shift(
     margin_changed, margin_reference : (n,) margins of the same images in the same order, such as
         the similarity to the positive minus that to the negative prompt, or a logit
     patient_id : (n,)
+    protocol : name or Protocol; its switches unit and interval
     about : further columns of the row, such as model="phantom-resnet", label="Pneumothorax",
         group="drain added"
 
@@ -205,13 +209,14 @@ def twin_shift(
         margin_reference=b,
     )
 
-    resamples = bootstrap.Resamples(patient, n_resamples, seed, unit)
+    p = protocol_of(protocol)
+    resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
     found = bootstrap.evaluate(
         {"twins": lambda w: {"shift": metrics.twin_shift(a, b, w)}}, resamples
     )
-    found = _interval(found["twins", "shift"], "expanded")
+    found = _interval(found["twins", "shift"], p.interval)
     row = {"attribute": "all", "group": "all", "metric": "twin_shift"} | about | found
     notes = [about.get("note", ""), found["note"]]
-    row |= {"unit": unit, "seed": seed, "note": "; ".join(n for n in notes if n)}
+    row |= {"unit": p.unit, "seed": seed, "note": "; ".join(n for n in notes if n)}
     row |= {"n": len(a), "n_patients": len(pd.unique(patient))}
     return schema.results([row])

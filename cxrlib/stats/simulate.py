@@ -5,12 +5,14 @@ can check, for the truth is unknown. Here it is a closed form (`population`), co
 it (`sample`), and the share of intervals that hold it is counted (`coverage`).
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from cxrlib.stats import bootstrap
@@ -51,7 +53,7 @@ class Design:
     reference_auc: float = 0.75
 
 
-def population(auc, prevalence):
+def population(auc: float, prevalence: float) -> dict[str, float]:
     """True values of binormal scores: negatives from N(0, 1), positives from N(mu, 1).
 
     A positive image outranks a negative one when ``mu + e - e' > 0``; the noise of the difference
@@ -86,7 +88,7 @@ def population(auc, prevalence):
     }
 
 
-def patients(n_images, images_per_patient=1):
+def patients(n_images: int, images_per_patient: int | Sequence[int] = 1) -> np.ndarray:
     """Patient numbers 0, 0, 0, 1, ... of n images; the last patient may have fewer: (n,) int."""
     sizes = np.atleast_1d(images_per_patient)
     if n_images < 1 or (sizes < 1).any():
@@ -97,7 +99,14 @@ def patients(n_images, images_per_patient=1):
     return np.repeat(np.arange(n_images), np.resize(sizes, n_images))[:n_images]
 
 
-def sample(patient_id, auc, prevalence, icc_score, icc_label, rng):
+def sample(
+    patient_id: np.ndarray,
+    auc: float,
+    prevalence: float,
+    icc_score: float,
+    icc_label: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores of a cohort from the population of `population`.
 
     Image j of patient i has the liability ``l = sqrt(icc_label) u_i + sqrt(1 - icc_label) v_ij``
@@ -133,7 +142,7 @@ def sample(patient_id, auc, prevalence, icc_score, icc_label, rng):
     return y, np.sqrt(2) * ndtri(auc) * y + clustered(icc_score)
 
 
-def label_icc(y, patient_id):
+def label_icc(y: ArrayLike, patient_id: ArrayLike) -> float:
     """Correlation of the liabilities behind the labels of two images of a patient.
 
     The model of `sample`, turned around: the share of positive pairs of images is
@@ -171,10 +180,10 @@ def label_icc(y, patient_id):
     return 0.0 if excess(0) >= 0 else brentq(excess, 0, 0.9999, xtol=1e-4)
 
 
-def grid(name="small"):
+def grid(name: str = "small") -> list[Design]:
     """Designs to compare: "small" for a chapter, "full" for ``benchmarks/coverage.py``.
 
-    Layouts (images a patient, correlation) crossed with sizes (images, prevalence) and AUCs.
+    Layouts (images per patient, correlation) crossed with sizes (images, prevalence) and AUCs.
     """
     if name == "small":
         layouts = [(1, 0.0), (3, 0.6), (10, 0.6)]
@@ -192,7 +201,9 @@ def grid(name="small"):
     ]
 
 
-def studies(design, n_simulations=500, n_resamples=500, seed=1907):
+def studies(
+    design: Design, n_simulations: int = 500, n_resamples: int = 500, seed: int = 1907
+) -> pd.DataFrame:
     """Simulated studies of a design with the intervals that each would report.
 
     Every cohort holds both groups and is evaluated like the cohorts of this book: one set of
@@ -236,7 +247,9 @@ def studies(design, n_simulations=500, n_resamples=500, seed=1907):
     return pd.DataFrame(rows, columns=[*counts, *KIND, "value", "ci_low", "ci_high"])
 
 
-def coverage(design, n_simulations=500, n_resamples=500, seed=1907):
+def coverage(
+    design: Design, n_simulations: int = 500, n_resamples: int = 500, seed: int = 1907
+) -> pd.DataFrame:
     """How often nominal 95 % intervals hold the truth, by metric and kind of interval.
 
     Parameters: see `studies`.
@@ -270,7 +283,7 @@ def coverage(design, n_simulations=500, n_resamples=500, seed=1907):
     return shares(counted)
 
 
-def shares(table):
+def shares(table: pd.DataFrame) -> pd.DataFrame:
     """Coverage of a table with counts, also of sums of counts over designs.
 
     Parameters
@@ -296,7 +309,7 @@ def shares(table):
     )
 
 
-def by_positive_patients(table):
+def by_positive_patients(table: pd.DataFrame) -> pd.DataFrame:
     """Coverage of many designs together, by how many positive patients a group has on average.
 
     table : rows of `coverage` of several designs. Returns one row per class (see `CLASSES`), metric
@@ -311,7 +324,7 @@ def by_positive_patients(table):
     return shares(pooled.reset_index().sort_values("positive_patients", kind="stable"))
 
 
-def trusted_from(pooled, metric, unit, method):
+def trusted_from(pooled: pd.DataFrame, metric: str, unit: str, method: str) -> int | None:
     """From how many positive patients on coverage stays within `BAND`; None if never.
 
     pooled : from `by_positive_patients`

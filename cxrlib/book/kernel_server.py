@@ -1,6 +1,6 @@
 """A process that imports packages once and then forks a Jupyter kernel for each request.
 
-:mod:`cxrlib.kernels` runs it as a script, so that it holds no module of `cxrlib`: every kernel
+:mod:`cxrlib.book.kernels` runs it as a script, so that it holds no module of `cxrlib`: every kernel
 imports its own. Standard input is a socket over which one end of another socket comes for each
 kernel. Over that one come the request, a line of JSON, and later the numbers of signals, one per
 line; the kernel's process id goes back, and later its exit code. Where a socket ends, whoever
@@ -9,7 +9,6 @@ talked has ended, and so do its kernels.
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import os
 import selectors
@@ -18,33 +17,36 @@ import socket
 import sys
 
 # These look on import whether they are in a notebook, which this process is not.
-LEFT = ("IPython", "ipykernel", "matplotlib_inline", "matplotlib.pyplot", "pandas.plotting")
-LEFT += ("plotly", "seaborn")
+LEFT = (
+    *("IPython", "ipykernel", "matplotlib_inline", "matplotlib.pyplot", "pandas.plotting"),
+    *("plotly", "seaborn"),
+)
+NOWHERE = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
 
 
 class Current:
-    """Stands for ``sys.stderr`` in what is imported here: in a kernel it writes to the kernel's."""
+    """Stands for ``sys.stderr`` in what is imported here: in a kernel it writes to the kernel's.
 
-    def __getattr__(self, name):
-        file = sys.__stderr__ if sys.stderr is self else sys.stderr
-        return getattr(file, name)
+    Before that it is silent: what packages say while they are imported belongs to no notebook.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(NOWHERE if sys.stderr is self else sys.stderr, name)
 
 
-def preload(names):
+def preload(names: list[str]) -> None:
     """Import what is not there yet; what cannot be imported is left to the kernels."""
-    before, sys.stderr = sys.stderr, Current()
+    before, sys.stderr = sys.stderr, Current()  # type: ignore[assignment]
     try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            sys.__stderr__ = nowhere  # warnings of packages belong to no notebook
-            for name in names:
-                if not any(name == left or name.startswith(f"{left}.") for left in LEFT):
-                    with contextlib.suppress(Exception):
-                        importlib.import_module(name)
+        for name in names:
+            if not any(name == left or name.startswith(f"{left}.") for left in LEFT):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
     finally:
-        sys.stderr = sys.__stderr__ = before
+        sys.stderr = before
 
 
-def send(pid, number):
+def send(pid: int, number: int) -> None:
     """Send a signal to a kernel and the processes that it started."""
     try:
         os.killpg(pid, number)
@@ -52,9 +54,9 @@ def send(pid, number):
         os.kill(pid, number)
 
 
-def serve(control):
+def serve(control: socket.socket) -> dict:
     """Start kernels until `control` ends; returns in each kernel, with its request."""
-    kernels = {}  # process id -> socket
+    kernels: dict[int, socket.socket] = {}  # by process id
     asleep, awake = os.pipe()
     os.set_blocking(awake, False)
     signal.set_wakeup_fd(awake)
@@ -80,7 +82,11 @@ def serve(control):
                     sys.exit()
                 talk = socket.socket(fileno=sent[0])
                 with talk.makefile() as lines:
-                    request = json.loads(lines.readline())
+                    line = lines.readline()
+                if not line:  # who asked has ended
+                    talk.close()
+                    continue
+                request = json.loads(line)
                 preload(request["modules"])
                 pid = os.fork()
                 if pid == 0:
@@ -102,14 +108,14 @@ def serve(control):
                     while (done := os.waitpid(-1, os.WNOHANG))[0]:
                         end(done[0], os.waitstatus_to_exitcode(done[1]))
             elif key.data in kernels:
-                asked = key.fileobj.recv(4096)
+                asked = kernels[key.data].recv(4096)
                 if not asked:
                     selector.unregister(key.fileobj)
-                for number in map(int, asked.split() or [signal.SIGKILL]):
-                    send(key.data, number)
+                for number in asked.split() or [b"9"]:  # whoever wanted the kernel has ended
+                    send(key.data, int(number))
 
 
-def become(request):
+def become(request: dict) -> None:
     """Make this process what a kernel would be that was started as a program."""
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDONLY)
@@ -121,8 +127,7 @@ def become(request):
     new = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [*filter(None, new), *(place for place in sys.path if place not in old)]
     os.chdir(request["cwd"])
-    launcher = importlib.util.find_spec("ipykernel_launcher").origin
-    sys.argv[:] = [launcher, *request["arguments"]]
+    sys.argv[:] = ["ipykernel_launcher.py", *request["arguments"]]
     if "numpy" in sys.modules:  # kernels would share one sequence of random numbers
         sys.modules["numpy"].random.seed()
 

@@ -1,9 +1,9 @@
 """Kernels that need not import what an earlier one imported: forks of one process that did.
 
 Importing torch, transformers and the rest takes as long as many a chapter. A process
-(:mod:`cxrlib.kernel_server`) that lasts as long as this one imports what the kernels before used,
-and forks each new kernel; of this library it imports nothing. Only on Linux: elsewhere, forking
-after such imports is unsafe, and kernels are started as programs.
+(:mod:`cxrlib.book.kernel_server`) that lasts as long as this one imports what the kernels before
+used, and forks each new kernel; of this library it imports nothing. Only on Linux: elsewhere,
+forking after such imports is unsafe, and kernels are started as programs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import sys
 import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 NAME = "cxrbook-forks"
@@ -35,7 +37,8 @@ def settings() -> dict:
         return {}
     # Jupyter looks for provisioners among installed packages, or here.
     entry = EntryPoint(NAME, f"{__name__}:Provisioner", KernelProvisionerFactory.GROUP_NAME)
-    KernelProvisionerFactory.instance().provisioners[NAME] = entry
+    with _lock:
+        KernelProvisionerFactory.instance().provisioners[NAME] = entry
     return {"kernel_provisioner": {"provisioner_name": NAME}}
 
 
@@ -51,14 +54,16 @@ def _ask(request: dict) -> socket.socket:
     with _lock:
         if _server is None or _server[0].poll() is not None:
             ours, theirs = socket.socketpair()
-            command = [sys.executable, Path(__file__).with_name("kernel_server.py")]
+            command = [sys.executable, str(Path(__file__).with_name("kernel_server.py"))]
             env = {
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as in kernels
                 **request["env"],
                 "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # CUDA, once touched, could not be forked
             }
             with theirs:
-                process = subprocess.Popen(command, stdin=theirs, env=env, start_new_session=True)
+                process = subprocess.Popen(
+                    command, stdin=theirs.fileno(), env=env, start_new_session=True
+                )
             _server = process, ours
         request["modules"] = list(_modules)
         talk, far = socket.socketpair()
@@ -116,9 +121,9 @@ class Kernel:
 class Provisioner(LocalProvisioner):
     """Starts kernels as `Kernel`."""
 
-    async def launch_kernel(self, cmd, **kwargs):
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         self.cwd = kwargs.get("cwd", os.getcwd())
-        self.process = Kernel(arguments, self.cwd, kwargs["env"])
-        self.pid = self.process.pid
+        kernel = Kernel(arguments, self.cwd, kwargs["env"])
+        self.process, self.pid = kernel, kernel.pid  # type: ignore[assignment]
         return self.connection_info
