@@ -74,13 +74,12 @@ def test_build_does_nothing_when_nothing_changed(built, cxrbook):
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("cohorts", cohorts.names), ("models", models.published_models)]
+    ("what", "names"), [("cohorts", cohorts.names()), ("models", models.model_names())]
 )
 def test_catalogues(built, cxrbook, what, names):
     done = cxrbook(what, cwd=built)
     assert done.returncode == 0, done.stderr
-    for name in names():
-        assert name in done.stdout
+    assert names and all(name in done.stdout for name in names)
 
 
 # --- embed ---
