@@ -16,13 +16,12 @@ from pathlib import Path
 
 import nbformat
 
-from cxrlib.book import record, scan
+from cxrlib.book import record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError
 from cxrlib.core.folders import LIBRARY
 from cxrlib.core.progress import STATUS
-from cxrlib.guard import register
 
 TELLING = "cxrbook-used"  # id of the driver's own cell
 
@@ -259,6 +258,8 @@ def execute(root, every, jobs, memory):
 
 def _keep(task, path, told, seconds):
     """Keep an executed notebook, its card and its results table, unless they show too much."""
+    from cxrlib.book import scan  # pandas takes seconds, which a run with nothing to do is spared
+
     notebook = nbformat.read(path, as_version=4)
     table = record.results(path)
     card = record.card(
@@ -387,6 +388,9 @@ def _without_traces(task, path):
 
 def _failure(root, task, target, what, said):
     """What is told of a failed chapter; its notebook is kept, unless it is of credentialed data."""
+    from cxrlib.book import scan
+    from cxrlib.guard import register
+
     content = nbformat.read(target, as_version=4) if target.is_file() else None
     if content is not None and scan.is_guarded(content):
         watch = scan.Watch(register.project(), True, tuple(scan.registers().values()))

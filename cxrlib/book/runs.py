@@ -4,12 +4,9 @@ import html
 import json
 import re
 
-import pandas as pd
-
-from cxrlib.book import compare_runs, record
+from cxrlib.book import record
 from cxrlib.book.run import fingerprint, parameters_of
 from cxrlib.core.errors import BookError
-from cxrlib.show.notebook import rendered
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 SHOWN = 15  # rows of a table on the page
@@ -103,6 +100,8 @@ def beside_ours(root, path):
     reference, problem = reference_of(root, path.stem)
     if reference is None:
         return "\n".join([*lines, f"nothing to compare with: {problem}"])
+    from cxrlib.book import compare_runs
+
     found = compare_runs.compare(reference, record.read(path))
     return "\n".join([*lines, compare_runs.as_text(found)])
 
@@ -151,6 +150,8 @@ def page(root, tables, shown=True):
 
 
 def _section(root, name, path, tables):
+    from cxrlib.book import compare_runs
+
     title = f"## {name}, chapter {int(path.stem[:2])}\n\nOf [](chapters/{path.stem}.ipynb).\n"
     try:
         run = record.read(path)
@@ -187,6 +188,8 @@ def _section(root, name, path, tables):
 
 def _short(card):
     """The card of a run as a table of two columns."""
+    import pandas as pd
+
     code = card["code"]
     revision = (code["revision"] or "")[:10]
     version = f"library {code['library'][:10]}"
@@ -219,6 +222,8 @@ def _table(table, caption, link=""):
     """A table of text for the page; nothing for an empty one."""
     if table.empty:
         return ""
+    from cxrlib.show.notebook import rendered
+
     page = rendered(table.rename(columns={"run": "this run"}), caption, counts=())[0]
     return page.replace("</p>", f" {link}</p>", 1) + "\n"
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from filelock import FileLock
-from tqdm import tqdm
 
 from cxrlib import schema
 from cxrlib.core import atomic
+from cxrlib.core.progress import Bar
 from cxrlib.predict import drain_detector
 from cxrlib.predict.drain_detector import NAME, Detector, annotations, load, train
 from cxrlib.protocol import protocol
@@ -66,7 +66,7 @@ def predict(detector: Detector, cohort, device: str = "cpu") -> pd.DataFrame:
         known = _read_predictions(path)
         missing = todo[~np.isin(keys[todo], known.index)]
         network = drain_detector.on_device(copy.deepcopy(detector.network), device)
-        with tqdm(total=len(missing), desc="drains", unit="film", disable=None) as bar:
+        with Bar(len(missing), "drains", "film") as bar:
             for start in range(0, len(missing), CHUNK):
                 part = missing[start : start + CHUNK]
                 x = drain_detector.prepared(cohort, part, detector.settings)
