@@ -3,6 +3,8 @@
 # make student  the book without solutions, in _build/student
 # make book-full  a book beside it, with fine-tuning as long as the paper's: hours on two cores, and
 #                 it goes on where it was cut off           make test-slow  the tests left out of test
+# make gpu-check  every test and benchmark that wants a GPU, in benchmarks/gpu.json; needs no .venv and
+#                 no network: PYTHON=python3 is one with PyTorch, WHEELS=folder holds what it lacks
 # Needs Python 3.11 or newer, make and a shell; everything else goes into .venv.
 
 VENV := .venv
@@ -18,7 +20,7 @@ FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3.14 pyt
 	if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then echo $$p; break; fi; done
 
-.PHONY: book book-full student test test-slow phantom-models sync lint lock clean
+.PHONY: book book-full student test test-slow gpu-check phantom-models sync lint lock clean
 
 book: $(READY)
 	@$(CXRBOOK) build
@@ -36,10 +38,14 @@ student: $(READY)
 # The tests open the pages of the book.
 test: book
 	@sh tests/install_chromium.sh
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-slow: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+gpu-check:
+	@$(or $(PYTHON),$(wildcard $(BIN)/python),python3) benchmarks/gpu.py \
+		$(if $(WHEELS),--wheels $(WHEELS))
 
 phantom-models: $(READY)
 	@$(BIN)/python -m cxrlib.predict.phantom_models

@@ -2,8 +2,8 @@
 
 Side by side in one process, on simulated data of the size of S's MIMIC-CXR test set: 8,950 images,
 6 labels, 12 groups, 6 models, AUC and adjusted AUPRC, 1,000 resamples. The slow ones are timed on
-a few resamples and extrapolated. Then growth with the number of images, memory against the number
-of resamples, and a GPU where there is one.
+a few resamples and extrapolated. Then growth with the number of images, and memory against the
+number of resamples.
 
 Run: python benchmarks/bootstrap.py
 """
@@ -14,7 +14,6 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
-import torch
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -51,7 +50,7 @@ def simulate(n, patients, labels=6, models=6, seed=0):
     return pd.concat(parts, ignore_index=True)
 
 
-def engine(predictions, n_resamples=RESAMPLES, device="cpu"):
+def engine(predictions, n_resamples=RESAMPLES):
     return fairness.performance_table(
         predictions,
         ("auc", "adjusted_auprc"),
@@ -59,7 +58,6 @@ def engine(predictions, n_resamples=RESAMPLES, device="cpu"):
         mean_over_labels=False,
         min_positive=1,
         n_resamples=n_resamples,
-        device=device,
     )
 
 
@@ -123,7 +121,7 @@ def main():
     print(f"  scikit-learn loop   {slow:8.0f} s  extrapolated from {SAMPLE} resamples")
     print(f"  fairlearn bootstrap {fair:8.0f} s  extrapolated from {SAMPLE} resamples of 1 of 36")
     print(f"  loop / engine       {slow / np.median(own):8.0f}    (target 150)")
-    print(f"  peak of the process {memory:8.0f} MB (target 1000; includes torch and pandas)")
+    print(f"  peak of the process {memory:8.0f} MB (target 1000; includes pandas)")
 
     for n_resamples in (100, 1000, 4000):
         print(f"  {n_resamples} resamples of one model and label: "
@@ -137,18 +135,6 @@ def main():
         seconds = timed(bootstrap.evaluate, ranked, drawn)
         rows = 1 + 100 + drawn.n_blocks
         print(f"  {n:>8} images {seconds:7.2f} s  {1e9 * seconds / n / rows:5.1f} ns a weight")
-    if torch.cuda.is_available():
-        engine(predictions, 10, "cuda")  # the first use starts the device
-        torch.cuda.synchronize()
-        gpu = [timed(engine, predictions, device="cuda") for _ in range(3)]
-        name = torch.cuda.get_device_name()
-        print(f"whole job on {name}: {np.median(gpu):.2f} s (target 1)")
-        ours, theirs = engine(predictions, 200), engine(predictions, 200, "cuda")
-        numbers = ["value", "ci_low", "ci_high"]
-        apart = (ours[numbers] - theirs[numbers]).abs().max().max()
-        print(f"  largest difference from the CPU: {apart:.1e} (target 1e-6)")
-    else:
-        print("GPU: not run, none here")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 Run: python benchmarks/embeddings.py [--part NAME] [--quick] [--threads N]
 
 All parts take about a quarter of an hour on two processor cores. Writes embeddings.csv beside this
-file after every part, one row a measured quantity: `value` is the median over `rounds`, `low` and
-`high` the least and the most. `--part` runs one part and replaces its rows alone. `--quick` tries
-all out with few images and writes nothing. Weights are computed from names; no file is needed.
+file after every part, one row for each measured quantity: `value` is the median over `rounds`,
+`low` and `high` the least and the most. `--part` runs one part and replaces its rows alone.
+`--quick` tries all out with few images and writes nothing. Weights are computed from names; no
+file is needed. What needs a GPU is in `make gpu-check`.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import gc
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -29,16 +29,14 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
+from finetune import processor
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from cxrlib import cohorts, models
 from cxrlib.cohorts import films, own, phantom
 from cxrlib.core import atomic
-from cxrlib.embed import extract as embed
-from cxrlib.embed import store as stores
+from cxrlib.embed.extract import extract
+from cxrlib.embed.store import DTYPES, create
 from cxrlib.models import images
 from cxrlib.predict import zeroshot
 
@@ -52,9 +50,7 @@ VIT = "seeded:chexzero"  # CLIP's ViT-B/32
 BATCH = 20  # what `extract` takes of 224 pixels on a CPU, here for all ways
 SHARD = 250  # images, where the rate is taken from the times of shards
 SAME = 1e-5  # largest difference between two ways to the same numbers
-BUSIEST = "seeded:clip_vit_b16"  # whose share of the GPU has an aim
-FASTER, HIDDEN, FLAT, FLAT_MB, BUSY = 6, 1.10, 1.10, 64, 0.5  # what is aimed at
-MIMIC = 377_110  # images of MIMIC-CXR
+FASTER, HIDDEN, FLAT, FLAT_MB = 6, 1.10, 1.10, 64  # what is aimed at
 
 FULL = {
     "films": {224: 256, 1024: 100},  # pixels a side: films of the part pipeline
@@ -63,8 +59,6 @@ FULL = {
     "memory": (1_000, 10_000, 100_000),
     "rows": 20_480,  # of a store
     "ray": 10_000,
-    "gpu": {BUSIEST: 256, "seeded:medimageinsight": 64},  # model: images a batch
-    "gpu_batches": 20,
 }
 QUICK = {
     "films": {224: 24, 1024: 24},
@@ -73,9 +67,6 @@ QUICK = {
     "memory": (1_000, 2_000),
     "rows": 2_048,
     "ray": 1_000,
-    "gpu": {"phantom-vit": 4},
-    "gpu_batches": 2,
-    "on_cpu": True,  # the part gpu all the same
 }
 
 
@@ -90,7 +81,7 @@ def main():
     if given.apart:
         print(json.dumps(grown(given.apart)))
         return
-    print(f"{name_of('cpu')}, {given.threads} threads; torch {torch.__version__}")
+    print(f"{processor()}, {given.threads} threads; torch {torch.__version__}")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CXRBOOK_CACHE"] = f"{folder}/cache"
@@ -110,12 +101,12 @@ class Rows:
     def __init__(self, part):
         self.part, self.rows = part, []
 
-    def add(self, way, values, unit, n_images=None, film_pixels=None, model="", device="cpu"):
+    def add(self, way, values, unit, n_images=None, film_pixels=None, model=""):
         """A quantity: one number, or one of each round."""
         values = np.atleast_1d(values)
         middle, low, high = (float(f(values)) for f in (np.median, np.min, np.max))
         found = (self.part, way, n_images, film_pixels, middle, unit, low, high, len(values), model)
-        found += (name_of(device), torch.get_num_threads(), torch.__version__, date.today())
+        found += (processor(), torch.get_num_threads(), torch.__version__, date.today())
         self.rows.append(found)
         size = "".join(f" {n:>7}" if n else " " * 8 for n in (n_images, film_pixels))
         span = f"  ({low:.4g} to {high:.4g}, {len(values)} rounds)" if len(values) > 1 else ""
@@ -124,7 +115,7 @@ class Rows:
     def not_run(self, why):
         print(f"  NOT RUN: {why}", flush=True)
         here = (torch.get_num_threads(), torch.__version__, date.today())
-        row = (self.part, why, None, None, None, "not run", None, None, 0, "", name_of("cpu"))
+        row = (self.part, why, None, None, None, "not run", None, None, 0, "", processor())
         self.rows.append((*row, *here))
 
     def table(self):
@@ -146,14 +137,6 @@ def write(table):
     for column in ("n_images", "film_pixels"):
         table[column] = table[column].astype("Int64")
     atomic.write(RESULT, table.to_csv(index=False, float_format="%.6g").encode())
-
-
-def name_of(device):
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    said = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in said.splitlines() if "model name" in line]
-    return names[0] if names else platform.machine()
 
 
 def in_turn(ways, rounds):
@@ -205,7 +188,7 @@ def _draw(plan):
 
 
 def pipeline(plan, rows):
-    model = models.load(VIT, "as_published")
+    model = models.load_model(VIT, "as_published")
     for size, n in plan["films"].items():
         cohort, paths = on_disk(plan, size, n)
         _compare(plan, rows, model, cohort, paths, size)
@@ -284,7 +267,7 @@ def once(cohort, model):
     """The same by this book: probabilities and embeddings from one store."""
     table = zeroshot.predict(cohort, [model], LABELS)
     scores = table["score"].to_numpy().reshape(len(LABELS), -1).T
-    return scores, embed.embed(cohort, model)
+    return scores, extract.embed(cohort, model)
 
 
 @contextmanager
@@ -298,7 +281,7 @@ def clock(spent, stage):
 
 
 def bound(plan, rows):
-    model, threads = models.load(VIT, "as_published"), torch.get_num_threads()
+    model, threads = models.load_model(VIT, "as_published"), torch.get_num_threads()
     for size, n in plan["bound"].items():
         cohort, paths = on_disk(plan, size, n)
         about = {"n_images": len(paths), "film_pixels": size, "model": VIT}
@@ -317,7 +300,7 @@ def bound(plan, rows):
 
         def extracting(workers, cohort=cohort):
             folder = Path(tempfile.mkdtemp(dir=plan["folder"])) / "store"
-            return lambda: embed.extract(
+            return lambda: extract.extract(
                 cohort, model, folder / str(time.monotonic_ns()), batch_size=BATCH, workers=workers
             )
 
@@ -368,10 +351,10 @@ def grown(n):
     above that before (bytes), images a second, and how both change from first to last tenth."""
     # so many images of a patient that the metadata suffice
     cohort = cohorts.load("phantom", n_images=n, split=None, dials={"images_per_patient": 1000})
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     gc.collect()
     with tempfile.TemporaryDirectory() as folder, watched() as held:
-        done = embed.extract(cohort, model, Path(folder) / "store", rows_per_shard=SHARD)
+        done = extract.extract(cohort, model, Path(folder) / "store", rows_per_shard=SHARD)
         at = np.array([path.stat().st_mtime for path in done.present().values()])
     tenth, moments = max(2, len(at) // 10), max(1, len(held) // 10)
     return {
@@ -422,13 +405,13 @@ def store(plan, rows):
     for width in (128, 512, 768):
         x = random.standard_normal((n, width), np.float32)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        for dtype in stores.DTYPES:
+        for dtype in DTYPES:
             _written_and_read(plan, rows, x, dtype)
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     cohort = cohorts.load("phantom", n_images=n // 5)
     cohort = replace(cohort, keep=plan["folder"] / "kept")
-    embed.extract(cohort, model)
-    seconds = in_turn({"embed": lambda: embed.embed(cohort, model)}, 5)["embed"]
+    extract.extract(cohort, model)
+    seconds = in_turn({"embed": lambda: extract.embed(cohort, model)}, 5)["embed"]
     about = {"n_images": n // 5, "film_pixels": 64, "model": "phantom-resnet"}
     rows.add("embed, all in the store", seconds, "s", **about)
 
@@ -440,7 +423,7 @@ def _written_and_read(plan, rows, x, dtype):
 
     def writing():
         folder = Path(tempfile.mkdtemp(dir=plan["folder"])) / "store"
-        made.append(stores.create(folder, {"dtype": dtype}, n))
+        made.append(create(folder, {"dtype": dtype}, n))
         for shard in range(made[-1].n_shards):
             part = made[-1].rows(shard)
             chosen = slice(part.start, part.stop)
@@ -455,121 +438,6 @@ def _written_and_read(plan, rows, x, dtype):
         rows.add(f"{width} numbers, {dtype}: {way}", size / found / 1e6, "MB/s", n)
 
 
-# --- the part gpu ---
-
-
-def gpu(plan, rows):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        rows.not_run("torch sees no GPU here")
-        if "on_cpu" not in plan:
-            return
-    power, bandwidth = matmul_peak(device), copy_peak(device)
-    rows.add("product of two matrices, bfloat16", power / 1e12, "TFLOP/s", device=device)
-    rows.add("memory, copying", bandwidth / 1e9, "GB/s", device=device)
-    for name, batch in plan["gpu"].items():
-        _on_device(plan, rows, name, batch, device, power, bandwidth)
-
-
-def _on_device(plan, rows, name, batch, device, power, bandwidth):
-    """Timed: from 8-bit grey films of the network's size in (page-locked) memory of the host to
-    vectors of unit length on the device: the copy, three normalised channels, the encoder."""
-    model = models.load(name, device=device, precision="bfloat16")
-    size = model.card["image_size"]
-    shape = (plan["gpu_batches"], batch, size, size)
-    waiting = torch.randint(0, 256, shape, dtype=torch.uint8, pin_memory=device == "cuda")
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in images.OPENAI)
-    about = {"film_pixels": size, "model": name, "device": device}
-
-    def encode(x):
-        x = x.to(device, non_blocking=True)[:, None].expand(-1, 3, -1, -1)
-        return model.image_vectors((x / 255 - mean) / std)
-
-    def run():
-        done = [encode(x) for x in waiting]
-        wait(device)
-        return done
-
-    work, moved = (found / batch for found in counted(lambda: encode(waiting[0])))
-    rows.add("operations of an image", work / 1e9, "GFLOP", **about)
-    rows.add("bytes of an image, nothing fused", moved / 1e6, "MB", **about)
-    limit = 1 / max(work / power, moved / bandwidth)
-    rows.add("what both allow, nothing fused", limit, "images/s", **about)
-    about["n_images"] = shape[0] * batch
-    for way in ("not compiled", "compiled"):
-        if way == "compiled":
-            model.network.encode_image = torch.compile(model.network.encode_image)
-        run()
-        rate = about["n_images"] / in_turn({way: run}, 5)[way]
-        rows.add(f"{way}, batches of {batch}", rate, "images/s", **about)
-        share = rate * work / power
-        rows.add(f"{way}: of the product of matrices", share, "share", **about)
-        rows.add(f"{way}: MIMIC-CXR, computed", MIMIC / rate / 60, "min", **about)
-    if name == BUSIEST:
-        verdict(f"at least {BUSY:.0%} of the product of matrices", np.median(share) >= BUSY)
-
-
-class Traffic(TorchDispatchMode):
-    """Bytes that operations read and write one by one, as if none were fused; views cost none."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        read, written = (
-            {(x.device, x.data_ptr()): x.nbytes for x in tree_leaves(t) if torch.is_tensor(x)}
-            for t in ((args, kwargs), out)
-        )
-        if not func.is_view:
-            self.bytes += sum(read.values()) + sum(written.values())
-        return out
-
-
-def counted(run):
-    """Operations and bytes of a run."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation, of which neither knows
-    with FlopCounterMode(display=False) as operations:
-        run()
-    with Traffic() as traffic:
-        run()
-    torch.backends.mha.set_fastpath_enabled(fused)
-    return operations.get_total_flops(), traffic.bytes
-
-
-def wait(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def best_of(run, device, rounds=20):
-    """The least seconds of a run."""
-    found = []
-    for _ in range(rounds):
-        wait(device)
-        start = time.perf_counter()
-        run()
-        wait(device)
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def matmul_peak(device):
-    """Operations a second of the product of two large bfloat16 matrices."""
-    n = 8192 if device == "cuda" else 512
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * n**3 / best_of(lambda: a @ b, device)
-
-
-def copy_peak(device):
-    """Bytes a second that a copy reads and writes."""
-    a = torch.zeros(2**30 if device == "cuda" else 2**24, dtype=torch.uint8, device=device)
-    b = torch.empty_like(a)
-    return 2 * a.nbytes / best_of(lambda: b.copy_(a), device)
-
-
 # --- the part ray ---
 
 
@@ -579,7 +447,7 @@ def by_ray(plan, rows):
         return
     n, threads = plan["ray"], torch.get_num_threads()
     cohort = cohorts.load("phantom", n_images=n, split=None)
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     about = {"n_images": n, "film_pixels": 64, "model": "phantom-resnet"}
     ways = {
         f"local, {threads} threads": {},
@@ -588,7 +456,7 @@ def by_ray(plan, rows):
     total = {}
     for way, engine in ways.items():
         folder, before = Path(tempfile.mkdtemp(dir=plan["folder"])) / "store", time.time()
-        done = embed.extract(cohort, model, folder, rows_per_shard=SHARD, **engine)
+        done = extract.extract(cohort, model, folder, rows_per_shard=SHARD, **engine)
         total[way] = time.time() - before
         at = np.sort([path.stat().st_mtime for path in done.present().values()])
         rows.add(way, total[way], "s", **about)
@@ -603,7 +471,6 @@ PARTS = {
     "bound": bound,
     "memory": memory,
     "store": store,
-    "gpu": gpu,
     "ray": by_ray,
 }
 

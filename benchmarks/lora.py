@@ -33,7 +33,7 @@ TABLE = Path(__file__).with_suffix(".csv")
 def record(name):
     """One row of the table."""
     start = time.perf_counter()
-    model = models.load(name)
+    model = models.load_model(name)
     loaded = time.perf_counter()
     x = adapters.probe(model)
     torch.manual_seed(0)
@@ -84,8 +84,8 @@ def apart(name):
 
 def main(names):
     rows = []
-    for name in names or ["phantom-resnet", "phantom-vit", *models.published()]:
-        rows.append(apart(name if name in models.names() else f"seeded:{name}"))
+    for name in names or ["phantom-resnet", "phantom-vit", *models.published_models()]:
+        rows.append(apart(name if name in models.model_names() else f"seeded:{name}"))
         print(json.dumps(rows[-1]), flush=True)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     if not names:

@@ -93,7 +93,7 @@ def peak():
 
 
 def ours(name, folder):
-    return models.load(name, checkpoint=folder).encode_image
+    return models.load_model(name, checkpoint=folder).encode_image
 
 
 def bare(name, folder):
@@ -175,5 +175,5 @@ if __name__ == "__main__":
         ways = {"cxrlib": ours, "bare": bare}
         print(json.dumps(pair(name, folder) if what == "pair" else cost(ways[what], name, folder)))
     else:
-        for name in sys.argv[1:] or models.published():
+        for name in sys.argv[1:] or models.published_models():
             report(name)

@@ -53,7 +53,6 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib.cohorts import (
     associations,
     leakage,
@@ -63,12 +62,13 @@ from cxrlib.cohorts import (
     phantom,
     summary,
 )
+from cxrlib.models import model_names, published_models
+from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
 from cxrlib.show.plots import confounder_panel, flow_diagram
-from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent
-from cxrlib.show.words import readable as written
+from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent, readable
 
 setup()
 # The cohort of this run comes first, so that a credentialed one is guarded from the first cell on.
@@ -190,7 +190,7 @@ for axis, (attribute, groups) in zip(
     axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
 ):
     for group in groups:
-        style = {"lw": 2, "color": COLOURS[group], "label": written(group)}
+        style = {"lw": 2, "color": COLOURS[group], "label": readable(group)}
         axis.stairs(by_age[group], edges, **style)
     axis.set(xlabel="age (years)", title=attribute)
     axis.legend(loc="upper left")
@@ -202,7 +202,7 @@ figure(
     "fig-curation-age",
     caption="Age at imaging by sex (left) and by view position (right). An image counts as one, so that a patient with many images counts often.",
     alt="Two panels of histograms: age in bands of five years against images, by sex and by view. "
-    f"Median ages: {'; '.join(f'{written(g)} {age:.0f}' for g, age in medians.items())}.",
+    f"Median ages: {'; '.join(f'{readable(g)} {age:.0f}' for g, age in medians.items())}.",
     table=by_age,
 )
 
@@ -282,7 +282,7 @@ for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
         colour = COLOURS[group]
         axis.hlines(place, 100 * rows["ci_low"], 100 * rows["ci_high"], color=colour, lw=1)
         shown = rows["n_positive"] > 0
-        dots = {"ms": 4, "color": colour, "label": written(group)}
+        dots = {"ms": 4, "color": colour, "label": readable(group)}
         axis.plot(100 * rows["value"][shown], place[shown], "o", **dots)
     axis.set(xscale="log", xlim=(0.03, 40), title=attribute.replace("_", " "))
     axis.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
@@ -293,7 +293,7 @@ axes[1].set_xlabel("prevalence")
 figure(
     "fig-curation-prevalence",
     caption="Prevalence of the fourteen findings by sex, view position and age group, with 95 % intervals over patients. The axis is logarithmic: equal distances are equal ratios.",
-    alt="Three panels of dots with whiskers, one row a finding: prevalence by sex, by view position and "
+    alt="Three panels of dots with whiskers, one row per finding: prevalence by sex, by view position and "
     f"by age group, on a logarithmic axis. {in_words(printed, 3)}",
     table=found,
     counts=("n", "n_positive", "n_patients"),
@@ -521,7 +521,7 @@ axis.grid(axis="x", alpha=0.3)
 figure(
     "fig-curation-view",
     caption="Share of AP films of each disease in the 6x200 subset: mean and range over repeated draws.",
-    alt="Dots with ranges, one row a disease: images taken in AP view, per cent. Means over the draws: "
+    alt="Dots with ranges, one row per disease: images taken in AP view, per cent. Means over the draws: "
     + "; ".join(f"{d} {percent(x)}" for d, x in ap_share.mean().items())
     + ".",
     table=ap_share.agg(["mean", "min", "max"]).T.rename_axis("disease"),
@@ -630,7 +630,7 @@ about = {
     "images": f"{len(studied.table):,}",
     "patients": f"{studied.table['patient_id'].nunique():,}",
     "findings": len(studied.findings),
-    "attributes": ", ".join(written(a) for a in studied.attributes) or "none with two groups",
+    "attributes": ", ".join(readable(a) for a in studied.attributes) or "none with two groups",
     "options": ", ".join(f"{option} {value}" for option, value in chosen.items()) or "none",
     "fingerprint": studied.fingerprint,
 }
@@ -694,7 +694,7 @@ else:
 
 # %% tags=["remove-cell"]
 people = {
-    written(group): part["patient_id"].nunique()
+    readable(group): part["patient_id"].nunique()
     for a in studied.attributes
     if a in ("sex", "age_group", "race")
     for group, part in studied.table.groupby(a)
@@ -731,8 +731,8 @@ def confounding(which, name):
     told = [in_words(rows[rows["metric"] == m], 3).replace(m, text) for m, text in said.items()]
     figure(
         name,
-        caption=f"View, age and findings by {written(panels[which])}, with 95 % intervals over patients.",
-        alt="Three panels of dots with whiskers, one colour a group: share of AP films, mean age, and "
+        caption=f"View, age and findings by {readable(panels[which])}, with 95 % intervals over patients.",
+        alt="Three panels of dots with whiskers, one colour per group: share of AP films, mean age, and "
         f"prevalence of each finding. {' '.join(told)}",
         table=rows,
     )
@@ -754,8 +754,8 @@ if len(spans):
     where, label = spans.idxmax()
     at = wide_group.loc[(where, label)].dropna()
     glue("span-label", label)
-    glue("span-high", f"{percent(at.max(), 1)} ({written(at.idxmax())})")
-    glue("span-low", f"{percent(at.min(), 1)} ({written(at.idxmin())})")
+    glue("span-high", f"{percent(at.max(), 1)} ({readable(at.idxmax())})")
+    glue("span-low", f"{percent(at.min(), 1)} ({readable(at.idxmin())})")
     ends = rows[(rows["attribute"] == where) & (rows["label"] == label)].set_index("group")
     apart = ends.loc[at.idxmax(), "ci_low"] > ends.loc[at.idxmin(), "ci_high"]
     glue("span-apart", "do not overlap" if apart else "overlap")
@@ -779,14 +779,14 @@ else:
 # patient in two of them stops the run.
 
 # %%
-examined = [*registry.names(), *registry.published()]
-leaks = leakage.report(studied, examined)
-show(leaks, caption=f"Leakage report: {studied.name}", missing="–", counts=())
+examined = [*model_names(), *published_models()]
+leaking = leakage.report(studied, leaks(examined, studied))
+show(leaking, caption=f"Leakage report: {studied.name}", missing="–", counts=())
 
 # %% tags=["remove-cell"]
 glue("hash-bits", str(leakage.HASH_BITS))
 glue("hash-distance", str(leakage.MAX_DISTANCE))
-pretraining = leaks[leaks["check"].str.startswith("pretraining")]
+pretraining = leaking[leaking["check"].str.startswith("pretraining")]
 shared = pretraining["note"].str.startswith("trained on this source").sum()
 glue("n-pretrained", str(shared))
 others = pretraining["note"].str.contains("on other patients").sum()

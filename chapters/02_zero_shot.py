@@ -59,33 +59,24 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
+from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.embed.extract import embed, embed_text
+from cxrlib.models import describe_models, load_model, load_models, model_names
 from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.predict import prompts, wordings, zeroshot
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import bars, dose_response, gap_forest
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
-from cxrlib.stats import as_published as evaluation
 from cxrlib.stats import bootstrap, fairness, metrics
+from cxrlib.stats.as_published import METRICS, performance_by_protocol
 
 setup()
 chosen = protocols.protocol(protocol)
-clips = [registry.load(name, chosen) for name in registry.choose(models)]
+clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
-LABELS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
-
-
 warn_if_seeded(names)
 
 # %% [markdown]
@@ -98,7 +89,7 @@ warn_if_seeded(names)
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
-described = registry.describe(names).set_index("name").rename_axis("model")
+described = describe_models(names).set_index("name").rename_axis("model")
 described.columns = [c.replace("_", " ") for c in described]
 show(described, caption="The models of this run", counts=())
 
@@ -136,10 +127,10 @@ if guard.active():  # no film of a protected patient; a phantom serves as well
 alone = shown.table[list(shown.findings)].sum(axis=1) == 1
 effusion = shown.table["severity_Pleural Effusion" if shown.planted else "Pleural Effusion"]
 film = int(np.argmax(alone * effusion))
-phrases = [f"Chest {label}" for label in LABELS] + ["Chest No Findings"]
+phrases = [f"Chest {label}" for label in S_FINDINGS] + ["Chest No Findings"]
 clip = clips[0]
 if chosen.temperature == "none":  # the film is answered with the learned scale too
-    clip = registry.load(names[0], replace(chosen, temperature="learned"))
+    clip = load_model(names[0], replace(chosen, temperature="learned"))
 clip = clip.members[0]  # of an ensemble, its first checkpoint
 similarity = zeroshot.similarity(
     embed(shown, clip)[[film]], embed_text(phrases, clip), clip.unit_text
@@ -182,7 +173,9 @@ figure(
 
 # %%
 margin = similarity[:-1] - similarity[-1]
-answers = pd.DataFrame({"finding": LABELS, "on the film": shown.table[list(LABELS)].iloc[film]})
+answers = pd.DataFrame(
+    {"finding": S_FINDINGS, "on the film": shown.table[list(S_FINDINGS)].iloc[film]}
+)
 answers["on the film"] = answers["on the film"].map({0: "no", 1: "yes"})
 answers["s+"] = similarity[:-1]
 answers["s+ - s-"] = margin
@@ -251,11 +244,9 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 # Where most of these numbers lie, there is the interval.
 
 # %%
-predictions = zeroshot.predict(cohort, clips, LABELS, negative=chosen.negative_prompt)
-results = evaluation.performance_table(
-    predictions, protocol=chosen, n_resamples=n_resamples, seed=seed
-)
-results = results[results["metric"].isin(evaluation.METRICS)]
+predictions = zeroshot.predict(cohort, clips, S_FINDINGS, negative=chosen.negative_prompt)
+results = performance_by_protocol(predictions, protocol=chosen, n_resamples=n_resamples, seed=seed)
+results = results[results["metric"].isin(METRICS)]
 
 # %% [markdown]
 # The row *mean* averages the findings. Paper S prints a $\pm$ behind its means: the standard deviation
@@ -342,7 +333,7 @@ orders = [sorted(names, key=lambda m: -of[m]["value"]) for of in (mean, adjusted
 certain = all(not np.isnan(of[m]["value"]) for of in (mean, adjusted) for m in names)
 order = "the same order" if orders[0] == orders[1] else "different orders"
 glue("same-order", order if certain else "an order that is undefined")
-own = [m for m in names if m in registry.names() and cohort.planted]
+own = [m for m in names if m in model_names() and cohort.planted]
 own = [m for m in own if not np.isnan(mean[m]["value"])]
 found = [m for m in own if LOW <= mean[m]["value"] <= HIGH]
 missed = [m for m in own if m not in found]
@@ -372,7 +363,7 @@ glue(
 by_label = per_label[per_label["metric"] == "auc"].groupby("label", sort=False)["value"].mean()
 defined = by_label.dropna().sort_values()
 glue("easiest", defined.index[-1] if len(defined) else "undefined")
-hardest = defined.index[0] if len(defined) else LABELS[0]
+hardest = defined.index[0] if len(defined) else S_FINDINGS[0]
 glue("hardest", hardest if len(defined) else "undefined")
 
 # %% [markdown]
@@ -435,7 +426,7 @@ if pairs:
         "fig-zeroshot-gaps",
         caption="Difference in zero-shot AUC from the first model, paired over the same resamples of patients.",
         alt="Dots with intervals around a line at zero: difference in zero-shot AUC of each further model from "
-        f"the first one, one line a finding and one for the mean. Differences: {in_words(gaps)}",
+        f"the first one, one line per finding and one for the mean. Differences: {in_words(gaps)}",
         table=gaps,
     )
 else:
@@ -635,7 +626,7 @@ ends_of_lines = "; ".join(
 figure(
     "fig-zeroshot-prevalence",
     caption="Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines.",
-    alt=f"Adjusted AUPRC for {hardest} against prevalence on a logarithmic axis, one line a model with an "
+    alt=f"Adjusted AUPRC for {hardest} against prevalence on a logarithmic axis, one line per model with an "
     f"interval band. {ends_of_lines}.",
     table=shown[["model", "prevalence", "metric", "value", "ci_low", "ci_high"]],
 )
@@ -764,11 +755,12 @@ show(asked_by, caption="Phrases of papers and models")
 # %%
 pairs = prompts.pairs()
 scores = {
-    clip.name: zeroshot.pair_scores(cohort, clip, LABELS, list(pairs.values())) for clip in clips
+    clip.name: zeroshot.pair_scores(cohort, clip, S_FINDINGS, list(pairs.values()))
+    for clip in clips
 }
 GAPS = {"sex": ("F", "M"), "age_group": ("80+", "25-50")}
 GAPS = {a: groups for a, groups in GAPS.items() if set(groups) <= set(cohort.table[a].dropna())}
-points = wordings.pair_table(cohort, scores, LABELS, list(pairs), GAPS)
+points = wordings.pair_table(cohort, scores, S_FINDINGS, list(pairs), GAPS)
 
 # %% tags=["hide-input"]
 OWN = f"{zeroshot.POSITIVE} / {zeroshot.NEGATIVE}"
@@ -838,7 +830,7 @@ compared = {
     m: [(pair, OWN) for pair in which.values()] + [(which["highest"], which["lowest"])]
     for m, which in roles.items()
 }
-measured = wordings.interval_table(cohort, scores, LABELS, list(pairs), compared, GAPS, **boot)
+measured = wordings.interval_table(cohort, scores, S_FINDINGS, list(pairs), compared, GAPS, **boot)
 measured = measured[measured["label"] == "mean"]
 
 # %% tags=["hide-input"]
@@ -938,7 +930,7 @@ thin = thin.drop_duplicates(["group", "label"]).groupby("group", sort=False)["la
 glue(
     "left-out",
     "; ".join(
-        f"{readable(group)}: {'all' if len(x) == len(LABELS) else ', '.join(x)}"
+        f"{readable(group)}: {'all' if len(x) == len(S_FINDINGS) else ', '.join(x)}"
         for group, x in thin
     )
     or "none",
@@ -991,7 +983,7 @@ show(
 # {glue:text}`n-kept` findings that have ten cases and ten controls in every half.
 
 # %%
-truth = cohort.table[list(LABELS)].to_numpy(int)
+truth = cohort.table[list(S_FINDINGS)].to_numpy(int)
 patients = cohort.table["patient_id"].to_numpy()
 halves = pd.concat(
     [
@@ -1043,7 +1035,7 @@ glue(
     else "The cohort is one data set; the labels were read from reports by software.",
 )
 glue("n-splits", str(n_splits))
-glue("n-kept", f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(LABELS)}")
+glue("n-kept", f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(S_FINDINGS)}")
 average = halves.groupby(["choice", "model"], sort=False)[["optimism", "gain over S"]].mean()
 
 
@@ -1122,7 +1114,7 @@ quiz(
 # %% tags=["hide-input"]
 rows = []
 for name in names if cohort.planted else ():
-    for label in LABELS:
+    for label in S_FINDINGS:
         one = predictions[(predictions["model"] == name) & (predictions["label"] == label)]
         score, severity = one["score"].to_numpy(), cohort.table[f"severity_{label}"].to_numpy()
         ill = severity > 0
@@ -1230,7 +1222,7 @@ glue(
 #
 # ```{solution} ex-zeroshot-case
 # :class: dropdown
-# Call `zeroshot.predict(cohort, clips, LABELS, negative="Chest No findings")` and compare the scores:
+# Call `zeroshot.predict(cohort, clips, S_FINDINGS, negative="Chest No findings")` and compare the scores:
 # they are identical, since the tokenizer of these models ignores case. For a model with a cased
 # vocabulary the two are different tokens, hence different embeddings, hence another ranking.
 # ```

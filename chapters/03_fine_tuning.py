@@ -79,20 +79,29 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, schema
-from cxrlib import models as registry
 from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol as protocol_of
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, before_after, learning_curves, spread
-from cxrlib.show.words import UNDEFINED, X_GAPS, fmt, fmt_row, in_words, percent, readable
+from cxrlib.show.words import (
+    UNDEFINED,
+    X_GAPS,
+    fmt,
+    fmt_row,
+    in_words,
+    interval_lies,
+    percent,
+    readable,
+)
 from cxrlib.stats import fairness, inference
 
 setup()
 chosen = protocol_of(protocol)
-names = registry.choose(models)
+names = choose_models(models)
 first = names[0]
 HEADS, ENCODERS = ("linear probe", "MLP"), ("LoRA", "full")
 SOUGHT = {"heads": HEADS, "all": finetune.STRATEGIES, "none": ()}
@@ -170,8 +179,7 @@ glue("n-test", one_test)
 
 # %%
 tasks = {
-    name: finetune.Task(cohort, registry.load(name, chosen, device=device), DISEASES)
-    for name in names
+    name: finetune.Task(cohort, load_model(name, chosen, device=device), DISEASES) for name in names
 }
 scores = {
     name: zeroshot.format_scores(cohort, task.model, DISEASES, n_draws, seed)
@@ -535,7 +543,7 @@ bars(shown, x="label", hue="model", baseline=0, printed=published.table("X Fig. 
 figure(
     "fig-tuning-f1",
     caption="F1 by disease after full fine-tuning, with 95 % intervals (X, Fig. 2b). Diamonds: the lowest and the highest F1 over diseases that X prints for two models.",
-    alt="Bars of the F1 score by disease after full fine-tuning, a colour a model, with interval whiskers, and open diamonds for the lowest and highest value that paper X prints. "
+    alt="Bars of the F1 score by disease after full fine-tuning, a colour per model, with interval whiskers, and open diamonds for the lowest and highest value that paper X prints. "
     + in_words(shown),
     table=shown,
 )
@@ -567,23 +575,11 @@ figure(
 )
 
 # %% tags=["remove-cell"]
-WHERE = {
-    "above": "lies above 0",
-    "below": "lies below 0",
-    "around": "includes 0",
-    "undefined": "is undefined",
-}
-
-
-def where(row):
-    return WHERE[schema.side(row)]
-
-
 glue("var-zero", fmt(cell("zero-shot", "var_f1")["value"], 3))
 glue("var-full", fmt(cell("full", "var_f1")["value"], 3))
 var_change = cell("full - zero-shot", "var_f1")
 glue("var-change", fmt_row(var_change, 3, signed=True))
-glue("var-where", where(var_change))
+glue("var-where", interval_lies(var_change))
 
 # %% [markdown]
 # For {glue:text}`first` the variance is {glue:text}`var-zero` zero-shot and {glue:text}`var-full` after
@@ -695,7 +691,7 @@ for method, key in (("zero-shot", "zero"), ("linear probe", "lp"), ("full", "ful
     for (attribute, group), of in ((SEX, "sex"), (AGE, "age")):
         row = cell(method, "f1_gap_signed", attribute, group)
         glue(f"{of}-{key}", fmt_row(row, signed=True))
-        glue(f"{of}-{key}-where", where(row))
+        glue(f"{of}-{key}-where", interval_lies(row))
         glue(
             f"{of}-{key}-p",
             fmt(tested_gap(method, "f1_gap_signed", attribute, group)["p_value"], 3),
@@ -704,7 +700,7 @@ change = cell("full - zero-shot", "eq_odds_mean", *SEX)
 glue("eq-zero", fmt(cell("zero-shot", "eq_odds_mean", *SEX)["value"], 3))
 glue("eq-full", fmt(cell("full", "eq_odds_mean", *SEX)["value"], 3))
 glue("eq-change", fmt_row(change, 3, signed=True))
-glue("eq-verdict", where(change))
+glue("eq-verdict", interval_lies(change))
 counts = inference.flagged(tests[tests["metric"].isin(gap_metrics)])
 glue("k", str(counts["comparisons"]))
 glue("k-flagged", str(counts["uncorrected"]))
@@ -933,7 +929,7 @@ spread(shown, metric="eq_odds_mean", components=parts)
 figure(
     "fig-tuning-runs",
     caption="Change of EqOdds (Eq. 3) between women and men against zero-shot on the same test films. One dot a split and seed; dots of one split are joined. The bar is their mean.",
-    alt="Dots, one a split and seed: the change of EqOdds between women and men against zero-shot, a row a strategy, a colour a model, around a line at zero. "
+    alt="Dots, one per split and seed: the change of EqOdds between women and men against zero-shot, a row per strategy, a colour per model, around a line at zero. "
     + in_words(shown.assign(label="all", protocol=chosen.name), 3),
     table=shown,
     counts=(),

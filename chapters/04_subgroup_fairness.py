@@ -56,33 +56,26 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib.cohorts import phantom
+from cxrlib.models import load_models
 from cxrlib.papers import published
 from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol as chosen_protocol
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, gap_forest, group_bars
-from cxrlib.show.words import fmt, fmt_row, in_words, percent
-from cxrlib.show.words import readable as title
-from cxrlib.stats import as_published as evaluation
+from cxrlib.show.words import fmt, fmt_row, in_words, interval_lies, percent, readable
 from cxrlib.stats import fairness, inference
+from cxrlib.stats.as_published import performance_by_protocol
 
 setup()
 chosen = chosen_protocol(protocol)
-TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
-clips = [registry.load(name, chosen) for name in registry.choose(models)]
+TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
+clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 first = names[0]
 resampling = {"n_resamples": n_resamples, "seed": seed}
 resampling |= {"unit": chosen.unit, "interval": chosen.interval}
-WHERE = {
-    "above": "lies above 0",
-    "below": "lies below 0",
-    "around": "includes 0",
-    "undefined": "is undefined",
-}
 RACES = ("White", "Black", "Asian")  # the groups of S
 REFERENCES = {"age_group": "25-50", "sex": "M", "race": "White"}
 warn_if_seeded(names)
@@ -110,7 +103,7 @@ for attribute in ATTRIBUTES:
         sizes.append(
             {
                 "attribute": attribute.replace("_", " "),
-                "group": title(group),
+                "group": readable(group),
                 "images": len(rows),
                 "patients": rows["patient_id"].nunique(),
                 "fewest positives": int(positives.min()),
@@ -176,7 +169,7 @@ glue(
 predictions = zeroshot.predict(
     cohort, clips, cohort.findings, negative=chosen.negative_prompt
 ).merge(people[["image_id", "view", *ATTRIBUTES]], on="image_id")
-results = evaluation.performance_table(
+results = performance_by_protocol(
     predictions, ATTRIBUTES, chosen, n_resamples=n_resamples, seed=seed
 )
 keep(results)
@@ -187,9 +180,9 @@ of_groups = results[(results["model"] == first) & (results["attribute"] != "all"
 drawn = of_groups[of_groups["metric"] == "auc"]
 figure(
     "fig-subgroup-auc",
-    caption="AUC by finding in groups of patients, a panel an attribute, with 95 % intervals over "
+    caption="AUC by finding in groups of patients, a panel per attribute, with 95 % intervals over "
     f"{chosen.unit}s (S, Fig. 1). The bars start at 0.5, which is chance.",
-    alt="Panels of bars with interval whiskers, one panel an attribute: findings and their mean on the "
+    alt="Panels of bars with interval whiskers, one panel per attribute: findings and their mean on the "
     f"horizontal axis, AUC on the vertical one, one bar a group. {in_words(drawn)} "
     "A hollow ring stands where a group has too few cases.",
     table=drawn,
@@ -274,7 +267,7 @@ interactive.explorer(results, "Explore: one model, finding, attribute and metric
 
 # %%
 ways = {
-    way: evaluation.performance_table(
+    way: performance_by_protocol(
         predictions[predictions["model"] == first],
         ATTRIBUTES,
         way,
@@ -293,7 +286,7 @@ summary = by_finding.groupby(["metric", "protocol"]).agg(
     groups=("value", "size"), defined=("value", "count"), width=("width", "mean")
 )
 show(
-    summary.rename(index=title).rename(columns={"width": "mean width of intervals"}),
+    summary.rename(index=readable).rename(columns={"width": "mean width of intervals"}),
     caption=f"Single findings of {first} in all groups, by protocol",
     digits=3,
     counts=(),
@@ -378,10 +371,10 @@ for key, group in HEADLINE.items():
     if group in of_first.index:
         found = of_first.loc[group]
         glue(f"gap-{key}", fmt_row(found, 3, signed=True))
-        glue(f"gap-{key}-where", WHERE[schema.side(found)])
+        glue(f"gap-{key}-where", interval_lies(found))
     else:
         glue(f"gap-{key}", "not known, since these data lack one of the two groups")
-        glue(f"gap-{key}-where", WHERE["undefined"])
+        glue(f"gap-{key}-where", "is undefined")
 
 
 def sides(group):
@@ -433,7 +426,7 @@ figure(
 floors = of_means[of_means["model"] == first]
 show(
     floors.assign(
-        group=floors["group"].map(title),
+        group=floors["group"].map(readable),
         gap=floors.apply(fmt_row, axis=1, digits=3, signed=True),
         positives=floors["n_positive"],
     )[["attribute", "group", "gap", "floor_mean", "floor_p95", "p_value", "positives"]]
@@ -451,7 +444,7 @@ show(
 reach = floors.set_index("group")["floor_p95"].sort_values(ascending=False)
 glue("floor-age", fmt(reach.get(HEADLINE["age"]), 3))
 glue("floor-thin", fmt(reach.iloc[0], 3))
-glue("floor-thin-pair", title(reach.index[0]))
+glue("floor-thin-pair", readable(reach.index[0]))
 glue("n-beyond", f"{beyond} of {len(known)}")
 
 # %% [markdown]
@@ -532,7 +525,8 @@ left = left[left["p_holm"] < 0.05]
 glue(
     "m-where",
     "; ".join(
-        f"{title(g)} in {n} of {len(names)} models" for g, n in left["group"].value_counts().items()
+        f"{readable(g)} in {n} of {len(names)} models"
+        for g, n in left["group"].value_counts().items()
     )
     or "none",
 )
@@ -590,7 +584,7 @@ for name, match in mixes.items():
     matched[name] = rows.apply(fmt_row, axis=1, digits=3, signed=True)
 show(
     pd.DataFrame(matched)
-    .T.rename(columns=title)
+    .T.rename(columns=readable)
     .rename(index={k: k if k in ("raw", "prevalence") else f"prevalence and {k}" for k in mixes}),
     caption=f"Gap of {first}, women minus men, mean over findings: raw, and matched on",
 )
@@ -618,7 +612,7 @@ for attribute, reference in references.items():
         defined = of_pair.dropna(subset="detectable").sort_values("detectable")
         plans.append(defined.iloc[[0, -1]] if len(defined) > 1 else of_pair.head(1))
 plan = pd.concat(plans)
-plan["group"] = plan["group"].map(title)
+plan["group"] = plan["group"].map(readable)
 of_plan = ["group", "label", "n_positive_a", "detectable", "positives_needed", "patients_needed_a"]
 show(
     plan[of_plan]
@@ -681,7 +675,7 @@ def factor(attribute, group):
 
 dial = pd.DataFrame(
     [
-        {"attribute": title(a), "group": g, "contrast of findings": factor(a, g)}
+        {"attribute": readable(a), "group": g, "contrast of findings": factor(a, g)}
         for a in ("age_group", "sex", "site")
         for g in sorted(planted.table[a].unique())
     ]
@@ -694,7 +688,7 @@ show(
 # %% tags=["remove-cell"]
 turned = dial[dial["contrast of findings"] != 1].itertuples(index=False, name=None)
 planted_words = ", ".join(
-    f"{x:g} in {'site ' if a == 'site' else ''}{title(g)}" for a, g, x in turned
+    f"{x:g} in {'site ' if a == 'site' else ''}{readable(g)}" for a, g, x in turned
 )
 glue("planted", planted_words or "the same factor in everybody")
 
@@ -791,9 +785,9 @@ glue(
 )
 age_sign = np.sign(factor("age_group", "65-80") - factor("age_group", "25-50"))
 glue("age-on", fmt_row(on, 3, signed=True))
-glue("age-on-where", WHERE[schema.side(on)])
+glue("age-on-where", interval_lies(on))
 glue("age-off", fmt_row(off, 3, signed=True))
-glue("age-off-where", WHERE[schema.side(off)])
+glue("age-off-where", interval_lies(off))
 glue("age-sign", {-1: "below 0", 0: "at 0", 1: "above 0"}[int(age_sign)])
 age_verdict = judged("age", on, off, age_sign)
 glue("age-verdict", age_verdict)
@@ -859,11 +853,11 @@ sex_gap = sex_gaps[sex_gaps["label"] == "mean"].set_index("model")
 anatomy = schema.row(causes, model=f"{RESTORED} - {PLAIN}", group="F")
 by_dial = causes[causes["model"] == f"as drawn - {RESTORED}"].set_index("group")
 glue("sex-on", fmt_row(sex_gap.loc["as drawn"], 3, signed=True))
-glue("sex-on-where", WHERE[schema.side(sex_gap.loc["as drawn"])])
+glue("sex-on-where", interval_lies(sex_gap.loc["as drawn"]))
 glue("sex-dial-women", fmt_row(by_dial.loc["F"], 3, signed=True))
 glue("sex-dial-men", fmt_row(by_dial.loc["M"], 3, signed=True))
 glue("sex-anatomy", fmt_row(anatomy, 3, signed=True))
-glue("sex-anatomy-where", WHERE[schema.side(anatomy)])
+glue("sex-anatomy-where", interval_lies(anatomy))
 CAUSE = {
     "above": "the female anatomy, as drawn here, makes findings easier to rank",
     "below": "the female anatomy, as drawn here, hides findings",
@@ -876,7 +870,7 @@ parts = [sex_gap["value"][model] for model in ("as drawn", RESTORED, PLAIN)]
 glue("sex-by-dials", fmt(parts[0] - parts[1], 3, signed=True))
 glue("sex-by-anatomy", fmt(parts[1] - parts[2], 3, signed=True))
 glue("sex-plain", fmt_row(sex_gap.loc[PLAIN], 3, signed=True))
-glue("sex-plain-where", WHERE[schema.side(sex_gap.loc[PLAIN])])
+glue("sex-plain-where", interval_lies(sex_gap.loc[PLAIN]))
 ages = planted.table.groupby("sex")["age"].mean()
 glue("age-women", fmt(ages["F"], 1))
 glue("age-men", fmt(ages["M"], 1))
@@ -900,7 +894,7 @@ glue("sex-verdict", sex_verdict)
 #
 # So the observed gap comes in three parts: {glue:text}`sex-by-dials` goes back to the contrast factors,
 # {glue:text}`sex-by-anatomy` to the drawing of the body, and {glue:text}`sex-plain` to neither (the interval
-# {glue:text}`sex-plain-where`). That remainder is hereby declared. What is left in it are the findings that occur together, their
+# {glue:text}`sex-plain-where`). That remainder is stated, not explained. What is left in it are the findings that occur together, their
 # severity, view positions, and the luck of this draw.
 
 # %% [markdown]
@@ -1065,9 +1059,9 @@ if SILENT in names:
     silent_gap = fmt_row(gap, signed=True)
     told |= {
         "silent-auc": fmt_row(ranked, 3, signed=True),
-        "silent-auc-where": WHERE[schema.side(ranked)],
+        "silent-auc-where": interval_lies(ranked),
         "silent-gap": silent_gap,
-        "silent-gap-where": WHERE[schema.side(gap)],
+        "silent-gap-where": interval_lies(gap),
         "missed-women": percent(1 - found.loc["F", "value"]),
         "missed-men": percent(1 - found.loc["M", "value"]),
     }
@@ -1188,8 +1182,8 @@ crossed = fairness.performance_table(
 cells = crossed[(crossed["attribute"] == BOTH) & (crossed["label"] != "mean")]
 show(
     schema.wide(cells, index="group", columns="label")
-    .rename(columns=title)
-    .rename(index=lambda group: ", ".join(map(title, group.split(" x ")))),
+    .rename(columns=readable)
+    .rename(index=lambda group: ", ".join(map(readable, group.split(" x ")))),
     caption=f"AUC of {first} by sex and age",
 )
 
@@ -1301,10 +1295,10 @@ glue(
 
 # %% tags=["remove-cell", "solution"]
 glue("answer-planted", planted_words or "the same factor in everybody")
-seen = of_first[of_first["attribute"].isin(["age_group", "sex"])].apply(schema.side, axis=1)
+seen = of_first[of_first["attribute"].isin(["age_group", "sex"])].apply(interval_lies, axis=1)
 glue(
     "answer-seen",
-    "; ".join(f"{title(g)} {WHERE[side]}" for g, side in seen.items()),
+    "; ".join(f"{readable(g)} {where}" for g, where in seen.items()),
 )
 single_bars = results[results["metric"] == "auc"].set_index(
     ["model", "label", "attribute", "group"]
@@ -1326,7 +1320,7 @@ glue(
     "There is none in this run"
     if strict.empty
     else "One of them is {label} of {model}, {group}".format(
-        **strict.iloc[0][["label", "model"]], group=title(strict.iloc[0]["group"])
+        **strict.iloc[0][["label", "model"]], group=readable(strict.iloc[0]["group"])
     ),
 )
 

@@ -61,33 +61,26 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
 from cxrlib.embed.extract import embed, embed_text
+from cxrlib.models import choose_models, load_model, model_names
 from cxrlib.papers import published
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
-from cxrlib.show.words import fmt, fmt_row, in_words, percent
-from cxrlib.show.words import readable as title
+from cxrlib.show.words import fmt, fmt_row, in_words, interval_lies, percent, readable
 from cxrlib.stats import bootstrap, metrics, probes
 
 setup()
-TITLES = {"index": title, "columns": title}  # "F" reads "female" in tables
-names = registry.choose(models)
-examined = names[:2] if probed == "first two" else registry.choose(probed)
+TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
+names = choose_models(models)
+examined = names[:2] if probed == "first two" else choose_models(probed)
 first = examined[0]
 chosen = protocols.protocol(protocol)
-clips = {n: registry.load(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
+clips = {n: load_model(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
-CHANCE = {
-    "above": "lies above 0.5",
-    "below": "lies below 0.5",
-    "around": "includes 0.5",
-    "undefined": "is undefined",
-}
 RACES = ("White", "Black", "Asian")  # the groups of S
 CLEAR = 0.1  # a difference in AUC that sentences call one
 warn_if_seeded(clips)
@@ -257,9 +250,9 @@ far = np.hypot(means[1], means[2]).groupby("attribute").max()
 figure(
     "fig-embeddings-attributes",
     caption="Image embeddings on their first two principal components, coloured by attributes of patients and films (S, Fig. 2b to 2d).",
-    alt="The image embeddings on their first two principal components, one panel an attribute, coloured by "
+    alt="The image embeddings on their first two principal components, one panel per attribute, coloured by "
     f"its groups. Films spread by {fmt(points[:, 0].std())} along the first axis (standard deviation); the "
-    f"means of the groups lie at most so far from the middle: {'; '.join(f'{title(a)} {fmt(x)}' for a, x in far.items())}.",
+    f"means of the groups lie at most so far from the middle: {'; '.join(f'{readable(a)} {fmt(x)}' for a, x in far.items())}.",
     table=behind,
     counts=(),
 )
@@ -318,7 +311,7 @@ TOLD[f"{WAY} {one_way}"] = whether(table[WAY] == one_way, WAY)
 rows = []
 for name, panel in drawn.items():
     found = {told: best_axis(panel, is_one, patient) for told, is_one in TOLD.items()}
-    row = {"axes": f"{title(name)} ({AXES[name]})"}
+    row = {"axes": f"{readable(name)} ({AXES[name]})"}
     row["correlation of the axes"] = np.corrcoef(panel.T)[0, 1]
     rows.append(row | {told: fmt_row(interval) for told, interval in found.items()})
 show(
@@ -374,7 +367,7 @@ for attribute in ("sex", "age_group"):
         found = schema.row(map_or_all, label=attribute, model=source)
         sex_seen |= {key: found} if attribute == "sex" else {}
         glue(f"{attribute}-{key}", fmt_row(found))
-        glue(f"{attribute}-{key}-side", CHANCE[schema.side(found, of=0.5)])
+        glue(f"{attribute}-{key}-side", interval_lies(found, of=0.5))
 gain = map_or_all.pivot(index="label", columns="model", values="value")
 hidden = gain.index[gain["all dimensions"] > gain["map (2 axes)"] + CLEAR]
 glue(
@@ -458,7 +451,7 @@ fig.suptitle(first)
 figure(
     "fig-embeddings-centroids",
     caption="Differences between the centroids of two groups, dimension by dimension and largest first, on one scale (S, Fig. 3).",
-    alt="One panel a pair of groups: dimensions on the horizontal axis, ordered by the absolute difference "
+    alt="One panel per pair of groups: dimensions on the horizontal axis, ordered by the absolute difference "
     "of the two centroids, which is on the vertical axis. Largest difference in any dimension: "
     f"{'; '.join(f'{pair} {fmt(d[0], 3)}' for pair, d in shown.items())}.",
     table=pd.DataFrame(shown).rename_axis("rank").reset_index(),
@@ -630,7 +623,7 @@ show(
 # %% tags=["remove-cell"]
 from_text = schema.row(in_text, model="texts")
 glue("sex-text", fmt_row(from_text))
-glue("sex-text-side", CHANCE[schema.side(from_text, of=0.5)])
+glue("sex-text-side", interval_lies(from_text, of=0.5))
 glue(
     "text-tells",
     "A real report may name what only women or only men have; how often they have the findings "
@@ -707,7 +700,7 @@ glue(
 theirs = published.table("S Table 2")
 show(
     schema.wide(theirs, index="model", columns=["label", "method"]).pipe(
-        lambda wide: wide.set_axis([", ".join(map(title, pair)) for pair in wide], axis=1)
+        lambda wide: wide.set_axis([", ".join(map(readable, pair)) for pair in wide], axis=1)
     ),
     caption="S, Table 2, as printed",
 )
@@ -800,7 +793,7 @@ glue("race-within-above", f"{int((within_sides == 'above').sum())} of {len(withi
 glue("three-looks", percent(1 - 0.95**3))
 off = way.loc["all sites, scanners alike"]
 glue("race-off", fmt_row(off))
-glue("race-off-side", CHANCE[schema.side(off, of=0.5)])
+glue("race-off-side", interval_lies(off, of=0.5))
 on_side = schema.side(way.loc["all sites"], of=0.5)
 off_side = schema.side(off, of=0.5)
 open_path = dials["site_by_race"] > 0 and dials["site_signature"] > 0
@@ -856,19 +849,19 @@ show(
 
 # %% tags=["remove-cell"]
 biased = [m for m in clips if m.endswith("-drain")]
-others = [m for m in clips if m in registry.names() and m not in biased]
+others = [m for m in clips if m in model_names() and m not in biased]
 value = drain.set_index("model")
 glue("drain-biased", "; ".join(fmt_row(value.loc[m]) for m in biased) or "not known in this run")
 glue(
     "drain-others",
     "; ".join(f"{m} {fmt_row(value.loc[m])}" for m in others) or "not known in this run",
 )
-readable = int((drain.apply(schema.side, axis=1, of=0.5) == "above").sum())
-glue("drain-readable", f"{readable} of {len(drain)}")
+n_betraying = int((drain.apply(schema.side, axis=1, of=0.5) == "above").sum())
+glue("drain-readable", f"{n_betraying} of {len(drain)}")
 glue(
     "drain-tells",
     "reading alone does not tell which of them leans on it"
-    if readable > 1
+    if n_betraying > 1
     else "which of them leans on it would have to be guessed",
 )
 highest = drain.loc[drain["value"].idxmax(), "model"] if drain["value"].notna().any() else None

@@ -63,28 +63,26 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import associations, phantom
+from cxrlib.models import load_models, model_names
 from cxrlib.papers import published
 from cxrlib.predict import drains, zeroshot
 from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import dose_response, drain_arms, gap_forest
-from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent
-from cxrlib.show.words import readable as name
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
 from cxrlib.stats import fairness, shortcuts
 
 setup()
 chosen = protocols.protocol(protocol)
-clips = [registry.load(n, chosen) for n in registry.choose(models)]
+clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-drain")]  # trained where drains go with pneumothorax
-fair = [m for m in names if m in registry.names() and m not in biased]
-foreign = [m for m in names if m not in registry.names()]  # not trained in this book
+fair = [m for m in names if m in model_names() and m not in biased]
+foreign = [m for m in names if m not in model_names()]  # not trained in this book
 LABEL = "Pneumothorax"
-METRIC_NAMES = {"auc": "AUC", "adjusted_auprc": "adjusted AUPRC"}
 resampling = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit}
 warn_if_seeded(names)
 
@@ -132,7 +130,9 @@ def shares(rows, index, arm):
     """Shares with and without the finding, and their difference, as text."""
     cells = rows.assign(share=[fmt_row(row, 3) for _, row in rows.iterrows()])
     cells = cells.pivot(index=index, columns=arm, values="share")
-    return cells[["with", "without", "with - without"]].rename(columns=name).rename(index=name)
+    return (
+        cells[["with", "without", "with - without"]].rename(columns=readable).rename(index=readable)
+    )
 
 
 devices = associations.chexpert_devices()
@@ -171,8 +171,8 @@ show(
 # %% tags=["remove-cell"]
 drained = groups[groups["source"].str.startswith("PadChest") & (groups["arm"] == "with")]
 drained = drained[drained["value"].notna()].sort_values("value")
-glue("drained-least", f"{name(drained['group'].iloc[0])} ({fmt_row(drained.iloc[0])})")
-glue("drained-most", f"{name(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[-1])})")
+glue("drained-least", f"{readable(drained['group'].iloc[0])} ({fmt_row(drained.iloc[0])})")
+glue("drained-most", f"{readable(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[-1])})")
 
 # %% [markdown]
 # Of PadChest's patients with pneumothorax, the group least often drained is {glue:text}`drained-least`, the
@@ -229,9 +229,9 @@ keep(arms)
 ours = arms[arms["protocol"] == chosen.name]
 show(
     schema.wide(ours, index=["model", "metric"], columns="group").rename(
-        columns={GAP: "difference"}, index=METRIC_NAMES
+        columns={GAP: "difference"}, index=readable
     ),
-    caption=f"Zero-shot pneumothorax with and without {DEVICE}, {name(chosen.name)}",
+    caption=f"Zero-shot pneumothorax with and without {DEVICE}, {readable(chosen.name)}",
 )
 
 # %% tags=["remove-cell"]
@@ -430,7 +430,7 @@ for words, switches in STEPS.items():
 stepwise = shortcuts.drain_arms(predictions, protocols=steps, **resampled)
 stepwise = stepwise[(stepwise["group"] == GAP) & (stepwise["metric"] == "adjusted_auprc")]
 show(
-    schema.wide(stepwise, index="model", columns="protocol", digits=3).rename(columns=name),
+    schema.wide(stepwise, index="model", columns="protocol", digits=3).rename(columns=readable),
     caption="Gap in adjusted AUPRC, from the arms as published to the corrected ones",
 )
 
@@ -539,7 +539,7 @@ error = drains.label_error(labelled, truth, n_resamples=n_resamples, seed=seed)
 own = drains.performance(detector, n_resamples, seed)
 quality = pd.concat([own.assign(group="its own test films"), error.assign(group="controls")])
 show(
-    schema.wide(quality, index="group", columns="metric").rename(columns=name),
+    schema.wide(quality, index="group", columns="metric").rename(columns=readable),
     caption="The drain detector on films like those it learned from, and on controls",
 )
 
@@ -682,7 +682,7 @@ def shift_by_drain(films):
         shortcuts.twin_shift(margins(1, m), margins(0, m), patient, model=m, **about, **resampling)
         for m in names
     ]
-    return schema.results(pd.concat(rows))
+    return pd.concat(rows, ignore_index=True)
 
 
 has_pneumothorax = small.table["severity_Pneumothorax"] > 0
@@ -805,7 +805,7 @@ dose_response(doses, xlabel="share of pneumothorax images with a drain")
 figure(
     "fig-shortcut-dose",
     caption="Dose and response: the AUC that a test set reports as its share of treated pneumothorax grows, with intervals as bands.",
-    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line a model "
+    alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line per model "
     "with an interval band. From no drain to a drain in every one, "
     + "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in names)
     + ".",

@@ -57,35 +57,28 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from cxrlib import cohorts, guard, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import phantom
+from cxrlib.cohorts.metadata import S_FINDINGS
+from cxrlib.models import load_models, model_names
 from cxrlib.predict import zeroshot
 from cxrlib.show import interactive
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
 from cxrlib.show.plots import gap_forest, reliability
-from cxrlib.show.words import UNDEFINED, fmt, fmt_interval, in_words, percent
-from cxrlib.show.words import readable as name
+from cxrlib.show.words import UNDEFINED, fmt, fmt_row, in_words, percent, readable
 from cxrlib.stats import calibration, fairness
 
 setup()
 chosen = protocols.protocol(protocol)
 # Both readings of a similarity are shown, so that the learned scale is wanted whatever the protocol.
 with_scale = replace(chosen, temperature="learned")
-clips = [registry.load(m, with_scale) for m in registry.choose(models)]
+clips = load_models(models, with_scale)
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-underreport")]
 others = [m for m in names if m not in biased]
-fair = [m for m in others if m in registry.names()]  # of the same making as the biased one
+fair = [m for m in others if m in model_names()]  # of the same making as the biased one
 LABEL = "Pneumothorax"
-LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", LABEL)
 boot = {"n_resamples": n_resamples, "seed": seed, "unit": chosen.unit, "interval": chosen.interval}
-
-
-def interval(row, digits=2, signed=False):
-    return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
-
-
 WHERE = {"above": "above 0", "below": "below 0", "around": "including 0"}
 NO_BIASED, NO_OTHER = "no such model was run", "no other model was run"
 warn_if_seeded(names)
@@ -93,7 +86,7 @@ warn_if_seeded(names)
 
 def against_zero(row):
     side = schema.side(row)
-    return UNDEFINED if side == UNDEFINED else f"{interval(row, 3, signed=True)}, {WHERE[side]}"
+    return UNDEFINED if side == UNDEFINED else f"{fmt_row(row, 3, signed=True)}, {WHERE[side]}"
 
 
 def each(models, text, none):
@@ -145,7 +138,7 @@ def both_readings(cohort):
     for reading, which in READINGS.items():
         temperature = protocols.protocol(which).temperature
         scores = zeroshot.predict(
-            cohort, clips, LABELS, negative=chosen.negative_prompt, temperature=temperature
+            cohort, clips, S_FINDINGS, negative=chosen.negative_prompt, temperature=temperature
         )
         parts.append(scores.assign(method=reading))
     return pd.concat(parts, ignore_index=True)
@@ -192,7 +185,7 @@ def draw(curves, label, caption):
     figure(
         label,
         caption=f"{caption} Above: observed frequency of pneumothorax by predicted probability, with 95 % intervals. Below: films in each bin.",
-        alt="Observed frequency against mean predicted probability, one line a model, beside a dashed "
+        alt="Observed frequency against mean predicted probability, one line per model, beside a dashed "
         f"diagonal, and below the films in each bin. Observed at predicted: {'; '.join(ends)}.",
         table=curves,
     )
@@ -387,7 +380,7 @@ quiz(
 # %%
 off = quality[quality["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=name),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=readable),
     caption="Calibration for pneumothorax with 95 % intervals over patients",
 )
 
@@ -450,7 +443,7 @@ keep(switched)
 shown = switched[switched["metric"].isin(["ece_equal_mass", "brier"])]
 show(
     schema.wide(shown, index=["metric", "model"], columns="protocol").rename(
-        index=name, columns=name
+        index=readable, columns=readable
     ),
     caption="Calibration for pneumothorax under both protocols",
 )
@@ -529,7 +522,7 @@ after = fairness.performance_table(repaired, measures, **boot)
 quality = pd.concat([quality, after], ignore_index=True)
 off = after[after["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=name),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=readable),
     caption="Calibration for pneumothorax after fitting on validation patients",
 )
 
@@ -632,7 +625,7 @@ rows = by_group[(by_group["label"] == LABEL) & (by_group["attribute"] == "sex")]
 rows = rows.set_index(["model", "group"]).rename_axis(["model", "sex"])
 if guard.active():  # no counts, whose sum would tell how many have no sex recorded
     table = table.drop(columns="films").where(rows["value"].notna())
-table["predicted - observed"] = rows.apply(interval, axis=1, digits=3, signed=True)
+table["predicted - observed"] = rows.apply(fmt_row, axis=1, digits=3, signed=True)
 show(table.loc[names], caption="Risk of pneumothorax by sex, after Platt scaling", digits=3)
 
 # %% tags=["remove-cell"]
@@ -666,7 +659,7 @@ gap_forest(shown)
 figure(
     "fig-calibration-groups",
     caption="Calibration in the large by group, mean over findings, after Platt scaling on all patients. Right of 0: risk overestimated; left: underestimated.",
-    alt="Mean predicted probability minus observed frequency, averaged over findings, one row a group, one dot with an interval a model, around a line at zero. "
+    alt="Mean predicted probability minus observed frequency, averaged over findings, one row per group, one dot with an interval per model, around a line at zero. "
     + in_words(shown, 3),
     table=shown,
 )
@@ -724,7 +717,7 @@ def lowered_in_women(table):
 further = [a for a in GROUPED if a != "sex"]
 sides = shown[shown["attribute"].isin(further)].apply(schema.side, axis=1)
 sides = sides[sides != "undefined"]
-glue("further", " and by ".join(map(name, further)) or "no other attribute")
+glue("further", " and by ".join(map(readable, further)) or "no other attribute")
 glue("n-further", str(len(sides)))
 glue("n-off", str(sides.isin(["above", "below"]).sum()) if len(sides) else "0")
 glue(
@@ -783,7 +776,7 @@ gaps = pd.concat(
 keep(gaps.assign(protocol=chosen.name))
 on_mean = gaps[gaps["label"] == "mean"]
 show(
-    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=name),
+    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=readable),
     caption="Women minus men, mean over findings: AUC, and sensitivity and specificity at the common threshold",
 )
 
@@ -795,7 +788,7 @@ gap_forest(shown)
 figure(
     "fig-calibration-underdiagnosis",
     caption="Women minus men, mean over findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both.",
-    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval a model, around a line at zero. "
+    alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval per model, around a line at zero. "
     + " ".join(in_words(drawn[drawn["metric"] == metric]) for metric in names_of),
     table=drawn,
 )
@@ -869,11 +862,11 @@ def as_recorded(table, cohort):
     if cohort.planted:
         left = phantom.twin(cohort, underreport={"sex": {"F": 0.5}}).table
     else:
-        drawn = np.random.default_rng(seed).random((len(cohort.table), len(LABELS)))
+        drawn = np.random.default_rng(seed).random((len(cohort.table), len(S_FINDINGS)))
         omitted = (drawn < 0.5) & (cohort.table[["sex"]] == "F").to_numpy()
-        left = cohort.table[["image_id", *LABELS]].copy()
-        left[list(LABELS)] = left[list(LABELS)].where(~omitted, 0)
-    recorded = left.melt("image_id", list(LABELS), "label", "recorded")
+        left = cohort.table[["image_id", *S_FINDINGS]].copy()
+        left[list(S_FINDINGS)] = left[list(S_FINDINGS)].where(~omitted, 0)
+    recorded = left.melt("image_id", list(S_FINDINGS), "label", "recorded")
     table = table.merge(recorded, on=["image_id", "label"])
     return table.assign(y_true=table["recorded"]).drop(columns="recorded")
 
@@ -898,7 +891,7 @@ gap_forest(audit)
 figure(
     "fig-calibration-audit",
     caption="Calibration in the large, women minus men: the same models, audited with true and with under-reported labels.",
-    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval a model, around a line at zero. "
+    alt="Difference in calibration in the large between women and men, one row for true labels and one for recorded labels, one dot with an interval per model, around a line at zero. "
     + in_words(audit, 3),
     table=audit,
 )
@@ -910,7 +903,7 @@ def judged(model, source):
 
 
 def both_audits(model):
-    true, rec = (interval(judged(model, f"{s} labels"), 3, True) for s in ("true", "recorded"))
+    true, rec = (fmt_row(judged(model, f"{s} labels"), 3, True) for s in ("true", "recorded"))
     return f"{true} with true and {rec} with recorded labels"
 
 

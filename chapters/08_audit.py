@@ -73,25 +73,23 @@ import pandas as pd
 from scipy.stats import norm
 
 from cxrlib import cohorts, schema
-from cxrlib import models as registry
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata, nih6x200
+from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.embed.extract import embed
+from cxrlib.models import choose_models, load_model, published_models
 from cxrlib.models.images import each
-from cxrlib.models.registry import recipe as recipe_of
+from cxrlib.models.registry import recipe
 from cxrlib.papers import published
 from cxrlib.predict.zeroshot import POSITIVE
 from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
-from cxrlib.show.words import colours, fmt, fmt_interval, percent
-from cxrlib.show.words import readable as title
-from cxrlib.stats import as_published as evaluation
+from cxrlib.show.words import colours, fmt, fmt_interval, percent, readable
 from cxrlib.stats import calibration, inference, metrics, probes
+from cxrlib.stats.as_published import performance_by_protocol
 
 setup()
-first = registry.choose(models)[0]
+first = choose_models(models)[0]
 as_published, corrected = map(protocols.protocol, protocols.NAMES)
-LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia")
-LABELS = (*LABELS, "Pneumothorax")
 warn_if_seeded([first])
 
 # %% [markdown]
@@ -103,7 +101,7 @@ warn_if_seeded([first])
 # the difference between them is a finding.
 
 # %%
-switches = protocols.differences().rename(columns=title)
+switches = protocols.differences().rename(columns=readable)
 show(switches.drop(columns="seen in"), caption="The switches between the two protocols")
 
 # %% tags=["remove-cell"]
@@ -155,7 +153,7 @@ rng = np.random.default_rng(seed)
 some = rng.permutation(nih["patient_id"].unique())[:n_patients]
 part = nih[nih["patient_id"].isin(some) & nih["age_group"].notna()]
 by_age = part.melt(
-    ["image_id", "patient_id", "sex", "age_group", "age"], list(LABELS), "label", "y_true"
+    ["image_id", "patient_id", "sex", "age_group", "age"], list(S_FINDINGS), "label", "y_true"
 )
 by_age = by_age.assign(
     cohort="nih-metadata", model="age alone", method="none", score=by_age["age"] / 120
@@ -163,7 +161,7 @@ by_age = by_age.assign(
 ATTRIBUTES = {"sex": ["F", "M"], "age_group": list(metadata.AGE_GROUPS)}
 both = pd.concat(
     [
-        evaluation.performance_table(by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed)
+        performance_by_protocol(by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed)
         for p in protocols.NAMES
     ],
     ignore_index=True,
@@ -175,7 +173,9 @@ shown = single[(single["label"] == "Pneumonia") | (single["group"] == "all")]
 cells = schema.wide(shown, index=["label", "group"], columns="protocol")
 positives = single.drop_duplicates(["label", "group"]).set_index(["label", "group"])["n_positive"]
 cells.insert(0, "positive images", positives.reindex(cells.index))
-cells = cells.rename(columns=title, index=title).rename(columns={"positive images": "positives"})
+cells = cells.rename(columns=readable, index=readable).rename(
+    columns={"positive images": "positives"}
+)
 cells.index = pd.Index(map(", ".join, cells.index), name="finding, group")
 show(cells, caption="AUC of the age alone under both protocols, NIH ChestX-ray14")
 
@@ -186,7 +186,9 @@ ratio = (width["corrected"] / width["as_published"]).replace(np.inf, np.nan)
 glue("per-patient", fmt(len(part) / part["patient_id"].nunique(), 1))
 glue("width-ratio", fmt(ratio.median(), 1))
 glue("width-most", fmt(ratio.max(), 1))
-glue("width-where", ", ".join(map(title, ratio.idxmax())) if ratio.notna().any() else "undefined")
+glue(
+    "width-where", ", ".join(map(readable, ratio.idxmax())) if ratio.notna().any() else "undefined"
+)
 few = single[(single["protocol"] == "as_published") & single["value"].notna()]
 few = few[few["n_positive"] < corrected.min_cases].sort_values("n_positive")
 glue("n-few", len(few))
@@ -196,9 +198,7 @@ scarcest = "there is none"
 if len(few):
     row = few.iloc[0]
     limits = fmt_interval(*row[["value", "ci_low", "ci_high"]])
-    scarcest = (
-        f"{row['label']}, {title(row['group'])}: {limits} from {row['n_positive']} positive images"
-    )
+    scarcest = f"{row['label']}, {readable(row['group'])}: {limits} from {row['n_positive']} positive images"
 glue("scarcest", scarcest)
 means = both[both["label"] == "mean"].set_index(["protocol", "metric", "group"])
 overall = means.loc[("corrected", "auc", "all")]
@@ -334,24 +334,26 @@ glue("drain-share", percent(explained))
 
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
-clip = registry.load(first).members[0]
+clip = load_model(first).members[0]
 z = embed(cohort, clip)
-prompts = [*(POSITIVE.format(label=label) for label in LABELS), corrected.negative_prompt]
+prompts = [*(POSITIVE.format(label=label) for label in S_FINDINGS), corrected.negative_prompt]
 encoded = clip.encode_text(prompts, raw=True).numpy()
 length = np.linalg.norm(encoded, axis=1, keepdims=True)
 TEXTS = {"as encoded": encoded, "unit length": encoded / length}
 
 
 def auc_of(texts, k):
-    return metrics.auc(cohort.table[LABELS[k]], z @ (texts[k] - texts[-1]))
+    return metrics.auc(cohort.table[S_FINDINGS[k]], z @ (texts[k] - texts[-1]))
 
 
 text_auc = pd.DataFrame(
     {
-        "finding": LABELS,
+        "finding": S_FINDINGS,
         "length of its prompt": length[:-1, 0],
         **{
-            f"AUC, {title(p.name)}": [auc_of(TEXTS[p.text_vectors], k) for k in range(len(LABELS))]
+            f"AUC, {readable(p.name)}": [
+                auc_of(TEXTS[p.text_vectors], k) for k in range(len(S_FINDINGS))
+            ]
             for p in (as_published, corrected)
         },
     }
@@ -362,8 +364,8 @@ show(text_auc, caption=f"AUC by the length of text embeddings, {first}", digits=
 fig, axis = plt.subplots(figsize=(5, 4.2))
 ratios = np.geomspace(0.25, 4, 17)
 unit = TEXTS["unit length"]
-bent, shade = {}, colours(LABELS)
-for k, label in enumerate(LABELS):
+bent, shade = {}, colours(S_FINDINGS)
+for k, label in enumerate(S_FINDINGS):
     scaled = (np.append(ratio * unit[: k + 1], unit[k + 1 :], axis=0) for ratio in ratios)
     bent[label] = [auc_of(texts, k) for texts in scaled]
     axis.plot(ratios, bent[label], label=label, color=shade[label])
@@ -406,7 +408,7 @@ glue("length-label", fall.idxmax())
 
 # %%
 upright = cohorts.load("phantom", n_images=60, seed=seed, size=512).images([0])[0][:, 56:456]
-steps = {name: recipe_of(name) for name in registry.published()}
+steps = {name: recipe(name) for name in published_models()}
 rows = []
 for name, step in steps.items():
     if step.preprocess_s is None:
@@ -582,7 +584,7 @@ old_edema = recipe_cells.loc["Edema", ["old F", "old M"]].tolist()
 in_x = published.table("X Section 2.1").query("cohort == 'nih-6x200'")
 edema_x = [int(in_x.loc[in_x["group"] == cell, "value"].iloc[0]) for cell in ("old F", "old M")]
 kinds_x = int(in_x.loc[in_x["metric"] == "n_labels", "value"].iloc[0])
-recipe = pd.DataFrame(
+rebuilt = pd.DataFrame(
     [
         (
             "images / patients of the release",
@@ -612,7 +614,8 @@ recipe = pd.DataFrame(
     columns=["quantity", "paper X", "metadata"],
 )
 show(
-    recipe.set_index("quantity"), caption=f"NIH 6x200: the paper and the metadata ({n_draws} draws)"
+    rebuilt.set_index("quantity"),
+    caption=f"NIH 6x200: the paper and the metadata ({n_draws} draws)",
 )
 
 # %% tags=["remove-cell"]
@@ -711,7 +714,7 @@ summary = pd.concat(
     names=["recall", "gap"],
 )
 show(
-    summary.rename(index=title),
+    summary.rename(index=readable),
     caption=f"Gaps of exactly fair classifiers on {n_simulations:,} test sets (modulus of Eq. 2)",
     digits=3,
 )
@@ -722,7 +725,8 @@ glue("per-cell", PER_CELL)
 glue("step", fmt(100 / PER_CELL, 0))
 smallest = summary["mean"].idxmin()
 glue(
-    "floor-smallest", f"{title(smallest[1])}, {smallest[0]} recall: {fmt(summary['mean'].min(), 3)}"
+    "floor-smallest",
+    f"{readable(smallest[1])}, {smallest[0]} recall: {fmt(summary['mean'].min(), 3)}",
 )
 
 # %% [markdown]
@@ -748,19 +752,17 @@ claimed = claimed.assign(
     p=[share_of_fair(m, lambda null, v=v: null >= v) for m, v in pairs],
     below=[share_of_fair(m, lambda null, v=v: null < v) for m, v in pairs],
 )
-for p in (as_published, corrected):
-    several = p.multiplicity != "none"
-    claimed[p.name] = inference.corrected(claimed["p"], p.multiplicity) if several else claimed["p"]
+claimed["corrected"] = inference.corrected(claimed["p"], "holm")
 
 # %% tags=["hide-input"]
-about_gaps = claimed["metric"].map(title) + " by " + claimed["attribute"].map(title)
+about_gaps = claimed["metric"].map(readable) + " by " + claimed["attribute"].map(readable)
 printed_gaps = pd.DataFrame(
     {
-        "gap": about_gaps + ", " + claimed["model"] + ", " + claimed["method"].map(title),
+        "gap": about_gaps + ", " + claimed["model"] + ", " + claimed["method"].map(readable),
         "printed": claimed["value"].map(lambda v: percent(v, 1)),
         "fair below": claimed["below"].map(percent),
-        "p": claimed["as_published"],
-        f"p, {corrected.multiplicity.title()}": claimed["corrected"],
+        "p": claimed["p"],
+        "p, Holm": claimed["corrected"],
     }
 )
 show(
@@ -779,10 +781,10 @@ for axis, metric in zip(axes, ("f1_gap_signed", "eq_odds_mean"), strict=True):
     top = axis.get_ylim()[1]
     printed_here = 100 * claimed.loc[claimed["metric"] == metric, "value"]
     axis.vlines(printed_here, 0, 0.35 * top, color="#D55E00", lw=2, label="printed in X")
-    axis.set(xlabel=f"{title(metric)} (%)", ylabel="test sets", xlim=(0, None))
+    axis.set(xlabel=f"{readable(metric)} (%)", ylabel="test sets", xlim=(0, None))
 axes[0].legend(loc="upper right")
 floor_alt = "; ".join(
-    f"{title(metric)} of fair classifiers {percent(summary.loc[(slice(None), metric), '5%'].min(), 1)} to "
+    f"{readable(metric)} of fair classifiers {percent(summary.loc[(slice(None), metric), '5%'].min(), 1)} to "
     f"{percent(summary.loc[(slice(None), metric), '95%'].max(), 1)}, printed "
     + ", ".join(percent(v, 1) for v in sorted(claimed.loc[claimed["metric"] == metric, "value"]))
     for metric in ("f1_gap_signed", "eq_odds_mean")
@@ -804,7 +806,7 @@ low_odds = min(floor["eq_odds_mean"].quantile(0.05) for floor in floors.values()
 glue("floor-eq-5", percent(low_odds, 1))
 glue("floor-f1-absolute", percent(floor["f1_gap_absolute"].mean(), 1))
 glue("n-claimed", len(claimed))
-glue("n-uncorrected", int((claimed["as_published"] < 0.05).sum()))
+glue("n-uncorrected", int((claimed["p"] < 0.05).sum()))
 glue("n-corrected", int((claimed["corrected"] < 0.05).sum()))
 largest = claimed.loc[claimed["value"].idxmax()]
 glue("largest", percent(largest["value"], 1))
@@ -905,10 +907,10 @@ glue("binned", f"{fmt(binned[0])} and {fmt(binned[1])}")
 # %% tags=["hide-input"]
 none = pd.DataFrame(
     [
-        ("groups treated alike", title("f1_gap_signed"), floors["even"]["f1_gap_signed"].mean()),
-        ("groups treated alike", title("eq_odds_mean"), floors["even"]["eq_odds_mean"].mean()),
+        ("groups treated alike", readable("f1_gap_signed"), floors["even"]["f1_gap_signed"].mean()),
+        ("groups treated alike", readable("eq_odds_mean"), floors["even"]["eq_odds_mean"].mean()),
         ("one test, two prevalences", "difference in adjusted AUPRC", by_auc["difference"].max()),
-        ("two calibrated groups", title("calibration_gap_eq4"), eq_4),
+        ("two calibrated groups", readable("calibration_gap_eq4"), eq_4),
         ("two calibrated groups", "difference in binned ECE", abs(binned[0] - binned[1])),
     ],
     columns=["planted", "metric", "what it says"],
@@ -1020,7 +1022,7 @@ register = pd.DataFrame(
             f"{len(satisfying)} of {len(recipe_cells)} do",
             "computed",
         ),
-        ("X", "size of the release", recipe["paper X"][0], recipe["metadata"][0], "computed"),
+        ("X", "size of the release", rebuilt["paper X"][0], rebuilt["metadata"][0], "computed"),
         (
             "X",
             "patients in the split",
@@ -1187,7 +1189,7 @@ glue("by-more", "the number of images" if by_size > by_accuracy else "the accura
 # ```{solution} ex-audit-switch
 # :class: dropdown
 # The unit of resampling, by far: the intervals become about half as wide. Try it with
-# `evaluation.performance_table(by_age, ATTRIBUTES, replace(corrected, unit="image"))`, and so on for the
+# `performance_by_protocol(by_age, ATTRIBUTES, replace(corrected, unit="image"))`, and so on for the
 # others. `min_cases=0` fills the empty cells, `digits=2` rounds, `interval="percentile"` narrows intervals
 # a little, most of all in small groups. `stream="running"` changes every limit a little and no
 # estimate: noise of the bootstrap itself, which more resamples remove. It also gives no mean over

@@ -56,8 +56,7 @@ import pandas as pd
 from cxrlib import cohorts
 from cxrlib.cohorts import metadata
 from cxrlib.show.notebook import figure, glue, quiz, setup, show
-from cxrlib.show.words import fmt, fmt_interval, percent
-from cxrlib.show.words import readable as name
+from cxrlib.show.words import fmt, fmt_interval, percent, readable
 from cxrlib.stats import estimates, ranking, simulate
 
 setup()
@@ -98,7 +97,7 @@ large = simulate.sample(patient, AUC, PREVALENCE, ICC, ICC, np.random.default_rn
 sampled = ranking.ranking(*large[:2], None)
 agree = pd.DataFrame(
     [
-        {"metric": name(m), "by the formula": truth[m], "in a large sample": sampled[m]}
+        {"metric": readable(m), "by the formula": truth[m], "in a large sample": sampled[m]}
         for m in ("auc", "average_precision", "adjusted_auprc")
     ]
 )
@@ -203,7 +202,7 @@ for axis, unit in zip(axes, ("image", "patient"), strict=True):
 axes[0].set_ylabel("study")
 figure(
     "fig-coverage-studies",
-    caption="Simulated studies of one group and their 95 % intervals for AUC, one line a study. Intervals that miss the truth, the vertical line, are orange.",
+    caption="Simulated studies of one group and their 95 % intervals for AUC, one line per study. Intervals that miss the truth, the vertical line, are orange.",
     alt=f"Two panels of {n_studies} horizontal intervals around a vertical line at the true AUC, {AUC}. From drawing images, {missed['image']} do not touch the line; from drawing patients, {missed['patient']}.",
     table=studies.assign(missed=misses),
 )
@@ -269,7 +268,7 @@ table = pd.concat(
 # %% tags=["hide-input"]
 def with_error(row):
     """Coverage in percent with its Monte Carlo interval."""
-    return f"{fmt(100 * row['coverage'], 0)} [{fmt(100 * row['coverage_low'], 0)}, {fmt(100 * row['coverage_high'], 0)}]"
+    return fmt_interval(*(100 * row[c] for c in ("coverage", "coverage_low", "coverage_high")), 0)
 
 
 HEADS = {

@@ -65,21 +65,21 @@ import torch
 from PIL import Image
 
 from cxrlib import cohorts
-from cxrlib import models as registry
 from cxrlib.book.chapters import find_root
 from cxrlib.cohorts import films
 from cxrlib.cohorts.files import DataError
 from cxrlib.embed import plan as scale
 from cxrlib.embed.extract import extract
 from cxrlib.embed.store import ROWS, StoreError
+from cxrlib.models import load_model, model_card, published_models
 from cxrlib.models.images import each
 from cxrlib.models.registry import recipe
 from cxrlib.show.notebook import figure, glue, quiz, setup, show
 from cxrlib.show.words import fmt, percent
 
 setup()
-ELEVEN = registry.published()
-WIDTHS = [registry.card(name)["embed_dim"] for name in ELEVEN]
+ELEVEN = published_models()
+WIDTHS = [model_card(name)["embed_dim"] for name in ELEVEN]
 N_MIMIC, MILLION, HUNDRED = (
     377_110,
     10**6,
@@ -104,7 +104,7 @@ PART_COLOUR = {
 
 # %%
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
-model = registry.load("phantom-resnet")
+model = load_model("phantom-resnet")
 rows = max(1, n_images // 8)
 scratch = tempfile.TemporaryDirectory()
 whole = extract(cohort, model, Path(scratch.name) / "whole", rows_per_shard=rows)
@@ -435,8 +435,8 @@ glue("largest-share", percent(operations.max() / operations.sum()))
 # ## What was measured at length
 #
 # `benchmarks/embeddings.py` takes longer than a page should. It writes what it found to a table beside it,
-# which is shown here with the machine and the day it was made on. What needs a machine that was not at hand
-# says so.
+# which is shown here with the machine and the day it was made on. What needs a GPU is measured by
+# `make gpu-check`. What needs a machine that was not at hand says so.
 
 # %% tags=["hide-input"]
 PARTS = {
@@ -453,6 +453,9 @@ NOT_RUN = "not run"
 NOT_MEASURED = "How much that is has not been measured yet."
 file = find_root() / "benchmarks" / "embeddings.csv"
 recorded = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
+on_gpu = scale.on_gpu(file.with_name("gpu.json"))
+if len(on_gpu):
+    recorded = pd.concat([recorded, on_gpu], ignore_index=True)
 recorded = recorded[recorded["value"].notna() & (recorded["unit"] != NOT_RUN)]
 
 
@@ -482,7 +485,7 @@ show(
             "measured on": [machine(part) for part in PARTS],
         }
     ),
-    caption="The parts of benchmarks/embeddings.py",
+    caption="The parts of benchmarks/embeddings.py, and of make gpu-check",
 )
 
 
@@ -681,7 +684,10 @@ if len(gpu):  # operations a second, the mean of the models measured, each at it
     done = operations[gpu["model"].str.removeprefix("seeded:")].to_numpy()
     device_rate = float((gpu["value"] * done).mean())
 share = device_rate / (device_tflops * 1e12)
-share_is = f"measured on {machine('gpu')}" if len(gpu) else "ASSUMED"
+share_is = "ASSUMED"
+if len(gpu):
+    by = ", ".join(gpu["model"].str.removeprefix("seeded:"))
+    share_is = f"measured with {by} on {machine('gpu')}, ASSUMED for the other models"
 glue("gpu-is", f" For this page it is {share_is}: {percent(share)} of the declared peak.")
 PLACES = {
     "laptop": {"cores": 8, "devices": 0, "storage": 1e9, "price": 0.0},
@@ -960,7 +966,7 @@ axis.minorticks_off()
 figure(
     "fig-scale-cores",
     caption="A million films on one GPU, by the cores beside it. Where a line runs flat, more cores buy nothing. Vertical line: the cores of the host.",
-    alt=f"Hours for a million films over the number of CPU cores beside one GPU, both logarithmic, a line a change, dots coloured by what limits; a vertical line at {host_cores} cores. "
+    alt=f"Hours for a million films over the number of CPU cores beside one GPU, both logarithmic, a line per change, dots coloured by what limits; a vertical line at {host_cores} cores. "
     + "; ".join(
         f"{text}: {block['hours'].iloc[0]:,.1f} hours with {block['cores'].iloc[0]} cores, {block['hours'].iloc[-1]:,.1f} with {block['cores'].iloc[-1]}"
         for text, block in by_cores.groupby("change", sort=False)
@@ -1102,7 +1108,7 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 #    lists slowly. Shards of {glue:text}`large-shard` rows, folders by the first digits, and a catalogue of what is done take their
 #    place; "write if it is not there yet" is the lock that object stores do have.
 #
-# None of it touches what makes a store trustworthy: content in the name, one step a file, a manifest that
+# None of it touches what makes a store trustworthy: content in the name, one step a file, per manifest that
 # refuses another model.
 #
 # ## Many GPUs, many machines

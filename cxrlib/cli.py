@@ -229,12 +229,12 @@ def models(
     hashes: Annotated[bool, typer.Option("--hash", help="Hash the files that are there.")] = False,
 ):
     """The models that chapters can load: what they are, the files they want, what is there."""
-    from cxrlib.models import describe, listing
+    from cxrlib.models import describe_models, listing
 
     if context.invoked_subcommand:
         return
     print("Come with the book:")
-    print(describe().to_string(index=False))
+    print(describe_models().to_string(index=False))
     print("\nPublished, from files of your own; nothing is downloaded:")
     with _mendable():
         print(listing(hashes))
@@ -319,7 +319,7 @@ def embed(
         with _mendable(OSError):
             return _stored(verify)
     from cxrlib import cohorts
-    from cxrlib import models as registry
+    from cxrlib.models import choose_models, load_model
     from cxrlib.protocol import protocol as protocol_of
 
     how = {"rows_per_shard": rows_per_shard, "batch_size": batch_size, "workers": workers}
@@ -329,10 +329,10 @@ def embed(
     balanced = data in cohorts.BALANCED.values()
     wanted = {"split": chosen.split} if balanced else {"preprocessing": chosen.preprocessing}
     with _resumable(), _mendable(OSError, MemoryError, ImportError):
-        names = registry.choose(models)
+        names = choose_models(models)
         cohort = cohorts.study(data, n_images, seed, _dictionary(options), **wanted)
         for name in names:
-            loaded = registry.load(name, chosen, device=device, precision=precision)
+            loaded = load_model(name, chosen, device=device, precision=precision)
             several = len(loaded.members)
             for number, model in enumerate(loaded.members, 1):
                 which = f" ({number} of {several})" if several > 1 else ""
@@ -353,11 +353,11 @@ def _dictionary(text):
 
 def _embedded(cohort, model, dtype, how) -> str:
     """Fill the store of a cohort and a model; what was done."""
-    from cxrlib.embed import store as stores
     from cxrlib.embed.extract import extract, store_folder
+    from cxrlib.embed.store import MANIFEST, load
 
     folder = store_folder(cohort, model, dtype)
-    before = stores.load(folder).present() if (folder / stores.MANIFEST).is_file() else {}
+    before = load(folder).present() if (folder / MANIFEST).is_file() else {}
     start = time.perf_counter()
     store = extract(cohort, model, dtype=dtype, **how)
     seconds = time.perf_counter() - start
@@ -387,18 +387,18 @@ def _stored(verify):
 
     from cxrlib.cohorts.files import data_folder
     from cxrlib.core.folders import cache_folder
-    from cxrlib.embed import store as stores
+    from cxrlib.embed.store import MANIFEST, StoreError, load
 
     places = [cache_folder()]
     if os.environ.get("CXRBOOK_DATA"):  # credentialed data keep theirs
         places.append(data_folder() / "derived")
     rows, damaged = [], []
-    for path in [p for place in places for p in place.glob(f"embeddings/*/{stores.MANIFEST}")]:
+    for path in [p for place in places for p in place.glob(f"embeddings/*/{MANIFEST}")]:
         try:
-            store = stores.load(path.parent)
+            store = load(path.parent)
             if verify:
                 store.problems()  # reads every shard that is there
-        except stores.StoreError as error:
+        except StoreError as error:
             damaged.append(str(error))
             continue
         made = store.manifest["made_from"]

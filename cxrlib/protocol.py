@@ -59,11 +59,6 @@ class Protocol:
         "with a handful of cases, one image seen or missed decides the number",
         "S: code",
     )
-    multiplicity: str = _switch(
-        "correction for many comparisons",
-        "of many comparisons without any difference some look large by chance",
-        "S and X: none is mentioned",
-    )
 
     # models and prompts
     preprocessing: str = _switch(
@@ -148,7 +143,6 @@ _KNOWN = {
             digits=2,
             over_labels="standard deviation",
             min_cases=0,
-            multiplicity="none",
             preprocessing="paper S",
             temperature="none",
             text_vectors="as encoded",
@@ -170,7 +164,6 @@ _KNOWN = {
             digits=None,
             over_labels="interval",
             min_cases=10,
-            multiplicity="holm",
             preprocessing="authors",
             temperature="learned",
             text_vectors="unit length",

@@ -70,6 +70,7 @@ RESULTS = pa.DataFrameSchema(
     ordered=True,
 )
 COLUMNS = tuple(RESULTS.columns)
+SUPPRESSED = guard.SUPPRESSED  # note of a number that rests on too few, see `smallest_cell`
 
 
 def results(rows):
@@ -78,7 +79,7 @@ def results(rows):
     Parameters
     ----------
     rows : list of dict, or DataFrame
-        One entry a number. Absent columns are filled with missing values, `note` with "".
+        One entry per number. Absent columns are filled with missing values, `note` with "".
         A missing n_negative is filled with n - n_positive for a single finding; over several
         (label "mean" or "all") the two counts can belong to different ones, so it is not.
 
@@ -116,6 +117,16 @@ def results(rows):
         ) from None
 
 
+def smallest_cell() -> int:
+    """Fewest images, and patients, behind a number that may be shown in this process.
+
+    0, or `guard.MIN_CELL` once credentialed data were loaded. `results` hides what rests on fewer;
+    who combines numbers before they are in a table leaves such a number out, with the note
+    `SUPPRESSED`, so that no mean or difference tells what it was.
+    """
+    return guard.MIN_CELL if guard.active() else 0
+
+
 def _negatives(table):
     """n_negative, filled where it follows from the other counts."""
     n, n_positive = (pd.to_numeric(table[c], errors="coerce") for c in ("n", "n_positive"))
@@ -129,7 +140,7 @@ def predictions(table, *attributes, probabilities=False):
     Parameters
     ----------
     table : DataFrame
-        Long table, one row an image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
+        Long table, one row per image x label x model x method: `PREDICTION_COLUMNS`, y_true 0/1,
         score finite. Within a cohort an image has one patient, one value of each attribute, and
         one truth a label, whatever the model.
     attributes : str

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from cxrlib.guard import latch
 
@@ -32,7 +35,7 @@ quick: bool = True
 how: str = "plain"  # {{plain, fancy}}
 
 # %% tags=["remove-cell"]
-from cxrlib.book.parameters import check
+from cxrlib.book.chapters import check
 
 check(globals())
 
@@ -40,7 +43,8 @@ check(globals())
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cxrlib.show.notebook import figure, fmt_interval, glue, quiz, setup, show
+from cxrlib.show.notebook import figure, glue, quiz, setup, show
+from cxrlib.show.words import fmt_interval
 
 setup()
 glue("number", n_images)
@@ -78,12 +82,54 @@ secret_code = 1
 """
 
 
-LONGEST = ("test_book.py", "test_guard_book.py", "test_browser.py")
+# Added to a chapter of the miniature book: three tables of results.
+KEEPING = """
+# %%
+from cxrlib import schema
+from cxrlib.show.notebook import keep
+from tests.kept import awkward, phantom
+
+keep(awkward())
+for value in (0.7, 0.9):
+    keep(schema.results([phantom(value=value, label="Atelectasis")]))
+"""
 
 
+LONGEST = (
+    "test_book.py",
+    "test_guard_book.py",
+    "test_browser.py",
+    "test_parity_medimageinsight.py",
+    "test_training.py",
+    "test_zeroshot.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that none of them is left to run alone at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """What shares something costly goes to one worker, one after the other; the longest first, so
+    that none of them is left to run alone at the end."""
+    first = {name: place for place, name in enumerate(LONGEST)}
+    for item in items:
+        first.setdefault(together(item), len(first))
+        item.add_marker(pytest.mark.xdist_group(together(item)))
+    items.sort(key=lambda item: first[together(item)])
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if wanting:
+        import torch  # takes seconds, which most test files can do without
+
+        no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+        for item in wanting:
+            item.add_marker(no_gpu)
+
+
+def together(item):
+    """The file of a test; of one on a published network, the file on its family."""
+    if item.path.name != "test_parity.py":
+        return item.path.name
+    from cxrlib.models import registry
+
+    return f"test_parity_{registry.cards()[item.callspec.params['name']]['family']}.py"
 
 
 def environment():
@@ -132,19 +178,61 @@ def unlatched(monkeypatch):
 
 
 @pytest.fixture
+def cxrbook(monkeypatch, capsys):
+    """Runs the command line in this process: its exit code, output and error output.
+
+    A process of its own would import the library anew each time; that it says and returns the
+    same is a test of test_cli.py.
+    """
+    from cxrlib import cli
+
+    def command(*arguments, cwd=None):
+        with monkeypatch.context() as patch:
+            if cwd:
+                patch.chdir(cwd)
+            patch.setattr(cli.signal, "signal", lambda *_: None)
+            patch.setattr(sys, "argv", ["cxrbook", *map(str, arguments)])
+            with pytest.raises(SystemExit) as left:
+                cli.main()
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=left.value.code, stdout=said.out, stderr=said.err)
+
+    return command
+
+
+@pytest.fixture
 def mini(tmp_path):
     """A fresh miniature book, nothing executed."""
     return write_book(tmp_path / "book root")
 
 
+def once(tmp_path_factory, name, make):
+    """The folder that `make` filled, for all workers: the first one makes it, others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A miniature book that was built once; tests that change it take a copy."""
+    """A miniature book that was built once, its first chapter keeping three tables, with warnings
+    as errors; tests that change it take a copy."""
     from cxrlib.book.build import build
 
-    root = write_book(tmp_path_factory.mktemp("built") / "mini")
-    build(root)
-    return root
+    def make(folder):
+        root = write_book(folder / "mini")
+        chapter = root / "chapters" / "01_first.py"
+        chapter.write_text(chapter.read_text() + KEEPING)
+        build(root)
+
+    return once(tmp_path_factory, "built", make) / "mini"
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def write(root, n_images=300, seed=1907, jpg=True, layout="one", reports="zip", 
     Returns
     -------
     dict
-        ``images``: one row a film, in the order of the split file, with what a cohort should say:
+        ``images``: one row per film, in the order of the split file, with what a cohort should say:
         ``image_id, patient_id, study_id, split, view, sex, age, race``, the labels as written
         (1, 0, -1 or missing), ``support_devices``, ``in_chexpert``, ``findings_text`` (missing
         where the report has no such section), ``file`` (relative to ``root``) and ``phantom``, the
@@ -180,7 +180,7 @@ def _phantoms(n_images, seed, per_cell):
 
 
 def _patients(rows, rng):
-    """One row a patient of the phantom: made-up ids, anchor year and age, race entries."""
+    """One row per patient of the phantom: made-up ids, anchor year and age, race entries."""
     patients = rows.groupby("patient_id").agg(
         sex=("sex", "first"),
         first_age=("age", "min"),
@@ -214,7 +214,7 @@ def _entries(patient, rng):
 
 
 def _studies(rows, patients, rng):
-    """One row a study: one phantom film, its date, labels as a labeller writes them, its report."""
+    """One row per study: one phantom film, its date, labels as a labeller writes them, report."""
     who = patients.loc[rows["patient_id"]].reset_index(drop=True)
     n = len(rows)
     year = who["anchor_year"] + rows["age"] - who["first_age"]
@@ -251,7 +251,7 @@ def _studies(rows, patients, rng):
 
 
 def _images(studies, rng, seed):
-    """One row a film: the frontal one of each study, laterals, some repeated, some without view."""
+    """One row per film: the frontal one of each study, laterals, some twice, some without view."""
     n = len(studies)
     side = studies[rng.random(n) < 0.25]
     side = side.assign(view=np.where(rng.random(len(side)) < 0.7, "LATERAL", "LL"))

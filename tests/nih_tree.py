@@ -64,8 +64,8 @@ def write(
     Returns
     -------
     dict
-        ``table``: one row an image with image_id, patient_id, sex, age (as it can be read: 0 for
-        months and days, 412), view, one column a finding, drain (the truth), annotated (the drain
+        ``table``: one row per image with image_id, patient_id, sex, age (as it can be read: 0 for
+        months and days, 412), view, one column per finding, drain (the truth), annotated (the drain
         of NEATX, else missing), test (bool), file, rgba (bool).
     """
     root = Path(root)

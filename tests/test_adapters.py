@@ -24,7 +24,9 @@ RANK = 4
 # In CI one of each kind: open_clip's ResNet and ViT, torchvision's ResNet, transformers' Swin, and
 # small ones of timm. The others take 6 s to 6 min each, and up to 12 GB: `pytest -m slow`.
 QUICK = ("phantom-resnet", "phantom-vit", "medclip_rn50", "medclip_vit", "small ViT", "small DaViT")
-SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in models.published() if n not in QUICK]
+SLOW = [
+    pytest.param(n, marks=pytest.mark.slow) for n in models.published_models() if n not in QUICK
+]
 
 # What images do not pass through: text encoders, temperatures, GLoRIA's local comparison, the
 # ImageNet head that BioViL's file contains, and BioViL-T's comparison with a previous film.
@@ -82,7 +84,7 @@ def small(kind):
 def load(name):
     if name.startswith("small"):
         return small(name)
-    return models.load(name if name in models.names() else f"seeded:{name}")
+    return models.load_model(name if name in models.model_names() else f"seeded:{name}")
 
 
 @pytest.fixture(scope="module", params=[*QUICK, *SLOW])
@@ -180,7 +182,7 @@ def test_layers_of_a_vit_are_those_of_its_paper():
     """Dosovitskiy et al. 2021: patches, and four layers a block, queries, keys, values fused."""
     d = 128
     block = RANK * ((d + 3 * d) + (d + d) + (d + 4 * d) + (4 * d + d))
-    assert counts(models.load("phantom-vit")) == {
+    assert counts(models.load_model("phantom-vit")) == {
         "convolution": (1, 0, RANK * (3 * 8 * 8 + d)),
         "linear layer": (3 * 4, 0, 3 * block),
         "matrix that is no layer": (0, 2, 0),  # positions, and CLIP's projection
@@ -249,14 +251,14 @@ def test_attention_pooling_is_open_clips():
 
 
 def test_layers_that_are_not_called_are_refused(monkeypatch):
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     monkeypatch.setattr(adapters, "CALLING", {})
     with pytest.raises(RuntimeError, match=r"without calling them.*attnpool.k_proj"):
         adapters.with_lora(adapters.tower(model), adapters.probe(model), RANK)
 
 
 def test_adapters_without_a_gradient_are_refused():
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     targets = ["network.visual.attnpool.q_proj", "network.visual.conv1"]
     adapted = get_peft_model(adapters.tower(model), LoraConfig(r=2, target_modules=targets))
     with pytest.raises(RuntimeError, match=r"without a gradient.*q_proj\S+$"):
@@ -313,7 +315,7 @@ def test_recomputed_activations_give_the_same_gradients_from_less_memory(name, s
 
 def test_a_recomputing_tower_merges_to_what_it_gives():
     """The copy of a block runs its own weights."""
-    model = models.load("phantom-vit")
+    model = models.load_model("phantom-vit")
     tower, x = adapters.tower(model), adapters.probe(model)
     adapters.recompute_activations(tower)
     adapted = adapters.with_lora(tower, x, RANK)
@@ -331,4 +333,4 @@ def test_a_recomputing_tower_merges_to_what_it_gives():
 def test_a_resnet_cannot_recompute():
     """Though its text encoder could: nothing of that is left."""
     with pytest.raises(ValueError, match=r"no transformer blocks.*split_batches=True"):
-        adapters.recompute_activations(adapters.tower(models.load("phantom-resnet")))
+        adapters.recompute_activations(adapters.tower(models.load_model("phantom-resnet")))

@@ -1,6 +1,7 @@
-"""The built pages: those of a miniature book, and every real chapter with small parameters."""
+"""The built pages: of a miniature book, and of the book; every chapter with small parameters."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,9 @@ from bs4 import BeautifulSoup
 
 from cxrlib.book.build import build
 from cxrlib.book.chapters import chapters
+from cxrlib.book.run import run
 from cxrlib.core.errors import BookError
+from cxrlib.core.kernel import FIGURE
 from tests.conftest import ROOT
 
 # What makes a chapter quick; each value goes to the chapters that declare the parameter.
@@ -29,14 +32,19 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="session")
-def small_book(tmp_path_factory):
-    """The real book, every chapter executed with small parameters and another seed, any
-    warning an error."""
-    declared = {name for c in chapters(ROOT) for name in c.parameters}
+GLUED = re.compile(r"\{glue(?::\w+)?\}`([^`:]+)")
+NUMBERED = re.compile(r"\{numref\}`(fig-[\w-]+)`")
+BOOK = ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """Every real chapter, executed with small parameters and another seed: name -> notebook."""
+    every = chapters(ROOT)
+    declared = {name for c in every for name in c.parameters}
     given = {name: value for name, value in SMALL.items() if name in declared}
-    page, _ = build(ROOT, given, tmp_path_factory.mktemp("small"))
-    return page.parent
+    paths = run(ROOT, every, given, tmp_path_factory.mktemp("small"))
+    return {c.name: json.loads(p.read_text()) for c, p in zip(every, paths, strict=True)}
 
 
 def soup(path):
@@ -122,17 +130,46 @@ def test_a_book_with_other_parameters_goes_beside_the_book(copy_of_built):
     shutil.rmtree(page.parents[1])
 
 
-def test_real_pages(small_book):
-    check(small_book, [c.name for c in chapters(ROOT)])
+def test_real_pages():
+    """Of the book that was made before the tests."""
+    assert BOOK.is_dir(), "there is no book: run make book"
+    check(BOOK, [c.name for c in chapters(ROOT)])
 
 
 @pytest.mark.parametrize("chapter", chapters(ROOT), ids=lambda c: c.name)
-def test_real_chapter_executes(small_book, chapter):
-    path = small_book.parent / "chapters" / f"{chapter.name}.ipynb"
-    notebook = json.loads(path.read_text())
+def test_real_chapter_executes(small_run, chapter):
+    notebook = small_run[chapter.name]
     code = [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"]]
     assert all(c["execution_count"] for c in code)
-    outputs = [o for c in code for o in c["outputs"]]
-    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    bad = [o for o in outputs(notebook) if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert not bad
     used = notebook["metadata"]["cxrbook"]["parameters"]
     assert used == {k: v for k, v in SMALL.items() if k in chapter.parameters}
+
+
+def outputs(notebook):
+    return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+
+
+def prose(notebook):
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
+
+
+@pytest.mark.parametrize("chapter", chapters(ROOT), ids=lambda c: c.name)
+def test_what_the_prose_names_is_there_whatever_the_numbers(small_run, chapter):
+    """Small numbers take other turns; a name that they left out would stop the build of a page."""
+    notebook = small_run[chapter.name]
+    found = [o.get("metadata", {}).get("scrapbook", {}).get("name") for o in outputs(notebook)]
+    glued = [name for name in found if name]
+    said = set(GLUED.findall(prose(notebook)))
+    assert said and said <= set(glued)
+    assert len(glued) == len(set(glued))
+    figures = [
+        json.loads("".join(output["data"][FIGURE]))
+        for of_one in small_run.values()
+        for output in outputs(of_one)
+        if FIGURE in output.get("data", {})
+    ]
+    assert all(figure["alt"].strip() and figure["caption"].strip() for figure in figures)
+    assert set(NUMBERED.findall(prose(notebook))) <= {figure["name"] for figure in figures}

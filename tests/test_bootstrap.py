@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 import sklearn.metrics
-import torch
 
 from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.ranking import ranker
@@ -115,38 +114,6 @@ def test_replicates_of_a_tiny_sample_have_the_distribution_of_all_possible_resam
         assert share == pytest.approx(expected, abs=5 * np.sqrt(expected / 20_000))
 
 
-def test_strata_keep_their_number_of_patients():
-    patient = np.repeat(np.arange(30), 2)
-    site = np.where(patient < 10, "A", "B")
-    drawn = np.concatenate(list(bootstrap.Resamples(patient, 40, strata=site).chunks()))
-    assert (drawn[:, site == "A"].sum(axis=1) == 20).all()
-    assert (drawn[:, site == "B"].sum(axis=1) == 40).all()
-    assert (drawn[:, ::2] == drawn[:, 1::2]).all()  # both images of a patient
-    free = bootstrap.patient_weights(patient, 40)
-    assert free[:, site == "A"].sum(axis=1).std() > 0
-
-
-@pytest.mark.parametrize("scale", [1, 0.5])  # whole-number and other weights
-def test_torch_weights_give_the_same_numbers(clustered, scale):
-    patient, y, score = clustered
-    weights = bootstrap.patient_weights(patient, 30) * scale
-    tensor = torch.as_tensor(weights.astype(np.int32 if scale == 1 else float))
-    found, expected = (metrics.ranking(y, score, w) for w in (tensor, weights))
-    for name in expected:
-        np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=0, atol=1e-12)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_a_gpu_gives_the_same_numbers(clustered):
-    patient, y, score = clustered
-    on = {}
-    for device in ("cpu", "cuda"):
-        drawn = bootstrap.Resamples(patient, 99, device=device)
-        on[device] = bootstrap.evaluate({"": ranker(y, score)}, drawn)
-    for key, expected in on["cpu"].items():
-        np.testing.assert_allclose(on["cuda"][key].replicates, expected.replicates, atol=1e-6)
-
-
 def test_many_patients_are_left_out_in_blocks_once_each():
     patient = np.repeat(np.arange(bootstrap.MAX_BLOCKS * 3), 2)
     weights = np.concatenate(list(bootstrap.Resamples(patient).jackknife()))
@@ -224,11 +191,6 @@ def test_expanded_interval_of_a_normal_mean_is_that_of_student(n):
         ({"patient_id": []}, "patient_id: empty"),
         ({"patient_id": ["a", None]}, "patient_id: missing in 1 rows, first in row 1"),
         ({"patient_id": ["a"], "n_resamples": 0}, "n_resamples: 0; expected a whole number"),
-        (
-            {"patient_id": ["a", "b", "b"], "strata": [1, 1, 2]},
-            "strata: 1 patients lie in more than one stratum, first b",
-        ),
-        ({"patient_id": ["a", "b"], "strata": [1, None]}, "strata: expected one entry"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cxrlib.book import metric_cards as cards
+from cxrlib.book import metric_cards
 from cxrlib.stats import calibration, estimates, metrics
 
 MULTICLASS = ["accuracy", "f1", "macro_f1", "var_f1", "f1_gap_signed", "f1_gap_absolute"]
@@ -19,11 +19,11 @@ TABLES = [
 
 
 def test_every_metric_of_the_tables_has_a_card():
-    assert set(TABLES) <= {c.name for c in cards.cards()}
+    assert set(TABLES) <= {c.name for c in metric_cards.cards()}
 
 
 def test_cards_name_the_function_that_computes_the_metric():
-    found = {c.name: c.function for c in cards.cards()}
+    found = {c.name: c.function for c in metric_cards.cards()}
     for name, function in (estimates.PROBABILITY_METRICS | estimates.DECISION_METRICS).items():
         assert found[name] == f"{function.__module__}.{function.__name__}"
     assert len(set(found.values())) == len(found)
@@ -38,12 +38,12 @@ def test_every_function_with_fields_is_on_the_page():
         if getattr(function, "__module__", "") == module.__name__
         and ":Formula:" in (function.__doc__ or "")
     }
-    assert carded == {c.function for c in cards.cards()}
+    assert carded == {c.function for c in metric_cards.cards()}
 
 
 def full(**changed):
     """A function whose docstring has every field, apart from what is changed."""
-    fields = {field: f"text of {field}" for field in cards.FIELDS}
+    fields = {field: f"text of {field}" for field in metric_cards.FIELDS}
     fields |= {"Direction": "lower is better"} | changed
 
     def made():
@@ -56,40 +56,40 @@ def full(**changed):
 
 
 def test_a_card_is_read_from_the_docstring():
-    found = cards.card("made", full(Range="[0,\n    1]"))
+    found = metric_cards.card("made", full(Range="[0,\n    1]"))
     assert found.summary == "Made up, for a test."
     assert found.range == "[0, 1]" and found.look_alikes == "text of Look-alikes"
     assert found.zero_means == "text of Zero means" and found.direction == "lower is better"
 
 
-@pytest.mark.parametrize("field", cards.FIELDS)
+@pytest.mark.parametrize("field", metric_cards.FIELDS)
 @pytest.mark.parametrize("text", [None, ""])
 def test_a_missing_field_is_named(field, text):
     with pytest.raises(ValueError, match=f"card of 'made': no field '{field}' in .*made"):
-        cards.card("made", full(**{field: text}))
+        metric_cards.card("made", full(**{field: text}))
 
 
 def test_a_wrong_field_or_direction_is_named():
     with pytest.raises(ValueError, match="card of 'made': unknown field 'Rnage'"):
-        cards.card("made", full(Rnage="[0, 1]"))
+        metric_cards.card("made", full(Rnage="[0, 1]"))
     with pytest.raises(ValueError, match="'Direction' is 'up'; expected higher is better"):
-        cards.card("made", full(Direction="up"))
+        metric_cards.card("made", full(Direction="up"))
 
 
 def test_the_page_has_a_section_for_every_card():
-    page = cards.page()
+    page = metric_cards.page()
     anchors = re.findall(r"^\((metric-[a-z0-9-]+)\)=$", page, flags=re.MULTILINE)
-    assert len(anchors) == len(set(anchors)) == len(cards.cards())
+    assert len(anchors) == len(set(anchors)) == len(metric_cards.cards())
     assert re.findall(r"\]\(#(metric-[a-z0-9-]+)\)", page) == anchors  # the table at the top
     headings = re.findall(r"^### (.+)$", page, flags=re.MULTILINE)
     assert len(set(headings)) == len(anchors)
-    for field in cards.FIELDS[1:]:
+    for field in metric_cards.FIELDS[1:]:
         assert page.count(f"\n{field}\n: ") == len(anchors)
     assert page.count("\n$$\n") == 2 * len(anchors)
 
 
 def test_every_source_is_listed_and_every_listed_one_is_cited():
-    above, listed = cards.page().split("## Sources")
+    above, listed = metric_cards.page().split("## Sources")
     cited = set(re.findall(r"([A-Z][\w-]+)(?: and [A-Z]\w+| et al\.)? ((?:19|20)\d\d)\b", above))
     keys = re.findall(r"\{cite:t\}`([a-z]+)(\d{4})`", listed)
     entries = re.findall(r"^- (?:Van )?(\w+)[^:\d]* (\d{4}): ", listed, flags=re.MULTILINE)
@@ -98,7 +98,7 @@ def test_every_source_is_listed_and_every_listed_one_is_cited():
     }
 
 
-@pytest.mark.parametrize("card", cards.cards(), ids=lambda c: c.name)
+@pytest.mark.parametrize("card", metric_cards.cards(), ids=lambda c: c.name)
 def test_the_texts_are_sound_markdown(card):
     formula = card.formula
     assert formula.startswith("$") and formula.count("{") == formula.count("}")
@@ -127,6 +127,6 @@ def test_the_texts_are_sound_markdown(card):
     ],
 )
 def test_what_the_cards_say_about_particular_values(name, values):
-    assert name in {c.name for c in cards.cards()}
+    assert name in {c.name for c in metric_cards.cards()}
     found, expected = values
     assert found == pytest.approx(expected)

@@ -10,7 +10,6 @@ from cxrlib.cli import nih_6x200_list
 from cxrlib.cohorts import check_data, metadata, nih, nih6x200
 from cxrlib.core.errors import BookError
 from tests import mimic_tree, nih_tree
-from tests.test_cli import cxrbook
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +158,7 @@ def test_unknown_names_are_answered():
 # --- on the command line -------------------------------------------------------------------------
 
 
-def test_the_exit_code_says_whether_something_is_missing(copy):
+def test_the_exit_code_says_whether_something_is_missing(copy, cxrbook):
     good = cxrbook("check-data", "nih", cwd=copy)
     assert good.returncode == 0 and good.stderr == ""
     (copy / "nih-cxr14" / "test_list.txt").unlink()
@@ -168,7 +167,7 @@ def test_the_exit_code_says_whether_something_is_missing(copy):
     assert bad.stderr == "cxrbook: 1 problem, see above\n"
 
 
-def test_the_list_of_a_draw_needs_no_data(tmp_path, monkeypatch):
+def test_the_list_of_a_draw_needs_no_data(tmp_path, monkeypatch, cxrbook):
     monkeypatch.delenv("CXRBOOK_DATA", raising=False)
     out = tmp_path / "names.txt"
     done = cxrbook("nih-6x200-list", "--seed", "4", "--out", str(out), cwd=tmp_path)

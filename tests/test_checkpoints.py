@@ -144,7 +144,7 @@ def message(call, *args, **kwargs):
 
 def refusal(path, content):
     path.write_bytes(content)
-    text = message(models.load, "tiny", checkpoint=path)
+    text = message(models.load_model, "tiny", checkpoint=path)
     assert text.startswith(f"tiny, {path}: ")
     return text
 
@@ -158,7 +158,7 @@ def test_files_are_told_apart_by_their_content(tiny, state, tmp_path, form, name
     path = tmp_path / name
     path.write_bytes(forms(state)[form])
     where = tmp_path if "." in name else path
-    model = models.load("tiny", checkpoint=where)
+    model = models.load_model("tiny", checkpoint=where)
     assert torch.equal(model.network.visual.weight, state["visual.weight"])
     assert torch.equal(model.network.head.weight, state["text.weight"])
     assert model.weights == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -197,7 +197,7 @@ def test_files_are_told_apart_by_their_content(tiny, state, tmp_path, form, name
 )
 def test_wrappings_and_what_holds_no_weights_do_not_matter(tiny, state, tmp_path, wrap):
     (tmp_path / "tiny.pt").write_bytes(saved(wrap(state)))
-    loaded = models.load("tiny", checkpoint=tmp_path).network.state_dict()
+    loaded = models.load_model("tiny", checkpoint=tmp_path).network.state_dict()
     for key, value in state.items():
         assert torch.equal(loaded[key], value), key
     assert torch.equal(loaded["head.weight"], state["text.weight"])
@@ -224,7 +224,7 @@ def test_other_precisions_are_cast_and_this_is_said(tiny, state, tmp_path, dtype
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     cast["visual.bias"] = state["visual.bias"]  # some files mix
     (tmp_path / "tiny.pt").write_bytes(saved(cast))
-    model = models.load("tiny", checkpoint=tmp_path)
+    model = models.load_model("tiny", checkpoint=tmp_path)
     assert model.network.visual.weight.dtype == torch.float32
     assert torch.equal(model.network.visual.weight, cast["visual.weight"].float())
     assert model.notes == (f"weights stored as {str(dtype)[6:]}, cast to float32",)
@@ -411,16 +411,16 @@ def test_hashes_of_the_card_and_of_the_list_beside_the_file(tiny, state, tmp_pat
     }
     for kind, label in files.HASHES.items():
         tiny["tiny"]["files"] = [WEIGHTS | {kind: right[kind].upper()}]
-        models.load("tiny", checkpoint=tmp_path)
+        models.load_model("tiny", checkpoint=tmp_path)
         wrong = "0" * len(right[kind])
         tiny["tiny"]["files"] = [WEIGHTS | {kind: wrong}]
-        text = message(models.load, "tiny", checkpoint=tmp_path)
+        text = message(models.load_model, "tiny", checkpoint=tmp_path)
         told = f"tiny, {path}: {label} {right[kind]} differs from the hash its authors publish"
         assert text.startswith(told)
         assert wrong in text
     # A card's hash is that of the original, not of what was made from it.
     path.with_name("tiny.safetensors").write_bytes(safetensors.torch.save(state))
-    models.load("tiny", checkpoint=tmp_path)
+    models.load_model("tiny", checkpoint=tmp_path)
     path.with_name("tiny.safetensors").unlink()
 
     tiny["tiny"]["files"] = [WEIGHTS]
@@ -432,7 +432,7 @@ def test_hashes_of_the_card_and_of_the_list_beside_the_file(tiny, state, tmp_pat
     sums.write_bytes(b"\xff\xfe not a list")
     assert files.check_hash(path, WEIGHTS)[1] == "no hash is known to compare with"
     sums.write_text(f"{other}{'0' * 64} *tiny.pt\n")
-    text = message(models.load, "tiny", checkpoint=tmp_path)
+    text = message(models.load_model, "tiny", checkpoint=tmp_path)
     assert f"{path}: SHA-256 {right['sha256']} differs from SHA256SUMS ({'0' * 64})" in text
 
 
@@ -442,27 +442,27 @@ def test_hashes_of_the_card_and_of_the_list_beside_the_file(tiny, state, tmp_pat
 def test_missing_files_are_named_with_their_source_and_the_folder(tiny, state, tmp_path):
     (tmp_path / "tiny.pt").write_bytes(saved(state))
     for where in (tmp_path, tmp_path / "tiny.pt"):
-        text = message(models.load, "worded", checkpoint=where)
+        text = message(models.load_model, "worded", checkpoint=where)
         assert f"not found in {where}" in text
         assert "vocabulary: vocab.txt, from the library" in text
         assert "weights" not in text
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     for where in (tmp_path, tmp_path / "tiny.pt"):
-        assert models.load("worded", checkpoint=where).name == "worded"
+        assert models.load_model("worded", checkpoint=where).name == "worded"
 
 
 def test_no_such_path_and_no_variable(tiny, state, tmp_path, monkeypatch):
     nowhere = tmp_path / "nowhere" / "tiny.pt"
-    text = message(models.load, "tiny", checkpoint=nowhere)
+    text = message(models.load_model, "tiny", checkpoint=nowhere)
     assert f"not found in {nowhere}" in text
     assert "weights: tiny.pt or old.tar, from a shelf" in text
-    text = message(models.load, "tiny")
+    text = message(models.load_model, "tiny")
     assert "set CXRBOOK_CHECKPOINTS to a folder with a folder 'tiny'" in text
     monkeypatch.setenv(files.FOLDER, str(tmp_path))
-    assert f"not found in {tmp_path / 'tiny'}" in message(models.load, "tiny")
+    assert f"not found in {tmp_path / 'tiny'}" in message(models.load_model, "tiny")
     (tmp_path / "tiny" / "as unpacked").mkdir(parents=True)
     (tmp_path / "tiny" / "as unpacked" / "old.tar").write_bytes(saved(state))
-    assert models.load("tiny").name == "tiny"
+    assert models.load_model("tiny").name == "tiny"
 
 
 def test_a_converted_file_goes_before_its_original_and_hidden_ones_do_not_count(state, tmp_path):
@@ -481,10 +481,10 @@ def test_members_of_an_ensemble(tiny, state, tmp_path):
         path = tmp_path / f"{i}_0.8{i}.pt"
         path.write_bytes(saved(state | {"visual.bias": torch.full((3,), float(i))}))
     convert(path)
-    found = models.load("many", checkpoint=tmp_path)
+    found = models.load_model("many", checkpoint=tmp_path)
     assert [int(m.network.visual.bias[0]) for m in found.members] == [0, 1, 2]
     assert "ensemble of 3 checkpoints" in found.notes
-    one = models.load("many", checkpoint=tmp_path / "1_0.81.pt")
+    one = models.load_model("many", checkpoint=tmp_path / "1_0.81.pt")
     assert int(one.network.visual.bias[0]) == 1
 
 
@@ -493,11 +493,11 @@ def test_a_model_of_two_files(tiny, tmp_path):
     for part in ("image", "text"):
         (tmp_path / f"{part}.pt").write_bytes(saved(getattr(whole, part).state_dict()))
     for where in (tmp_path, tmp_path / "image.pt", tmp_path / "text.pt"):
-        network = models.load("pair", checkpoint=where).network
+        network = models.load_model("pair", checkpoint=where).network
         assert torch.equal(network.text.weight, whole.text.weight)
         assert torch.equal(network.image.weight, whole.image.weight)
     (tmp_path / "image.pt").rename(tmp_path / "mine.pt")
-    text = message(models.load, "pair", checkpoint=tmp_path / "mine.pt")
+    text = message(models.load_model, "pair", checkpoint=tmp_path / "mine.pt")
     assert "image: image.pt; text: text.pt" in text
     assert "does not say which it is" in text
 
@@ -505,10 +505,10 @@ def test_a_model_of_two_files(tiny, tmp_path):
 def test_links_that_lead_nowhere_or_in_circles(tiny, tmp_path, state):
     (tmp_path / "round").symlink_to(tmp_path)
     (tmp_path / "tiny.pt").symlink_to(tmp_path / "gone")
-    text = message(models.load, "tiny", checkpoint=tmp_path)
+    text = message(models.load_model, "tiny", checkpoint=tmp_path)
     assert f"{tmp_path / 'tiny.pt'}: cannot be read (a link to a file that is gone)" in text
     (tmp_path / "gone").write_bytes(saved(state))
-    assert models.load("tiny", checkpoint=tmp_path).name == "tiny"
+    assert models.load_model("tiny", checkpoint=tmp_path).name == "tiny"
 
 
 @contextlib.contextmanager
@@ -562,7 +562,7 @@ def clip_folder(tmp_path_factory):
 
 
 def test_clip_from_a_file_gives_upstreams_vectors(clip_folder):
-    model = models.load("clip_vit_b16", checkpoint=clip_folder)
+    model = models.load_model("clip_vit_b16", checkpoint=clip_folder)
     figures = upstream.figures("clip_vit_b16")
     found = model.encode_image(upstream.image(*figures["image"]["size"]))[0]
     upstream.assert_close(found, figures["image"]["embeddings"][0], upstream.ATOL)
@@ -590,7 +590,7 @@ from cxrlib import models
 
 socket.socket = Blocked
 for name in ("seeded:clip_vit_b16", "clip_vit_b16"):
-    model = models.load(name)
+    model = models.load_model(name)
     model.encode_text(["a chest film"])
 print("tried:", tried)
 try:
@@ -614,7 +614,7 @@ def test_nothing_touches_the_network_while_loading(clip_folder):
 
 def test_another_file_under_the_name_of_openais_is_noticed(tmp_path):
     (tmp_path / "ViT-B-16.pt").write_bytes(saved({"a": torch.ones(1)}))
-    text = message(models.load, "clip_vit_b16", checkpoint=tmp_path)
+    text = message(models.load_model, "clip_vit_b16", checkpoint=tmp_path)
     assert "differs from the hash its authors publish (5806e77c" in text
 
 
@@ -623,12 +623,12 @@ def test_two_files_of_chexzero_are_an_ensemble_and_other_models_are_refused(tmp_
     half = {k: v.half() for k, v in upstream.state("chexzero").items()}
     torch.save(half, first)
     os.link(first, tmp_path / "best_64_0.0001_original_35000_0.864.pt")
-    model = models.load("chexzero", checkpoint=tmp_path)
+    model = models.load_model("chexzero", checkpoint=tmp_path)
     assert len(model.members) == 2
     assert "weights stored as float16, cast to float32" in model.notes
     for member in model.members:
         assert torch.equal(member.network.visual.proj, half["visual.proj"].float())
     del model
-    text = message(models.load, "clip_vit_b16", checkpoint=first)
+    text = message(models.load_model, "clip_vit_b16", checkpoint=first)
     assert text.startswith(f"clip_vit_b16, {first}: ")
     assert "visual.conv1.weight [768, 3, 32, 32] instead of [768, 3, 16, 16]" in text

@@ -8,16 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrlib import cli, cohorts, models
-from cxrlib.embed import store as stores
+from cxrlib import cohorts, models
 from cxrlib.embed.extract import embed, store_folder
+from cxrlib.embed.store import MANIFEST, load
 from cxrlib.models.loading import Ensemble
 from tests.conftest import ROOT, environment
 
 
-def cxrbook(*arguments, cwd):
+def in_a_process(*arguments, cwd):
     command = [sys.executable, "-m", "cxrlib.cli", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["chapters"], 0), (["run", "2", "-p", "n_imags=3"], 2)]
+)
+def test_a_process_of_its_own_says_and_returns_the_same(built, cxrbook, arguments, code):
+    apart, here = in_a_process(*arguments, cwd=built), cxrbook(*arguments, cwd=built)
+    assert apart.returncode == here.returncode == code
+    assert (apart.stdout, apart.stderr) == (here.stdout, here.stderr)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +43,7 @@ def cxrbook(*arguments, cwd):
         (["sync", "--check"], 1, "not in sync"),
     ],
 )
-def test_errors_are_one_line(built, arguments, code, words):
+def test_errors_are_one_line(built, cxrbook, arguments, code, words):
     done = cxrbook(*arguments, cwd=built)
     assert done.returncode == code
     assert done.stdout == ""
@@ -69,7 +78,7 @@ def test_commands_do_not_wait_for_packages_that_they_do_not_use(built, command, 
     assert "cxrlib.cli" in loaded and not loaded & spared
 
 
-def test_missing_lock_is_one_line(mini):
+def test_missing_lock_is_one_line(mini, cxrbook):
     (mini / "requirements.lock").unlink()
     done = cxrbook("build", cwd=mini)
     assert done.returncode == 1
@@ -77,14 +86,14 @@ def test_missing_lock_is_one_line(mini):
     assert "requirements.lock is missing" in done.stderr
 
 
-def test_chapters_lists_parameters_with_defaults(built):
+def test_chapters_lists_parameters_with_defaults(built, cxrbook):
     done = cxrbook("chapters", cwd=built)
     assert done.returncode == 0
     assert "02  A chapter of the miniature book  (02_zero_shot)" in done.stdout
     assert "n_images: int = 20  # in [2, 100], how many" in done.stdout
 
 
-def test_build_does_nothing_when_nothing_changed(built):
+def test_build_does_nothing_when_nothing_changed(built, cxrbook):
     done = cxrbook("build", cwd=built)
     assert done.returncode == 0
     assert done.stdout.startswith("nothing changed: open ")
@@ -92,7 +101,7 @@ def test_build_does_nothing_when_nothing_changed(built):
 
 
 @pytest.mark.parametrize("what", ["cohorts", "models"])
-def test_catalogues(built, what):
+def test_catalogues(built, cxrbook, what):
     from importlib import import_module
 
     done = cxrbook(what, cwd=built)
@@ -108,31 +117,27 @@ SMALL = ("embed", "-m", MODEL, "--n-images", "40", "--rows-per-shard", "16")
 
 
 @pytest.fixture
-def inside(tmp_path, monkeypatch, capsys):
-    """Runs the command in this process: exit code, output, error output."""
+def inside(tmp_path, monkeypatch, cxrbook):
+    """Runs the command with a folder of its own: exit code, output, error output."""
     monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path))
     monkeypatch.delenv("CXRBOOK_DATA", raising=False)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cxrbook", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        done = cxrbook(*arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return command
 
 
 def test_embed_fills_what_chapters_read(inside, tmp_path):
     code, out, _ = inside(*SMALL)
-    folder = store_folder(cohorts.load("phantom", n_images=40), models.load(MODEL))
+    folder = store_folder(cohorts.load("phantom", n_images=40), models.load_model(MODEL))
     assert code == 0
     line = rf"{MODEL}: 40 images in [\d.]+ s, [\d,]+ a second; 0.0 MB in {folder}\n"
     assert re.fullmatch(line, out)
     unseen = cohorts.study("phantom", 40, 1907, {}, preprocessing="authors")
     unseen = replace(unseen, images=lambda _: pytest.fail("chapters have to find it"))
-    assert len(embed(unseen, models.load(MODEL))) == 40
+    assert len(embed(unseen, models.load_model(MODEL))) == 40
     assert inside(*SMALL) == (0, f"{MODEL}: already there; 0.0 MB in {folder}\n", "")
     sorted(folder.glob("*.parquet"))[1].unlink()
     assert "2/3" in inside("embed", "--list")[1]
@@ -168,12 +173,12 @@ def test_embed_takes_the_members_of_an_ensemble_and_says_the_error_of_a_precisio
     inside, tmp_path, monkeypatch
 ):
     names = (MODEL, "phantom-vit")
-    pair = Ensemble(MODEL, tuple(models.load(name, precision="bfloat16") for name in names))
-    monkeypatch.setattr(models, "load", lambda *_, **__: pair)
+    pair = Ensemble(MODEL, tuple(models.load_model(name, precision="bfloat16") for name in names))
+    monkeypatch.setattr(models, "load_model", lambda *_, **__: pair)
     lines = inside(*SMALL, "--precision", "bfloat16")[1].splitlines()
     assert [line.split(":")[0] for line in lines[::2]] == [f"{MODEL} (1 of 2)", f"{MODEL} (2 of 2)"]
     for line, model in zip(lines[1::2], pair.members, strict=True):
-        found = stores.load(store_folder(cohorts.load("phantom", n_images=40), model))
+        found = load(store_folder(cohorts.load("phantom", n_images=40), model))
         error = found.manifest["precision_error"]
         assert line == (
             f"    bfloat16 is off float32 by {error['mean']:.1g} of the length of an embedding, "
@@ -211,8 +216,8 @@ def test_embed_interrupted_keeps_what_was_done(inside, spoilt, tmp_path):
     assert err == (
         "cxrbook: interrupted; what was done is kept, and the same command goes on from there\n"
     )
-    (manifest,) = tmp_path.glob(f"embeddings/*/{stores.MANIFEST}")
-    done = len(stores.load(manifest.parent).present())
+    (manifest,) = tmp_path.glob(f"embeddings/*/{MANIFEST}")
+    done = len(load(manifest.parent).present())
     ids = np.sort(cohorts.load("phantom", n_images=40).table["image_id"].to_numpy(str))
     assert done == np.searchsorted(ids, image) // 16
     raised.clear()

@@ -26,8 +26,8 @@ from PIL import Image
 
 from cxrlib import cohorts, models
 from cxrlib.cohorts.films import reader
-from cxrlib.embed import extract as embed_module
 from cxrlib.embed.extract import embed, extract, made_from, store_folder
+from cxrlib.embed.extract import extract as extract_module
 from cxrlib.embed.store import StoreError, load
 from cxrlib.embed.worker import fastest
 
@@ -42,7 +42,7 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def loaded():
-    return {name: models.load(name) for name in (RESNET, VIT)}
+    return {name: models.load_model(name) for name in (RESNET, VIT)}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def expected(cohort, loaded):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Films are read 16 at a time, so that pieces, batches and shards all have other borders."""
-    monkeypatch.setattr(embed_module, "BATCH_PIXELS", 16 * 64**2)
+    monkeypatch.setattr(extract_module, "BATCH_PIXELS", 16 * 64**2)
 
 
 def same(store, cohort, expected):
@@ -547,17 +547,15 @@ def test_wrong_parameters_are_refused_before_anything_is_written(cohort, model, 
 
 # --- on a GPU --------------------------------------------------------------------------------
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-
 
 @pytest.fixture
 def on_gpu():
-    there = models.load(RESNET, device="cuda")
+    there = models.load_model(RESNET, device="cuda")
     yield there
     there.to("cpu")
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, None), (2, None), (2, 7)])
 def test_a_gpu_gives_the_same(cohort, expected, tmp_path, on_gpu, workers, batch_size):
     """The batch size is searched for, and films come through pinned memory."""
@@ -569,7 +567,7 @@ def test_a_gpu_gives_the_same(cohort, expected, tmp_path, on_gpu, workers, batch
     assert apart(store.vectors(), again.vectors()) <= CLOSE
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precision_on_a_gpu(cohort, expected, tmp_path, on_gpu, precision):
     store = extract(cohort, on_gpu.to("cuda", precision), tmp_path, workers=1)
@@ -579,7 +577,7 @@ def test_lower_precision_on_a_gpu(cohort, expected, tmp_path, on_gpu, precision)
     assert told["mean"] < found < 3 * told["largest"]
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_memory_of_a_gpu_runs_out(cohort, model, tmp_path, on_gpu):
     films = cohort.images(np.arange(N))
     table = pd.concat([cohort.table] * 32, ignore_index=True)

@@ -15,10 +15,9 @@ import pytest
 from bare_loop import RESNET, apart, bare, by_name, ended, forked, in_memory, kill
 
 from cxrlib import models
-from cxrlib.embed import store as stores
-from cxrlib.embed import worker as extraction
+from cxrlib.embed import worker
 from cxrlib.embed.extract import embed, extract
-from cxrlib.embed.store import StoreError, load
+from cxrlib.embed.store import MANIFEST, Store, StoreError, load
 
 N, ROWS = 2000, 16
 CLOSE = 1e-6
@@ -31,7 +30,7 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def model():
-    return models.load(RESNET)
+    return models.load_model(RESNET)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_killed_at_ten_moments_and_resumed(cohort, model, whole, tmp_path):
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 2 * of_a_shard))
             assert kill(pid) == -signal.SIGKILL  # it was not done before
-            if (folder / stores.MANIFEST).exists():
+            if (folder / MANIFEST).exists():
                 there = consistent(folder)
                 assert before <= there and len(there) < store.n_shards
                 middles += before < there
@@ -132,18 +131,18 @@ def half_written(kind):
 
 
 def before_release():
-    release = extraction._Claims.release
+    release = worker._Claims.release
 
     def dies(self, shard):
         if shard == 2:
             die()
         release(self, shard)
 
-    extraction._Claims.release = dies
+    worker._Claims.release = dies
 
 
 def before_tidying():
-    stores.Store.tidy = die
+    Store.tidy = die
 
 
 @pytest.mark.parametrize(
@@ -209,7 +208,7 @@ def test_the_shards_of_a_killed_process_are_done_by_the_one_that_waits(
             os.write(hold, b"1")
             time.sleep(600)
 
-        stores.Store.write = write
+        Store.write = write
         extract(few, model, folder, rows_per_shard=30)
 
     first = forked(hangs)
@@ -331,17 +330,17 @@ def test_a_folder_that_cannot_be_written(few, model, few_whole, tmp_path):
         assert error.value.errno == errno.EROFS
 
         mount(disk, "", MS_REMOUNT)
-        write, rows = stores.Store.write, {"rows_per_shard": 30}
+        write, rows = Store.write, {"rows_per_shard": 30}
 
         def stops(self, shard, *given):
             if shard == 4:
                 raise Stopped
             write(self, shard, *given)
 
-        stores.Store.write = stops
+        Store.write = stops
         with pytest.raises(Stopped):
             extract(few, model, **rows)
-        stores.Store.write = write
+        Store.write = write
         (folder,) = (disk / "cache" / "embeddings").iterdir()
         mount(disk, "", MS_REMOUNT | MS_RDONLY)
         before = sorted(folder.iterdir())

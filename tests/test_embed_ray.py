@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from cxrlib import cohorts, models
 from cxrlib.cohorts import films
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.embed import extract as embed
 from cxrlib.embed import ray as embed_ray
-from cxrlib.embed import worker as extraction
+from cxrlib.embed import worker
+from cxrlib.embed.extract import extract
 from cxrlib.embed.store import StoreError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes have no tests
@@ -83,7 +83,7 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def local(cohort, model, tmp_path_factory):
-    return embed.extract(
+    return extract.extract(
         cohort, model, tmp_path_factory.mktemp("local") / "store", rows_per_shard=ROWS
     )
 
@@ -154,14 +154,14 @@ def at_half(monkeypatch):
 
             yield tell
 
-        monkeypatch.setattr(embed, "_progress", progress)
+        monkeypatch.setattr(extract, "_progress", progress)
         return missing
 
     return install
 
 
 def by_ray(cohort, model, folder, **options):
-    return embed.extract(cohort, model, folder, rows_per_shard=ROWS, engine="ray", **options)
+    return extract.extract(cohort, model, folder, rows_per_shard=ROWS, engine="ray", **options)
 
 
 # --- before any cluster is there -------------------------------------------------------------
@@ -180,9 +180,9 @@ def test_a_ray_of_its_own_and_films_on_disk(tmp_path, model, monkeypatch):
     read = films.reader(Path("."), names)
     cohort = Cohort("films", table, (), "open", {}, table, read)
     options = {"dtype": "float16", "rows_per_shard": 5, "workers": 1}
-    there = embed.extract(cohort, model, Path("ray"), engine="ray", actors=1, **options)
+    there = extract.extract(cohort, model, Path("ray"), engine="ray", actors=1, **options)
     assert not ray.is_initialized()
-    here = embed.extract(cohort, model, Path("local"), **options)
+    here = extract.extract(cohort, model, Path("local"), **options)
     for a, b in zip(there.tables(), here.tables(), strict=True):
         assert a.equals(b)
     assert [len(few) for few in there.problems().values()] == [1]
@@ -231,13 +231,13 @@ def test_no_place_for_any_actor():
 
 
 def test_a_machine_that_would_compute_something_else(cohort, model, local, monkeypatch, tmp_path):
-    job = extraction.Job(local, None, None, None, model, 1, None, 0)
+    job = worker.Job(local, None, None, None, model, 1, None, 0)
     versions = embed_ray._versions()
     embed_ray._refuse_other_machine(job, versions)
     with pytest.raises(StoreError, match=r"torch: \S+ there, 1\.0 here"):
         embed_ray._refuse_other_machine(job, versions | {"torch": "1.0"})
     with pytest.raises(StoreError, match="code: "):
-        other = replace(model, code=Path(embed.__file__))
+        other = replace(model, code=Path(extract.__file__))
         embed_ray._refuse_other_machine(replace(job, model=other), versions)
     with pytest.raises(StoreError, match=r"nowhere\.py is not there"):
         other = replace(model, code=tmp_path / "nowhere.py")
@@ -249,7 +249,7 @@ def test_a_machine_that_would_compute_something_else(cohort, model, local, monke
 
 @pytest.mark.parametrize("name", ["phantom-resnet", "phantom-vit"])
 def test_models_can_be_sent(cohort, name):
-    model, films = models.load(name), cohort.images(np.arange(4))
+    model, films = models.load_model(name), cohort.images(np.arange(4))
     sent = cloudpickle.loads(cloudpickle.dumps(model)).to("cpu")
     assert sent.preprocessing_hash == model.preprocessing_hash
     there, here = (m.encode_image(m.preprocess(films)) for m in (sent, model))
@@ -286,7 +286,7 @@ def test_ctrl_c_and_going_on(cluster, cohort, model, local, tmp_path, at_half):
     psutil.wait_procs([psutil.Process(reader)] if psutil.pid_exists(reader) else [], 30)
     assert not psutil.pid_exists(reader) and 0 < missing[0] < local.n_shards
     assert ray.is_initialized()
-    again = embed.extract(cohort, model, tmp_path / "store", rows_per_shard=ROWS)
+    again = extract.extract(cohort, model, tmp_path / "store", rows_per_shard=ROWS)
     same(again, local)
 
 
@@ -320,11 +320,11 @@ def test_a_lost_machine(cluster, cohort, model, local, tmp_path, at_half):
     same(store, local)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="waits for a machine with a GPU")
+@pytest.mark.gpu
 def test_an_actor_a_gpu(cohort, tmp_path):
     ray.shutdown()
-    on_gpu = models.load("phantom-vit").to("cuda", "bfloat16")
-    alone = embed.extract(cohort, on_gpu, tmp_path / "alone", rows_per_shard=ROWS)
+    on_gpu = models.load_model("phantom-vit").to("cuda", "bfloat16")
+    alone = extract.extract(cohort, on_gpu, tmp_path / "alone", rows_per_shard=ROWS)
     store = by_ray(cohort, on_gpu, tmp_path / "store", workers=1)
     assert next(on_gpu.network.parameters()).is_cuda
     same(store, alone)

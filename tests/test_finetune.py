@@ -1,5 +1,6 @@
 """Fine-tuning: what is trained, on which images, what is kept of it, and how it fails."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +94,7 @@ def tune(task, strategy, seed=0, folder=None, keep=True, split=None, **changed):
 
 
 def scores(run):
-    """One row an image, one column a class."""
+    """One row per image, one column per class."""
     return run.predictions.pivot(index="image_id", columns="label", values="score")
 
 
@@ -110,7 +111,7 @@ def made_up(n, features, classes, seed=0):
     table["patient_id"] = table["image_id"]
     table["split"] = np.repeat(["train", "test", "valid"], n // 2)
     cohort = Cohort("made up", table, (), "open", {}, pd.DataFrame())
-    model = models.load(NAME)
+    model = models.load_model(NAME)
     task = finetune.Task(cohort, replace(model, card=model.card | {"embed_dim": features}), names)
     task.__dict__["embeddings"] = torch.from_numpy(z)
     return task, {part: table["split"].to_numpy() == part for part in finetune.SPLITS}
@@ -305,7 +306,7 @@ def test_the_fingerprint_changes_with_all_that_decides(task, monkeypatch):
     settings = finetune.settings_for("full")
 
     def fingerprint(task=task, strategy="full", split=split, settings=settings, seed=0):
-        return finetune.run_fingerprint(task, strategy, split, settings, seed)
+        return json.dumps(finetune.description(task, strategy, split, settings, seed))
 
     swapped, other = split.copy(), np.flatnonzero(split != split[0])[0]
     swapped[[0, other]] = swapped[[other, 0]]
@@ -486,7 +487,7 @@ def test_images_are_needed(task):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no GPU")
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="device='cuda': torch cannot use it here"):
-        models.load(NAME, device="cuda")
+        models.load_model(NAME, device="cuda")
 
 
 def test_settings_that_a_strategy_has_no_use_for_change_nothing(task):

@@ -2,13 +2,12 @@
 
 import csv
 import re
-import sys
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from cxrlib import cli, cohorts
+from cxrlib import cohorts
 from cxrlib.book import grading
 from cxrlib.cohorts import phantom
 from cxrlib.core.errors import BookError
@@ -180,17 +179,10 @@ def roster(tmp_path):
     return path
 
 
-def cxrbook(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["cxrbook", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return left.value.code
-
-
-def test_sheets_hold_seed_questions_and_commands(roster, tmp_path, monkeypatch, capsys):
+def test_sheets_hold_seed_questions_and_commands(roster, tmp_path, cxrbook):
     out = tmp_path / "sheets"
-    assert cxrbook(monkeypatch, "assign", roster, "--course", "a course", "--out", out) == 0
-    assert "2 sheets" in capsys.readouterr().out
+    done = cxrbook("assign", roster, "--course", "a course", "--out", out)
+    assert done.returncode == 0 and "2 sheets" in done.stdout
     assert sorted(p.name for p in out.iterdir()) == ["001-ada.txt", "002-lee-bo.txt", "answers.csv"]
     text = (out / "001-ada.txt").read_text()
     assert f"Your seed: {SEEDS[0]}" in text and "a course" not in text
@@ -227,7 +219,7 @@ def test_a_roster_that_cannot_be(tmp_path, text, words):
         grading.assign(tmp_path / "none.csv", "a course", tmp_path / "sheets")
 
 
-def test_answers_are_graded_and_bad_rows_named(roster, tmp_path, monkeypatch, capsys):
+def test_answers_are_graded_and_bad_rows_named(roster, tmp_path, cxrbook):
     faint = "=".join(grading.solve("faint", grading.cohort(SEEDS[0])).right)
     path = tmp_path / "answers.csv"
     path.write_text(
@@ -240,9 +232,8 @@ def test_answers_are_graded_and_bad_rows_named(roster, tmp_path, monkeypatch, ca
         "Lee, Bo;feint;sex=F\n"
         "Nobody;faint;sex=F\n"
     )
-    arguments = ("grade", path, "--course", "a course", "--roster", roster)
-    assert cxrbook(monkeypatch, *arguments) == 1
-    errors = capsys.readouterr().err
+    done = cxrbook("grade", path, "--course", "a course", "--roster", roster)
+    assert done.returncode == 1
     for words in (
         "row 5, column exercise: 'faint' was answered in row 2",
         "row 6, column answer: '0,5' is no number",
@@ -250,7 +241,7 @@ def test_answers_are_graded_and_bad_rows_named(roster, tmp_path, monkeypatch, ca
         "row 8, column student: 'Nobody' is not in",
         "4 rows were not graded",
     ):
-        assert words in errors
+        assert words in done.stderr
     graded = list(csv.DictReader((tmp_path / "answers-graded.csv").open()))
     assert [(r["exercise"], r["points"]) for r in graded] == [("faint", "1"), ("unrecorded", "0")]
     assert graded[1]["feedback"] == "No answer."

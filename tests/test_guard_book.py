@@ -1,4 +1,4 @@
-"""All chapters on made-up MIMIC-CXR and NIH folders; of the former nothing may be seen outside."""
+"""Chapters on made-up MIMIC-CXR and NIH folders; of the former nothing may be seen outside."""
 
 import base64
 import io
@@ -169,10 +169,12 @@ def test_results_of_single_images_stay_with_the_data(credentialed, planted):
     assert list(derived.glob("embeddings/*/*.parquet")) and list((derived / "guard").glob("*.npz"))
 
 
-def test_all_chapters_run_on_nih(project, on_data, tmp_path):
-    chosen = [c for c in chapters(project) if c.number <= "07"]
+def test_chapters_run_on_nih(project, on_data, tmp_path):
+    """All but the one on calibration: films are shown and tuned on, drains are read from NEATX,
+    and of race there is nothing."""
+    chosen = [c for c in chapters(project) if c.number <= "06"]
     paths = run(project, chosen, {"data": "nih", **SMALL}, tmp_path)
     shown = [picture for path in paths for picture in pictures(path)]
-    assert len(paths) == 7 and any(map(scan.photographic, shown))  # open films may be seen
+    assert len(paths) == 6 and any(map(scan.photographic, shown))  # open films may be seen
     cohorts = {name for path in paths for t in notebook.kept(path) for name in t["cohort"].unique()}
     assert "nih-cxr14-test (part)" in cohorts

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cxrlib import cohorts, guard
 from cxrlib.cohorts import films, leakage
+from cxrlib.models.leaks import leaks
 
 
 def brute_force(hashes, max_distance, column):
@@ -126,8 +127,8 @@ def test_patients_over_splits_and_classes_by_hand():
 
 
 def test_what_does_not_apply_says_why():
-    report = leakage.report(cohorts.load("phantom", n_images=30), ["phantom-resnet"])
-    report = report.set_index("check")
+    cohort = cohorts.load("phantom", n_images=30)
+    report = leakage.report(cohort, leaks(["phantom-resnet"], cohort)).set_index("check")
     assert report["found"].isna().all()
     notes = report["note"]
     assert (

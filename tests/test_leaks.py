@@ -27,7 +27,7 @@ def verdicts(names, cohort):
 
 @pytest.mark.parametrize("source", ["NIH-CXR14", "MIMIC-CXR"])
 def test_a_cohort_of_a_source_flags_the_models_trained_on_it(nih, source):
-    found = leaks(models.published(), replace(nih, sources=(source,))).set_index("model")
+    found = leaks(models.published_models(), replace(nih, sources=(source,))).set_index("model")
     flagged = found["verdict"] == "trained on this source: patients may be in both"
     assert set(found.index[flagged]) == {"NIH-CXR14": ON_NIH, "MIMIC-CXR": ON_MIMIC}[source]
     assert (found.loc[flagged, "shared"] == source).all()
@@ -36,16 +36,16 @@ def test_a_cohort_of_a_source_flags_the_models_trained_on_it(nih, source):
 
 def test_the_nih_cohort_names_its_source(nih):
     assert nih.sources == ("NIH-CXR14",)
-    found = verdicts([*models.published(), *models.names()], nih)
+    found = verdicts([*models.published_models(), *models.model_names()], nih)
     assert found["gloria"] == found["medclip_vit"] == found["phantom-vit"] == register.NOT_KNOWN
 
 
 def test_what_was_collected_from_the_web_or_not_published_cannot_be_told(nih):
-    other = verdicts(models.published(), replace(nih, sources=("PadChest",)))
+    other = verdicts(models.published_models(), replace(nih, sources=("PadChest",)))
     open_ended = {"clip_vit_b16", "chexzero", "biomedclip", "medimageinsight"}
     assert set(other.index[other == "cannot be told"]) == open_ended
     assert (other.drop(list(open_ended)) == "no shared source known").all()
-    assert (verdicts(models.published(), replace(nih, sources=())) == "cannot be told").all()
+    assert (verdicts(models.published_models(), replace(nih, sources=())) == "cannot be told").all()
 
 
 def test_seeded_weights_have_seen_nothing(nih):
@@ -60,7 +60,7 @@ def test_seeded_weights_have_seen_nothing(nih):
 
 def test_phantom_patients_of_the_training_are_told_from_others():
     """Against the patients themselves: those that the training of the small models drew."""
-    seed = models.cards()[0]["cohort_seed"]
+    seed = models.model_cards()[0]["cohort_seed"]
     training = cohorts.load("phantom", n_images=12000, seed=seed, split="train").table["patient_id"]
     for other_seed in (seed, 1907):
         for split in ("train", "test"):
@@ -68,8 +68,8 @@ def test_phantom_patients_of_the_training_are_told_from_others():
             # The same row of the metadata under another seed is another person.
             both = other_seed == seed and cohort.table["patient_id"].isin(training).any()
             expected = register.SHARED if both else register.APART
-            assert set(verdicts(models.names(), cohort)) == {expected}, (other_seed, split)
-    assert set(verdicts(models.names(), cohorts.load("phantom-6x200"))) == {register.APART}
+            assert set(verdicts(models.model_names(), cohort)) == {expected}, (other_seed, split)
+    assert set(verdicts(models.model_names(), cohorts.load("phantom-6x200"))) == {register.APART}
 
 
 def test_twins_keep_the_sources_of_their_cohort():
@@ -88,6 +88,6 @@ def test_every_card_spells_its_sources_alike():
 
 
 def test_columns():
-    table = leaks(models.names(), cohorts.load("phantom", n_images=30))
+    table = leaks(models.model_names(), cohorts.load("phantom", n_images=30))
     assert list(table) == ["model", "pretrained_on", "shared", "verdict"]
     assert (table["pretrained_on"] == "phantom").all()

@@ -1,12 +1,9 @@
 """Claims decided as they should be, results kept in notebooks, and the ledger that shows both."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -18,7 +15,7 @@ from cxrlib.papers.claims_x import AGE, GAPS, SEX, SIX, TUNINGS, X_MODELS
 from cxrlib.papers.rules import Missing, Numbers, every
 from cxrlib.show import notebook
 from tests import authors
-from tests.conftest import environment, write_book
+from tests.kept import awkward, phantom
 
 PAPERS = Path(__file__).parents[2] / "shared" / "papers"
 # What the papers' own numbers say otherwise, whatever is run.
@@ -245,12 +242,6 @@ def test_printed_numbers_support_the_claims_that_they_can_decide():
     ]
 
 
-def phantom(metric="auc", value=0.8, model="phantom-vit", **more):
-    row = {"cohort": "phantom", "model": model, "method": "zero-shot", "label": "Pneumothorax"}
-    row |= {"attribute": "all", "group": "all", "metric": metric, "value": value}
-    return row | more
-
-
 def test_another_cohort_is_not_comparable_and_shows_its_outcome():
     drain = {"metric": "adjusted_auprc", "attribute": "drain", "group": published.GAP}
     rows = [phantom(**drain, value=0.2), phantom(**drain, value=-0.03, model="phantom-resnet")]
@@ -271,16 +262,6 @@ def test_another_cohort_is_not_comparable_and_shows_its_outcome():
 # --- keeping and collecting -----------------------------------------------------------------------
 
 
-def awkward():
-    """A results table with everything that is easily lost on the way."""
-    return schema.results(
-        [
-            phantom(value=0.1 + 0.2, ci_low=-0.0, ci_high=1 / 3, n=7, n_positive=3, seed=2**40),
-            phantom(value=np.nan, note='no "positives" <here>\n, é', n=None),
-        ]
-    )
-
-
 def test_keep_refuses_what_is_no_results_table():
     for table, words in (
         (awkward().drop(columns="n_patients"), "no column 'n_patients'"),
@@ -297,55 +278,24 @@ def test_keep_is_silent_in_plain_python(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-KEEPING = """
-
-# %%
-from cxrlib import schema
-from cxrlib.show.notebook import keep
-from tests.test_ledger import awkward, phantom
-
-keep(awkward())
-for value in (0.7, 0.9):
-    keep(schema.results([phantom(value=value, label="Atelectasis")]))
-"""
-
-
-@pytest.fixture(scope="module")
-def kept_book(tmp_path_factory):
-    """A miniature book whose first chapter keeps three tables, built with warnings as errors."""
-    from cxrlib.book.build import build
-
-    root = write_book(tmp_path_factory.mktemp("kept") / "mini")
-    chapter = root / "chapters" / "01_first.py"
-    chapter.write_text(chapter.read_text() + KEEPING)
-    build(root)
-    return root
-
-
-def test_kept_tables_come_back_as_they_were(kept_book):
-    path = kept_book / "book" / "chapters" / "01_first.ipynb"
+def test_kept_tables_come_back_as_they_were(built):
+    path = built / "book" / "chapters" / "01_first.ipynb"
     nbformat.validate(nbformat.read(path, as_version=4))
     first, *others = notebook.kept(path)
     pd.testing.assert_frame_equal(first, awkward(), check_exact=True)
     assert [table["value"].item() for table in others] == [0.7, 0.9]
-    assert notebook.kept(kept_book / "book" / "chapters" / "02_zero_shot.ipynb") == []
+    assert notebook.kept(built / "book" / "chapters" / "02_zero_shot.ipynb") == []
 
 
-def test_kept_tables_show_nowhere(kept_book):
-    page = (kept_book / "_build" / "html" / "chapters" / "01_first.html").read_text()
+def test_kept_tables_show_nowhere(built):
+    page = (built / "_build" / "html" / "chapters" / "01_first.html").read_text()
     assert "positives" not in page.replace("awkward", "")
 
 
-def test_building_again_changes_nothing(kept_book):
-    from cxrlib.book.build import build
-
-    assert build(kept_book)[1] is False
-
-
-def test_collect_reads_notebooks_and_tables(kept_book, tmp_path):
+def test_collect_reads_notebooks_and_tables(built, tmp_path):
     awkward().to_csv(tmp_path / "a.csv", index=False)
     awkward().to_parquet(tmp_path / "b.parquet")
-    notebook_path = kept_book / "book" / "chapters" / "01_first.ipynb"
+    notebook_path = built / "book" / "chapters" / "01_first.ipynb"
     found = ledger.collect([tmp_path / "a.csv", notebook_path, tmp_path / "b.parquet"])
     pd.testing.assert_frame_equal(schema.results(found), found)
     assert len(found) == 2 + 4 + 2 and found["seed"].dropna().tolist() == [2**40] * 3
@@ -374,8 +324,8 @@ def test_collect_names_the_file_that_it_cannot_use(tmp_path, name, text, words):
 
 
 @pytest.fixture(scope="module")
-def page(kept_book):
-    html = (kept_book / "_build" / "html" / "ledger.html").read_text(encoding="utf-8")
+def page(built):
+    html = (built / "_build" / "html" / "ledger.html").read_text(encoding="utf-8")
     return BeautifulSoup(html, "html.parser").select_one("article")
 
 
@@ -421,22 +371,17 @@ def test_page_works_without_its_script_and_for_screen_readers(page):
     assert script["src"] == "_static/ledger.js"
 
 
-def test_script_is_part_of_the_book(kept_book):
-    script = kept_book / "_build" / "html" / "_static" / "ledger.js"
+def test_script_is_part_of_the_book(built):
+    script = built / "_build" / "html" / "_static" / "ledger.js"
     assert "http" not in script.read_text()
 
 
-def test_metric_cards_are_a_page(kept_book):
-    html = (kept_book / "_build" / "html" / "metric_cards.html").read_text(encoding="utf-8")
+def test_metric_cards_are_a_page(built):
+    html = (built / "_build" / "html" / "metric_cards.html").read_text(encoding="utf-8")
     assert "adjusted_auprc" in BeautifulSoup(html, "html.parser").select_one("article").get_text()
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-def cxrbook(*arguments, cwd):
-    command = [sys.executable, "-m", "cxrlib.cli", "ledger", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -448,15 +393,15 @@ def differing(tmp_path_factory):
     return path
 
 
-def test_command_without_an_executed_chapter_says_what_to_do(mini):
-    done = cxrbook(cwd=mini)
+def test_command_without_an_executed_chapter_says_what_to_do(mini, cxrbook):
+    done = cxrbook("ledger", cwd=mini)
     assert done.returncode == 1 and done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith("cxrbook: no executed chapter in ") and "run 'make book'" in line
 
 
-def test_command_reads_the_chapters_of_the_book(kept_book):
-    done = cxrbook(cwd=kept_book)
+def test_command_reads_the_chapters_of_the_book(built, cxrbook):
+    done = cxrbook("ledger", cwd=built)
     assert done.returncode == 0 and done.stderr == ""
     counted, rest = done.stdout.split("\n\n", 1)
     assert counted.startswith("4 rows of results in 2 files\n") and "S numbers" in counted
@@ -476,14 +421,14 @@ def test_command_reads_the_chapters_of_the_book(kept_book):
         (["--fail-on-differs", "--paper", "S"], 0),
     ],
 )
-def test_command_fails_on_differs_when_asked_to(differing, mini, arguments, code):
-    done = cxrbook(*arguments, differing, cwd=mini)
+def test_command_fails_on_differs_when_asked_to(differing, mini, cxrbook, arguments, code):
+    done = cxrbook("ledger", *arguments, differing, cwd=mini)
     assert done.returncode == code
     assert done.stderr == ("cxrbook: 1 entries of the ledger differ\n" if code else "")
     papers = {line[0] for line in done.stdout.splitlines() if re.match(r"[SX] \w", line)}
     assert papers == ({arguments[-1]} if "--paper" in arguments else {"S", "X"})
 
 
-def test_command_names_a_file_that_it_cannot_use(mini):
-    done = cxrbook("gone.csv", cwd=mini)
+def test_command_names_a_file_that_it_cannot_use(mini, cxrbook):
+    done = cxrbook("ledger", "gone.csv", cwd=mini)
     assert (done.returncode, done.stderr) == (1, "cxrbook: gone.csv: no such file\n")

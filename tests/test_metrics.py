@@ -1,14 +1,11 @@
 """Metrics against scikit-learn, fairlearn and hand-computed tables."""
 
-from itertools import combinations
-
 import fairlearn.metrics
 import numpy as np
 import pytest
 import sklearn.metrics
-import torch
 
-from cxrlib.stats import bootstrap, calibration, metrics, shortcuts
+from cxrlib.stats import bootstrap, metrics, shortcuts
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -355,82 +352,7 @@ def test_bad_classes_and_rates_are_named(call, message):
         call()
 
 
-# --- several groups
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_disparities_equal_fairlearn_and_loops(seed):
-    rng = np.random.default_rng(seed)
-    y, predicted = rng.integers(0, 2, 200), rng.integers(0, 2, 200)
-    group = rng.integers(0, 4, 200)
-    frame = fairlearn.metrics.MetricFrame(
-        metrics=sklearn.metrics.accuracy_score,
-        y_true=y,
-        y_pred=predicted,
-        sensitive_features=group,
-    )
-    values = np.array(
-        [metrics.accuracy(y[m], predicted[m]) for m in (group == g for g in range(4))]
-    )
-    assert metrics.worst_group(values) == pytest.approx(frame.group_min())
-    assert metrics.worst_group(values, higher_is_better=False) == pytest.approx(frame.group_max())
-    assert metrics.max_min_difference(values) == pytest.approx(frame.difference("between_groups"))
-    pairs = [abs(a - b) for a, b in combinations(frame.by_group, 2)]
-    assert metrics.mean_pairwise_difference(values) == pytest.approx(np.mean(pairs))
-    np.testing.assert_allclose(
-        metrics.differences_to_reference(values, 2), frame.by_group - frame.by_group[2]
-    )
-    # row by row on replicates
-    many = rng.random((6, 4))
-    for function in (
-        metrics.worst_group,
-        metrics.max_min_difference,
-        metrics.mean_pairwise_difference,
-        lambda v: metrics.differences_to_reference(v, 0),
-    ):
-        np.testing.assert_allclose(function(many), [function(row) for row in many])
-
-
-def test_disparities_worked_by_hand():
-    values = [0.9, 0.7, 0.6]
-    assert metrics.worst_group(values) == 0.6
-    assert metrics.worst_group(values, higher_is_better=False) == 0.9
-    assert metrics.max_min_difference(values) == pytest.approx(0.3)
-    assert metrics.mean_pairwise_difference(values) == pytest.approx((0.2 + 0.3 + 0.1) / 3)
-    assert metrics.differences_to_reference(values, 1).tolist() == pytest.approx([0.2, 0, -0.1])
-    assert metrics.mean_pairwise_difference([0.9, 0.6]) == metrics.max_min_difference([0.9, 0.6])
-
-
-def test_an_undefined_group_makes_the_disparity_undefined():
-    values = np.array([[0.9, np.nan, 0.6], [0.9, 0.7, 0.6]])
-    for function in (
-        metrics.worst_group,
-        lambda v: metrics.worst_group(v, higher_is_better=False),
-        metrics.max_min_difference,
-        metrics.mean_pairwise_difference,
-    ):
-        assert np.isnan(function(values)).tolist() == [True, False]
-    to_reference = metrics.differences_to_reference(values, 0)
-    assert np.isnan(to_reference).tolist() == [[False, True, False], [False] * 3]
-    assert np.isnan(metrics.differences_to_reference(values, 1)[0]).all()
-    # fairlearn measures the groups that are left, here one alone
-    frame = fairlearn.metrics.MetricFrame(
-        metrics=lambda y, d: metrics.auc(y, d),
-        y_true=[0, 1, 1, 1],
-        y_pred=[0.1, 0.2, 0.3, 0.4],
-        sensitive_features=["a", "a", "b", "b"],
-    )
-    assert frame.difference() == 0 and np.isnan(metrics.max_min_difference(frame.by_group))
-
-
-def test_disparities_need_groups():
-    with pytest.raises(ValueError, match=r"values: shape \(1,\); expected .* G >= 2"):
-        metrics.max_min_difference([0.5])
-    with pytest.raises(ValueError, match="reference: 3; expected the position of a group, 0 to 1"):
-        metrics.differences_to_reference([0.5, 0.6], 3)
-
-
-# --- twins and torch
+# --- twins
 
 
 def test_twin_shift_is_that_of_the_table_and_worked_by_hand():
@@ -446,21 +368,3 @@ def test_twin_shift_is_that_of_the_table_and_worked_by_hand():
     np.testing.assert_allclose(metrics.twin_shift(a, b, w), expected)
     assert np.isnan(metrics.twin_shift([1.0, 2.0], [0.1, 0.1]))
     assert np.isnan(metrics.twin_shift([1.0, 2.0], [0.1, 0.3], [1, 0]))
-
-
-DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_weights_may_be_torch_tensors(device):
-    y, score, _ = draw(4)
-    p, d = 1 / (1 + np.exp(-score)), (score > 0.5).astype(int)
-    w = np.random.default_rng(0).integers(0, 4, (7, 200)).astype(np.int32)
-    tensor = torch.as_tensor(w, device=device)
-    for metric in (metrics.brier, calibration.ece_equal_width, calibration.ece_equal_mass):
-        np.testing.assert_allclose(metric(y, p, tensor), metric(y, p, w), **EXACT)
-    for metric in (metrics.sensitivity, metrics.specificity, metrics.accuracy):
-        np.testing.assert_allclose(metric(y, d, tensor), metric(y, d, w), **EXACT)
-    np.testing.assert_allclose(
-        metrics.f1_by_class(y, d, 2, tensor), metrics.f1_by_class(y, d, 2, w), **EXACT
-    )

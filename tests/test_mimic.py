@@ -472,10 +472,10 @@ def test_no_film_at_all(damaged):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "validate"}, "split='validate': expected 'train', 'valid', 'test', None"),
-        ({"views": "lateral"}, "views='lateral': expected 'frontal', 'all'"),
+        ({"split": "validate"}, "split='validate': expected one of train, valid, test, None"),
+        ({"views": "lateral"}, "views='lateral': expected one of frontal, all"),
         ({"labeler": "vote"}, "labeler='vote'"),
-        ({"labels": "negative"}, "labels='negative': expected 'as_published'"),
+        ({"labels": "negative"}, "labels='negative': expected one of as_published"),
         ({"reports": "impression"}, "reports='impression'"),
         ({"n_images": 10**6}, "n_images=1000000: expected 1 to"),
     ],

@@ -2,12 +2,12 @@
 
 import re
 
-from cxrlib.book import model_cards as page
+from cxrlib.book import model_cards
 from cxrlib.models import registry
 
 
 def test_every_model_has_a_section_a_row_in_each_table_and_its_files():
-    text = page.page()
+    text = model_cards.page()
     for card in registry.cards().values():
         assert text.count(f"(model-{card['name'].replace('_', '-')})=") == 1
         assert text.count(f"\n| [{card['title']}](") == 1
@@ -19,7 +19,7 @@ def test_every_model_has_a_section_a_row_in_each_table_and_its_files():
 
 
 def test_the_register_marks_the_data_sets_of_a_card():
-    lines = page.page().splitlines()
+    lines = model_cards.page().splitlines()
     head = next(line for line in lines if line.startswith("| Model | MIMIC-CXR"))
     columns = [cell.strip() for cell in head.strip("|").split("|")][1:]
     for card in registry.cards().values():
@@ -31,6 +31,6 @@ def test_the_register_marks_the_data_sets_of_a_card():
 
 
 def test_no_cell_breaks_its_table():
-    lines = [line for line in page.page().splitlines() if line.startswith("|")]
+    lines = [line for line in model_cards.page().splitlines() if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
     assert set(widths) == {6, 7, 3}

@@ -418,7 +418,7 @@ def test_a_byte_order_mark_is_accepted(copy, tree):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "validate"}, "split='validate'; expected one of 'test', 'train', 'valid', None"),
+        ({"split": "validate"}, "split='validate': expected one of test, train, valid, None"),
         ({"preprocessing": "S"}, "preprocessing='S'"),
         ({"drains": "all"}, "drains='all'"),
         ({"n_images": 0}, "n_images=0: expected 1 to 76"),

@@ -7,6 +7,8 @@ import pytest
 from cxrlib.cohorts import metadata, nih6x200
 from cxrlib.cohorts.files import DataError
 
+FRACTIONS = {"train": 0.7, "valid": 0.1, "test": 0.2}
+
 
 @pytest.fixture(scope="module")
 def nih():
@@ -104,7 +106,7 @@ def test_patient_split_shares_no_patient_and_keeps_the_shares(nih):
         cohort = nih6x200.draw(seed, "patient", nih)
         assert (cohort.groupby("patient_id")["split"].nunique() == 1).all()
         share = cohort["split"].value_counts(normalize=True)
-        for part, expected in nih6x200.FRACTIONS.items():
+        for part, expected in FRACTIONS.items():
             assert share[part] == pytest.approx(expected, abs=0.01)
         assert nih6x200.leakage(cohort) == 0
 
@@ -180,7 +182,7 @@ def test_rotations_of_the_cohort_keep_patients_and_shares(nih):
     splits = nih6x200.rotations(patient, 10, 1907)
     for split in splits:
         assert nih6x200.leakage(pd.DataFrame({"patient_id": patient, "split": split})) == 0
-        for part, share in nih6x200.FRACTIONS.items():
+        for part, share in FRACTIONS.items():
             assert (split == part).mean() == pytest.approx(share, abs=0.01)
     for five in (splits[:5], splits[5:]):
         assert (np.sum([s == "test" for s in five], axis=0) == 1).all()
@@ -190,9 +192,9 @@ def test_rotations_of_the_cohort_keep_patients_and_shares(nih):
 
 
 def test_wrong_arguments_are_named(nih):
-    with pytest.raises(ValueError, match="rule must be 'single' or 'any', got 'none'"):
+    with pytest.raises(ValueError, match="rule='none': expected one of single, any"):
         nih6x200.eligible(nih, rule="none")
-    with pytest.raises(ValueError, match="split must be 'patient' or 'image', got 'study'"):
+    with pytest.raises(ValueError, match="split='study': expected one of patient, image"):
         nih6x200.draw(0, split="study", table=nih)
     with pytest.raises(ValueError, match="n_splits=0: expected 1 or more"):
         nih6x200.rotations([1, 2], 0, seed=0)
@@ -281,7 +283,7 @@ def test_another_size_than_the_papers_has_no_exceptions(nih):
         ("A", {"attributes": ("site",)}, "column 'site' is missing"),
         ("A", {"per_cell": 0}, "per_cell=0: expected 1 or more"),
         ("A", {"exceptions": {("A", "old", "X"): 3}}, "is no cell; cells are such as"),
-        ("A", {"per_cell": 5, "unit": "study"}, "must be 'patient' or 'image'"),
+        ("A", {"per_cell": 5, "unit": "study"}, "expected one of patient, image"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_named(other, labels, options, words):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxrlib.show.notebook import show
-from cxrlib.show.words import fmt, fmt_interval, fmt_row, percent
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, interval_lies, percent
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,12 @@ from cxrlib.show.words import fmt, fmt_interval, fmt_row, percent
         (fmt_interval(-0.02, -0.05, 0.01, signed=True), "-0.02 [-0.05, +0.01]"),
         (fmt_interval(math.nan, 0.84, 0.9), "undefined"),
         (fmt_interval(0.87, math.nan, math.nan), "0.87 [undefined]"),
+        (fmt_interval(0.87, math.nan, math.nan, bare=True), "0.87"),
+        (fmt_interval(0.87, 0.84, 0.9, bare=True), "0.87 [0.84, 0.90]"),
+        (interval_lies({"ci_low": 0.01, "ci_high": 0.2}), "lies above 0"),
+        (interval_lies({"ci_low": 0.4, "ci_high": 0.49}, of=0.5), "lies below 0.5"),
+        (interval_lies({"ci_low": -0.1, "ci_high": 0.2}), "includes 0"),
+        (interval_lies({"ci_low": math.nan, "ci_high": 0.2}), "is undefined"),
         (fmt_row({"value": 0.871, "ci_low": 0.84, "ci_high": 0.9}, 3), "0.871 [0.840, 0.900]"),
         (percent(0.1234), "12 %"),
         (percent(0.1234, digits=1), "12.3 %"),

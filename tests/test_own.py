@@ -87,7 +87,7 @@ def test_findings_by_name(root):
     assert cohort.findings == ("Edema",)
     with pytest.raises(DataError, match="not so: ward"):
         cohorts.load("own", root=root, access="open", findings=["Edema", "ward"])
-    with pytest.raises(ValueError, match="expected 'credentialed' or 'open'"):
+    with pytest.raises(ValueError, match="expected one of credentialed, open"):
         cohorts.load("own", root=root, access="public")
 
 

@@ -1,7 +1,6 @@
 """CLIP, CheXzero, BiomedCLIP: prompts, films, scores; the mistakes that upstream's notes list."""
 
 from copy import deepcopy
-from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,17 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertTokenizer
 
-from cxrlib.models import checkpoints, clip, loading, registry
+from cxrlib.models import checkpoints, clip, registry
 from cxrlib.models.images import each
 from tests import upstream
+from tests.upstream import loaded as model
 
 FILMS = ["small_300x260", "large_700x820"]
 PROMPTS = ["Chest Pneumothorax", "Chest No Findings"]
-
-
-@lru_cache(maxsize=2)
-def model(name, protocol="corrected"):
-    return loading.load(f"seeded:{name}", protocol)
 
 
 @pytest.fixture(scope="module", params=["clip_vit_b16", "chexzero"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlib.models import cxr_clip, files, loading, registry
+from cxrlib.models import cxr_clip, files, registry
 from tests import upstream
 
 
@@ -73,7 +73,7 @@ def test_images_and_texts_of_a_batch_do_not_touch_each_other(name, network):
 def test_the_resnet_gets_imagenets_statistics_but_as_published_the_swins():
     film = upstream.film()
     models = {
-        protocol: loading.load("seeded:cxr_clip_rn50", protocol)
+        protocol: upstream.loaded("cxr_clip_rn50", protocol)
         for protocol in ("corrected", "as_published")
     }
     pixels = {protocol: model.preprocess(film)[0] for protocol, model in models.items()}

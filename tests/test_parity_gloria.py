@@ -208,10 +208,6 @@ def test_a_number_of_words_that_cannot_be_is_refused(local, cap_lens):
         gloria.local_similarity(*local, cap_lens)
 
 
-def test_characters_are_counted_as_upstream_counts_words():
-    assert gloria.characters(["mild edema", "[mild] edema", "["]) == [10, 11, 0]
-
-
 # --- what goes in ---
 
 
@@ -246,7 +242,7 @@ def test_a_text_of_which_nothing_is_left_is_refused(text):
     ],
 )
 def test_margins_are_black_and_the_ratio_is_kept(shape, black):
-    model = loading.load("seeded:gloria")
+    model = upstream.loaded("gloria")
     x = model.preprocess(np.full(shape, 255, np.uint8))[0]
     top, bottom, left, right = black
     expected = -torch.ones(3, 224, 224)

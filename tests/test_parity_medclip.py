@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from cxrlib.models import images, loading, medclip, registry
+from cxrlib.models import images, medclip, registry
 from tests import upstream
 
 TEXTS = ["effusion", "a much longer text about an effusion"]
@@ -131,11 +131,11 @@ def test_texts_are_padded_to_the_longest_of_a_call_and_cut_at_77(name, tmp_path)
 
 
 def test_texts_are_encoded_alone_but_as_published_padded_together():
-    model = loading.load("seeded:medclip_vit")
+    model = upstream.loaded("medclip_vit")
     alone = torch.cat([model.encode_text([text]) for text in TEXTS])
     upstream.assert_close(model.encode_text(TEXTS), alone, 1e-6)
 
-    published = loading.load("seeded:medclip_vit", "as_published").encode_text(TEXTS)
+    published = upstream.loaded("medclip_vit", "as_published").encode_text(TEXTS)
     upstream.assert_close(published[1], alone[1], 1e-6)  # the longest is not padded
     assert upstream.distance(published[0], alone[0]) > 1e-3
 

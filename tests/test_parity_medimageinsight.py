@@ -11,7 +11,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 from transformers import CLIPTokenizer
 
-from cxrlib.models import loading, registry
+from cxrlib.models import registry
 from tests import upstream
 
 NAME = "medimageinsight"
@@ -21,7 +21,7 @@ IMAGE = FIGURES["image"]["embeddings"][0]
 
 @pytest.fixture(scope="module")
 def model():
-    return loading.load(f"seeded:{NAME}")
+    return upstream.loaded(NAME)
 
 
 @pytest.fixture(scope="module")

@@ -204,8 +204,8 @@ def test_6x200_has_one_finding_an_image():
     [
         (lambda: cohorts.load("phantm"), "did you mean 'phantom'"),
         (lambda: cohorts.load("phantom", n_images=10**6), "has .* images"),
-        (lambda: cohorts.load("phantom", split="tset"), "expected 'train'"),
-        (lambda: cohorts.load("phantom", dials={"drains": 1}), "unknown dial drains"),
+        (lambda: cohorts.load("phantom", split="tset"), "expected one of train"),
+        (lambda: cohorts.load("phantom", dials={"drains": 1}), "unknown dial 'drains'"),
         (lambda: cohorts.load("phantom", dials={"prevalence": 1.2}), "expected 0 to 1"),
         (lambda: cohorts.load("phantom", dials={"contrast": {"age": {"old": 1}}}), "unknown group"),
         (
@@ -213,7 +213,10 @@ def test_6x200_has_one_finding_an_image():
             "through site",
         ),
         (lambda: phantom.twin(cohorts.load("phantom", n_images=50), share={}), "choose the rows"),
-        (lambda: phantom.twin(cohorts.load("phantom", n_images=50), site="Z"), "unknown site"),
+        (
+            lambda: phantom.twin(cohorts.load("phantom", n_images=50), site="Z"),
+            "site='Z': expected one of A, B, C",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected(call, message):

@@ -31,7 +31,7 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def predictions(cohort):
-    found = zeroshot.predict(cohort, models.names(), FINDINGS)
+    found = zeroshot.predict(cohort, models.model_names(), FINDINGS)
     return found.merge(cohort.table[["image_id", "sex", "age_group", "drain"]], on="image_id")
 
 
@@ -52,7 +52,7 @@ def test_drain_gap_of_the_biased_model_and_of_no_other(predictions):
             protocol="as_published",
             group="with drain - without drain",
         )
-        for m in models.names()
+        for m in models.model_names()
     }
     assert gaps[BIASED]["ci_low"] > 0
     for name in set(gaps) - {BIASED}:
@@ -68,8 +68,8 @@ def drain_twins():
 def test_a_drain_moves_the_score_of_the_biased_model_and_not_of_its_control(drain_twins):
     healthy = (drain_twins[0].table["severity_Pneumothorax"] == 0).to_numpy()
     shift = {}
-    for name in models.names():
-        model = models.load(name)
+    for name in models.model_names():
+        model = models.load_model(name)
         positive, negative = model.encode_text(["Chest Pneumothorax", "Chest No Findings"]).numpy()
         margin = [embed(t, model) @ (positive - negative) for t in drain_twins]
         shift[name] = (margin[1] - margin[0])[healthy].mean() / margin[0].std()

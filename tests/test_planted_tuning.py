@@ -12,6 +12,7 @@ import pytest
 from cxrlib import cohorts
 from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
+from cxrlib.embed.extract import embed, embed_text
 from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.schema import row, side
 from cxrlib.stats import fairness, inference
@@ -34,9 +35,14 @@ def pooled(which):
     repeats.check_groups(cohort.table, splits, list(PAIRS), "disease")
     seeds, settings = {"linear probe": [0]}, {"linear probe": PROBE}
     tuned = repeats.tune(task, list(seeds), splits, seeds, settings, keep=False)
+    prompts = embed_text([f"Chest {disease}" for disease in DISEASES], task.model)
+    cosines = zeroshot.similarity(embed(cohort, task.model), prompts)
+    score = zeroshot.softmax(task.model.logit_scale * cosines)
     before = [
-        zeroshot.classify(cohort, [task.model], DISEASES, rows=split == "test").assign(split=k)
-        for k, split in enumerate(splits)
+        zeroshot.one_hot_rows(
+            cohort, at, task.model.name, "zero-shot", DISEASES, "disease", score[at]
+        ).assign(split=k)
+        for k, at in enumerate(split == "test" for split in splits)
     ]
     together = repeats.pooled(pd.concat([*before, tuned.predictions], ignore_index=True))
     return together.merge(cohort.table[["image_id", *PAIRS]], on="image_id")

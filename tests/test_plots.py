@@ -5,7 +5,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
 
 from cxrlib import schema
 from cxrlib.papers import published
@@ -43,12 +45,41 @@ def heights(ax):
 
 
 def whiskers(ax):
-    segments = [s for c in ax.collections for s in getattr(c, "get_segments", list)()]
-    return {tuple(np.round(np.sort(s[:, 1]), 9)) for s in segments if len(s)}
+    return {tuple(np.round(np.sort(s[:, 1]), 9)) for s in segments(ax)}
+
+
+def segments(ax):
+    lines = [c for c in ax.collections if isinstance(c, LineCollection)]
+    return [s for c in lines for s in c.get_segments() if np.isfinite(s).all() and len(s)]
+
+
+def marks(ax, filled=True):
+    """Place and colour of each dot, or of each hollow ring: (x, y, colour), from top to bottom."""
+    return sorted(
+        (
+            (*map(float, at), to_hex(edge).upper())
+            for c in clouds(ax, "o", filled)
+            for at, edge in c
+        ),
+        key=lambda mark: mark[1],
+    )
 
 
 def rings(ax):
-    return [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    return marks(ax, filled=False)
+
+
+def clouds(ax, marker, filled):
+    """Points of one marker, cloud by cloud: pairs of (x, y) and the colour of the edge."""
+    outline = MarkerStyle(marker).get_path().vertices
+    for c in ax.collections:
+        if not isinstance(c, PathCollection) or len(c.get_paths()[0].vertices) != len(outline):
+            continue
+        white = to_hex(c.get_facecolors()[0]) == "#ffffff"
+        if white != filled:
+            edges = c.get_edgecolors()
+            edges = np.repeat(edges, len(c.get_offsets()), 0) if len(edges) == 1 else edges
+            yield zip(c.get_offsets(), edges, strict=True)
 
 
 def test_group_bars_show_every_value_once(performance):
@@ -126,8 +157,7 @@ def test_gap_forest_has_one_line_a_row_and_marks_zero():
     (ax,) = plots.gap_forest(schema.results(rows)).axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["Edema", "Mean"]
     assert len(rings(ax)) == 1
-    dots = {float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"}
-    assert {0.1, -0.2} <= dots
+    assert {x for x, *_ in marks(ax)} == {0.1, -0.2}
     assert "difference in AUC" in ax.get_xlabel() and "female − male" in ax.get_xlabel()
 
 
@@ -212,9 +242,10 @@ def test_reliability_pca_sorted_dose_and_drain_figures():
 def diamonds(ax):
     """Place and colour of each diamond: (x, y, colour)."""
     return {
-        (*(round(float(z[0]), 9) for z in line.get_data()), to_hex(line.get_markeredgecolor()))
-        for line in ax.lines
-        if line.get_marker() == "D"
+        (*(round(float(z), 9) for z in at), to_hex(edge))
+        for c in clouds(ax, "D", filled=False)
+        for at, edge in c
+        if np.isfinite(at).all()
     }
 
 
@@ -336,14 +367,11 @@ def test_before_after_has_a_line_a_method_and_marks_what_is_undefined(gaps):
                 ["attribute", "method"], ascending=False
             )  # sex, zero-shot first
             ax = axes[i, j]
-            marks = [m for m in ax.lines if m.get_marker() == "o"]
-            marks = sorted(marks, key=lambda m: m.get_ydata()[0])
-            assert [m.get_xdata()[0] for m in marks] == part["value"].fillna(0).tolist()
-            assert [to_hex(m.get_markeredgecolor()).upper() for m in marks] == [
-                words.COLOURS[m] for m in part["method"]
-            ]
+            drawn_here = sorted(marks(ax) + rings(ax), key=lambda mark: mark[1])
+            assert [x for x, *_ in drawn_here] == part["value"].fillna(0).tolist()
+            assert [c for *_, c in drawn_here] == [words.COLOURS[m] for m in part["method"]]
             assert len(rings(ax)) == part["value"].isna().sum() == j
-            ends = {tuple(np.round(s[:, 0], 9)) for c in ax.collections for s in c.get_segments()}
+            ends = {tuple(np.round(s[:, 0], 9)) for s in segments(ax)}
             known = part.dropna(subset="value")
             assert ends == set(
                 known[["ci_low", "ci_high"]].round(9).itertuples(index=False, name=None)
@@ -386,7 +414,7 @@ def test_before_after_has_a_column_for_models_that_are_only_printed(gaps):
     assert {at for at, *_ in diamonds(axes[1, 1])} == of["MedCLIP-ViT"]
     assert {at for at, *_ in diamonds(axes[1, 2])} == of["GLoRIA"]
     # Each on the line of its own method.
-    lines = {to_hex(m.get_color()): m.get_ydata()[0] for m in axes[1, 1].lines[::-1]}
+    lines = {c.lower(): y for _, y, c in marks(axes[1, 1])[::-1]}
     for _, y, colour in diamonds(axes[1, 1]):
         assert abs(y - lines[colour]) in (0, 1)  # one band lower for age
 
@@ -415,9 +443,7 @@ def test_spread_shows_every_run_and_the_given_means(runs):
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["female − male", "old − young"]
     for ax, attribute in zip(fig.axes, ("sex", "age60"), strict=True):
         part = runs[runs["attribute"] == attribute]
-        joined = [
-            m for m in ax.lines if m.get_marker() == "o" and m.get_markerfacecolor() != "white"
-        ]
+        joined = [m for m in ax.lines if m.get_marker() == "o"]
         # one line a model, method and split, at a height of its own
         assert len(joined) == len({m.get_ydata()[0] for m in joined}) == 8
         assert {x for m in joined for x in m.get_xdata()} == set(part["value"].dropna())
@@ -428,7 +454,7 @@ def test_spread_shows_every_run_and_the_given_means(runs):
             assert to_hex(line.get_color()).upper() == words.COLOURS[block["model"].iloc[0]]
             tick = ["zero-shot", "full"][round(line.get_ydata()[0])]
             assert tick == block["method"].iloc[0]
-        at = {round(s[0, 0], 9) for c in ax.collections for s in c.get_segments()}
+        at = {round(s[0, 0], 9) for s in segments(ax)}
         assert at == set(means.loc[means["attribute"] == attribute, "mean"].round(9))
         assert len(rings(ax)) == (attribute == "age60")
     assert "mean" in [t.get_text() for t in fig.legends[0].get_texts()]

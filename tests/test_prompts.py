@@ -77,7 +77,7 @@ def test_every_text_is_sound(format):
 
 @pytest.mark.parametrize("format", prompts.FORMATS)
 def test_the_small_models_know_most_words(format):
-    known = set(models.load("phantom-vit").tokenizer.words)
+    known = set(models.load_model("phantom-vit").tokenizer.words)
     for label in DISEASES:
         words = [word for text in prompts.texts(format, label) for word in split_words(text)]
         assert np.mean([word in known for word in words]) >= KNOWN, label
@@ -124,7 +124,7 @@ def test_the_fixed_format_takes_any_label():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="prompt format 'Clip': expected one of CLIP, GLoRIA"):
+    with pytest.raises(ValueError, match="prompt format='Clip': expected one of CLIP, GLoRIA"):
         draw("Clip", "Edema")
     for format in RANDOM:
         with pytest.raises(ValueError, match=rf"label 'COPD' has no words .* format {format}; .*"):

@@ -16,8 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from cxrlib import protocol as protocols
 from cxrlib.cohorts import metadata
 from cxrlib.protocol import Protocol, differences, protocol, switches
-from cxrlib.stats import as_published as evaluation
 from cxrlib.stats import calibration, fairness, probes
+from cxrlib.stats.as_published import performance_by_protocol
 from tests.conftest import ROOT
 
 REFERENCE = ROOT.parent / "shared" / "parity" / "reference_protocol.json"
@@ -152,7 +152,7 @@ def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="'published'; expected one of as_published, corrected"):
         protocol("published")
     with pytest.raises(ValueError, match="protocol: unknown None"):
-        evaluation.performance_table(predictions(*case_300()[:2]), protocol=None)
+        performance_by_protocol(predictions(*case_300()[:2]), protocol=None)
 
 
 # --- as published, to the digit --------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_the_figures_are_those_of_the_reference():
 def test_bootstrap_of_the_running_stream(case, sample, kept):
     unrounded = replace(protocol("as_published"), digits=None)
     y, p = sample()[:2]
-    table = evaluation.performance_table(predictions(y, p), protocol=unrounded, **FULL)
+    table = performance_by_protocol(predictions(y, p), protocol=unrounded, **FULL)
     table = table[table["label"] == "a"].set_index("metric")
     for metric, usable in zip(("auc", "adjusted_auprc"), kept, strict=True):
         row = table.loc[metric]
@@ -183,7 +183,7 @@ def test_bootstrap_of_the_running_stream(case, sample, kept):
         assert printed(row[["ci_low", "ci_high"]]) == FIGURES[case][f"{metric}_ci"]
         assert row["n_replicates"] == usable
     assert table.loc["auc", "n_positive"] == y.sum()
-    rounded = evaluation.performance_table(predictions(y, p), **FULL).set_index(["label", "metric"])
+    rounded = performance_by_protocol(predictions(y, p), **FULL).set_index(["label", "metric"])
     row = rounded.loc["a", "auc"]
     assert row["value"] == round(FIGURES[case]["auc"], 2)
     assert [row["ci_low"], row["ci_high"]] == [round(x, 2) for x in FIGURES[case]["auc_ci"]]
@@ -259,7 +259,7 @@ def test_one_stream_runs_through_findings_groups_and_metrics(two_findings):
     def adjusted(y, p):
         return 1 - np.log(average_precision_score(y, p)) / np.log(y.mean())
 
-    found = evaluation.performance_table(two_findings, {"sex": ["M", "F"]}, n_resamples=40, seed=5)
+    found = performance_by_protocol(two_findings, {"sex": ["M", "F"]}, n_resamples=40, seed=5)
     stream = np.random.RandomState(5)
     expected = []
     for label in ("a", "b"):
@@ -288,13 +288,13 @@ def test_one_stream_runs_through_findings_groups_and_metrics(two_findings):
 
 def test_the_stream_starts_anew_for_each_model(two_findings):
     other = two_findings.assign(model="another")
-    both = evaluation.performance_table(pd.concat([two_findings, other]), n_resamples=20)
+    both = performance_by_protocol(pd.concat([two_findings, other]), n_resamples=20)
     limits = [part["ci_low"].tolist() for _, part in both.groupby("model")]
     np.testing.assert_array_equal(*limits)
 
 
 def test_corrected_is_the_table_of_the_library(two_findings):
-    found = evaluation.performance_table(two_findings, ("sex",), "corrected", n_resamples=40)
+    found = performance_by_protocol(two_findings, ("sex",), "corrected", n_resamples=40)
     expected = fairness.performance_table(
         two_findings, ("auc", "adjusted_auprc"), ("sex",), n_resamples=40
     )
@@ -309,7 +309,7 @@ def test_patients_drawn_whole_widen_the_interval(two_findings):
     by_patient = replace(by_image, unit="patient")
     width = []
     for p in (by_image, by_patient):
-        row = evaluation.performance_table(two_findings, protocol=p, n_resamples=300).iloc[0]
+        row = performance_by_protocol(two_findings, protocol=p, n_resamples=300).iloc[0]
         width.append(row["ci_high"] - row["ci_low"])
     assert width[1] > 1.4 * width[0]
 
@@ -318,7 +318,7 @@ def test_expanded_limits_alone_are_further_apart(two_findings):
     percentile = replace(protocol("as_published"), digits=None)
     for p in (percentile, replace(protocol("corrected"), interval="percentile")):
         narrow, wide = (
-            evaluation.performance_table(two_findings, (), q, n_resamples=200)
+            performance_by_protocol(two_findings, (), q, n_resamples=200)
             for q in (p, replace(p, interval="expanded"))
         )
         narrow, wide = (t[t["ci_low"].notna()] for t in (narrow, wide))
@@ -329,19 +329,19 @@ def test_expanded_limits_alone_are_further_apart(two_findings):
 
 def test_what_is_undefined_says_why():
     y, p, _ = case_300()
-    none = evaluation.performance_table(predictions(np.zeros(300, int), p), n_resamples=5).iloc[0]
+    none = performance_by_protocol(predictions(np.zeros(300, int), p), n_resamples=5).iloc[0]
     assert np.isnan(none["value"]) and "0 positive and 300 negative images" in none["note"]
     # two images, one of each: a resample of positives alone has no AUC, and S's code no interval
-    pair = evaluation.performance_table(predictions([0, 1], [0.1, 0.9]), n_resamples=20).iloc[0]
+    pair = performance_by_protocol(predictions([0, 1], [0.1, 0.9]), n_resamples=20).iloc[0]
     assert pair["value"] == 1 and np.isnan(pair["ci_low"]) and "positives alone" in pair["note"]
     few = replace(protocol("as_published"), min_cases=40)
-    row = evaluation.performance_table(predictions(y, p), protocol=few, n_resamples=5).iloc[0]
+    row = performance_by_protocol(predictions(y, p), protocol=few, n_resamples=5).iloc[0]
     assert np.isnan(row["value"]) and "needs 40 each" in row["note"]
 
 
 def test_an_unknown_group_is_named(two_findings):
     with pytest.raises(ValueError, match="groups of 'sex': unknown 'X'; expected one of"):
-        evaluation.performance_table(two_findings, {"sex": ["X"]}, n_resamples=5)
+        performance_by_protocol(two_findings, {"sex": ["X"]}, n_resamples=5)
 
 
 def test_names_are_those_of_results_tables():

@@ -89,33 +89,6 @@ def test_executed_again_only_after_a_change(copy_of_built):
     assert "one more cell" in target.read_text()
 
 
-def test_key_follows_source_parameters_library_and_lock(mini, tmp_path, monkeypatch):
-    """Each of them changes the key under which a chapter is kept."""
-    library = tmp_path / "library"
-    (library / "data").mkdir(parents=True)
-    (library / "code.py").write_text("a = 1")
-    (library / "data" / "weights.bin").write_bytes(b"1")
-    monkeypatch.setattr(cxrlib.book.run, "LIBRARY", library)
-    seen = []
-
-    monkeypatch.setattr(
-        cxrlib.book.run, "execute", lambda root, every, *_: seen.append(every[0].key)
-    )
-    run(mini, find(mini, "1"))
-    run(mini, find(mini, "1"))
-    assert seen[0] == seen[1]
-    run(mini, find(mini, "1"), {"n_images": 3})
-    append(mini / "chapters" / "01_first.py", "\n")
-    run(mini, find(mini, "1"))
-    (library / "code.py").write_text("a = 2")
-    run(mini, find(mini, "1"))
-    (library / "data" / "weights.bin").write_bytes(b"2")
-    run(mini, find(mini, "1"))
-    append(mini / "requirements.lock", "# changed\n")
-    run(mini, find(mini, "1"))
-    assert len(set(seen)) == len(seen) - 1
-
-
 def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
     source = mini / "chapters" / "01_first.py"
     source.write_text(
@@ -125,7 +98,7 @@ def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
     seen = []
     monkeypatch.setattr(
-        cxrlib.book.run, "execute", lambda root, every, *_: seen.append(every[0].key)
+        cxrlib.book.run, "execute", lambda root, every, *_: seen.append(every[0].key([]))
     )
 
     def key(data):

@@ -13,8 +13,7 @@ import pytest
 from bare_loop import ended, forked, kill, log
 from filelock import Timeout
 
-from cxrlib.embed import store as stores
-from cxrlib.embed.store import StoreError, create, load
+from cxrlib.embed.store import MANIFEST, StoreError, create, load
 
 MADE = {
     "cohort": "some",
@@ -338,4 +337,4 @@ def test_parts_of_killed_processes_go_with_the_next_write(tmp_path):
     write(store, 1)
     parts = [name for name in names(tmp_path) if name.endswith(".part")]
     assert parts == [".000002-bb.parquet.host-9.part"]  # its owner may be at work
-    assert stores.MANIFEST in names(tmp_path)
+    assert MANIFEST in names(tmp_path)

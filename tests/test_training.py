@@ -380,7 +380,7 @@ def test_low_precision_resumes_to_the_same_bits(precision, tmp_path, uninterrupt
     assert next(whole[1].parameters()).dtype == torch.float32
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_on_a_gpu_a_run_resumes(precision, tmp_path):
     """Not to the same bits: a GPU adds up in any order."""

@@ -23,7 +23,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("name", models.published())
+@pytest.mark.parametrize("name", models.published_models())
 def test_its_figures_are_components_of_upstreams_vectors(name):
     ours, theirs = FIGURES["upstream"][name], upstream.figures(name)
     for side in ("image", "text"):
@@ -73,7 +73,7 @@ class Sloppy(nn.Module):
 
 
 def test_a_model_in_training_mode_fails_the_self_test():
-    good = models.load("phantom-resnet")
+    good = models.load_model("phantom-resnet")
     assert parity.self_test(good)["holds"].all()
     bad = replace(good, name="sloppy", network=Sloppy().train())
     bad.network.encode_text = good.network.encode_text
@@ -84,14 +84,14 @@ def test_a_model_in_training_mode_fails_the_self_test():
 
 
 def test_other_weights_do_not_have_the_stored_fingerprint():
-    impostor = replace(models.load("phantom-resnet-drain"), name="phantom-resnet")
+    impostor = replace(models.load_model("phantom-resnet-drain"), name="phantom-resnet")
     table = parity.self_test(impostor).set_index("check")
     assert not table.loc["stored fingerprint", "holds"]
 
 
 def test_half_precision_stays_near_single_precision():
     # On a GPU `cxrbook models verify` measures the same; here it is the CPU's arithmetic.
-    table = parity.precisions(models.load("phantom-vit"), "cpu")
+    table = parity.precisions(models.load_model("phantom-vit"), "cpu")
     assert len(table) == 2
     assert table["holds"].all()
     assert (table["difference"] > 0).all()  # lower precision was indeed used
@@ -142,13 +142,14 @@ def test_the_vocabulary_of_another_model_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     (tmp_path / "pytorch_model.bin").write_bytes(b"not read before the vocabulary")
     with pytest.raises(ValueError, match=r"30522 words; this model knows 28996.*Bio_ClinicalBERT"):
-        models.load("medclip_vit", checkpoint=tmp_path)
+        models.load_model("medclip_vit", checkpoint=tmp_path)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-@pytest.mark.parametrize("name", models.published())
+@pytest.mark.gpu
+@pytest.mark.slow  # make gpu-check compares all models with their authors' figures
+@pytest.mark.parametrize("name", models.published_models())
 def test_on_a_gpu_embeddings_are_those_of_the_cpu(name):
-    model = models.load(f"seeded:{name}")
+    model = models.load_model(f"seeded:{name}")
     batch, texts = model.preprocess([parity.film()]), ["Chest Pneumothorax"]
     here = torch.cat([model.encode_image(batch), model.encode_text(texts)])
     there = model.to("cuda")

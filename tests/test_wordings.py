@@ -48,7 +48,7 @@ def table(cohort, scores):
 
 
 def predictions(cohort, score):
-    """The long table, one row an image, label and pair."""
+    """The long table, one row per image, label and pair."""
     parts = [
         cohort.table[["image_id", "patient_id", *GAPS]].assign(
             cohort=cohort.name,
@@ -260,7 +260,7 @@ def test_a_model_cannot_rank_by_words_that_it_never_saw(tmp_path, monkeypatch):
     monkeypatch.setenv("CXRBOOK_CACHE", str(tmp_path))
     phantoms = cohorts.load("phantom", n_images=300)
     labels = ("Pleural Effusion", "Cardiomegaly")
-    model = models.load("phantom-resnet")
+    model = models.load_model("phantom-resnet")
     assert not {"glorp", "flumox"} & set(model.tokenizer.words)
     pairs = {
         "known": ("Chest {label}", "Chest No Findings"),

@@ -103,8 +103,7 @@ def _pages(root):
 def _stage(root, notebooks, stage, edition, with_runs):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
-    from cxrlib.book import metric_cards as cards  # they import torch, which costs seconds
-    from cxrlib.book import model_cards as model_cards
+    from cxrlib.book import metric_cards, model_cards  # they import torch, which costs seconds
     from cxrlib.papers import crosswalk, ledger
 
     shutil.rmtree(stage, ignore_errors=True)
@@ -121,7 +120,7 @@ def _stage(root, notebooks, stage, edition, with_runs):
     kept = ledger.collect(notebooks)
     made = {
         "crosswalk": crosswalk.page(every, notebooks, ledger.ledger(kept)),
-        "metric_cards": cards.page(),
+        "metric_cards": metric_cards.page(),
         "model_cards": model_cards.page(),
         "ledger": ledger.page(kept),
         "parameters": parameters.page(every),

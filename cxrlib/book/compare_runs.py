@@ -1,9 +1,12 @@
 """A run beside another: which numbers differ, by how much, and what has no counterpart."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import pandas as pd
 
+from cxrlib.book.record import Run
 from cxrlib.show.words import UNDEFINED, fmt, fmt_interval
 
 KEYS = (
@@ -24,7 +27,7 @@ class Comparison(NamedTuple):
     notes: list[str]  # what to keep in mind
 
 
-def compare(reference, run):
+def compare(reference: Run, run: Run) -> Comparison:
     """Set a run of a chapter beside another one.
 
     Parameters
@@ -40,12 +43,19 @@ def compare(reference, run):
     parameters = _differing(old["parameters"], new["parameters"], "parameter")
     texts = _differing(old["numbers"], new["numbers"], "name")
     numbers, notes = differences(reference.table, run.table)
-    if any(old["code"][part] != new["code"][part] for part in ("library", "chapter")):
+    if _other_code(old["code"], new["code"]):
         notes.append("the reference was made by other code: run its chapter again to be sure")
     if old["packages"] != new["packages"] or old["python"] != new["python"]:
         notes.append("the reference was made with other packages")
     shared = len(old["numbers"].keys() & new["numbers"].keys())
     return Comparison(parameters, numbers, texts, shared, notes)
+
+
+def _other_code(old, new):
+    """Whether two cards tell of another chapter, or of another content of a file that both used."""
+    both = old["files"].keys() & new["files"].keys()
+    differ = any(old["files"][name] != new["files"][name] for name in both)
+    return differ or old["chapter"] != new["chapter"]
 
 
 def _differing(old, new, what):
@@ -58,7 +68,7 @@ def _differing(old, new, what):
     return pd.DataFrame(rows, columns=[what, "reference", "run"])
 
 
-def differences(reference, run):
+def differences(reference: pd.DataFrame, run: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Two results tables joined on what their numbers are.
 
     Parameters
@@ -68,7 +78,7 @@ def differences(reference, run):
     Returns
     -------
     (DataFrame, list of str)
-        One row a number: `KEYS`; of each side value, ci_low, ci_high (``_reference``, ``_run``);
+        One row per number: `KEYS`; of each side value, ci_low, ci_high (``_reference``, ``_run``);
         difference (run - reference; NaN where either is undefined); overlap of the intervals
         ("yes", "no", "" without two); ``in`` ("both", "reference", "run"); note (why something is
         undefined). Rows whose intervals are apart come first, then the largest differences.
@@ -113,7 +123,7 @@ def _reasons(row):
     return "; ".join(f"{side}: {said[side]}" for side in undefined)
 
 
-def largest(numbers, n=10):
+def largest(numbers: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     """The first `n` rows of `differences` as text, without the columns in which all rows agree.
 
     Returns
@@ -133,10 +143,7 @@ def largest(numbers, n=10):
 
 
 def _as_text(value, low, high):
-    digits = _digits(value)
-    if pd.isna(value) or pd.isna(low) or pd.isna(high):
-        return fmt(value, digits)
-    return fmt_interval(value, low, high, digits)
+    return fmt_interval(value, low, high, _digits(value), bare=True)
 
 
 def _digits(x):
@@ -144,7 +151,7 @@ def _digits(x):
     return 0 if pd.notna(x) and abs(x) >= 100 and float(x).is_integer() else 3
 
 
-def summary(numbers):
+def summary(numbers: pd.DataFrame) -> str:
     """In words: how many rows were joined, intervals are apart, and have no counterpart."""
     if numbers.empty:
         return "this chapter keeps no table of results; the numbers in its text are compared"
@@ -177,7 +184,7 @@ def _which(alone, both):
     return "; ".join(said) or "other combinations"
 
 
-def as_text(comparison, n=10):
+def as_text(comparison: Comparison, n: int = 10) -> str:
     """What ``cxrbook run`` prints of a comparison."""
     lines = [summary(comparison.numbers)]
     both = comparison.numbers[comparison.numbers["in"] == "both"]
@@ -190,6 +197,6 @@ def as_text(comparison, n=10):
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
-def shortened(text, length=60):
+def shortened(text: str, length: int = 60) -> str:
     """A text cut off behind `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

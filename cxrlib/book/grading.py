@@ -11,8 +11,9 @@ import hashlib
 import math
 import re
 import textwrap
+import tomllib
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,19 +22,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlib.cohorts import metadata, phantom
+from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError, nearest
 
 N_IMAGES = 1500  # enough for the faint group to stand out, few enough for seconds
 FAIR, BIASED = "phantom-resnet", "phantom-resnet-drain"
-GROUPS = {
-    "sex": ("F", "M"),
-    "age_group": metadata.AGE_GROUPS,
-    "race": tuple(phantom.RACES),
-    "site": phantom.SITES,
-}
+GROUPS = phantom.GROUPS
 # Groups large enough that the planted loss shows among so few images.
 FAINT = (
     *(("sex", group) for group in GROUPS["sex"]),
@@ -52,6 +48,8 @@ class Task(NamedTuple):
 
 
 class Checked(NamedTuple):
+    """What an answer is worth, and what the student is told."""
+
     points: int  # 0 or 1
     feedback: str
 
@@ -67,19 +65,20 @@ class Solved(NamedTuple):
 
 @dataclass(frozen=True)
 class Exercise:
+    """One of ``grading.toml``, with blanks, and the function that knows the right answer."""
+
     chapter: str
     question: str
-    imports: str  # from cxrlib, beside grading
     start: str
-    solve: Callable[[Cohort], Solved]
     hint: str  # for wrong answers that no known mistake explains
-    form: str = "number"  # or "group"
+    form: str  # "number" or "group"
+    solve: Callable[[Cohort], Solved]
 
 
 # --- who gets what -------------------------------------------------------------------------------
 
 
-def seed_of(course, student):
+def seed_of(course: str, student: str) -> int:
     """The seed of a student: nine digits of the SHA-256 of course word and name.
 
     Parameters
@@ -99,7 +98,7 @@ def seed_of(course, student):
     return int(hashlib.sha256(f"{course.strip()}\n{name}".encode()).hexdigest(), 16) % 10**9
 
 
-def dials(seed):
+def dials(seed: int) -> phantom.Dials:
     """What is planted for a seed, as `cxrlib.cohorts.phantom.Dials`.
 
     One group is drawn fainter, the findings of one race are under-reported, and prevalence, drains
@@ -118,7 +117,7 @@ def dials(seed):
     )
 
 
-def cohort(seed):
+def cohort(seed: int) -> Cohort:
     """The phantom cohort of a seed: 1,500 films of 64 pixels, drawn in about a second."""
     return phantom.build(N_IMAGES, seed, dials=dials(seed))
 
@@ -314,99 +313,38 @@ def _clusters(cohort):
 
 # --- the exercises -------------------------------------------------------------------------------
 
-EXERCISES = {
-    "unrecorded": Exercise(
-        "01_data_curation",
-        "The record of one race leaves out findings that the film shows. `severity_Pneumonia` "
-        "above 0 means that the film shows a pneumonia, the column `Pneumonia` is the record; "
-        "likewise for the other findings. Of all findings, taken together, that are on the films "
-        "of this group, which share is missing in the record? Answer with a number from 0 to 1.",
-        "",
-        "table = cohort.table\n"
-        'print(table.groupby("race")[list(cohort.findings)].mean())  # is this enough to tell?',
-        _unrecorded,
-        "Find the group first: for each race, count what the films show and what is recorded. A "
-        "low recorded prevalence alone proves nothing, since groups may truly differ.",
-    ),
-    "adjusted": Exercise(
-        "02_zero_shot",
-        f"What is the adjusted AUPRC of `{FAIR}`, asked without any training for {{finding}} on "
-        "all your films, against the record?",
-        "fairness, zeroshot",
-        f'found = zeroshot.predict(cohort, ["{FAIR}"], ["{{finding}}"])',
-        _adjusted,
-        "Adjust the average precision with the recorded prevalence of this finding in your own "
-        "cohort, not with a prevalence from the book.",
-    ),
-    "faint": Exercise(
-        "04_subgroup_fairness",
-        "Findings are drawn fainter in the patients of one group: one sex, one age group or one "
-        f"site. Which? Judge by the zero-shot AUC of `{FAIR}`, averaged over the seven findings. "
-        "Answer in the form sex=F, age_group=50-65 or site=B.",
-        "fairness, zeroshot",
-        f'found = zeroshot.predict(cohort, ["{FAIR}"], cohort.findings)\n'
-        'found = found.merge(cohort.table[["image_id", "sex", "age_group", "site"]])\n'
-        'table = fairness.performance_table(found, ("auc",), ("sex", "age_group", "site"))',
-        _faint,
-        "Compare the mean AUC of each group with that of the other groups of the same attribute, "
-        "and look at the intervals. The planted gap is larger than any that chance, or mixing of "
-        "attributes, gives to a large group.",
-        "group",
-    ),
-    "drain-gap": Exercise(
-        "06_shortcuts",
-        f"By how much is the AUC of `{BIASED}` for pneumothorax higher on patients with a chest "
-        "drain than on those without? Both arms are compared with the same controls: films "
-        "without a recorded pneumothorax and without a drain.",
-        "shortcuts, zeroshot",
-        f'found = zeroshot.predict(cohort, ["{BIASED}"], ["Pneumothorax"])\n'
-        'found = found.merge(cohort.table[["image_id", "drain"]])',
-        _drain_gap,
-        "Check which films are positives of which arm, and which are controls. The switch "
-        "`drain_controls` of the two protocols is about this.",
-    ),
-    "missed": Exercise(
-        "07_calibration",
-        f"Set one threshold for all patients at which `{FAIR}`, asked for {{missed}}, reaches a "
-        "specificity of {specificity}. How much more often is it missed in women than in men? "
-        "Answer with the false negative rate of women minus that of men.",
-        "fairness, zeroshot",
-        f'found = zeroshot.predict(cohort, ["{FAIR}"], ["{{missed}}"])\n'
-        'found = found.merge(cohort.table[["image_id", "sex"]])',
-        _missed,
-        "Rates of missed findings have the ill in their denominator; the threshold comes from "
-        "those without the finding.",
-    ),
-    "clusters": Exercise(
-        "08_audit",
-        "A pacemaker is on all films of a patient, or on none. How many times as wide is the "
-        "standard error of the share of films with a pacemaker when patients are resampled, "
-        "compared with resampling films?",
-        "bootstrap",
-        'x = cohort.table["pacemaker"].to_numpy(float)\n'
-        'patients = cohort.table["patient_id"].to_numpy()\n'
-        "weights = bootstrap.patient_weights(patients, 2000)  # (resamples, films)",
-        _clusters,
-        "Take the standard deviation of the share over resamples, once for each unit, and divide "
-        "that of patients by that of films.",
-    ),
+_SOLVE = {
+    "unrecorded": _unrecorded,
+    "adjusted": _adjusted,
+    "faint": _faint,
+    "drain-gap": _drain_gap,
+    "missed": _missed,
+    "clusters": _clusters,
 }
 
 
-def task(exercise, seed):
+def _exercise(name: str, about: dict) -> Exercise:
+    about |= {key: " ".join(about[key].split()) for key in ("question", "hint")}
+    return Exercise(**about | {"start": about["start"].strip()}, solve=_SOLVE[name])
+
+
+_TEXTS = tomllib.loads(Path(__file__).with_name("grading.toml").read_text(encoding="utf-8"))
+EXERCISES = {name: _exercise(name, about) for name, about in _TEXTS.items()}
+
+
+def task(exercise: str, seed: int) -> Task:
     """What is asked of the student with this seed, see `Task`."""
     about, asked = _known(exercise), _asked(seed)
-    imports = ", ".join(sorted({"grading", *about.imports.split(", ")} - {""}))
-    start = f"from cxrlib import {imports}\n\ncohort = grading.cohort({seed})\n{about.start}"
-    return Task(exercise, about.chapter, about.question.format(**asked), start.format(**asked))
+    question, start = (text.format(**asked) for text in (about.question, about.start))
+    return Task(exercise, about.chapter, question, start)
 
 
-def solve(exercise, cohort):
+def solve(exercise: str, cohort: Cohort) -> Solved:
     """The right answer on any phantom cohort, whatever its dials, see `Solved`."""
     return _known(exercise).solve(cohort)
 
 
-def check(exercise, seed, answer):
+def check(exercise: str, seed: int, answer: float | str) -> Checked:
     """Points and feedback for an answer.
 
     Parameters
@@ -418,6 +356,7 @@ def check(exercise, seed, answer):
     Returns
     -------
     Checked
+        One point or none, and what the student is told.
 
     Raises
     ------
@@ -493,7 +432,7 @@ def _group(answer):
 # --- sheets and answers --------------------------------------------------------------------------
 
 
-def sheet(student, seed):
+def sheet(student: str, seed: int) -> str:
     """The text that a student gets."""
     lines = [f"Graded checks for {student}", f"Your seed: {seed}", "", *_wrap(HOW), ""]
     for number, name in enumerate(EXERCISES, 1):
@@ -522,8 +461,8 @@ def _cell(text):
     return '"' + text.replace('"', '""') + '"' if re.search(r'[",;\n]', text) else text
 
 
-def assign(roster, course, out):
-    """Write one sheet a student below `out`, and ``answers.csv`` to collect the answers in.
+def assign(roster: Path, course: str, out: Path) -> list[Path]:
+    """Write one sheet per student below `out`, and ``answers.csv`` to collect the answers in.
 
     Parameters
     ----------
@@ -535,6 +474,7 @@ def assign(roster, course, out):
     Returns
     -------
     list of Path
+        The sheets in the order of the roster, then ``answers.csv``.
 
     Raises
     ------
@@ -580,7 +520,7 @@ def _students(path, course):
     return list(found.values())
 
 
-def grade(answers, course, roster=None):
+def grade(answers: Path, course: str, roster: Path | None = None) -> tuple[list[dict], list[str]]:
     """Points and feedback for a file of answers.
 
     Parameters
@@ -638,7 +578,7 @@ def grade(answers, course, roster=None):
     return [line for _, line in in_order], [text for _, text in sorted(wrong)]
 
 
-def _rows(path, columns):
+def _rows(path, columns) -> Iterator[tuple[int, dict]]:
     """(row of the file, dict of the wanted columns) for each line that is not empty."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

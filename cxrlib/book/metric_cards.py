@@ -19,7 +19,7 @@ FIELDS = (
     "Undefined when",
     "Look-alikes",
 )
-DIRECTIONS = ("higher is better", "lower is better", "closer to 0 is better", "as the metric")
+DIRECTIONS = ("higher is better", "lower is better", "closer to 0 is better")
 
 # section -> what it is about, and its metrics: name in results tables -> function
 SECTIONS = {
@@ -42,11 +42,10 @@ SECTIONS = {
         },
     ),
     "Decision on one label": (
-        "These need an operating point, a threshold above which a score is a *yes*: the one with "
-        "the largest Youden index (Youden 1950), the one that reaches a wanted specificity, or a "
-        "fixed number. It is the same in every group and stays as it is in resamples, like that "
-        "of a device in use. TP, FN, FP and TN are the (weighted) counts of true positives, false "
-        "negatives, false positives and true negatives.",
+        "These need an operating point, a threshold above which a score is a *yes*: the one that "
+        "reaches a wanted specificity, or a fixed number. It is the same in every group and stays "
+        "as it is in resamples, like that of a device in use. TP, FN, FP and TN are the "
+        "(weighted) counts of true positives, false negatives, false positives and true negatives.",
         {
             "sensitivity": metrics.sensitivity,
             "specificity": metrics.specificity,
@@ -77,16 +76,6 @@ SECTIONS = {
             "calibration_gap_eq4": metrics.calibration_gap_eq4,
             "ece_gap": calibration.ece_gap,
             "twin_shift": metrics.twin_shift,
-        },
-    ),
-    "Several groups at once": (
-        "These sum up the values $m_g$ of one metric in $G$ groups. In a results table the column "
-        "`metric` names that metric, and the column `group` says which of these a row holds.",
-        {
-            "worst group": metrics.worst_group,
-            "max - min": metrics.max_min_difference,
-            "mean pairwise gap": metrics.mean_pairwise_difference,
-            "A - reference": metrics.differences_to_reference,
         },
     ),
 }
@@ -186,10 +175,8 @@ SOURCES = """
 - Hardt et al. 2016: Equality of opportunity in supervised learning. NeurIPS.
 - Naeini et al. 2015: Obtaining well calibrated probabilities using Bayesian binning. AAAI.
 - Nixon et al. 2019: Measuring calibration in deep learning. CVPR workshops.
-- Sagawa et al. 2020: Distributionally robust neural networks for group shifts. ICLR.
 - Van Calster et al. 2019: Calibration: the Achilles heel of predictive analytics. BMC Medicine.
 - Weerts et al. 2023: Fairlearn: assessing and improving fairness of AI systems. JMLR.
-- Youden 1950: Index for rating diagnostic tests. Cancer.
 """
 
 

@@ -20,14 +20,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
-from importlib import import_module
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cxrlib.core.errors import BookError, nearest
-
-if TYPE_CHECKING:
-    from cxrlib.book.chapters import Chapter
 
 BOUNDS = re.compile(r"(?:([\[(])([^,()\[\]]+),([^,()\[\]]+)([\])])|\{([^{}:]*)\})(?:\s+|$)(.*)")
 TYPES = {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
@@ -211,7 +207,7 @@ def _meaning(values, given, who):
 def _models(values):
     from cxrlib import models  # torch takes a while
 
-    chosen = models.choose(values["models"])
+    chosen = models.choose_models(values["models"])
     probed = values.get("probed", "all")
     if probed not in ("all", "first two"):
         for name in probed.split(","):
@@ -227,8 +223,7 @@ def _cohort(data, options):
 
     known, accepted = cohorts.known(data), {}
     for name in (data, cohorts.BALANCED.get(data, data)):  # a chapter may take the one beside it
-        module, _, function = cohorts.known(name).build.partition(":")
-        accepted |= inspect.signature(getattr(import_module(module), function)).parameters
+        accepted |= inspect.signature(cohorts.known(name).builder()).parameters
     for name in options:
         if name not in accepted:
             raise ValueError(
@@ -262,7 +257,7 @@ def _device(device):
 # --- the page ------------------------------------------------------------------------------------
 
 
-def page(chapters: Iterable[Chapter]) -> str:
+def page(chapters: Iterable) -> str:
     """The reference page of all parameters, in MyST.
 
     Parameters

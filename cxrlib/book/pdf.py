@@ -1,9 +1,12 @@
 """Pages of the built book as PDF, printed by the Chromium of the machine."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cxrlib.core import atomic
@@ -13,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 SECONDS = 180  # for one page
 
 
-def browser():
+def browser() -> str:
     """The command of a Chromium: ``CHROMIUM`` where it is set, else the first on the path.
 
     Raises
@@ -32,7 +35,7 @@ def browser():
     return found[0]
 
 
-def write(pages, out):
+def write(pages: Iterable[Path], out: Path) -> Iterator[Path]:
     """Print pages, with everything that is folded unfolded.
 
     Parameters

@@ -56,6 +56,17 @@ def key(notebook):
     return keys.pop() if len(keys) == 1 else None
 
 
+def files(notebook):
+    """The names of the files that an executed notebook used, as its card lists them.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        There is no card, or none with such a list.
+    """
+    return list(json.loads(beside(notebook)[0].read_text(encoding="utf-8"))["code"]["files"])
+
+
 def read(notebook):
     """The run of an executed notebook.
 
@@ -146,7 +157,8 @@ def card(chapter, given, code, told, seconds, notebook, table, run_key, name=Non
     given : dict
         Parameters that differ from the declared defaults.
     code : dict
-        Hashes of ``library`` and ``chapter``, and `git_state`.
+        ``files`` used (name -> hash, see :mod:`cxrlib.book.inputs`), one hash over those of the
+        ``library``, that of the ``chapter``, and `git_state`.
     told : dict
         What the kernel said of itself, see :func:`cxrlib.core.used.tell`.
     seconds : float

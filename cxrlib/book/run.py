@@ -16,7 +16,7 @@ from pathlib import Path
 
 import nbformat
 
-from cxrlib.book import record
+from cxrlib.book import inputs, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError
@@ -46,8 +46,9 @@ class Task:
     chapter: Chapter
     given: dict  # parameters that differ from the declared defaults
     target: Path  # the executed notebook
-    key: str  # changes with whatever decides about the result
-    code: dict  # which code runs, see `record.card`
+    own: str  # changes with source, parameters, lock file, Python, and the data set
+    hashes: dict  # of every file that the chapter might use, see `inputs.hashes`
+    code: dict  # hash of the chapter, and the state of the repository
     name: str  # for messages: of the chapter, and what tells the task from others
     run: str | None = None  # the name that the user gave the run
 
@@ -55,20 +56,33 @@ class Task:
     def notebook(self):
         return self.chapter.notebook
 
+    def content(self, used):
+        """Files that were used, with their hashes; None for one that is not there."""
+        return {name: self.hashes.get(name) for name in used}
+
+    def key(self, used):
+        """Changes with whatever decides about the result of a run that used these files."""
+        return fingerprint([], self.own, self.content(used))
+
     @property
     def fresh(self):
         """Whether notebook, card and results table are there as they would be made now."""
-        return record.key(self.target) == self.key
+        try:
+            used = record.files(self.target)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return record.key(self.target) == self.key(used)
 
 
 def run(root, chosen, given=None, out=None, jobs=2, profile=None, name=None):
     """Execute chapters that changed since they were last executed.
 
-    A chapter is executed again when its source, its parameters, the library (weights and open
-    metadata included), the recorded benchmarks, the lock file, the Python version or the folder of
-    its data set changed. A chapter whose cells all passed replaces its card, its results table
-    (:mod:`cxrlib.book.record`) and, last, its notebook; one with a failed cell leaves the former
-    ones as they were, and so does one that shows what must not be shown (:mod:`cxrlib.book.scan`).
+    A chapter is executed again when its source, its parameters, the lock file, the Python version,
+    the folder of its data set or a file that it used last time changed: a module of the library,
+    weights, package data, a recorded benchmark (:mod:`cxrlib.book.inputs`). A chapter whose cells
+    all passed replaces its card, its results table (:mod:`cxrlib.book.record`) and, last, its
+    notebook; one with a failed cell leaves the former ones as they were, and so does one that shows
+    what must not be shown (:mod:`cxrlib.book.scan`).
 
     Parameters
     ----------
@@ -143,17 +157,16 @@ def tasks(root, wanted, run=None):
     lock = root / "requirements.lock"
     if not lock.is_file():
         raise BookError(f"{lock} is missing: restore it with 'git checkout requirements.lock'")
-    library = fingerprint([LIBRARY])
-    recorded = sorted((root / "benchmarks").glob("*.csv"))
-    base = fingerprint([lock, *recorded], library, sys.version)
+    hashes = inputs.hashes(inputs.places(root, LIBRARY))
     state = record.git_state(LIBRARY)
     return [
         Task(
             chapter,
             given,
             target,
-            fingerprint([chapter.path], base, given, _data_stamp(given)),
-            {"library": library, "chapter": fingerprint([chapter.path]), **state},
+            fingerprint([chapter.path, lock], sys.version, given, _data_stamp(given)),
+            hashes,
+            {"chapter": fingerprint([chapter.path]), **state},
             name,
             run,
         )
@@ -262,8 +275,12 @@ def _keep(task, path, told, seconds):
 
     notebook = nbformat.read(path, as_version=4)
     table = record.results(path)
+    files = task.content(told["files"])
+    library = {name: content for name, content in files.items() if name.startswith("cxrlib/")}
+    code = {"library": fingerprint([], library), **task.code, "files": files}
+    key = task.key(told["files"])
     card = record.card(
-        task.chapter, task.given, task.code, told, seconds, notebook, table, task.key, task.run
+        task.chapter, task.given, code, told, seconds, notebook, table, key, task.run
     )
     hits = scan.notebook(notebook, task.target.name)
     hits += record.hits(card, table, notebook, task.target.stem)
@@ -288,11 +305,7 @@ def _kill_kernels(running):
 
 @contextlib.contextmanager
 def _kernel(scratch):
-    """A kernel of this very interpreter, one thread each, untouched by the user's own settings."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
-    write_kernel_spec(scratch / "jupyter" / "kernels" / "python3", extra_arguments=quiet)
+    """Kernels of this very interpreter, one thread each, untouched by the user's own settings."""
     paths = [str(LIBRARY.parent), os.environ.get("PYTHONPATH", "")]
     settings = {
         "JUPYTER_PATH": str(scratch / "jupyter"),
@@ -314,6 +327,18 @@ def _kernel(scratch):
                 os.environ[name] = value
 
 
+def _kernel_spec(name, **variables):
+    """Write a kernel of that name, which finds these variables in its environment."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    from cxrlib.book import kernels
+
+    quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
+    folder = Path(os.environ["JUPYTER_PATH"]) / "kernels" / name
+    overrides = {"env": variables, "metadata": kernels.settings()}
+    write_kernel_spec(folder, overrides=overrides, extra_arguments=quiet)
+
+
 def _channel(scratch):
     """Talk to the kernel through files of its own, which needs no network interface at all."""
     if os.name != "posix":
@@ -328,16 +353,20 @@ def _execute(root, task, scratch, progress):
     -------
     (Path, dict, float)
         The executed notebook without timings and machine names; what the kernel told of itself
-        (:func:`cxrlib.core.used.tell`); wall time in seconds.
+        (:func:`cxrlib.core.used.tell`), and the ``files`` it used; wall time in seconds.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    from cxrlib.book import kernels
+
     source, target = scratch / "in.ipynb", scratch / f"{task.target.stem}.ipynb"
     last = nbformat.v4.new_code_cell(used.CELL, id=TELLING)
     asked = nbformat.from_dict({**task.notebook, "cells": [*task.notebook.cells, last]})
     nbformat.write(asked, source)
+    places, notes = inputs.places(root, LIBRARY), scratch / "opened"
+    _kernel_spec(scratch.name, **{used.WATCH: used.watched(notes, list(places.values()))})
     progress.start(task)
     begun = time.monotonic()
     problem = None
@@ -346,7 +375,7 @@ def _execute(root, task, scratch, progress):
             source,
             target,
             parameters=task.given,
-            kernel_name="python3",
+            kernel_name=scratch.name,
             progress_bar=False,
             request_save_on_cell_execute=False,
             resources={"metadata": {"path": str(root)}},
@@ -360,17 +389,21 @@ def _execute(root, task, scratch, progress):
     except RuntimeError as error:
         problem = ("lost its kernel, perhaps for want of memory", str(error))
     seconds = time.monotonic() - begun
+    opened = notes.read_text().splitlines() if notes.is_file() else []
+    files = inputs.named(opened, places)
     if target.is_file():
-        told = _without_traces(task, target)
+        told = _without_traces(target, {"key": task.key(files), "parameters": task.given})
     if problem:
         where = f"chapter {task.name}, cell {progress.where(task)}"
         raise BookError(f"{where} {_failure(root, task, target, *problem)}")
+    kernels.learn(told.pop("modules"))
     progress.finish(task)
-    return target, told, seconds
+    return target, told | {"files": files}, seconds
 
 
-def _without_traces(task, path):
-    """Take out of a notebook what papermill and the driver put there; return what it told."""
+def _without_traces(path, about):
+    """Take out of a notebook what papermill and the driver put there, and write into it what
+    belongs to it; return what it told."""
     notebook = nbformat.read(path, as_version=4)
     told = None
     for output in [o for cell in notebook.cells if cell.id == TELLING for o in cell.outputs]:
@@ -381,7 +414,7 @@ def _without_traces(task, path):
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-    notebook.metadata["cxrbook"] = {"key": task.key, "parameters": task.given}
+    notebook.metadata["cxrbook"] = about
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return told
 

@@ -1,10 +1,14 @@
 """Runs with a name: their folders, and the page that shows each beside the book's own."""
 
+from __future__ import annotations
+
 import html
 import json
 import re
+from pathlib import Path
 
 from cxrlib.book import record
+from cxrlib.book.chapters import Chapter
 from cxrlib.book.run import fingerprint, parameters_of
 from cxrlib.core.errors import BookError
 
@@ -12,7 +16,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 SHOWN = 15  # rows of a table on the page
 
 
-def place(root, name, chosen, given, profile, replace=False):
+def place(
+    root: Path, name: str, chosen: list[Chapter], given: dict, profile: dict, replace: bool = False
+) -> Path:
     """The folder for a run of that name.
 
     Parameters
@@ -41,7 +47,7 @@ def _folders(root):
     return root / "_build" / "runs"
 
 
-def simple(name):
+def simple(name: str) -> str:
     """The name, if it will do for a folder and a heading."""
     if not NAME.fullmatch(name):
         raise BookError(
@@ -67,7 +73,7 @@ def _refuse_others(folder, name, values):
             )
 
 
-def named(root):
+def named(root: Path) -> list[tuple[str, Path]]:
     """The runs with a name: list of (name, executed notebook), in order."""
     found = []
     for path in sorted(_folders(root).glob("*/[0-9][0-9]_*.ipynb")):
@@ -81,7 +87,7 @@ def named(root):
     return found
 
 
-def reference_of(root, chapter):
+def reference_of(root: Path, chapter: str) -> tuple[record.Run | None, str]:
     """The book's own run of a chapter, and "" or why there is none: (Run or None, str)."""
     path = root / "book" / "chapters" / f"{chapter}.ipynb"
     if not path.is_file():
@@ -92,7 +98,7 @@ def reference_of(root, chapter):
         return None, str(error)
 
 
-def beside_ours(root, path):
+def beside_ours(root: Path, path: Path) -> str:
     """What ``cxrbook run --name`` prints of an executed notebook: where it is and what differs."""
     files = [path, *record.beside(path)]
     kinds = ("notebook", "card", "results")
@@ -122,14 +128,14 @@ differs, and runs on the same images are not independent of one another.
 """
 
 
-def state(root):
+def state(root: Path) -> str:
     """Changes whenever the page of the runs would: a hash over all named runs."""
     every = named(root)
     paths = [file for _, path in every for file in (path, *record.beside(path))]
     return fingerprint([p for p in paths if p.is_file()], [name for name, _ in every])
 
 
-def page(root, tables, shown=True):
+def page(root: Path, tables: Path, shown: bool = True) -> str:
     """The page of all named runs, in MyST.
 
     Parameters

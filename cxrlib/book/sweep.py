@@ -130,7 +130,7 @@ def joined(notebooks):
     -------
     (DataFrame, DataFrame)
         Results tables one below the other, and numbers glued into the texts (``number``, ``text``).
-        Before them the columns ``run`` (its name, or folder), ``chapter``, and one column a
+        Before them the columns ``run`` (its name, or folder), ``chapter``, and one column per
         parameter, ``p_NAME``: as text where runs have different types.
     """
     tables, texts = [], []
@@ -234,7 +234,7 @@ def curves(table, swept, metric=None, where=None):
     Returns
     -------
     DataFrame
-        One row a line and a value of the parameter: the parameter; ``line`` (what tells it from
+        One row per line and value of the parameter: the parameter; ``line`` (what tells it from
         others); ``metric``; ``mean``, ``low``, ``high`` (smallest and largest over seeds; with one
         run, the interval of that run); ``sd`` over seeds; ``n_runs`` with a value.
 
@@ -302,31 +302,24 @@ def plot(table, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from cxrlib.show import words
     from cxrlib.show.notebook import setup
+    from cxrlib.show.plots import dose_response
 
     setup()
-    over, metric = table.columns[0], table["metric"].iloc[0]
-    lines = words.ordered(table["line"])
-    palette = words.colours(lines)
+    over = table.columns[0]
+    drawn = table.rename(columns={"mean": "value", "low": "ci_low", "high": "ci_high"})
     numeric = pd.api.types.is_numeric_dtype(table[over]) and table[over].dtype != bool
-    places = {x: x if numeric else i for i, x in enumerate(dict.fromkeys(table[over]))}
-    fig, ax = plt.subplots(figsize=(7, 4))
-    for line in lines:
-        part = table[table["line"] == line]
-        at = part[over].map(places)
-        ax.fill_between(at, part["low"], part["high"], color=palette[line], alpha=0.2, lw=0)
-        ax.plot(at, part["mean"], "o-", color=palette[line], markersize=5, label=line)
-        if len(part) == 1:  # a band over one place is not seen
-            ax.vlines(at, part["low"], part["high"], color=palette[line], alpha=0.4, lw=4)
-    if not numeric or len(places) <= 8:
-        ax.set_xticks(list(places.values()), [str(x) for x in places])
+    if not numeric:
+        drawn[over] = drawn[over].astype(str)
+    fig = dose_response(drawn, over, "line", xlabel=over)
+    (ax,) = fig.axes
+    lone = drawn[drawn.groupby("line")[over].transform("size") == 1]
+    ax.vlines(lone[over], lone["ci_low"], lone["ci_high"], color="#BBBBBB", lw=4, zorder=0)
+    if not numeric or drawn[over].nunique() <= 8:
+        ax.set_xticks(drawn[over].unique())
     seeds = table["n_runs"].max()
-    band = f"band: smallest and largest of {seeds} seeds" if seeds > 1 else "band: interval"
-    ax.set(xlabel=over, ylabel=words.readable(metric), title=band)
-    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    if len(lines) > 1:
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    seen = f"smallest and largest of {seeds} seeds" if seeds > 1 else "interval"
+    fig.suptitle(f"band: {seen}")
     atomic.in_one_step(path, lambda part: fig.savefig(part, format="png", bbox_inches="tight"))
     plt.close(fig)
 

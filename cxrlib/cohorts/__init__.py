@@ -1,4 +1,4 @@
-"""Who is studied: every dataset as one tidy table, one row an image.
+"""Who is studied: every dataset as one tidy table, one row per image.
 
 ``load(name)`` returns a :class:`Cohort`. The default cohorts need no download: real public
 metadata, and phantom radiographs rendered from it. The others read data sets as distributed, from
@@ -8,7 +8,7 @@ metadata, and phantom radiographs rendered from it. The others read data sets as
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
+from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
 
@@ -17,92 +17,53 @@ import pandas as pd
 from cxrlib import guard
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import used
-
-
-def _nih_metadata() -> Cohort:
-    from cxrlib.cohorts import metadata
-
-    recipe = {"name": "nih-metadata", "file": "Data_Entry_2017_v2020.csv (torchxrayvision wheel)"}
-    return Cohort(
-        "nih-metadata",
-        metadata.nih(),
-        metadata.FINDINGS,
-        "open",
-        recipe,
-        metadata.nih_flow(),
-        sources=("NIH-CXR14",),
-    )
+from cxrlib.core.errors import nearest
 
 
 class _Known(NamedTuple):
-    build: str  # module:function; imported when it is wanted
+    where: str  # module:function of this package; imported when it is wanted
     access: str
     folder: str  # below CXRBOOK_DATA; "" for cohorts without files
     text: str
 
+    def builder(self) -> Callable[..., Cohort]:
+        module, _, function = self.where.partition(":")
+        return getattr(import_module(f"{__name__}.{module}"), function)
 
+
+_NIH, _MIMIC = ("open", "nih-cxr14"), ("credentialed", "mimic-cxr")
+_OWN = ("as its option says", "own")
 _COHORTS = {
     "phantom": _Known(
-        "cxrlib.cohorts.phantom:build",
-        "open",
-        "",
-        "phantom radiographs with planted biases on real NIH rows",
+        "phantom:build", "open", "", "phantom radiographs with planted biases on real NIH rows"
     ),
     "phantom-6x200": _Known(
-        "cxrlib.cohorts.phantom:build_6x200",
-        "open",
-        "",
-        "phantom radiographs of the NIH 6x200 recipe of X",
+        "phantom:build_6x200", "open", "", "phantom radiographs of the NIH 6x200 recipe of X"
     ),
     "nih-metadata": _Known(
-        "cxrlib.cohorts:_nih_metadata",
-        "open",
-        "",
-        "the 112,120 rows of NIH ChestX-ray14, without pixels",
+        "metadata:build", "open", "", "the 112,120 rows of NIH ChestX-ray14, without pixels"
     ),
     "nih": _Known(
-        "cxrlib.cohorts.nih:build",
-        "open",
-        "nih-cxr14",
+        "nih:build",
+        *_NIH,
         "NIH ChestX-ray14, by default its official test list, with the drains of NEATX if there",
     ),
-    "nih-6x200": _Known(
-        "cxrlib.cohorts.nih:build_6x200",
-        "open",
-        "nih-cxr14",
-        "the NIH 6x200 recipe of X on real films",
-    ),
+    "nih-6x200": _Known("nih:build_6x200", *_NIH, "the NIH 6x200 recipe of X on real films"),
     "mimic": _Known(
-        "cxrlib.cohorts.mimic:build",
-        "credentialed",
-        "mimic-cxr",
+        "mimic:build",
+        *_MIMIC,
         "MIMIC-CXR with MIMIC-IV, by default the frontal films of its official test split",
     ),
     "mimic-balanced": _Known(
-        "cxrlib.cohorts.mimic:build_balanced",
-        "credentialed",
-        "mimic-cxr",
-        "the balanced recipe of X on MIMIC-CXR",
+        "mimic:build_balanced", *_MIMIC, "the balanced recipe of X on MIMIC-CXR"
     ),
-    "own": _Known(
-        "cxrlib.cohorts.own:build",
-        "as its option says",
-        "own",
-        "films of your own, named in one table, cohort.csv",
-    ),
+    "own": _Known("own:build", *_OWN, "films of your own, named in one table, cohort.csv"),
     "own-balanced": _Known(
-        "cxrlib.cohorts.own:build_balanced",
-        "as its option says",
-        "own",
-        "the balanced recipe of X on films of your own",
+        "own:build_balanced", *_OWN, "the balanced recipe of X on films of your own"
     ),
 }
-BALANCED = {
-    "phantom": "phantom-6x200",
-    "nih": "nih-6x200",
-    "mimic": "mimic-balanced",
-    "own": "own-balanced",
-}
+BALANCED = {"phantom": "phantom-6x200", "nih": "nih-6x200"}
+BALANCED |= {"mimic": "mimic-balanced", "own": "own-balanced"}
 """The balanced cohort of X beside each cohort of S, for the chapter on fine-tuning."""
 
 
@@ -112,18 +73,10 @@ def names() -> list[str]:
 
 
 def describe() -> pd.DataFrame:
-    """One row a cohort: name, access, folder below ``CXRBOOK_DATA``, what it is."""
-    return pd.DataFrame(
-        [
-            {
-                "cohort": name,
-                "access": known.access,
-                "folder": known.folder or "none needed",
-                "description": known.text,
-            }
-            for name, known in _COHORTS.items()
-        ]
-    )
+    """One row per cohort: name, access, folder below ``CXRBOOK_DATA``, what it is."""
+    columns = ["cohort", "access", "folder", "description"]
+    rows = [(k, v.access, v.folder or "none needed", v.text) for k, v in _COHORTS.items()]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def known(name: str) -> _Known:
@@ -132,12 +85,10 @@ def known(name: str) -> _Known:
     Raises
     ------
     ValueError
-        Unknown name; the message lists the known ones.
+        Unknown name; the message gives the nearest one, or lists all.
     """
     if name not in _COHORTS:
-        near = get_close_matches(name, _COHORTS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown cohort {name!r}: {hint}known cohorts: {', '.join(_COHORTS)}")
+        raise ValueError(f"unknown cohort {name!r}: {nearest(name, list(_COHORTS))}")
     return _COHORTS[name]
 
 
@@ -151,8 +102,7 @@ def load(name: str, **parameters) -> Cohort:
     DataError
         Files that are missing or damaged.
     """
-    module, _, function = known(name).build.partition(":")
-    build = getattr(import_module(module), function)
+    build = known(name).builder()
     accepted = inspect.signature(build).parameters
     for parameter in parameters:
         if parameter not in accepted:
@@ -187,8 +137,7 @@ def study(data: str, n_images: int, seed: int, options: dict | None = None, **wa
     """
     if not isinstance(options or {}, dict):
         raise ValueError(f"options: {options!r}; expected a dictionary such as {{'split': 'all'}}")
-    module, _, function = known(data).build.partition(":")
-    accepted = inspect.signature(getattr(import_module(module), function)).parameters
+    accepted = inspect.signature(known(data).builder()).parameters
     wanted |= {"seed": seed}
     if not known(data).folder:
         wanted |= {"n_images": n_images}

@@ -4,18 +4,26 @@ A shortcut can only be learnt where a finding and a device go together. These ta
 strongly they do in open metadata, and give the planted drain of the phantom cohort its scale.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from cxrlib.cohorts import metadata
+
+Z = ndtri(0.975)  # of intervals at 95 %
 
 FRONTAL_VIEWS = ("PA", "AP", "AP_horizontal")
 """PadChest projections of a frontal film, patient standing or lying."""
 
 
-def proportion(outcome, patient_id, level=0.95):
-    """Share of images with an outcome, with a Wilson interval widened for repeated patients.
+def proportion(outcome: ArrayLike, patient_id: ArrayLike) -> dict[str, float]:
+    """Share of images with an outcome, with a 95 % Wilson interval widened for repeated patients.
 
     Images of one patient resemble each other, so n images tell less than n patients. The
     variance of the share is estimated from patient totals (linearisation of a ratio); the design
@@ -27,8 +35,6 @@ def proportion(outcome, patient_id, level=0.95):
     ----------
     outcome : array-like of 0/1, shape (n,)
     patient_id : array-like, shape (n,)
-    level : float
-        Confidence level in (0, 1).
 
     Returns
     -------
@@ -40,40 +46,31 @@ def proportion(outcome, patient_id, level=0.95):
     ----------
     Wilson, JASA 22, 1927; Kish, Survey Sampling, 1965 (design effect).
     """
+    from statsmodels.stats.proportion import proportion_confint  # takes a second to import
+
     outcome = np.asarray(outcome, dtype=float)
     patient, patients = pd.factorize(np.asarray(patient_id))
     n, n_patients = len(outcome), len(patients)
     counts = {"n": n, "n_positive": int(outcome.sum()), "n_patients": n_patients}
     if n == 0:
-        return {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, **counts} | {
-            "design_effect": np.nan
-        }
+        return dict.fromkeys(("value", "ci_low", "ci_high", "design_effect"), np.nan) | counts
     p = outcome.mean()
     binomial = p * (1 - p) / n
     clustered = _cluster_variance((outcome - p) / n, patient)
     design_effect = max(1.0, clustered / binomial) if binomial > 0 and n_patients > 1 else 1.0
-    z2 = norm.ppf(0.5 + level / 2) ** 2
     effective = n / design_effect
-    centre = (p + z2 / (2 * effective)) / (1 + z2 / effective)
-    half = np.sqrt(z2 * (p * (1 - p) + z2 / (4 * effective)) / effective) / (1 + z2 / effective)
-    return {
-        "value": p,
-        "ci_low": max(0.0, centre - half),
-        "ci_high": min(1.0, centre + half),
-        **counts,
-        "design_effect": design_effect,
-    }
+    low, high = proportion_confint(p * effective, effective, method="wilson")
+    limits = {"value": p, "ci_low": max(0.0, low), "ci_high": min(1.0, high)}
+    return limits | counts | {"design_effect": design_effect}
 
 
-def mean(values, patient_id, level=0.95):
-    """Mean over images, with a normal interval over patients (linearisation of a ratio).
+def mean(values: ArrayLike, patient_id: ArrayLike) -> dict[str, float]:
+    """Mean over images, with a normal 95 % interval over patients (linearisation of a ratio).
 
     Parameters
     ----------
     values : array-like of numbers, shape (n,)
     patient_id : array-like, shape (n,)
-    level : float
-        Confidence level in (0, 1).
 
     Returns
     -------
@@ -84,9 +81,7 @@ def mean(values, patient_id, level=0.95):
     values = np.asarray(values, dtype=float)
     patient, patients = pd.factorize(np.asarray(patient_id))
     value = values.mean() if len(values) else np.nan
-    half = norm.ppf(0.5 + level / 2) * np.sqrt(
-        _cluster_variance((values - value) / max(len(values), 1), patient)
-    )
+    half = Z * np.sqrt(_cluster_variance((values - value) / max(len(values), 1), patient))
     limits = {"value": value, "ci_low": value - half, "ci_high": value + half}
     return limits | {"n": len(values), "n_patients": len(patients)}
 
@@ -100,8 +95,8 @@ def _cluster_variance(influence, patient):
     return n_patients / (n_patients - 1) * np.sum(totals**2)
 
 
-def association(table, outcome, given, level=0.95):
-    """P(outcome | finding), P(outcome | no finding) and their difference.
+def association(table: pd.DataFrame, outcome: str, given: str) -> pd.DataFrame:
+    """P(outcome | finding), P(outcome | no finding) and their difference, with 95 % intervals.
 
     Parameters
     ----------
@@ -109,8 +104,6 @@ def association(table, outcome, given, level=0.95):
         ``patient_id`` and two 0/1 columns.
     outcome, given : str
         Columns, for example ``"drain"`` and ``"pneumothorax"``.
-    level : float
-        Confidence level in (0, 1).
 
     Returns
     -------
@@ -125,18 +118,14 @@ def association(table, outcome, given, level=0.95):
     ValueError
         A column is missing or holds anything but 0 and 1.
     """
-    for column in ("patient_id", outcome, given):
-        if column not in table:
-            raise ValueError(f"column {column!r} is missing; the table has {list(table.columns)}")
+    _need(table, "patient_id", outcome, given)
     for column in (outcome, given):
         if not table[column].isin([0, 1]).all():
             raise ValueError(f"column {column!r} must hold only 0 and 1; code other values first")
     with_finding = table[given].to_numpy() == 1
     y = table[outcome].to_numpy(dtype=float)
-    arms = {
-        "with": proportion(y[with_finding], table["patient_id"][with_finding], level),
-        "without": proportion(y[~with_finding], table["patient_id"][~with_finding], level),
-    }
+    rows = {"with": with_finding, "without": ~with_finding}
+    arms = {arm: proportion(y[of], table["patient_id"][of]) for arm, of in rows.items()}
     p1, p0 = arms["with"]["value"], arms["without"]["value"]
     influence = np.where(
         with_finding,
@@ -144,7 +133,7 @@ def association(table, outcome, given, level=0.95):
         -(y - p0) / max(arms["without"]["n"], 1),
     )
     patient, patients = pd.factorize(table["patient_id"].to_numpy())
-    half = norm.ppf(0.5 + level / 2) * np.sqrt(_cluster_variance(influence, patient))
+    half = Z * np.sqrt(_cluster_variance(influence, patient))
     arms["with - without"] = {
         "value": p1 - p0,
         "ci_low": p1 - p0 - half,
@@ -158,7 +147,13 @@ def association(table, outcome, given, level=0.95):
     return pd.DataFrame(rows)
 
 
-def by_group(table, outcome, given, attribute, level=0.95):
+def _need(table, *columns):
+    for column in columns:
+        if column not in table:
+            raise ValueError(f"column {column!r} is missing; the table has {list(table.columns)}")
+
+
+def by_group(table: pd.DataFrame, outcome: str, given: str, attribute: str) -> pd.DataFrame:
     """:func:`association` within each group of patients: is the bond the same in all of them?
 
     Parameters
@@ -170,8 +165,6 @@ def by_group(table, outcome, given, attribute, level=0.95):
     attribute : str
         Column with the groups, such as ``"sex"`` or ``"age_group"``. Rows where it is missing are
         left out.
-    level : float
-        Confidence level in (0, 1).
 
     Returns
     -------
@@ -185,18 +178,19 @@ def by_group(table, outcome, given, attribute, level=0.95):
     ValueError
         A column is missing or holds anything but 0 and 1.
     """
-    if attribute not in table:
-        raise ValueError(f"column {attribute!r} is missing; the table has {list(table.columns)}")
+    _need(table, attribute)
     parts = []
     for group, images in table.groupby(attribute):
-        rows = association(images, outcome, given, level).rename(columns={"group": "arm"})
+        rows = association(images, outcome, given).rename(columns={"group": "arm"})
         rows.insert(0, "attribute", attribute)
         rows.insert(1, "group", group)
         parts.append(rows)
     return pd.concat(parts, ignore_index=True)
 
 
-def padchest_drains(frontal_only=False, read_by_hand_only=False, by=None):
+def padchest_drains(
+    frontal_only: bool = False, read_by_hand_only: bool = False, by: str | None = None
+) -> pd.DataFrame:
     """How often a chest drain is present with and without a pneumothorax in PadChest.
 
     Parameters
@@ -221,7 +215,9 @@ def padchest_drains(frontal_only=False, read_by_hand_only=False, by=None):
     return _associations(table, "drain", ["pneumothorax"], by)
 
 
-def chexpert_devices(frontal_only=True, findings=None, by=None):
+def chexpert_devices(
+    frontal_only: bool = True, findings: Iterable[str] | None = None, by: str | None = None
+) -> pd.DataFrame:
     """How often support devices are reported with and without each CheXpert finding.
 
     Only a report that states a finding or a device counts as having it: uncertain, absent and
@@ -251,14 +247,11 @@ def chexpert_devices(frontal_only=True, findings=None, by=None):
 
 
 def _associations(table, outcome, findings, by):
-    if by is None:
-        parts = [association(table, outcome, finding) for finding in findings]
-    else:
-        parts = [by_group(table, outcome, finding, by) for finding in findings]
-    return pd.concat(parts, ignore_index=True)
+    found = association if by is None else partial(by_group, attribute=by)
+    return pd.concat([found(table, outcome, each) for each in findings], ignore_index=True)
 
 
-def prevalence(table, findings, attribute):
+def prevalence(table: pd.DataFrame, findings: Sequence[str], attribute: str) -> pd.DataFrame:
     """How common each finding is in each group of an attribute.
 
     Parameters
@@ -271,7 +264,7 @@ def prevalence(table, findings, attribute):
 
     Returns
     -------
-    pandas.DataFrame, one row a finding x group
+    pandas.DataFrame, one row per finding x group
         ``label``, ``attribute``, ``group``, and the entries of :func:`proportion`. Groups in
         sorted order within a finding.
 
@@ -280,9 +273,7 @@ def prevalence(table, findings, attribute):
     ValueError
         A column is missing.
     """
-    for column in ("patient_id", attribute, *findings):
-        if column not in table:
-            raise ValueError(f"column {column!r} is missing; the table has {list(table.columns)}")
+    _need(table, "patient_id", attribute, *findings)
     rows = []
     for finding in findings:
         for group, images in table.groupby(attribute):

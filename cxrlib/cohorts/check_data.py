@@ -56,7 +56,7 @@ Your films, and cohort.csv with one row each:
 """Where each data set comes from, and which of its files are needed."""
 
 
-def report(name: str | None = None, root=None) -> tuple[str, int]:
+def report(name: str | None = None, root: Path | str | None = None) -> tuple[str, int]:
     """What is there of one data set, or of all below ``CXRBOOK_DATA``.
 
     Parameters

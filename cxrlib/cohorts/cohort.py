@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ class Cohort:
     ----------
     name : str
     table : DataFrame
-        One row an image: ``image_id, patient_id, sex, age, age_group, view`` and one 0/1 column a
+        One row per image: ``image_id, patient_id, sex, age, age_group, view`` and one 0/1 column a
         finding; where known also ``race, site, split, report`` and devices.
     findings : tuple of str
         The label columns of ``table``.
@@ -42,7 +42,7 @@ class Cohort:
         Data sets that the images come from, spelt as on the cards of models
         (:func:`cxrlib.models.leaks.leaks`).
     films : DataFrame or None
-        What :func:`cxrlib.cohorts.films.check` found, one row an image in the order of ``table``;
+        What :func:`cxrlib.cohorts.films.check` found, one row per image in the order of ``table``;
         None for phantoms and metadata.
     keep : Path or None
         The folder in which everything computed for single images has to stay; None where
@@ -80,3 +80,20 @@ class Cohort:
     def planted(self) -> bool:
         """Whether this is a phantom, whose biases are known and which has twins."""
         return self.name.startswith("phantom")
+
+
+def flow(steps: Iterable[tuple[str, pd.DataFrame, str]]) -> pd.DataFrame:
+    """The exclusion flow of a cohort, one row per step.
+
+    Parameters
+    ----------
+    steps : sequence of (str, DataFrame, str)
+        What was done, the rows that are left, and why others are not ("" where none were lost).
+
+    Returns
+    -------
+    DataFrame
+        ``step, images, patients, left_out``.
+    """
+    rows = [(step, len(left), left["patient_id"].nunique(), why) for step, left, why in steps]
+    return pd.DataFrame(rows, columns=["step", "images", "patients", "left_out"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +43,7 @@ def data_folder() -> Path:
     return folder
 
 
-def root_of(name: str, root=None) -> Path:
+def root_of(name: str, root: Path | str | None = None) -> Path:
     """The folder of a data set: ``root``, or ``CXRBOOK_DATA/<name>``, links resolved.
 
     Raises
@@ -95,7 +96,7 @@ def stamp(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def locate(root: Path, names, places=("",)) -> Path | None:
+def locate(root: Path, names: str | Sequence[str], places: Sequence[str] = ("",)) -> Path | None:
     """The first file of these names in these folders below ``root``; None where there is none.
 
     Parameters
@@ -135,7 +136,7 @@ def inside(root: Path, path: Path) -> Path:
     return path
 
 
-def read_table(path: Path, columns, **options) -> pd.DataFrame:
+def read_table(path: Path, columns: Mapping[str | tuple[str, ...], str], **options) -> pd.DataFrame:
     """Read columns of a CSV file, compressed or not, with one clear message if it is not right.
 
     A byte order mark is accepted.
@@ -181,7 +182,7 @@ def read_table(path: Path, columns, **options) -> pd.DataFrame:
     return table[list(found)].rename(columns=found)
 
 
-def unique(table: pd.DataFrame, columns, path) -> None:
+def unique(table: pd.DataFrame, columns: str | Sequence[str], path: Path | str) -> None:
     """Refuse a table in which two rows have the same entries in ``columns``."""
     columns = [columns] if isinstance(columns, str) else list(columns)
     again = table.duplicated(columns)

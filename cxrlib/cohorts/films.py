@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ CHUNK = 1000  # films between two savings of the check
 FILM_COLUMNS = ("file", "bytes", "changed", "sha256", "phash", "height", "width", "problem")
 
 
-def read(path) -> np.ndarray:
+def read(path: Path | str) -> np.ndarray:
     """One radiograph as uint8 (height, width), whatever it was stored as.
 
     PNG and JPEG of 8 bits, with or without colour and transparency, are turned to grey as PIL
@@ -63,7 +64,7 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
         raise DataError(f"{path.name}: damaged or cut off ({reason})") from None
 
 
-def read_dicom(file, name: str) -> np.ndarray:
+def read_dicom(file: BinaryIO, name: str) -> np.ndarray:
     """A DICOM radiograph as uint8 (height, width), bright bone on dark air.
 
     Modality and VOI transformations (rescale slope, look-up table or window) are applied, then
@@ -103,7 +104,7 @@ def stretch(pixels: np.ndarray) -> np.ndarray:
     return np.round((pixels - low) * scale).astype(np.uint8)
 
 
-def check(root: Path, files, keep: Path) -> pd.DataFrame:
+def check(root: Path, files: Iterable[str], keep: Path) -> pd.DataFrame:
     """Read every film once and say what is in it.
 
     Parameters
@@ -196,7 +197,7 @@ def sound(films: pd.DataFrame, name: str, max_broken: float = MAX_BROKEN) -> np.
     return ~broken.to_numpy()
 
 
-def reader(root: Path, files, prepare: Callable | None = None) -> Callable:
+def reader(root: Path, files: Iterable[str], prepare: Callable | None = None) -> Callable:
     """A function of positions (m,) to the m films, uint8 arrays (height, width) of any size.
 
     Parameters

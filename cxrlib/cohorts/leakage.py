@@ -6,10 +6,13 @@ pretrained on: each lets a model look better than it is. :func:`report` counts t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pandas as pd
 
 from cxrlib import guard
+from cxrlib.cohorts.cohort import Cohort
 
 MAX_DISTANCE = 2
 """Bits, of 64, by which the perceptual hashes of two near-duplicates may differ.
@@ -21,14 +24,17 @@ so alike that further away most pairs are of different people.
 HASH_BITS = 64
 
 
-def report(cohort, models=(), max_distance=MAX_DISTANCE) -> pd.DataFrame:
+def report(
+    cohort: Cohort, leaks: pd.DataFrame | None = None, max_distance: int = MAX_DISTANCE
+) -> pd.DataFrame:
     """Patients over splits and classes, films that are there twice, sources of models.
 
     Parameters
     ----------
     cohort : Cohort
-    models : sequence of str
-        Names as :func:`cxrlib.models.choose` returns them: one row each, on what it was trained.
+    leaks : DataFrame, optional
+        One row per model, with ``model`` and ``verdict``, as :func:`cxrlib.models.leaks.leaks`
+        returns it: whether it was pretrained on the source of the cohort.
     max_distance : int
         Bits by which the perceptual hashes of two near-duplicates may differ, 0 to 63.
 
@@ -47,14 +53,8 @@ def report(cohort, models=(), max_distance=MAX_DISTANCE) -> pd.DataFrame:
         ``max_distance`` outside 0 to 63.
     """
     rows = [*_patients(cohort.table), *_films(cohort, max_distance)]
-    if models:
-        from cxrlib.models import leaks
-
-        found = leaks.leaks(list(models), cohort)
-        rows += [
-            _row(f"pretraining of {row.model}", row.verdict)
-            for row in found.itertuples(index=False)
-        ]
+    if leaks is not None:
+        rows += [_row(f"pretraining of {row.model}", row.verdict) for row in leaks.itertuples()]
     table = pd.DataFrame(rows)
     if cohort.access == "credentialed":
         table = _without_small_counts(table)
@@ -91,40 +91,32 @@ def _without_small_counts(table):
 
 
 def _patients(table):
-    patients, classes, test = (
-        "patients in several splits",
-        "patients in several classes",
-        "test images whose patient is in training",
-    )
-    rows = []
     split = table["split"] if "split" in table else pd.Series(dtype=object)
-    if split.nunique() > 1:
-        per_patient = split.groupby(table["patient_id"]).nunique()
-        names = ", ".join(sorted(split.dropna().unique()))
-        rows.append(_row(patients, f"splits: {names}", (per_patient > 1).sum(), len(per_patient)))
-    else:
-        rows.append(_row(patients, f"not applicable: {_one_split(split)}"))
-    if {"train", "test"} <= set(split):
-        seen = table.loc[split == "train", "patient_id"]
-        tested = table.loc[split == "test", "patient_id"]
-        leaking = tested[tested.isin(seen)]
-        note = "found: images; training is the split called train"
-        rows.append(_row(test, note, len(leaking), len(tested), leaking.nunique()))
-    else:
-        rows.append(_row(test, f"not applicable: {_one_split(split)}"))
-    if "disease" in table:
-        per_patient = table["disease"].groupby(table["patient_id"]).nunique()
-        note = "one class an image; such a patient has images in two or more"
-        rows.append(_row(classes, note, (per_patient > 1).sum(), len(per_patient)))
-    else:
-        reason = "not applicable: an image may have several findings, so there are no classes"
-        rows.append(_row(classes, reason))
-    return rows
-
-
-def _one_split(split):
     names = ", ".join(sorted(split.dropna().unique()))
-    return f"the cohort has images of {names} only" if names else "the cohort has no splits"
+    one = f"the cohort has images of {names} only" if names else "the cohort has no splits"
+    splits = tested = (f"not applicable: {one}",)
+    if split.nunique() > 1:
+        splits = (f"splits: {names}", *_several(split, table))
+    if {"train", "test"} <= set(split):
+        test = table.loc[split == "test", "patient_id"]
+        leaking = test[test.isin(table.loc[split == "train", "patient_id"])]
+        note = "found: images; training is the split called train"
+        tested = (note, len(leaking), len(test), leaking.nunique())
+    classes = ("not applicable: an image may have several findings, so there are no classes",)
+    if "disease" in table:
+        note = "one class an image; such a patient has images in two or more"
+        classes = (note, *_several(table["disease"], table))
+    return [
+        _row("patients in several splits", *splits),
+        _row("test images whose patient is in training", *tested),
+        _row("patients in several classes", *classes),
+    ]
+
+
+def _several(entries, table):
+    """How many patients have images with different entries, and how many there are."""
+    per_patient = entries.groupby(table["patient_id"]).nunique()
+    return (per_patient > 1).sum(), len(per_patient)
 
 
 # --- films -----------------------------------------------------------------------------------
@@ -153,14 +145,16 @@ def _films(cohort, max_distance):
     return rows
 
 
-def as_integers(hashes) -> pd.Series:
+def as_integers(hashes: Iterable[str]) -> pd.Series:
     """Perceptual hashes, 16 hexadecimal digits each, as 64-bit integers; missing where empty."""
     hashes = pd.Series(hashes).reset_index(drop=True)
     numbers = [int(h, 16) if isinstance(h, str) and h else None for h in hashes]
     return pd.Series(numbers, dtype="UInt64")
 
 
-def alike(codes, max_distance, table, columns=()) -> pd.DataFrame:
+def alike(
+    codes: pd.Series, max_distance: int, table: pd.DataFrame, columns: Sequence[str] = ()
+) -> pd.DataFrame:
     """Which images have another image like them, and one that differs from them in a column.
 
     Parameters

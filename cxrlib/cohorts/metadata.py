@@ -6,14 +6,18 @@ which findings. The files are located without importing torchxrayvision, whose i
 seconds because it loads torch.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.cohorts import files
+from cxrlib.cohorts.cohort import Cohort, flow
 
 FINDINGS = (
     "Atelectasis",
@@ -33,8 +37,29 @@ FINDINGS = (
 )
 """The 14 findings of NIH ChestX-ray14, under the names this book uses."""
 
+S_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The six findings of Table 1 of Sourget et al. 2025."""
+
 NIH_NAMES = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
 """NIH spellings that differ from ours. "Effusion" takes the name used by Sourget et al. 2025."""
+
+STUDIED = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The six findings of S, and Edema, which X adds."""
 
 AGE_GROUPS = ("18-25", "25-50", "50-65", "65-80", "80+")
 """Age groups of Sourget et al. 2025, left-closed: a patient of 25 belongs to "25-50"."""
@@ -42,7 +67,7 @@ AGE_GROUPS = ("18-25", "25-50", "50-65", "65-80", "80+")
 OLDEST_POSSIBLE_AGE = 120
 
 
-def wheel_file(name):
+def wheel_file(name: str) -> Path:
     """Path of a data file inside the installed torchxrayvision package.
 
     Parameters
@@ -76,7 +101,7 @@ def wheel_file(name):
     return path
 
 
-def age_group(age):
+def age_group(age: ArrayLike) -> pd.Series:
     """Age groups of Sourget et al. 2025 (section 2.1), missing under 18 and over 120.
 
     Parameters
@@ -94,7 +119,7 @@ def age_group(age):
     return groups.astype("str").where(groups.notna())
 
 
-def read_nih(path):
+def read_nih(path: Path) -> pd.DataFrame:
     """The table of NIH ChestX-ray14 as released, in either spelling, tidy.
 
     Parameters
@@ -106,7 +131,7 @@ def read_nih(path):
     Returns
     -------
     pandas.DataFrame
-        One row an image as :func:`nih` describes it; ages in whole years as recorded, impossible
+        One row per image as :func:`nih` describes it; ages in whole years as recorded, impossible
         ones too.
 
     Raises
@@ -164,8 +189,8 @@ def _nih():
     return read_nih(wheel_file("Data_Entry_2017_v2020.csv.gz"))
 
 
-def nih():
-    """Metadata of NIH ChestX-ray14: one row an image, in the order of the released file.
+def nih() -> pd.DataFrame:
+    """Metadata of NIH ChestX-ray14: one row per image, in the order of the released file.
 
     Nothing is dropped: 112,120 images of 30,805 patients. "Effusion" is renamed to "Pleural
     Effusion" and "Pleural_Thickening" to "Pleural Thickening". An image without any of the 14
@@ -186,8 +211,8 @@ def nih():
     return _nih().copy()
 
 
-def impossible_ages(table, oldest=OLDEST_POSSIBLE_AGE):
-    """Rows whose recorded age cannot be true: negative, or above ``oldest`` years.
+def impossible_ages(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose recorded age cannot be true: negative, or above 120 years.
 
     Early releases of the NIH table recorded ages above 400; the release shipped in the wheel was
     corrected by the NIH. Such rows are reported, not dropped and not mended: they keep their
@@ -198,18 +223,16 @@ def impossible_ages(table, oldest=OLDEST_POSSIBLE_AGE):
     ----------
     table : pandas.DataFrame
         Any table with a numeric column ``age`` (years).
-    oldest : int
-        Oldest age taken as possible.
 
     Returns
     -------
     pandas.DataFrame
         The offending rows; empty when all ages are possible.
     """
-    return table[(table["age"] < 0) | (table["age"] > oldest)]
+    return table[(table["age"] < 0) | (table["age"] > OLDEST_POSSIBLE_AGE)]
 
 
-def nih_flow():
+def nih_flow() -> pd.DataFrame:
     """Exclusion flow of the NIH metadata: what stays and what an age analysis must leave out.
 
     Returns
@@ -224,17 +247,14 @@ def nih_flow():
         ("Age possible", possible, f"age below 0 or above {OLDEST_POSSIBLE_AGE}"),
         ("With an age group", possible[possible["age_group"].notna()], "age under 18"),
     ]
-    return pd.DataFrame(
-        [
-            {
-                "step": step,
-                "images": len(rows),
-                "patients": rows["patient_id"].nunique(),
-                "left_out": why,
-            }
-            for step, rows, why in steps
-        ]
-    )
+    return flow(steps)
+
+
+def build() -> Cohort:
+    """The cohort "nih-metadata": :func:`nih` and its flow, without films."""
+    recipe = {"name": "nih-metadata", "file": "Data_Entry_2017_v2020.csv (torchxrayvision wheel)"}
+    about = {"access": "open", "recipe": recipe, "sources": ("NIH-CXR14",)}
+    return Cohort("nih-metadata", nih(), FINDINGS, flow=nih_flow(), **about)
 
 
 @lru_cache(maxsize=1)
@@ -274,8 +294,8 @@ def _padchest():
     return table
 
 
-def padchest():
-    """Metadata of PadChest needed for the drain question: one row an image, file order.
+def padchest() -> pd.DataFrame:
+    """Metadata of PadChest needed for the drain question: one row per image, file order.
 
     Returns
     -------
@@ -312,8 +332,8 @@ def _chexpert():
     return table.join(raw.loc[:, "No Finding":"Support Devices"])
 
 
-def chexpert():
-    """Metadata of the CheXpert training set: one row an image, file order.
+def chexpert() -> pd.DataFrame:
+    """Metadata of the CheXpert training set: one row per image, file order.
 
     Returns
     -------

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200
-from cxrlib.cohorts.cohort import Cohort
+from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.mimic_files import (
     ADMISSIONS,
@@ -33,18 +33,10 @@ from cxrlib.cohorts.mimic_files import (
     read_reports,
 )
 from cxrlib.cohorts.report_sections import findings
-from cxrlib.cohorts.table import drawn_by_patients, flow, validated
+from cxrlib.cohorts.table import drawn_by_patients, validated
+from cxrlib.core.checks import one_of
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
-"""The six findings of S, and Edema, which X adds."""
+FINDINGS = metadata.STUDIED
 
 OFFICIAL = {
     None: (377_110, 65_379),
@@ -95,39 +87,32 @@ S sets blanks to 0. What became of its -1 is not known, since the file it reads 
 """
 
 RACES = {
-    "WHITE": "White",
-    "WHITE - BRAZILIAN": "White",
-    "WHITE - EASTERN EUROPEAN": "White",
-    "WHITE - OTHER EUROPEAN": "White",
-    "WHITE - RUSSIAN": "White",
-    "BLACK/AFRICAN": "Black",
-    "BLACK/AFRICAN AMERICAN": "Black",
-    "BLACK/CAPE VERDEAN": "Black",
-    "BLACK/CARIBBEAN ISLAND": "Black",
-    "ASIAN": "Asian",
-    "ASIAN - ASIAN INDIAN": "Asian",
-    "ASIAN - CHINESE": "Asian",
-    "ASIAN - KOREAN": "Asian",
-    "ASIAN - SOUTH EAST ASIAN": "Asian",
-    "AMERICAN INDIAN/ALASKA NATIVE": "other",
-    "HISPANIC OR LATINO": "other",
-    "HISPANIC/LATINO - CENTRAL AMERICAN": "other",
-    "HISPANIC/LATINO - COLUMBIAN": "other",
-    "HISPANIC/LATINO - CUBAN": "other",
-    "HISPANIC/LATINO - DOMINICAN": "other",
-    "HISPANIC/LATINO - GUATEMALAN": "other",
-    "HISPANIC/LATINO - HONDURAN": "other",
-    "HISPANIC/LATINO - MEXICAN": "other",
-    "HISPANIC/LATINO - PUERTO RICAN": "other",
-    "HISPANIC/LATINO - SALVADORAN": "other",
-    "MULTIPLE RACE/ETHNICITY": "other",
-    "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER": "other",
-    "OTHER": "other",
-    "PORTUGUESE": "other",
-    "SOUTH AMERICAN": "other",
-    "PATIENT DECLINED TO ANSWER": "unknown",
-    "UNABLE TO OBTAIN": "unknown",
-    "UNKNOWN": "unknown",
+    entry: group
+    for group, entries in {
+        "White": (
+            "WHITE | WHITE - BRAZILIAN | WHITE - EASTERN EUROPEAN | "
+            "WHITE - OTHER EUROPEAN | WHITE - RUSSIAN"
+        ),
+        "Black": (
+            "BLACK/AFRICAN | BLACK/AFRICAN AMERICAN | BLACK/CAPE VERDEAN | BLACK/CARIBBEAN ISLAND"
+        ),
+        "Asian": (
+            "ASIAN | ASIAN - ASIAN INDIAN | ASIAN - CHINESE | ASIAN - KOREAN | "
+            "ASIAN - SOUTH EAST ASIAN"
+        ),
+        "other": (
+            "AMERICAN INDIAN/ALASKA NATIVE | HISPANIC OR LATINO | "
+            "HISPANIC/LATINO - CENTRAL AMERICAN | HISPANIC/LATINO - COLUMBIAN | "
+            "HISPANIC/LATINO - CUBAN | HISPANIC/LATINO - DOMINICAN | "
+            "HISPANIC/LATINO - GUATEMALAN | HISPANIC/LATINO - HONDURAN | "
+            "HISPANIC/LATINO - MEXICAN | HISPANIC/LATINO - PUERTO RICAN | "
+            "HISPANIC/LATINO - SALVADORAN | MULTIPLE RACE/ETHNICITY | "
+            "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER | OTHER | PORTUGUESE | "
+            "SOUTH AMERICAN"
+        ),
+        "unknown": "PATIENT DECLINED TO ANSWER | UNABLE TO OBTAIN | UNKNOWN",
+    }.items()
+    for entry in entries.split(" | ")
 }
 """Every entry of ``race`` in MIMIC-IV 3.1 to a group.
 
@@ -140,7 +125,7 @@ _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 
 
 def build(
-    root=None,
+    root: Path | str | None = None,
     split: str | None = "test",
     views: str = "frontal",
     labeler: str = "chexpert",
@@ -194,10 +179,10 @@ def build(
     Data 10:1, 2023; section 2.1 of Sourget et al. 2025.
     """
     split = None if split == "all" else split
-    _one_of("split", split, (*SPLITS.values(), None))
-    _one_of("views", views, VIEWS)
-    _one_of("labels", labels, LABELS)
-    _one_of("reports", reports, REPORTS)
+    one_of("split", split, (*SPLITS.values(), None))
+    one_of("views", views, VIEWS)
+    one_of("labels", labels, LABELS)
+    one_of("reports", reports, REPORTS)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
     steps = [("MIMIC-CXR-JPG, every film", rows, "")]
@@ -221,7 +206,7 @@ def build(
 
 
 def build_balanced(
-    root=None,
+    root: Path | str | None = None,
     seed: int = 1907,
     split: str = "patient",
     per_cell: int = nih6x200.PER_CELL,
@@ -247,8 +232,8 @@ def build_balanced(
     split : {"patient", "image"}
         What the 7:1:2 split keeps together.
     """
-    _one_of("views", views, VIEWS)
-    _one_of("labels", labels, LABELS)
+    one_of("views", views, VIEWS)
+    one_of("labels", labels, LABELS)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
     complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[None]
@@ -268,11 +253,6 @@ def build_balanced(
     recipe = {"name": name, "seed": seed, "split": split, "per_cell": per_cell, "border": border}
     recipe |= {"views": views, "labeler": labeler, "labels": labels}
     return _cohort(root, rows, steps, name, complete, recipe, max_broken)
-
-
-def _one_of(what, value, known):
-    if value not in known:
-        raise ValueError(f"{what}={value!r}: expected {', '.join(map(repr, known))}")
 
 
 def _chosen(rows, steps, views, labeler, labels):
@@ -336,7 +316,7 @@ def _findings(root, rows, needed):
 # --- the tables ------------------------------------------------------------------------------
 
 
-def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
+def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     """Every film of the official split file, joined with what the other tables say of it.
 
     Age at the study is ``anchor_age`` + year of the study - ``anchor_year``: dates are shifted by
@@ -363,7 +343,7 @@ def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
     DataError
         Files are missing, damaged or contradict each other; a patient in two official splits.
     """
-    _one_of("labeler", labeler, LABELERS)
+    one_of("labeler", labeler, LABELERS)
     root = Path(root)
     images = _official(root)
     films_path = find(root, "mimic-cxr-jpg", METADATA)
@@ -407,7 +387,7 @@ def tables(root, labeler: str = "chexpert") -> pd.DataFrame:
     return table.sort_values("image_id", ignore_index=True)
 
 
-def races(admissions: pd.DataFrame, path="admissions") -> pd.Series:
+def races(admissions: pd.DataFrame, path: Path | str = "admissions") -> pd.Series:
     """One group of :data:`RACES` a patient, from all of his admissions.
 
     Entries that mean "unknown" count only where a patient has no other. A patient with entries of
@@ -417,7 +397,7 @@ def races(admissions: pd.DataFrame, path="admissions") -> pd.Series:
     Parameters
     ----------
     admissions : DataFrame
-        ``subject_id, race``, one row an admission.
+        ``subject_id, race``, one row per admission.
     path : what a message names
 
     Returns
@@ -510,7 +490,7 @@ def _whole_numbers(table, columns, path):
 # --- what is there -----------------------------------------------------------------------------
 
 
-def describe_files(root) -> list[dict]:
+def describe_files(root: Path | str | None) -> list[dict]:
     """What of the three releases is there, and how much of it; films are counted, not opened.
 
     Returns
@@ -537,20 +517,12 @@ def describe_files(root) -> list[dict]:
         except DataError as error:
             problem = str(error)
         found.append(_what(name, release, rows, number, problem))
-    found.append(_reports_there(root))
-    found.append(_films_there(root))
-    return found
+    return [*found, _reports_there(root), _films_there(root)]
 
 
 def _what(file, release, rows, expected, problem=""):
-    return {
-        "file": file,
-        "found": rows is not None,
-        "rows": rows,
-        "expected": expected,
-        "where_to_get": WHERE[release],
-        "problem": problem,
-    }
+    about = {"file": file, "found": rows is not None, "rows": rows, "expected": expected}
+    return about | {"where_to_get": WHERE[release], "problem": problem}
 
 
 def _reports_there(root):
@@ -569,17 +541,15 @@ def _reports_there(root):
 
 def _films_there(root):
     there = names_on_disk(root, "mimic-cxr-jpg", (".jpg",))
-    kind, release = ".jpg", "mimic-cxr-jpg"
-    if not there:
-        there = names_on_disk(root, "mimic-cxr", (".dcm",))
-        if there:
-            kind, release = ".dcm", "mimic-cxr"
+    kind, release = "files/*.jpg", "mimic-cxr-jpg"
+    if not there and (there := names_on_disk(root, "mimic-cxr", (".dcm",))):
+        kind, release = "files/*.dcm", "mimic-cxr"
     try:
         listed = set(_official(root)["dicom_id"])
     except DataError as error:
-        return _what(f"files/*{kind}", release, len(there) or None, OFFICIAL[None][0], str(error))
+        return _what(kind, release, len(there) or None, OFFICIAL[None][0], str(error))
     absent, beside = len(listed - there), len(there - listed)
     problems = [f"listed, but not there: {absent} films"] if absent else []
     problems += [f"there, but not listed in {IMAGES}: {beside} films"] if beside else []
-    problem = "; ".join(problems)
-    return _what(f"files/*{kind}", release, len(there & listed) or None, OFFICIAL[None][0], problem)
+    films_there = len(there & listed) or None
+    return _what(kind, release, films_there, OFFICIAL[None][0], "; ".join(problems))

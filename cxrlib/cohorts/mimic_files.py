@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
+
+import pandas as pd
 
 from cxrlib.cohorts import files
 from cxrlib.cohorts.files import DataError
@@ -33,7 +36,7 @@ _FOLDERS = {  # folders in which a release may lie, below the root
 }
 
 
-def places(root, release):
+def places(root: Path, release: str) -> list[str]:
     """Folders below ``root``, relative to it, in which a release may lie; the newest first."""
     found = [""]
     for base in ("", "physionet.org/files"):
@@ -44,7 +47,7 @@ def places(root, release):
     return found
 
 
-def find(root, release, name):
+def find(root: Path, release: str, name: str) -> Path:
     """The file of a release, compressed or not.
 
     Raises
@@ -69,13 +72,13 @@ def find(root, release, name):
     )
 
 
-def folder_of(rows):
+def folder_of(rows: pd.DataFrame) -> pd.Series:
     """Where PhysioNet puts a study: files/p10/p10000032/s50414267."""
     patient, study = rows["patient_id"].astype(str), rows["study_id"].astype(str)
     return "files/p" + patient.str[:2] + "/p" + patient + "/s" + study
 
 
-def films_of(root, rows) -> list[str]:
+def films_of(root: Path, rows: pd.DataFrame) -> list[str]:
     """File names of the films relative to ``root``: JPEGs if any is there, else DICOMs.
 
     Parameters
@@ -102,7 +105,7 @@ def films_of(root, rows) -> list[str]:
     )
 
 
-def read_reports(root, names, needed) -> Iterator[str]:
+def read_reports(root: Path, names: Sequence[str], needed: bool) -> Iterator[str]:
     """Text of each report, "" where it is not there, from the archive or from unpacked files.
 
     Raises
@@ -149,7 +152,7 @@ def _text(data, name):
         raise DataError(f"{name}: a report that is not UTF-8 text; fetch it again") from None
 
 
-def names_on_disk(root, release, kinds):
+def names_on_disk(root: Path, release: str, kinds: tuple[str, ...]) -> set[str]:
     """Names, without ending, of the files of these kinds below the folders ``files``."""
     found = set()
     for place in places(root, release):

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200
-from cxrlib.cohorts.cohort import Cohort
+from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.table import drawn_by_patients, flow, validated
+from cxrlib.cohorts.table import drawn_by_patients, validated
+from cxrlib.core.checks import one_of
+from cxrlib.core.folders import cache_folder
 
 TABLES = tuple(
     f"Data_Entry_2017{version}.csv{gz}" for version in ("_v2020", "") for gz in ("", ".gz")
@@ -36,7 +38,7 @@ PREPROCESSING = ("authors", "paper S")
 
 
 def build(
-    root=None,
+    root: Path | str | None = None,
     split: str | None = "test",
     preprocessing: str = "authors",
     n_images: int | None = None,
@@ -76,8 +78,8 @@ def build(
         Unknown split, preprocessing, or more images than there are.
     """
     split = None if split == "all" else split
-    _one_of("split", split, (*SPLITS, None))
-    _one_of("preprocessing", preprocessing, PREPROCESSING)
+    one_of("split", split, (*SPLITS, None))
+    one_of("preprocessing", preprocessing, PREPROCESSING)
     root = files.root_of("nih-cxr14", root)
     rows, path = read(root)
     rows["split"] = official_split(root, rows)
@@ -111,7 +113,7 @@ def build(
 
 
 def build_6x200(
-    root=None,
+    root: Path | str | None = None,
     seed: int = 1907,
     split: str = "patient",
     per_cell: int = nih6x200.PER_CELL,
@@ -130,7 +132,7 @@ def build_6x200(
     seed, split, per_cell
         Of :func:`cxrlib.cohorts.nih6x200.draw`.
     """
-    _one_of("preprocessing", preprocessing, PREPROCESSING)
+    one_of("preprocessing", preprocessing, PREPROCESSING)
     root = files.root_of("nih-cxr14", root)
     released, rows, source = draw_6x200(seed, split, per_cell, root)
     steps = [(source, released, ""), ("drawn by the 6x200 rule", rows, "not drawn")]
@@ -154,7 +156,7 @@ def draw_6x200(
     return released, nih6x200.draw(seed, split, released, per_cell), source
 
 
-def list_6x200(seed: int, root=None) -> tuple[list[str], str]:
+def list_6x200(seed: int, root: Path | str | None = None) -> tuple[list[str], str]:
     """File names of the films of a 6x200 draw, sorted, and a line that says which draw it is.
 
     Nothing but a table is needed: that of the folder, where it has one, else that of the wheel.
@@ -221,19 +223,15 @@ def _listed(root, name, rows) -> np.ndarray:
     place = pd.Index(rows["image_id"].to_numpy(object)).get_indexer(names)
     strange, again = names[place < 0], len(names) - len(set(names))
     if again or len(strange) or not len(names):
-        what = (
-            f"names {len(strange)} images that the table does not list, such as {strange[0]!r}"
-            if len(strange)
-            else f"names {again} images again"
-            if again
-            else "is empty"
-        )
+        what = f"names {again} images again" if again else "is empty"
+        if len(strange):
+            what = f"names {len(strange)} images unknown to the table, such as {strange[0]!r}"
         raise DataError(f"{path}: {what}. Fetch the list and the table again at {FETCH_NIH}")
     return np.isin(np.arange(len(rows)), place)
 
 
 def neatx(root: Path) -> pd.DataFrame | None:
-    """Drains of NEATX, one row an image: ``image_id, drain`` (0 or 1); None without its file.
+    """Drains of NEATX, one row per image: ``image_id, drain`` (0 or 1); None without its file.
 
     What is written as -1, or not at all, was not annotated.
 
@@ -286,19 +284,12 @@ def films_in(root: Path) -> dict[str, str]:
     return found
 
 
-def _one_of(parameter, value, known):
-    if value not in known:
-        raise ValueError(f"{parameter}={value!r}; expected one of {', '.join(map(repr, known))}")
-
-
 def _counts(rows):
     return len(rows), rows["patient_id"].nunique()
 
 
 def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
     """The rows of the last step whose films can be read."""
-    from cxrlib.core.folders import cache_folder
-
     rows, found = steps[-1][1], films_in(root)
     beside = len(found.keys() - set(steps[0][1]["image_id"]))
     if beside:

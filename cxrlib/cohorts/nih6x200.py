@@ -6,23 +6,21 @@ over) by female/male. It does not say how it treats images with several findings
 47 female and 53 male.
 """
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.cohorts import metadata
 from cxrlib.cohorts.files import DataError
+from cxrlib.core.checks import one_of
 
-DISEASES = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Pneumothorax",
-)
+DISEASES = tuple(finding for finding in metadata.STUDIED if finding != "Pneumonia")
 """The six diseases of the paper, in alphabetical order ("Effusion" there)."""
 
 OLD_AGE = 60
@@ -31,17 +29,21 @@ EXCEPTIONS = {("Edema", "old", "F"): 47, ("Edema", "old", "M"): 53}
 """Cells with a size other than 50, as the paper states them."""
 
 TENTHS = {"train": 7, "valid": 1, "test": 2}
-FRACTIONS = {part: tenths / 10 for part, tenths in TENTHS.items()}
 ROTATIONS = 10 // TENTHS["test"]  # of one shuffle, until every image was tested
 
 
-def eligible(table=None, rule="single", findings=metadata.FINDINGS, border=OLD_AGE):
-    """Images that may stand for a disease: one row an image x disease.
+def eligible(
+    table: pd.DataFrame | None = None,
+    rule: str = "single",
+    findings: Sequence[str] = metadata.FINDINGS,
+    border: int = OLD_AGE,
+) -> pd.DataFrame:
+    """Images that may stand for a disease: one row per image x disease.
 
     Parameters
     ----------
     table : pandas.DataFrame, optional
-        One row an image, such as :func:`cxrlib.cohorts.metadata.nih` returns it; the default.
+        One row per image, such as :func:`cxrlib.cohorts.metadata.nih` returns it; the default.
     rule : {"single", "any"}
         ``"single"`` takes images with exactly one finding (the rule of the recipe). ``"any"``
         takes every image with the finding, whatever else it shows, so an image can appear under
@@ -63,8 +65,7 @@ def eligible(table=None, rule="single", findings=metadata.FINDINGS, border=OLD_A
     ValueError
         Unknown ``rule``.
     """
-    if rule not in ("single", "any"):
-        raise ValueError(f"rule must be 'single' or 'any', got {rule!r}")
+    one_of("rule", rule, ("single", "any"))
     if table is None:
         table = metadata.nih()
     table = table[table["age"].between(0, metadata.OLDEST_POSSIBLE_AGE)]
@@ -76,7 +77,9 @@ def eligible(table=None, rule="single", findings=metadata.FINDINGS, border=OLD_A
     return rows
 
 
-def cell_counts(table=None, rule="single", per_cell=PER_CELL):
+def cell_counts(
+    table: pd.DataFrame | None = None, rule: str = "single", per_cell: int = PER_CELL
+) -> pd.DataFrame:
     """How many images each disease offers in each cell, and whether that is enough.
 
     Parameters
@@ -109,7 +112,12 @@ def cell_counts(table=None, rule="single", per_cell=PER_CELL):
     return counts.sort_values("smallest", ascending=False, kind="stable")
 
 
-def draw(seed, split="patient", table=None, per_cell=PER_CELL):
+def draw(
+    seed: int,
+    split: str = "patient",
+    table: pd.DataFrame | None = None,
+    per_cell: int = PER_CELL,
+) -> pd.DataFrame:
     """Draw the cohort: 1,200 images, 200 a disease, split 7:1:2.
 
     The paper does not publish its draw, so each seed is one of the many cohorts that the recipe
@@ -152,16 +160,16 @@ def draw(seed, split="patient", table=None, per_cell=PER_CELL):
 
 
 def balanced(
-    table,
-    labels,
-    border=OLD_AGE,
-    per_cell=PER_CELL,
-    attributes=("sex",),
-    seed=1907,
-    unit="patient",
-    exceptions=None,
-    findings=metadata.FINDINGS,
-):
+    table: pd.DataFrame,
+    labels: Iterable[str],
+    border: int = OLD_AGE,
+    per_cell: int = PER_CELL,
+    attributes: Iterable[str] = ("sex",),
+    seed: int = 1907,
+    unit: str = "patient",
+    exceptions: dict[tuple, int] | None = None,
+    findings: Sequence[str] = metadata.FINDINGS,
+) -> pd.DataFrame:
     """The recipe on any table: equally many images with one finding in every cell, split 7:1:2.
 
     A cell is a label x young/old x one group of each attribute. Images are drawn without
@@ -172,7 +180,7 @@ def balanced(
     Parameters
     ----------
     table : pandas.DataFrame
-        One row an image: ``image_id, patient_id, age``, the attributes and the findings.
+        One row per image: ``image_id, patient_id, age``, the attributes and the findings.
     labels : sequence of str
         The diseases to draw, of ``findings``.
     border : int
@@ -243,7 +251,7 @@ def _refuse_short(members, sizes):
         )
 
 
-def fingerprint(cohort):
+def fingerprint(cohort: pd.DataFrame) -> str:
     """Short hash of the images of a draw and of their split, whatever their order.
 
     Parameters
@@ -255,7 +263,9 @@ def fingerprint(cohort):
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def assign_split(patient_id, generator, unit="patient"):
+def assign_split(
+    patient_id: ArrayLike, generator: np.random.Generator, unit: str = "patient"
+) -> np.ndarray:
     """Divide images 7:1:2 into train, validation and test.
 
     With ``unit="image"`` the parts have exactly 70, 10 and 20 % of the images. With
@@ -283,7 +293,9 @@ def assign_split(patient_id, generator, unit="patient"):
     return _parts(*_shuffled(patient_id, generator, unit))
 
 
-def rotations(patient_id, n_splits, seed, unit="patient"):
+def rotations(
+    patient_id: ArrayLike, n_splits: int, seed: int, unit: str = "patient"
+) -> list[np.ndarray]:
     """Several splits 7:1:2, of which every five test each image exactly once.
 
     Shuffled as in :func:`assign_split`, patients lie on a circle, of which test takes a fifth,
@@ -330,8 +342,7 @@ def _shuffled(patient_id, generator, unit):
     The middle of a group, in steps, is a whole number, and so are the edges of tenths of all
     images: whatever the turn, no rounding moves a group over an edge.
     """
-    if unit not in ("patient", "image"):
-        raise ValueError(f"split must be 'patient' or 'image', got {unit!r}")
+    one_of("split", unit, ("patient", "image"))
     n = len(patient_id)
     groups = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
     sizes = np.bincount(groups)
@@ -350,7 +361,7 @@ def _parts(middle, groups, turn=0):
     return part[groups]
 
 
-def leakage(cohort):
+def leakage(cohort: pd.DataFrame) -> float:
     """Share of test images whose patient also has an image in the training part.
 
     Parameters
@@ -375,7 +386,7 @@ def leakage(cohort):
     return float(test["patient_id"].isin(train).mean())
 
 
-def draws(seeds):
+def draws(seeds: Iterable[int]) -> pd.DataFrame:
     """What varies from draw to draw when images, not patients, are split.
 
     Parameters
@@ -386,20 +397,14 @@ def draws(seeds):
     Returns
     -------
     pandas.DataFrame
-        One row a seed: ``seed``, ``patients`` (int), ``leakage`` (share of test images in [0, 1])
+        One row per seed: ``seed``, ``patients`` (int), ``leakage`` (share of test images in [0, 1])
         and ``AP <disease>`` (share of the disease's images taken in AP view, in [0, 1]).
     """
     table = metadata.nih()
     rows = []
     for seed in seeds:
         cohort = draw(seed, split="image", table=table)
-        ap = cohort["view"].eq("AP").groupby(cohort["disease"]).mean()
-        rows.append(
-            {
-                "seed": seed,
-                "patients": cohort["patient_id"].nunique(),
-                "leakage": leakage(cohort),
-                **ap.add_prefix("AP ").to_dict(),
-            }
-        )
+        ap = cohort["view"].eq("AP").groupby(cohort["disease"]).mean().add_prefix("AP ")
+        counts = {"patients": cohort["patient_id"].nunique(), "leakage": leakage(cohort)}
+        rows.append({"seed": seed} | counts | ap.to_dict())
     return pd.DataFrame(rows)

@@ -5,10 +5,14 @@ The shortest builder of a real cohort: locate, read, describe, check, validate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200, table
-from cxrlib.cohorts.cohort import Cohort
+from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
 REQUIRED = ("image_id", "patient_id", "path", "sex", "age", "view")
@@ -16,11 +20,11 @@ OPTIONAL = ("race", "split", "drain")
 
 
 def build(
-    root=None,
-    split=None,
-    findings=None,
+    root: Path | str | None = None,
+    split: str | None = None,
+    findings: Sequence[str] | None = None,
     access: str = "credentialed",
-    sources=(),
+    sources: Sequence[str] = (),
     n_images: int | None = None,
     seed: int = 1907,
     max_broken: float = films.MAX_BROKEN,
@@ -74,15 +78,15 @@ def build(
 
 
 def build_balanced(
-    root=None,
+    root: Path | str | None = None,
     seed: int = 1907,
     split: str = "patient",
     per_cell: int = nih6x200.PER_CELL,
     border: int = nih6x200.OLD_AGE,
-    labels=nih6x200.DISEASES,
-    findings=None,
+    labels: Sequence[str] = nih6x200.DISEASES,
+    findings: Sequence[str] | None = None,
     access: str = "credentialed",
-    sources=(),
+    sources: Sequence[str] = (),
     max_broken: float = films.MAX_BROKEN,
 ) -> Cohort:
     """The balanced recipe of X on the films of ``cohort.csv``.
@@ -105,7 +109,9 @@ def build_balanced(
     return _cohort(path.parent, "own-balanced", found, steps, recipe, access, sources, max_broken)
 
 
-def read(root=None, findings=None):
+def read(
+    root: Path | str | None = None, findings: Sequence[str] | None = None
+) -> tuple[Path, pd.DataFrame, tuple[str, ...]]:
     """The file ``cohort.csv``, its rows with the columns that are used, and the findings."""
     root = files.root_of("own", root)
     path = files.locate(root, ("cohort.csv", "cohort.csv.gz"))
@@ -118,8 +124,7 @@ def read(root=None, findings=None):
 
 def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Cohort:
     """The rows of the last step whose films can be read."""
-    if access not in ("credentialed", "open"):
-        raise ValueError(f"access={access!r}: expected 'credentialed' or 'open'")
+    one_of("access", access, ("credentialed", "open"))
     rows = steps[-1][1]
     keep = files.derived(root) if access == "credentialed" else None
     checked = films.check(root, rows["path"], (keep or cache_folder()) / "films-own.parquet")
@@ -133,7 +138,7 @@ def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Co
         found,
         access,
         recipe,
-        table.flow(steps),
+        flow(steps),
         films.reader(root, rows["path"]),
         tuple(sources),
         checked[good].reset_index(drop=True),

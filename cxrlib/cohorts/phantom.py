@@ -15,26 +15,30 @@ import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import metadata, nih6x200, render, reports, shape_model
-from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.table import flow
+from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.core.checks import one_of
+from cxrlib.core.errors import nearest
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
+if TYPE_CHECKING:  # matplotlib takes a while
+    from matplotlib.figure import Figure
+
+FINDINGS = metadata.STUDIED
 DEVICES = ("drain", "pacemaker", "ecg_leads")
 RACES = {"White": 0.60, "Black": 0.25, "Asian": 0.15}
 SITES = ("A", "B", "C")
+GROUPS = {
+    "sex": ("F", "M"),
+    "age_group": metadata.AGE_GROUPS,
+    "race": tuple(RACES),
+    "site": SITES,
+}
+"""Attributes that a dial may name, and their groups."""
 BACKBONE = (
     "image_id",
     "patient_id",
@@ -97,32 +101,20 @@ class Dials:
     site_signature: float = 1.0
 
     def __post_init__(self):
-        for name in (
-            "drain_if_pneumothorax",
-            "drain_if_none",
-            "prevalence",
-            "site_by_race",
-            "site_signature",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"dial {name}={getattr(self, name)}: expected 0 to 1")
+        for share in (f.name for f in fields(self) if f.type == "float"):
+            if not 0 <= getattr(self, share) <= 1:
+                raise ValueError(f"dial {share}={getattr(self, share)}: expected 0 to 1")
         if self.images_per_patient < 1:
             raise ValueError(
                 f"dial images_per_patient={self.images_per_patient}: expected 1 or more"
             )
-        allowed = {
-            "sex": ("F", "M"),
-            "age_group": metadata.AGE_GROUPS,
-            "race": tuple(RACES),
-            "site": SITES,
-        }
         for dial in GROUPED:
             for attribute, factors in getattr(self, dial).items():
-                unknown = set(factors) - set(allowed.get(attribute, ()))
-                if attribute not in allowed or unknown:
+                unknown = set(factors) - set(GROUPS.get(attribute, ()))
+                if attribute not in GROUPS or unknown:
                     raise ValueError(
                         f"dial {dial}: unknown group {attribute}={sorted(unknown) or '?'}; "
-                        f"known groups: {allowed}"
+                        f"known groups: {GROUPS}"
                     )
                 # Race may act through the site alone; see the chapter on data curation.
                 if attribute == "race" and dial == "contrast":
@@ -187,8 +179,7 @@ def choose(
     tenth = _uniform(_key(0, rows["patient_id"]), "split")
     rows = rows.assign(split=np.select([tenth < 0.6, tenth < 0.7], ["train", "valid"], "test"))
     if split is not None:
-        if split not in ("train", "valid", "test"):
-            raise ValueError(f"split={split!r}: expected 'train', 'valid', 'test' or None")
+        one_of("split", split, ("train", "valid", "test", None))
         rows = rows[rows["split"] == split]
         steps.append((f"split: {split}", rows, "in another split"))
     first = rows.drop_duplicates("patient_id")
@@ -270,7 +261,7 @@ def _side(image, finding):
 
 
 def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]:
-    """Numbers that :func:`cxrlib.cohorts.render.render` draws, one entry an image."""
+    """Numbers that :func:`cxrlib.cohorts.render.render` draws, one entry per image."""
     image, patient = _key(seed, table["image_id"]), _key(seed, table["patient_id"])
     u = lambda name: _uniform(image, name)  # noqa: E731
     z = lambda name: _normal(image, name)  # noqa: E731
@@ -418,43 +409,36 @@ def twin(cohort: Cohort, *, drain: int | None = None, site: str | None = None, *
     if drain is not None:
         table["drain"], what["drain"] = np.int8(drain), drain
     if site is not None:
-        if site not in SITES:
-            raise ValueError(f"twin: unknown site {site!r}; known sites: {', '.join(SITES)}")
+        one_of("site", site, SITES)
         table["site"], what["site"] = site, site
     recipe = cohort.recipe | {"dials": asdict(changed), "twin": what}
     return _with_images(cohort.name, table, cohort.flow, recipe)
 
 
-def _dials(dials) -> Dials:
+def _dials(dials: Dials | dict | None) -> Dials:
     if dials is None:
         return Dials()
     if isinstance(dials, Dials):
         return dials
     known = [f.name for f in fields(Dials)]
-    unknown = sorted(set(dials) - set(known))
-    if unknown:
-        raise ValueError(f"unknown dial {', '.join(unknown)}; known dials: {', '.join(known)}")
+    if unknown := sorted(set(dials) - set(known)):
+        raise ValueError(f"unknown dial {unknown[0]!r}; {nearest(unknown[0], known)}")
     return Dials(**dials)
 
 
 def _cohort(name, rows, steps, seed, size, dials) -> Cohort:
     table = populate(rows, seed, dials)
-    recipe = {
-        "name": name,
-        "seed": seed,
-        "size": size,
-        "dials": asdict(dials),
-        "renderer": renderer_hash(),
-    }
+    recipe = {"name": name, "seed": seed, "size": size}
+    recipe |= {"dials": asdict(dials), "renderer": renderer_hash()}
     return _with_images(name, table, steps, recipe)
 
 
 @lru_cache
 def renderer_hash() -> str:
     """Hash of the code and shapes that decide the pixels, so that no cache outlives them."""
-    folder = Path(__file__).parent
-    parts = [folder / f for f in ("render.py", "phantom.py", "reports.py", "anatomy.npz")]
-    return hashlib.sha256(b"".join(p.read_bytes() for p in parts)).hexdigest()[:16]
+    names = ("render.py", "phantom.py", "reports.py", "reports.toml", "anatomy.npz")
+    parts = (Path(__file__).with_name(name).read_bytes() for name in names)
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def _with_images(name, table, steps, recipe) -> Cohort:
@@ -467,8 +451,8 @@ def _with_images(name, table, steps, recipe) -> Cohort:
     return Cohort(name, table, FINDINGS, "open", recipe, steps, images, sources=("phantom",))
 
 
-def contact_sheet(cohort: Cohort, columns: int = 8):
-    """Figure of examples: a row without findings, a row a finding by rising severity, devices.
+def contact_sheet(cohort: Cohort, columns: int = 8) -> Figure:
+    """Figure of examples: a row without findings, a row per finding by rising severity, devices.
 
     Each image is captioned with sex, age, view position and site. A cell stays empty when the
     cohort has too few images with exactly one finding and no device.
@@ -493,13 +477,9 @@ def contact_sheet(cohort: Cohort, columns: int = 8):
         ]
     )
 
+    size, grid = (1.0 * columns, 1.13 * len(rows)), {"wspace": 0.02, "hspace": 0.16}
     figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(1.0 * columns, 1.13 * len(rows)),
-        gridspec_kw={"wspace": 0.02, "hspace": 0.16},
-        squeeze=False,
-        layout="none",
+        len(rows), columns, figsize=size, gridspec_kw=grid, squeeze=False, layout="none"
     )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
@@ -510,7 +490,6 @@ def contact_sheet(cohort: Cohort, columns: int = 8):
         for axis, i, image in zip(line, positions, cohort.images(positions), strict=False):
             row = table.iloc[i]
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axis.set_title(
-                f"{row['sex']} {row['age']} {row['view']} {row['site']}", fontsize=8, pad=1.5
-            )
+            title = " ".join(str(row[c]) for c in ("sex", "age", "view", "site"))
+            axis.set_title(title, fontsize=8, pad=1.5)
     return figure

@@ -1,6 +1,6 @@
 """Draw phantom chest radiographs, a batch at a time, from a scene.
 
-A scene is a dictionary of arrays, one entry an image (see :func:`cxrlib.cohorts.phantom.scene`).
+A scene is a dictionary of arrays, one entry per image (see :func:`cxrlib.cohorts.phantom.scene`).
 The image is a sum of attenuations (body, lungs, heart, bones, vessels, findings, devices) that a
 tone curve turns into grey levels, bright for dense as on a film. Coordinates run from -1 to 1 in
 both directions, x from image left (the patient's right) to image right and y from top to bottom,

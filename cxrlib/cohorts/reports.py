@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-PRESENT = {
-    "Atelectasis": [
-        "{d} {s} basilar atelectasis",
-        "plate like atelectasis at the {s} base",
-        "there is {d} atelectasis in the {s} lower lobe",
-    ],
-    "Cardiomegaly": [
-        "{d} cardiomegaly",
-        "the heart is enlarged consistent with {d} cardiomegaly",
-        "cardiomegaly is present",
-    ],
-    "Consolidation": [
-        "{d} {s} lung consolidation",
-        "dense consolidation in the {s} lung",
-        "focal {s} consolidation with air bronchograms",
-    ],
-    "Edema": [
-        "{d} pulmonary edema",
-        "perihilar haze with septal lines in keeping with {d} edema",
-        "there is interstitial edema",
-    ],
-    "Pleural Effusion": [
-        "{d} {s} pleural effusion",
-        "there is a {s} pleural effusion",
-        "blunted {s} costophrenic angle with {d} pleural effusion",
-    ],
-    "Pneumonia": [
-        "{s} lower lobe pneumonia",
-        "patchy {s} opacity concerning for pneumonia",
-        "{d} {s} pneumonia",
-    ],
-    "Pneumothorax": [
-        "{d} {s} pneumothorax",
-        "there is a {s} apical pneumothorax",
-        "{s} pneumothorax with visible pleural line",
-    ],
-}
-ABSENT = {
-    "Atelectasis": ["no atelectasis"],
-    "Cardiomegaly": ["heart size is normal", "no cardiomegaly"],
-    "Consolidation": ["no focal consolidation", "no consolidation"],
-    "Edema": ["no pulmonary edema", "no edema"],
-    "Pleural Effusion": ["no pleural effusion", "costophrenic angles are sharp"],
-    "Pneumonia": ["no evidence of pneumonia", "no pneumonia"],
-    "Pneumothorax": ["no pneumothorax", "there is no pneumothorax"],
-}
-NORMAL = [
-    "chest no findings",
-    "no findings",
-    "chest radiograph with no findings",
-    "the lungs are clear and the heart size is normal",
-    "no acute cardiopulmonary findings",
-]
-# Drains go unmentioned: words for them would tie the drain to the meaning of a prompt, and a model
-# trained where drains are independent of pneumothorax would no longer be a clean control.
-DEVICES = {
-    "pacemaker": ["pacemaker with intact lead"],
-    "ecg_leads": ["ecg leads overlie the chest"],
-}
+_WORDS = tomllib.loads(Path(__file__).with_name("reports.toml").read_text(encoding="utf-8"))
+PRESENT, ABSENT, NORMAL, DEVICES = (_WORDS[k] for k in ("present", "absent", "normal", "devices"))
 TERSE_SHARE, NEGATION_SHARE, DEVICE_SHARE = 0.35, 0.30, 0.5
 
 
@@ -88,21 +33,18 @@ def write(
     sides : dict
         Finding to an array of "left"/"right".
     uniform : callable
-        Stream name to one number in [0, 1) a row.
+        Stream name to one number in [0, 1) per row.
 
     Returns
     -------
-    list of str, one a row
+    list of str, one per row
     """
     n = len(table)
     labels = {f: table[f].to_numpy() for f in findings}
+    severity = {f: table[f"severity_{f}"] for f in findings}
     degree = {
-        f: np.select(
-            [table[f"severity_{f}"] < 0.4, table[f"severity_{f}"] < 0.75],
-            ["mild", "moderate"],
-            "severe",
-        )
-        for f in findings
+        f: np.select([s < 0.4, s < 0.75], ["mild", "moderate"], "severe")
+        for f, s in severity.items()
     }
     pick = {f: uniform(f"words {f}") for f in findings}
     deny = {f: uniform(f"denies {f}") < NEGATION_SHARE for f in findings}

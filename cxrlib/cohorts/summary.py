@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxrlib import guard, schema
 from cxrlib.cohorts import associations, metadata
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.table import RACES, SEXES
 
 PARTS = ("sex", "age_group", "race", "view", "drain", "disease", "split")
@@ -41,7 +42,7 @@ def _guarded(cohort):
 # --- the flow --------------------------------------------------------------------------------
 
 
-def flow(cohort) -> pd.DataFrame:
+def flow(cohort: Cohort) -> pd.DataFrame:
     """Step by step from the release to the cohort.
 
     Returns
@@ -90,7 +91,7 @@ def _joined(first, second):
 # --- Table 1 ---------------------------------------------------------------------------------
 
 
-def characteristics(cohort, by="sex") -> pd.DataFrame:
+def characteristics(cohort: Cohort, by: str = "sex") -> pd.DataFrame:
     """Table 1 as a tidy table: how many images and patients have what, over all and by group.
 
     Parameters
@@ -102,7 +103,7 @@ def characteristics(cohort, by="sex") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a characteristic, level and group ("all" first)
+    DataFrame, one row per characteristic, level and group ("all" first)
         ``characteristic, level, group``; ``n`` images and ``n_patients`` patients of whom this is
         true; ``share`` of the group's images, or, in the rows of characteristic "patients", images
         a patient; and for characteristic "age" ``median, low, high``, years (low and high are the
@@ -236,8 +237,8 @@ def _hidden(levels, members, patient_id):
     return {(x, g) for x in block for g in across} | {(x, "all") for x in over_all}
 
 
-def table_one(found) -> pd.DataFrame:
-    """Table 1 as it is printed: "1,234 (56.7 %)", one row a characteristic, one column a group.
+def table_one(found: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 as it is printed: "1,234 (56.7 %)", one row per characteristic, one column per group.
 
     Parameters
     ----------
@@ -280,7 +281,7 @@ def _cell(row):
 # --- what goes with a group ------------------------------------------------------------------
 
 
-def confounders(cohort, attribute) -> pd.DataFrame:
+def confounders(cohort: Cohort, attribute: str) -> pd.DataFrame:
     """View, age and findings of each group: what a model could see instead of the group.
 
     Parameters
@@ -292,9 +293,9 @@ def confounders(cohort, attribute) -> pd.DataFrame:
     Returns
     -------
     results table
-        A row a group and metric, with 95 % intervals over patients: ``"share_ap"`` (AP films among
-        those with a recorded view; as for prevalence, see
-        :func:`cxrlib.cohorts.associations.proportion`), ``"mean_age"`` (years) and, one row a
+        A row per group and metric, with 95 % intervals over patients: ``"share_ap"`` (AP films
+        among those with a recorded view; as for prevalence, see
+        :func:`cxrlib.cohorts.associations.proportion`), ``"mean_age"`` (years) and, one row per
         finding, ``"prevalence"``.
 
     Raises

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -21,7 +23,7 @@ def _one_of(groups, required=True):
     return pa.Column(checks=pa.Check.isin(groups), nullable=True, required=required)
 
 
-def schema(findings) -> pa.DataFrameSchema:
+def schema(findings: Iterable[str]) -> pa.DataFrameSchema:
     """What a cohort's table has to be: see :class:`cxrlib.cohorts.cohort.Cohort`.
 
     ``image_id`` is text and unique, ``patient_id`` a number or text and never missing. Sex, age,
@@ -38,14 +40,14 @@ def schema(findings) -> pa.DataFrameSchema:
             "race": _one_of(RACES, required=False),
             "split": _one_of(SPLITS, required=False),
             "report": _TEXT,
-            "drain": pa.Column(checks=pa.Check.isin((0, 1)), nullable=True, required=False),
+            "drain": _one_of((0, 1), required=False),
             **{f: pa.Column(checks=pa.Check.isin((0, 1)), nullable=False) for f in findings},
         },
         strict=False,
     )
 
 
-def validated(table: pd.DataFrame, findings, name: str) -> pd.DataFrame:
+def validated(table: pd.DataFrame, findings: Iterable[str], name: str) -> pd.DataFrame:
     """The table itself, on a fresh index, if it has the declared shape.
 
     Raises
@@ -66,27 +68,6 @@ def validated(table: pd.DataFrame, findings, name: str) -> pd.DataFrame:
             f"cohort {name}: column {first['column'] or first['failure_case']!r} breaks the rule "
             f"{first['check']} in {rows} of {len(table)} rows"
         ) from None
-
-
-def flow(steps) -> pd.DataFrame:
-    """The exclusion flow of a cohort, one row a step.
-
-    Parameters
-    ----------
-    steps : sequence of (str, DataFrame, str)
-        What was done, the rows that are left, and why others are not ("" where none were lost).
-
-    Returns
-    -------
-    DataFrame
-        ``step, images, patients, left_out``.
-    """
-    return pd.DataFrame(
-        [
-            {"step": step, "images": len(r), "patients": r["patient_id"].nunique(), "left_out": why}
-            for step, r, why in steps
-        ]
-    )
 
 
 def drawn_by_patients(rows: pd.DataFrame, n_images: int, seed: int) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Refuse bad input with one message: what is wrong, where, how often, and what was expected."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -54,3 +56,32 @@ def same_length(**arrays):
         raise ValueError(
             f"{', '.join(arrays)}: shapes {', '.join(map(str, shapes))}; expected equal (n,)."
         )
+
+
+def one_of(name: str, value: object, known: Iterable[object]) -> None:
+    """Refuse a value of the parameter ``name`` that is none of the known ones."""
+    known = list(known)
+    if value not in known:
+        every = ", ".join(map(str, known))
+        raise ValueError(f"{name}={value!r}: expected one of {every}")
+
+
+def one_row_each(table, keys):
+    """Refuse a table for a figure that has no rows, or several for one place of the figure.
+
+    Parameters
+    ----------
+    table : DataFrame
+    keys : list of str, the columns that have to tell its rows apart
+
+    Raises
+    ------
+    ValueError
+        Naming the first entry that has more than one row.
+    """
+    if table.empty:
+        raise ValueError("the table has no rows for this figure; check metric, model and label.")
+    doubled = table.duplicated(keys)
+    if doubled.any():
+        entry = table.loc[doubled, keys].iloc[0].to_dict()
+        raise ValueError(f"more than one row for {entry}; filter the table before drawing it.")

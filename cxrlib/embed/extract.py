@@ -21,8 +21,7 @@ import torch
 
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
-from cxrlib.embed import store as stores
-from cxrlib.embed.store import ROWS, Store, StoreError
+from cxrlib.embed.store import ROWS, Store, StoreError, create
 from cxrlib.embed.worker import Films, Job, encode, try_again, work
 
 BATCH_PIXELS = 2**20  # 256 images of 64 x 64 pixels, 20 of 224 x 224
@@ -39,7 +38,7 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     ----------
     cohort : Cohort
     model : object or str
-        A loaded model, or a name for :func:`cxrlib.models.load`.
+        A loaded model, or a name for :func:`cxrlib.models.load_model`.
     cache : bool
         Keep the result, or find it, where :func:`extract` puts it.
 
@@ -89,7 +88,7 @@ def loaded(model):
     if isinstance(model, str):
         from cxrlib import models
 
-        return models.load(model)
+        return models.load_model(model)
     return model
 
 
@@ -218,7 +217,7 @@ def extract(
     if workers is None:
         workers = 0 if cohort.films is None else min(WORKERS, max(1, _cores() - 1))
     order, what = _order(cohort), made_from(cohort, model, dtype)
-    store = stores.create(
+    store = create(
         _folder(cohort, what) if folder is None else Path(folder),
         what,
         len(order),

@@ -12,6 +12,7 @@ The three work side by side, so a pass lasts ``t_0 + max`` of the three; t_0 is 
 No rate is built in: all of them are arguments.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,8 +49,8 @@ def plan(
     Parameters
     ----------
     models : DataFrame
-        One row a model: ``model``; ``prepare``, core-seconds a film; ``encode``, device-seconds an
-        image (core-seconds without devices); ``width`` of its embeddings.
+        One row per model: ``model``; ``prepare``, core-seconds per film; ``encode``, device-seconds
+        per image (core-seconds without devices); ``width`` of its embeddings.
     n_images : int
     film_bytes : float
         Of a film on disk.
@@ -74,7 +75,7 @@ def plan(
 
     Returns
     -------
-    DataFrame, one row a pass
+    DataFrame, one row per pass
         ``pass``; seconds of the resource that each of :data:`STAGES` takes; ``hours``;
         ``resource`` that is busy longest, or "start"; ``bottleneck``, the longest stage on it;
         ``cost``.
@@ -214,7 +215,8 @@ def memory(width: int, n_images: int, *, table_bytes: float, id_characters: int)
 
     The table of the cohort, ``t N``; image names as text of one width, sorted, ``4 c N`` twice;
     hashes of the rows for the fingerprint, ``8 N`` twice; all embeddings as
-    :func:`cxrlib.embed.extract.embed` returns them, ``4 w N``, twice while they are put in order.
+    :func:`cxrlib.embed.extract.embed` returns them, ``4 w N``, twice while they are put in
+    order.
 
     Parameters
     ----------
@@ -246,32 +248,32 @@ def operations() -> pd.Series:
 
     Returns
     -------
-    Series of int, by model: what :func:`count_operations` finds, which takes some seconds a model
+    Series of int, by model: matrix products and convolutions, two a multiplication with its
+    addition; normalisation, activation and softmax are left out
     """
     return pd.read_csv(COUNTED, index_col="model")["operations"]
 
 
-def count_operations(name: str) -> int:
-    """Floating point operations of a published model's image encoder on one image.
+def on_gpu(file: Path) -> pd.DataFrame:
+    """What ``make gpu-check`` measured of encoders: the part throughput of ``benchmarks/gpu.json``.
 
-    Counted by torch on tensors without memory: matrix products and convolutions, two a
-    multiplication with its addition; normalisation, activation and softmax are left out.
-
-    Parameters
-    ----------
-    name : str
-        One of :func:`cxrlib.models.published`.
+    Returns
+    -------
+    DataFrame: part ("gpu"), way, value, unit, low, high, rounds, model, device, threads, torch,
+    date; no rows where there is no such file, or where the part gave no figures
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from cxrlib.models import registry
-
-    size = registry.cards()[name]["image_size"]
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network = registry.recipe(name).build().eval().to("meta")
-        network.encode_image(torch.empty(1, 3, size, size))
-    return counter.get_total_flops()
+    columns = ["part", "way", "value", "unit", "low", "high", "rounds"]
+    columns += ["model", "device", "threads", "torch", "date"]
+    if not file.is_file():
+        return pd.DataFrame(columns=columns)
+    record = json.loads(file.read_text())
+    about = {name: record[name] for name in ("device", "threads", "date")}
+    about |= {"part": "gpu", "torch": record["versions"]["torch"]}
+    rows = [
+        {"rounds": 1, **figure, **about, "way": figure["what"]}
+        for figure in record["parts"]["throughput"].get("figures", [])
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _number_bytes(dtype):

@@ -21,9 +21,8 @@ from importlib.metadata import version
 import pyarrow.parquet as pq
 import torch
 
-from cxrlib.embed import store as stores
-from cxrlib.embed import worker as extraction
-from cxrlib.embed.store import PACKAGES, StoreError
+from cxrlib.embed import worker
+from cxrlib.embed.store import PACKAGES, StoreError, load
 
 THREADS = 4  # cores of an actor without a GPU: more speed a small model up little
 GROUPS = 4  # an actor's share of what is left, in groups
@@ -34,7 +33,7 @@ OURS = (ValueError, OSError, MemoryError)  # messages that need no traceback of 
 
 
 def run(
-    job: extraction.Job,
+    job: worker.Job,
     tell: Callable[[int], None],
     actors: int | None = None,
     address: str | None = None,
@@ -150,7 +149,7 @@ def _drive(ray, job, tell, actors, device):
                     if deaths >= DEATHS * actors:
                         raise ChildProcessError(_gave_up(error, deaths, group)) from None
                     start()
-            extraction.refuse_many(job, len(problems), problems)
+            worker.refuse_many(job, len(problems), problems)
             if seen := unseen & set(job.store.present()):
                 unseen -= seen
                 deaths = 0
@@ -268,12 +267,12 @@ class _Actor:
         model = job.model.to(device, job.model.precision)
         workers = min(job.workers, max(1, cores - 1))
         self.job = replace(job, model=model, workers=workers)
-        self.batch = extraction.Batch(self.job)
+        self.batch = worker.Batch(self.job)
         return []
 
     def fill(self, group) -> list[str]:
         """Fill shards; returns why images in them have no embedding."""
-        extraction.work(self.job, group, _silent, self.batch)
+        worker.work(self.job, group, _silent, self.batch)
         there = self.job.store.present()
         columns = (pq.read_table(there[shard], columns=["problem"])["problem"] for shard in group)
         return [why for column in columns for why in column.to_pylist() if why]
@@ -293,7 +292,7 @@ def _refuse_other_machine(job, versions):
     try:
         # a new object: the hash that came with the job is that of the other machine
         found = _versions() | {"code": replace(job.model).preprocessing_hash}
-        same = stores.load(job.store.folder).manifest == job.store.manifest
+        same = load(job.store.folder).manifest == job.store.manifest
     except OSError as error:
         raise StoreError(
             f"{here}: {error.filename} is not there; cxrlib has to be installed in the same place "

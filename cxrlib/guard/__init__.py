@@ -19,6 +19,7 @@ from cxrlib.guard.latch import (
     text,
 )
 from cxrlib.guard.suppression import (
+    COUNTS,
     HIDDEN,
     ONLY_COUNTS,
     SMALL,
@@ -27,23 +28,3 @@ from cxrlib.guard.suppression import (
     presentable,
     suppress,
 )
-
-__all__ = [
-    "FEW",
-    "HIDDEN",
-    "MARK",
-    "MAX_SIDE",
-    "MIN_CELL",
-    "ONLY_COUNTS",
-    "SMALL",
-    "SUPPRESSED",
-    "GuardError",
-    "active",
-    "cover",
-    "frames_shown_by",
-    "presentable",
-    "protect",
-    "refuse",
-    "suppress",
-    "text",
-]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def active() -> bool:
     return bool(_protected)
 
 
-def protect(cohort) -> None:
+def protect(cohort: Any) -> None:
     """From now on, guard everything that this process shows.
 
     Writes the register of the cohort (:mod:`cxrlib.guard.register`) to ``cohort.keep/guard``, marks
@@ -121,7 +122,7 @@ def _mark_notebook(name):
         formats["text/plain"].for_type(kind, lambda t, p, cycle: p.text(_frame(t)[1]))
 
 
-def text(value, where):
+def text(value: str, where: str) -> str:
     """A text that may be shown: small counts of images or patients become "fewer than 10".
 
     Raises
@@ -141,7 +142,7 @@ def without_small_counts(note: str) -> str:
     return re.sub(rf"(?<![\w.,])[1-9](?= {things})", FEW, note)
 
 
-def refuse(value, where):
+def refuse(value: str, where: str) -> None:
     """GuardError if a text holds something of a cohort that the project's own text does not."""
     for one in _registers:
         found = register.kinds(one, value) and register.kinds(one, value, _own_words())

@@ -5,11 +5,15 @@ names and dates, of capitalised words that few reports have (names are among the
 words in a row of the reports.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import re
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +50,7 @@ KINDS = {
 }
 
 
-def build(cohort):
+def build(cohort: Any) -> Register:
     """The register of a cohort: columns named ``*_id`` or with "date" in it, films and reports."""
     table = cohort.table
     identifiers, dates = set(), set()
@@ -91,12 +95,12 @@ def _rare(reports):
     return (name for name, count in seen.items() if count < FEW)
 
 
-def names_in(text):
+def names_in(text: str) -> set[str]:
     """Capitalised words of a text, in small letters."""
     return {name.lower() for name in _NAME.findall(text)}
 
 
-def tokens_in(text):
+def tokens_in(text: str) -> set[str]:
     """What may be an identifier in a text: tokens, and their parts without a leading p or s."""
     found = set()
     for token in set(_TOKEN.findall(text.lower())):
@@ -106,7 +110,7 @@ def tokens_in(text):
     return found
 
 
-def rows_of(texts):
+def rows_of(texts: Iterable[str]) -> np.ndarray:
     """Hashes of all seven words in a row of each text, sorted, (n,) uint64."""
     texts, known = list(texts), _Hashes()
     found = [_rows(texts[i : i + CHUNK], known) for i in range(0, len(texts), CHUNK)]
@@ -134,7 +138,9 @@ def _rows(texts, known):
     return np.unique(out[text[:n] == text[ROW - 1 :]])
 
 
-def kinds(register, text, known=None, strict=True):
+def kinds(
+    register: Register, text: str, known: Known | None = None, strict: bool = True
+) -> set[str]:
     """What of the register occurs in a text: a set of `KINDS`.
 
     Parameters
@@ -170,7 +176,7 @@ class Known(NamedTuple):
     rows: np.ndarray
 
     @classmethod
-    def of(cls, text):
+    def of(cls, text: str) -> Known:
         """Of one text."""
         return cls(tokens_in(text), set(re.findall("[a-z-]+", text.lower())), rows_of([text]))
 
@@ -181,7 +187,7 @@ class Known(NamedTuple):
 
 
 @functools.cache
-def project():
+def project() -> Known:
     """The words of this library, and of the chapters and pages beside it."""
     files = [file for kind in ("*.py", "*.toml", "*.csv") for file in LIBRARY.rglob(kind)]
     for folder, kind in (("chapters", "*.py"), ("book", "**/*.md"), (".", "*.md")):
@@ -201,7 +207,7 @@ def _any(hashes, among):
     return bool(_in(hashes, among).any())
 
 
-def save(register, path):
+def save(register: Register, path: Path) -> None:
     """Write in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -212,7 +218,7 @@ def save(register, path):
     atomic.in_one_step(path, write)
 
 
-def load(path):
+def load(path: Path) -> Register:
     """Read what `save` wrote."""
     with np.load(path) as file:
         return Register(**{field: file[field] for field in Register._fields})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ TOTALS = ("all", "total", "all patients")  # what a row is called that holds the
 NEEDS_COUNT = {"age", "score", "y_true", "probability"}  # columns of films, unless images are given
 
 
-def presentable(table, counts=None):
+def presentable(table: pd.DataFrame, counts: Sequence[str] | None = None) -> pd.DataFrame:
     """A table as it may be shown: small counts as "<10", those that give them away as "hidden".
 
     Parameters
@@ -159,7 +160,12 @@ FREE_OF_COUNTS = ("auc", "adjusted_auprc")  # metrics that tell nothing of the c
 BLOCK = ["paper", "artefact", "protocol", "cohort", "model", "method", "metric"]
 
 
-def suppress(table, counts=None, values=None, by=None):
+def suppress(
+    table: pd.DataFrame,
+    counts: Sequence[str] | None = None,
+    values: Sequence[str] | None = None,
+    by: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """A table without counts from 1 to 9, nor what rests on them or gives them away.
 
     Without credentialed data the table is returned as it is. Suppressed entries are missing.
@@ -202,7 +208,7 @@ def suppress(table, counts=None, values=None, by=None):
     return out
 
 
-def cover(counts, hidden, sums):
+def cover(counts: np.ndarray, hidden: np.ndarray, sums: Sequence[tuple]) -> np.ndarray:
     """Which entries to hide beside those hidden already, so that these cannot be computed.
 
     Parameters

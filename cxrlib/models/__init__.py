@@ -1,7 +1,7 @@
 """Who is examined: image-text models by name, behind one small protocol.
 
 A model owns its preprocessing, its tokenizer and its temperature; no chapter sets them.
-``load(name)`` returns an :class:`~cxrlib.models.encoder.Encoder` with
+``load_model(name)`` returns an :class:`~cxrlib.models.encoder.Encoder` with
 
 - ``preprocess(images)``: uint8 (n, h, w) to a float tensor ready for ``encode_image``;
 - ``encode_image(batch)`` and ``encode_text(texts)``: L2-normalised embeddings (n, d);
@@ -36,65 +36,65 @@ if TYPE_CHECKING:  # they import torch, which names and cards do without
 WEIGHTS = Path(__file__).with_name("weights")
 
 
-def names() -> list[str]:
+def model_names() -> list[str]:
     """Names of the small models that come with the book."""
-    return [card["name"] for card in cards()]
+    return [card["name"] for card in model_cards()]
 
 
-def published() -> list[str]:
+def published_models() -> list[str]:
     """Names of the published models."""
     return list(registry.cards())
 
 
-def cards() -> list[dict]:
+def model_cards() -> list[dict]:
     """Cards of the models that come with the book, unbiased ones first."""
     found = [json.loads(p.read_text()) | {"sources": ["phantom"]} for p in WEIGHTS.glob("*.json")]
     return sorted(found, key=lambda card: card["order"])
 
 
-def card(name: str) -> dict:
+def model_card(name: str) -> dict:
     """What is known about a model; of a ``seeded:`` one, what is known about its architecture."""
     plain = name.removeprefix(SEEDED)
-    own = {card["name"]: card for card in cards()}
+    own = {card["name"]: card for card in model_cards()}
     return own.get(plain) or registry.cards()[plain]
 
 
-def describe(chosen: list[str] | None = None) -> pd.DataFrame:
+def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
     """One row per model: name, architecture, parameters, what it was trained on.
 
     Parameters
     ----------
     chosen : list of str, optional
-        Names as :func:`choose` returns them; by default the models that come with the book.
+        Names as :func:`choose_models` returns them; by default the models that come with the book.
     """
     columns = ("name", "architecture", "parameters", "trained_on")
     rows = []
-    for name in names() if chosen is None else chosen:
-        about = card(name)
+    for name in model_names() if chosen is None else chosen:
+        about = model_card(name)
         rows.append({c: about[c] for c in columns} | {"name": name})
         if name.startswith(SEEDED):
             rows[-1]["trained_on"] = "nothing: weights computed from names, numbers mean nothing"
     return pd.DataFrame(rows)
 
 
-def choose(wanted: str) -> list[str]:
+def choose_models(wanted: str) -> list[str]:
     """Model names from a chapter parameter: ``"all"`` or names separated by commas.
 
     ``"all"`` are the models that come with the book. A published model is named as in
-    :func:`published`; ``seeded:`` before its name asks for weights that mean nothing.
+    :func:`published_models`; ``seeded:`` before its name asks for weights that mean nothing.
 
     Raises
     ------
     ValueError
         An unknown name; the message gives the nearest one.
     """
-    own = names()
+    own = model_names()
     if wanted.strip() == "all":
         return own
-    known = own + published()
+    known = own + published_models()
     chosen = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in chosen:
-        if name not in known and name.removeprefix(SEEDED) not in published():
+        if name not in known and name.removeprefix(SEEDED) not in published_models():
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown model {name!r}: {hint}known models: {', '.join(known)}")
@@ -103,7 +103,7 @@ def choose(wanted: str) -> list[str]:
     return chosen
 
 
-def load(
+def load_model(
     name: str,
     protocol: str | Protocol = "corrected",
     checkpoint: str | Path | None = None,
@@ -115,7 +115,7 @@ def load(
     Parameters
     ----------
     name : str
-        One that :func:`choose` accepts.
+        One that :func:`choose_models` accepts.
     protocol : {"corrected", "as_published"} or Protocol
         Use a published model as its authors do, or as paper S did. For the small models the
         temperature alone differs: without it their logit scale is 1.
@@ -137,9 +137,9 @@ def load(
     """
     from cxrlib.models import loading
 
-    (name,) = choose(name)
+    (name,) = choose_models(name)
     model: Encoder | Ensemble
-    if name in names():
+    if name in model_names():
         from cxrlib.models import phantom_clip
         from cxrlib.protocol import protocol as protocol_of
 
@@ -152,6 +152,27 @@ def load(
     model = loading.with_device(model, device, precision)
     used.weights(model)
     return model
+
+
+def load_models(wanted: str, protocol: str | Protocol = "corrected") -> list[Encoder | Ensemble]:
+    """The models that a chapter parameter names, as :func:`load_model` gives each.
+
+    Parameters
+    ----------
+    wanted : str
+        See :func:`choose_models`.
+    protocol : {"corrected", "as_published"} or Protocol
+
+    Returns
+    -------
+    list of Encoder or Ensemble
+
+    Raises
+    ------
+    ValueError
+        See :func:`choose_models` and :func:`load_model`.
+    """
+    return [load_model(name, protocol) for name in choose_models(wanted)]
 
 
 def listing(hashes: bool = False) -> str:

@@ -155,7 +155,8 @@ def similarities(
         What ``tokenizer`` returns.
     cap_lens : m ints, optional
         Columns of each text, after [CLS], that count as words. By default its words, as intended.
-        With :func:`characters` of the texts instead, the scores are those of the authors' code.
+        With the number of characters of each text instead, "[" not counted, the scores are those
+        of the authors' code, which takes [SEP] and columns of zeros for words, too.
 
     Returns
     -------
@@ -170,15 +171,6 @@ def similarities(
         cap_lens = network.count_words(ids, mask)
     local = local_similarity(encoder.local_embedder(patches), texts, cap_lens)
     return Similarities(whole, local, (whole + local) / 2)
-
-
-def characters(texts: Sequence[str]) -> list[int]:
-    """What the authors' code takes for the number of words: characters other than "[".
-
-    So [SEP] and columns of zeros count as words. They take part of the attention, and no local
-    score is below 0.
-    """
-    return [sum(c != "[" for c in text) for text in texts]
 
 
 def local_similarity(patches: Tensor, texts: Tensor, cap_lens: Sequence[int]) -> Tensor:

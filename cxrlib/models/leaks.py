@@ -23,14 +23,14 @@ def leaks(names: list[str], cohort) -> pd.DataFrame:
     Parameters
     ----------
     names : list of str
-        Names as :func:`cxrlib.models.choose` returns them.
+        Names as :func:`cxrlib.models.choose_models` returns them.
     cohort : Cohort
         Its ``sources`` are compared with those of the models' cards.
 
     Returns
     -------
     DataFrame
-        One row a model: ``model, pretrained_on, shared, verdict``. The verdict is one of
+        One row per model: ``model, pretrained_on, shared, verdict``. The verdict is one of
 
         - trained on this source: patients may be in both
         - trained on this source, on other patients: the split and the seed of a phantom say so
@@ -43,7 +43,7 @@ def leaks(names: list[str], cohort) -> pd.DataFrame:
 
 
 def _row(name, cohort) -> dict:
-    card = models.card(name)
+    card = models.model_card(name)
     sources, complete = list(card["sources"]), card.get("sources_complete", True)
     if name.startswith(SEEDED):
         sources, complete = [], True

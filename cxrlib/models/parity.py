@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from cxrlib.core.used import SEEDED
-from cxrlib.models import choose, files, load, loading, published, registry
+from cxrlib.models import choose_models, files, load_model, loading, published_models, registry
 from cxrlib.models.encoder import PRECISIONS, Encoder, Tokens
 
 FIGURES = Path(__file__).with_name("parity.json")
@@ -44,15 +44,15 @@ def spread(n: int) -> np.ndarray:
     return (2 * np.arange(25) + 1) * n // 50
 
 
-def against_upstream(name: str) -> pd.DataFrame:
-    """Compare a published model, weights seeded by names, with its authors' code.
+def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
+    """Compare a published model, weights seeded by names, on a device with its authors' code.
 
     Returns
     -------
     DataFrame: check, difference (largest absolute), tolerance, holds
     """
     figures = json.loads(FIGURES.read_text())["upstream"][name]
-    model = loading.load(f"{SEEDED}{name}")
+    model = loading.load(f"{SEEDED}{name}").to(device)
     if "continuations" in figures:  # word pieces that continue a word, in place of a vocabulary
         model.network.join(figures["continuations"])
     ids = [torch.tensor(row) for row in figures["ids"]]
@@ -141,13 +141,13 @@ def report(name: str, checkpoint=None, protocol="corrected") -> Iterator[tuple[s
     ValueError
         An unknown name, or files that are there but cannot be used.
     """
-    (name,) = choose(name)
+    (name,) = choose_models(name)
     plain = name.removeprefix(SEEDED)
-    if plain in published():
+    if plain in published_models():
         yield f"{plain}: the network, weights seeded by names, against its authors' code", True
         yield from _lines(against_upstream(plain))
     where = files.folder_of(plain, checkpoint)
-    if plain in published() and name == plain:
+    if plain in published_models() and name == plain:
         card = registry.cards()[plain]
         found = files.find(card, where)
         if not checkpoint and not any(found.values()):
@@ -158,7 +158,7 @@ def report(name: str, checkpoint=None, protocol="corrected") -> Iterator[tuple[s
             for path in found[about["part"]]:
                 value, compared = files.check_hash(path, about)
                 yield f"  {path}\n    SHA-256 {value} ({compared})", True
-    model = load(name, protocol, checkpoint)
+    model = load_model(name, protocol, checkpoint)
     for member in getattr(model, "members", [model]):
         yield f"{name}: the loaded model, protocol {protocol}", True
         yield from ((f"  note: {note}", True) for note in model.notes)

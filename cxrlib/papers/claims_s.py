@@ -5,6 +5,9 @@ own and says how it reads. Words without a number got one here ("near" chance: w
 statement says which.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 
@@ -12,7 +15,16 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.papers import published
-from cxrlib.papers.rules import Claim, Missing, away_from_zero, every, higher, with_interval
+from cxrlib.papers.rules import (
+    Claim,
+    Decided,
+    Missing,
+    Numbers,
+    away_from_zero,
+    every,
+    higher,
+    with_interval,
+)
 from cxrlib.papers.rules import claim as any_claim
 
 NIH, MIMIC = "nih-cxr14-test", "mimic-cxr-sourget"
@@ -21,14 +33,15 @@ S_MODELS = (*published.FIVE, "CXR-CLIP")
 claim = partial(any_claim, "S", cohort=MIMIC, models=S_MODELS)
 
 
-def average(get, models, quantity):
+def average(get: Numbers, models: Sequence[str], quantity: Callable[..., float]) -> float:
+    """The mean of a quantity over models."""
     return float(np.mean([quantity(get, model) for model in models]))
 
 
 # --- section 3.1: performance and subgroups ----------------------------------------------------
 
 
-def pair_gap(attribute, without=()):
+def pair_gap(attribute: str, without: Sequence[str] = ()) -> Callable[..., float]:
     """Quantity: the mean absolute difference of zero-shot AUC over findings and pairs of groups."""
 
     def quantity(get, model):
@@ -44,7 +57,8 @@ def pair_gap(attribute, without=()):
     return quantity
 
 
-def compare_gaps(get, other, without=()):
+def compare_gaps(get: Numbers, other: str, without: Sequence[str] = ()) -> Decided:
+    """Whether gaps by age are larger than those by another attribute."""
     models = get.models(metric="auc", method="zero-shot", attribute="age_group")
     gaps = [average(get, models, pair_gap(a, w)) for a, w in (("age_group", ()), (other, without))]
     return higher(("age", other), gaps)
@@ -54,7 +68,7 @@ PAIRS = "mean absolute AUC gap of two groups, over findings and models"
 
 
 @claim("Abstract; sections 3.1, 4", f"Gaps by age are larger than gaps by sex ({PAIRS}).")
-def age_over_sex(get):
+def age_over_sex(get: Numbers) -> Decided:
     return compare_gaps(get, "sex")
 
 
@@ -62,7 +76,7 @@ def age_over_sex(get):
     "Section 3.1",
     f"Gaps by age are larger than gaps by race, Asian patients set aside ({PAIRS}).",
 )
-def age_over_race(get):
+def age_over_race(get: Numbers) -> Decided:
     return compare_gaps(get, "race", without=("Asian",))
 
 
@@ -70,7 +84,7 @@ def age_over_race(get):
     "Abstract; section 4",
     f"Gaps by age are larger than gaps by race, read without an exception ({PAIRS}).",
 )
-def age_over_race_with_all_groups(get):
+def age_over_race_with_all_groups(get: Numbers) -> Decided:
     return compare_gaps(get, "race")
 
 
@@ -79,7 +93,7 @@ def age_over_race_with_all_groups(get):
     "For most models, AUC of Asian patients is further from that of White patients than AUC of "
     "Black patients is (mean absolute difference over findings).",
 )
-def asian_patients_stand_out(get):
+def asian_patients_stand_out(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="zero-shot", attribute="race")
     asian, black = pair_gap("race", ("Black",)), pair_gap("race", ("Asian",))
     few = (len(models) - 1) // 2
@@ -91,7 +105,7 @@ def asian_patients_stand_out(get):
     "AUC intervals are on average widest for Asian patients among racial groups and for 18-25 "
     "years among age groups.",
 )
-def widest_intervals(get):
+def widest_intervals(get: Numbers) -> Decided:
     found = {}
     for attribute in ("race", "age_group"):
         widths = []
@@ -106,7 +120,7 @@ def widest_intervals(get):
     return list(found.values()) == ["Asian", "18-25"], f"widest: {', '.join(found.values())}"
 
 
-def above_chance(get, model, label):
+def above_chance(get: Numbers, model: str, label: str) -> float:
     """The smaller of the margins of AUC over 0.5 and of adjusted AUPRC over 0."""
     auc, auprc = (
         get(m, model=model, method="zero-shot", label=label) for m in ("auc", "adjusted_auprc")
@@ -114,7 +128,8 @@ def above_chance(get, model, label):
     return min(auc - 0.5, auprc)
 
 
-def but_cxr_clip(get, **where):
+def but_cxr_clip(get: Numbers, **where: str) -> list[str]:
+    """All models with such rows but CXR-CLIP."""
     return [m for m in get.models(method="zero-shot", **where) if m != "CXR-CLIP"]
 
 
@@ -123,7 +138,7 @@ def but_cxr_clip(get, **where):
     "Every model but CXR-CLIP is better than chance, read as the mean over findings of AUC and of "
     "adjusted AUPRC.",
 )
-def better_than_chance_on_average(get):
+def better_than_chance_on_average(get: Numbers) -> Decided:
     models = but_cxr_clip(get, metric="auc", label="mean")
     return every(models, lambda m: above_chance(get, m, "mean"))
 
@@ -132,7 +147,7 @@ def better_than_chance_on_average(get):
     "Section 3.1",
     "Every model but CXR-CLIP is better than chance, read finding by finding.",
 )
-def better_than_chance_everywhere(get):
+def better_than_chance_everywhere(get: Numbers) -> Decided:
     rows = get.rows(metric="auc", method="zero-shot", attribute="all")
     labels = [label for label in rows["label"].unique() if label != "mean"]
     cases = [(m, label) for m in but_cxr_clip(get, metric="auc") for label in labels]
@@ -144,7 +159,7 @@ def better_than_chance_everywhere(get):
     "MedCLIP, MedImageInsight and CheXzero have the three highest means of AUC and of adjusted "
     "AUPRC.",
 )
-def best_three(get):
+def best_three(get: Numbers) -> Decided:
     best = ("MedCLIP", "MedImageInsight", "CheXzero")
     cases = [(a, b) for a in best for b in S_MODELS if b not in best]
 
@@ -165,7 +180,7 @@ PROBES = ("linear", "knn", "mlp")
 PEOPLE = (("age_group", "18-25 - 80+"), ("sex", "F - M"), ("race", "White - Black"))
 
 
-def read(get, model, attribute, method):
+def read(get: Numbers, model: str, attribute: str, method: str) -> float:
     """AUC with which a probe reads an attribute from image embeddings."""
     return get("auc", model=model, label=attribute, method=method)
 
@@ -175,7 +190,7 @@ def read(get, model, attribute, method):
     "No attribute shows on the two-dimensional PCA map (AUC along its axes below 0.6 for sex, race "
     "and age group).",
 )
-def pca_shows_no_attribute(get):
+def pca_shows_no_attribute(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="pca")
     cases = [(m, a) for m in models for a in ATTRIBUTES]
     return every(cases, lambda m, a: 0.6 - read(get, m, a, "pca"))
@@ -186,7 +201,7 @@ def pca_shows_no_attribute(get):
     "Centroids of patient groups are less than half as far apart as those of images and texts.",
     models=("MedImageInsight",),
 )
-def group_gaps_smaller_than_modality_gap(get):
+def group_gaps_smaller_than_modality_gap(get: Numbers) -> Decided:
     modality = {"attribute": "modality", "group": "image - text"}
     models = get.models(metric="centroid_distance", **modality)
 
@@ -203,7 +218,7 @@ def group_gaps_smaller_than_modality_gap(get):
     "(share of the largest tenth of the dimensions in the squared distance).",
     models=("MedImageInsight",),
 )
-def modality_gap_more_concentrated(get):
+def modality_gap_more_concentrated(get: Numbers) -> Decided:
     modality = {"attribute": "modality", "group": "image - text"}
     models = get.models(metric="top_tenth_share", **modality)
 
@@ -218,7 +233,7 @@ def modality_gap_more_concentrated(get):
     "Abstract; sections 3.2, 4",
     "Every probe reads sex and age group from every model better than chance.",
 )
-def sex_and_age_are_readable(get):
+def sex_and_age_are_readable(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="linear", label="sex")
     cases = [(m, a, p) for m in models for a in ("sex", "age_group") for p in PROBES]
     return every(cases, lambda m, a, p: read(get, m, a, p) - 0.5)
@@ -228,7 +243,7 @@ def sex_and_age_are_readable(get):
     "Section 3.2",
     "k-NN reads race near chance for almost all models (AUC within 0.05 of 0.5 for all but one).",
 )
-def knn_misses_race(get):
+def knn_misses_race(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="knn", label="race")
     return every(models, lambda m: 0.05001 - abs(read(get, m, "race", "knn") - 0.5), but=1)
 
@@ -237,7 +252,7 @@ def knn_misses_race(get):
     "Section 3.2",
     "The linear probe cannot read race from some models (AUC of at most 0.55 for at least two).",
 )
-def linear_probe_misses_race(get):
+def linear_probe_misses_race(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="linear", label="race")
     auc = {m: read(get, m, "race", "linear") for m in models}
     unread = [f"{m} {value:.3g}" for m, value in auc.items() if value <= 0.55]
@@ -245,7 +260,7 @@ def linear_probe_misses_race(get):
 
 
 @claim("Section 3.2", "The MLP reads race from every model (AUC above 0.6).")
-def mlp_reads_race(get):
+def mlp_reads_race(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="mlp", label="race")
     return every(models, lambda m: read(get, m, "race", "mlp") - 0.6)
 
@@ -254,7 +269,7 @@ def mlp_reads_race(get):
     "Section 3.2",
     "The MLP reads best of the three probes, read as the mean over models for each attribute.",
 )
-def mlp_best_on_average(get):
+def mlp_best_on_average(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="mlp", label="sex")
 
     def mean(attribute, probe):
@@ -268,7 +283,7 @@ def mlp_best_on_average(get):
     "Section 3.2",
     "The MLP reads best of the three probes, read for every model and attribute (ties allowed).",
 )
-def mlp_best_everywhere(get):
+def mlp_best_everywhere(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="mlp", label="sex")
     cases = [(m, a, probe) for m in models for a in ATTRIBUTES for probe in ("linear", "knn")]
 
@@ -283,7 +298,8 @@ def mlp_best_everywhere(get):
 PNEUMOTHORAX = {"method": "zero-shot", "label": "Pneumothorax"}
 
 
-def drain_gap(get, model):
+def drain_gap(get: Numbers, model: str) -> float:
+    """Adjusted AUPRC for pneumothorax with drains minus without."""
     return get(
         "adjusted_auprc", model=model, **PNEUMOTHORAX, attribute="drain", group=published.GAP
     )
@@ -294,7 +310,7 @@ def drain_gap(get, model):
     "Every model has a higher adjusted AUPRC with drains than without.",
     cohort=NIH,
 )
-def drains_help_every_model(get):
+def drains_help_every_model(get: Numbers) -> Decided:
     models = get.models(attribute="drain", group=published.GAP)
     return every(models, lambda m: drain_gap(get, m))
 
@@ -304,7 +320,7 @@ def drains_help_every_model(get):
     "Every model but CXR-CLIP has a higher adjusted AUPRC with drains than without.",
     cohort=NIH,
 )
-def drains_help_all_but_one(get):
+def drains_help_all_but_one(get: Numbers) -> Decided:
     models = but_cxr_clip(get, attribute="drain", group=published.GAP)
     return every(models, lambda m: drain_gap(get, m))
 
@@ -314,7 +330,7 @@ def drains_help_all_but_one(get):
     "MedImageInsight is the best calibrated model (lowest equal-width ECE for pneumothorax).",
     cohort=NIH,
 )
-def medimageinsight_best_calibrated(get):
+def medimageinsight_best_calibrated(get: Numbers) -> Decided:
     others = [m for m in S_MODELS if m != "MedImageInsight"]
 
     def ece(model):
@@ -323,7 +339,7 @@ def medimageinsight_best_calibrated(get):
     return every(others, lambda m: ece(m) - ece("MedImageInsight"))
 
 
-def excess(get, model):
+def excess(get: Numbers, model: str) -> pd.Series:
     """Row of mean probability minus observed frequency."""
     where = PNEUMOTHORAX | {"attribute": "all", "group": "all"}
     return get.rows(metric="calibration_in_the_large", model=model, **where).iloc[0]
@@ -334,7 +350,7 @@ def excess(get, model):
     "Every model is miscalibrated (the interval of mean probability minus frequency excludes 0).",
     cohort=NIH,
 )
-def all_miscalibrated(get):
+def all_miscalibrated(get: Numbers) -> Decided:
     models = get.models(metric="calibration_in_the_large", **PNEUMOTHORAX)
     return every(models, lambda m: away_from_zero(excess(get, m)))
 
@@ -345,7 +361,7 @@ def all_miscalibrated(get):
     "included).",
     cohort=NIH,
 )
-def all_overconfident(get):
+def all_overconfident(get: Numbers) -> Decided:
     models = get.models(metric="calibration_in_the_large", **PNEUMOTHORAX)
     return every(models, lambda m: with_interval(excess(get, m))["ci_low"])
 
@@ -355,7 +371,7 @@ def all_overconfident(get):
     "All probabilities of CXR-CLIP, CheXzero and MedCLIP are around 0.5 (from 0.4 to 0.6).",
     cohort=NIH,
 )
-def probabilities_near_half(get):
+def probabilities_near_half(get: Numbers) -> Decided:
     def margin(model):
         low, high = (get(m, model=model, **PNEUMOTHORAX) for m in ("score_min", "score_max"))
         return min(low - 0.4, 0.6 - high)
@@ -368,7 +384,7 @@ def probabilities_near_half(get):
     "MedCLIP and CheXzero rank acceptably nevertheless (AUC for pneumothorax above 0.7).",
     cohort=NIH,
 )
-def ranking_survives(get):
+def ranking_survives(get: Numbers) -> Decided:
     return every(("MedCLIP", "CheXzero"), lambda m: get("auc", model=m, **PNEUMOTHORAX) - 0.7)
 
 

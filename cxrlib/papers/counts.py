@@ -7,6 +7,7 @@ import pandas as pd
 
 from cxrlib import schema
 from cxrlib.cohorts import mimic, nih
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.papers import published
 
 _RELEASES = {"NIH-CXR14": "nih-cxr14", "phantom": "nih-cxr14", "MIMIC-CXR": "mimic-cxr"}
@@ -16,7 +17,7 @@ IN_DATA_SET = "data set"
 PART = "the folder holds a part of it, or another release"
 
 
-def cohort_counts(cohort) -> pd.DataFrame:
+def cohort_counts(cohort: Cohort) -> pd.DataFrame:
     """Images and patients of the release, of its official test list, and of the cohort itself.
 
     Returns
@@ -58,7 +59,7 @@ def _sizes(cohort):
     return {None: sizes[0]} | ({"test": sizes[tested[0]]} if len(tested) else {})
 
 
-def counts_beside_papers(cohort) -> pd.DataFrame:
+def counts_beside_papers(cohort: Cohort) -> pd.DataFrame:
     """The cohort's counts beside those of the data set itself and those that the papers print.
 
     Returns

@@ -5,8 +5,11 @@ which figure, stands in the header of the chapter (`cxrlib.book.chapters.Chapter
 printed numbers and the claims fared comes from the ledger.
 """
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,18 +25,18 @@ NOT_ANSWERED = "not answered"
 PANEL = r"[a-d]$"  # of a figure
 
 
-def artefacts():
+def artefacts() -> pd.DataFrame:
     """What the papers hold: DataFrame with paper, artefact, shows and key ("S Table 1")."""
     table = pd.read_csv(Path(__file__).with_name("artefacts.csv"), dtype=str)
     return table.assign(key=table["paper"] + " " + table["artefact"])
 
 
-def covered(name, keys):
+def covered(name: str, keys: Sequence[str]) -> list[str]:
     """The artefacts that a name stands for: itself, or all panels of a figure ("S Fig. 2")."""
     return [key for key in keys if key == name or re.sub(PANEL, "", key) == name]
 
 
-def answers(chapters, labels):
+def answers(chapters: Sequence, labels: set[str]) -> dict[str, list[tuple]]:
     """Which chapters answer what.
 
     Parameters
@@ -75,7 +78,7 @@ def answers(chapters, labels):
     return found
 
 
-def figures(notebooks):
+def figures(notebooks: Iterable[Path]) -> set[str]:
     """The labels of the figures in executed notebooks."""
     labels = set()
     for path in notebooks:
@@ -86,7 +89,7 @@ def figures(notebooks):
     return labels
 
 
-def places(entry, keys):
+def places(entry: pd.Series, keys: Sequence[str]) -> list[str]:
     """The artefacts to which an entry of the ledger belongs.
 
     Parameters
@@ -101,7 +104,7 @@ def places(entry, keys):
     return [key for name in names for key in covered(f"{entry['paper']} {name}", keys)]
 
 
-def status(answered, entries):
+def status(answered: list[tuple], entries: pd.DataFrame) -> str:
     """How an artefact fared, in words.
 
     Parameters
@@ -125,7 +128,7 @@ def status(answered, entries):
     return "; ".join(parts)
 
 
-def crosswalk(chapters, labels, entries):
+def crosswalk(chapters: Sequence, labels: set[str], entries: pd.DataFrame) -> pd.DataFrame:
     """One row for each artefact of both papers.
 
     Parameters
@@ -169,7 +172,7 @@ counted at each of them.
 """
 
 
-def page(chapters, notebooks, entries):
+def page(chapters: Sequence, notebooks: Iterable[Path], entries: pd.DataFrame) -> str:
     """The crosswalk as a page of the book: MyST text.
 
     Parameters

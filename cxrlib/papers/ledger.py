@@ -5,7 +5,10 @@ Results tables that chapters kept (`cxrlib.show.notebook.keep`) are set beside t
 `cxrlib.papers.claims_x`).
 """
 
+from __future__ import annotations
+
 import html
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +16,7 @@ import pandas as pd
 from cxrlib import schema
 from cxrlib.papers import claims_s, claims_x, published
 from cxrlib.papers.rules import outcome
-from cxrlib.show import notebook
+from cxrlib.show import notebook, words
 
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
 MEANS = {
@@ -25,13 +28,8 @@ MEANS = {
     published.NOT_RUN: "needs images, weights or a number that this run does not have",
 }
 TITLES = {
-    "auc": "AUC",
-    "adjusted_auprc": "adjusted AUPRC",
     "auc_sd_over_labels": "AUC, SD over findings",
     "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
-    "f1": "F1",
-    "macro_f1": "mean F1",
-    "var_f1": "variance of F1",
     "f1_gap_signed": "F1 gap (Eq. 2)",
     "eq_odds_mean": "EqOdds (Eq. 3)",
     "n_images_with_findings_text": "images with a FINDINGS section",
@@ -39,12 +37,12 @@ TITLES = {
     "age_old_from": "age from which patients are old",
     "size_over_mimic_cxr": "size, times that of MIMIC-CXR",
 }
-PROBES = {"linear": "linear probe", "knn": "k-NN", "mlp": "MLP"}
+PROBES = ("linear", "knn", "mlp")
 NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
 
 
-def collect(paths):
+def collect(paths: Iterable[Path | str]) -> pd.DataFrame:
     """The results tables in executed notebooks (kept there by chapters), .csv and .parquet files.
 
     Returns
@@ -74,7 +72,7 @@ def collect(paths):
     return pd.concat(tables, ignore_index=True) if tables else schema.results([])
 
 
-def judge(results):
+def judge(results: pd.DataFrame) -> pd.DataFrame:
     """One verdict for each claim of the two papers.
 
     Parameters
@@ -141,7 +139,7 @@ def _judged(claim, printed, run, none):
     }
 
 
-def ledger(results):
+def ledger(results: pd.DataFrame) -> pd.DataFrame:
     """Every printed number and every claim with its verdict.
 
     Parameters
@@ -182,10 +180,10 @@ def _item(row):
     group = "" if row["attribute"] == "all" or " - " in row["group"] else row["attribute"]
     parts = [
         row["cohort"] if pd.isna(row["method"]) else row["model"],
-        PROBES.get(row["method"], row["method"]),
+        words.readable(row["method"]) if row["method"] in PROBES else row["method"],
         row["label"].replace("_", " "),
         f"{group} {row['group']}".strip().replace("_", " and "),
-        TITLES.get(row["metric"], metric),
+        TITLES.get(row["metric"]) or words.NAMES.get(row["metric"], metric),
     ]
     return ", ".join(part for part in parts if pd.notna(part) and part not in ("all", "zero-shot"))
 
@@ -198,8 +196,8 @@ def _as_text(table, columns):
     ]
 
 
-def counts(entries):
-    """How often each verdict was given: one row a verdict, numbers and claims of each paper."""
+def counts(entries: pd.DataFrame) -> pd.DataFrame:
+    """How often each verdict was given: one row per verdict, numbers and claims of each paper."""
     kind = (entries["artefact"] == SAID).map({True: "claims", False: "numbers"})
     columns = [f"{paper} {k}" for paper in NAMES for k in ("numbers", "claims")]
     table = pd.crosstab(entries["verdict"], entries["paper"] + " " + kind)
@@ -208,7 +206,7 @@ def counts(entries):
     return table.rename_axis(index="verdict", columns=None)
 
 
-def as_text(entries):
+def as_text(entries: pd.DataFrame) -> str:
     """The ledger for a terminal: counts first, then the entries of each table of each paper."""
     lines = [counts(entries).to_string(), ""]
     for (paper, artefact), block in entries.groupby(["paper", "artefact"], sort=False):
@@ -258,7 +256,7 @@ and says nothing about the paper's models.
 """
 
 
-def page(results):
+def page(results: pd.DataFrame) -> str:
     """The ledger as a page of the book: MyST text.
 
     Everything is in the page; `book/assets/ledger.js` only hides rows on request.

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import schema
+from cxrlib.show.words import fmt, fmt_interval
 
 REPRODUCED = "reproduced"
 WITHIN = "within interval"
@@ -57,7 +58,7 @@ RANGES = (
 )
 
 
-def printed():
+def printed() -> pd.DataFrame:
     """Every published number with what its print adds to the results table.
 
     Returns
@@ -73,12 +74,12 @@ def printed():
     return table.assign(**everything[PRINT].fillna({"direction": ""}))
 
 
-def load():
+def load() -> pd.DataFrame:
     """Every published number: a results table with protocol "as_published"."""
     return printed()[list(schema.COLUMNS)]
 
 
-def table(name):
+def table(name: str) -> pd.DataFrame:
     """The published numbers of one table or figure.
 
     name : paper and artefact, such as "S Table 1", "S Table 2", "X Fig. 3c"
@@ -94,8 +95,8 @@ def table(name):
     return everything[names == name].reset_index(drop=True)
 
 
-def prepared(results):
-    """A results table ready to be set beside print: one row a quantity, derived rows added.
+def prepared(results: pd.DataFrame) -> pd.DataFrame:
+    """A results table ready to be set beside print: one row per quantity, derived rows added.
 
     Undefined rows are left out. Of several protocols, "as_published" counts. Added are what the
     papers print and tables leave to the reader: the gap between the two drain arms where it is
@@ -155,7 +156,7 @@ def _ends(table, which, over, members, names):
     return pd.concat(ends) if ends else rows.iloc[:0]
 
 
-def compare(results, published):
+def compare(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Set computed numbers beside published ones and say how they agree.
 
     A computed number is compared with a published one if cohort, model and quantity (method,
@@ -270,7 +271,7 @@ def _reason(row, elsewhere):
     return f"computed {computed}{derived}, printed {value}"
 
 
-def needed(rows):
+def needed(rows: pd.DataFrame) -> str:
     """What has to be there to run these published numbers, in words."""
     parts = [NEEDED.get(cohort, cohort) for cohort in rows["cohort"].unique()]
     of_models = rows["method"].notna()
@@ -284,19 +285,18 @@ def needed(rows):
     return "; ".join(parts)
 
 
-def number(value, rounding):
+def number(value: float, rounding: float) -> str:
     """A number with as many digits as its print: ``number(0.8, 0.005)`` -> "0.80"."""
-    if pd.isna(value):
-        return "undefined"
-    digits = max(0, int(np.ceil(-np.log10(2 * rounding) - 1e-9)))
-    return f"{round(value, digits) + 0.0:,.{digits}f}"
+    return fmt(value, _decimals(rounding))
 
 
-def interval(value, low, high, rounding):
+def interval(value: float, low: float, high: float, rounding: float) -> str:
     """An estimate with its interval, where it has one, with as many digits as in print."""
-    if pd.isna(low):
-        return number(value, rounding)
-    return f"{number(value, rounding)} [{number(low, rounding)}, {number(high, rounding)}]"
+    return fmt_interval(value, low, high, _decimals(rounding), bare=True)
+
+
+def _decimals(rounding):
+    return max(0, int(np.ceil(-np.log10(2 * rounding) - 1e-9)))
 
 
 def _span(values, rounding):

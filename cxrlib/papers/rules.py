@@ -5,7 +5,9 @@ claim stays open: a single counterexample refutes "every model", but only all mo
 The claims themselves are in `cxrlib.papers.claims_s` and `cxrlib.papers.claims_x`.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,16 +46,17 @@ class Numbers:
         where = {"label": "all", "attribute": "all", "group": "all", **where}
         return self._columns["value"][self._at(metric=metric, **where)][0]
 
-    def rows(self, **where):
+    def rows(self, **where) -> pd.DataFrame:
         """The rows with these entries, a part of `table`."""
         return self.table[self._at(**where)]
 
-    def models(self, **where):
+    def models(self, **where) -> list[str]:
         """Those of the claim, or those with such rows."""
         return list(self._models or self.rows(**where)["model"].dropna().unique())
 
     @property
-    def used(self):
+    def used(self) -> pd.DataFrame:
+        """The rows that were asked for."""
         return self.table[self._used]
 
     def _at(self, **where):
@@ -67,7 +70,7 @@ class Numbers:
         return at
 
 
-def every(cases, margin, but=0):
+def every(cases: Iterable, margin: Callable[..., float], but: int = 0) -> Decided:
     """Whether `margin(*case)` is above 0 in every case, or in all but a few.
 
     Returns (holds, text). Enough counterexamples decide it, whatever is missing; otherwise the
@@ -90,26 +93,31 @@ def every(cases, margin, but=0):
     return len(against) <= but, f"{text}; {len(missing)} without a number" if missing else text
 
 
-def higher(names, values):
+def higher(names: Sequence[str], values: Sequence[float]) -> Decided:
     """Whether the first value is above the second: (holds, text)."""
     a, b = values
     return bool(a > b), f"{names[0]} {short(a)}, {names[1]} {short(b)}"
 
 
-def short(value):
+def short(value: float) -> str:
     """A number for a sentence: three digits, or all that a large one has."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 9):.3g}"
 
 
-def with_interval(row):
+def with_interval(row: pd.Series) -> pd.Series:
+    """The row itself; `Missing` where it has no interval."""
     if pd.isna(row["ci_low"]):
         raise Missing(f"no interval for model {row['model']}, metric {row['metric']}")
     return row
 
 
-def away_from_zero(row):
+def away_from_zero(row: pd.Series) -> float:
     """How far the interval of a row lies from 0; negative where it holds 0."""
     return max(with_interval(row)["ci_low"], -row["ci_high"])
+
+
+Decided = tuple[bool, str]  # whether a claim holds, and why
+Rule = Callable[[Numbers], Decided]
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,12 @@ class Claim:
     statement: str
     cohort: str
     models: tuple
-    rule: Callable
+    rule: Rule
 
 
-def claim(paper, where, statement, cohort, models):
+def claim(
+    paper: str, where: str, statement: str, cohort: str, models: Sequence[str]
+) -> Callable[[Rule], Claim]:
     """Make the rule below a `Claim`; the rule's name becomes its id.
 
     paper, where, statement, cohort, models : as in `Claim`
@@ -145,7 +155,7 @@ def claim(paper, where, statement, cohort, models):
     return made
 
 
-def outcome(claim, table, models=None):
+def outcome(claim: Claim, table: pd.DataFrame, models: Sequence[str] | None = None) -> Outcome:
     """Apply the rule of a claim to the rows of one cohort.
 
     table : table of `published.prepared`, of one cohort

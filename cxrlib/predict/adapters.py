@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.models.swin.modeling_swin import SwinLayer
 
+from cxrlib.models.encoder import Encoder
+
 LAYERS = (nn.Linear, nn.Conv2d)
 BLOCKS = (ResidualAttentionBlock, Block, SpatialBlock, ChannelBlock, SwinLayer)  # of transformers
 
@@ -91,13 +93,13 @@ class Attention(nn.Module):
 CALLING = {AttentionPool2d: AttentionPool, nn.MultiheadAttention: Attention}
 
 
-def probe(model) -> Tensor:
+def probe(model: Encoder) -> Tensor:
     """Two made-up films, prepared as the model wants them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 96), dtype=np.uint8)
     return model.preprocess(list(noise))
 
 
-def tower(model) -> Tower:
+def tower(model: Encoder) -> Tower:
     """A copy of the image half, ready for training; the model stays as it is.
 
     Parameters that no image passes through (the text half, unused heads) are not copied. What an
@@ -217,7 +219,7 @@ def merged(adapted: nn.Module) -> Tower:
 
 
 def listing(adapted: nn.Module) -> pd.DataFrame:
-    """What LoRA adapts: one row a kind of layer, ``layer, adapted, left_out, trained``.
+    """What LoRA adapts: one row per kind of layer, ``layer, adapted, left_out, trained``.
 
     ``adapted`` and ``left_out`` count layers, or matrices that are no layers (bare projections,
     tables of positions); ``trained`` counts the numbers in their adapters.

@@ -27,7 +27,9 @@ from torch import nn
 from torchvision.models import densenet121
 from torchvision.transforms import functional as TF
 
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
 from cxrlib.models import checkpoints, files
@@ -100,18 +102,18 @@ class Detector:
 
 
 def train(
-    cohort,
+    cohort: Cohort,
     protocol: str = "corrected",
     *,
     epochs: int = EPOCHS,
     batch_size: int = 32,
     lr: float = 1e-4,
     seed: int = 1907,
-    weights=None,
+    weights: Path | str | None = None,
     size: int | None = None,
-    apart_from=None,
+    apart_from: Cohort | None = None,
     device: str = "cpu",
-    folder=None,
+    folder: Path | str | None = None,
 ) -> Detector:
     """Train on the annotated films of a cohort, or go on where an earlier run stopped.
 
@@ -190,12 +192,14 @@ def train(
         file = folder / "detector.pt"
         if not file.is_file():
             _train(cohort, films, settings, weights, device, folder)
-        return _same_training(load(file), settings)
+        if (detector := load(file)).settings != settings:
+            raise _another(file, detector.settings, settings)
+        return detector
 
 
-def check(name, cohort, **numbers):
-    if name not in NAMES:
-        raise ValueError(f"protocol: unknown {name!r}; expected one of {', '.join(NAMES)}.")
+def check(protocol: str, cohort: Cohort, **numbers: float) -> None:
+    """Refuse an unknown protocol, a cohort without films, and numbers that are not above 0."""
+    one_of("protocol", protocol, NAMES)
     if cohort.images is None:
         raise ValueError(f"cohort {cohort.name!r} is metadata only; the detector needs films")
     for parameter, value in numbers.items():
@@ -203,16 +207,17 @@ def check(name, cohort, **numbers):
             raise ValueError(f"{parameter}={value}: expected a number above 0")
 
 
-def home(cohort) -> Path:
+def home(cohort: Cohort) -> Path:
+    """The folder of the detectors that label a cohort."""
     return folder_for(cohort) / "drains"
 
 
-def sources_of(cohort):
+def sources_of(cohort: Cohort) -> tuple[str, ...]:
     """Where patients come from: only within these does one number mean one patient."""
     return cohort.sources or (cohort.recipe["name"],)
 
 
-def annotations(cohort) -> np.ndarray:
+def annotations(cohort: Cohort) -> np.ndarray:
     """Drains that somebody saw or planted: 0, 1, or NaN, (n,); predicted labels are NaN."""
     if "drain" not in cohort.table:
         return np.full(len(cohort.table), np.nan)
@@ -363,12 +368,6 @@ def _save(content, path):
     atomic.in_one_step(path, lambda part: torch.save(content, part))
 
 
-def _same_training(detector, settings):
-    if detector.settings != settings:
-        raise _another(detector.file, detector.settings, settings)
-    return detector
-
-
 def _another(file, found, wanted):
     differing = [
         f"{k} {found.get(k)!r}, not {wanted[k]!r}" for k in wanted if found.get(k) != wanted[k]
@@ -388,7 +387,7 @@ def build_network() -> nn.Module:
     return network
 
 
-def load(file) -> Detector:
+def load(file: Path | str) -> Detector:
     """A detector from its file, or from a plain state dict such as S's code writes.
 
     The latter is used as published: films as S stored them, threshold 0.5. Whose films it was
@@ -418,18 +417,9 @@ def load(file) -> Detector:
         "sources": [],
         "notes": ["a file of weights alone: what it was trained on is not known"],
     }
-    return Detector(
-        network.eval(),
-        record["settings"],
-        record["threshold"],
-        record["rule"],
-        record["best_epoch"],
-        pd.DataFrame(record["log"]),
-        pd.DataFrame(record["films"]),
-        tuple(record["sources"]),
-        (*record["notes"], *notes),
-        path,
-    )
+    tables = {name: pd.DataFrame(record[name]) for name in ("log", "films")}
+    told = {"sources": tuple(record["sources"]), "notes": (*record["notes"], *notes)}
+    return Detector(network.eval(), file=path, **record | tables | told)
 
 
 def _start_from(network, weights):
@@ -458,7 +448,8 @@ def _renamed(state, network):
     return state
 
 
-def on_device(network, device):
+def on_device(network: nn.Module, device: str) -> nn.Module:
+    """The network on a device; ValueError where torch cannot use it."""
     try:
         return network.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -471,7 +462,7 @@ def on_device(network, device):
 # --- films --------------------------------------------------------------------------------------
 
 
-def prepared(cohort, rows, settings) -> torch.Tensor:
+def prepared(cohort: Cohort, rows: np.ndarray, settings: dict) -> torch.Tensor:
     """Films of these rows of the cohort, uint8 (n, size, size)."""
     side = settings["size"]
 
@@ -503,9 +494,9 @@ def _scaled(x, name, device):
 
 
 @torch.inference_mode()
-def probabilities(network, x, name) -> np.ndarray:
+def probabilities(network: nn.Module, x: torch.Tensor, protocol: str) -> np.ndarray:
     """Probability of a drain, (n,); statistics of batches are not used."""
     network.eval()
     device = next(network.parameters()).device
-    logits = [network(_scaled(part, name, device))[:, 0] for part in x.split(BATCH)]
+    logits = [network(_scaled(part, protocol, device))[:, 0] for part in x.split(BATCH)]
     return torch.cat(logits).double().sigmoid().cpu().numpy()

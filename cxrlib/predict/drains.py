@@ -11,38 +11,29 @@ Probabilities are kept in one Parquet file for each detector, in the folder ``dr
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from numpy.typing import ArrayLike
 
 from cxrlib import schema
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
 from cxrlib.core.progress import Bar
 from cxrlib.predict import drain_detector
-from cxrlib.predict.drain_detector import NAME, Detector, annotations, load, train
+from cxrlib.predict.drain_detector import NAME, Detector, annotations, load
+from cxrlib.predict.drain_detector import train as train  # so that callers need this module alone
 from cxrlib.protocol import protocol
 from cxrlib.stats import fairness
 
-__all__ = [
-    "Detector",
-    "file_of",
-    "hide",
-    "label",
-    "label_error",
-    "load",
-    "overlap",
-    "performance",
-    "predict",
-    "stored",
-    "train",
-]
 CHUNK = 1000  # films between two savings of predictions
 
 
-def predict(detector: Detector, cohort, device: str = "cpu") -> pd.DataFrame:
+def predict(detector: Detector, cohort: Cohort, device: str = "cpu") -> pd.DataFrame:
     """Drains of a cohort: as annotated, and as predicted where there is no annotation.
 
     Probabilities are kept by film, and saved after every 1,000, so that an interrupted prediction
@@ -51,7 +42,7 @@ def predict(detector: Detector, cohort, device: str = "cpu") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row an image in the order of the cohort
+    DataFrame, one row per image in the order of the cohort
         ``image_id``, ``drain_probability`` (in [0, 1]; missing where annotated), ``drain`` (0/1)
         and ``drain_source`` ("annotated" or "predicted").
     """
@@ -86,7 +77,7 @@ def _keys(cohort) -> np.ndarray:
     return (cohort.fingerprint + " " + cohort.table["image_id"].astype(str)).to_numpy(object)
 
 
-def file_of(detector: Detector, cohort) -> Path:
+def file_of(detector: Detector, cohort: Cohort) -> Path:
     """The Parquet file of a detector: ``film`` (see :func:`predict`), ``drain_probability``."""
     return drain_detector.home(cohort) / f"{detector.fingerprint}.parquet"
 
@@ -117,7 +108,7 @@ def _table(detector, cohort, known):
     )
 
 
-def label(cohort, detector, device: str = "cpu"):
+def label(cohort: Cohort, detector: Detector | Path | str, device: str = "cpu") -> Cohort:
     """The cohort with a drain for every image.
 
     Parameters
@@ -137,7 +128,7 @@ def label(cohort, detector, device: str = "cpu"):
     return _labelled(cohort, detector, predict(detector, cohort, device))
 
 
-def stored(cohort, protocol: str = "corrected"):
+def stored(cohort: Cohort, protocol: str = "corrected") -> Cohort:
     """The cohort as :func:`label` returns it, from predictions on disk; nothing is computed.
 
     Labels are those of the films as they are, also where the cohort shows them prepared as S did.
@@ -183,7 +174,7 @@ def _labelled(cohort, detector, table):
     )
 
 
-def overlap(detector: Detector, cohort) -> int | None:
+def overlap(detector: Detector, cohort: Cohort) -> int | None:
     """How many patients of a cohort the detector was trained or chosen on; None if not known."""
     if not detector.sources:
         return None
@@ -193,7 +184,7 @@ def overlap(detector: Detector, cohort) -> int | None:
     return len(set(cohort.table["patient_id"].astype(str)) & set(seen))
 
 
-def hide(cohort, rows):
+def hide(cohort: Cohort, rows: ArrayLike) -> Cohort:
     """The cohort without the drain labels of some rows, to see how a detector fills them.
 
     Parameters
@@ -233,13 +224,13 @@ def performance(detector: Detector, n_resamples: int = 500, seed: int = 1907) ->
     p = protocol(detector.settings["protocol"])
     options = {"unit": p.unit, "interval": p.interval, "n_resamples": n_resamples, "seed": seed}
     few = {"min_positive": max(1, p.min_cases), "min_negative": max(1, p.min_cases)}
-    table = _rated(
-        found.assign(cohort=detector.settings["cohort"]), detector.threshold, (), **options, **few
-    )
-    return table.assign(protocol=p.name)
+    found = found.assign(cohort=detector.settings["cohort"])
+    return _rated(found, detector.threshold, (), **options, **few).assign(protocol=p.name)
 
 
-def label_error(labelled, truth, attributes=(), **options) -> pd.DataFrame:
+def label_error(
+    labelled: Cohort, truth: Cohort, attributes: Sequence[str] = (), **options
+) -> pd.DataFrame:
     """How far predicted drains are from the truth: AUC, sensitivity, specificity.
 
     Parameters
@@ -285,14 +276,9 @@ def _rated(found, threshold, attributes, **options):
     about = {"model": NAME, "method": "supervised", "label": "drain"}
     found = found.assign(**about, y_true=found["y_true"].astype(int))
     options = {"mean_over_labels": False} | options
-    decided = fairness.decide(found, threshold=threshold)
-    return schema.results(
-        pd.concat(
-            [
-                fairness.performance_table(found, ("auc",), attributes, **options),
-                fairness.performance_table(
-                    decided, ("sensitivity", "specificity"), attributes, **options
-                ),
-            ]
-        )
-    )
+    decided, rates = fairness.decide(found, threshold=threshold), ("sensitivity", "specificity")
+    parts = [
+        fairness.performance_table(of, which, attributes, **options)
+        for of, which in ((found, ("auc",)), (decided, rates))
+    ]
+    return schema.results(pd.concat(parts))

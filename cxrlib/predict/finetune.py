@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxrlib.core import atomic
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
 from cxrlib.embed.extract import embed, loaded, prepared
+from cxrlib.models.encoder import Encoder
 from cxrlib.predict import adapters, training
 from cxrlib.predict.training import Settings
 from cxrlib.predict.zeroshot import one_hot_rows, softmax
@@ -132,7 +134,7 @@ class FineTuned:
     Attributes
     ----------
     predictions : DataFrame
-        Test images, as :func:`cxrlib.predict.zeroshot.classify` returns them.
+        Test images, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them.
     history : DataFrame
         See :class:`cxrlib.predict.training.Fit`.
     best_epoch : int
@@ -167,7 +169,7 @@ class FineTuned:
 
 def settings_for(strategy: str, **changed) -> Settings:
     """The settings of a strategy: the defaults, what it has of its own, and what is changed."""
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     own = {"learning_rate": LEARNING_RATES[strategy][1]} | OWN[strategy]
     return Settings(**(own | changed))
 
@@ -175,7 +177,7 @@ def settings_for(strategy: str, **changed) -> Settings:
 def fine_tune(
     task: Task,
     strategy: str,
-    split=None,
+    split: Sequence[str] | np.ndarray | None = None,
     settings: Settings | None = None,
     seed: int = 0,
     folder: Path | None = None,
@@ -210,7 +212,7 @@ def fine_tune(
     OSError
         The folder cannot be made.
     """
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     settings = settings or settings_for(strategy)
     if settings.augment and strategy in ON_EMBEDDINGS:
         raise ValueError(f"augment=True: {strategy} is trained on embeddings and sees no images")
@@ -234,7 +236,7 @@ def fine_tune(
 def search(
     task: Task,
     strategy: str,
-    split=None,
+    split: Sequence[str] | np.ndarray | None = None,
     rates: Sequence[float] | None = None,
     settings: Settings | None = None,
     seed: int = 0,
@@ -261,7 +263,7 @@ def search(
     FloatingPointError
         The loss ran away at every rate.
     """
-    _known(strategy)
+    one_of("strategy", strategy, STRATEGIES)
     rates = LEARNING_RATES[strategy] if rates is None else list(rates)
     if not rates:
         raise ValueError("rates: expected one learning rate or more")
@@ -284,7 +286,7 @@ def search(
     return table.assign(chosen=table.index == table["valid_loss"].idxmin())
 
 
-def restore(model, folder: Path) -> nn.Module:
+def restore(model: Encoder | str, folder: Path) -> nn.Module:
     """The adapted network of a finished run, for use on other films.
 
     It takes ``model.preprocess(films)`` to logits (n, classes), whatever the strategy, in the
@@ -337,7 +339,9 @@ def restore(model, folder: Path) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def description(task: Task, strategy: str, split, settings: Settings, seed: int) -> dict:
+def description(
+    task: Task, strategy: str, split: np.ndarray, settings: Settings, seed: int
+) -> dict:
     """Everything that decides the trained weights; what ``run.json`` holds.
 
     The order of the rows does not: images are numbered by their names.
@@ -363,11 +367,6 @@ def description(task: Task, strategy: str, split, settings: Settings, seed: int)
     }
 
 
-def run_fingerprint(task: Task, strategy: str, split, settings: Settings, seed: int) -> str:
-    """SHA-256 of the :func:`description` of a run."""
-    return _hash(description(task, strategy, split, settings, seed))
-
-
 # --- networks ---
 
 
@@ -385,7 +384,7 @@ class Head(nn.Module):
         layers = [nn.Linear(width, hidden), nn.ReLU()] if hidden else []
         self.layers = nn.Sequential(*layers, nn.Linear(hidden or width, classes))
 
-    def standardise(self, training_embeddings: Tensor):
+    def standardise(self, training_embeddings: Tensor) -> None:
         self.mean.copy_(training_embeddings.mean(dim=0))
         self.sd.copy_(training_embeddings.std(dim=0).clamp_min(1e-6))
 
@@ -400,7 +399,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.tower, self.head, self.frozen = tower, head, frozen
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
         if self.frozen:  # no statistics, no stochastic depth in layers that are not trained
             self.tower.eval()
@@ -410,7 +409,7 @@ class Classifier(nn.Module):
         return self.head(nn.functional.normalize(self.tower(x).float(), dim=-1))
 
 
-def build(model, strategy: str, classes: int, settings: Settings, seed: int) -> nn.Module:
+def build(model: Encoder, strategy: str, classes: int, settings: Settings, seed: int) -> nn.Module:
     """The network of a strategy, from embeddings or prepared films to logits (n, classes)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -494,11 +493,6 @@ def _merged_logits(network, x, test, settings):
 
 
 # --- what is checked, kept and said ---
-
-
-def _known(strategy):
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
 
 
 def _split(task, split) -> np.ndarray:
@@ -601,7 +595,7 @@ def _unreadable(path, reason) -> str:
     return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
 
 
-def _reporter(bar: Bar):
+def _reporter(bar: Bar) -> Callable[[dict, int], None]:
     """Says after an epoch how far training is."""
 
     def report(row, epochs):

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip import ClipLoss
+from torch import nn
 
 from cxrlib import cohorts
 from cxrlib.cohorts.phantom import FINDINGS
 from cxrlib.core.progress import Bar
 from cxrlib.models import WEIGHTS, phantom_clip
+from cxrlib.models.encoder import Encoder
 
 N_PAIRS, WEIGHT_DECAY = 12_000, 0.1
 SETTINGS = {"epochs": 5, "batch": 128, "learning_rate": 1e-3}
@@ -63,7 +65,7 @@ def train(
     learning_rate: float = SETTINGS["learning_rate"],
     seed: int = 0,
     progress: str | None = None,
-):
+) -> tuple[nn.Module, phantom_clip.Tokenizer]:
     """A small CLIP trained from scratch: the network (float32) and its tokenizer.
 
     Parameters
@@ -118,7 +120,7 @@ def train(
     return model.eval(), tokenizer
 
 
-def zero_shot_auc(model) -> dict:
+def zero_shot_auc(model: Encoder) -> dict:
     """AUC per finding and their mean, with 95 % intervals, on 4,000 images of held-out patients."""
     from cxrlib.predict import zeroshot
     from cxrlib.stats import fairness

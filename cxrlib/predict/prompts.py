@@ -25,10 +25,14 @@ the six diseases of X are those of the reports from which the small phantom mode
 
 from __future__ import annotations
 
+import tomllib
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from cxrlib.core.checks import one_of
 
 
 class Phrase(NamedTuple):
@@ -39,33 +43,10 @@ class Phrase(NamedTuple):
     source: str
 
 
-_CHEXZERO = "rajpurkarlab/CheXzero, zero_shot.py; kakaobrain/cxr-clip, cxrclip/evaluator.py"
-_BIOVIL = "microsoft/hi-ml, hi-ml-multimodal/test_multimodal/vlp/test_zero_shot_classification.py"
-_MEDIMAGEINSIGHT = (
-    "microsoft/healthcareai-examples, agentic/medimageinsight/mcp-server/zero_shot.py"
-)
-
-POSITIVE = (
-    Phrase("Chest {label}", ("paper S",), "S, section 2.1"),
-    Phrase("{label}", ("CheXzero", "CXR-CLIP"), _CHEXZERO),
-    Phrase("Findings consistent with {label}", ("BioViL-T",), _BIOVIL),
-    Phrase("Findings suggesting {label}", ("BioViL-T",), _BIOVIL),
-    Phrase("Findings are most compatible with {label}", ("BioViL-T",), _BIOVIL),
-    Phrase("a photo of a {label}.", ("CLIP",), "Radford et al. 2021, section 3.1.4"),
-    Phrase(
-        "this is a photo of {label}",
-        ("BiomedCLIP",),
-        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224, biomed_clip_example.ipynb",
-    ),
-    Phrase("x-ray chest anteroposterior {label}", ("MedImageInsight",), _MEDIMAGEINSIGHT),
-)
-NEGATIVE = (
-    Phrase("Chest No Findings", ("paper S",), "S, section 2.1"),
-    Phrase("no {label}", ("CheXzero", "CXR-CLIP"), _CHEXZERO),
-    Phrase("There is no {label}", ("BioViL-T",), _BIOVIL),
-    Phrase("No evidence of {label}", ("BioViL-T",), _BIOVIL),
-    Phrase("No signs of {label}", ("BioViL-T",), _BIOVIL),
-    Phrase("x-ray chest anteroposterior No Finding", ("MedImageInsight",), _MEDIMAGEINSIGHT),
+_WORDS = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))
+POSITIVE, NEGATIVE = (
+    tuple(Phrase(each["text"], tuple(each["by"]), each["source"]) for each in _WORDS[side])
+    for side in ("positive", "negative")
 )
 ALL = "all phrases / all phrases"
 
@@ -95,109 +76,8 @@ TEXTS = 5  # of a class in one draw of a random format
 
 SENTENCE = "a photo of a chest radiograph with {}."
 
-DEGREES = ("", "mild", "moderate", "severe")
-SIZES = ("", "small", "moderate", "large")
-LOWER = ("in the left lower lobe", "in the right lower lobe")
-UPPER = ("in the left upper lobe", "in the right upper lobe")
-LOBES = LOWER + UPPER
-BASES = ("at the left lung base", "at the right lung base", "at both lung bases")
-SIDES = ("on the left", "on the right")
-
-# Blocks of severity x kind x location, all of whose combinations make sense.
-PHRASES = {
-    "Atelectasis": (
-        (("", "mild"), ("plate like atelectasis", "linear atelectasis"), ("", *BASES)),
-        (DEGREES, ("atelectasis",), LOWER),
-        (DEGREES, ("left basilar atelectasis", "right basilar atelectasis"), ("",)),
-    ),
-    "Cardiomegaly": (
-        (DEGREES, ("cardiomegaly", "enlargement of the heart"), ("", "on the chest radiograph")),
-        (("",), ("enlarged heart", "cardiac enlargement"), ("", "on the chest radiograph")),
-    ),
-    "Consolidation": (
-        (("", "focal", "dense"), ("consolidation",), ("in the left lung", "in the right lung")),
-        (("", "dense"), ("lobar consolidation", "consolidation with air bronchograms"), LOBES),
-        (("", "patchy"), ("airspace consolidation",), LOBES),
-    ),
-    "Edema": (
-        (DEGREES, ("pulmonary edema",), ("", "in both lungs", "with perihilar haze")),
-        (("", "mild", "moderate"), ("interstitial edema",), ("", "with septal lines")),
-        (("", "severe"), ("alveolar edema",), ("", "in both lungs", "with perihilar haze")),
-    ),
-    "Pleural Effusion": (
-        (("", "mild", "small"), ("pleural effusion",), ("with a blunted costophrenic angle",)),
-        ((*SIZES, "mild"), ("pleural effusion",), (*SIDES, "on both sides")),
-        ((*SIZES, "mild"), ("left pleural effusion", "right pleural effusion"), ("",)),
-    ),
-    "Pneumothorax": (
-        (SIZES, ("left pneumothorax", "right pneumothorax"), ("", "with visible pleural line")),
-        (("", "small"), ("apical pneumothorax",), SIDES),
-        (("",), ("tension pneumothorax",), SIDES),
-    ),
-    "Emphysema": (
-        (DEGREES, ("emphysema", "pulmonary emphysema"), ("", "in both lungs")),
-        (("", "severe"), ("bullous emphysema",), UPPER),
-    ),
-    "Fibrosis": (
-        (DEGREES, ("pulmonary fibrosis", "interstitial fibrosis"), ("", "at both lung bases")),
-    ),
-    "Hernia": ((SIZES, ("hiatal hernia", "hernia"), ("behind the heart",)),),
-    "Infiltration": ((("", "patchy", "focal"), ("infiltrate", "lung infiltrate"), LOBES),),
-    "Mass": ((("", "large", "spiculated"), ("mass", "lung mass"), LOBES),),
-    "Nodule": ((("", "small", "calcified"), ("nodule", "lung nodule"), LOBES),),
-    "Pleural Thickening": ((DEGREES, ("pleural thickening",), ("", *SIDES, "on both sides")),),
-    "Pneumonia": (
-        (("", "mild", "severe"), ("pneumonia",), LOBES),
-        (("", "patchy"), ("opacity in keeping with pneumonia",), LOWER),
-    ),
-}
-
-# Ways to name a finding, each singular, so that the verb of a template agrees.
-SYNONYMS = {
-    "Atelectasis": (
-        "atelectasis",
-        "basilar atelectasis",
-        "lower lobe atelectasis",
-        "plate like atelectasis",
-    ),
-    "Cardiomegaly": (
-        "cardiomegaly",
-        "an enlarged heart",
-        "enlargement of the heart",
-        "cardiac enlargement",
-    ),
-    "Consolidation": (
-        "consolidation",
-        "lung consolidation",
-        "focal consolidation",
-        "consolidation with air bronchograms",
-    ),
-    "Edema": ("pulmonary edema", "edema", "interstitial edema", "perihilar haze with edema"),
-    "Pleural Effusion": (
-        "a pleural effusion",
-        "pleural effusion",
-        "pleural fluid",
-        "an effusion with blunted costophrenic angle",
-    ),
-    "Pneumothorax": (
-        "a pneumothorax",
-        "pneumothorax",
-        "an apical pneumothorax",
-        "pneumothorax with visible pleural line",
-    ),
-    "Emphysema": ("emphysema", "pulmonary emphysema", "emphysema of the lungs"),
-    "Fibrosis": ("pulmonary fibrosis", "fibrosis of the lungs", "interstitial fibrosis"),
-    "Hernia": ("a hiatal hernia", "a hernia behind the heart", "herniation of the stomach"),
-    "Infiltration": ("an infiltrate", "a lung infiltrate", "infiltration of the lung"),
-    "Mass": ("a mass", "a lung mass", "a pulmonary mass"),
-    "Nodule": ("a nodule", "a lung nodule", "a pulmonary nodule"),
-    "Pleural Thickening": (
-        "pleural thickening",
-        "thickening of the pleura",
-        "a thickened pleural line",
-    ),
-    "Pneumonia": ("pneumonia", "lobar pneumonia", "lower lobe pneumonia"),
-}
+PHRASES = _WORDS["phrases"]  # blocks of severity x kind x location by finding
+SYNONYMS = _WORDS["synonyms"]
 TEMPLATES = (
     "there is {}.",
     "{} is present.",
@@ -223,8 +103,7 @@ def texts(format: str, label: str) -> list[str]:
     ValueError
         An unknown format, or a label without words in it.
     """
-    if format not in FORMATS:
-        raise ValueError(f"prompt format {format!r}: expected one of {', '.join(FORMATS)}")
+    one_of("prompt format", format, FORMATS)
     if format not in RANDOM:
         # capitals of names go; those of an abbreviation, such as COPD, stay
         words = (word if word.isupper() else word.lower() for word in label.split())
@@ -232,7 +111,7 @@ def texts(format: str, label: str) -> list[str]:
     if label not in PHRASES:
         raise ValueError(
             f"label {label!r} has no words for prompts in the format {format}; labels with words: "
-            f"{', '.join(PHRASES)}. Add it to PHRASES and SYNONYMS of cxrlib/predict/prompts.py, "
+            f"{', '.join(PHRASES)}. Add it to cxrlib/predict/prompts.toml, "
             f"or ask for the format {FORMATS[0]} alone, which takes any label"
         )
     if format == "GLoRIA":

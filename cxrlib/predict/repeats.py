@@ -7,7 +7,7 @@ Splits are numbered from 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import joblib
@@ -16,19 +16,14 @@ import pandas as pd
 
 from cxrlib import guard
 from cxrlib.cohorts.nih6x200 import ROTATIONS
+from cxrlib.core.checks import one_of
 from cxrlib.predict import finetune
 from cxrlib.stats import fairness
 
 UTILITY = ("accuracy", "macro_f1", "var_f1")
-GAPS = (
-    "f1_gap_signed",
-    "f1_gap_absolute",
-    "eq_odds_mean",
-    "eq_odds_max",
-    "calibration_gap_eq4",
-    "ece_gap",
-)
-SIZES = ("var_f1", "f1_gap_size", *GAPS[1:])
+_UNSIGNED = ("f1_gap_absolute", "eq_odds_mean", "eq_odds_max", "calibration_gap_eq4", "ece_gap")
+GAPS = ("f1_gap_signed", *_UNSIGNED)
+SIZES = ("var_f1", "f1_gap_size", *_UNSIGNED)
 """What is 0 where all fare alike, and larger the less they do."""
 KEYS = ["model", "method", "attribute", "group", "metric"]
 FEWEST_PATIENTS = 2
@@ -41,10 +36,10 @@ class Runs:
     Attributes
     ----------
     predictions : DataFrame
-        Test images of every run, as :func:`cxrlib.predict.zeroshot.classify` returns them, with
+        Test images of every run, as :func:`cxrlib.predict.zeroshot.one_hot_rows` returns them, with
         integer columns ``split`` and ``seed``.
     runs : DataFrame
-        One row a run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
+        One row per run: ``model, strategy, split, seed, learning_rate, best_epoch, epochs``,
         ``trainable`` (parameters), ``seconds_an_epoch, memory_mib`` (of a step), ``weights``
         (SHA-256 of the trained tensors).
     fits : dict
@@ -56,13 +51,15 @@ class Runs:
     fits: dict[tuple[str, int, int], finetune.FineTuned]
 
 
-def check_groups(table, splits, attributes: Sequence[str], target: str) -> None:
+def check_groups(
+    table: pd.DataFrame, splits: Sequence[np.ndarray], attributes: Sequence[str], target: str
+) -> None:
     """Refuse splits that leave a group nearly untested or a class untrained.
 
     Parameters
     ----------
     table : DataFrame
-        One row an image: ``patient_id``, the attributes and the target.
+        One row per image: ``patient_id``, the attributes and the target.
     splits : sequence of arrays of str (n,)
         "train", "valid" or "test" for each image.
     attributes : sequence of str
@@ -171,10 +168,8 @@ def tune(
 def _check_plan(strategies, splits, seeds, settings):
     if not len(splits) or not len(strategies):
         raise ValueError("splits, strategies: expected one or more of each")
-    unknown = (set(strategies) | set(seeds) | set(settings)) - set(finetune.STRATEGIES)
-    if unknown:
-        known = ", ".join(finetune.STRATEGIES)
-        raise ValueError(f"strategy {min(unknown)!r}: expected one of {known}")
+    for strategy in {*strategies, *seeds, *settings}:
+        one_of("strategy", strategy, finetune.STRATEGIES)
     for strategy in strategies:
         asked = list(seeds.get(strategy, ()))
         if not asked or len(set(asked)) < len(asked):
@@ -183,7 +178,7 @@ def _check_plan(strategies, splits, seeds, settings):
             )
 
 
-def pooled(predictions) -> pd.DataFrame:
+def pooled(predictions: pd.DataFrame) -> pd.DataFrame:
     """The test predictions of the first five rotations, from the lowest seed of each method.
 
     Each image appears once, predicted by a model that saw neither it nor its patient (in splits by
@@ -205,7 +200,11 @@ def pooled(predictions) -> pd.DataFrame:
 # --- the metrics of each run ---
 
 
-def values(predictions, pairs, baseline: str | None = "zero-shot") -> pd.DataFrame:
+def values(
+    predictions: pd.DataFrame,
+    pairs: Mapping[str, Sequence[tuple[str, str]]],
+    baseline: str | None = "zero-shot",
+) -> pd.DataFrame:
     """Metrics of X for every run, and their change against what the model did before.
 
     Parameters
@@ -304,7 +303,7 @@ def _changes(found, baseline):
 # --- their spread ---
 
 
-def components(values) -> pd.DataFrame:
+def components(values: pd.DataFrame) -> pd.DataFrame:
     r"""Mean and spread of each number over runs, parted into seeds and splits.
 
     Run j on split i gives :math:`y_{ij} = \mu + a_i + e_{ij}`: seeds nested in splits, both random
@@ -322,7 +321,7 @@ def components(values) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a model, method, attribute, group and metric
+    DataFrame, one row per model, method, attribute, group and metric
         ``mean`` (over splits, of their means over seeds), ``sd_seed`` (between seeds of one split),
         ``sd_split`` (between splits, without what seeds add), ``n_splits, n_seeds`` (different
         ones; 0 where nothing is trained), ``n_runs, lowest, highest`` and ``share_above_0`` (in
@@ -404,7 +403,7 @@ def variance_parts(splits: Sequence[np.ndarray]) -> tuple[float, float]:
     return seed, split
 
 
-def spread(values, baseline: str = "zero-shot") -> pd.DataFrame:
+def spread(values: pd.DataFrame, baseline: str = "zero-shot") -> pd.DataFrame:
     """Does "fine-tuning raises the gap" survive: in how many runs, and splits, it does.
 
     Parameters
@@ -414,7 +413,7 @@ def spread(values, baseline: str = "zero-shot") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a model, method "... - zero-shot", attribute, group and metric of ``SIZES``
+    DataFrame, one row per model, method "... - zero-shot", attribute, group and metric of ``SIZES``
         ``runs`` (defined ones), ``runs_above_0`` (the size rose), ``splits, splits_above_0`` (the
         mean over its seeds rose), ``undefined`` (runs). An adaptation that changes nothing raises a
         gap in about half of them; as splits share images, these counts are no sign test.
@@ -433,14 +432,8 @@ def spread(values, baseline: str = "zero-shot") -> pd.DataFrame:
     for names, runs in changes[changes["metric"].isin(SIZES)].groupby(KEYS, sort=False):
         y = runs["value"].dropna()
         means = runs.groupby("split")["value"].mean().dropna()
-        rows.append(
-            dict(zip(KEYS, names, strict=True))
-            | {
-                "runs": len(y),
-                "runs_above_0": int((y > 0).sum()),
-                "splits": len(means),
-                "splits_above_0": int((means > 0).sum()),
-                "undefined": len(runs) - len(y),
-            }
-        )
+        counts = {"runs": len(y), "runs_above_0": int((y > 0).sum())}
+        counts |= {"splits": len(means), "splits_above_0": int((means > 0).sum())}
+        about = dict(zip(KEYS, names, strict=True))
+        rows.append(about | counts | {"undefined": len(runs) - len(y)})
     return pd.DataFrame(rows)

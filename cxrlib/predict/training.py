@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from cxrlib.core import atomic
+from cxrlib.core.checks import one_of
 from cxrlib.embed.worker import out_of_memory
 from cxrlib.models.encoder import PRECISIONS
 
@@ -74,28 +75,21 @@ class Settings:
     split_batches: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch", "rank"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
-        for name, holds, expected in (
-            ("learning_rate", lambda v: 0 < v < math.inf, "a number above 0"),
-            ("head_rate", lambda v: 0 < v < math.inf, "a number above 0, or None"),
-            ("weight_decay", lambda v: 0 <= v < math.inf, "a number, 0 or more"),
-            ("label_smoothing", lambda v: 0 <= v < 1, "a number from 0 to below 1"),
+        number = (int, float)
+        for names, kind, holds, expected in (
+            (("epochs", "batch", "rank"), int, lambda v: v >= 1, "a whole number, 1 or more"),
+            (("learning_rate",), number, lambda v: 0 < v < math.inf, "a number above 0"),
+            (("head_rate",), number, lambda v: 0 < v < math.inf, "a number above 0, or None"),
+            (("weight_decay",), number, lambda v: 0 <= v < math.inf, "a number, 0 or more"),
+            (("label_smoothing",), number, lambda v: 0 <= v < 1, "a number from 0 to below 1"),
+            (("augment", "recompute", "split_batches"), bool, lambda v: True, "True or False"),
         ):
-            value = getattr(self, name)
-            if name == "head_rate" and value is None:
-                continue
-            if not isinstance(value, int | float) or not holds(value):
-                raise ValueError(f"{name}={value!r}: expected {expected}")
-        for name in ("augment", "recompute", "split_batches"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(f"{name}={value!r}: expected True or False")
-        if self.precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise ValueError(f"precision={self.precision!r}: expected one of {known}")
+            for name in names:
+                value = getattr(self, name)
+                right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+                if not (right and holds(value)) and (name, value) != ("head_rate", None):
+                    raise ValueError(f"{name}={value!r}: expected {expected}")
+        one_of("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -206,13 +200,11 @@ def _groups(network, settings) -> list[dict]:
     """Trained parameters by their peak learning rate: all but the head, and the head."""
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
     head = {n for n in trained if settings.head_rate and n.startswith("head.")}
-    groups = [
-        {"params": [p for n, p in trained.items() if n not in head], "peak": settings.learning_rate}
-    ]
+    rest = [p for n, p in trained.items() if n not in head]
+    groups = [{"params": rest, "peak": settings.learning_rate}]
     if head:
-        groups.append(
-            {"params": [trained[n] for n in trained if n in head], "peak": settings.head_rate}
-        )
+        of_head = [p for n, p in trained.items() if n in head]
+        groups.append({"params": of_head, "peak": settings.head_rate})
     return groups
 
 
@@ -305,10 +297,8 @@ def predict(network: nn.Module, x: Tensor, positions: Tensor, settings: Settings
     device = next(network.parameters()).device
     network.eval()
     with torch.no_grad(), autocast(device, settings.precision):
-        parts = [
-            network(x[few].to(device)).float().cpu() for few in positions.split(settings.batch)
-        ]
-    return torch.cat(parts)
+        batches = positions.split(settings.batch)
+        return torch.cat([network(x[few].to(device)).float().cpu() for few in batches])
 
 
 def shifted(batch: Tensor) -> Tensor:
@@ -316,17 +306,11 @@ def shifted(batch: Tensor) -> Tensor:
 
     batch : (n, 3, h, w)
     """
-    return torch.stack(
-        [
-            v2.RandomAffine(
-                **SHIFT, interpolation=v2.InterpolationMode.BILINEAR, fill=float(image.min())
-            )(image)
-            for image in batch
-        ]
-    )
+    how = SHIFT | {"interpolation": v2.InterpolationMode.BILINEAR}
+    return torch.stack([v2.RandomAffine(**how, fill=float(x.min()))(x) for x in batch])
 
 
-def autocast(device: torch.device, precision: str):
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """torch's autocast to a precision; nothing for float32."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
@@ -355,10 +339,8 @@ def needed_memory(network: nn.Module, batch: Tensor) -> int:
     buffers = {name: b.clone() for name, b in network.named_buffers()}
     # A copy, which is as large as it looks: a view may share memory with more, or with itself.
     batch = batch.clone(memory_format=torch.contiguous_format)
-    with (
-        _random_state_kept(batch.device),
-        torch.autograd.graph.saved_tensors_hooks(count, lambda t: t),
-    ):
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda t: t)
+    with _random_state_kept(batch.device), hooks:
         network(batch).sum()
     for name, b in network.named_buffers():  # BatchNorm counted this pass
         b.copy_(buffers[name])
@@ -396,7 +378,7 @@ class _Run:
         self.at_once = batch  # images that go through the network at once
         self.history, self.best_epoch, self.best = [], 0, None
 
-    def resume(self, folder, fingerprint):
+    def resume(self, folder: Path, fingerprint: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(".*.part"):  # of a process that was killed
             part.unlink()
@@ -420,7 +402,7 @@ class _Run:
         self.best = _read(_best(folder, self.best_epoch), load_file)
         self.follow(folder)
 
-    def close_epoch(self, row, folder, fingerprint):
+    def close_epoch(self, row: dict, folder: Path | None, fingerprint: str) -> None:
         lowest = min((r["valid_loss"] for r in self.history), default=math.inf)
         self.history.append(row)
         weights = trained_state(self.network)
@@ -445,7 +427,7 @@ class _Run:
         atomic.in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
         self.follow(folder)
 
-    def follow(self, folder):
+    def follow(self, folder: Path) -> None:
         """What follows from last.pt; done on resuming too, as a kill may have come before it."""
         # Only now: the former checkpoint needed the former best weights.
         for old in folder.glob("best-*.safetensors"):

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from cxrlib import guard, schema
+from cxrlib import schema
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.predict.zeroshot import rows_of
 from cxrlib.stats.estimates import difference, estimated, group_gaps, rows
 from cxrlib.stats.ranking import ranker
@@ -44,7 +46,7 @@ def areas(score: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def pair_table(
-    cohort,
+    cohort: Cohort,
     scores: Mapping[str, np.ndarray],
     labels: Sequence[str],
     names: Sequence[str],
@@ -125,15 +127,15 @@ def _cells(cohort, truth, inside, min_cases) -> pd.DataFrame:
     patients = cohort.table.loc[inside, "patient_id"].nunique()
     ill = truth[inside].sum(axis=0)
     cells = pd.DataFrame({"n": inside.sum(), "n_positive": ill, "n_negative": inside.sum() - ill})
-    fewest = max(1, min_cases, guard.MIN_CELL if guard.active() else 1)
+    fewest = max(1, min_cases, schema.smallest_cell())
     few = cells[["n_positive", "n_negative"]].min(axis=1) < fewest
     which = ["positive" if k < fewest else "negative" for k in cells["n_positive"]]
     reason = [
         f"{cells[f'n_{side}'].iloc[k]} {side} images, fewer than {fewest}"
         for k, side in enumerate(which)
     ]
-    if guard.active() and patients < guard.MIN_CELL:
-        few, reason = few | True, [guard.SUPPRESSED] * len(cells)
+    if patients < schema.smallest_cell():
+        few, reason = few | True, [schema.SUPPRESSED] * len(cells)
     return cells.assign(n_patients=patients, note=np.where(few, reason, ""))
 
 
@@ -163,7 +165,7 @@ def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
 
 
 def interval_table(
-    cohort,
+    cohort: Cohort,
     scores: Mapping[str, np.ndarray],
     labels: Sequence[str],
     names: Sequence[str],
@@ -216,7 +218,7 @@ def interval_table(
 def chosen_on_half(
     score: np.ndarray,
     truth: np.ndarray,
-    patient_id,
+    patient_id: ArrayLike,
     names: Sequence[str],
     own: str,
     n_splits: int = 20,
@@ -246,9 +248,10 @@ def chosen_on_half(
     Returns
     -------
     DataFrame
-        One row a split and half: ``split, chosen`` (names of the pairs chosen, in the order of the
-        labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the other
-        half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the means).
+        One row per split and half: ``split, chosen`` (names of the pairs chosen, in the order of
+        the labels), ``seen`` (their mean AUC on the half they were chosen on), ``unseen`` (on the
+        other half), ``own`` (that of ``own`` on the other half), ``labels`` (how many are in the
+        means).
         ``seen`` less ``unseen`` is the optimism of a choice. No rows where no label has cases
         enough.
     """

@@ -8,8 +8,13 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core.checks import one_of
 from cxrlib.embed.extract import embed, loaded
+from cxrlib.models.encoder import Encoder
+from cxrlib.models.loading import Ensemble
 from cxrlib.predict import prompts
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
@@ -63,7 +68,7 @@ def _check_length(side, vectors, unit=True):
 
 
 def predict(
-    cohort,
+    cohort: Cohort,
     models: Sequence,
     labels: Sequence[str],
     positive: str | Sequence[str] = POSITIVE,
@@ -93,7 +98,7 @@ def predict(
     Returns
     -------
     DataFrame
-        One row an image, model and label: ``image_id, patient_id, cohort, model, method, label,
+        One row per image, model and label: ``image_id, patient_id, cohort, model, method, label,
         y_true, score``.
 
     Raises
@@ -119,8 +124,8 @@ def predict(
 
 
 def pair_scores(
-    cohort,
-    model,
+    cohort: Cohort,
+    model: Encoder | Ensemble | str,
     labels: Sequence[str],
     pairs: Sequence[tuple],
     temperature: str = "learned",
@@ -151,8 +156,7 @@ def pair_scores(
     ValueError
         No prompt, one with another slot, or an unknown temperature.
     """
-    if temperature not in ("learned", "none"):
-        raise ValueError(f"temperature={temperature!r}: expected 'learned' or 'none'")
+    one_of("temperature", temperature, ("learned", "none"))
     asked = [
         (_prompts(positive, label), _prompts(negative, label))
         for label in labels
@@ -218,50 +222,9 @@ def _padding_matters(model, texts) -> bool:
     return not torch.allclose(alone[0], beside[0], rtol=0, atol=1e-4 * float(alone.norm()))
 
 
-def classify(
-    cohort,
-    models: Sequence,
-    labels: Sequence[str],
-    target: str = "disease",
-    prompt: str | Sequence[str] = POSITIVE,
-    rows=None,
-) -> pd.DataFrame:
-    """One of several labels for each image: softmax over the labels (X, section 2.3).
-
-    Parameters
-    ----------
-    cohort : Cohort
-    models, labels : as in :func:`predict`
-    target : str
-        Column of the cohort's table with the true class, one of ``labels``.
-    prompt : str or sequence of str
-        As ``positive`` in :func:`predict`.
-    rows : boolean array, optional
-        Images to score; all of them by default.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`predict`, with ``y_true`` one-hot and scores that sum to 1 over the labels.
-    """
-    rows = np.ones(len(cohort.table), bool) if rows is None else np.asarray(rows)
-    wordings = [_prompts(prompt, label) for label in labels]
-
-    def probabilities(model):
-        texts = torch.stack([model.encode_prompts(w) for w in wordings]).numpy()
-        cosines = similarity(embed(cohort, model)[rows], texts, model.unit_text)
-        return softmax(model.logit_scale * cosines)
-
-    parts = []
-    for model in map(loaded, models):
-        score = _mean(model, probabilities)
-        parts.append(one_hot_rows(cohort, rows, model.name, "zero-shot", labels, target, score))
-    return pd.concat(parts, ignore_index=True)
-
-
 def format_scores(
-    cohort,
-    model,
+    cohort: Cohort,
+    model: Encoder | Ensemble | str,
     labels: Sequence[str],
     n_draws: int = 10,
     seed: int = 0,
@@ -337,7 +300,9 @@ def _generator(seed, draw, format, label) -> np.random.Generator:
     return np.random.default_rng([seed, draw, crc32(f"{format} {label}".encode())])
 
 
-def format_table(scores: dict[str, np.ndarray], y, rows=None) -> pd.DataFrame:
+def format_table(
+    scores: dict[str, np.ndarray], y: ArrayLike, rows: ArrayLike | None = None
+) -> pd.DataFrame:
     """Accuracy of each prompt format over its draws.
 
     Parameters
@@ -352,7 +317,7 @@ def format_table(scores: dict[str, np.ndarray], y, rows=None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a format: ``format, draws, accuracy`` (mean over draws, in [0, 1]), ``sd`` over
+        One row per format: ``format, draws, accuracy`` (mean over draws, in [0, 1]), ``sd`` over
         draws (divided by their number less one; missing where there is one draw, with the reason
         in ``note``), ``lowest`` and ``highest`` accuracy of a draw, ``n`` (images), ``note``.
 
@@ -415,7 +380,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def one_hot_rows(
-    cohort, rows, model: str, method: str, labels, target: str, score: np.ndarray
+    cohort: Cohort,
+    rows: np.ndarray,
+    model: str,
+    method: str,
+    labels: Sequence[str],
+    target: str,
+    score: np.ndarray,
 ) -> pd.DataFrame:
     """Predictions table of a multi-class score (m, classes) for the chosen rows."""
     truth = cohort.table.loc[rows, target].to_numpy()
@@ -429,7 +400,15 @@ def one_hot_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def rows_of(cohort, model, method, label, y_true, score, rows=slice(None)) -> pd.DataFrame:
+def rows_of(
+    cohort: Cohort,
+    model: str,
+    method: str,
+    label: str,
+    y_true: ArrayLike,
+    score: np.ndarray,
+    rows: np.ndarray | slice = slice(None),
+) -> pd.DataFrame:
     """Predictions table of one label: its truth and scores (m,) for the chosen rows."""
     table = cohort.table.loc[rows, ["image_id", "patient_id"]]
     return pd.DataFrame(

@@ -8,11 +8,14 @@ same. Nothing here computes a statistic.
 
 import html
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib import guard, schema
+from cxrlib.core.checks import one_row_each
 from cxrlib.core.kernel import in_notebook
 from cxrlib.show.notebook import withheld
 from cxrlib.show.words import CHANCE, NAMES, colours, ordered, readable
@@ -25,13 +28,13 @@ COUNTS = ["n", "n_positive", "n_patients"]
 NUMBERS = ["value", "ci_low", "ci_high"]
 
 
-def explorer(results, caption, name="explorer"):
+def explorer(results: pd.DataFrame, caption: str, name: str = "explorer") -> None:
     """Groups of patients for a chosen model, label, attribute and metric: points with intervals.
 
     Parameters
     ----------
     results : results table
-        One row a model, label, attribute, group and metric; other columns are left out. Rows of
+        One row per model, label, attribute, group and metric; other columns are left out. Rows of
         the attribute "all" are drawn beside every attribute. Undefined values show their note.
     caption : str
         Plain text.
@@ -47,7 +50,7 @@ def explorer(results, caption, name="explorer"):
     """
     table = schema.results(results)
     keys = ["model", "label", "attribute", "group", "metric"]
-    _one_row_each(table, keys)
+    one_row_each(table, keys)
     controls = {
         key: ordered(table[key].where(table[key] != "all"))
         if key == "attribute"
@@ -62,14 +65,14 @@ def explorer(results, caption, name="explorer"):
     _emit("explorer", name, caption, controls, table[[*keys, *NUMBERS, *COUNTS, "note"]], about)
 
 
-def reliability(table, caption, name="reliability"):
+def reliability(table: pd.DataFrame, caption: str, name: str = "reliability") -> None:
     """Reliability curves of a chosen finding, model and reading of the scores (S Fig. 4c).
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`cxrlib.stats.calibration.reliability_table`, one row a model, method, label and
-        bin.
+        From :func:`cxrlib.stats.calibration.reliability_table`, one row per model, method,
+        label and bin.
     caption, name : str
         See `explorer`.
 
@@ -83,7 +86,7 @@ def reliability(table, caption, name="reliability"):
     if guard.active() and table.empty:
         withheld("curves through bins of so few films")
         return
-    _one_row_each(table, keys)
+    one_row_each(table, keys)
     # Without bins of few protected patients, whether or not the caller left them out already.
     table = table.assign(n_negative=table["n"] - table["n_positive"])
     table = guard.suppress(table, guard.COUNTS, ["predicted", *numbers], by).dropna(subset="n")
@@ -95,7 +98,9 @@ def reliability(table, caption, name="reliability"):
     _emit("reliability", name, caption, controls, table[[*keys, *numbers, *COUNTS]], about)
 
 
-def scatter(points, attributes, caption, name="scatter"):
+def scatter(
+    points: ArrayLike, attributes: Mapping[str, ArrayLike], caption: str, name: str = "scatter"
+) -> None:
     """Projected embeddings, coloured by a chosen attribute; withheld for credentialed data.
 
     Parameters
@@ -120,8 +125,10 @@ def scatter(points, attributes, caption, name="scatter"):
     _emit("scatter", name, caption, {"attribute": list(attributes)}, table, about)
 
 
-def dose(results, caption, x="dose", xlabel="dose", name="dose"):
-    """A metric over the setting of a planted dial, one line a model; a slider picks the setting.
+def dose(
+    results: pd.DataFrame, caption: str, x: str = "dose", xlabel: str = "dose", name: str = "dose"
+) -> None:
+    """A metric over the setting of a planted dial, one line per model; a slider picks the setting.
 
     Parameters
     ----------
@@ -137,7 +144,7 @@ def dose(results, caption, x="dose", xlabel="dose", name="dose"):
     ValueError, GuardError
         See `explorer`.
     """
-    _one_row_each(results, ["model", x])
+    one_row_each(results, ["model", x])
     guard.presentable(results[[x]], counts=())  # before its name is lost
     by_setting = results.groupby(x, sort=True)
     parts = [schema.results(rows.drop(columns=x)).assign(x=at) for at, rows in by_setting]
@@ -153,16 +160,6 @@ def dose(results, caption, x="dose", xlabel="dose", name="dose"):
 # --- what is written ---------------------------------------------------------------------------
 
 LABELS = {"label": "finding", "method": "reading", "attribute": "patients by"}
-
-
-def _one_row_each(table, keys):
-    """ValueError unless `keys` tell the rows of a table that is not empty apart."""
-    again = table.duplicated(keys)
-    if table.empty or again.any():
-        what = "no rows"
-        if again.any():
-            what = f"several rows for {', '.join(map(str, table.loc[again, keys].iloc[0]))}"
-        raise ValueError(f"interactive figure: {what}; expected one row a {', '.join(keys)}.")
 
 
 def _seen(column):
@@ -188,7 +185,14 @@ def _emit(kind, name, caption, controls, table, about):
     display({"text/html": page, "text/plain": f"{caption} ({ELSEWHERE})"}, raw=True)
 
 
-def rendered(kind, name, caption, controls, table, about):
+def rendered(
+    kind: str,
+    name: str,
+    caption: str,
+    controls: Mapping[str, list],
+    table: pd.DataFrame,
+    about: Mapping,
+) -> str:
     """The HTML of an interactive figure.
 
     Parameters

@@ -3,21 +3,28 @@
 Every function also works in plain Python (``python chapters/02_zero_shot.py``), where it prints.
 """
 
+from __future__ import annotations
+
 import hashlib
 import html
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cxrlib import guard
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
 from cxrlib.core.used import SEEDED
 from cxrlib.show.words import UNDEFINED, fmt
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SENTENCE = 45  # characters from which a cell of a table is a sentence
 
 
-def glue(key, value):
+def glue(key: str, value: Any) -> None:
     """Give a value a name under which the prose can show it: ``{glue:text}`key```.
 
     Parameters
@@ -59,7 +66,13 @@ def _guarded(key, value):
     return value
 
 
-def show(table, caption=None, digits=2, missing="", counts=None):
+def show(
+    table: pd.DataFrame,
+    caption: str | None = None,
+    digits: int = 2,
+    missing: str = "",
+    counts: Sequence[str] | None = None,
+) -> None:
     """Show a DataFrame as an accessible HTML table that scrolls sideways where it is too wide.
 
     Parameters
@@ -96,8 +109,14 @@ def show(table, caption=None, digits=2, missing="", counts=None):
     display({"text/html": page, "text/plain": plain, CSV: _csv(table, counts)}, raw=True)
 
 
-def rendered(table, caption=None, digits=2, missing="", counts=None):
-    """What `show` shows: HTML and plain text."""
+def rendered(
+    table: pd.DataFrame,
+    caption: str | None = None,
+    digits: int = 2,
+    missing: str = "",
+    counts: Sequence[str] | None = None,
+) -> tuple[str, str]:
+    """What `show` shows of the same arguments: its HTML, and its plain text."""
     import pandas as pd
 
     def text(x):
@@ -149,10 +168,16 @@ def _csv(table, counts=None):
     return table.to_csv(index=not isinstance(table.index, pd.RangeIndex), lineterminator="\n")
 
 
-def figure(name, caption, alt, table=None, counts=None):
+def figure(
+    name: str,
+    caption: str,
+    alt: str,
+    table: pd.DataFrame | None = None,
+    counts: Sequence[str] | None = None,
+) -> None:
     """Show the current pyplot figure with its number, caption, text alternative and data.
 
-    One figure a cell. The page numbers it, so that the prose can name it: ``{numref}`name```.
+    One figure per cell. The page numbers it, so that the prose can name it: ``{numref}`name```.
 
     Parameters
     ----------
@@ -192,7 +217,7 @@ def figure(name, caption, alt, table=None, counts=None):
     display(about, raw=True)
 
 
-def quiz(question, options):
+def quiz(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
     """A question to check oneself: opening an answer says whether it holds, and why.
 
     Parameters
@@ -220,7 +245,7 @@ def quiz(question, options):
     display({"text/html": "\n".join([*lines, "</div>"]), "text/plain": plain}, raw=True)
 
 
-def withheld(what):
+def withheld(what: str) -> None:
     """A short note in place of something that must not be shown of this cohort.
 
     Parameters
@@ -240,12 +265,12 @@ def withheld(what):
     display({"text/html": page, "text/plain": plain}, raw=True)
 
 
-def warn_if_seeded(models):
+def warn_if_seeded(models: Iterable[str]) -> None:
     """Say loudly that numbers of models with computed weights mean nothing; else show nothing.
 
     Parameters
     ----------
-    models : sequence of str
+    models : iterable of str
         Names of models.
     """
     seeded = [name for name in models if name.startswith(SEEDED)]
@@ -269,7 +294,7 @@ def warn_if_seeded(models):
     display({"text/html": page, "text/plain": plain}, raw=True)
 
 
-def keep(table):
+def keep(table: pd.DataFrame) -> None:
     """Hand a results table to the ledger: stored in the executed notebook, shown nowhere.
 
     Rows of models whose weights were computed from names are left out: they mean nothing.
@@ -278,7 +303,7 @@ def keep(table):
     Parameters
     ----------
     table : results table
-        Aggregates only: a table with other columns, such as one row an image, is refused.
+        Aggregates only: a table with other columns, such as one row per image, is refused.
 
     Raises
     ------
@@ -309,8 +334,13 @@ def keep(table):
     display({KEPT: text}, raw=True, metadata={"scrapbook": {"name": key, "mime_prefix": RECORD}})
 
 
-def kept(path):
+def kept(path: str | Path) -> list[pd.DataFrame]:
     """The results tables that `keep` stored in an executed notebook.
+
+    Parameters
+    ----------
+    path : path
+        Of the notebook (.ipynb).
 
     Returns
     -------
@@ -337,7 +367,7 @@ def kept(path):
     return tables
 
 
-def setup():
+def setup() -> None:
     """One look for all figures; without a notebook, figures are drawn but no window opens."""
     import matplotlib
 

@@ -16,7 +16,7 @@ from cxrlib.stats.ranking import ranker, ranking
 METRICS = ("auc", "adjusted_auprc")
 
 
-def performance_table(
+def performance_by_protocol(
     predictions, attributes=(), protocol="as_published", *, n_resamples=1000, seed=1907
 ):
     """AUC and adjusted AUPRC over all images and in each group (S Table 1, Fig. 1).
@@ -43,7 +43,6 @@ def performance_table(
         For an unknown protocol, attribute or group, or a malformed predictions table.
     """
     p = protocols.protocol(protocol)
-    schema.predictions(predictions, *attributes)
     if p.stream == "running":
         table = _running(predictions, attributes, p, n_resamples, seed)
     else:
@@ -63,12 +62,14 @@ def performance_table(
         numbers = ["value", "ci_low", "ci_high"]
         table[numbers] = table[numbers].round(p.digits)
     if p.over_labels == "standard deviation":
-        table = pd.concat([table, _means(table, p.digits)], ignore_index=True)
-    return schema.results(table.assign(protocol=p.name))
+        means = pd.DataFrame(_means(table, p.digits))
+        table = schema.results(pd.concat([table, means], ignore_index=True))
+    return table.assign(protocol=p.name)
 
 
 def _running(predictions, attributes, p, n_resamples, seed):
     """All intervals from one stream a model, as S's code draws them."""
+    schema.predictions(predictions, *attributes)
     rows = []
     models = predictions.groupby(["cohort", "model", "method"], sort=False, observed=True)
     for names, block in models:
@@ -148,7 +149,7 @@ def draws(patient_id, n_resamples, stream, unit="image"):
 
 
 def _means(table, digits):
-    """S's summary over findings: mean and standard deviation of the (rounded) values."""
+    """Rows of S's summary over findings: mean and standard deviation of the (rounded) values."""
     overall = table[(table["attribute"] == "all") & (table["label"] != "mean")]
     rows = []
     keys = ["cohort", "model", "method"]
@@ -163,4 +164,4 @@ def _means(table, digits):
         rows.append(where | {"metric": metric, "value": mean, "note": f"mean {n}"})
         spread = f"standard deviation {n}: a spread between findings, not an uncertainty"
         rows.append(where | {"metric": f"{metric}_sd_over_labels", "value": sd, "note": spread})
-    return schema.results(rows)
+    return rows

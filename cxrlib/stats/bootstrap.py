@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
 MAX_BLOCKS = 200  # of the jackknife
@@ -28,31 +27,25 @@ class Resamples:
 
     With m patients (numbered in order of first appearance), a resample draws m of them with
     replacement, ``rng.integers(m, size=m)`` from one generator ``numpy.random.default_rng(seed)``;
-    an image has the count of its patient. With strata, each stratum in order of first appearance
-    draws its own patients in this way. The first resamples are the same whatever B.
+    an image has the count of its patient. The first resamples are the same whatever B.
 
     Parameters
     ----------
-    patient_id : (n,) one entry an image
+    patient_id : (n,) one entry per image
     n_resamples : int, B
     seed : int
     unit : "patient", or "image" to draw images one by one as S did
-    strata : (n,) optional; constant within a patient: every resample has as many patients of each
-        stratum as the cohort
-    device : where weights are handed out: "cpu" as NumPy arrays, "cuda" as tensors
 
     Raises
     ------
     ValueError
-        For an unknown unit, missing patients, or a patient in two strata.
+        For an unknown unit or missing patients.
     """
 
     patient_id: np.ndarray
     n_resamples: int = 1000
     seed: int = 1907
     unit: str = "patient"
-    strata: np.ndarray | None = None
-    device: str = "cpu"
 
     def __post_init__(self):
         if self.unit not in ("patient", "image"):
@@ -62,7 +55,7 @@ class Resamples:
                 f"n_resamples: {self.n_resamples!r}; expected a whole number of 1 or more."
             )
         if len(self.patient_id) == 0:
-            raise ValueError("patient_id: empty; expected one entry an image.")
+            raise ValueError("patient_id: empty; expected one entry per image.")
         code = pd.factorize(np.asarray(self.patient_id))[0]
         if (code < 0).any():
             raise ValueError(
@@ -72,25 +65,6 @@ class Resamples:
         if self.unit == "image":
             code = np.arange(len(code))
         object.__setattr__(self, "code", code)
-        object.__setattr__(self, "members", self._members(code))
-
-    def _members(self, code):
-        """Units of each stratum, a list of arrays; one array without strata."""
-        m = code.max() + 1
-        if self.strata is None:
-            return [np.arange(m)]
-        stratum = pd.factorize(np.asarray(self.strata))[0]
-        if len(stratum) != len(code) or (stratum < 0).any():
-            raise ValueError("strata: expected one entry, not missing, for every image.")
-        pairs = pd.DataFrame({"unit": code, "stratum": stratum}).drop_duplicates()
-        doubled = pairs["unit"].duplicated()
-        if doubled.any():
-            first = np.asarray(self.patient_id)[code == pairs.loc[doubled, "unit"].iloc[0]][0]
-            raise ValueError(
-                f"strata: {doubled.sum()} patients lie in more than one stratum, first {first}; "
-                "expected one stratum a patient."
-            )
-        return [part.to_numpy() for _, part in pairs.groupby("stratum")["unit"]]
 
     def __len__(self):
         return self.n_resamples
@@ -99,13 +73,11 @@ class Resamples:
         """Weights of a few resamples at a time: (b, n), one image's entries side by side."""
         rng = np.random.default_rng(self.seed)
         m = self.code.max() + 1
-        step = self._step()
+        step = chunk_length(len(self.code))
         for start in range(0, self.n_resamples, step):
             counts = np.zeros((m, min(step, self.n_resamples - start)), dtype=np.uint16)
             for b in range(counts.shape[1]):
-                for units in self.members:
-                    drawn = rng.integers(len(units), size=len(units))
-                    counts[units, b] = np.bincount(drawn, minlength=len(units))
+                counts[:, b] = np.bincount(rng.integers(m, size=m), minlength=m)
             yield self._hand_out(counts)
 
     def jackknife(self):
@@ -118,7 +90,7 @@ class Resamples:
         m = self.code.max() + 1
         deal = np.random.default_rng(self.seed).permutation(m) if m > MAX_BLOCKS else np.arange(m)
         block = (deal % self.n_blocks).astype(np.uint8)
-        step = self._step()
+        step = chunk_length(len(self.code))
         for start in range(0, self.n_blocks, step):
             left_out = np.arange(start, min(start + step, self.n_blocks), dtype=np.uint8)
             yield self._hand_out((block[:, None] != left_out).astype(np.uint16))
@@ -132,16 +104,9 @@ class Resamples:
         """The cohort itself: (1, n) ones."""
         return self._hand_out(np.ones((self.code.max() + 1, 1), dtype=np.uint16))
 
-    def _step(self):
-        """Rows of weights at a time; a GPU takes more."""
-        return chunk_length(len(self.code)) * (1 if self.device == "cpu" else 8)
-
     def _hand_out(self, counts):
         """Counts of units (m, b) -> weights of images (b, n)."""
-        if self.device == "cpu":
-            return counts.take(self.code, axis=0).T
-        counts = torch.as_tensor(counts.astype(np.int32), device=self.device)
-        return counts[torch.as_tensor(self.code, device=self.device)].T
+        return counts.take(self.code, axis=0).T
 
 
 def chunk_length(n):
@@ -201,13 +166,12 @@ def evaluate(statistics, resamples, jackknife=True):
     dict (name, metric) -> Evaluated. Statistics run side by side on the processor's cores.
     """
     statistics = dict(statistics)
-    cores = 1 if resamples.device != "cpu" else (os.cpu_count() or 1)
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def on(weights):
             found = pool.map(lambda statistic: statistic(weights), statistics.values())
             return {
-                (name, metric): values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+                (name, metric): values
                 for name, by_metric in zip(statistics, found, strict=True)
                 for metric, values in by_metric.items()
             }
@@ -289,12 +253,12 @@ def _bca_tails(tails, value, usable, left_out):
     """The quantiles of the replicates that BCa reads instead of the nominal ones."""
     below = ((usable < value).mean() + (usable <= value).mean()) / 2
     below = np.clip(below, 0.5 / len(usable), 1 - 0.5 / len(usable))
-    bias = norm.ppf(below)
+    bias = ndtri(below)
     influence = left_out.mean() - left_out if len(left_out) else left_out
     spread = (influence**2).sum()
     acceleration = (influence**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
-    shifted = bias + norm.ppf(tails)
-    return norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    shifted = bias + ndtri(tails)
+    return ndtr(bias + shifted / (1 - acceleration * shifted))
 
 
 def _expanded_tails(tails, usable, left_out):
@@ -317,4 +281,4 @@ def _expanded_tails(tails, usable, left_out):
     uncertainty = fourth - second**2 / g
     df = max(1.0, 2 * second**2 / uncertainty) if uncertainty > 0 else g - 1
     error = np.sqrt(second * (g - 1) / g)
-    return norm.cdf(max(1.0, error / spread) * t.ppf(tails, df))
+    return ndtr(max(1.0, error / spread) * stdtrit(df, tails))

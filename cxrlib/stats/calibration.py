@@ -41,7 +41,7 @@ def reliability_curve(y_true, p, n_bins=10, strategy="uniform"):
 
     Returns
     -------
-    DataFrame, one row a bin that holds images: low, high (edges), predicted, observed, n,
+    DataFrame, one row per bin that holds images: low, high (edges), predicted, observed, n,
     n_positive. `predicted` and `observed` equal scikit-learn's `calibration_curve`.
     """
     y, p = metrics.probabilities(y_true, p)

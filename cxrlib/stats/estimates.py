@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import guard, schema
+from cxrlib import schema
 from cxrlib.stats import bootstrap, calibration
 from cxrlib.stats import metrics as measure
 from cxrlib.stats.ranking import ranker
@@ -28,7 +28,6 @@ DECISION_METRICS = {
     "false_positive_rate": measure.false_positive_rate,
 }
 FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
-UNKNOWN = "unknown"  # the group of patients without an entry, where it is asked for
 
 
 class Key(NamedTuple):
@@ -61,7 +60,7 @@ class Study:
 
     cohort: str
     predictions: pd.DataFrame
-    images: pd.DataFrame  # one row an image, indexed by image_id: patient_id and attributes
+    images: pd.DataFrame  # one row per image, indexed by image_id: patient_id and attributes
     patient: np.ndarray  # (n,) patient codes
     groups: dict  # attribute -> list of groups
     missing: dict  # attribute -> note on images that belong to no group, or ""
@@ -95,19 +94,15 @@ def studies(
     seed=1907,
     unit="patient",
     interval="expanded",
-    strata=None,
-    unknown=False,
-    device="cpu",
+    probabilities=False,
 ):
     """One Study a cohort; the parameters are those of `cxrlib.stats.fairness.performance_table`."""
     if interval not in bootstrap.METHODS:
         raise ValueError(f"interval: {interval!r}; expected one of {', '.join(bootstrap.METHODS)}.")
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
-    schema.predictions(predictions, *columns, *([strata] if strata else []))
-    carried = list(
-        dict.fromkeys(["image_id", "patient_id", *columns, *([strata] if strata else [])])
-    )
+    schema.predictions(predictions, *columns, probabilities=probabilities)
+    carried = list(dict.fromkeys(["image_id", "patient_id", *columns]))
     for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
         images = table[carried].drop_duplicates("image_id").set_index("image_id")
         patient = pd.factorize(images["patient_id"])[0]
@@ -117,8 +112,6 @@ def studies(
             n_resamples,
             seed,
             unit,
-            None if strata is None else images[strata].to_numpy(),
-            device,
         )
         images[columns] = images[columns].astype(object).map(str, na_action="ignore")
         groups, missing = {}, {}
@@ -135,10 +128,7 @@ def studies(
                 known = levels[name]
             none = images[name].isna().to_numpy()
             missing[name] = ""
-            if none.any() and unknown:
-                images[name] = images[name].where(~none, UNKNOWN)
-                known = [*known, UNKNOWN]
-            elif none.any():
+            if none.any():
                 missing[name] = (
                     f"{none.sum()} images of {len(np.unique(patient[none]))} patients without "
                     f"{name} belong to no group"
@@ -166,14 +156,9 @@ def _levels(column):
 
 def estimates(study, metrics, *, mean_over_labels, min_positive, min_negative, match=None):
     """Every metric for every model, method, label and group: Key -> Estimate."""
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
-    if any(m in PROBABILITY_METRICS for m in metrics):
-        schema.predictions(study.predictions, probabilities=True)
-    if study.resamples.device != "cpu":
-        check_known(metrics, RANKING_METRICS, "metrics on a GPU")
-    if guard.active():  # at the source, so that gaps and means with such a group are undefined too
-        min_positive, min_negative = (max(k, guard.MIN_CELL) for k in (min_positive, min_negative))
+    # at the source, so that gaps and means with such a group are undefined too
+    smallest = schema.smallest_cell()
+    min_positive, min_negative = max(min_positive, smallest), max(min_negative, smallest)
     strata = _strata(study, match)
     cells, statistics = {}, {}
     for names, y, score, image in study.blocks():
@@ -226,7 +211,10 @@ def estimated(
     **resampling,
 ):
     """One (Study, estimates) a cohort; see `cxrlib.stats.fairness.performance_table`."""
-    for study in studies(predictions, attributes, **resampling):
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
+    probabilities = any(m in PROBABILITY_METRICS for m in metrics)
+    for study in studies(predictions, attributes, probabilities=probabilities, **resampling):
         yield (
             study,
             estimates(
@@ -252,8 +240,8 @@ def _too_few(y, min_positive, min_negative):
 
 def _guarded(patient):
     """Why the numbers of a group of credentialed data are not given, or ""."""
-    few = guard.active() and len(np.unique(patient)) < guard.MIN_CELL
-    return guard.SUPPRESSED if few else ""
+    few = len(np.unique(patient)) < schema.smallest_cell()
+    return schema.SUPPRESSED if few else ""
 
 
 def _few_patients(ill):

@@ -9,15 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib import guard, schema
+from cxrlib import schema
 from cxrlib.stats import bootstrap, calibration
 from cxrlib.stats import metrics as measure
 from cxrlib.stats.estimates import (
-    RANKING_METRICS,
     Estimate,
     Key,
     attribute_name,
-    check_known,
     difference,
     estimated,
     group_gaps,
@@ -28,12 +26,6 @@ from cxrlib.stats.estimates import (
 )
 
 DEFAULT = ("auc", "adjusted_auprc")
-LOWER_IS_BETTER = (
-    *("brier", "ece_equal_width", "ece_equal_mass"),
-    *("false_negative_rate", "false_positive_rate"),
-)
-
-ORDERED = (*RANKING_METRICS, *LOWER_IS_BETTER, "sensitivity", "specificity")  # have a better side
 
 # --- one label at a time ---------------------------------------------------------------------
 
@@ -72,10 +64,6 @@ def performance_table(
     seed : 1907
     unit : "patient", or "image" as S did; see `cxrlib.stats.bootstrap.Resamples`
     interval : "expanded", "percentile" or "bca", see `cxrlib.stats.bootstrap.interval`
-    strata : column, constant within a patient; every resample keeps its counts of patients
-    unknown : missing entries of an attribute become a group "unknown"; by default they belong to
-        no group, count in "all", and the note of the attribute's rows counts them
-    device : "cpu", or "cuda" for the ranking metrics
 
     Returns
     -------
@@ -129,87 +117,6 @@ def gap_table(
     return _matched(schema.results(out), match)
 
 
-def disparity_table(
-    predictions,
-    attribute,
-    *,
-    groups=None,
-    metrics=DEFAULT,
-    match=None,
-    **options,
-):
-    """One number for all groups of an attribute: the worst group, and how far groups lie apart.
-
-    Parameters as in `gap_table`.
-
-    Returns
-    -------
-    Results table with three rows a model, method, label and metric, by group:
-
-    "worst group" : the metric in the group where it is worst; the note names it. In resamples the
-        worst group may be another one, so the interval lies to the bad side of that group's own.
-    "max - min" : between the best and the worst group, >= 0
-    "mean pairwise gap" : mean absolute difference over all pairs of groups, >= 0
-
-    All are NaN where a group is undefined: choose `groups` to leave one out. The last two are above
-    0 in a finite sample even if all groups are equal.
-
-    Raises
-    ------
-    ValueError
-        As `gap_table`, and for calibration in the large, which is best at 0: no group is worst.
-    """
-    out = []
-    check_known([metrics] if isinstance(metrics, str) else metrics, ORDERED, "metrics")
-    name, wanted = attribute_name(attribute), {attribute: groups}
-    for study, found in estimated(predictions, wanted, metrics, match=match, **options):
-        summary = {}
-        for key in found:
-            if key.attribute == name and key.group == study.groups[name][0]:
-                members = {g: found[key._replace(group=g)] for g in study.groups[name]}
-                for what, estimate in _disparities(members, key.metric).items():
-                    summary[key._replace(group=what)] = estimate
-        out += rows(summary, study)
-    return _matched(schema.results(out), match)
-
-
-def _disparities(members, metric):
-    """Summaries over groups: name -> Estimate."""
-    lower = metric in LOWER_IS_BETTER
-    undefined = [g for g, e in members.items() if not np.isfinite(e.value)]
-    parts = list(members.values())
-    matrix = [
-        None if parts[0].jackknife is None and x == "jackknife" else _side_by_side(parts, x)
-        for x in ("value", "replicates", "jackknife")
-    ]
-    counts = {
-        "n": sum(e.n for e in parts),
-        "n_positive": sum(e.n_positive for e in parts),
-        "n_negative": sum(e.n_negative for e in parts),
-        "patients": np.unique(np.concatenate([e.patients for e in parts])),
-    }
-    out = {}
-    for what, function in (
-        ("worst group", lambda x: measure.worst_group(x, higher_is_better=not lower)),
-        ("max - min", measure.max_min_difference),
-        ("mean pairwise gap", measure.mean_pairwise_difference),
-    ):
-        note = f"undefined in {', '.join(undefined)}" if undefined else ""
-        if what == "worst group" and not undefined:
-            values = {g: e.value for g, e in members.items()}
-            note = f"worst: {(max if lower else min)(values, key=values.get)}"
-        value, replicates, jackknife = (None if m is None else function(m) for m in matrix)
-        if undefined:
-            value, replicates = np.nan, np.full_like(replicates, np.nan)
-        out[what] = Estimate(float(value), replicates, jackknife, note=note, **counts)
-    return out
-
-
-def _side_by_side(parts, field):
-    """The field of every group: (G,) or (B, G)."""
-    return np.stack([getattr(e, field) for e in parts], axis=-1)
-
-
 def model_gap_table(
     predictions,
     pairs=None,
@@ -255,7 +162,7 @@ def _matched(table, match):
     return table.assign(attribute=matched)
 
 
-def decide(predictions, specificity=None, *, threshold=None, youden=False):
+def decide(predictions, specificity=None, *, threshold=None):
     """Scores turned into yes (1) or no (0) at one operating point for all patients.
 
     A score above the threshold is a yes. The threshold is set for each cohort, model, method and
@@ -268,7 +175,6 @@ def decide(predictions, specificity=None, *, threshold=None, youden=False):
     specificity : wanted share of all negatives called negative, see
         `cxrlib.stats.metrics.threshold_at_specificity`
     threshold : number, the same for all models and labels
-    youden : where sensitivity + specificity is largest, see `cxrlib.stats.metrics.threshold_youden`
 
     Returns
     -------
@@ -278,12 +184,10 @@ def decide(predictions, specificity=None, *, threshold=None, youden=False):
     Raises
     ------
     ValueError
-        For no or several operating points, or a label without the class that sets the threshold.
+        For no or two operating points, or a label without negatives to set the threshold.
     """
-    if (specificity is not None) + (threshold is not None) + youden != 1:
-        raise ValueError(
-            "decide: expected exactly one of specificity=0.8, threshold=0.5 or youden=True."
-        )
+    if (specificity is None) == (threshold is None):
+        raise ValueError("decide: expected exactly one of specificity=0.8 or threshold=0.5.")
     schema.predictions(predictions)
     if threshold is not None:
         return predictions.assign(score=(predictions["score"] > threshold).astype(float))
@@ -292,10 +196,7 @@ def decide(predictions, specificity=None, *, threshold=None, youden=False):
     for names, block in predictions.groupby(keys, sort=False, observed=True):
         y, score = block["y_true"], block["score"]
         try:
-            if youden:
-                at = measure.threshold_youden(y, score)
-            else:
-                at = measure.threshold_at_specificity(y, score, specificity)
+            at = measure.threshold_at_specificity(y, score, specificity)
         except ValueError as error:
             raise ValueError(f"predictions, {', '.join(names)}: {error}") from None
         yes[block.index] = (score > at).astype(float)
@@ -320,12 +221,12 @@ def multiclass_table(
 
     Parameters
     ----------
-    predictions : DataFrame, one row an image x class: y_true one-hot, score a probability
+    predictions : DataFrame, one row per image x class: y_true one-hot, score a probability
     attributes : names, or a dict name -> groups, as in `performance_table`
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
         paired change of every number that each other method brings to the same model
-    resampling : n_resamples, seed, unit, interval, strata, unknown as in `performance_table`
+    resampling : n_resamples, seed, unit, interval as in `performance_table`
 
     Returns
     -------
@@ -397,9 +298,9 @@ def multiclass_estimates(answers, study, pairs):
         of = np.any(members[where], axis=0)
         note = "" if np.isfinite(found.value) else "undefined: a class is absent"
         # At the source, as a table of gaps alone does not show how small a group is.
-        if guard.active() and any(_few(answers, study, m, label) for m in members[where]):
+        if any(_few(answers, study, m, label) for m in members[where]):
             found = [None if x is None else x * np.nan for x in found]
-            note = guard.SUPPRESSED
+            note = schema.SUPPRESSED
         patients = np.unique(study.patient[answers.image[of]])
         out[label, *where, metric] = Estimate(*found, *_images(answers, of, label), patients, note)
     return out
@@ -416,8 +317,11 @@ def _images(answers, of, label):
 
 def _few(answers, study, of, label):
     """Whether too few images or patients are behind a number of a group to be shown."""
+    fewest = schema.smallest_cell()
+    if not fewest:
+        return False
     patients = len(np.unique(study.patient[answers.image[of]]))
-    return any(0 < n < guard.MIN_CELL for n in (*_images(answers, of, label), patients))
+    return any(0 < n < fewest for n in (*_images(answers, of, label), patients))
 
 
 def _multiclass_utility(answers):

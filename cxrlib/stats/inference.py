@@ -11,10 +11,9 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from statsmodels.stats.multitest import multipletests
+from scipy.special import ndtri
 
-from cxrlib import guard, schema
+from cxrlib import schema
 from cxrlib.stats import bootstrap, fairness
 from cxrlib.stats import estimates as est
 
@@ -120,7 +119,7 @@ def _table(study, gaps, null, alpha):
     values = np.array([e.value for e in gaps.values()])
     nothing = np.full(1, np.nan)
     # Where credentialed data have too few images behind a gap, its test would tell what it was.
-    hidden = table["value"].isna().to_numpy() & guard.active()
+    hidden = table["value"].isna().to_numpy() & (schema.smallest_cell() > 0)
     values[hidden] = np.nan
     floor = [
         nothing if gone else np.abs(null.get(key, nothing))
@@ -154,6 +153,8 @@ def corrected(p_values, method):
     p_values : (K,)
     method : "holm" (chance of any false alarm) or "fdr_bh" (share of false alarms among alarms)
     """
+    from statsmodels.stats.multitest import multipletests
+
     p = np.asarray(p_values, dtype=float)
     out = np.full(len(p), np.nan)
     known = np.isfinite(p)
@@ -332,8 +333,8 @@ def power_plan(
 
     Returns
     -------
-    DataFrame, one row a model, method, label, pair, metric and gap: n_positive_a, n_positive_b and
-    n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
+    DataFrame, one row per model, method, label, pair, metric and gap: n_positive_a, n_positive_b
+    and n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
     power), gap, positives_needed (in each group), patients_needed_a, patients_needed_b, note.
     """
     for name, x in (("power", power), ("alpha", alpha)):
@@ -341,7 +342,7 @@ def power_plan(
             raise ValueError(f"{name}: {x!r}; expected a number between 0 and 1.")
     if not np.all(np.asarray(gaps) > 0):
         raise ValueError(f"gaps: {gaps!r}; expected absolute gaps above 0.")
-    z = norm.ppf(1 - alpha / 2) + norm.ppf(power)
+    z = ndtri(1 - alpha / 2) + ndtri(power)
     out = []
     name = est.attribute_name(attribute)
     options["mean_over_labels"] = False

@@ -12,7 +12,6 @@ S = Sourget et al. 2025, X = Sun et al. 2025.
 """
 
 import numpy as np
-import torch
 
 from cxrlib.core import checks
 from cxrlib.stats.ranking import as_weights, binary, ranking, shaped
@@ -526,95 +525,6 @@ def twin_shift(changed, reference, weights=None):
     return (weighted_mean(a - b, weights) / spread)[()]
 
 
-# --- several groups at once -------------------------------------------------------------------
-
-
-def worst_group(values, higher_is_better=True):
-    r"""Worst group, the value of the group that fares worst.
-
-    values : (G,) or (B, G), one metric in each group -> float or (B,). In a resample the worst
-    group need not be the same one.
-
-    :Formula: $\min_g m_g$ for a metric $m$ of which more is better, $\max_g m_g$ for one of which
-        less is.
-    :Source: Standard, see Sagawa et al. 2020 for training towards it.
-    :Range: that of the metric
-    :Direction: as the metric
-    :Zero means: What it means for the metric.
-    :Undefined when: The metric is undefined in any group: leave such a group out by name, not in
-        silence.
-    :Look-alikes: The metric of one named, disadvantaged group. The minimum of noisy values is too
-        low on average, and the more so the more and the smaller the groups.
-    """
-    values = _groups(values, 1)
-    return (values.min(axis=-1) if higher_is_better else values.max(axis=-1))[()]
-
-
-def max_min_difference(values):
-    r"""Max-min disparity, the difference between the highest and the lowest group.
-
-    values : (G,) or (B, G), one metric in each group -> float or (B,).
-
-    :Formula: $\max_g m_g - \min_g m_g$
-    :Source: The *difference between groups* of fairlearn's `MetricFrame`.
-    :Range: [0, width of the metric's range]
-    :Direction: lower is better
-    :Zero means: All groups have the same value. In a finite sample an exactly fair model is above
-        0, and the more groups an attribute is cut into, the more.
-    :Undefined when: The metric is undefined in any group. (fairlearn leaves out groups that are
-        NaN; the disparity of the rest then looks smaller.)
-    :Look-alikes: Fairlearn's `method="to_overall"`, the largest distance from the whole cohort. The
-        ratio of lowest to highest.
-    """
-    values = _groups(values, 2)
-    return (values.max(axis=-1) - values.min(axis=-1))[()]
-
-
-def mean_pairwise_difference(values):
-    r"""Mean pairwise disparity, the mean absolute difference over all pairs of groups.
-
-    values : (G,) or (B, G), one metric in each group -> float or (B,).
-
-    :Formula: $\dfrac{2}{G (G - 1)} \sum_{g < h} |m_g - m_h|$
-    :Source: Gini's mean difference, between groups instead of people.
-    :Range: [0, width of the metric's range]
-    :Direction: lower is better
-    :Zero means: All groups have the same value. In a finite sample an exactly fair model is above
-        0.
-    :Undefined when: The metric is undefined in any group.
-    :Look-alikes: `max_min_difference`, which is at least as large and the same for two groups. The
-        standard deviation over groups. A mean weighted by group size: here all groups count alike.
-    """
-    values = _groups(values, 2)
-    n_groups = values.shape[-1]
-    total = np.abs(values[..., :, None] - values[..., None, :]).sum(axis=(-2, -1))
-    return (total / (n_groups * (n_groups - 1)))[()]
-
-
-def differences_to_reference(values, reference):
-    r"""Disparity versus reference, each group minus one reference group.
-
-    values : (G,) or (B, G), one metric in each group; reference : position of the group, from 0
-    -> (G,) or (B, G), 0 for the reference itself.
-
-    :Formula: $m_g - m_r$ for each group $g$ and the reference $r$.
-    :Source: Standard.
-    :Range: [-width, width] of the metric's range
-    :Direction: closer to 0 is better
-    :Zero means: The group has the same value as the reference group.
-    :Undefined when: The metric is undefined in the group or in the reference: then in every group.
-    :Look-alikes: The difference to the whole cohort, which contains the group. The choice of the
-        reference is a statement: the noise of a small reference group is in every difference.
-    """
-    values = _groups(values, 2)
-    if reference not in range(values.shape[-1]):
-        raise ValueError(
-            f"reference: {reference!r}; expected the position of a group, "
-            f"0 to {values.shape[-1] - 1}."
-        )
-    return values - values[..., [reference]]
-
-
 # --- how it is done ---------------------------------------------------------------------------
 
 
@@ -625,14 +535,8 @@ def weighted_mean(x, weights=None):
 
 
 def weighted_sums(w, x):
-    """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C), a NumPy array.
-
-    Weights that are a torch tensor are multiplied on their device.
-    """
-    x = np.asarray(x, dtype=float)
-    if isinstance(w, torch.Tensor):
-        return (w.double() @ torch.as_tensor(x, device=w.device)).cpu().numpy()
-    return w @ x
+    """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C)."""
+    return w @ np.asarray(x, dtype=float)
 
 
 def probabilities(y_true, p):
@@ -701,12 +605,3 @@ def _rate_gaps(*rates):
         )
     tpr, fpr = (np.stack(of_groups) for of_groups in zip(*rates, strict=True))
     return tpr.max(axis=0) - tpr.min(axis=0), fpr.max(axis=0) - fpr.min(axis=0)
-
-
-def _groups(values, at_least):
-    values = checks.numbers(values, "values")
-    if values.ndim not in (1, 2) or values.shape[-1] < at_least:
-        raise ValueError(
-            f"values: shape {values.shape}; expected (G,) or (B, G) with G >= {at_least} groups."
-        )
-    return values

@@ -7,39 +7,48 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupShuffleSplit
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from cxrlib import protocol as protocols
 from cxrlib import schema
 from cxrlib.stats import bootstrap, metrics
 
+# scikit-learn takes seconds to import: only where a probe is made
+
 
 def _linear(c, seed):
-    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
+    from sklearn.linear_model import LogisticRegression
+
+    return _standardised(LogisticRegression(C=c, max_iter=500))
 
 
 def _knn(k, seed):
+    from sklearn.neighbors import KNeighborsClassifier
+
     return KNeighborsClassifier(k)
 
 
 def _mlp(width, seed):
-    return make_pipeline(
-        StandardScaler(), MLPClassifier((width,), alpha=1e-3, max_iter=60, random_state=seed)
-    )
+    from sklearn.neural_network import MLPClassifier
+
+    return _standardised(MLPClassifier((width,), alpha=1e-3, max_iter=60, random_state=seed))
+
+
+def _standardised(model):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), model)
 
 
 def _linear_of_s(rate, seed):
+    from sklearn.neural_network import MLPClassifier
+
     return MLPClassifier((), alpha=0, learning_rate_init=rate, max_iter=1000, random_state=seed)
 
 
 def _mlp_of_s(width, seed):
+    from sklearn.neural_network import MLPClassifier
+
     return MLPClassifier((width,), max_iter=500, random_state=seed)
 
 
@@ -69,6 +78,8 @@ def patient_split(patient_id, seed=1907, fraction=0.2):
     -------
     train, valid, test : integer arrays of positions into patient_id
     """
+    from sklearn.model_selection import GroupShuffleSplit
+
     patient = np.asarray(patient_id)
     if len(np.unique(patient)) < 5:
         raise ValueError(
@@ -177,6 +188,8 @@ def _usable(column, patient_id, min_patients):
 
 def _probe(z, y, names, patient, method, p, n_resamples, seed, note):
     """One row: the tuned probe on the test patients."""
+    from sklearn.exceptions import ConvergenceWarning
+
     row = {"unit": p.unit, "seed": seed}
     if len(names) < 2:
         reason = f"undefined: {len(names)} group with enough patients"
@@ -253,6 +266,8 @@ def project(*embeddings):
     points : list of (n_i, 2), in the order given (one array, not a list, for one argument)
     explained : (2,) shares of the variance
     """
+    from sklearn.decomposition import PCA
+
     pca = PCA(2, svd_solver="full").fit(np.concatenate(embeddings))
     points = [pca.transform(z) for z in embeddings]
     return points[0] if len(points) == 1 else points, pca.explained_variance_ratio_

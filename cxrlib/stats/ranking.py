@@ -1,12 +1,10 @@
 """AUC, average precision and adjusted AUPRC of one sample under many weightings at once.
 
 A resample drawn with replacement *is* a row of small whole-number weights (how often each image
-was drawn), so a thousand resamples share one sort. The same lines run on NumPy arrays and, for
-weights that are a torch tensor, on its device.
+was drawn), so a thousand resamples share one sort.
 """
 
 import numpy as np
-import torch
 
 from cxrlib.core import checks
 
@@ -14,20 +12,14 @@ from cxrlib.core import checks
 def as_weights(weights, n):
     """Weights as a (B, n) matrix, and whether the caller gave a matrix.
 
-    Whole numbers stay whole numbers, so that sums of counts are exact. A torch tensor stays one.
+    Whole numbers stay whole numbers, so that sums of counts are exact.
     """
-    if isinstance(weights, torch.Tensor):
-        w = weights
-    else:
-        w = np.ones(n, dtype=np.int64) if weights is None else np.asarray(weights)
-        if w.dtype.kind not in "iuf":
-            w = w.astype(float)
+    w = np.ones(n, dtype=np.int64) if weights is None else np.asarray(weights)
+    if w.dtype.kind not in "iuf":
+        w = w.astype(float)
     if w.ndim not in (1, 2) or w.shape[-1] != n:
-        raise ValueError(
-            f"weights: shape {tuple(w.shape)}; expected ({n},) or (B, {n}), as y_true."
-        )
-    unsigned = w.dtype in (np.uint8, np.uint16, torch.uint8)
-    if not unsigned and 0 not in w.shape and not w.min() >= 0:
+        raise ValueError(f"weights: shape {w.shape}; expected ({n},) or (B, {n}), as y_true.")
+    if w.dtype.kind != "u" and w.size and not w.min() >= 0:
         raise ValueError("weights: negative or NaN entries; expected numbers >= 0.")
     return (w if w.ndim == 2 else w[None]), w.ndim == 2
 
@@ -112,58 +104,37 @@ def ranker(y_true, score, rows=None):
     single = len(holds) == len(positive)
 
     def evaluate(weights):
-        xp = torch if isinstance(weights, torch.Tensor) else np
         by_image = weights.T
-        ahead = _segment_sums(_take(by_image, rows[: end[-1]]), start)  # (K, B)
-        tail = _take(by_image, rows[end[-1] :]).sum(0)
-        hits = _take(by_image, rows[positive])
-        hits = _exact(hits) if single else _segment_sums(hits, first)  # positives of each block
+        ahead = _segment_sums(by_image.take(rows[: end[-1]], axis=0), start)  # (K, B)
+        tail = by_image.take(rows[end[-1] :], axis=0).sum(0)
+        hits = by_image.take(rows[positive], axis=0)
+        # positives of each block
+        hits = hits.astype(_exact_type(hits)) if single else _segment_sums(hits, first)
         all_end, hits_end = ahead.cumsum(0), hits.cumsum(0)
-        n_pos = _float(hits_end[-1])
-        n_all = _float(all_end[-1]) + _float(tail)
+        n_pos = hits_end[-1].astype(float)
+        n_all = all_end[-1].astype(float) + tail.astype(float)
         n_neg = n_all - n_pos
         # a positive beats every negative ranked after it, and half of those tied with it
-        beaten = n_neg - _float(all_end - hits_end)
+        beaten = n_neg - (all_end - hits_end).astype(float)
         if len(tied):
-            draws = _segment_sums(_take(by_image, rows[tied]), tied_first)
-            beaten[tied_at] += 0.5 * _float(draws)
+            draws = _segment_sums(by_image.take(rows[tied], axis=0), tied_first)
+            beaten[tied_at] += 0.5 * draws.astype(float)
         with np.errstate(invalid="ignore", divide="ignore"):
             auc_ = (hits * beaten).sum(0) / (n_pos * n_neg)
-            precision = _float(hits_end) / xp.where(all_end > 0, all_end, 1)
+            precision = hits_end.astype(float) / np.where(all_end > 0, all_end, 1)
             ap = (hits * precision).sum(0) / n_pos
             one_class = ~((n_pos > 0) & (n_neg > 0))
             auc_[one_class] = ap[one_class] = np.nan
-            adjusted = 1 - xp.log(ap) / xp.log(n_pos / n_all)
+            adjusted = 1 - np.log(ap) / np.log(n_pos / n_all)
         return dict(zip(names, (auc_, ap, adjusted), strict=True))
 
     return evaluate
 
 
-def _take(by_image, rows):
-    """Rows of an (N, B) matrix; on a GPU the row numbers go there first."""
-    if isinstance(by_image, torch.Tensor):
-        return by_image.index_select(0, torch.as_tensor(rows, device=by_image.device))
-    return by_image.take(rows, axis=0)
-
-
 def _segment_sums(x, start):
     """Sums over rows start[k] <= i < start[k + 1]: (n, B) -> (K, B), exact for whole numbers."""
-    if isinstance(x, torch.Tensor):
-        edges = torch.as_tensor(np.append(start[1:], len(x)) - 1, device=x.device)
-        sums = _exact(x).cumsum(0).index_select(0, edges)
-        return torch.diff(sums, dim=0, prepend=torch.zeros_like(sums[:1]))
     return np.add.reduceat(x, start, axis=0, dtype=_exact_type(x))
 
 
-def _exact(x):
-    return x.to(_exact_type(x)) if isinstance(x, torch.Tensor) else x.astype(_exact_type(x))
-
-
 def _exact_type(x):
-    if isinstance(x, torch.Tensor):
-        return torch.float64 if x.is_floating_point() else torch.int64
     return np.float64 if x.dtype.kind == "f" else np.int64
-
-
-def _float(x):
-    return x.double() if isinstance(x, torch.Tensor) else x.astype(np.float64)

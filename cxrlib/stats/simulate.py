@@ -11,10 +11,7 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.stats import norm
-from statsmodels.stats.proportion import proportion_confint
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from cxrlib.stats import bootstrap
 from cxrlib.stats.ranking import ranker
@@ -72,12 +69,14 @@ def population(auc, prevalence):
     -------
     dict of float: auc, average_precision (relative error below 1e-8), adjusted_auprc (S 2.1)
     """
+    from scipy.integrate import quad
+
     _inside(auc=auc, prevalence=prevalence)
-    mu = np.sqrt(2) * norm.ppf(auc)
+    mu = np.sqrt(2) * ndtri(auc)
 
     def integrand(x):
-        log_odds = norm.logsf(x - mu) - norm.logsf(x) + np.log(prevalence / (1 - prevalence))
-        return norm.pdf(x - mu) / (1 + np.exp(-log_odds))
+        log_odds = log_ndtr(mu - x) - log_ndtr(-x) + np.log(prevalence / (1 - prevalence))
+        return _density(x - mu) / (1 + np.exp(-log_odds))
 
     ap = quad(integrand, mu - 12, mu + 12, points=(0, mu), epsabs=0, epsrel=1e-9, limit=200)[0]
     return {
@@ -130,8 +129,8 @@ def sample(patient_id, auc, prevalence, icc_score, icc_label, rng):
         shared = rng.standard_normal(m)[patient_id]
         return np.sqrt(icc) * shared + np.sqrt(1 - icc) * rng.standard_normal(n)
 
-    y = (clustered(icc_label) > norm.isf(prevalence)).astype(int)
-    return y, np.sqrt(2) * norm.ppf(auc) * y + clustered(icc_score)
+    y = (clustered(icc_label) > -ndtri(prevalence)).astype(int)
+    return y, np.sqrt(2) * ndtri(auc) * y + clustered(icc_score)
 
 
 def label_icc(y, patient_id):
@@ -144,13 +143,16 @@ def label_icc(y, patient_id):
     Parameters
     ----------
     y : (n,) of 0/1
-    patient_id : (n,) one entry an image
+    patient_id : (n,) one entry per image
 
     Returns
     -------
     float in [0, 1): 0 also where images of a patient agree less often than by chance; NaN without
     patients with two images, or where all or none of their images are positive.
     """
+    from scipy.integrate import quad
+    from scipy.optimize import brentq
+
     by_patient = pd.Series(np.asarray(y, dtype=float)).groupby(np.asarray(patient_id))
     ill, images = by_patient.sum(), by_patient.size()
     ill, images = ill[images > 1], images[images > 1]
@@ -158,11 +160,11 @@ def label_icc(y, patient_id):
     both = (ill * (ill - 1) / (images * (images - 1))).mean()
     if not 0 < positive < 1:
         return np.nan
-    z = norm.isf(positive)
+    z = -ndtri(positive)
 
     def excess(icc):
         def pair(u):
-            return norm.pdf(u) * norm.cdf((np.sqrt(icc) * u - z) / np.sqrt(1 - icc)) ** 2
+            return _density(u) * ndtr((np.sqrt(icc) * u - z) / np.sqrt(1 - icc)) ** 2
 
         return quad(pair, -8, 8, points=(z,))[0] - both
 
@@ -206,7 +208,7 @@ def studies(design, n_simulations=500, n_resamples=500, seed=1907):
 
     Returns
     -------
-    DataFrame, one row a study, metric and kind of interval: simulation, n_positive and
+    DataFrame, one row per study, metric and kind of interval: simulation, n_positive and
     n_positive_patients (of the group), metric, unit, method, value, ci_low, ci_high; the last three
     are NaN where undefined.
     """
@@ -241,7 +243,7 @@ def coverage(design, n_simulations=500, n_resamples=500, seed=1907):
 
     Returns
     -------
-    DataFrame, one row a metric and kind of interval: the fields of the design; n_positive and
+    DataFrame, one row per metric and kind of interval: the fields of the design; n_positive and
     n_positive_patients (of the group, mean over studies); metric, unit, method, truth; the counts
     n_studies, n_undefined (no value or no interval), n_hold, n_below and n_above (the interval
     holds the truth, or lies wholly on that side of it); width (mean of the intervals); and the
@@ -281,6 +283,8 @@ def shares(table):
     without any), its Wilson 95 % interval coverage_low, coverage_high, and undefined (share of
     all studies).
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     defined = table["n_studies"] - table["n_undefined"]
     some = defined.where(defined > 0).astype(float)
     low, high = proportion_confint(table["n_hold"], some, method="wilson")
@@ -295,7 +299,7 @@ def shares(table):
 def by_positive_patients(table):
     """Coverage of many designs together, by how many positive patients a group has on average.
 
-    table : rows of `coverage` of several designs. Returns one row a class (see `CLASSES`), metric
+    table : rows of `coverage` of several designs. Returns one row per class (see `CLASSES`), metric
     and kind of interval: n_designs, sums of the counts, mean width, and the columns of `shares`.
     """
     kind = pd.cut(table["n_positive_patients"], [*CLASSES.values(), np.inf], right=False)
@@ -340,6 +344,11 @@ def _draws(patient_id, n_resamples, seed):
         start += length
     # one image's entries side by side, which the ranking likes
     return np.concatenate([w.T for block in blocks.values() for w in block], axis=1).T, parts
+
+
+def _density(x):
+    """Of the standard normal distribution."""
+    return np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
 
 
 def _inside(**values):

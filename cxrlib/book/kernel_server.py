@@ -1,0 +1,139 @@
+"""A process that imports packages once and then forks a Jupyter kernel for each request.
+
+:mod:`cxrlib.book.kernels` runs it as a script, so that it holds no module of `cxrlib`: every kernel
+imports its own. Standard input is a socket over which one end of another socket comes for each
+kernel. Over that one come the request, a line of JSON, and later the numbers of signals, one per
+line; the kernel's process id goes back, and later its exit code. Where a socket ends, whoever
+talked has ended, and so do its kernels.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+
+# These look on import whether they are in a notebook, which this process is not.
+LEFT = ("IPython", "ipykernel", "matplotlib_inline", "matplotlib.pyplot", "pandas.plotting")
+LEFT += ("plotly", "seaborn")
+
+
+class Current:
+    """Stands for ``sys.stderr`` in what is imported here: in a kernel it writes to the kernel's."""
+
+    def __getattr__(self, name):
+        file = sys.__stderr__ if sys.stderr is self else sys.stderr
+        return getattr(file, name)
+
+
+def preload(names):
+    """Import what is not there yet; what cannot be imported is left to the kernels."""
+    before, sys.stderr = sys.stderr, Current()
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            sys.__stderr__ = nowhere  # warnings of packages belong to no notebook
+            for name in names:
+                if not any(name == left or name.startswith(f"{left}.") for left in LEFT):
+                    with contextlib.suppress(Exception):
+                        importlib.import_module(name)
+    finally:
+        sys.stderr = sys.__stderr__ = before
+
+
+def send(pid, number):
+    """Send a signal to a kernel and the processes that it started."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:  # forked just now
+        os.kill(pid, number)
+
+
+def serve(control):
+    """Start kernels until `control` ends; returns in each kernel, with its request."""
+    kernels = {}  # process id -> socket
+    asleep, awake = os.pipe()
+    os.set_blocking(awake, False)
+    signal.set_wakeup_fd(awake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    selector.register(asleep, selectors.EVENT_READ)
+
+    def end(pid, code):
+        talk = kernels.pop(pid)
+        if talk in selector.get_map():
+            selector.unregister(talk)
+        with contextlib.suppress(OSError), talk:
+            talk.sendall(f"{code}\n".encode())
+
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is control:
+                _, sent, _, _ = socket.recv_fds(control, 1, 1)
+                if not sent:
+                    for pid in kernels:
+                        send(pid, signal.SIGKILL)
+                    sys.exit()
+                talk = socket.socket(fileno=sent[0])
+                with talk.makefile() as lines:
+                    line = lines.readline()
+                if not line:  # who asked has ended
+                    talk.close()
+                    continue
+                request = json.loads(line)
+                preload(request["modules"])
+                pid = os.fork()
+                if pid == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    selector.close()
+                    for file in (control, talk, *kernels.values()):
+                        file.close()
+                    os.close(asleep)
+                    os.close(awake)
+                    return request
+                kernels[pid] = talk
+                selector.register(talk, selectors.EVENT_READ, pid)
+                with contextlib.suppress(OSError):
+                    talk.sendall(f"{pid}\n".encode())
+            elif key.fileobj == asleep:
+                os.read(asleep, 4096)
+                with contextlib.suppress(ChildProcessError):
+                    while (done := os.waitpid(-1, os.WNOHANG))[0]:
+                        end(done[0], os.waitstatus_to_exitcode(done[1]))
+            elif key.data in kernels:
+                asked = key.fileobj.recv(4096)
+                if not asked:
+                    selector.unregister(key.fileobj)
+                for number in map(int, asked.split() or [signal.SIGKILL]):
+                    send(key.data, number)
+
+
+def become(request):
+    """Make this process what a kernel would be that was started as a program."""
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    new = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = [*filter(None, new), *(place for place in sys.path if place not in old)]
+    os.chdir(request["cwd"])
+    launcher = importlib.util.find_spec("ipykernel_launcher").origin
+    sys.argv[:] = [launcher, *request["arguments"]]
+    if "numpy" in sys.modules:  # kernels would share one sequence of random numbers
+        sys.modules["numpy"].random.seed()
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose modules belong to a package
+    from ipykernel import kernelapp
+
+    become(serve(socket.socket(fileno=os.dup(0))))
+    kernelapp.launch_new_instance(parent_handle=os.getppid())
