@@ -11,11 +11,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import peft
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
@@ -362,7 +362,7 @@ def description(
         "target": task.target,
         "seed": int(seed),
         **asdict(settings),
-        "libraries": [torch.__version__, peft.__version__],
+        "libraries": [torch.__version__, version("peft")],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
 
