@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -140,6 +141,7 @@ def at_half(monkeypatch):
     missing = []
 
     def install(do):
+        @contextmanager
         def progress(title, job):
             told = 0
 
@@ -150,7 +152,7 @@ def at_half(monkeypatch):
                     missing.append(len(job.store.missing()))
                     do()
 
-            return tell
+            yield tell
 
         monkeypatch.setattr(extract, "_progress", progress)
         return missing

@@ -1,20 +1,20 @@
 """Fine-tuning: what is trained, on which images, what is kept of it, and how it fails."""
 
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import tqdm.std
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from cxrlib import cohorts, models
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.nih6x200 import DISEASES
-from cxrlib.core.progress import STATUS
+from cxrlib.core.progress import STATUS, Bar
 from cxrlib.models.loading import Ensemble
 from cxrlib.predict import adapters, finetune, training
 
@@ -501,20 +501,16 @@ def test_settings_that_a_strategy_has_no_use_for_change_nothing(task):
 # --- progress ---
 
 
-def test_progress_has_epoch_losses_and_time_left_and_ends(capsys, tmp_path, monkeypatch):
-    row = {"train_loss": 1.25, "valid_loss": 1.5, "valid_accuracy": 0.4}
-    line = "m, full: epoch 3/5, loss 1.250 in training, 1.500 in validation (accuracy 0.40), "
+def test_progress_of_a_resumed_run_has_epoch_losses_and_time_left(capsys, monkeypatch):
+    monkeypatch.delenv(STATUS, raising=False)
     clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
-    report = finetune.reporter("m, full")
-    for epoch, now in ((2, 30.0), (3, 80.0), (4, 100.0)):
-        clock.append(now)
-        report(row | {"epoch": epoch}, 5)
-    assert capsys.readouterr().err == f"{line}0:01:20 left\n"
-    status = tmp_path / "status"
-    monkeypatch.setenv(STATUS, str(status))
-    report(row | {"epoch": 4}, 5)
-    assert "epoch 4/5" in status.read_text()
-    report(row | {"epoch": 5}, 5)
-    assert not status.exists()
-    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock[-1])
+    row = {"train_loss": 1.25, "valid_loss": 1.5, "valid_accuracy": 0.4}
+    with Bar(5, "m, full", "epoch") as bar:
+        report = finetune._reporter(bar)
+        for epoch, now in ((2, 30.0), (3, 80.0)):
+            clock.append(now)
+            report(row | {"epoch": epoch}, 5)
+        line, *_ = capsys.readouterr().err.splitlines()
+    assert line.startswith("m, full: 3 of 5 epochs, ") and "01:20 left" in line
+    assert line.endswith("loss 1.250 in training, 1.500 in validation (accuracy 0.40)")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cxrlib.book.chapters import Chapter, chapters, find, sync
-from cxrlib.book.parameters import Interval, declared, page, validate
+from cxrlib.book.parameters import declared, page, validate
 from cxrlib.book.run import run
 from cxrlib.core.errors import BookError
 from tests.conftest import ROOT, environment
@@ -18,16 +18,19 @@ rate: float = 1e-3  # (0, inf) of learning
 how: str = "plain"  # {plain, fancy} in which way
 free: str = "a"  # [sic] words of your own
 maybe: int | None = None
+fold: int = 2  # {1, 2, 4} of them
+flag: bool = False
+table: dict = {}
+words: str | None = "5"
 """
 
 
 def test_a_declaration_is_read_with_its_bounds():
     found = declared(CELL, "here")
-    assert found["n"].bounds == Interval(2, 100, False, False)
     assert found["n"].help == "how many" and found["n"].allowed == "in [2, 100]"
     assert found["rate"].allowed == "in (0, inf)"
-    assert found["how"].bounds == ("plain", "fancy")
-    assert found["free"].bounds is None and found["free"].help == "[sic] words of your own"
+    assert found["how"].choices == ("plain", "fancy")
+    assert found["free"].allowed == "" and found["free"].help == "[sic] words of your own"
     assert found["maybe"].default is None
 
 
@@ -39,6 +42,10 @@ def test_a_declaration_is_read_with_its_bounds():
         ("rate", ("1000000",), ("0", "-1", "inf")),
         ("how", ("plain", "fancy"), ("Plain", "", "plain,fancy")),
         ("maybe", ("none", "3", None), ("x", "1.5")),
+        ("fold", ("1", 4), ("3", "x")),
+        ("flag", ("true", "False", True), ("1", "yes", 0)),
+        ("table", ('{"a": 1}', {}), ("[1]", "a", None)),
+        ("words", ("7", "a"), ()),
     ],
 )
 def test_bounds_are_those_of_the_declaration(name, good, bad):
@@ -54,6 +61,18 @@ def test_bounds_are_those_of_the_declaration(name, good, bad):
 def test_a_default_outside_of_its_own_bounds_is_refused():
     with pytest.raises(BookError, match="the default 1 of parameter 'n' is not in"):
         declared("n: int = 1  # [2, 100]", "here")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("n: int = 1.5", "the default 1.5 of parameter 'n' is not of type int"),
+        ("n: set = 1", "'set'"),
+    ],
+)
+def test_a_default_of_another_type_is_refused(line, said):
+    with pytest.raises(BookError, match=said):
+        declared(line, "here")
 
 
 def test_a_declaration_spread_over_lines_is_refused():
@@ -163,7 +182,7 @@ def test_every_parameter_says_what_it_is_and_is_checked_first(chapter):
     for parameter in chapter.parameters.values():
         assert parameter.help, parameter.name
         if parameter.type in ("int", "float"):
-            assert parameter.bounds is not None, f"{parameter.name} has no range"
+            assert parameter.allowed, f"{parameter.name} has no range"
     code = [c for c in chapter.notebook.cells if c.cell_type == "code"]
     assert "parameters" in code[0].metadata["tags"]
     assert code[1].source.endswith("check(globals())")

@@ -1,55 +1,68 @@
 """How far long work is: on a terminal, in a log, in the file of the driver."""
 
 import sys
-import time
 
 import pytest
+import tqdm.std
 
-from cxrlib.core.progress import STATUS, teller
+from cxrlib.core.progress import STATUS, Bar
 
 
 @pytest.fixture
 def at(monkeypatch):
     """Sets the clock."""
     clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock[-1])
     monkeypatch.delenv(STATUS, raising=False)
     return lambda seconds: clock.append(1000.0 + seconds)
 
 
-def told(at, *lines):
-    """Tell lines at their times: (seconds, line, last)."""
-    tell = teller()
-    for seconds, line, last in lines:
-        at(seconds)
-        tell(line, last)
-
-
-def test_a_log_has_a_line_a_minute(at, capsys):
-    lines = [(seconds, f"after {seconds}", False) for seconds in range(0, 150, 10)]
-    told(at, *lines, (150, "end", True))
-    assert capsys.readouterr().err == "after 60\nafter 120\n"
+def test_a_log_has_a_line_per_minute_and_one_at_the_end(at, capsys):
+    with Bar(20, "films", "film", done=4) as bar:
+        for seconds in range(10, 170, 10):
+            at(seconds)
+            bar.update()
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first == "films: 10 of 20 films, 10.00s/film, 01:40 left"
+    assert second.startswith("films: 16 of 20 films") and second.endswith("00:40 left")
+    assert last.startswith("films: 20 of 20 films")
 
 
 def test_a_terminal_has_one_line_that_changes_and_stays_at_the_end(at, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    told(at, (0.1, "soon", False), (0.3, "one", False), (0.4, "soon", False), (0.45, "end", True))
-    assert capsys.readouterr().err == "\r\x1b[Kone\r\x1b[Kend\n"
+    with Bar(4, "films", "film") as bar:
+        for seconds in (0.1, 0.3, 0.4, 0.45):
+            at(seconds)
+            bar.update()
+    *_, before, last = capsys.readouterr().err.split("\r")
+    assert "2/4" in before and "4/4" in last and last.endswith("\n")
 
 
-def test_what_takes_no_time_says_nothing_on_a_terminal(at, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    told(at, (0.05, "one", False), (0.1, "end", True))
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_takes_no_time_says_nothing(at, capsys, monkeypatch, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with Bar(2, "films", "film") as bar:
+        at(0.05)
+        bar.update()
+        at(0.1)
+        bar.update()
     assert capsys.readouterr().err == ""
 
 
 def test_the_file_of_the_driver_has_the_line_until_the_end(at, capsys, tmp_path, monkeypatch):
     status = tmp_path / "status"
     monkeypatch.setenv(STATUS, str(status))
-    told(at, (0.1, "soon", False))
-    assert not status.exists()
-    told(at, (0.3, "one", False), (90, "two", False), (90.1, "soon", False))
-    assert status.read_text() == "two"
-    told(at, (91, "end", True))
+    with Bar(3000, "m, full", "epoch") as bar:
+        at(0.1)
+        bar.update()
+        assert not status.exists()
+        at(2)
+        bar.set_postfix_str("loss 1.250", refresh=False)
+        bar.update(999)
+        line = status.read_text()
+        assert line.startswith("m, full: 1000 of 3000 epochs, ") and line.endswith(", loss 1.250")
+        at(2.1)
+        bar.update(1)
+        assert status.read_text() == line
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err == ""

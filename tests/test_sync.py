@@ -2,15 +2,26 @@
 
 import json
 
+import jupytext
 import pytest
 
-from cxrlib.book.chapters import out_of_sync, sync
+from cxrlib.book.chapters import chapters, out_of_sync, sync
+from cxrlib.book.parameters import declared
 from cxrlib.core.errors import BookError
 from tests.conftest import ROOT
 
 
 def test_the_project_is_in_sync():
     assert out_of_sync(ROOT) == ([], [])
+
+
+@pytest.mark.parametrize("chapter", chapters(ROOT), ids=lambda c: c.name)
+def test_title_and_parameters_are_those_that_jupytext_reads(chapter):
+    cells = jupytext.read(chapter.path, fmt="py:percent").cells
+    text = next(c.source for c in cells if c.cell_type == "markdown")
+    assert text.splitlines()[0] == f"# {chapter.title}"
+    [tagged] = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    assert chapter.parameters == declared(tagged.source, "the notebook")
 
 
 def test_notebooks_carry_no_outputs_and_stable_ids(mini):

@@ -7,7 +7,7 @@ import sys
 
 import yaml
 
-from cxrlib.book import pages, parameters, runs, scan
+from cxrlib.book import pages, parameters, runs
 from cxrlib.book.chapters import chapters
 from cxrlib.book.pages import STUDENT, TEACHER
 from cxrlib.book.run import check_writable, fingerprint, run
@@ -71,6 +71,8 @@ def build(root, given=None, out=None, jobs=2, edition=TEACHER, profile=None):
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
     new = fresh / "_build" / "html"
+    from cxrlib.book import scan  # pandas takes seconds
+
     if hits := scan.folder(new, made_from=notebooks):
         shutil.rmtree(fresh)
         shutil.rmtree(stage)

@@ -4,41 +4,65 @@ A chapter is a jupytext ``py:percent`` script ``chapters/NN_name.py``. Everythin
 ``.ipynb`` without outputs, the executed notebook, the page) is made from it.
 """
 
+from __future__ import annotations
+
 import argparse
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cxrlib.book.parameters import declared, pairs, validate
+from cxrlib.book.parameters import Parameter, declared, pairs, validate
 from cxrlib.core.errors import BookError, nearest
 from cxrlib.core.folders import LIBRARY
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 INJECTED = "# Parameters\n"  # how the cell begins that papermill puts behind the declarations
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What jupytext writes into a script of a notebook's metadata; the same as in jupytext.toml.
 FILTERS = {"notebook_metadata_filter": "chapter,-all", "cell_metadata_filter": "tags,-all"}
 HEADER = re.compile(r"# ---\n.*?^# ---\n", re.DOTALL | re.MULTILINE)
+CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)  # the line with which a cell begins, in a script
+TITLE = re.compile(r"^# # (.+)$", re.MULTILINE)
+TAGGED = re.compile(r'\btags=\[[^]]*"parameters"')
 
 
 @dataclass(frozen=True)
 class Chapter:
+    """A chapter by the path of its script.
+
+    Title and parameters are read from the script as it stands, since jupytext takes a second to
+    import.
+    """
+
     path: Path
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """Such as "02_zero_shot"."""
         return self.path.stem
 
     @property
-    def number(self):
+    def number(self) -> str:
+        """Two digits."""
         return self.name[:2]
 
     @cached_property
-    def notebook(self):
+    def _cells(self) -> list[tuple[str, str]]:
+        """What stands behind ``# %%``, and the lines of the cell."""
+        parts = CELL.split(self.path.read_text(encoding="utf-8"))
+        return list(zip(parts[1::2], parts[2::2], strict=True))
+
+    @cached_property
+    def notebook(self) -> NotebookNode:
         """The chapter as a notebook without outputs; cell ids follow the order of the cells."""
-        import jupytext  # half a second
+        import jupytext
         import nbformat
 
         notebook = jupytext.read(self.path, fmt="py:percent")
@@ -52,38 +76,36 @@ class Chapter:
         return notebook
 
     @property
-    def about(self):
+    def about(self) -> dict[str, Any]:
         """What the header of the script says of the chapter.
 
         ``answers``: dict of a paper's section, table, figure or equation -> the label of the figure
         here that answers it, or "" where the text does; ``goals``: list of str; ``needs``: names of
         chapters to read first; ``minutes``: to read it. What is not said is empty.
         """
-        empty = {"answers": {}, "goals": [], "needs": [], "minutes": None}
+        empty: dict[str, Any] = {"answers": {}, "goals": [], "needs": [], "minutes": None}
         return empty | dict(self.notebook.metadata["chapter"])
 
     @property
-    def title(self):
+    def title(self) -> str:
         """The first level-one heading, or the name where there is none."""
-        for cell in self.notebook.cells:
-            heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
-            if cell.cell_type == "markdown" and heading:
-                return heading.group(1).strip()
-        return self.name
+        texts = (text for head, text in self._cells if "[markdown]" in head)
+        found = next(filter(None, map(TITLE.search, texts)), None)
+        return found[1].strip() if found else self.name
 
     @cached_property
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """dict of name -> Parameter, read from the cell tagged ``parameters``."""
-        tagged = [c for c in self.notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        tagged = [text for head, text in self._cells if TAGGED.search(head)]
         if len(tagged) != 1:
             raise BookError(
                 f"{self.path.name}: {len(tagged)} cells are tagged 'parameters'; "
                 'one is needed: # %% tags=["parameters"]'
             )
-        return declared(tagged[0].source, self.path.name)
+        return declared(tagged[0], self.path.name)
 
 
-def find_root():
+def find_root() -> Path:
     """The project's folder: the current one when it holds the book, else the one of this library.
 
     Raises
@@ -105,7 +127,7 @@ def chapters(root):
     return [Chapter(path) for path in found]
 
 
-def find(root, query):
+def find(root: Path, query: str) -> list[Chapter]:
     """The chapters that `query` names: ``"all"``, ``"2"``, ``"02"``, ``"zero_shot"`` or
     ``"02_zero_shot"``."""
     every = chapters(root)
@@ -120,7 +142,7 @@ def find(root, query):
     raise BookError(f"no chapter {query!r}; {nearest(wanted, names)}", code=2)
 
 
-def assign(chosen, given):
+def assign(chosen: Sequence[Chapter], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Which parameters go to which chapter, checked as `cxrlib.book.parameters.validate` does.
 
     Parameters
@@ -150,28 +172,28 @@ def assign(chosen, given):
     return values
 
 
-def pair_text(chapter):
+def pair_text(chapter: Chapter) -> str:
     """The content of the paired notebook, the same on every machine."""
     import nbformat
 
     return nbformat.writes(chapter.notebook) + "\n"
 
 
-def script_text(chapter):
+def script_text(chapter: Chapter) -> str:
     """The script with its header as jupytext writes it, and all else as it is.
 
     So a notebook that is saved in JupyterLab changes in its script only what was edited.
     """
-    text = chapter.path.read_text(encoding="utf-8")
     import jupytext
 
+    text = chapter.path.read_text(encoding="utf-8")
     notebook = jupytext.read(chapter.path, fmt="py:percent")
     notebook.metadata["jupytext"] = dict(FILTERS)
     header = HEADER.match(jupytext.writes(notebook, fmt="py:percent"))
     return HEADER.sub(lambda _: header[0], text, count=1) if header else text
 
 
-def out_of_sync(root):
+def out_of_sync(root: Path) -> tuple[list[Path], list[Path]]:
     """Paths of paired notebooks that are missing, differ from their script, or have none.
 
     Among the first are scripts whose header has another form than jupytext's.
@@ -188,7 +210,7 @@ def out_of_sync(root):
     return stale, orphans
 
 
-def sync(root):
+def sync(root: Path) -> list[Path]:
     """Write the paired notebooks that are out of date, and headers; return their paths."""
     stale, orphans = out_of_sync(root)
     if orphans:
@@ -204,7 +226,7 @@ def sync(root):
 # --- the first cell of a chapter ----------------------------------------------------------------
 
 
-def check(names):
+def check(names: dict[str, Any]) -> None:
     """Check the parameters of the chapter that is running; stop it where one cannot be.
 
     In a notebook, what papermill injected; in a script, what stands behind ``-p NAME=VALUE`` on its

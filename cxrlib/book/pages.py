@@ -8,7 +8,6 @@ import html
 import json
 import re
 
-import jupytext
 import nbformat
 
 from cxrlib.core.errors import BookError
@@ -94,6 +93,8 @@ def write(path, chapter, stage, edition=TEACHER):
     BookError
         A cell with two figures.
     """
+    import jupytext  # takes a second
+
     notebook = nbformat.read(path, as_version=4)
     source = nbformat.from_dict(chapter.notebook)
     if edition == STUDENT:

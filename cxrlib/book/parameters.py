@@ -11,34 +11,24 @@ Brackets and braces are an interval and a set, as in mathematics. The cell behin
 the same words; ``cxrbook`` does so before it starts a kernel.
 """
 
+from __future__ import annotations
+
 import ast
 import inspect
-import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property
+from math import isfinite
+from typing import Annotated, Any, Literal
 
 from cxrlib.core.errors import BookError, nearest
 
 BOUNDS = re.compile(r"(?:([\[(])([^,()\[\]]+),([^,()\[\]]+)([\])])|\{([^{}:]*)\})(?:\s+|$)(.*)")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Numbers from `low` to `high`; an open end does not belong to it."""
-
-    low: float
-    high: float
-    open_low: bool
-    open_high: bool
-
-    def __contains__(self, x):
-        above = x > self.low if self.open_low else x >= self.low
-        return above and (x < self.high if self.open_high else x <= self.high)
-
-    def __str__(self):
-        ends = f"{_plain(self.low)}, {_plain(self.high)}"
-        return f"{'(' if self.open_low else '['}{ends}{')' if self.open_high else ']'}"
+TYPES = {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
+# Kinds of pydantic's errors that are about bounds; the others are about the type.
+OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error")
 
 
 @dataclass(frozen=True)
@@ -47,23 +37,54 @@ class Parameter:
 
     name: str
     type: str
-    default: object
-    bounds: Interval | tuple | None  # an interval, the choices, or whatever the type allows
+    default: Any
+    limits: dict[str, float]  # by pydantic's names for them
+    choices: tuple[str, ...]
+    allowed: str  # limits or choices as text; "" without any
     help: str
 
-    @property
-    def allowed(self):
-        """The bounds as text; "" without any."""
-        if isinstance(self.bounds, tuple):
-            return ", ".join(map(str, self.bounds))
-        return "" if self.bounds is None else f"in {self.bounds}"
+    @cached_property
+    def _adapter(self):
+        from pydantic import ConfigDict, Field, TypeAdapter
+
+        kind = eval(self.type, {"__builtins__": TYPES})
+        if self.choices:
+            kind = Literal[tuple(map(self._read, self.choices))]
+        config = ConfigDict(strict=True, allow_inf_nan=False)
+        return TypeAdapter(Annotated[kind, Field(**self.limits)], config=config)
+
+    def parsed(self, value: Any) -> Any:
+        """The value, or what its text says, in the parameter's type.
+
+        Raises
+        ------
+        ValueError
+            What it is not: "of type int", "in [2, 100]", "one of plain, fancy".
+        """
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter.validate_python(
+                self._read(value if isinstance(value, str) else repr(value))
+            )
+        except ValidationError as error:
+            outside = any(found["type"] in OUTSIDE for found in error.errors())
+            bounds = f"one of {self.allowed}" if self.choices else self.allowed
+            raise ValueError(bounds if outside else f"of type {self.type}") from None
+
+    def _read(self, text):
+        """What a text says: of a Python literal its value, where true, false, none may begin small;
+        otherwise, and where texts are allowed, the text itself."""
+        if "str" in re.split(r"[\s|]+", self.type):
+            return text
+        word = text.capitalize()
+        try:
+            return ast.literal_eval(word if word in ("True", "False", "None") else text)
+        except (ValueError, SyntaxError):
+            return text
 
 
-def _plain(x):
-    return "inf" if math.isinf(x) else f"{x:g}" if x != int(x) else f"{int(x)}"
-
-
-def declared(source, where):
+def declared(source: str, where: str) -> dict[str, Parameter]:
     """The declarations of a parameters cell: dict of name -> Parameter.
 
     Parameters
@@ -76,8 +97,8 @@ def declared(source, where):
     Raises
     ------
     BookError
-        A declaration of several lines, whose comment would be lost; a default that is no literal,
-        or outside of its own bounds.
+        A declaration of several lines, whose comment would be lost; a type that is none of
+        :data:`TYPES`; a default that is no literal, of another type, or outside of its own bounds.
     """
     lines, found = source.splitlines(), {}
     for node in ast.parse(source).body:
@@ -95,36 +116,34 @@ def declared(source, where):
         except ValueError:
             raise BookError(f"{where}: the default of parameter {name!r} is no literal") from None
         comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-        bounds, text = _bounds(comment.strip().lstrip("# "))
         kind = annotation or type(default).__name__
-        found[name] = Parameter(name, kind, default, bounds, text)
-        if not _within(default, bounds):
+        found[name] = Parameter(name, kind, default, *_bounds(comment.strip().lstrip("# ")))
+        try:
+            found[name].parsed(default)
+        except NameError as error:
+            raise BookError(f"{where}: the type of parameter {name!r}: {error}") from None
+        except ValueError as error:
             raise BookError(
-                f"{where}: the default {default!r} of parameter {name!r} is not "
-                f"{found[name].allowed}"
-            )
+                f"{where}: the default {default!r} of parameter {name!r} is not {error}"
+            ) from None
     return found
 
 
 def _bounds(comment):
+    """Limits, choices, either of them as text, and what else the comment says."""
     match = BOUNDS.match(comment)
     if not match:
-        return None, comment
+        return {}, (), "", comment
     left, low, high, right, choices, text = match.groups()
     if choices is not None:
-        return tuple(choice.strip() for choice in choices.split(",")), text
-    return Interval(float(low), float(high), left == "(", right == ")"), text
+        names = tuple(choice.strip() for choice in choices.split(","))
+        return {}, names, ", ".join(names), text
+    ends = {"ge" if left == "[" else "gt": float(low), "le" if right == "]" else "lt": float(high)}
+    limits = {name: int(x) if x.is_integer() else x for name, x in ends.items() if isfinite(x)}
+    return limits, (), f"in {left}{low.strip()}, {high.strip()}{right}", text
 
 
-def _within(value, bounds):
-    if bounds is None:
-        return True
-    if isinstance(bounds, tuple):
-        return str(value) in bounds
-    return not isinstance(value, str) and value in bounds
-
-
-def validate(parameters, given, who):
+def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) -> dict[str, Any]:
     """The given values in their types, once name, type, bounds and combination were checked.
 
     Parameters
@@ -148,57 +167,19 @@ def validate(parameters, given, who):
                 f"unknown parameter {name!r} for {who}; {nearest(name, sorted(parameters))}", code=2
             )
         parameter = parameters[name]
-        typed = values[name] = _typed(parameter, value, who)
-        if not _within(typed, parameter.bounds):
-            choices = isinstance(parameter.bounds, tuple)
-            near = get_close_matches(str(typed), parameter.bounds, 1) if choices else ()
+        try:
+            values[name] = parameter.parsed(value)
+        except ValueError as error:
+            near = get_close_matches(str(value), parameter.choices, 1)
             near = f"; did you mean {near[0]!r}?" if near else ""
             raise BookError(
-                f"parameter {name!r} of {who}: {value!r} is not {'one of ' if choices else ''}"
-                f"{parameter.allowed} (default {parameter.default!r}){near}",
+                f"parameter {name!r} of {who}: {value!r} is not {error} "
+                f"(default {parameter.default!r}){near}",
                 code=2,
-            )
+            ) from None
     if values:
         _meaning({p.name: p.default for p in parameters.values()} | values, set(values), who)
     return values
-
-
-def _typed(parameter, value, who):
-    text = value if isinstance(value, str) else repr(value)
-    for kind in parameter.type.split("|"):
-        try:
-            return _parse(kind.strip(), text)
-        except (ValueError, SyntaxError):
-            continue
-    raise BookError(
-        f"parameter {parameter.name!r} of {who}: {value!r} is not of type "
-        f"{parameter.type} (default {parameter.default!r})",
-        code=2,
-    )
-
-
-def _parse(kind, text):
-    match kind:
-        case "str":
-            return text
-        case "int":
-            return int(text)
-        case "float":
-            if not math.isfinite(value := float(text)):
-                raise ValueError(text)
-            return value
-        case "bool":
-            if text.lower() not in ("true", "false"):
-                raise ValueError(text)
-            return text.lower() == "true"
-        case "None":
-            if text.lower() == "none":
-                return None
-            raise ValueError(text)
-    value = ast.literal_eval(text)
-    if type(value).__name__ != kind.split("[")[0]:
-        raise ValueError(text)
-    return value
 
 
 # --- what values mean, and which of them go together --------------------------------------------
@@ -276,7 +257,7 @@ def _device(device):
 # --- the page ------------------------------------------------------------------------------------
 
 
-def page(chapters):
+def page(chapters: Iterable) -> str:
     """The reference page of all parameters, in MyST.
 
     Parameters
@@ -308,7 +289,7 @@ choices. Models, cohorts and their options are checked against those that the bo
 against those that torch sees."""
 
 
-def pairs(texts):
+def pairs(texts: Iterable[str]) -> dict[str, str]:
     """``["a=1"]`` -> ``{"a": "1"}``; BookError for what has another form."""
     given = {}
     for pair in texts:

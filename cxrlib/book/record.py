@@ -17,12 +17,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrlib.book import scan
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import RECORD
-from cxrlib.guard import register
-from cxrlib.show.notebook import kept
 
 KEY = b"cxrbook"  # in the metadata of the Parquet file
 GLUED = f"{RECORD}text/plain"
@@ -96,6 +93,7 @@ def results(notebook):
     import pandas as pd
 
     from cxrlib import schema
+    from cxrlib.show.notebook import kept
 
     tables = [table for table in kept(notebook) if len(table)]
     return schema.results(pd.concat(tables, ignore_index=True) if tables else [])
@@ -214,6 +212,9 @@ def hits(card, table, notebook, name):
     name : str
         Of the files, without ending.
     """
+    from cxrlib.book import scan
+    from cxrlib.guard import register
+
     own = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
     known = register.project() | register.Known.of(own)
     guarded = scan.is_guarded(notebook)

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import nbformat
 
-from cxrlib.book import inputs, record, scan
+from cxrlib.book import inputs, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError
 from cxrlib.core.folders import LIBRARY
 from cxrlib.core.progress import STATUS
-from cxrlib.guard import register
 
 TELLING = "cxrbook-used"  # id of the driver's own cell
 
@@ -272,6 +271,8 @@ def execute(root, every, jobs, memory):
 
 def _keep(task, path, told, seconds):
     """Keep an executed notebook, its card and its results table, unless they show too much."""
+    from cxrlib.book import scan  # pandas takes seconds, which a run with nothing to do is spared
+
     notebook = nbformat.read(path, as_version=4)
     table = record.results(path)
     files = task.content(told["files"])
@@ -420,6 +421,9 @@ def _without_traces(path, about):
 
 def _failure(root, task, target, what, said):
     """What is told of a failed chapter; its notebook is kept, unless it is of credentialed data."""
+    from cxrlib.book import scan
+    from cxrlib.guard import register
+
     content = nbformat.read(target, as_version=4) if target.is_file() else None
     if content is not None and scan.is_guarded(content):
         watch = scan.Watch(register.project(), True, tuple(scan.registers().values()))

@@ -7,13 +7,10 @@ import json
 import re
 from pathlib import Path
 
-import pandas as pd
-
-from cxrlib.book import compare_runs, record
+from cxrlib.book import record
 from cxrlib.book.chapters import Chapter
 from cxrlib.book.run import fingerprint, parameters_of
 from cxrlib.core.errors import BookError
-from cxrlib.show.notebook import rendered
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 SHOWN = 15  # rows of a table on the page
@@ -109,6 +106,8 @@ def beside_ours(root: Path, path: Path) -> str:
     reference, problem = reference_of(root, path.stem)
     if reference is None:
         return "\n".join([*lines, f"nothing to compare with: {problem}"])
+    from cxrlib.book import compare_runs
+
     found = compare_runs.compare(reference, record.read(path))
     return "\n".join([*lines, compare_runs.as_text(found)])
 
@@ -157,6 +156,8 @@ def page(root: Path, tables: Path, shown: bool = True) -> str:
 
 
 def _section(root, name, path, tables):
+    from cxrlib.book import compare_runs
+
     title = f"## {name}, chapter {int(path.stem[:2])}\n\nOf [](chapters/{path.stem}.ipynb).\n"
     try:
         run = record.read(path)
@@ -193,6 +194,8 @@ def _section(root, name, path, tables):
 
 def _short(card):
     """The card of a run as a table of two columns."""
+    import pandas as pd
+
     code = card["code"]
     revision = (code["revision"] or "")[:10]
     version = f"library {code['library'][:10]}"
@@ -225,6 +228,8 @@ def _table(table, caption, link=""):
     """A table of text for the page; nothing for an empty one."""
     if table.empty:
         return ""
+    from cxrlib.show.notebook import rendered
+
     page = rendered(table.rename(columns={"run": "this run"}), caption, counts=())[0]
     return page.replace("</p>", f" {link}</p>", 1) + "\n"
 

@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from cxrlib.cohorts.files import DataError, inside
 from cxrlib.core import atomic
 from cxrlib.core.kernel import in_notebook
+from cxrlib.core.progress import Bar
 
 MAX_BROKEN = 0.01  # share of films that may be unreadable before a cohort is refused
 CHUNK = 1000  # films between two savings of the check
@@ -147,7 +147,7 @@ def check(root: Path, files: Iterable[str], keep: Path) -> pd.DataFrame:
 
 def _progress(todo):
     quiet = len(todo) < CHUNK or in_notebook()
-    return tqdm(total=len(todo), desc="checking films", unit="film", disable=quiet)
+    return Bar(len(todo), "checking films", "film", hidden=quiet)
 
 
 def _stamp(root, file):

@@ -2,43 +2,68 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tqdm import tqdm
 
 from cxrlib.core import atomic
 
 STATUS = "CXRBOOK_STATUS"  # environment variable: the file in which a long cell says how far it is
 A_LINE_EVERY = 60.0  # seconds, where no terminal is
 ON_TERMINAL_EVERY = 0.2
+LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"
 
 
-def teller() -> Callable[[str, bool], None]:
-    """A function ``tell(line, last)`` that shows a line, or does not, if it showed one just now.
+class Bar(tqdm):
+    """tqdm's bar on a terminal; elsewhere a line per minute; in the driver's file, where it asks.
 
-    On a terminal in one line that changes, elsewhere in a line per minute; where :data:`STATUS`
-    names a file, in that alone.
+    The file is the one that :data:`STATUS` names; it is gone when the work is done, since what
+    comes next may say nothing of itself. Work that takes less than the interval says nothing.
+
+    Parameters
+    ----------
+    total : int
+    title : str
+    unit : str
+        In the singular.
+    done : int
+        What was done before, which counts for no rate.
+    hidden : bool
+        Say nothing at all.
     """
-    told = time.monotonic()
-    shown = False
 
-    def tell(line: str, last: bool) -> None:
-        nonlocal told, shown
-        now = time.monotonic()
-        if path := os.environ.get(STATUS):
-            if last:  # what comes next may say nothing of itself
-                Path(path).unlink(missing_ok=True)
-            elif now - told >= ON_TERMINAL_EVERY:
-                told = now
-                atomic.write(Path(path), line.encode())
-        elif sys.stderr.isatty():
-            if now - told >= ON_TERMINAL_EVERY or (last and shown):
-                told, shown = now, True
-                print(f"\r\x1b[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
-        elif now - told >= A_LINE_EVERY:
-            told = now
-            print(line, file=sys.stderr, flush=True)
+    def __init__(self, total: int, title: str, unit: str, done: int = 0, hidden: bool = False):
+        self.status = os.environ.get(STATUS)
+        self.terminal = sys.stderr.isatty() and not self.status
+        every = ON_TERMINAL_EVERY if self.terminal or self.status else A_LINE_EVERY
+        super().__init__(
+            total=total,
+            desc=title,
+            unit=unit,
+            initial=done,
+            disable=hidden,
+            file=sys.stderr if self.terminal else io.StringIO(),
+            bar_format=None if self.terminal else LINE,
+            dynamic_ncols=self.terminal,
+            mininterval=every,
+            miniters=1,
+            delay=every,
+        )
 
-    return tell
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show how far it is; tqdm calls this."""
+        if self.terminal:
+            super().display(msg, pos)
+        elif self.status:
+            atomic.write(Path(self.status), str(self).encode())
+        else:
+            print(self, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Say the last of it; ``with`` calls this."""
+        super().close()
+        if self.status:
+            Path(self.status).unlink(missing_ok=True)

@@ -12,16 +12,15 @@ import json
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from cxrlib.core.folders import folder_for
-from cxrlib.core.progress import teller
+from cxrlib.core.progress import Bar
 from cxrlib.embed.store import ROWS, Store, StoreError, create
 from cxrlib.embed.worker import Films, Job, encode, try_again, work
 
@@ -237,32 +236,29 @@ def extract(
     )
     try_again(job)
     if store.missing():
-        tell = _progress(f"embedding {cohort.name} by {model.name}", job)
-        if engine == "ray":
-            from cxrlib.embed import ray as embed_ray
+        with _progress(f"embedding {cohort.name} by {model.name}", job) as tell:
+            if engine == "ray":
+                from cxrlib.embed import ray as embed_ray
 
-            embed_ray.run(job, tell, actors, address)
-        else:
-            work(job, range(store.n_shards), tell)
-        tell(0, finished=True)  # other processes may have done the last ones
+                embed_ray.run(job, tell, actors, address)
+            else:
+                work(job, range(store.n_shards), tell)
     store.tidy()
     return store
 
 
-def _progress(title, job) -> Callable[..., None]:
-    n, start, tell = len(job.image_ids), time.monotonic(), teller()
+@contextmanager
+def _progress(title, job) -> Iterator[Callable[..., None]]:
+    """``tell(images, waiting_for)``: so many more are done, or what they wait for."""
+    n = len(job.image_ids)
     kept = n - sum(len(job.store.rows(shard)) for shard in job.store.missing())
-    done = 0
+    with Bar(n, title, "image", kept) as bar:
 
-    def report(images, waiting_for="", finished=False):
-        nonlocal done
-        done += images
-        rate = done / max(time.monotonic() - start, 1e-9)
-        left = timedelta(seconds=round((n - kept - done) / rate)) if done else "unknown time"
-        line = f"{title}: {kept + done:,} of {n:,} images, {rate:,.0f} a second, {left} left"
-        tell(f"{line}; {waiting_for}" if waiting_for else line, finished)
+        def tell(images, waiting_for=""):
+            bar.set_postfix_str(waiting_for, refresh=bool(waiting_for))
+            bar.update(images)
 
-    return report
+        yield tell
 
 
 def _cores() -> int:

@@ -152,7 +152,7 @@ def load_model(
     return model
 
 
-def load_models(wanted: str, protocol="corrected") -> list:
+def load_models(wanted: str, protocol: str | Protocol = "corrected") -> list[Encoder | Ensemble]:
     """The models that a chapter parameter names, as :func:`load_model` gives each.
 
     Parameters

@@ -52,7 +52,7 @@ def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
     DataFrame: check, difference (largest absolute), tolerance, holds
     """
     figures = json.loads(FIGURES.read_text())["upstream"][name]
-    model = loading.load(f"{SEEDED}{name}")
+    model = loading.load(f"{SEEDED}{name}").to(device)
     if "continuations" in figures:  # word pieces that continue a word, in place of a vocabulary
         model.network.join(figures["continuations"])
     ids = [torch.tensor(row) for row in figures["ids"]]

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import ResidualAttentionBlock
-from peft import LoraConfig, get_peft_model
 from timm.models.davit import ChannelBlock, SpatialBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -155,6 +154,8 @@ def with_lora(tower: Tower, x: Tensor, rank: int) -> nn.Module:
         if type(module) in CALLING and _has_weights(module):
             tower.set_submodule(name, CALLING[type(module)](module))
     targets = _layers(tower, x)
+    from peft import LoraConfig, get_peft_model  # takes seconds, and heads need none of it
+
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
     adapted = get_peft_model(tower, config)
     for module in adapted.modules():

@@ -26,12 +26,12 @@ from filelock import FileLock
 from torch import nn
 from torchvision.models import densenet121
 from torchvision.transforms import functional as TF
-from tqdm import tqdm
 
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
+from cxrlib.core.progress import Bar
 from cxrlib.models import checkpoints, files
 from cxrlib.models.images import BILINEAR, IMAGENET, grey, stored_by_s
 from cxrlib.protocol import NAMES
@@ -321,7 +321,7 @@ def _fit(network, x, y, at, settings, saved):
     log, train = state["log"], at["train"]
     steps = -(-len(train) // settings["batch_size"])
     total = settings["epochs"] * steps
-    with tqdm(total=total, initial=len(log) * steps, desc=NAME, unit="batch", disable=None) as bar:
+    with Bar(total, NAME, "batch", len(log) * steps) as bar:
         for epoch in range(len(log) + 1, settings["epochs"] + 1):
             order = train
             if corrected:  # of seed and epoch alone, so that nothing has to be remembered
@@ -477,7 +477,7 @@ def prepared(cohort: Cohort, rows: np.ndarray, settings: dict) -> torch.Tensor:
     films = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(rows), desc="films", unit="film", disable=None) as bar,
+        Bar(len(rows), "films", "film") as bar,
     ):
         for start in range(0, len(rows), 4 * BATCH):
             part = rows[start : start + 4 * BATCH]

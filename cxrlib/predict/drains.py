@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from cxrlib import schema
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
+from cxrlib.core.progress import Bar
 from cxrlib.predict import drain_detector
 from cxrlib.predict.drain_detector import NAME, Detector, annotations, load
 from cxrlib.predict.drain_detector import train as train  # so that callers need this module alone
@@ -57,7 +57,7 @@ def predict(detector: Detector, cohort: Cohort, device: str = "cpu") -> pd.DataF
         known = _read_predictions(path)
         missing = todo[~np.isin(keys[todo], known.index)]
         network = drain_detector.on_device(copy.deepcopy(detector.network), device)
-        with tqdm(total=len(missing), desc="drains", unit="film", disable=None) as bar:
+        with Bar(len(missing), "drains", "film") as bar:
             for start in range(0, len(missing), CHUNK):
                 part = missing[start : start + CHUNK]
                 x = drain_detector.prepared(cohort, part, detector.settings)

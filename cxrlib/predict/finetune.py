@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import timedelta
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import peft
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 from cxrlib.core import atomic
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
-from cxrlib.core.progress import teller
+from cxrlib.core.progress import Bar
 from cxrlib.embed.extract import embed, loaded, prepared
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import adapters, training
@@ -364,7 +362,7 @@ def description(
         "target": task.target,
         "seed": int(seed),
         **asdict(settings),
-        "libraries": [torch.__version__, peft.__version__],
+        "libraries": [torch.__version__, version("peft")],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
 
@@ -437,18 +435,19 @@ def _run(task, strategy, at, settings, seed, folder, run) -> dict:
         atomic.write(folder / "run.json", json.dumps(run, indent=1).encode())
     if on_gpu := device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    fitted = training.fit(
-        network,
-        x,
-        task.y,
-        at["train"],
-        at["valid"],
-        settings,
-        int(seed),
-        folder,
-        _hash(run),
-        reporter(f"{task.model.name}, {strategy}"),
-    )
+    with Bar(settings.epochs, f"{task.model.name}, {strategy}", "epoch") as bar:
+        fitted = training.fit(
+            network,
+            x,
+            task.y,
+            at["train"],
+            at["valid"],
+            settings,
+            int(seed),
+            folder,
+            _hash(run),
+            _reporter(bar),
+        )
     if on_gpu:
         memory = torch.cuda.max_memory_allocated(device)
     else:
@@ -596,22 +595,15 @@ def _unreadable(path, reason) -> str:
     return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
 
 
-def reporter(title: str) -> Callable[[dict, int], None]:
-    """Says after an epoch how far training is; see :func:`cxrlib.core.progress.teller`."""
-    start = time.monotonic()
-    done = 0
-    tell = teller()
+def _reporter(bar: Bar) -> Callable[[dict, int], None]:
+    """Says after an epoch how far training is."""
 
     def report(row, epochs):
-        nonlocal done
-        done += 1  # not row["epoch"]: a resumed run did not start at 1
-        passed = time.monotonic() - start
-        left = timedelta(seconds=round(passed / done * (epochs - row["epoch"])))
-        line = (
-            f"{title}: epoch {row['epoch']}/{epochs}, loss {row['train_loss']:.3f} in training, "
-            f"{row['valid_loss']:.3f} in validation (accuracy {row['valid_accuracy']:.2f}), "
-            f"{left} left"
-        )
-        tell(line, row["epoch"] == epochs)
+        if not bar.n:  # a resumed run does not start at 1
+            bar.n = bar.initial = row["epoch"] - 1
+        losses = f"{row['train_loss']:.3f} in training, {row['valid_loss']:.3f} in validation"
+        accuracy = f"(accuracy {row['valid_accuracy']:.2f})"
+        bar.set_postfix_str(f"loss {losses} {accuracy}", refresh=False)
+        bar.update()
 
     return report

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from open_clip import ClipLoss
 from torch import nn
-from tqdm import tqdm
 
 from cxrlib import cohorts
 from cxrlib.cohorts.phantom import FINDINGS
+from cxrlib.core.progress import Bar
 from cxrlib.models import WEIGHTS, phantom_clip
 from cxrlib.models.encoder import Encoder
 
@@ -97,7 +97,7 @@ def train(
     )
     loss_of = ClipLoss()
     order = np.random.default_rng(seed)
-    bar = tqdm(total=steps, desc=progress, disable=progress is None, unit="step", mininterval=2)
+    bar = Bar(steps, progress or "", "step", hidden=progress is None)
     for _ in range(epochs):
         for part in np.array_split(order.permutation(n_pairs), n_pairs // batch):
             x = phantom_clip.preprocess(images[part])
