@@ -40,7 +40,8 @@ check(globals())
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cxrlib.show.notebook import figure, fmt_interval, glue, quiz, setup, show
+from cxrlib.show.notebook import figure, glue, quiz, setup, show
+from cxrlib.show.words import fmt_interval
 
 setup()
 glue("number", n_images)
