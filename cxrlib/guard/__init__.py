@@ -9,7 +9,6 @@ things, nor how numbers came about.
 from cxrlib.guard.latch import (
     FEW,
     MARK,
-    MAX_SIDE,
     MIN_CELL,
     GuardError,
     active,
@@ -19,9 +18,8 @@ from cxrlib.guard.latch import (
     text,
 )
 from cxrlib.guard.suppression import (
-    HIDDEN,
-    ONLY_COUNTS,
-    SMALL,
+    COUNTS,
+    ROW_LEVEL,
     SUPPRESSED,
     cover,
     presentable,
