@@ -4,8 +4,11 @@ A docstring carries the fields of a card as a reST field list (``:Range: [0, 1]`
 the book, `help` in a terminal and the code cannot drift apart.
 """
 
+from __future__ import annotations
+
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cxrlib.stats import calibration, metrics
@@ -22,7 +25,7 @@ FIELDS = (
 DIRECTIONS = ("higher is better", "lower is better", "closer to 0 is better")
 
 # section -> what it is about, and its metrics: name in results tables -> function
-SECTIONS = {
+SECTIONS: dict[str, tuple[str, dict[str, Callable]]] = {
     "Ranking of one label": (
         "These look only at the order of the scores: any strictly rising function of the scores, "
         "such as a temperature, leaves them as they are.",
@@ -97,7 +100,7 @@ class Card:
     look_alikes: str
 
 
-def cards():
+def cards() -> list[Card]:
     """The card of every metric, in the order of `SECTIONS`: list of Card."""
     return [
         card(name, function)
@@ -106,7 +109,7 @@ def cards():
     ]
 
 
-def card(name, function):
+def card(name: str, function: Callable) -> Card:
     """The card of one metric.
 
     Parameters
@@ -180,7 +183,7 @@ SOURCES = """
 """
 
 
-def page():
+def page() -> str:
     """All cards as one MyST page of the book: str."""
     known = {c.name: c for c in cards()}
     lines = [INTRODUCTION, "| Metric | In tables | Range | Direction |", "|---|---|---|---|"]

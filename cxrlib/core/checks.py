@@ -1,11 +1,15 @@
 """Refuse bad input with one message: what is wrong, where, how often, and what was expected."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def refuse(bad, what, expected, **shown):
+def refuse(bad: ArrayLike, what: str, expected: str, **shown: Any) -> None:
     """Raise ValueError if any row is bad.
 
     Parameters
@@ -34,7 +38,7 @@ def refuse(bad, what, expected, **shown):
     )
 
 
-def numbers(values, name):
+def numbers(values: ArrayLike, name: str) -> np.ndarray:
     """Values as a float array; ValueError naming `name` if some are no numbers."""
     try:
         return np.asarray(values, dtype=float)
@@ -42,14 +46,14 @@ def numbers(values, name):
         raise ValueError(f"{name}: entries that are no numbers; expected numbers.") from None
 
 
-def outcomes(values, name):
+def outcomes(values: ArrayLike, name: str) -> np.ndarray:
     """Values as a bool array; ValueError naming `name` and the rows that are not 0 or 1."""
     y = np.asarray(values)
     refuse(~np.isin(y, (0, 1)), f"{name}: entries other than 0 and 1", "0 or 1", **{name: y})
     return y.astype(bool)
 
 
-def same_length(**arrays):
+def same_length(**arrays: ArrayLike) -> None:
     """Refuse arrays that are not all (n,) with one n."""
     shapes = [np.shape(a) for a in arrays.values()]
     if len(shapes[0]) != 1 or len(set(shapes)) > 1:
@@ -66,7 +70,7 @@ def one_of(name: str, value: object, known: Iterable[object]) -> None:
         raise ValueError(f"{name}={value!r}: expected one of {every}")
 
 
-def one_row_each(table, keys):
+def one_row_each(table: Any, keys: Sequence[str]) -> None:
     """Refuse a table for a figure that has no rows, or several for one place of the figure.
 
     Parameters
