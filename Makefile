@@ -1,4 +1,4 @@
-# make book   executes every chapter and builds the book        make lint   checks style and pairs
+# make book   executes every chapter and builds the book        make lint   checks style, types, pairs
 # make test   runs the tests                                    make sync   writes chapters/*.ipynb
 # make student  the book without solutions, in _build/student
 # make book-full  a book beside it, with fine-tuning as long as the paper's: hours on two cores, and
@@ -56,6 +56,8 @@ sync: $(READY)
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m mypy
 	@$(CXRBOOK) sync --check
 
 lock: $(READY)

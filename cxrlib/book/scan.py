@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class Hit(NamedTuple):
     cell: int | None  # the n-th cell of a notebook, counted from 1
     kind: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.file}{f', cell {self.cell}' if self.cell else ''}: {self.kind}"
 
 
@@ -64,7 +65,7 @@ class Watch(NamedTuple):
     strict: bool = True  # whether a long number counts even if the project's text has it
 
 
-def registers():
+def registers() -> dict[str, register.Register]:
     """Those of the credentialed data loaded on this machine: name -> Register.
 
     `cxrlib.guard.protect` writes them to ``CXRBOOK_DATA/derived/guard``.
@@ -77,7 +78,7 @@ def registers():
 # --- text --------------------------------------------------------------------------------------
 
 
-def text_kinds(text, watch):
+def text_kinds(text: str, watch: Watch) -> set[str]:
     """The kinds of what a text must not hold: a set."""
     found = machine_kinds(text, watch.known)
     for one in watch.registers:
@@ -91,7 +92,7 @@ def text_kinds(text, watch):
     return found
 
 
-def machine_kinds(text, known):
+def machine_kinds(text: str, known: register.Known) -> set[str]:
     """Whether a text names places or users of this machine: "machine path", "user name"."""
     found = set()
     own = (rf"(?<![\w./-]){re.escape(place)}(?![\w.-])" for place in _places() if place in text)
@@ -134,7 +135,7 @@ def _own_paths():
 SIDE, SOFT, SHARE = 32, 32, 0.6  # of the measure below, set on the figures of this book
 
 
-def photographic(data):
+def photographic(data: bytes) -> bool:
     """Whether an image file shows a photograph, such as a radiograph of 48 pixels a side or more.
 
     Neighbouring pixels of a photograph differ a little, both across and down; those of a chart are
@@ -199,7 +200,7 @@ def _file_kinds(kind, data, watch):
     return {"unreadable file"} if watch.guarded else set()
 
 
-def page_kinds(page, watch):
+def page_kinds(page: str, watch: Watch) -> set[str]:
     """Kinds found in HTML or SVG: its text, its attributes and what is embedded in it."""
     page, files = _embedded(page)
     found = set()
@@ -217,7 +218,7 @@ def page_kinds(page, watch):
 # --- notebooks ---------------------------------------------------------------------------------
 
 
-def is_guarded(notebook):
+def is_guarded(notebook: dict) -> bool:
     """Whether a notebook was made from credentialed data: it says so, or is given such a cohort."""
     from cxrlib import cohorts
 
@@ -233,7 +234,7 @@ def is_guarded(notebook):
     return False
 
 
-def notebook(content, name, looked_for=None):
+def notebook(content: dict, name: str, looked_for: dict | None = None) -> list[Hit]:
     """What an executed notebook must not hold.
 
     Parameters
@@ -319,7 +320,7 @@ def _output_kinds(output, watch):
     return found | text_kinds(said, watch)
 
 
-def table_kinds(table):
+def table_kinds(table: pd.DataFrame) -> set[str]:
     """Kinds found in a table: columns of single images, counts of 1 to 9."""
     found = set()
     if any(guard.ROW_LEVEL.search(str(column)) for column in table):
@@ -333,7 +334,9 @@ def table_kinds(table):
 # --- folders of pages --------------------------------------------------------------------------
 
 
-def folder(path, looked_for=None, made_from=None):
+def folder(
+    path: Path, looked_for: dict | None = None, made_from: Iterable[Path] | None = None
+) -> list[Hit]:
     """What the files of a built book must not hold: list of Hit.
 
     The executed notebooks `made_from` which it was built, and those in it, say which pages were
@@ -378,7 +381,7 @@ def folder(path, looked_for=None, made_from=None):
     return hits
 
 
-def results_file(path, looked_for=None, guarded=True):
+def results_file(path: Path, looked_for: dict | None = None, guarded: bool = True) -> list[Hit]:
     """What a results table in a .csv or .parquet file must not hold: list of Hit.
 
     guarded : whether it may have been made from credentialed data
@@ -392,7 +395,7 @@ def results_file(path, looked_for=None, guarded=True):
     return [Hit(path.name, None, kind) for kind in sorted(found)]
 
 
-def anything(path):
+def anything(path: Path) -> list[Hit]:
     """What a notebook, a page, a results table or a folder of such must not hold: list of Hit."""
     path = Path(path)
     if path.is_dir():
