@@ -1,5 +1,6 @@
 """Fine-tuning: what is trained, on which images, what is kept of it, and how it fails."""
 
+import json
 import time
 from dataclasses import replace
 
@@ -305,7 +306,8 @@ def test_the_fingerprint_changes_with_all_that_decides(task, monkeypatch):
     settings = finetune.settings_for("full")
 
     def fingerprint(task=task, strategy="full", split=split, settings=settings, seed=0):
-        return finetune.description(task, strategy, split, settings, seed)
+        about = finetune.description(task, strategy, split, settings, seed)
+        return json.dumps(about, sort_keys=True)
 
     swapped, other = split.copy(), np.flatnonzero(split != split[0])[0]
     swapped[[0, other]] = swapped[[other, 0]]
