@@ -100,10 +100,11 @@ def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:
 
 def _one(model: Encoder | Ensemble | str) -> Encoder:
     """The loaded model, which must not be an ensemble."""
-    members = loaded(model).members
+    whole = loaded(model)
+    members = whole.members
     if len(members) > 1:
         raise ValueError(
-            f"{members[0].name} is an ensemble of {len(members)} checkpoints, whose probabilities "
+            f"{whole.name} is an ensemble of {len(members)} checkpoints, whose probabilities "
             "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
