@@ -184,7 +184,7 @@ def extract(
     dtype : {"float32", "float16"}
         Of the numbers on disk.
     rows_per_shard : int
-        Images a file of a new store; a crash costs at most as many images a process.
+        Images per file of a new store; a crash costs at most as many images per process.
     batch_size : int, optional
         Images that go through the model at once. By default as fits a CPU's caches, or as runs
         fastest on a GPU; it is halved when memory runs out.
