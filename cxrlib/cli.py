@@ -305,7 +305,7 @@ def embed(
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option(help="On disk; chapters read float32.")
     ] = "float32",
-    rows_per_shard: Annotated[int | None, typer.Option(min=1, help="Images a file.")] = None,
+    rows_per_shard: Annotated[int | None, typer.Option(min=1, help="Images per file.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Default: found out.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read films.")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Ray: many machines.")] = "local",

@@ -26,8 +26,8 @@ from PIL import Image
 
 from cxrlib import cohorts, models
 from cxrlib.cohorts.films import reader
+from cxrlib.embed import extract as extract_module
 from cxrlib.embed.extract import embed, extract, made_from, store_folder
-from cxrlib.embed.extract import extract as extract_module
 from cxrlib.embed.store import StoreError, load
 from cxrlib.embed.worker import fastest
 

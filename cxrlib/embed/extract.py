@@ -100,10 +100,11 @@ def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:
 
 def _one(model: Encoder | Ensemble | str) -> Encoder:
     """The loaded model, which must not be an ensemble."""
-    members = loaded(model).members
+    whole = loaded(model)
+    members = whole.members
     if len(members) > 1:
         raise ValueError(
-            f"{members[0].name} is an ensemble of {len(members)} checkpoints, whose probabilities "
+            f"{whole.name} is an ensemble of {len(members)} checkpoints, whose probabilities "
             "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
@@ -183,7 +184,7 @@ def extract(
     dtype : {"float32", "float16"}
         Of the numbers on disk.
     rows_per_shard : int
-        Images a file of a new store; a crash costs at most as many images a process.
+        Images per file of a new store; a crash costs at most as many images per process.
     batch_size : int, optional
         Images that go through the model at once. By default as fits a CPU's caches, or as runs
         fastest on a GPU; it is halved when memory runs out.

@@ -1,9 +1,9 @@
 """Embedding many radiographs on paper: hours, bottleneck, cost, files and memory.
 
 A model that is run over a cohort is a pass. With N films, the models m of the pass, C cores,
-D devices and S bytes a second from storage, it occupies
+D devices and S bytes per second from storage, it occupies
 
-- storage for ``N (b + sum_m r_m) / S`` seconds: b bytes a film are read, r_m bytes a row written;
+- storage for ``N (b + sum_m r_m) / S`` seconds: b bytes per film are read, r_m per row written;
 - cores for ``N (d + sum_m p_m) / C``: d core-seconds to decode a film, p_m to prepare it;
 - devices for ``N sum_m e_m / D``: e_m device-seconds to encode it. Without devices the cores
   encode too, and e_m are core-seconds.
@@ -59,7 +59,7 @@ def plan(
     cores, devices : int
         Of all machines together.
     storage : float
-        Bytes a second, of all machines together.
+        Bytes per second, of all machines together.
     start : float
         Seconds until a pass does its first image.
     price : float
@@ -71,7 +71,7 @@ def plan(
     dtype : {"float32", "float16"}
         Of the numbers in the store.
     together : bool
-        One pass for all models, which decodes a film once, instead of one pass a model.
+        One pass for all models, which decodes a film once, instead of one pass per model.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def stores(
     row_bytes: float = 0.0,
     dtype: str = "float32",
 ) -> dict:
-    """Size of the stores of several models: with n bytes a number, w_m numbers an embedding,
+    """Size of the stores of several models: with n bytes per number, w_m numbers per embedding,
 
     ``sum_m N (n w_m + r)`` bytes in ``sum_m (ceil(N / R) + 1)`` files (a manifest each).
 
@@ -293,7 +293,7 @@ def _refuse_models(models):
     if missing := [c for c in MODEL_COLUMNS if c not in models]:
         raise ValueError(f"models: no column {missing[0]!r}; expected {', '.join(MODEL_COLUMNS)}")
     if models.empty:
-        raise ValueError("models: the table has no rows; expected one a model")
+        raise ValueError("models: the table has no rows; expected one per model")
     for column in MODEL_COLUMNS[1:]:
         if not (np.isfinite(models[column]) & (models[column] >= 0)).all():
             raise ValueError(f"models: column {column!r} has values below 0 or missing")

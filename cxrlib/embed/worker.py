@@ -278,7 +278,7 @@ def fastest(seconds: Callable[[int], float], largest: int = 1024, gain: float = 
         Time of a batch of that many images; raises what torch raises when memory runs out.
     largest : int
     gain : float
-        By which images a second have to rise.
+        By which images per second have to rise.
     """
     best, speed, n = 1, 0.0, 1
     while n <= largest:

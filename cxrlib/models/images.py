@@ -41,7 +41,7 @@ def grey(image: np.ndarray | Image.Image) -> Image.Image:
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "LA", "RGB", "RGBA", "P"):
             raise ValueError(
-                f"an image in mode {image.mode!r}: expected 8 bits a pixel; rescale it to 0..255"
+                f"an image in mode {image.mode!r}: expected 8 bits per pixel; rescale it to 0..255"
             )
         return image.convert("L")
     image = np.asarray(image)

@@ -41,7 +41,7 @@ def words(vocabulary: Path) -> list[str]:
     if missing := {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} - set(found):
         raise ValueError(
             f"{vocabulary}: not a BERT vocabulary, it lacks {', '.join(sorted(missing))}; expected "
-            "one word a line"
+            "one word per line"
         )
     return found
 

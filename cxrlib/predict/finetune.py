@@ -600,7 +600,7 @@ def _reporter(bar: Bar) -> Callable[[dict, int], None]:
 
     def report(row, epochs):
         if not bar.n:  # a resumed run does not start at 1
-            bar.n = bar.initial = row["epoch"] - 1
+            bar.n = bar.last_print_n = bar.initial = row["epoch"] - 1
         losses = f"{row['train_loss']:.3f} in training, {row['valid_loss']:.3f} in validation"
         accuracy = f"(accuracy {row['valid_accuracy']:.2f})"
         bar.set_postfix_str(f"loss {losses} {accuracy}", refresh=False)
