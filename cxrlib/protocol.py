@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlib.core import checks
+
 NAMES = ("as_published", "corrected")
 _SWITCHES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -64,8 +66,7 @@ def protocol_of(name: str | Protocol) -> Protocol:
     """
     if isinstance(name, Protocol):
         return name
-    if name not in NAMES:
-        raise ValueError(f"protocol: unknown {name!r}; expected one of {', '.join(NAMES)}.")
+    checks.one_of("protocol", name, NAMES)
     return _KNOWN[name]
 
 

@@ -187,9 +187,9 @@ def test_expanded_interval_of_a_normal_mean_is_that_of_student(n):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patient_id": ["a"], "unit": "study"}, "unit: 'study'; expected 'patient' or 'image'"),
+        ({"patient_id": ["a"], "unit": "study"}, "unit='study': expected one of patient, image"),
         ({"patient_id": []}, "patient_id: empty"),
-        ({"patient_id": ["a", None]}, "patient_id: missing in 1 rows, first in row 1"),
+        ({"patient_id": ["a", None]}, "patient_id: missing in 1 of 2 rows, first row 1"),
         ({"patient_id": ["a"], "n_resamples": 0}, "n_resamples: 0; expected a whole number"),
     ],
 )
@@ -200,7 +200,7 @@ def test_bad_input_is_named(arguments, message):
 
 def test_bad_methods_are_named():
     with pytest.raises(
-        ValueError, match="method: 'normal'; expected one of expanded, percentile, bca"
+        ValueError, match="method='normal': expected one of expanded, percentile, bca"
     ):
         bootstrap.interval(0.5, np.ones(3), method="normal")
     with pytest.raises(ValueError, match="jackknife: missing"):

@@ -402,7 +402,7 @@ def test_the_kind_of_interval_can_be_chosen(predictions):
     pd.testing.assert_frame_equal(
         kinds["expanded"], fairness.gap_table(predictions, "sex", n_resamples=200)
     )
-    with pytest.raises(ValueError, match="interval: 'normal'; expected one of expanded"):
+    with pytest.raises(ValueError, match="interval='normal': expected one of expanded"):
         fairness.gap_table(predictions, "sex", protocol=replace(CORRECTED, interval="normal"))
 
 

@@ -18,6 +18,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
+from cxrlib.core import checks
+from cxrlib.protocol import Protocol
+
 CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
 MAX_BLOCKS = 200  # of the jackknife
 METHODS = ("expanded", "percentile", "bca")
@@ -51,8 +54,7 @@ class Resamples:
     code: np.ndarray = field(init=False, repr=False)  # (n,) number of the image's unit
 
     def __post_init__(self):
-        if self.unit not in ("patient", "image"):
-            raise ValueError(f"unit: {self.unit!r}; expected 'patient' or 'image'.")
+        checks.one_of("unit", self.unit, ("patient", "image"))
         if not isinstance(self.n_resamples, int | np.integer) or self.n_resamples < 1:
             raise ValueError(
                 f"n_resamples: {self.n_resamples!r}; expected a whole number of 1 or more."
@@ -60,11 +62,8 @@ class Resamples:
         if len(self.patient_id) == 0:
             raise ValueError("patient_id: empty; expected one entry per image.")
         code = pd.factorize(np.asarray(self.patient_id))[0]
-        if (code < 0).any():
-            raise ValueError(
-                f"patient_id: missing in {(code < 0).sum()} rows, first in row "
-                f"{np.argmax(code < 0)}; expected a patient for every image."
-            )
+        who = {"patient_id": self.patient_id}
+        checks.refuse(code < 0, "patient_id: missing", "a patient for every image", **who)
         if self.unit == "image":
             code = np.arange(len(code))
         object.__setattr__(self, "code", code)
@@ -198,6 +197,24 @@ def evaluate(
     }
 
 
+def intervals(
+    statistics: Mapping[Any, Callable],
+    patient_id: ArrayLike,
+    protocol: Protocol,
+    n_resamples: int,
+    seed: int,
+) -> dict[tuple, dict]:
+    """Statistics of `evaluate`, with the unit and the interval of a protocol.
+
+    Returns
+    -------
+    dict (name, metric) -> what `interval` returns.
+    """
+    resamples = Resamples(np.asarray(patient_id), n_resamples, seed, protocol.unit)
+    found = evaluate(statistics, resamples, protocol.interval != "percentile")
+    return {key: interval(*e, method=protocol.interval) for key, e in found.items()}
+
+
 def interval(
     value: float,
     replicates: ArrayLike,
@@ -228,11 +245,9 @@ def interval(
     the reason in note, if the value or every replicate is undefined; the note also says when
     fewer than 90 % of the replicates were usable or all of them are equal.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: {level!r}; expected a number between 0 and 1, such as 0.95.")
+    checks.fractions(level=level)
     method = method or ("percentile" if jackknife is None else "expanded")
-    if method not in METHODS:
-        raise ValueError(f"method: {method!r}; expected one of {', '.join(METHODS)}.")
+    checks.one_of("method", method, METHODS)
     if method != "percentile" and jackknife is None:
         raise ValueError(f"jackknife: missing; method {method!r} needs it, see `evaluate`.")
     replicates = np.asarray(replicates, dtype=float)

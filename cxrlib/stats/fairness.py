@@ -4,22 +4,23 @@ Every table comes from one set of patient resamples: groups, labels and models a
 the same draws, so intervals of gaps and of means over labels account for what they share.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
 from cxrlib import schema
-from cxrlib.protocol import Protocol
-from cxrlib.stats import bootstrap, calibration
+from cxrlib.stats import calibration
 from cxrlib.stats import metrics as measure
 from cxrlib.stats.estimates import (
     Attribute,
     Attributes,
     Estimate,
     Key,
+    Options,
     Pairs,
+    Sampling,
     Study,
     attribute_name,
     difference,
@@ -40,12 +41,7 @@ def performance_table(
     predictions: pd.DataFrame,
     metrics: str | Sequence[str] = DEFAULT,
     attributes: Attributes = (),
-    *,
-    match: str | Sequence[str] | None = None,
-    mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
     """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
 
@@ -62,16 +58,16 @@ def performance_table(
     match : "prevalence", a column such as "view" or "age_group", or several of these: images are
         weighted so that every group has the cohort's shares of the strata, in the sample and in
         every resample; rows of groups then have the attribute "sex, matched on view". Strata
-        that some group lacks get no weight in any, and the note counts the images lost.
-    mean_over_labels : add rows with label "mean": the mean over the labels that are defined in
-        every group of the attribute, so that all groups are averaged over the same findings. The
-        note names labels left out; counts are those of the scarcest label kept.
-    protocol : name or Protocol; its switches unit (see `cxrlib.stats.bootstrap.Resamples`),
-    interval
-        (see `cxrlib.stats.bootstrap.interval`) and min_cases: a group with fewer positive, or
-        negative, images gets NaN and a note
-    n_resamples : of patients, or of the protocol's unit
-    seed : of the resamples
+        that some group lacks get no weight in any, and the note counts the images lost. By default
+        nothing is matched.
+    mean_over_labels : by default True, add rows with label "mean": the mean over the labels that
+        are defined in every group of the attribute, so that all groups are averaged over the same
+        findings. The note names labels left out; counts are those of the scarcest label kept.
+    protocol : name ("corrected" by default) or Protocol; its switches unit (see
+        `cxrlib.stats.bootstrap.Resamples`), interval (see `cxrlib.stats.bootstrap.interval`) and
+        min_cases: a group with fewer positive, or negative, images gets NaN and a note
+    n_resamples : of patients, or of the protocol's unit; 500 by default
+    seed : of the resamples; 1907 by default
 
     Returns
     -------
@@ -83,18 +79,9 @@ def performance_table(
         For an unknown metric, attribute or group, or a malformed predictions table.
     """
     out = []
-    for study, found in estimated(
-        predictions,
-        attributes,
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        match=match,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
+    for study, found in estimated(predictions, attributes, metrics, **options):
         out += rows(found, study)
-    return _matched(schema.results(out), match)
+    return _matched(schema.results(out), options.get("match"))
 
 
 def gap_table(
@@ -105,11 +92,7 @@ def gap_table(
     reference: str | None = None,
     groups: Sequence[str] | None = None,
     metrics: str | Sequence[str] = DEFAULT,
-    match: str | Sequence[str] | None = None,
-    mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
     """Signed gaps "A - B" between groups, with paired intervals.
 
@@ -122,7 +105,7 @@ def gap_table(
     pairs : list of (A, B); all pairs if neither pairs nor reference is given
     reference : the group B of every pair, such as "White"
     groups : the groups considered, also in the choice of labels for the mean; all by default
-    others : as in `performance_table`
+    options, predictions, metrics : as in `performance_table`
 
     Returns
     -------
@@ -131,19 +114,10 @@ def gap_table(
     """
     out = []
     name = attribute_name(attribute)
-    for study, found in estimated(
-        predictions,
-        {attribute: groups},
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        match=match,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
+    for study, found in estimated(predictions, {attribute: groups}, metrics, **options):
         pairs_here = pairs_of(study.groups[name], pairs, reference)
         out += rows(group_gaps(found, name, pairs_here), study)
-    return _matched(schema.results(out), match)
+    return _matched(schema.results(out), options.get("match"))
 
 
 def model_gap_table(
@@ -153,28 +127,22 @@ def model_gap_table(
     metrics: str | Sequence[str] = DEFAULT,
     attributes: Attributes = (),
     mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[Sampling],
 ) -> pd.DataFrame:
     """Differences "A - B" between models on the same images, with paired intervals.
 
-    pairs : list of (model A, model B); all pairs by default. Others as in `performance_table`.
+    Parameters
+    ----------
+    pairs : list of (model A, model B); all pairs by default
+    others : as in `performance_table`; sampling is protocol, n_resamples and seed
 
     Returns
     -------
     Results table with model "A - B", overall and in each group of the attributes.
     """
     out = []
-    for study, found in estimated(
-        predictions,
-        attributes,
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
+    options = {"mean_over_labels": mean_over_labels, "match": None}
+    for study, found in estimated(predictions, attributes, metrics, **options, **sampling):
         images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
             raise ValueError(
@@ -254,9 +222,7 @@ def multiclass_table(
     pairs: Mapping[str, Pairs] | None = None,
     *,
     baseline: str | None = None,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[Sampling],
 ) -> pd.DataFrame:
     """Utility and fairness of a classifier that picks one class per image (X section 2.4).
 
@@ -270,8 +236,8 @@ def multiclass_table(
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
         paired change of every number that each other method brings to the same model
-    protocol : name or Protocol; its switches unit and interval
-    n_resamples, seed : as in `performance_table`
+    sampling : protocol (its switches unit and interval), n_resamples and seed, as in
+        `performance_table`
 
     Returns
     -------
@@ -279,18 +245,14 @@ def multiclass_table(
     (Eq. 1). For each pair "A - B": differences in accuracy and macro_f1, f1_gap_signed (Eq. 2),
     f1_gap_absolute, eq_odds_mean (Eq. 3), eq_odds_max (fairlearn's), calibration_gap_eq4 (Eq. 4),
     ece_gap (binned).
+
     Rows over all classes have label "all" and counts of the scarcest class. Metrics made of
     absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
     """
     out = []
-    for study in studies(
-        predictions, attributes, protocol=protocol, n_resamples=n_resamples, seed=seed
-    ):
+    for study in studies(predictions, attributes, **sampling):
         found = {}
-        for names, block in study.predictions.groupby(
-            ["model", "method"], sort=False, observed=True
-        ):
-            answers = class_answers(block, study)
+        for names, answers in class_answers(study):
             for where, estimate in multiclass_estimates(answers, study, pairs or {}).items():
                 found[Key(*names, *where)] = estimate
         if baseline is not None:
@@ -309,19 +271,22 @@ class Answers(NamedTuple):
     labels: list  # class names
 
 
-def class_answers(block: pd.DataFrame, study: Study) -> Answers:
-    """The Answers in the predictions of one model and method."""
-    wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
-    labels = list(dict.fromkeys(block["label"]))
-    truth = wide["y_true"][labels].to_numpy(float)
-    score = wide["score"][labels].to_numpy(float)
-    if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails here too
-        raise ValueError(
-            "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
-            "every image and class, with exactly one true class per image."
-        )
-    image = study.images.index.get_indexer(wide.index)
-    return Answers(truth.argmax(axis=1), score.argmax(axis=1), score.max(axis=1), image, labels)
+def class_answers(study: Study) -> Iterator[tuple[tuple[str, str], Answers]]:
+    """For each model and method of a study: their names, and their Answers."""
+    found = study.predictions.groupby(["model", "method"], sort=False, observed=True)
+    for names, block in found:
+        wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
+        labels = list(dict.fromkeys(block["label"]))
+        truth = wide["y_true"][labels].to_numpy(float)
+        score = wide["score"][labels].to_numpy(float)
+        if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails too
+            raise ValueError(
+                "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
+                "every image and class, with exactly one true class per image."
+            )
+        image = study.images.index.get_indexer(wide.index)
+        best = score.argmax(axis=1), score.max(axis=1)
+        yield names, Answers(truth.argmax(axis=1), *best, image, labels)
 
 
 def multiclass_estimates(
@@ -329,20 +294,20 @@ def multiclass_estimates(
 ) -> dict[tuple[str, str, str, str], Estimate]:
     """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
     gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
-    members, statistics = {}, {}
+    members = {}  # (attribute, group or pair) -> its groups (k,) bool
     for attribute, groups in ({"all": ["all"]} | study.groups).items():
         of = {g: study.member(attribute, g)[answers.image] for g in groups}
-        for g in groups:
-            members[attribute, g] = [of[g]]
-            statistics[attribute, g] = lambda w, a=of[g]: utility(take(w, answers.image) * a)
-        for a, b in pairs_of(groups, pairs.get(attribute), None) if attribute != "all" else ():
-            members[attribute, f"{a} - {b}"] = [of[a], of[b]]
-            statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
-                take(w, answers.image) * a, take(w, answers.image) * b
-            )
-    jackknife = study.protocol.interval != "percentile"
-    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
+        members |= {(attribute, g): [of[g]] for g in groups}
+        if attribute != "all":
+            for a, b in pairs_of(groups, pairs.get(attribute), None):
+                members[attribute, f"{a} - {b}"] = [of[a], of[b]]
+
+    def statistic(groups):
+        numbers = utility if len(groups) == 1 else gaps
+        return lambda w: numbers(*(take(w, answers.image) * g for g in groups))
+
     out = {}
+    evaluated = study.evaluate({where: statistic(groups) for where, groups in members.items()})
     for (where, (label, metric)), found in evaluated.items():
         of = np.any(members[where], axis=0)
         note = "" if np.isfinite(found.value) else "undefined: a class is absent"

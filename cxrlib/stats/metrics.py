@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cxrlib.core import checks
-from cxrlib.stats.ranking import Value, as_weights, binary, ranking, shaped
+from cxrlib.stats.ranking import Value, as_weights, binary, finite, ranking, shaped
 
 Rates = tuple[np.ndarray, np.ndarray]  # true and false positive rates, each (C,) or (B, C)
 
@@ -178,8 +178,7 @@ def threshold_at_specificity(y_true: ArrayLike, score: ArrayLike, specificity: f
     ValueError
         If there are no negatives, or for a specificity outside (0, 1).
     """
-    if not 0 < specificity < 1:
-        raise ValueError(f"specificity: {specificity!r}; expected a number between 0 and 1.")
+    checks.fractions(specificity=specificity)
     y, s = binary(y_true, score)
     _need(~y, "negatives")
     negatives = np.sort(s[~y])
@@ -539,7 +538,7 @@ def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | No
         alike.
     """
     checks.same_length(changed=changed, reference=reference)
-    a, b = _finite(changed, "changed"), _finite(reference, "reference")
+    a, b = finite(changed, "changed"), finite(reference, "reference")
     b_moved = b - b.mean()  # the variance does not depend on the origin, its rounding does
     variance = np.subtract(
         weighted_mean(b_moved**2, weights), np.square(weighted_mean(b_moved, weights))
@@ -554,13 +553,8 @@ def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | No
 
 def weighted_mean(x: ArrayLike, weights: ArrayLike | None = None) -> Value:
     """Mean of x (n,), finite numbers, under weights; float or (B,); NaN where no weight is."""
-    numbers = _finite(x, "x")
+    numbers = finite(x, "x")
     return _share(numbers, np.ones(len(numbers)), weights)
-
-
-def weighted_sums(w: np.ndarray, x: ArrayLike) -> np.ndarray:
-    """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C)."""
-    return w @ np.asarray(x, dtype=float)
 
 
 def probabilities(y_true: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -579,15 +573,7 @@ def _share(part, whole, weights):
     """Weighted sum of `part` over that of `whole`, both (n,) or (n, C): NaN where it is 0/0."""
     w, is_matrix = as_weights(weights, len(part))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return shaped(weighted_sums(w, part) / weighted_sums(w, whole), is_matrix)
-
-
-def _finite(values, name):
-    x = checks.numbers(values, name)
-    checks.refuse(
-        ~np.isfinite(x), f"{name}: NaN or infinite entries", "finite numbers", **{name: x}
-    )
-    return x
+        return shaped((w @ part.astype(float)) / (w @ whole.astype(float)), is_matrix)
 
 
 def _decided(y_true, decision):

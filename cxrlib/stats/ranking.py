@@ -48,11 +48,16 @@ def binary(
         the parameter (`name` for the scores), the count and the first rows.
     """
     checks.same_length(**{"y_true": y_true, name: score})
-    y, s = checks.outcomes(y_true, "y_true"), checks.numbers(score, name)
+    return checks.outcomes(y_true, "y_true"), finite(score, name)
+
+
+def finite(values: ArrayLike, name: str) -> np.ndarray:
+    """Values as floats; ValueError naming `name` and the rows that are NaN or infinite."""
+    x = checks.numbers(values, name)
     checks.refuse(
-        ~np.isfinite(s), f"{name}: NaN or infinite entries", "finite numbers", **{name: s}
+        ~np.isfinite(x), f"{name}: NaN or infinite entries", "finite numbers", **{name: x}
     )
-    return y, s
+    return x
 
 
 def ranking(
