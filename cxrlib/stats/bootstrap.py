@@ -124,32 +124,6 @@ def patient_weights(
     return np.concatenate([np.ascontiguousarray(w) for w in drawn.chunks()])
 
 
-def replicates(
-    statistic: Callable, weights: np.ndarray | Resamples, rows: np.ndarray | slice = slice(None)
-) -> np.ndarray | dict[str, np.ndarray]:
-    """Evaluate a statistic on every resample, a few resamples at a time.
-
-    Parameters
-    ----------
-    statistic : callable, (b, k) weights -> (b,) or (b, C) values, or a dict of them
-    weights : (B, n) from `patient_weights`, or `Resamples`
-    rows : positions or mask of the k images that the statistic is about
-
-    Returns
-    -------
-    What `statistic` returns, with B rows.
-    """
-    if isinstance(weights, Resamples):
-        chunks = weights.chunks()
-    else:
-        step = chunk_length(weights.shape[1])
-        chunks = (weights[i : i + step] for i in range(0, len(weights), step))
-    parts = [statistic(chunk[:, rows]) for chunk in chunks]
-    if isinstance(parts[0], dict):
-        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-    return np.concatenate(parts)
-
-
 class Evaluated(NamedTuple):
     """A statistic on the cohort, on its resamples, and with blocks of patients left out."""
 

@@ -12,7 +12,7 @@ from cxrlib import schema
 from cxrlib.core import checks
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
-from cxrlib.stats.ranking import Value, as_weights, shaped
+from cxrlib.stats.ranking import Value, Weights, as_weights, shaped
 
 
 def bin_edges(p: np.ndarray, n_bins: int = 10, strategy: str = "uniform") -> np.ndarray:
@@ -78,7 +78,7 @@ def reliability_table(
     """
     chosen = protocol_of(protocol)
     schema.predictions(predictions, probabilities=True)
-    keys = ["cohort", "model", "method", "label"]
+    keys = list(schema.KEYS)
     parts = []
     for names, block in predictions.groupby(keys, sort=False, observed=True):
         y, p = metrics.probabilities(block["y_true"], block["score"])
@@ -96,9 +96,7 @@ def reliability_table(
     return pd.concat(parts, ignore_index=True)
 
 
-def calibration_in_the_large(
-    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None
-) -> Value:
+def calibration_in_the_large(y_true: ArrayLike, p: ArrayLike, weights: Weights = None) -> Value:
     r"""Calibration in the large, mean predicted probability minus observed frequency.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
@@ -119,7 +117,7 @@ def calibration_in_the_large(
 
 
 def ece_equal_width(
-    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None, n_bins: int = 10
+    y_true: ArrayLike, p: ArrayLike, weights: Weights = None, n_bins: int = 10
 ) -> Value:
     r"""Expected calibration error over bins of equal width.
 
@@ -144,7 +142,7 @@ def ece_equal_width(
 
 
 def ece_equal_mass(
-    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None, n_bins: int = 10
+    y_true: ArrayLike, p: ArrayLike, weights: Weights = None, n_bins: int = 10
 ) -> Value:
     r"""Expected calibration error over bins with equal numbers of images.
 

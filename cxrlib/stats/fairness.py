@@ -11,26 +11,10 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import schema
+from cxrlib.core import checks
 from cxrlib.stats import calibration
+from cxrlib.stats import estimates as est
 from cxrlib.stats import metrics as measure
-from cxrlib.stats.estimates import (
-    Attribute,
-    Attributes,
-    Estimate,
-    Key,
-    Options,
-    Pairs,
-    Sampling,
-    Study,
-    attribute_name,
-    difference,
-    estimated,
-    group_gaps,
-    pairs_of,
-    rows,
-    studies,
-    take,
-)
 
 DEFAULT = ("auc", "adjusted_auprc")
 
@@ -40,8 +24,8 @@ DEFAULT = ("auc", "adjusted_auprc")
 def performance_table(
     predictions: pd.DataFrame,
     metrics: str | Sequence[str] = DEFAULT,
-    attributes: Attributes = (),
-    **options: Unpack[Options],
+    attributes: est.Attributes = (),
+    **options: Unpack[est.Options],
 ) -> pd.DataFrame:
     """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
 
@@ -79,20 +63,20 @@ def performance_table(
         For an unknown metric, attribute or group, or a malformed predictions table.
     """
     out = []
-    for study, found in estimated(predictions, attributes, metrics, **options):
-        out += rows(found, study)
+    for study, found in est.estimated(predictions, attributes, metrics, **options):
+        out += est.rows(found, study)
     return _matched(schema.results(out), options.get("match"))
 
 
 def gap_table(
     predictions: pd.DataFrame,
-    attribute: Attribute,
-    pairs: Pairs | None = None,
+    attribute: est.Attribute,
+    pairs: est.Pairs | None = None,
     *,
     reference: str | None = None,
     groups: Sequence[str] | None = None,
     metrics: str | Sequence[str] = DEFAULT,
-    **options: Unpack[Options],
+    **options: Unpack[est.Options],
 ) -> pd.DataFrame:
     """Signed gaps "A - B" between groups, with paired intervals.
 
@@ -113,21 +97,21 @@ def gap_table(
     distinct ones.
     """
     out = []
-    name = attribute_name(attribute)
-    for study, found in estimated(predictions, {attribute: groups}, metrics, **options):
-        pairs_here = pairs_of(study.groups[name], pairs, reference)
-        out += rows(group_gaps(found, name, pairs_here), study)
+    name = est.attribute_name(attribute)
+    for study, found in est.estimated(predictions, {attribute: groups}, metrics, **options):
+        pairs_here = est.pairs_of(study.groups[name], pairs, reference)
+        out += est.rows(est.group_gaps(found, name, pairs_here), study)
     return _matched(schema.results(out), options.get("match"))
 
 
 def model_gap_table(
     predictions: pd.DataFrame,
-    pairs: Pairs | None = None,
+    pairs: est.Pairs | None = None,
     *,
     metrics: str | Sequence[str] = DEFAULT,
-    attributes: Attributes = (),
+    attributes: est.Attributes = (),
     mean_over_labels: bool = True,
-    **sampling: Unpack[Sampling],
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """Differences "A - B" between models on the same images, with paired intervals.
 
@@ -142,7 +126,7 @@ def model_gap_table(
     """
     out = []
     options = {"mean_over_labels": mean_over_labels, "match": None}
-    for study, found in estimated(predictions, attributes, metrics, **options, **sampling):
+    for study, found in est.estimated(predictions, attributes, metrics, **options, **sampling):
         images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
             raise ValueError(
@@ -150,12 +134,13 @@ def model_gap_table(
                 "them on one cohort to compare them."
             )
         gaps = {}
-        for a, b in pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
+        for a, b in est.pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
             for key, of_a in found.items():
                 other = key._replace(model=b)
                 if key.model == a and other in found:
-                    gaps[key._replace(model=f"{a} - {b}")] = difference(of_a, found[other], a, b)
-        out += rows(gaps, study)
+                    gap = est.difference(of_a, found[other], a, b)
+                    gaps[key._replace(model=f"{a} - {b}")] = gap
+        out += est.rows(gaps, study)
     return schema.results(out)
 
 
@@ -202,8 +187,7 @@ def decide(
     if threshold is not None:
         return predictions.assign(score=(predictions["score"] > threshold).astype(float))
     yes = pd.Series(0.0, index=predictions.index)
-    keys = ["cohort", "model", "method", "label"]
-    for names, block in predictions.groupby(keys, sort=False, observed=True):
+    for names, block in predictions.groupby(list(schema.KEYS), sort=False, observed=True):
         y, score = block["y_true"], block["score"]
         try:
             at = measure.threshold_at_specificity(y, score, specificity)
@@ -218,11 +202,11 @@ def decide(
 
 def multiclass_table(
     predictions: pd.DataFrame,
-    attributes: Attributes = ("sex", "age_group"),
-    pairs: Mapping[str, Pairs] | None = None,
+    attributes: est.Attributes = ("sex", "age_group"),
+    pairs: Mapping[str, est.Pairs] | None = None,
     *,
     baseline: str | None = None,
-    **sampling: Unpack[Sampling],
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """Utility and fairness of a classifier that picks one class per image (X section 2.4).
 
@@ -250,14 +234,14 @@ def multiclass_table(
     absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
     """
     out = []
-    for study in studies(predictions, attributes, **sampling):
+    for study in est.studies(predictions, attributes, **sampling):
         found = {}
         for names, answers in class_answers(study):
             for where, estimate in multiclass_estimates(answers, study, pairs or {}).items():
-                found[Key(*names, *where)] = estimate
+                found[est.Key(*names, *where)] = estimate
         if baseline is not None:
             found |= _changes(found, baseline)
-        out += rows(found, study)
+        out += est.rows(found, study)
     return schema.results(out)
 
 
@@ -271,7 +255,7 @@ class Answers(NamedTuple):
     labels: list  # class names
 
 
-def class_answers(study: Study) -> Iterator[tuple[tuple[str, str], Answers]]:
+def class_answers(study: est.Study) -> Iterator[tuple[tuple[str, str], Answers]]:
     """For each model and method of a study: their names, and their Answers."""
     found = study.predictions.groupby(["model", "method"], sort=False, observed=True)
     for names, block in found:
@@ -290,8 +274,8 @@ def class_answers(study: Study) -> Iterator[tuple[tuple[str, str], Answers]]:
 
 
 def multiclass_estimates(
-    answers: Answers, study: Study, pairs: Mapping[str, Pairs]
-) -> dict[tuple[str, str, str, str], Estimate]:
+    answers: Answers, study: est.Study, pairs: Mapping[str, est.Pairs]
+) -> dict[tuple[str, str, str, str], est.Estimate]:
     """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
     gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
     members = {}  # (attribute, group or pair) -> its groups (k,) bool
@@ -299,12 +283,12 @@ def multiclass_estimates(
         of = {g: study.member(attribute, g)[answers.image] for g in groups}
         members |= {(attribute, g): [of[g]] for g in groups}
         if attribute != "all":
-            for a, b in pairs_of(groups, pairs.get(attribute), None):
+            for a, b in est.pairs_of(groups, pairs.get(attribute), None):
                 members[attribute, f"{a} - {b}"] = [of[a], of[b]]
 
     def statistic(groups):
         numbers = utility if len(groups) == 1 else gaps
-        return lambda w: numbers(*(take(w, answers.image) * g for g in groups))
+        return lambda w: numbers(*(est.take(w, answers.image) * g for g in groups))
 
     out = {}
     evaluated = study.evaluate({where: statistic(groups) for where, groups in members.items()})
@@ -316,7 +300,8 @@ def multiclass_estimates(
             found = [None if x is None else x * np.nan for x in found]
             note = schema.SUPPRESSED
         patients = np.unique(study.patient[answers.image[of]])
-        out[label, *where, metric] = Estimate(*found, *_images(answers, of, label), patients, note)
+        n = _images(answers, of, label)
+        out[label, *where, metric] = est.Estimate(*found, *n, patients, note)
     return out
 
 
@@ -378,15 +363,11 @@ def multiclass_gaps(answers: Answers) -> Callable:
 
 def _changes(estimates, baseline):
     """Paired differences of every other method against the baseline method."""
-    if baseline not in {key.method for key in estimates}:
-        raise ValueError(
-            f"baseline: no method {baseline!r} in the predictions; found "
-            f"{', '.join(sorted({key.method for key in estimates}))}."
-        )
+    checks.one_of("baseline", baseline, sorted({key.method for key in estimates}))
     out = {}
     for key, after in estimates.items():
         before = estimates.get(key._replace(method=baseline))
         if key.method != baseline and before is not None:
             method = f"{key.method} - {baseline}"
-            out[key._replace(method=method)] = difference(after, before, key.method, baseline)
+            out[key._replace(method=method)] = est.difference(after, before, key.method, baseline)
     return out

@@ -123,20 +123,18 @@ def _pairs(known, asked):
 def _table(study, gaps, null, alpha):
     table = schema.results(est.rows(gaps, study))
     values = np.array([e.value for e in gaps.values()])
-    nothing = np.full(1, np.nan)
     # Where credentialed data have too few images behind a gap, its test would tell what it was.
     hidden = table["value"].isna().to_numpy() & (schema.smallest_cell() > 0)
     values[hidden] = np.nan
-    floor = [
-        nothing if gone else np.abs(null.get(key, nothing))
-        for key, gone in zip(gaps, hidden, strict=True)
-    ]
-    table["floor_mean"] = [_over(np.nanmean, x) for x in floor]
-    table["floor_p95"] = [_over(lambda v: np.nanquantile(v, 0.95), x) for x in floor]
-    table["n_permutations"] = [int(np.isfinite(x).sum()) for x in floor]
+    known = zip(gaps, hidden, strict=True)
+    drawn = (np.nan if gone else null.get(key, np.nan) for key, gone in known)
+    floor = [pd.Series(np.abs(x)) for x in drawn]
+    table["floor_mean"] = [x.mean() for x in floor]
+    table["floor_p95"] = [x.quantile(0.95) for x in floor]
+    table["n_permutations"] = [x.count() for x in floor]
     # as large as observed, up to rounding in the last digits
     table["p_value"] = [
-        (1 + (x >= abs(v) - 1e-12).sum()) / (1 + np.isfinite(x).sum()) if np.isfinite(v) else np.nan
+        (1 + (x >= abs(v) - 1e-12).sum()) / (1 + x.count()) if np.isfinite(v) else np.nan
         for v, x in zip(values, floor, strict=True)
     ]
     for column, method in METHODS.items():
@@ -144,10 +142,6 @@ def _table(study, gaps, null, alpha):
     replicates = np.stack([e.replicates for e in gaps.values()], axis=1)
     low, high = simultaneous_bands(values, replicates, alpha)
     return table.assign(band_low=low, band_high=high)
-
-
-def _over(function, x):
-    return function(x) if np.isfinite(x).any() else np.nan
 
 
 def corrected(p_values: np.ndarray | pd.Series, method: str) -> np.ndarray:

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 from cxrlib.core import checks
 
 Value = float | np.ndarray  # one number, or one for each of B resamples
+Weights = ArrayLike | None  # one per image (n,), one row per resample (B, n), or all 1
 
 
-def as_weights(weights: ArrayLike | None, n: int) -> tuple[np.ndarray, bool]:
+def as_weights(weights: Weights, n: int) -> tuple[np.ndarray, bool]:
     """Weights as a (B, n) matrix, and whether the caller gave a matrix.
 
     Whole numbers stay whole numbers, so that sums of counts are exact.
@@ -60,9 +61,7 @@ def finite(values: ArrayLike, name: str) -> np.ndarray:
     return x
 
 
-def ranking(
-    y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
-) -> dict[str, Value]:
+def ranking(y_true: ArrayLike, score: ArrayLike, weights: Weights = None) -> dict[str, Value]:
     """AUC, average precision and adjusted AUPRC, ties treated exactly as in scikit-learn.
 
     Parameters
