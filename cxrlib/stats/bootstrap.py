@@ -150,25 +150,19 @@ def evaluate(
     statistics = dict(statistics)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def on(weights):
-            found = pool.map(lambda statistic: statistic(weights), statistics.values())
-            return {
-                (name, metric): values
-                for name, by_metric in zip(statistics, found, strict=True)
-                for metric, values in by_metric.items()
-            }
+        def on(chunks):
+            """(name, metric) -> its values under all weights of the chunks."""
+            parts = {}
+            for weights in chunks:
+                found = pool.map(lambda statistic, w=weights: statistic(w), statistics.values())
+                for name, by_metric in zip(statistics, found, strict=True):
+                    for metric, values in by_metric.items():
+                        parts.setdefault((name, metric), []).append(values)
+            return {key: np.concatenate(values) for key, values in parts.items()}
 
-        value = on(resamples.once())
-        parts = [on(weights) for weights in resamples.chunks()]
-        left_out = [on(weights) for weights in resamples.jackknife()] if jackknife else None
-    return {
-        key: Evaluated(
-            float(value[key][0]),
-            np.concatenate([part[key] for part in parts]),
-            np.concatenate([part[key] for part in left_out]) if jackknife else None,
-        )
-        for key in value
-    }
+        value, drawn = on([resamples.once()]), on(resamples.chunks())
+        left_out = on(resamples.jackknife()) if jackknife else {}
+    return {key: Evaluated(float(value[key][0]), drawn[key], left_out.get(key)) for key in value}
 
 
 def intervals(

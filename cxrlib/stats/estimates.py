@@ -99,9 +99,8 @@ class Study:
 
     def evaluate(self, statistics: Mapping[Any, Callable]) -> dict[tuple, bootstrap.Evaluated]:
         """What `bootstrap.evaluate` gives, with the jackknife if the intervals need it."""
-        return bootstrap.evaluate(
-            statistics, self.resamples, self.protocol.interval != "percentile"
-        )
+        jackknife = self.protocol.interval != "percentile"
+        return bootstrap.evaluate(statistics, self.resamples, jackknife)
 
     def blocks(self) -> Iterator[tuple[tuple, np.ndarray, np.ndarray, np.ndarray]]:
         """For each model, method and label: its names, labels (n,), scores and image positions."""
@@ -174,13 +173,7 @@ def _levels(column):
     return [str(level) for level in present]
 
 
-def estimates(
-    study: Study,
-    metrics: Sequence[str],
-    *,
-    mean_over_labels: bool,
-    match: str | Sequence[str] | None = None,
-) -> dict[Key, Estimate]:
+def _estimates(study, metrics, mean_over_labels, match):
     """Every metric for every model, method, label and group: Key -> Estimate."""
     # at the source, so that gaps and means with such a group are undefined too
     fewest = max(study.protocol.min_cases, schema.smallest_cell())
@@ -226,7 +219,7 @@ def estimated(
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
     probabilities = any(m in PROBABILITY_METRICS for m in metrics)
     for study in studies(predictions, attributes, probabilities=probabilities, **sampling):
-        yield study, estimates(study, metrics, mean_over_labels=mean_over_labels, match=match)
+        yield study, _estimates(study, metrics, mean_over_labels, match)
 
 
 def _not_given(y, patient, fewest):
@@ -304,10 +297,8 @@ def _strata(study, match):
         by_image = study.predictions.drop_duplicates("image_id").set_index("image_id")
         for name in covariates:
             if name not in by_image:
-                raise ValueError(
-                    f"match: no column {name!r} in the predictions; expected 'prevalence' or a "
-                    "column joined in."
-                )
+                known = "expected 'prevalence' or a column joined in."
+                raise ValueError(f"match: no column {name!r} in the predictions; {known}")
         keys = by_image.loc[study.images.index, covariates]
         stratum = keys.groupby(covariates, observed=True, dropna=False).ngroup().to_numpy()
     return stratum, "prevalence" in names

@@ -26,6 +26,7 @@ HEADS = {
     },
 }
 METHODS = tuple(HEADS["penalised"])
+MIN_PATIENTS = 20  # of a group that is told from others
 
 
 def _untrained(heads, method, value, seed):
@@ -53,7 +54,7 @@ def _untrained(heads, method, value, seed):
 
 
 def patient_split(
-    patient_id: ArrayLike, seed: int = 1907, fraction: float = 0.2
+    patient_id: ArrayLike, seed: int = 1907
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of train, validation and test images; no patient is in two of them.
 
@@ -70,7 +71,7 @@ def patient_split(
     n = len(np.unique(patient))
     if n < 5:
         raise ValueError(f"patient_id: {n} patients; expected at least 5 to split.")
-    splitter = GroupShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    splitter = GroupShuffleSplit(n_splits=1, test_size=0.2, random_state=seed)
     rest, test = next(splitter.split(patient, groups=patient))
     inner_train, inner_valid = next(splitter.split(rest, groups=patient[rest]))
     return rest[inner_train], rest[inner_valid], test
@@ -107,7 +108,6 @@ def probe_table(
     methods: Sequence[str] = ("linear", "knn", "mlp"),
     protocol: str | Protocol = "corrected",
     *,
-    min_patients: int = 20,
     n_resamples: int = 500,
     seed: int = 1907,
 ) -> pd.DataFrame:
@@ -123,11 +123,11 @@ def probe_table(
     ----------
     embeddings : dict of model name -> (n, d) array, rows in the order of `table`
     table : DataFrame with patient_id and the attribute columns, such as `cohort.table`
-    attributes : columns; images without a value are left out
+    attributes : columns; images without a value are left out, and so are groups with fewer than
+        `MIN_PATIENTS` patients, which the note names
     methods : out of "linear", "knn", "mlp"
     protocol : name or Protocol; switches probe_heads, probe_tuning (see `tuning_rows`), unit and
         interval
-    min_patients : groups with fewer patients are left out, and named in the note
 
     Returns
     -------
@@ -142,12 +142,12 @@ def probe_table(
     for attribute in attributes:
         if attribute not in table:
             raise ValueError(f"table: column {attribute!r} is missing; expected the attribute.")
-        keep, left_out = _usable(table[attribute], table["patient_id"], min_patients)
+        keep, left_out = _usable(table[attribute], table["patient_id"])
         group = table[attribute].to_numpy()[keep].astype(str)
         names, y = np.unique(group, return_inverse=True)
         patient = table["patient_id"].to_numpy()[keep]
         left_out = ", ".join(left_out)
-        note = left_out and f"left out, fewer than {min_patients} patients: {left_out}"
+        note = left_out and f"left out, fewer than {MIN_PATIENTS} patients: {left_out}"
         for model, z in embeddings.items():
             z = np.asarray(z)
             if len(z) != len(table):
@@ -164,10 +164,10 @@ def probe_table(
     return schema.results(rows)
 
 
-def _usable(column, patient_id, min_patients):
+def _usable(column, patient_id):
     """Positions of images in groups with enough patients; names of the other groups."""
     patients = pd.Series(patient_id.to_numpy()).groupby(column.to_numpy()).nunique()
-    large = patients.index[patients >= min_patients]
+    large = patients.index[patients >= MIN_PATIENTS]
     return np.flatnonzero(column.isin(large)), [str(g) for g in patients.index.difference(large)]
 
 

@@ -74,9 +74,9 @@ def drain_arms(
     )
     rows = []
     keys = ["cohort", "model", "method"]
-    for (cohort, model, method), block in predictions.groupby(keys, sort=False, observed=True):
+    for names, block in predictions.groupby(keys, sort=False, observed=True):
         for p in map(protocol_of, protocols):
-            about = {"protocol": p.name, "cohort": cohort, "model": model, "method": method}
+            about = {"protocol": p.name} | dict(zip(keys, names, strict=True))
             about |= {"label": label, "attribute": device, "unit": p.unit, "seed": seed}
             rows += [about | row for row in _arms(block, device, p, n_resamples, seed)]
     return schema.results(rows)

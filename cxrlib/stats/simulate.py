@@ -275,10 +275,7 @@ def coverage(
     counted = counted.groupby([*KIND, "truth"], sort=False).sum()
     counted["width"] = (high - low).groupby([table[k] for k in KIND], sort=False).mean().to_numpy()
     about = asdict(design) | table[["n_positive", "n_positive_patients"]].mean().to_dict()
-    counted = counted.reset_index()
-    for i, (name, entry) in enumerate(about.items()):
-        counted.insert(i, name, [entry] * len(counted))
-    return shares(counted)
+    return shares(pd.DataFrame([about] * len(counted)).join(counted.reset_index()))
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
