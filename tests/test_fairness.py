@@ -10,7 +10,7 @@ import sklearn.metrics
 from fairlearn.metrics import equalized_odds_difference
 
 from cxrlib.protocol import protocol_of
-from cxrlib.stats import bootstrap, fairness, metrics
+from cxrlib.stats import bootstrap, fairness, inference, metrics
 
 AGES = ["25-50", "50-65", "65-80", "80+"]
 COUNTS = ["n", "n_positive", "n_negative", "n_patients"]
@@ -259,6 +259,20 @@ def test_rows_are_joined_by_image_not_by_position(predictions):
 )
 def test_bad_input_is_named(predictions, call, message):
     with pytest.raises(ValueError, match=message):
+        call(predictions)
+
+
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [
+        (lambda p: fairness.gap_table(p, "sex", n_resample=5), "n_resample"),
+        (lambda p: fairness.model_gap_table(p, match="sex"), "match"),
+        (lambda p: inference.gap_tests(p, {"sex": None}, match="age_group"), "match"),
+        (lambda p: fairness.multiclass_table(p, match="sex"), "match"),
+    ],
+)
+def test_an_option_that_a_table_does_not_have_is_refused(predictions, call, option):
+    with pytest.raises(TypeError, match=f"'{option}'"):
         call(predictions)
 
 

@@ -106,7 +106,7 @@ def _estimate(images, metric, stream, p, n_resamples):
     if min(n_positive, n - n_positive) < fewest:
         reason = f"{n_positive} positive and {n - n_positive} negative images; needs {fewest} each"
         return row | {"value": np.nan, "note": reason}
-    weights = draws(images["patient_id"], n_resamples, stream, p.unit)
+    weights = _draws(images["patient_id"], n_resamples, stream, p.unit)
     rank = ranker(y, score)
     step = bootstrap.chunk_length(n)
     chunks = (weights[start : start + step] for start in range(0, n_resamples, step))
@@ -124,32 +124,18 @@ def _estimate(images, metric, stream, p, n_resamples):
     return row | found
 
 
-def draws(
-    patient_id: np.ndarray | pd.Series,
-    n_resamples: int,
-    stream: np.random.RandomState,
-    unit: str = "image",
-) -> np.ndarray:
+def _draws(patient_id, n_resamples, stream, unit):
     """The next resamples of a legacy NumPy stream: ``stream.randint(m, size=m)``, m units.
 
-    Parameters
-    ----------
-    patient_id : (n,)
-    n_resamples : int, B
-    stream : numpy.random.RandomState; moves on by B * m numbers
-    unit : "image" (S), or "patient"
-
-    Returns
-    -------
-    (B, n) array of uint16: how often each image was drawn
+    The stream moves on by n_resamples * m numbers. Returns (n_resamples, n) of uint16: how often
+    each image was drawn.
     """
-    n = len(patient_id)
-    code = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
+    code = np.arange(len(patient_id)) if unit == "image" else pd.factorize(patient_id)[0]
     m = code.max() + 1
-    counts = np.empty((m, n_resamples), dtype=np.uint16)
+    drawn = np.empty((m, n_resamples), dtype=np.uint16)
     for b in range(n_resamples):
-        counts[:, b] = np.bincount(stream.randint(m, size=m), minlength=m)
-    return counts.take(code, axis=0).T
+        drawn[:, b] = np.bincount(stream.randint(m, size=m), minlength=m)
+    return drawn.take(code, axis=0).T
 
 
 def _means(table, digits):

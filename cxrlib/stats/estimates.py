@@ -311,13 +311,15 @@ def _matching(y, image, strata, at):
     together; strata that are missing from a group are left out of all groups. The shares are met
     in every resample.
     """
+    if not at:
+        return {}
     stratum, with_labels = strata
     code = 2 * stratum[image] + y if with_labels else stratum[image]
     code = np.unique(code, return_inverse=True)[1]
     n_strata = code.max() + 1
     count = {g: np.bincount(code[rows], minlength=n_strata) for g, rows in at.items()}
-    shared = np.all([c > 0 for c in count.values()], axis=0) if count else np.zeros(n_strata, bool)
-    target = np.sum(list(count.values()), axis=0) * shared if count else np.zeros(n_strata)
+    shared = np.all([c > 0 for c in count.values()], axis=0)
+    target = np.sum(list(count.values()), axis=0) * shared
     out = {}
     for g, rows in at.items():
         own = np.eye(n_strata)[code[rows]]

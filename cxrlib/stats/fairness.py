@@ -125,8 +125,9 @@ def model_gap_table(
     Results table with model "A - B", overall and in each group of the attributes.
     """
     out = []
-    options = {"mean_over_labels": mean_over_labels, "match": None}
-    for study, found in est.estimated(predictions, attributes, metrics, **options, **sampling):
+    for study, found in est.estimated(
+        predictions, attributes, metrics, mean_over_labels=mean_over_labels, match=None, **sampling
+    ):
         images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
             raise ValueError(

@@ -66,8 +66,9 @@ def gap_tests(
     parts = []
     attributes = {attribute: _named(asked) for attribute, asked in comparisons.items()}
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    options = {"mean_over_labels": mean_over_labels, "match": None}
-    for study, found in est.estimated(predictions, attributes, metrics, **options, **sampling):
+    for study, found in est.estimated(
+        predictions, attributes, metrics, mean_over_labels=mean_over_labels, match=None, **sampling
+    ):
         gaps, null = {}, {}
         for attribute, asked in comparisons.items():
             name = est.attribute_name(attribute)
@@ -344,8 +345,9 @@ def power_plan(
     z = ndtri(1 - alpha / 2) + ndtri(power)
     out = []
     name = est.attribute_name(attribute)
-    options = {"mean_over_labels": False, "match": None}
-    for study, found in est.estimated(predictions, [attribute], metrics, **options, **sampling):
+    for study, found in est.estimated(
+        predictions, [attribute], metrics, mean_over_labels=False, match=None, **sampling
+    ):
         for a, b in est.pairs_of(study.groups[name], pairs, reference):
             for key in [k for k in found if k.attribute == name and k.group == a]:
                 of_a, of_b = found[key], found[key._replace(group=b)]
