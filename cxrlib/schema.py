@@ -1,10 +1,13 @@
 """The two tables that everything exchanges: predictions in, results out.
 
 Computed numbers, the papers' numbers and planted truths all have the shape of the results table,
-so a comparison is a join and a plot takes any of them.
+so a comparison is a join and a plot takes any of them. ``schema.toml`` says what each column of the
+results table means.
 """
 
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,65 +16,34 @@ import pandera.pandas as pa
 from cxrlib import guard
 from cxrlib.core import checks
 
-PREDICTION_COLUMNS = (
-    "image_id",
-    "patient_id",
-    "cohort",
-    "model",
-    "method",
-    "label",
-    "y_true",
-    "score",
-)
+KEYS = ("cohort", "model", "method", "label")  # of the predictions that are judged together
+PREDICTION_COLUMNS = ("image_id", "patient_id", *KEYS, "y_true", "score")
 
-_TEXT = pa.Column(str, nullable=True, coerce=True)
-_NUMBER = pa.Column(float, nullable=True, coerce=True)
-_COUNT = pa.Column("Int64", pa.Check.ge(0), nullable=True, coerce=True)
-
+_KINDS = {
+    "text": pa.Column(str, nullable=True, coerce=True),
+    "name": pa.Column(str, coerce=True),
+    "number": pa.Column(float, nullable=True, coerce=True),
+    "count": pa.Column("Int64", pa.Check.ge(0), nullable=True, coerce=True),
+}
+_COLUMNS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_RULES = {
+    "ci_low must not be above ci_high": lambda t: ~(t["ci_low"] > t["ci_high"]),
+    "n_positive must not be above n": lambda t: ~(t["n_positive"] > t["n"]).fillna(False),
+    # for the scarcest of several labels too: n is that of the largest
+    "n_positive + n_negative must not be above n": lambda t: (
+        ~(t["n_positive"] + t["n_negative"] > t["n"]).fillna(False)
+    ),
+    "an undefined value (NaN) needs its reason in `note`": lambda t: (
+        t["value"].notna() | (t["note"] != "")
+    ),
+}
 RESULTS = pa.DataFrameSchema(
-    {
-        "paper": _TEXT,  # "S" or "X": whose question the row answers
-        "artefact": _TEXT,  # "Table 1", "Fig. 4a", ...
-        "protocol": _TEXT,  # "as_published" or "corrected"
-        "cohort": _TEXT,
-        "model": _TEXT,
-        "method": _TEXT,  # "zero-shot", "linear", "lora", ...
-        "label": _TEXT,  # a finding, "mean" over findings, or "all"
-        "attribute": _TEXT,  # "sex", "age_group", ..., or "all"
-        "group": _TEXT,  # "F", "A - B" for a gap, or "all"
-        "metric": pa.Column(str, coerce=True),
-        "value": _NUMBER,
-        "ci_low": _NUMBER,
-        "ci_high": _NUMBER,
-        "n": _COUNT,  # images
-        "n_positive": _COUNT,  # images with the finding; of the label where they are scarcest
-        "n_negative": _COUNT,  # images without it; of the label where these are scarcest
-        "n_patients": _COUNT,
-        "unit": _TEXT,  # unit of resampling: "patient" or "image"
-        "seed": _COUNT,
-        "n_replicates": _COUNT,  # resamples on which the value was defined
-        "note": pa.Column(str, coerce=True),  # why a value is missing, what to keep in mind
-    },
-    checks=[
-        pa.Check(lambda t: ~(t["ci_low"] > t["ci_high"]), error="ci_low must not be above ci_high"),
-        pa.Check(
-            lambda t: ~(t["n_positive"] > t["n"]).fillna(False),
-            error="n_positive must not be above n",
-        ),
-        pa.Check(
-            # for the scarcest of several labels too: n is that of the largest
-            lambda t: ~(t["n_positive"] + t["n_negative"] > t["n"]).fillna(False),
-            error="n_positive + n_negative must not be above n",
-        ),
-        pa.Check(
-            lambda t: t["value"].notna() | (t["note"] != ""),
-            error="an undefined value (NaN) needs its reason in `note`",
-        ),
-    ],
+    {name: _KINDS[column["kind"]] for name, column in _COLUMNS.items()},
+    checks=[pa.Check(rule, error=text) for text, rule in _RULES.items()],
     strict=True,
     ordered=True,
 )
-COLUMNS = tuple(RESULTS.columns)
+COLUMNS = tuple(_COLUMNS)
 SUPPRESSED = guard.SUPPRESSED  # note of a number that rests on too few, see `smallest_cell`
 
 
@@ -158,10 +130,10 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
     """
     for column in PREDICTION_COLUMNS:
         if column not in table:
+            expected = ", ".join(PREDICTION_COLUMNS)
             raise ValueError(
-                f"predictions: column {column!r} is missing; expected "
-                f"{', '.join(PREDICTION_COLUMNS)}. Make the table with cxrlib.predict.zeroshot or "
-                "cxrlib.predict.finetune."
+                f"predictions: column {column!r} is missing; expected {expected}. Make the table "
+                "with cxrlib.predict.zeroshot or cxrlib.predict.finetune."
             )
     for attribute in attributes:
         if attribute not in table:
@@ -178,13 +150,9 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
         shown = about | {column: table[column].to_numpy(object)}
         checks.refuse(bad, f"predictions: column {column!r} {what}", expected, **shown)
 
+    given = "a value in every row. Leave out images without one"
     for column in PREDICTION_COLUMNS:
-        refuse(
-            table[column].isna(),
-            column,
-            "has missing entries",
-            "a value in every row. Leave out images without one",
-        )
+        refuse(table[column].isna(), column, "has missing entries", given)
     truth = table["y_true"].isin((0, 1))
     refuse(~truth, "y_true", "holds entries other than 0 and 1", "0 or 1 only")
     score = pd.to_numeric(table["score"], errors="coerce").to_numpy(float)
@@ -194,7 +162,7 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
         one = "probabilities. Pass scores through a sigmoid or softmax first"
         refuse((score < 0) | (score > 1), "score", "holds values outside [0, 1]", one)
 
-    keys = ["cohort", "model", "method", "label", "image_id"]
+    keys = [*KEYS, "image_id"]
     checks.refuse(
         table.duplicated(keys),
         f"predictions: {', '.join(keys)} are those of an earlier row",
@@ -202,19 +170,12 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
         **about,
     )
     image = ["cohort", "image_id"]
+    same = "one value in all rows of an image. Give images of different patients different names"
     for column in ("patient_id", *attributes):
-        refuse(
-            _contradicts(table, image, column),
-            column,
-            "changes within an image",
-            "one value in all rows of an image. Give images of different patients different names",
-        )
-    refuse(
-        _contradicts(table, [*image, "label"], "y_true"),
-        "y_true",
-        "differs between models for one image and label",
-        "one truth. Judge models on one set of labels, or give the other set a cohort of its own",
-    )
+        refuse(_contradicts(table, image, column), column, "changes within an image", same)
+    differs = "differs between models for one image and label"
+    one = "one truth. Judge models on one set of labels, or give the other set a cohort of its own"
+    refuse(_contradicts(table, [*image, "label"], "y_true"), "y_true", differs, one)
     return table
 
 

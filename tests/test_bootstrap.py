@@ -24,7 +24,7 @@ def clustered():
 def test_vectorised_bootstrap_equals_a_loop_over_the_same_draws(clustered):
     patient, y, score = clustered
     weights = bootstrap.patient_weights(patient, 40, seed=3)
-    found = bootstrap.replicates(lambda w: metrics.ranking(y, score, w), weights)
+    found = metrics.ranking(y, score, weights)
 
     rng = np.random.default_rng(3)  # the draws once more, patient by patient, image by image
     patients = pd.unique(patient)
@@ -65,15 +65,17 @@ def test_draws_depend_on_the_seed_only():
 def test_chunks_change_nothing(clustered, monkeypatch):
     patient, y, score = clustered
     weights = bootstrap.patient_weights(patient, 30)
-    rows = np.arange(20, 160)
-    statistic = lambda w: metrics.auc(y[rows], score[rows], w)  # noqa: E731
-    whole = bootstrap.replicates(statistic, weights, rows)
+    drawn = bootstrap.Resamples(patient, 30)
+    auc = {"": ranker(y[20:160], score[20:160], np.arange(20, 160))}
+    whole = bootstrap.evaluate(auc, drawn)["", "auc"]
     monkeypatch.setattr(bootstrap, "CHUNK", 300)
     assert sum(1 for _ in bootstrap.Resamples(patient, 30).chunks()) > 1
     np.testing.assert_array_equal(bootstrap.patient_weights(patient, 30), weights)
-    np.testing.assert_array_equal(bootstrap.replicates(statistic, weights, rows), whole)
-    again = bootstrap.replicates(statistic, bootstrap.Resamples(patient, 30), rows)
-    np.testing.assert_array_equal(again, whole)
+    again = bootstrap.evaluate(auc, drawn)["", "auc"]
+    for of_chunks, at_once in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(of_chunks, at_once)
+    expected = metrics.auc(y[20:160], score[20:160], weights[:, 20:160])
+    np.testing.assert_allclose(again.replicates, expected, rtol=0, atol=1e-14)
 
 
 def test_all_statistics_are_evaluated_on_the_same_resamples(clustered):
@@ -187,9 +189,9 @@ def test_expanded_interval_of_a_normal_mean_is_that_of_student(n):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patient_id": ["a"], "unit": "study"}, "unit: 'study'; expected 'patient' or 'image'"),
+        ({"patient_id": ["a"], "unit": "study"}, "unit='study': expected one of patient, image"),
         ({"patient_id": []}, "patient_id: empty"),
-        ({"patient_id": ["a", None]}, "patient_id: missing in 1 rows, first in row 1"),
+        ({"patient_id": ["a", None]}, "patient_id: missing in 1 of 2 rows, first row 1"),
         ({"patient_id": ["a"], "n_resamples": 0}, "n_resamples: 0; expected a whole number"),
     ],
 )
@@ -200,7 +202,7 @@ def test_bad_input_is_named(arguments, message):
 
 def test_bad_methods_are_named():
     with pytest.raises(
-        ValueError, match="method: 'normal'; expected one of expanded, percentile, bca"
+        ValueError, match="method='normal': expected one of expanded, percentile, bca"
     ):
         bootstrap.interval(0.5, np.ones(3), method="normal")
     with pytest.raises(ValueError, match="jackknife: missing"):

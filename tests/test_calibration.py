@@ -132,7 +132,7 @@ def test_reliability_table_names_scores_that_are_no_probabilities(squeezed):
         (lambda: calibration.ece_equal_width([0, 1], [0.2, 0.3], n_bins=0), "n_bins: 0; expected"),
         (
             lambda: calibration.reliability_curve([0, 1], [0.2, 0.3], strategy="equal"),
-            "strategy: 'equal'; expected 'uniform' or 'quantile'",
+            "strategy='equal': expected one of uniform, quantile",
         ),
     ],
 )

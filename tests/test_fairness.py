@@ -10,7 +10,7 @@ import sklearn.metrics
 from fairlearn.metrics import equalized_odds_difference
 
 from cxrlib.protocol import protocol_of
-from cxrlib.stats import bootstrap, fairness, metrics
+from cxrlib.stats import bootstrap, fairness, inference, metrics
 
 AGES = ["25-50", "50-65", "65-80", "80+"]
 COUNTS = ["n", "n_positive", "n_negative", "n_patients"]
@@ -262,6 +262,20 @@ def test_bad_input_is_named(predictions, call, message):
         call(predictions)
 
 
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [
+        (lambda p: fairness.gap_table(p, "sex", n_resample=5), "n_resample"),
+        (lambda p: fairness.model_gap_table(p, match="sex"), "match"),
+        (lambda p: inference.gap_tests(p, {"sex": None}, match="age_group"), "match"),
+        (lambda p: fairness.multiclass_table(p, match="sex"), "match"),
+    ],
+)
+def test_an_option_that_a_table_does_not_have_is_refused(predictions, call, option):
+    with pytest.raises(TypeError, match=f"'{option}'"):
+        call(predictions)
+
+
 # --- intersections, missing entries, matching
 
 
@@ -402,7 +416,7 @@ def test_the_kind_of_interval_can_be_chosen(predictions):
     pd.testing.assert_frame_equal(
         kinds["expanded"], fairness.gap_table(predictions, "sex", n_resamples=200)
     )
-    with pytest.raises(ValueError, match="interval: 'normal'; expected one of expanded"):
+    with pytest.raises(ValueError, match="interval='normal': expected one of expanded"):
         fairness.gap_table(predictions, "sex", protocol=replace(CORRECTED, interval="normal"))
 
 
@@ -509,7 +523,7 @@ def test_multiclass_bad_input_is_named():
     predictions, _ = classify({"lora": 1.0})
     with pytest.raises(ValueError, match="not one-hot"):
         fairness.multiclass_table(predictions.iloc[1:], ("sex",))
-    with pytest.raises(ValueError, match="baseline: no method 'zs'"):
+    with pytest.raises(ValueError, match="baseline='zs': expected one of"):
         fairness.multiclass_table(predictions, ("sex",), baseline="zs")
 
 

@@ -70,7 +70,7 @@ def test_planted_attributes_are_found_and_absent_ones_are_not(cohort, method):
 def test_macro_auc_equals_scikit_learn(cohort):
     table, z = cohort
     names, y = np.unique(table["age_group"], return_inverse=True)
-    probe = probes._linear(1.0, 0).fit(z[:600], y[:600])
+    probe = probes._untrained("penalised", "linear", 1.0, 0).fit(z[:600], y[:600])
     expected = roc_auc_score(y[600:], probe.predict_proba(z[600:]), multi_class="ovr")
     score = probes._scores(probe, z[600:], 3)
     assert probes._macro_auc(y[600:], score) == pytest.approx(expected, abs=1e-12)
@@ -102,8 +102,8 @@ def test_tuning_as_published_equals_a_plain_loop(cohort):
 def test_published_heads_find_what_was_planted(cohort, method, monkeypatch):
     """The first of the published settings of each head, to be quick."""
     table, z = cohort
-    make, grid = probes.HEADS["published"][method]
-    monkeypatch.setitem(probes.HEADS["published"], method, (make, grid[:1]))
+    grid = probes.HEADS["published"][method]
+    monkeypatch.setitem(probes.HEADS["published"], method, grid[:1])
     p = replace(protocol_of("corrected"), probe_heads="published")
     found = probes.probe_table({"m": z}, table, ("sex",), (method,), p, n_resamples=50)
     assert found.loc[0, "value"] > 0.75 and found.loc[0, "unit"] == "patient"
@@ -140,7 +140,7 @@ def test_centroids_and_projection_equal_the_published_protocol():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"methods": ("svm",)}, "methods: unknown 'svm'; expected linear, knn, mlp"),
+        ({"methods": ("svm",)}, "methods='svm': expected one of linear, knn, mlp"),
         ({"attributes": ("site",)}, "column 'site' is missing"),
         ({"embeddings": {"m": np.zeros((3, 2))}}, "'m' has 3 rows, the table 1200"),
     ],
@@ -152,7 +152,7 @@ def test_bad_input_is_named(cohort, change, message):
 
 
 def test_unknown_switches_are_named():
-    with pytest.raises(ValueError, match="tuning: 'some'; expected 'matched' or 'mismatched'"):
+    with pytest.raises(ValueError, match="tuning='some': expected one of matched, mismatched"):
         probes.tuning_rows(np.arange(3), np.arange(3, 5), "some")
-    with pytest.raises(ValueError, match="axes: 'joint'; expected 'own' or 'mixed'"):
+    with pytest.raises(ValueError, match="axes='joint': expected one of own, mixed"):
         probes.image_panel(np.eye(4), np.eye(4), axes="joint")

@@ -148,9 +148,11 @@ def test_one_switch_can_be_turned_alone():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="'published'; expected one of as_published, corrected"):
+    with pytest.raises(
+        ValueError, match="protocol='published': expected one of as_published, corrected"
+    ):
         protocol_of("published")
-    with pytest.raises(ValueError, match="protocol: unknown None"):
+    with pytest.raises(ValueError, match="protocol=None: expected one of"):
         performance_by_protocol(predictions(*case_300()[:2]), protocol=None)
 
 

@@ -224,7 +224,7 @@ def test_grids():
             lambda: simulate.sample(np.arange(3), 0.8, 0.1, 1.5, 0, np.random.default_rng()),
             "icc_score: 1.5; expected a correlation from 0 to 1",
         ),
-        (lambda: simulate.grid("huge"), "'huge'; expected 'small' or 'full'"),
+        (lambda: simulate.grid("huge"), "'huge': expected one of small, full"),
     ],
 )
 def test_bad_input_is_named(call, says):

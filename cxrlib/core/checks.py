@@ -70,6 +70,13 @@ def one_of(name: str, value: object, known: Iterable[object]) -> None:
         raise ValueError(f"{name}={value!r}: expected one of {every}")
 
 
+def fractions(**values: float) -> None:
+    """Refuse the first of these parameters that is not strictly between 0 and 1."""
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name}: {value!r}; expected a number between 0 and 1.")
+
+
 def one_row_each(table: Any, keys: Sequence[str]) -> None:
     """Refuse a table for a figure that has no rows, or several for one place of the figure.
 

@@ -11,10 +11,11 @@ import pandas as pd
 from cxrlib import schema
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, fairness
-from cxrlib.stats.estimates import Attributes
+from cxrlib.stats.estimates import Attributes, check_known, counts
 from cxrlib.stats.ranking import ranker, ranking
 
 METRICS = ("auc", "adjusted_auprc")
+MODEL = ["cohort", "model", "method"]
 
 
 def performance_by_protocol(
@@ -74,10 +75,8 @@ def _running(predictions, attributes, p, n_resamples, seed):
     """All intervals from one stream per model, as S's code draws them."""
     schema.predictions(predictions, *attributes)
     rows = []
-    models = predictions.groupby(["cohort", "model", "method"], sort=False, observed=True)
-    for names, block in models:
-        about = dict(zip(("cohort", "model", "method"), names, strict=True))
-        about |= {"unit": p.unit, "seed": seed}
+    for names, block in predictions.groupby(MODEL, sort=False, observed=True):
+        about = dict(zip(MODEL, names, strict=True)) | {"unit": p.unit, "seed": seed}
         stream = np.random.RandomState(seed)
         for label, images in block.groupby("label", sort=False, observed=True):
             for attribute, group, part in _groups(images, attributes):
@@ -93,28 +92,25 @@ def _groups(images, attributes):
         column = images[attribute].astype(object).map(str, na_action="ignore")
         given = attributes[attribute] if isinstance(attributes, dict) else None
         found = list(column.dropna().unique())
-        for group in map(str, found if given is None else given):
-            if group not in found:
-                raise ValueError(
-                    f"groups of {attribute!r}: unknown {group!r}; expected one of "
-                    f"{', '.join(found)}."
-                )
+        groups = found if given is None else [str(g) for g in given]
+        check_known(groups, found, f"groups of {attribute!r}")
+        for group in groups:
             yield attribute, group, images[column == group]
 
 
 def _estimate(images, metric, stream, p, n_resamples):
     """One row: a metric, and the interval from the next stretch of the stream."""
     y, score = images["y_true"].to_numpy(bool), images["score"].to_numpy(float)
-    n, n_positive = len(y), int(y.sum())
-    row = {"metric": metric, "n": n, "n_positive": n_positive}
-    row["n_patients"] = images["patient_id"].nunique()
-    fewest = max(1, p.min_cases)
+    row = {"metric": metric, **counts(y, images["patient_id"])}
+    n, n_positive, fewest = row["n"], row["n_positive"], max(1, p.min_cases)
     if min(n_positive, n - n_positive) < fewest:
         reason = f"{n_positive} positive and {n - n_positive} negative images; needs {fewest} each"
         return row | {"value": np.nan, "note": reason}
-    weights = draws(images["patient_id"], n_resamples, stream, p.unit)
+    weights = _draws(images["patient_id"], n_resamples, stream, p.unit)
     rank = ranker(y, score)
-    repeated = bootstrap.replicates(lambda w: rank(w)[metric], weights)
+    step = bootstrap.chunk_length(n)
+    chunks = (weights[start : start + step] for start in range(0, n_resamples, step))
+    repeated = np.concatenate([rank(w)[metric] for w in chunks])
     kept = repeated[weights[:, y].any(axis=1)]  # without a positive: skipped and not replaced
     left_out = None
     if p.interval != "percentile":
@@ -128,41 +124,26 @@ def _estimate(images, metric, stream, p, n_resamples):
     return row | found
 
 
-def draws(
-    patient_id: np.ndarray | pd.Series,
-    n_resamples: int,
-    stream: np.random.RandomState,
-    unit: str = "image",
-) -> np.ndarray:
+def _draws(patient_id, n_resamples, stream, unit):
     """The next resamples of a legacy NumPy stream: ``stream.randint(m, size=m)``, m units.
 
-    Parameters
-    ----------
-    patient_id : (n,)
-    n_resamples : int, B
-    stream : numpy.random.RandomState; moves on by B * m numbers
-    unit : "image" (S), or "patient"
-
-    Returns
-    -------
-    (B, n) array of uint16: how often each image was drawn
+    The stream moves on by n_resamples * m numbers. Returns (n_resamples, n) of uint16: how often
+    each image was drawn.
     """
-    n = len(patient_id)
-    code = np.arange(n) if unit == "image" else pd.factorize(np.asarray(patient_id))[0]
+    code = np.arange(len(patient_id)) if unit == "image" else pd.factorize(patient_id)[0]
     m = code.max() + 1
-    counts = np.empty((m, n_resamples), dtype=np.uint16)
+    drawn = np.empty((m, n_resamples), dtype=np.uint16)
     for b in range(n_resamples):
-        counts[:, b] = np.bincount(stream.randint(m, size=m), minlength=m)
-    return counts.take(code, axis=0).T
+        drawn[:, b] = np.bincount(stream.randint(m, size=m), minlength=m)
+    return drawn.take(code, axis=0).T
 
 
 def _means(table, digits):
     """Rows of S's summary over findings: mean and standard deviation of the (rounded) values."""
     overall = table[(table["attribute"] == "all") & (table["label"] != "mean")]
     rows = []
-    keys = ["cohort", "model", "method"]
-    for (*names, metric), found in overall.groupby([*keys, "metric"], sort=False, observed=True):
-        where = dict(zip(keys, names, strict=True)) | {"n": found["n"].max()}
+    for (*names, metric), found in overall.groupby([*MODEL, "metric"], sort=False, observed=True):
+        where = dict(zip(MODEL, names, strict=True)) | {"n": found["n"].max()}
         where |= {"label": "mean", "attribute": "all", "group": "all"}
         defined = found["value"].dropna()
         n = f"over {len(defined)} of {len(found)} findings"

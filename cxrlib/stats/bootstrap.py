@@ -18,6 +18,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
+from cxrlib.core import checks
+from cxrlib.protocol import Protocol
+
 CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
 MAX_BLOCKS = 200  # of the jackknife
 METHODS = ("expanded", "percentile", "bca")
@@ -51,8 +54,7 @@ class Resamples:
     code: np.ndarray = field(init=False, repr=False)  # (n,) number of the image's unit
 
     def __post_init__(self):
-        if self.unit not in ("patient", "image"):
-            raise ValueError(f"unit: {self.unit!r}; expected 'patient' or 'image'.")
+        checks.one_of("unit", self.unit, ("patient", "image"))
         if not isinstance(self.n_resamples, int | np.integer) or self.n_resamples < 1:
             raise ValueError(
                 f"n_resamples: {self.n_resamples!r}; expected a whole number of 1 or more."
@@ -60,11 +62,8 @@ class Resamples:
         if len(self.patient_id) == 0:
             raise ValueError("patient_id: empty; expected one entry per image.")
         code = pd.factorize(np.asarray(self.patient_id))[0]
-        if (code < 0).any():
-            raise ValueError(
-                f"patient_id: missing in {(code < 0).sum()} rows, first in row "
-                f"{np.argmax(code < 0)}; expected a patient for every image."
-            )
+        who = {"patient_id": self.patient_id}
+        checks.refuse(code < 0, "patient_id: missing", "a patient for every image", **who)
         if self.unit == "image":
             code = np.arange(len(code))
         object.__setattr__(self, "code", code)
@@ -125,32 +124,6 @@ def patient_weights(
     return np.concatenate([np.ascontiguousarray(w) for w in drawn.chunks()])
 
 
-def replicates(
-    statistic: Callable, weights: np.ndarray | Resamples, rows: np.ndarray | slice = slice(None)
-) -> np.ndarray | dict[str, np.ndarray]:
-    """Evaluate a statistic on every resample, a few resamples at a time.
-
-    Parameters
-    ----------
-    statistic : callable, (b, k) weights -> (b,) or (b, C) values, or a dict of them
-    weights : (B, n) from `patient_weights`, or `Resamples`
-    rows : positions or mask of the k images that the statistic is about
-
-    Returns
-    -------
-    What `statistic` returns, with B rows.
-    """
-    if isinstance(weights, Resamples):
-        chunks = weights.chunks()
-    else:
-        step = chunk_length(weights.shape[1])
-        chunks = (weights[i : i + step] for i in range(0, len(weights), step))
-    parts = [statistic(chunk[:, rows]) for chunk in chunks]
-    if isinstance(parts[0], dict):
-        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-    return np.concatenate(parts)
-
-
 class Evaluated(NamedTuple):
     """A statistic on the cohort, on its resamples, and with blocks of patients left out."""
 
@@ -177,25 +150,37 @@ def evaluate(
     statistics = dict(statistics)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def on(weights):
-            found = pool.map(lambda statistic: statistic(weights), statistics.values())
-            return {
-                (name, metric): values
-                for name, by_metric in zip(statistics, found, strict=True)
-                for metric, values in by_metric.items()
-            }
+        def on(chunks):
+            """(name, metric) -> its values under all weights of the chunks."""
+            parts = {}
+            for weights in chunks:
+                found = pool.map(lambda statistic, w=weights: statistic(w), statistics.values())
+                for name, by_metric in zip(statistics, found, strict=True):
+                    for metric, values in by_metric.items():
+                        parts.setdefault((name, metric), []).append(values)
+            return {key: np.concatenate(values) for key, values in parts.items()}
 
-        value = on(resamples.once())
-        parts = [on(weights) for weights in resamples.chunks()]
-        left_out = [on(weights) for weights in resamples.jackknife()] if jackknife else None
-    return {
-        key: Evaluated(
-            float(value[key][0]),
-            np.concatenate([part[key] for part in parts]),
-            np.concatenate([part[key] for part in left_out]) if jackknife else None,
-        )
-        for key in value
-    }
+        value, drawn = on([resamples.once()]), on(resamples.chunks())
+        left_out = on(resamples.jackknife()) if jackknife else {}
+    return {key: Evaluated(float(value[key][0]), drawn[key], left_out.get(key)) for key in value}
+
+
+def intervals(
+    statistics: Mapping[Any, Callable],
+    patient_id: ArrayLike,
+    protocol: Protocol,
+    n_resamples: int,
+    seed: int,
+) -> dict[tuple, dict]:
+    """Statistics of `evaluate`, with the unit and the interval of a protocol.
+
+    Returns
+    -------
+    dict (name, metric) -> what `interval` returns.
+    """
+    resamples = Resamples(np.asarray(patient_id), n_resamples, seed, protocol.unit)
+    found = evaluate(statistics, resamples, protocol.interval != "percentile")
+    return {key: interval(*e, method=protocol.interval) for key, e in found.items()}
 
 
 def interval(
@@ -228,11 +213,9 @@ def interval(
     the reason in note, if the value or every replicate is undefined; the note also says when
     fewer than 90 % of the replicates were usable or all of them are equal.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: {level!r}; expected a number between 0 and 1, such as 0.95.")
+    checks.fractions(level=level)
     method = method or ("percentile" if jackknife is None else "expanded")
-    if method not in METHODS:
-        raise ValueError(f"method: {method!r}; expected one of {', '.join(METHODS)}.")
+    checks.one_of("method", method, METHODS)
     if method != "percentile" and jackknife is None:
         raise ValueError(f"jackknife: missing; method {method!r} needs it, see `evaluate`.")
     replicates = np.asarray(replicates, dtype=float)

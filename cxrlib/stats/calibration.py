@@ -9,9 +9,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cxrlib import schema
+from cxrlib.core import checks
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
-from cxrlib.stats.ranking import Value, as_weights, shaped
+from cxrlib.stats.ranking import Value, Weights, as_weights, shaped
 
 
 def bin_edges(p: np.ndarray, n_bins: int = 10, strategy: str = "uniform") -> np.ndarray:
@@ -24,11 +25,9 @@ def bin_edges(p: np.ndarray, n_bins: int = 10, strategy: str = "uniform") -> np.
         raise ValueError(f"n_bins: {n_bins!r}; expected a whole number from 1.")
     if not len(p):
         raise ValueError("p: no entries; expected one per image.")
-    if strategy == "uniform":
-        return np.linspace(0, 1, n_bins + 1)
-    if strategy == "quantile":
-        return np.quantile(p, np.linspace(0, 1, n_bins + 1))
-    raise ValueError(f"strategy: {strategy!r}; expected 'uniform' or 'quantile'.")
+    checks.one_of("strategy", strategy, ("uniform", "quantile"))
+    shares = np.linspace(0, 1, n_bins + 1)
+    return shares if strategy == "uniform" else np.quantile(p, shares)
 
 
 def reliability_curve(
@@ -50,21 +49,12 @@ def reliability_curve(
     """
     y, p = metrics.probabilities(y_true, p)
     edges = bin_edges(p, n_bins, strategy)
-    in_bin = _bin(p, edges)
-    n = np.bincount(in_bin, minlength=n_bins)
-    positive = np.bincount(in_bin, weights=y, minlength=n_bins)
-    total = np.bincount(in_bin, weights=p, minlength=n_bins)
-    table = pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "predicted": total / np.maximum(n, 1),
-            "observed": positive / np.maximum(n, 1),
-            "n": n,
-            "n_positive": positive.astype(int),
-        }
-    )
-    return table[table["n"] > 0].reset_index(drop=True)
+    table = pd.DataFrame({"predicted": p, "observed": y}).groupby(_bin(p, edges))
+    filled = table.mean()
+    filled.insert(0, "low", edges[filled.index])
+    filled.insert(1, "high", edges[filled.index + 1])
+    counted = filled.assign(n=table.size(), n_positive=table["observed"].sum())
+    return counted.reset_index(drop=True)
 
 
 def reliability_table(
@@ -88,7 +78,7 @@ def reliability_table(
     """
     chosen = protocol_of(protocol)
     schema.predictions(predictions, probabilities=True)
-    keys = ["cohort", "model", "method", "label"]
+    keys = list(schema.KEYS)
     parts = []
     for names, block in predictions.groupby(keys, sort=False, observed=True):
         y, p = metrics.probabilities(block["y_true"], block["score"])
@@ -99,20 +89,14 @@ def reliability_table(
             i: lambda w, at=at, y=y: {"": metrics.weighted_mean(y[at], w[:, at])}
             for i, at in enumerate(bins)
         }
-        patient = block["patient_id"].to_numpy()
-        resamples = bootstrap.Resamples(patient, n_resamples, seed, chosen.unit)
-        for (i, _), found in bootstrap.evaluate(observed, resamples).items():
-            limits = bootstrap.interval(*found, method=chosen.interval)
-            curve.loc[i, ["ci_low", "ci_high"]] = limits["ci_low"], limits["ci_high"]
-            curve.loc[i, "n_patients"] = block["patient_id"].iloc[bins[i]].nunique()
-        curve["n_patients"] = curve["n_patients"].astype(int)
+        found = bootstrap.intervals(observed, block["patient_id"], chosen, n_resamples, seed)
+        curve = curve.join(pd.DataFrame(found.values())[["ci_low", "ci_high"]])
+        curve["n_patients"] = block["patient_id"].groupby(in_bin).nunique().to_numpy()
         parts.append(pd.DataFrame([names] * len(curve), columns=keys).join(curve))
     return pd.concat(parts, ignore_index=True)
 
 
-def calibration_in_the_large(
-    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None
-) -> Value:
+def calibration_in_the_large(y_true: ArrayLike, p: ArrayLike, weights: Weights = None) -> Value:
     r"""Calibration in the large, mean predicted probability minus observed frequency.
 
     y_true (n,) of 0/1; p (n,) in [0, 1]; weights None, (n,) or (B, n) -> float or (B,).
@@ -133,7 +117,7 @@ def calibration_in_the_large(
 
 
 def ece_equal_width(
-    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None, n_bins: int = 10
+    y_true: ArrayLike, p: ArrayLike, weights: Weights = None, n_bins: int = 10
 ) -> Value:
     r"""Expected calibration error over bins of equal width.
 
@@ -158,7 +142,7 @@ def ece_equal_width(
 
 
 def ece_equal_mass(
-    y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None, n_bins: int = 10
+    y_true: ArrayLike, p: ArrayLike, weights: Weights = None, n_bins: int = 10
 ) -> Value:
     r"""Expected calibration error over bins with equal numbers of images.
 
@@ -209,7 +193,7 @@ def _ece(y_true, p, weights, n_bins, strategy):
     columns = np.zeros((len(p), n_bins + 1))
     columns[np.arange(len(p)), in_bin] = p - y
     columns[:, n_bins] = 1
-    sums = metrics.weighted_sums(w, columns)
+    sums = w @ columns
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.abs(sums[:, :n_bins]).sum(axis=1) / sums[:, n_bins]
     return shaped(value, is_matrix)

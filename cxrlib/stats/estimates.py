@@ -5,12 +5,14 @@ tables of them, `cxrlib.stats.inference` tests and plans.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib import schema
+from cxrlib.core import checks
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, calibration
 from cxrlib.stats import metrics as measure
@@ -35,6 +37,21 @@ FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in 
 Attribute = str | tuple[str, ...]  # a column, or several that are crossed
 Attributes = Attribute | Sequence[Attribute] | Mapping[Any, Sequence[str] | None]
 Pairs = Sequence[tuple[str, str]]
+
+
+class Sampling(TypedDict, total=False):
+    """How the numbers of a table are resampled, see `cxrlib.stats.fairness.performance_table`."""
+
+    protocol: str | Protocol
+    n_resamples: int
+    seed: int
+
+
+class Options(Sampling, total=False):
+    """What a table of metrics can be asked for, see `cxrlib.stats.fairness.performance_table`."""
+
+    match: str | Sequence[str] | None
+    mean_over_labels: bool
 
 
 class Key(NamedTuple):
@@ -80,6 +97,11 @@ class Study:
             return np.ones(len(self.images), dtype=bool)
         return (self.images[attribute] == group).to_numpy()
 
+    def evaluate(self, statistics: Mapping[Any, Callable]) -> dict[tuple, bootstrap.Evaluated]:
+        """What `bootstrap.evaluate` gives, with the jackknife if the intervals need it."""
+        jackknife = self.protocol.interval != "percentile"
+        return bootstrap.evaluate(statistics, self.resamples, jackknife)
+
     def blocks(self) -> Iterator[tuple[tuple, np.ndarray, np.ndarray, np.ndarray]]:
         """For each model, method and label: its names, labels (n,), scores and image positions."""
         found = self.predictions.groupby(["model", "method", "label"], sort=False, observed=True)
@@ -107,9 +129,7 @@ def studies(
     probabilities : whether scores have to lie in [0, 1]
     """
     p = protocol_of(protocol)
-    if p.interval not in bootstrap.METHODS:
-        known = ", ".join(bootstrap.METHODS)
-        raise ValueError(f"interval: {p.interval!r}; expected one of {known}.")
+    checks.one_of("interval", p.interval, bootstrap.METHODS)
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
     schema.predictions(predictions, *columns, probabilities=probabilities)
@@ -129,20 +149,13 @@ def studies(
                 images[name] = crossed.where(parts.notna().all(axis=1))
                 present = set(images[name].dropna())
                 crossed = map(" x ".join, product(*(levels[c] for c in attribute)))
-                known = [g for g in crossed if g in present]
-            else:
-                known = levels[name]
+                levels[name] = [g for g in crossed if g in present]
             none = images[name].isna().to_numpy()
-            missing[name] = ""
-            if none.any():
-                missing[name] = (
-                    f"{none.sum()} images of {len(np.unique(patient[none]))} patients without "
-                    f"{name} belong to no group"
-                )
-            groups[name] = known
-            if chosen is not None:
-                groups[name] = [str(g) for g in chosen]
-                check_known(groups[name], known, f"groups of {name!r}")
+            people = len(np.unique(patient[none]))
+            note = f"{none.sum()} images of {people} patients without {name} belong to no group"
+            missing[name] = note if people else ""
+            groups[name] = levels[name] if chosen is None else [str(g) for g in chosen]
+            check_known(groups[name], levels[name], f"groups of {name!r}")
         yield Study(cohort, table, images, patient, groups, missing, resamples, p)
 
 
@@ -160,13 +173,7 @@ def _levels(column):
     return [str(level) for level in present]
 
 
-def estimates(
-    study: Study,
-    metrics: Sequence[str],
-    *,
-    mean_over_labels: bool,
-    match: str | Sequence[str] | None = None,
-) -> dict[Key, Estimate]:
+def _estimates(study, metrics, mean_over_labels, match):
     """Every metric for every model, method, label and group: Key -> Estimate."""
     # at the source, so that gaps and means with such a group are undefined too
     fewest = max(study.protocol.min_cases, schema.smallest_cell())
@@ -175,37 +182,26 @@ def estimates(
     for names, y, score, image in study.blocks():
         for attribute, groups in ({"all": ["all"]} | study.groups).items():
             at = {g: np.flatnonzero(study.member(attribute, g)[image]) for g in groups}
-            why = {
-                g: _too_few(y[at[g]], fewest) or _guarded(study.patient[image[at[g]]])
-                for g in groups
-            }
+            patient = study.patient[image]
+            why = {g: _not_given(y[rows], patient[rows], fewest) for g, rows in at.items()}
             matching = {}
             if match is not None and attribute != "all":
                 matching = _matching(y, image, strata, {g: at[g] for g in groups if not why[g]})
-            for g in groups:
+            for g, rows in at.items():
                 where = (*names, attribute, g)
                 note, weigh = matching.get(g, ("", None))
-                ill = len(np.unique(study.patient[image[at[g]][y[at[g]]]]))
-                cells[where] = (y[at[g]], image[at[g]], why[g] or _joined(note, _few_patients(ill)))
+                few = _few_patients(patient[rows][y[rows]])
+                cells[where] = (y[rows], image[rows], why[g] or joined(note, few))
                 if not why[g]:
-                    statistics[where] = statistic(
-                        y[at[g]], score[at[g]], image[at[g]], metrics, weigh
-                    )
-    jackknife = study.protocol.interval != "percentile"
-    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
+                    statistics[where] = statistic(y[rows], score[rows], image[rows], metrics, weigh)
+    evaluated = study.evaluate(statistics)
     nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
     out = {}
     for where, (y, image, note) in cells.items():
         for metric in metrics:
             found = evaluated.get((where, metric), (np.nan, *nothing))
-            out[Key(*where, metric)] = Estimate(
-                *found,
-                len(y),
-                int(y.sum()),
-                int((~y).sum()),
-                np.unique(study.patient[image]),
-                note,
-            )
+            n = len(y), int(y.sum()), int((~y).sum())
+            out[Key(*where, metric)] = Estimate(*found, *n, np.unique(study.patient[image]), note)
     return out | means(out) if mean_over_labels else out
 
 
@@ -214,52 +210,45 @@ def estimated(
     attributes: Attributes,
     metrics: str | Sequence[str],
     *,
-    protocol: str | Protocol = "corrected",
     mean_over_labels: bool = True,
     match: str | Sequence[str] | None = None,
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[Sampling],
 ) -> Iterator[tuple[Study, dict[Key, Estimate]]]:
     """One (Study, estimates) per cohort; see `cxrlib.stats.fairness.performance_table`."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
     probabilities = any(m in PROBABILITY_METRICS for m in metrics)
-    for study in studies(
-        predictions,
-        attributes,
-        protocol=protocol,
-        n_resamples=n_resamples,
-        seed=seed,
-        probabilities=probabilities,
-    ):
-        yield study, estimates(study, metrics, mean_over_labels=mean_over_labels, match=match)
+    for study in studies(predictions, attributes, probabilities=probabilities, **sampling):
+        yield study, _estimates(study, metrics, mean_over_labels, match)
 
 
-def _too_few(y, fewest):
+def _not_given(y, patient, fewest):
     """Why a group's numbers are not given, or ""."""
     n_positive, n_negative = int(y.sum()), int((~y).sum())
     if n_positive < fewest:
         return f"not given: {n_positive} positive images, fewer than {fewest}"
     if n_negative < fewest:
         return f"not given: {n_negative} negative images, fewer than {fewest}"
-    return "undefined: one class only" if 0 in (n_positive, n_negative) else ""
+    if 0 in (n_positive, n_negative):
+        return "undefined: one class only"
+    return schema.SUPPRESSED if len(np.unique(patient)) < schema.smallest_cell() else ""
 
 
-def _guarded(patient):
-    """Why the numbers of a group of credentialed data are not given, or ""."""
-    few = len(np.unique(patient)) < schema.smallest_cell()
-    return schema.SUPPRESSED if few else ""
-
-
-def _few_patients(ill):
+def _few_patients(positive):
     """What to keep in mind where few patients are positive, or ""."""
-    if ill >= FEW_PATIENTS:
-        return ""
-    return f"{ill} positive patients: the interval may be too narrow"
+    n = len(np.unique(positive))
+    return f"{n} positive patients: the interval may be too narrow" if n < FEW_PATIENTS else ""
 
 
-def _joined(*notes):
+def joined(*notes: str | None) -> str:
+    """The notes that say something, in one."""
     return "; ".join(note for note in notes if note)
+
+
+def counts(positive: np.ndarray, patient: ArrayLike) -> dict[str, int]:
+    """The counts of a results table, of images (k,) bool and their patients."""
+    n = {"n": len(positive), "n_positive": int(positive.sum())}
+    return n | {"n_patients": pd.Series(patient).nunique()}
 
 
 def statistic(
@@ -308,10 +297,8 @@ def _strata(study, match):
         by_image = study.predictions.drop_duplicates("image_id").set_index("image_id")
         for name in covariates:
             if name not in by_image:
-                raise ValueError(
-                    f"match: no column {name!r} in the predictions; expected 'prevalence' or a "
-                    "column joined in."
-                )
+                known = "expected 'prevalence' or a column joined in."
+                raise ValueError(f"match: no column {name!r} in the predictions; {known}")
         keys = by_image.loc[study.images.index, covariates]
         stratum = keys.groupby(covariates, observed=True, dropna=False).ngroup().to_numpy()
     return stratum, "prevalence" in names
@@ -324,13 +311,15 @@ def _matching(y, image, strata, at):
     together; strata that are missing from a group are left out of all groups. The shares are met
     in every resample.
     """
+    if not at:
+        return {}
     stratum, with_labels = strata
     code = 2 * stratum[image] + y if with_labels else stratum[image]
     code = np.unique(code, return_inverse=True)[1]
     n_strata = code.max() + 1
     count = {g: np.bincount(code[rows], minlength=n_strata) for g, rows in at.items()}
-    shared = np.all([c > 0 for c in count.values()], axis=0) if count else np.zeros(n_strata, bool)
-    target = np.sum(list(count.values()), axis=0) * shared if count else np.zeros(n_strata)
+    shared = np.all([c > 0 for c in count.values()], axis=0)
+    target = np.sum(list(count.values()), axis=0) * shared
     out = {}
     for g, rows in at.items():
         own = np.eye(n_strata)[code[rows]]
@@ -410,7 +399,7 @@ def difference(a: Estimate, b: Estimate, name_a: str, name_b: str) -> Estimate:
         replicates=a.replicates - b.replicates,
         jackknife=a.jackknife - b.jackknife if both else None,
         patients=np.union1d(a.patients, b.patients),
-        note=a.note if a.note == b.note else _joined(*notes),
+        note=a.note if a.note == b.note else joined(*notes),
     )
 
 
@@ -442,21 +431,11 @@ def rows(found: Mapping[Key, Estimate], study: Study) -> list[dict]:
         method = study.protocol.interval if np.isfinite(e.value) else "percentile"
         limits = bootstrap.interval(e.value, e.replicates, e.jackknife, method=method)
         noticed = "" if e.note and not np.isfinite(e.value) else limits["note"]
-        notes = (e.note, noticed, study.missing.get(key.attribute, ""))
-        out.append(
-            {"cohort": study.cohort}
-            | key._asdict()
-            | limits
-            | {
-                "n": e.n,
-                "n_positive": e.n_positive,
-                "n_negative": e.n_negative,
-                "n_patients": len(e.patients),
-                "unit": study.resamples.unit,
-                "seed": study.resamples.seed,
-                "note": _joined(*notes),
-            }
-        )
+        row = {"cohort": study.cohort, **key._asdict(), **limits}
+        row |= {"n": e.n, "n_positive": e.n_positive, "n_negative": e.n_negative}
+        row |= {"n_patients": len(e.patients)}
+        row |= {"unit": study.resamples.unit, "seed": study.resamples.seed}
+        out.append(row | {"note": joined(e.note, noticed, study.missing.get(key.attribute))})
     return out
 
 

@@ -4,32 +4,17 @@ Every table comes from one set of patient resamples: groups, labels and models a
 the same draws, so intervals of gaps and of means over labels account for what they share.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
 from cxrlib import schema
-from cxrlib.protocol import Protocol
-from cxrlib.stats import bootstrap, calibration
+from cxrlib.core import checks
+from cxrlib.stats import calibration
+from cxrlib.stats import estimates as est
 from cxrlib.stats import metrics as measure
-from cxrlib.stats.estimates import (
-    Attribute,
-    Attributes,
-    Estimate,
-    Key,
-    Pairs,
-    Study,
-    attribute_name,
-    difference,
-    estimated,
-    group_gaps,
-    pairs_of,
-    rows,
-    studies,
-    take,
-)
 
 DEFAULT = ("auc", "adjusted_auprc")
 
@@ -39,13 +24,8 @@ DEFAULT = ("auc", "adjusted_auprc")
 def performance_table(
     predictions: pd.DataFrame,
     metrics: str | Sequence[str] = DEFAULT,
-    attributes: Attributes = (),
-    *,
-    match: str | Sequence[str] | None = None,
-    mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    attributes: est.Attributes = (),
+    **options: Unpack[est.Options],
 ) -> pd.DataFrame:
     """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
 
@@ -62,16 +42,16 @@ def performance_table(
     match : "prevalence", a column such as "view" or "age_group", or several of these: images are
         weighted so that every group has the cohort's shares of the strata, in the sample and in
         every resample; rows of groups then have the attribute "sex, matched on view". Strata
-        that some group lacks get no weight in any, and the note counts the images lost.
-    mean_over_labels : add rows with label "mean": the mean over the labels that are defined in
-        every group of the attribute, so that all groups are averaged over the same findings. The
-        note names labels left out; counts are those of the scarcest label kept.
-    protocol : name or Protocol; its switches unit (see `cxrlib.stats.bootstrap.Resamples`),
-    interval
-        (see `cxrlib.stats.bootstrap.interval`) and min_cases: a group with fewer positive, or
-        negative, images gets NaN and a note
-    n_resamples : of patients, or of the protocol's unit
-    seed : of the resamples
+        that some group lacks get no weight in any, and the note counts the images lost. By default
+        nothing is matched.
+    mean_over_labels : by default True, add rows with label "mean": the mean over the labels that
+        are defined in every group of the attribute, so that all groups are averaged over the same
+        findings. The note names labels left out; counts are those of the scarcest label kept.
+    protocol : name ("corrected" by default) or Protocol; its switches unit (see
+        `cxrlib.stats.bootstrap.Resamples`), interval (see `cxrlib.stats.bootstrap.interval`) and
+        min_cases: a group with fewer positive, or negative, images gets NaN and a note
+    n_resamples : of patients, or of the protocol's unit; 500 by default
+    seed : of the resamples; 1907 by default
 
     Returns
     -------
@@ -83,33 +63,20 @@ def performance_table(
         For an unknown metric, attribute or group, or a malformed predictions table.
     """
     out = []
-    for study, found in estimated(
-        predictions,
-        attributes,
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        match=match,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
-        out += rows(found, study)
-    return _matched(schema.results(out), match)
+    for study, found in est.estimated(predictions, attributes, metrics, **options):
+        out += est.rows(found, study)
+    return _matched(schema.results(out), options.get("match"))
 
 
 def gap_table(
     predictions: pd.DataFrame,
-    attribute: Attribute,
-    pairs: Pairs | None = None,
+    attribute: est.Attribute,
+    pairs: est.Pairs | None = None,
     *,
     reference: str | None = None,
     groups: Sequence[str] | None = None,
     metrics: str | Sequence[str] = DEFAULT,
-    match: str | Sequence[str] | None = None,
-    mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **options: Unpack[est.Options],
 ) -> pd.DataFrame:
     """Signed gaps "A - B" between groups, with paired intervals.
 
@@ -122,7 +89,7 @@ def gap_table(
     pairs : list of (A, B); all pairs if neither pairs nor reference is given
     reference : the group B of every pair, such as "White"
     groups : the groups considered, also in the choice of labels for the mean; all by default
-    others : as in `performance_table`
+    options, predictions, metrics : as in `performance_table`
 
     Returns
     -------
@@ -130,50 +97,36 @@ def gap_table(
     distinct ones.
     """
     out = []
-    name = attribute_name(attribute)
-    for study, found in estimated(
-        predictions,
-        {attribute: groups},
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        match=match,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
-        pairs_here = pairs_of(study.groups[name], pairs, reference)
-        out += rows(group_gaps(found, name, pairs_here), study)
-    return _matched(schema.results(out), match)
+    name = est.attribute_name(attribute)
+    for study, found in est.estimated(predictions, {attribute: groups}, metrics, **options):
+        pairs_here = est.pairs_of(study.groups[name], pairs, reference)
+        out += est.rows(est.group_gaps(found, name, pairs_here), study)
+    return _matched(schema.results(out), options.get("match"))
 
 
 def model_gap_table(
     predictions: pd.DataFrame,
-    pairs: Pairs | None = None,
+    pairs: est.Pairs | None = None,
     *,
     metrics: str | Sequence[str] = DEFAULT,
-    attributes: Attributes = (),
+    attributes: est.Attributes = (),
     mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """Differences "A - B" between models on the same images, with paired intervals.
 
-    pairs : list of (model A, model B); all pairs by default. Others as in `performance_table`.
+    Parameters
+    ----------
+    pairs : list of (model A, model B); all pairs by default
+    others : as in `performance_table`; sampling is protocol, n_resamples and seed
 
     Returns
     -------
     Results table with model "A - B", overall and in each group of the attributes.
     """
     out = []
-    for study, found in estimated(
-        predictions,
-        attributes,
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        n_resamples=n_resamples,
-        seed=seed,
+    for study, found in est.estimated(
+        predictions, attributes, metrics, mean_over_labels=mean_over_labels, match=None, **sampling
     ):
         images = study.predictions.groupby(["model", "method", "label"], observed=True)["image_id"]
         if images.agg(frozenset).groupby("label").nunique().max() > 1:
@@ -182,12 +135,13 @@ def model_gap_table(
                 "them on one cohort to compare them."
             )
         gaps = {}
-        for a, b in pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
+        for a, b in est.pairs_of(list(dict.fromkeys(key.model for key in found)), pairs, None):
             for key, of_a in found.items():
                 other = key._replace(model=b)
                 if key.model == a and other in found:
-                    gaps[key._replace(model=f"{a} - {b}")] = difference(of_a, found[other], a, b)
-        out += rows(gaps, study)
+                    gap = est.difference(of_a, found[other], a, b)
+                    gaps[key._replace(model=f"{a} - {b}")] = gap
+        out += est.rows(gaps, study)
     return schema.results(out)
 
 
@@ -234,8 +188,7 @@ def decide(
     if threshold is not None:
         return predictions.assign(score=(predictions["score"] > threshold).astype(float))
     yes = pd.Series(0.0, index=predictions.index)
-    keys = ["cohort", "model", "method", "label"]
-    for names, block in predictions.groupby(keys, sort=False, observed=True):
+    for names, block in predictions.groupby(list(schema.KEYS), sort=False, observed=True):
         y, score = block["y_true"], block["score"]
         try:
             at = measure.threshold_at_specificity(y, score, specificity)
@@ -250,13 +203,11 @@ def decide(
 
 def multiclass_table(
     predictions: pd.DataFrame,
-    attributes: Attributes = ("sex", "age_group"),
-    pairs: Mapping[str, Pairs] | None = None,
+    attributes: est.Attributes = ("sex", "age_group"),
+    pairs: Mapping[str, est.Pairs] | None = None,
     *,
     baseline: str | None = None,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """Utility and fairness of a classifier that picks one class per image (X section 2.4).
 
@@ -270,8 +221,8 @@ def multiclass_table(
     pairs : dict attribute -> list of (A, B); all pairs of groups by default
     baseline : a method, such as "zero-shot": adds rows with method "lora - zero-shot", the
         paired change of every number that each other method brings to the same model
-    protocol : name or Protocol; its switches unit and interval
-    n_resamples, seed : as in `performance_table`
+    sampling : protocol (its switches unit and interval), n_resamples and seed, as in
+        `performance_table`
 
     Returns
     -------
@@ -279,23 +230,19 @@ def multiclass_table(
     (Eq. 1). For each pair "A - B": differences in accuracy and macro_f1, f1_gap_signed (Eq. 2),
     f1_gap_absolute, eq_odds_mean (Eq. 3), eq_odds_max (fairlearn's), calibration_gap_eq4 (Eq. 4),
     ece_gap (binned).
+
     Rows over all classes have label "all" and counts of the scarcest class. Metrics made of
     absolute differences are above 0 in a finite sample even for a perfectly fair classifier.
     """
     out = []
-    for study in studies(
-        predictions, attributes, protocol=protocol, n_resamples=n_resamples, seed=seed
-    ):
+    for study in est.studies(predictions, attributes, **sampling):
         found = {}
-        for names, block in study.predictions.groupby(
-            ["model", "method"], sort=False, observed=True
-        ):
-            answers = class_answers(block, study)
+        for names, answers in class_answers(study):
             for where, estimate in multiclass_estimates(answers, study, pairs or {}).items():
-                found[Key(*names, *where)] = estimate
+                found[est.Key(*names, *where)] = estimate
         if baseline is not None:
             found |= _changes(found, baseline)
-        out += rows(found, study)
+        out += est.rows(found, study)
     return schema.results(out)
 
 
@@ -309,40 +256,43 @@ class Answers(NamedTuple):
     labels: list  # class names
 
 
-def class_answers(block: pd.DataFrame, study: Study) -> Answers:
-    """The Answers in the predictions of one model and method."""
-    wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
-    labels = list(dict.fromkeys(block["label"]))
-    truth = wide["y_true"][labels].to_numpy(float)
-    score = wide["score"][labels].to_numpy(float)
-    if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails here too
-        raise ValueError(
-            "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
-            "every image and class, with exactly one true class per image."
-        )
-    image = study.images.index.get_indexer(wide.index)
-    return Answers(truth.argmax(axis=1), score.argmax(axis=1), score.max(axis=1), image, labels)
+def class_answers(study: est.Study) -> Iterator[tuple[tuple[str, str], Answers]]:
+    """For each model and method of a study: their names, and their Answers."""
+    found = study.predictions.groupby(["model", "method"], sort=False, observed=True)
+    for names, block in found:
+        wide = block.pivot(index="image_id", columns="label", values=["y_true", "score"])
+        labels = list(dict.fromkeys(block["label"]))
+        truth = wide["y_true"][labels].to_numpy(float)
+        score = wide["score"][labels].to_numpy(float)
+        if not (truth.sum(axis=1) == 1).all():  # a missing row, NaN after the pivot, fails too
+            raise ValueError(
+                "predictions: column 'y_true' is not one-hot over the labels; expected one row for "
+                "every image and class, with exactly one true class per image."
+            )
+        image = study.images.index.get_indexer(wide.index)
+        best = score.argmax(axis=1), score.max(axis=1)
+        yield names, Answers(truth.argmax(axis=1), *best, image, labels)
 
 
 def multiclass_estimates(
-    answers: Answers, study: Study, pairs: Mapping[str, Pairs]
-) -> dict[tuple[str, str, str, str], Estimate]:
+    answers: Answers, study: est.Study, pairs: Mapping[str, est.Pairs]
+) -> dict[tuple[str, str, str, str], est.Estimate]:
     """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
     gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
-    members, statistics = {}, {}
+    members = {}  # (attribute, group or pair) -> its groups (k,) bool
     for attribute, groups in ({"all": ["all"]} | study.groups).items():
         of = {g: study.member(attribute, g)[answers.image] for g in groups}
-        for g in groups:
-            members[attribute, g] = [of[g]]
-            statistics[attribute, g] = lambda w, a=of[g]: utility(take(w, answers.image) * a)
-        for a, b in pairs_of(groups, pairs.get(attribute), None) if attribute != "all" else ():
-            members[attribute, f"{a} - {b}"] = [of[a], of[b]]
-            statistics[attribute, f"{a} - {b}"] = lambda w, a=of[a], b=of[b]: gaps(
-                take(w, answers.image) * a, take(w, answers.image) * b
-            )
-    jackknife = study.protocol.interval != "percentile"
-    evaluated = bootstrap.evaluate(statistics, study.resamples, jackknife)
+        members |= {(attribute, g): [of[g]] for g in groups}
+        if attribute != "all":
+            for a, b in est.pairs_of(groups, pairs.get(attribute), None):
+                members[attribute, f"{a} - {b}"] = [of[a], of[b]]
+
+    def statistic(groups):
+        numbers = utility if len(groups) == 1 else gaps
+        return lambda w: numbers(*(est.take(w, answers.image) * g for g in groups))
+
     out = {}
+    evaluated = study.evaluate({where: statistic(groups) for where, groups in members.items()})
     for (where, (label, metric)), found in evaluated.items():
         of = np.any(members[where], axis=0)
         note = "" if np.isfinite(found.value) else "undefined: a class is absent"
@@ -351,7 +301,8 @@ def multiclass_estimates(
             found = [None if x is None else x * np.nan for x in found]
             note = schema.SUPPRESSED
         patients = np.unique(study.patient[answers.image[of]])
-        out[label, *where, metric] = Estimate(*found, *_images(answers, of, label), patients, note)
+        n = _images(answers, of, label)
+        out[label, *where, metric] = est.Estimate(*found, *n, patients, note)
     return out
 
 
@@ -413,15 +364,11 @@ def multiclass_gaps(answers: Answers) -> Callable:
 
 def _changes(estimates, baseline):
     """Paired differences of every other method against the baseline method."""
-    if baseline not in {key.method for key in estimates}:
-        raise ValueError(
-            f"baseline: no method {baseline!r} in the predictions; found "
-            f"{', '.join(sorted({key.method for key in estimates}))}."
-        )
+    checks.one_of("baseline", baseline, sorted({key.method for key in estimates}))
     out = {}
     for key, after in estimates.items():
         before = estimates.get(key._replace(method=baseline))
         if key.method != baseline and before is not None:
             method = f"{key.method} - {baseline}"
-            out[key._replace(method=method)] = difference(after, before, key.method, baseline)
+            out[key._replace(method=method)] = est.difference(after, before, key.method, baseline)
     return out

@@ -9,13 +9,14 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
 from cxrlib import schema
-from cxrlib.protocol import Protocol
+from cxrlib.core import checks
 from cxrlib.stats import bootstrap, fairness
 from cxrlib.stats import estimates as est
 
@@ -30,9 +31,7 @@ def gap_tests(
     n_permutations: int = 1000,
     alpha: float = 0.05,
     mean_over_labels: bool = True,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """Gaps between groups with their noise floor, p-value and corrections over the family.
 
@@ -48,7 +47,8 @@ def gap_tests(
         {"sex": [("F", "M")], "race": "White", "age_group": None}. All of them, for all models,
         methods, labels and metrics in the result, are one family. A list of pairs also says which
         groups count in the choice of labels for the mean.
-    metrics, mean_over_labels, protocol, n_resamples, seed : as in `performance_table`
+    metrics, mean_over_labels : as in `performance_table`; sampling is its protocol, n_resamples
+        and seed
     n_permutations : int; Holm's correction of K gaps can flag one only with more than K / alpha
     alpha : 1 - level of the simultaneous bands
 
@@ -67,13 +67,7 @@ def gap_tests(
     attributes = {attribute: _named(asked) for attribute, asked in comparisons.items()}
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for study, found in est.estimated(
-        predictions,
-        attributes,
-        metrics,
-        protocol=protocol,
-        mean_over_labels=mean_over_labels,
-        n_resamples=n_resamples,
-        seed=seed,
+        predictions, attributes, metrics, mean_over_labels=mean_over_labels, match=None, **sampling
     ):
         gaps, null = {}, {}
         for attribute, asked in comparisons.items():
@@ -92,9 +86,7 @@ def multiclass_gap_tests(
     *,
     n_permutations: int = 1000,
     alpha: float = 0.05,
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """`gap_tests` for a classifier that picks one class per image (X Eqs. 2-4).
 
@@ -102,14 +94,10 @@ def multiclass_gap_tests(
     `gap_tests`, rows those of `cxrlib.stats.fairness.multiclass_table` for pairs of groups.
     """
     parts = []
-    for study in est.studies(
-        predictions, list(comparisons), protocol=protocol, n_resamples=n_resamples, seed=seed
-    ):
+    for study in est.studies(predictions, list(comparisons), **sampling):
         pairs = {a: _pairs(study.groups[a], asked) for a, asked in comparisons.items()}
         gaps, null = {}, {}
-        blocks = study.predictions.groupby(["model", "method"], sort=False, observed=True)
-        for names, block in blocks:
-            answers = fairness.class_answers(block, study)
+        for names, answers in fairness.class_answers(study):
             found = fairness.multiclass_estimates(answers, study, pairs)
             for attribute, its_pairs in pairs.items():
                 drawn = _null_multiclass(study, answers, attribute, its_pairs, n_permutations)
@@ -136,34 +124,25 @@ def _pairs(known, asked):
 def _table(study, gaps, null, alpha):
     table = schema.results(est.rows(gaps, study))
     values = np.array([e.value for e in gaps.values()])
-    nothing = np.full(1, np.nan)
     # Where credentialed data have too few images behind a gap, its test would tell what it was.
     hidden = table["value"].isna().to_numpy() & (schema.smallest_cell() > 0)
     values[hidden] = np.nan
-    floor = [
-        nothing if gone else np.abs(null.get(key, nothing))
-        for key, gone in zip(gaps, hidden, strict=True)
-    ]
-    table["floor_mean"] = [_over(np.nanmean, x) for x in floor]
-    table["floor_p95"] = [_over(lambda v: np.nanquantile(v, 0.95), x) for x in floor]
-    table["n_permutations"] = [int(np.isfinite(x).sum()) for x in floor]
+    known = zip(gaps, hidden, strict=True)
+    drawn = (np.nan if gone else null.get(key, np.nan) for key, gone in known)
+    floor = [pd.Series(np.abs(x)) for x in drawn]
+    table["floor_mean"] = [x.mean() for x in floor]
+    table["floor_p95"] = [x.quantile(0.95) for x in floor]
+    table["n_permutations"] = [x.count() for x in floor]
     # as large as observed, up to rounding in the last digits
     table["p_value"] = [
-        (1 + (x >= abs(v) - 1e-12).sum()) / (1 + np.isfinite(x).sum()) if np.isfinite(v) else np.nan
+        (1 + (x >= abs(v) - 1e-12).sum()) / (1 + x.count()) if np.isfinite(v) else np.nan
         for v, x in zip(values, floor, strict=True)
     ]
     for column, method in METHODS.items():
         table[column] = corrected(table["p_value"], method)
-    low, high = simultaneous_bands(
-        values,
-        np.stack([e.replicates for e in gaps.values()], axis=1),
-        alpha,
-    )
+    replicates = np.stack([e.replicates for e in gaps.values()], axis=1)
+    low, high = simultaneous_bands(values, replicates, alpha)
     return table.assign(band_low=low, band_high=high)
-
-
-def _over(function, x):
-    return function(x) if np.isfinite(x).any() else np.nan
 
 
 def corrected(p_values: np.ndarray | pd.Series, method: str) -> np.ndarray:
@@ -337,9 +316,7 @@ def power_plan(
     power: float = 0.8,
     alpha: float = 0.05,
     metrics: str | Sequence[str] = ("auc",),
-    protocol: str | Protocol = "corrected",
-    n_resamples: int = 500,
-    seed: int = 1907,
+    **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """Positives and patients per group that a study needs to show a gap.
 
@@ -350,10 +327,11 @@ def power_plan(
 
     Parameters
     ----------
-    predictions, attribute, pairs, reference, metrics, protocol, n_resamples, seed : as in
-        `cxrlib.stats.fairness.gap_table`
+    predictions, attribute, pairs, reference, metrics : as in `cxrlib.stats.fairness.gap_table`;
+        sampling is its protocol, n_resamples and seed
     gaps : absolute gaps that should be seen
-    power : chance of seeing them, alpha : chance of a false alarm, two-sided
+    power : chance of seeing them
+    alpha : chance of a false alarm, two-sided
 
     Returns
     -------
@@ -361,22 +339,14 @@ def power_plan(
     and n_patients_a, n_patients_b (present), detectable (gap that the present groups show with this
     power), gap, positives_needed (in each group), patients_needed_a, patients_needed_b, note.
     """
-    for name, x in (("power", power), ("alpha", alpha)):
-        if not 0 < x < 1:
-            raise ValueError(f"{name}: {x!r}; expected a number between 0 and 1.")
+    checks.fractions(power=power, alpha=alpha)
     if not np.all(np.asarray(gaps) > 0):
         raise ValueError(f"gaps: {gaps!r}; expected absolute gaps above 0.")
     z = ndtri(1 - alpha / 2) + ndtri(power)
     out = []
     name = est.attribute_name(attribute)
     for study, found in est.estimated(
-        predictions,
-        [attribute],
-        metrics,
-        protocol=protocol,
-        mean_over_labels=False,
-        n_resamples=n_resamples,
-        seed=seed,
+        predictions, [attribute], metrics, mean_over_labels=False, match=None, **sampling
     ):
         for a, b in est.pairs_of(study.groups[name], pairs, reference):
             for key in [k for k in found if k.attribute == name and k.group == a]:

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cxrlib.core import checks
-from cxrlib.stats.ranking import Value, as_weights, binary, ranking, shaped
+from cxrlib.stats.ranking import Value, Weights, as_weights, binary, finite, ranking, shaped
 
 Rates = tuple[np.ndarray, np.ndarray]  # true and false positive rates, each (C,) or (B, C)
 
 # --- ranking of one label ---------------------------------------------------------------------
 
 
-def auc(y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def auc(y_true: ArrayLike, score: ArrayLike, weights: Weights = None) -> Value:
     r"""Area under the ROC curve.
 
     y_true (n,) of 0/1; score (n,) finite numbers -> float or (B,). Equals scikit-learn's
@@ -45,9 +45,7 @@ def auc(y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None) -
     return ranking(y_true, score, weights)["auc"]
 
 
-def average_precision(
-    y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
-) -> Value:
+def average_precision(y_true: ArrayLike, score: ArrayLike, weights: Weights = None) -> Value:
     r"""Average precision, the area under the precision-recall curve as a sum of steps.
 
     y_true (n,) of 0/1; score (n,) finite numbers -> float or (B,). Equals scikit-learn's
@@ -69,7 +67,7 @@ def average_precision(
     return ranking(y_true, score, weights)["average_precision"]
 
 
-def adjusted_auprc(y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def adjusted_auprc(y_true: ArrayLike, score: ArrayLike, weights: Weights = None) -> Value:
     r"""Prevalence-adjusted area under the precision-recall curve.
 
     y_true (n,) of 0/1; score (n,) finite numbers -> float or (B,). The prevalence is that of the
@@ -100,7 +98,7 @@ def adjusted_auprc(y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | Non
 # --- probability of one label -----------------------------------------------------------------
 
 
-def brier(y_true: ArrayLike, p: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def brier(y_true: ArrayLike, p: ArrayLike, weights: Weights = None) -> Value:
     r"""Brier score, the mean squared difference of probability and outcome.
 
     y_true (n,) of 0/1; p (n,) in [0, 1] -> float or (B,). Equals scikit-learn's
@@ -178,8 +176,7 @@ def threshold_at_specificity(y_true: ArrayLike, score: ArrayLike, specificity: f
     ValueError
         If there are no negatives, or for a specificity outside (0, 1).
     """
-    if not 0 < specificity < 1:
-        raise ValueError(f"specificity: {specificity!r}; expected a number between 0 and 1.")
+    checks.fractions(specificity=specificity)
     y, s = binary(y_true, score)
     _need(~y, "negatives")
     negatives = np.sort(s[~y])
@@ -192,7 +189,7 @@ def _need(which, name):
         raise ValueError(f"y_true: no {name}; no threshold can be set. Pool more images.")
 
 
-def sensitivity(y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def sensitivity(y_true: ArrayLike, decision: ArrayLike, weights: Weights = None) -> Value:
     r"""Sensitivity, the share of the positives that are called positive.
 
     y_true, decision (n,) of 0/1, such as score > threshold -> float or (B,).
@@ -211,7 +208,7 @@ def sensitivity(y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | Non
     return _share(y & d, y, weights)
 
 
-def specificity(y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def specificity(y_true: ArrayLike, decision: ArrayLike, weights: Weights = None) -> Value:
     r"""Specificity, the share of the negatives that are called negative.
 
     y_true, decision (n,) of 0/1 -> float or (B,).
@@ -228,9 +225,7 @@ def specificity(y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | Non
     return _share(~y & ~d, ~y, weights)
 
 
-def false_negative_rate(
-    y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None
-) -> Value:
+def false_negative_rate(y_true: ArrayLike, decision: ArrayLike, weights: Weights = None) -> Value:
     r"""False negative rate, the share of the positives that are missed.
 
     y_true, decision (n,) of 0/1 -> float or (B,). 1 - sensitivity.
@@ -249,9 +244,7 @@ def false_negative_rate(
     return _share(y & ~d, y, weights)
 
 
-def false_positive_rate(
-    y_true: ArrayLike, decision: ArrayLike, weights: ArrayLike | None = None
-) -> Value:
+def false_positive_rate(y_true: ArrayLike, decision: ArrayLike, weights: Weights = None) -> Value:
     r"""False positive rate, the share of the negatives that are called positive.
 
     y_true, decision (n,) of 0/1 -> float or (B,). 1 - specificity.
@@ -271,7 +264,7 @@ def false_positive_rate(
 
 
 def underdiagnosis_rate(
-    no_finding: ArrayLike, called_no_finding: ArrayLike, weights: ArrayLike | None = None
+    no_finding: ArrayLike, called_no_finding: ArrayLike, weights: Weights = None
 ) -> Value:
     r"""Underdiagnosis rate, the share of images with any finding that are called *no finding*.
 
@@ -301,7 +294,7 @@ def underdiagnosis_rate(
 # --- one class out of several -----------------------------------------------------------------
 
 
-def accuracy(y_class: ArrayLike, pred_class: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def accuracy(y_class: ArrayLike, pred_class: ArrayLike, weights: Weights = None) -> Value:
     r"""Accuracy, the share of images whose predicted class is the true one.
 
     y_class, pred_class : (n,) classes -> float or (B,).
@@ -322,7 +315,7 @@ def accuracy(y_class: ArrayLike, pred_class: ArrayLike, weights: ArrayLike | Non
 
 
 def f1_by_class(
-    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: ArrayLike | None = None
+    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: Weights = None
 ) -> np.ndarray:
     r"""F1 of each class against the rest.
 
@@ -351,7 +344,7 @@ def f1_by_class(
 
 
 def macro_f1(
-    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: ArrayLike | None = None
+    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: Weights = None
 ) -> Value:
     r"""Macro F1, the unweighted mean of F1 over the classes.
 
@@ -389,7 +382,7 @@ def var_f1(f1: ArrayLike) -> Value:
 
 
 def rates_by_class(
-    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: ArrayLike | None = None
+    y_class: ArrayLike, pred_class: ArrayLike, n_classes: int, weights: Weights = None
 ) -> Rates:
     """True and false positive rate of each class against the rest, for `eq_odds_mean` and `_max`.
 
@@ -493,8 +486,8 @@ def calibration_gap_eq4(
     outcome_a: ArrayLike,
     p_b: ArrayLike,
     outcome_b: ArrayLike,
-    weights_a: ArrayLike | None = None,
-    weights_b: ArrayLike | None = None,
+    weights_a: Weights = None,
+    weights_b: Weights = None,
 ) -> Value:
     r"""Calibration gap of X, the difference between two groups in mean absolute residual.
 
@@ -520,7 +513,7 @@ def calibration_gap_eq4(
     return np.abs(np.subtract(*residual))[()]
 
 
-def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: Weights = None) -> Value:
     r"""Twin shift, how far a score moves when one thing in the image changes.
 
     changed, reference : (n,) scores or margins of the same images in the same order
@@ -539,11 +532,10 @@ def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | No
         alike.
     """
     checks.same_length(changed=changed, reference=reference)
-    a, b = _finite(changed, "changed"), _finite(reference, "reference")
+    a, b = finite(changed, "changed"), finite(reference, "reference")
     b_moved = b - b.mean()  # the variance does not depend on the origin, its rounding does
-    variance = np.subtract(
-        weighted_mean(b_moved**2, weights), np.square(weighted_mean(b_moved, weights))
-    )
+    mean, mean_square = (weighted_mean(x, weights) for x in (b_moved, b_moved**2))
+    variance = mean_square - np.square(mean)
     smallest = 1e-12 * (b_moved**2).max(initial=0)
     spread = np.sqrt(np.where(variance > smallest, variance, np.nan))
     return (weighted_mean(a - b, weights) / spread)[()]
@@ -552,15 +544,10 @@ def twin_shift(changed: ArrayLike, reference: ArrayLike, weights: ArrayLike | No
 # --- how it is done ---------------------------------------------------------------------------
 
 
-def weighted_mean(x: ArrayLike, weights: ArrayLike | None = None) -> Value:
+def weighted_mean(x: ArrayLike, weights: Weights = None) -> Value:
     """Mean of x (n,), finite numbers, under weights; float or (B,); NaN where no weight is."""
-    numbers = _finite(x, "x")
+    numbers = finite(x, "x")
     return _share(numbers, np.ones(len(numbers)), weights)
-
-
-def weighted_sums(w: np.ndarray, x: ArrayLike) -> np.ndarray:
-    """Sums of x (n,) or (n, C) under weights (B, n) -> (B,) or (B, C)."""
-    return w @ np.asarray(x, dtype=float)
 
 
 def probabilities(y_true: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -579,15 +566,7 @@ def _share(part, whole, weights):
     """Weighted sum of `part` over that of `whole`, both (n,) or (n, C): NaN where it is 0/0."""
     w, is_matrix = as_weights(weights, len(part))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return shaped(weighted_sums(w, part) / weighted_sums(w, whole), is_matrix)
-
-
-def _finite(values, name):
-    x = checks.numbers(values, name)
-    checks.refuse(
-        ~np.isfinite(x), f"{name}: NaN or infinite entries", "finite numbers", **{name: x}
-    )
-    return x
+        return shaped((w @ part.astype(float)) / (w @ whole.astype(float)), is_matrix)
 
 
 def _decided(y_true, decision):

@@ -11,67 +11,50 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cxrlib import schema
+from cxrlib.core import checks
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
+from cxrlib.stats.estimates import joined
 
-# scikit-learn takes seconds to import: only where a probe is made
-
-
-def _linear(c, seed):
-    from sklearn.linear_model import LogisticRegression
-
-    return _standardised(LogisticRegression(C=c, max_iter=500))
-
-
-def _knn(k, seed):
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return KNeighborsClassifier(k)
-
-
-def _mlp(width, seed):
-    from sklearn.neural_network import MLPClassifier
-
-    return _standardised(MLPClassifier((width,), alpha=1e-3, max_iter=60, random_state=seed))
-
-
-def _standardised(model):
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), model)
-
-
-def _linear_of_s(rate, seed):
-    from sklearn.neural_network import MLPClassifier
-
-    return MLPClassifier((), alpha=0, learning_rate_init=rate, max_iter=1000, random_state=seed)
-
-
-def _mlp_of_s(width, seed):
-    from sklearn.neural_network import MLPClassifier
-
-    return MLPClassifier((width,), max_iter=500, random_state=seed)
-
-
-# heads -> method -> (model of a hyper-parameter, values tried on the validation patients)
+# heads -> method -> values of the hyper-parameter tried on the validation patients
 HEADS = {
-    "penalised": {
-        "linear": (_linear, (1e-3, 1e-2, 1e-1, 1.0)),
-        "knn": (_knn, (1, 5, 11, 21)),
-        "mlp": (_mlp, (128, 256)),
-    },
+    "penalised": {"linear": (1e-3, 1e-2, 1e-1, 1.0), "knn": (1, 5, 11, 21), "mlp": (128, 256)},
     "published": {
-        "linear": (_linear_of_s, (1e-3, 1e-4, 1e-5)),
-        "knn": (_knn, tuple(range(1, 22, 2))),
-        "mlp": (_mlp_of_s, (128, 256, 512, 1024)),
+        "linear": (1e-3, 1e-4, 1e-5),
+        "knn": tuple(range(1, 22, 2)),
+        "mlp": (128, 256, 512, 1024),
     },
 }
 METHODS = tuple(HEADS["penalised"])
+MIN_PATIENTS = 20  # of a group that is told from others
+
+
+def _untrained(heads, method, value, seed):
+    """A probe: value is the penalty or the learning rate, the neighbours, or the hidden units."""
+    # scikit-learn takes seconds to import: only where a probe is made
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if method == "knn":
+        return KNeighborsClassifier(value)
+    if heads == "published" and method == "linear":
+        # a network without hidden units, as in S
+        rate = {"alpha": 0, "learning_rate_init": value}
+        return MLPClassifier((), **rate, max_iter=1000, random_state=seed)
+    if heads == "published":
+        return MLPClassifier((value,), max_iter=500, random_state=seed)
+    if method == "linear":
+        model = LogisticRegression(C=value, max_iter=500)
+    else:
+        model = MLPClassifier((value,), alpha=1e-3, max_iter=60, random_state=seed)
+    return make_pipeline(StandardScaler(), model)
 
 
 def patient_split(
-    patient_id: ArrayLike, seed: int = 1907, fraction: float = 0.2
+    patient_id: ArrayLike, seed: int = 1907
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of train, validation and test images; no patient is in two of them.
 
@@ -85,11 +68,10 @@ def patient_split(
     from sklearn.model_selection import GroupShuffleSplit
 
     patient = np.asarray(patient_id)
-    if len(np.unique(patient)) < 5:
-        raise ValueError(
-            f"patient_id: {len(np.unique(patient))} patients; expected at least 5 to split."
-        )
-    splitter = GroupShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    n = len(np.unique(patient))
+    if n < 5:
+        raise ValueError(f"patient_id: {n} patients; expected at least 5 to split.")
+    splitter = GroupShuffleSplit(n_splits=1, test_size=0.2, random_state=seed)
     rest, test = next(splitter.split(patient, groups=patient))
     inner_train, inner_valid = next(splitter.split(rest, groups=patient[rest]))
     return rest[inner_train], rest[inner_valid], test
@@ -112,12 +94,11 @@ def tuning_rows(
     -------
     train_rows, valid_rows : integer arrays as long as train and valid
     """
+    checks.one_of("tuning", tuning, ("matched", "mismatched"))
     if tuning == "matched":
         return train, valid
-    if tuning == "mismatched":
-        rest = np.union1d(train, valid)
-        return np.searchsorted(rest, train), np.searchsorted(rest, valid)
-    raise ValueError(f"tuning: {tuning!r}; expected 'matched' or 'mismatched'.")
+    rest = np.union1d(train, valid)
+    return np.searchsorted(rest, train), np.searchsorted(rest, valid)
 
 
 def probe_table(
@@ -127,7 +108,6 @@ def probe_table(
     methods: Sequence[str] = ("linear", "knn", "mlp"),
     protocol: str | Protocol = "corrected",
     *,
-    min_patients: int = 20,
     n_resamples: int = 500,
     seed: int = 1907,
 ) -> pd.DataFrame:
@@ -143,11 +123,11 @@ def probe_table(
     ----------
     embeddings : dict of model name -> (n, d) array, rows in the order of `table`
     table : DataFrame with patient_id and the attribute columns, such as `cohort.table`
-    attributes : columns; images without a value are left out
+    attributes : columns; images without a value are left out, and so are groups with fewer than
+        `MIN_PATIENTS` patients, which the note names
     methods : out of "linear", "knn", "mlp"
     protocol : name or Protocol; switches probe_heads, probe_tuning (see `tuning_rows`), unit and
         interval
-    min_patients : groups with fewer patients are left out, and named in the note
 
     Returns
     -------
@@ -157,18 +137,17 @@ def probe_table(
     """
     p = protocol_of(protocol)
     for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"methods: unknown {method!r}; expected {', '.join(METHODS)}.")
+        checks.one_of("methods", method, METHODS)
     rows = []
     for attribute in attributes:
         if attribute not in table:
             raise ValueError(f"table: column {attribute!r} is missing; expected the attribute.")
-        keep, left_out = _usable(table[attribute], table["patient_id"], min_patients)
+        keep, left_out = _usable(table[attribute], table["patient_id"])
         group = table[attribute].to_numpy()[keep].astype(str)
         names, y = np.unique(group, return_inverse=True)
         patient = table["patient_id"].to_numpy()[keep]
-        note = f"left out, fewer than {min_patients} patients: {', '.join(left_out)}"
-        note = note if left_out else ""
+        left_out = ", ".join(left_out)
+        note = left_out and f"left out, fewer than {MIN_PATIENTS} patients: {left_out}"
         for model, z in embeddings.items():
             z = np.asarray(z)
             if len(z) != len(table):
@@ -185,10 +164,10 @@ def probe_table(
     return schema.results(rows)
 
 
-def _usable(column, patient_id, min_patients):
+def _usable(column, patient_id):
     """Positions of images in groups with enough patients; names of the other groups."""
     patients = pd.Series(patient_id.to_numpy()).groupby(column.to_numpy()).nunique()
-    large = patients.index[patients >= min_patients]
+    large = patients.index[patients >= MIN_PATIENTS]
     return np.flatnonzero(column.isin(large)), [str(g) for g in patients.index.difference(large)]
 
 
@@ -200,29 +179,24 @@ def _probe(z, y, names, patient, method, p, n_resamples, seed, note):
     if len(names) < 2:
         reason = f"undefined: {len(names)} group with enough patients"
         counts = {"n": len(y), "n_positive": len(y), "n_patients": len(np.unique(patient))}
-        return row | counts | {"value": np.nan, "note": "; ".join(n for n in (reason, note) if n)}
+        return row | counts | {"value": np.nan, "note": joined(reason, note)}
     train, valid, test = patient_split(patient, seed)
     tune_train, tune_valid = tuning_rows(train, valid, p.probe_tuning)
-    make, grid = HEADS[p.probe_heads][method]
+    grid = HEADS[p.probe_heads][method]
     with warnings.catch_warnings():
         # a fixed number of epochs, as in S: that the loss could fall further is no fault
         warnings.simplefilter("ignore", ConvergenceWarning)
         on_valid = []
         for value in grid:
-            tuned = make(value, seed).fit(z[tune_train], y[train])
+            tuned = _untrained(p.probe_heads, method, value, seed).fit(z[tune_train], y[train])
             on_valid.append(_macro_auc(y[valid], _scores(tuned, z[tune_valid], len(names))))
         best = grid[int(np.argmax(on_valid))]
         both = np.concatenate([train, valid])
-        probe = make(best, seed).fit(z[both], y[both])
-    resamples = bootstrap.Resamples(patient[test], n_resamples, seed, p.unit)
+        probe = _untrained(p.probe_heads, method, best, seed).fit(z[both], y[both])
     score = _scores(probe, z[test], len(names))
-    found = bootstrap.evaluate(
-        {"probe": lambda w: {"auc": _macro_auc(y[test], score, w)}},
-        resamples,
-        jackknife=p.interval != "percentile",
-    )["probe", "auc"]
-    found = bootstrap.interval(*found, method=p.interval)
-    found["note"] = "; ".join(n for n in (note, found["note"]) if n)
+    auc = {"probe": lambda w: {"auc": _macro_auc(y[test], score, w)}}
+    found = bootstrap.intervals(auc, patient[test], p, n_resamples, seed)["probe", "auc"]
+    found["note"] = joined(note, found["note"])
     counts = np.bincount(y[test], minlength=len(names))
     size = {"n": len(test), "n_positive": counts.min(), "n_patients": len(np.unique(patient[test]))}
     return row | found | size
@@ -296,13 +270,9 @@ def image_panel(
     points : (n, 2)
     explained : (2,) share of the variance, each within the fit that its axis comes from
     """
+    checks.one_of("axes", axes, ("own", "mixed"))
     own, explained = project(images)
     if axes == "own":
         return own, explained
-    if axes != "mixed":
-        raise ValueError(f"axes: {axes!r}; expected 'own' or 'mixed'.")
-    (joint, _), joint_explained = project(images, texts)
-    return (
-        np.column_stack([joint[:, 0], own[:, 1]]),
-        np.array([joint_explained[0], explained[1]]),
-    )
+    (joint, _), of_joint = project(images, texts)
+    return np.column_stack([joint[:, 0], own[:, 1]]), np.array([of_joint[0], explained[1]])

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 from cxrlib.core import checks
 
 Value = float | np.ndarray  # one number, or one for each of B resamples
+Weights = ArrayLike | None  # one per image (n,), one row per resample (B, n), or all 1
 
 
-def as_weights(weights: ArrayLike | None, n: int) -> tuple[np.ndarray, bool]:
+def as_weights(weights: Weights, n: int) -> tuple[np.ndarray, bool]:
     """Weights as a (B, n) matrix, and whether the caller gave a matrix.
 
     Whole numbers stay whole numbers, so that sums of counts are exact.
@@ -48,16 +49,19 @@ def binary(
         the parameter (`name` for the scores), the count and the first rows.
     """
     checks.same_length(**{"y_true": y_true, name: score})
-    y, s = checks.outcomes(y_true, "y_true"), checks.numbers(score, name)
+    return checks.outcomes(y_true, "y_true"), finite(score, name)
+
+
+def finite(values: ArrayLike, name: str) -> np.ndarray:
+    """Values as floats; ValueError naming `name` and the rows that are NaN or infinite."""
+    x = checks.numbers(values, name)
     checks.refuse(
-        ~np.isfinite(s), f"{name}: NaN or infinite entries", "finite numbers", **{name: s}
+        ~np.isfinite(x), f"{name}: NaN or infinite entries", "finite numbers", **{name: x}
     )
-    return y, s
+    return x
 
 
-def ranking(
-    y_true: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
-) -> dict[str, Value]:
+def ranking(y_true: ArrayLike, score: ArrayLike, weights: Weights = None) -> dict[str, Value]:
     """AUC, average precision and adjusted AUPRC, ties treated exactly as in scikit-learn.
 
     Parameters

@@ -15,6 +15,7 @@ from cxrlib import schema
 from cxrlib.core import checks
 from cxrlib.protocol import NAMES, Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
+from cxrlib.stats.estimates import counts, joined
 from cxrlib.stats.ranking import ranking
 
 METRICS = ("auc", "adjusted_auprc")
@@ -73,9 +74,9 @@ def drain_arms(
     )
     rows = []
     keys = ["cohort", "model", "method"]
-    for (cohort, model, method), block in predictions.groupby(keys, sort=False, observed=True):
+    for names, block in predictions.groupby(keys, sort=False, observed=True):
         for p in map(protocol_of, protocols):
-            about = {"protocol": p.name, "cohort": cohort, "model": model, "method": method}
+            about = {"protocol": p.name} | dict(zip(keys, names, strict=True))
             about |= {"label": label, "attribute": device, "unit": p.unit, "seed": seed}
             rows += [about | row for row in _arms(block, device, p, n_resamples, seed)]
     return schema.results(rows)
@@ -83,10 +84,7 @@ def drain_arms(
 
 def _arms(block, device, p, n_resamples, seed):
     """The rows of one model under one protocol."""
-    if p.drain_controls not in CONTROLS:
-        raise ValueError(
-            f"drain_controls: {p.drain_controls!r}; expected one of {', '.join(CONTROLS)}."
-        )
+    checks.one_of("drain_controls", p.drain_controls, CONTROLS)
     status, ill = block[device].astype(float).to_numpy(), block["y_true"].to_numpy(bool)
     unknown = np.isnan(status)
     fits = p.drain_controls == "any" or status == (p.drain_controls == "with")
@@ -136,35 +134,20 @@ def _arms(block, device, p, n_resamples, seed):
 
     evaluated = {}
     if len(few) < len(arm):
-        resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
-        jackknife = p.interval != "percentile"
-        evaluated = bootstrap.evaluate({"arms": evaluate}, resamples, jackknife)
+        evaluated = bootstrap.intervals({"arms": evaluate}, patient, p, n_resamples, seed)
     reason = few | ({gap: "; ".join(dict.fromkeys(few.values()))} if few else {})
     rows = []
     for metric in METRICS:
         for group in (*names, gap):
-            row = {"group": group, "metric": metric}
-            found = evaluated.get(("arms", (group, metric)))
-            row |= _interval(found, p.interval, reason.get(group, ""))
-            row["note"] = "; ".join(filter(None, [row["note"], *notes]))
+            if group in reason:
+                found = {"value": np.nan, "n_replicates": 0, "note": reason[group]}
+            else:
+                found = evaluated["arms", (group, metric)]
             of = arm.get(group, positive)
-            rows.append(row | _counts(of, of | ~positive, patient))
+            member = of | ~positive
+            row = {"group": group, "metric": metric} | counts(of[member], patient[member]) | found
+            rows.append(row | {"note": joined(found["note"], *notes)})
     return rows
-
-
-def _interval(evaluated, method, reason=""):
-    """Value and limits of one number; undefined, if there is a reason why it should be."""
-    if reason:
-        return {"value": np.nan, "n_replicates": 0, "note": reason}
-    return bootstrap.interval(*evaluated, method=method)
-
-
-def _counts(positive, member, patient):
-    return {
-        "n": int(member.sum()),
-        "n_positive": int(positive.sum()),
-        "n_patients": len(np.unique(patient[member])),
-    }
 
 
 def twin_shift(
@@ -210,13 +193,9 @@ def twin_shift(
     )
 
     p = protocol_of(protocol)
-    resamples = bootstrap.Resamples(patient, n_resamples, seed, p.unit)
-    found = bootstrap.evaluate(
-        {"twins": lambda w: {"shift": metrics.twin_shift(a, b, w)}}, resamples
-    )
-    found = _interval(found["twins", "shift"], p.interval)
+    shift = {"twins": lambda w: {"shift": metrics.twin_shift(a, b, w)}}
+    found = bootstrap.intervals(shift, patient, p, n_resamples, seed)["twins", "shift"]
     row = {"attribute": "all", "group": "all", "metric": "twin_shift"} | about | found
-    notes = [about.get("note", ""), found["note"]]
-    row |= {"unit": p.unit, "seed": seed, "note": "; ".join(n for n in notes if n)}
+    row |= {"unit": p.unit, "seed": seed, "note": joined(about.get("note"), found["note"])}
     row |= {"n": len(a), "n_patients": len(pd.unique(patient))}
     return schema.results([row])

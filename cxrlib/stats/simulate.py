@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from cxrlib.core import checks
 from cxrlib.stats import bootstrap
 from cxrlib.stats.ranking import ranker
 
@@ -73,7 +74,7 @@ def population(auc: float, prevalence: float) -> dict[str, float]:
     """
     from scipy.integrate import quad
 
-    _inside(auc=auc, prevalence=prevalence)
+    checks.fractions(auc=auc, prevalence=prevalence)
     mu = np.sqrt(2) * ndtri(auc)
 
     def integrand(x):
@@ -128,7 +129,7 @@ def sample(
     -------
     y (n,) of 0/1, score (n,) float
     """
-    _inside(auc=auc, prevalence=prevalence)
+    checks.fractions(auc=auc, prevalence=prevalence)
     for name, icc in (("icc_score", icc_score), ("icc_label", icc_label)):
         if not 0 <= icc <= 1:
             raise ValueError(f"{name}: {icc!r}; expected a correlation from 0 to 1.")
@@ -185,19 +186,16 @@ def grid(name: str = "small") -> list[Design]:
 
     Layouts (images per patient, correlation) crossed with sizes (images, prevalence) and AUCs.
     """
+    checks.one_of("grid", name, ("small", "full"))
     if name == "small":
         layouts = [(1, 0.0), (3, 0.6), (10, 0.6)]
         sizes = [(50, 0.3), (100, 0.1), (100, 0.3), (300, 0.1), (300, 0.3), (1000, 0.03)]
-        aucs = [0.75, 0.9]
-    elif name == "full":
+    else:
         layouts = [(1, 0.0), *product((3, 10), (0.0, 0.3, 0.6)), (tuple(range(1, 11)), 0.6)]
         sizes = [*product((50, 100, 300, 1000), (0.01, 0.03, 0.1, 0.3)), (3000, 0.01)]
-        aucs = [0.75, 0.9]
-    else:
-        raise ValueError(f"grid: {name!r}; expected 'small' or 'full'.")
     return [
         Design(n, images, icc, prevalence, auc)
-        for auc, (images, icc), (n, prevalence) in product(aucs, layouts, sizes)
+        for auc, (images, icc), (n, prevalence) in product((0.75, 0.9), layouts, sizes)
     ]
 
 
@@ -277,10 +275,7 @@ def coverage(
     counted = counted.groupby([*KIND, "truth"], sort=False).sum()
     counted["width"] = (high - low).groupby([table[k] for k in KIND], sort=False).mean().to_numpy()
     about = asdict(design) | table[["n_positive", "n_positive_patients"]].mean().to_dict()
-    counted = counted.reset_index()
-    for i, (name, entry) in enumerate(about.items()):
-        counted.insert(i, name, [entry] * len(counted))
-    return shares(counted)
+    return shares(pd.DataFrame([about] * len(counted)).join(counted.reset_index()))
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -362,9 +357,3 @@ def _draws(patient_id, n_resamples, seed):
 def _density(x):
     """Of the standard normal distribution."""
     return np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-
-
-def _inside(**values):
-    for name, value in values.items():
-        if not 0 < value < 1:
-            raise ValueError(f"{name}: {value!r}; expected a number between 0 and 1.")
