@@ -13,7 +13,7 @@ from cxrlib.models.recipe import Recipe
 from cxrlib.models.text import words
 from cxrlib.protocol import Protocol, protocol_of
 
-SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "swin.py")
+SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "parts.py", "renames.toml")
 SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
 
 
