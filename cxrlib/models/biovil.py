@@ -25,7 +25,7 @@ from transformers import BertConfig, BertForMaskedLM
 from cxrlib.models import images
 from cxrlib.models.encoder import Tokens
 from cxrlib.models.parts import named
-from cxrlib.models.recipe import Recipe
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import wordpiece
 
 WIDTH = 128  # of the embeddings that image and text share
@@ -274,7 +274,7 @@ def recipe(encoder: Callable[[], nn.Module], crop: int) -> Recipe:
         preprocess_s=partial(prepare, crop=512),
         unit_text_s=False,
         average="raw",
-        renames="biovil",
+        renames=RENAMES["biovil"],
     )
 
 

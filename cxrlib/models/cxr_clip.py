@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cxrlib.models import images
 from cxrlib.models.parts import named, resnet, swin
-from cxrlib.models.recipe import Recipe
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import bert, wordpiece
 
 
@@ -82,5 +82,5 @@ MODELS = {
         # Paper S took the Swin's statistics.
         preprocess_s=partial(preprocess, statistics=images.HALF),
     ),
-    "cxr_clip_swin": recipe(lambda: CXRCLIP(Swin(), 768), images.HALF, renames="swin"),
+    "cxr_clip_swin": recipe(lambda: CXRCLIP(Swin(), 768), images.HALF, renames=RENAMES["swin"]),
 }

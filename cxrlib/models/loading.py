@@ -36,6 +36,10 @@ class Ensemble:
     def notes(self) -> tuple[str, ...]:
         return (f"ensemble of {len(self.members)} checkpoints", *self.members[0].notes)
 
+    def to(self, device: str, precision: str = "float32") -> Ensemble:
+        """See :meth:`cxrlib.models.encoder.Encoder.to`."""
+        return replace(self, members=tuple(m.to(device, precision) for m in self.members))
+
 
 def load(
     name: str, protocol: str | Protocol = "corrected", checkpoint: str | Path | None = None
@@ -167,10 +171,3 @@ def _all_there(card, found, where):
         f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
         "by itself; `cxrbook models` lists what each model wants"
     )
-
-
-def with_device(model: Encoder | Ensemble, device: str, precision: str) -> Encoder | Ensemble:
-    """The model on a device, all members of an ensemble."""
-    if isinstance(model, Ensemble):
-        return replace(model, members=tuple(m.to(device, precision) for m in model.members))
-    return model.to(device, precision)

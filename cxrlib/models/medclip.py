@@ -6,7 +6,7 @@ A text's vector is a mean over all its positions, padding included: what it is p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cxrlib.models import images
 from cxrlib.models.parts import named, resnet, swin
-from cxrlib.models.recipe import Recipe
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import bert, wordpiece
 
 HIDDEN = (1, 2, 12)  # the hidden states that are averaged; 0 are the embeddings, 12 the last
@@ -84,7 +84,7 @@ def preprocess(image: Image.Image) -> Tensor:
     return images.tensor(small, *PIXELS)
 
 
-def recipe(vision: Callable[[], nn.Module], renames: str = "") -> Recipe:
+def recipe(vision: Callable[[], nn.Module], renames: Sequence[tuple[str, str]] = ()) -> Recipe:
     return Recipe(
         build=partial(MedCLIP, vision),
         tokenizer=lambda vocabulary: wordpiece(vocabulary, 77),
@@ -96,4 +96,4 @@ def recipe(vision: Callable[[], nn.Module], renames: str = "") -> Recipe:
     )
 
 
-MODELS = {"medclip_rn50": recipe(resnet_projected), "medclip_vit": recipe(Swin, "swin")}
+MODELS = {"medclip_rn50": recipe(resnet_projected), "medclip_vit": recipe(Swin, RENAMES["swin"])}

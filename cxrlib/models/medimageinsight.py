@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.transforms import functional as TF
 
 from cxrlib.models import images
-from cxrlib.models.recipe import Recipe
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import clip_bpe
 
 WIDTH, HEADS, LAYERS = 1024, 16, 16
@@ -84,6 +84,6 @@ MODELS = {
         build=MedImageInsight,
         tokenizer=lambda folder: clip_bpe(clean),
         preprocess=preprocess,
-        renames="medimageinsight",
+        renames=RENAMES["medimageinsight"],
     )
 }

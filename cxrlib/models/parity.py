@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch.nn import functional as F
 
 from cxrlib.core.used import SEEDED
@@ -64,14 +65,13 @@ def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
     channels = figures.get("channels", 3)  # MedCLIP repeats the one channel later
     pixels = model.preprocess(film())[0, :channels].flatten()
     at = spread(image.shape[1])
-    rows = (
-        ("image vector", image[:, at], figures["image"], ATOL),
-        ("text vectors", text[:, at], figures["text"], ATOL),
-        ("preprocessed pixels", pixels[spread(len(pixels))], figures["pixels"], PIXELS),
-    )
+    pixels = pixels[spread(len(pixels))]
     return _table(
-        (what, float((found - torch.tensor(recorded)).abs().max()), tolerance)
-        for what, found, recorded, tolerance in rows
+        [
+            ("image vector", _apart(image[:, at], figures["image"]), ATOL),
+            ("text vectors", _apart(text[:, at], figures["text"]), ATOL),
+            ("preprocessed pixels", _apart(pixels, figures["pixels"]), PIXELS),
+        ]
     )
 
 
@@ -91,16 +91,14 @@ def self_test(model: Encoder) -> pd.DataFrame:
     modules = list(model.network.modules())
     rows = [
         ("evaluation mode", float(any(m.training for m in modules)), 0.0),
-        ("unit norms", float((length.norm(dim=1) - 1).abs().max()), ATOL),
-        ("the same again", float((images - again).abs().max()), 0.0),
-        ("whatever the batch", float((images[1:] - fewer).abs().max()), ATOL),
+        ("unit norms", _apart(length.norm(dim=1), 1), ATOL),
+        ("the same again", _apart(images, again), 0.0),
+        ("whatever the batch", _apart(images[1:], fewer), ATOL),
     ]
     stored = json.loads(FIGURES.read_text())["fingerprints"].get(model.name)
     if stored:
-        found = fingerprint(model)
-        rows.append(
-            ("stored fingerprint", float(np.abs(found - np.array(stored)).max()), ELSEWHERE)
-        )
+        distance = _apart(torch.from_numpy(fingerprint(model)), np.array(stored))
+        rows.append(("stored fingerprint", distance, ELSEWHERE))
     return _table(rows)
 
 
@@ -147,11 +145,12 @@ def report(
     """
     (name,) = choose_models(name)
     plain = name.removeprefix(SEEDED)
-    if plain in published_models():
+    published = plain in published_models()
+    if published:
         yield f"{plain}: the network, weights seeded by names, against its authors' code", True
         yield from _lines(against_upstream(plain))
     where = files.folder_of(plain, checkpoint)
-    if plain in published_models() and name == plain:
+    if published and name == plain:
         card = registry.cards()[plain]
         found = files.find(card, where)
         if not checkpoint and not any(found.values()):
@@ -163,7 +162,7 @@ def report(
                 value, compared = files.check_hash(path, about)
                 yield f"  {path}\n    SHA-256 {value} ({compared})", True
     model = load_model(name, protocol, checkpoint)
-    for member in getattr(model, "members", [model]):
+    for member in model.members:
         yield f"{name}: the loaded model, protocol {protocol}", True
         yield from ((f"  note: {note}", True) for note in model.notes)
         yield from _lines(self_test(member))
@@ -171,8 +170,7 @@ def report(
             yield from _lines(precisions(member))
         else:
             yield "  half precision on a GPU: NOT RUN, torch sees no GPU", True
-        stored = json.loads(FIGURES.read_text())["fingerprints"]
-        if name not in stored:
+        if name not in json.loads(FIGURES.read_text())["fingerprints"]:
             first = ", ".join(f"{x:.6f}" for x in fingerprint(member)[0, :4])
             yield f"  no fingerprint is known for these weights; yours begins {first}", True
 
@@ -182,6 +180,10 @@ def _lines(table):
         verdict = "holds" if row.holds else "FAILS"
         tolerance = f"at most {row.tolerance:.0e}" if row.tolerance else "must be 0"
         yield f"  {row.check:<20} {verdict}  {row.difference:.1e} ({tolerance})", row.holds
+
+
+def _apart(found: torch.Tensor, expected: ArrayLike) -> float:
+    return float((found - torch.as_tensor(expected)).abs().max())
 
 
 def _table(rows):

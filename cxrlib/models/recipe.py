@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,9 @@ class Recipe:
     unit_text_s : bool
         Whether paper S brought text embeddings to unit length.
     one_by_one, average : see :class:`cxrlib.models.encoder.Encoder`
-    renames : str, optional
-        Which table of ``renames.toml`` turns our keys into upstream's, where a library names a
-        layer otherwise.
+    renames : pairs of str
+        Regular expression in our key and its replacement in upstream's, where a library names a
+        layer otherwise. Applied in order.
     prefix : str
         What upstream's checkpoint puts before each key; everything up to its last occurrence goes.
     max_log_scale : float, optional
@@ -54,14 +54,14 @@ class Recipe:
     unit_text_s: bool = True
     one_by_one: bool = False
     average: str = "unit"
-    renames: str = ""
+    renames: Sequence[tuple[str, str]] = ()
     prefix: str = ""
     max_log_scale: float | None = None
     vocabulary: Callable[..., None] | None = None
 
     def upstream(self, key: str) -> str:
         """Upstream's name of our key."""
-        for pattern, replacement in RENAMES[self.renames] if self.renames else ():
+        for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
 
