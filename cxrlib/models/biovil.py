@@ -47,19 +47,6 @@ class Map(ResNet):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-class ImageEncoder(nn.Module):
-    """BioViL's features of each patch: (n, 3, h, w) to (n, 2048, h / 32, w / 32)."""
-
-    channels = 2048
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = Map()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x)
-
-
 class Attention(nn.Module):
     """Self-attention of 8 heads; only the last of its four matrices has a bias."""
 
@@ -140,8 +127,6 @@ class TemporalImageEncoder(nn.Module):
     the change.
     """
 
-    channels = 512
-
     def __init__(self):
         super().__init__()
         self.encoder = Map()
@@ -168,11 +153,11 @@ class TemporalImageEncoder(nn.Module):
 class ImageModel(nn.Module):
     """Images (n, 3, h, w) to projected patches (n, 128, h / 32, w / 32)."""
 
-    def __init__(self, encoder):
+    def __init__(self, encoder, channels):
         super().__init__()
         self.encoder = encoder
         layers = nn.Sequential(
-            nn.Conv2d(encoder.channels, WIDTH, kernel_size=1, bias=False),
+            nn.Conv2d(channels, WIDTH, kernel_size=1, bias=False),
             nn.BatchNorm2d(WIDTH),
             nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, kernel_size=1),
@@ -205,9 +190,9 @@ class CXRBert(BertForMaskedLM):
 class BioViL(nn.Module):
     """Both halves. Image methods of BioViL-T take ``previous``, a batch of the same shape."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, channels: int):
         super().__init__()
-        self.image = ImageModel(encoder)
+        self.image = ImageModel(encoder, channels)
         self.text = CXRBert()
 
     def encode_image(self, batch: Tensor, **previous: Tensor) -> Tensor:
@@ -265,9 +250,9 @@ def tokenizer(vocabulary: Path) -> Callable[[list[str]], Tokens]:
     return wordpiece(vocabulary, None, clean=clean)
 
 
-def recipe(encoder: Callable[[], nn.Module], crop: int) -> Recipe:
+def recipe(build: Callable[[], nn.Module], crop: int) -> Recipe:
     return Recipe(
-        build=lambda: BioViL(encoder()),
+        build=build,
         tokenizer=tokenizer,
         preprocess=partial(prepare, crop=crop),
         # Paper S took the whole 512 pixels and left text embeddings at the length they come in.
@@ -278,4 +263,7 @@ def recipe(encoder: Callable[[], nn.Module], crop: int) -> Recipe:
     )
 
 
-MODELS = {"biovil": recipe(ImageEncoder, 480), "biovil_t": recipe(TemporalImageEncoder, 448)}
+MODELS = {
+    "biovil": recipe(lambda: BioViL(named(encoder=Map()), 2048), 480),
+    "biovil_t": recipe(lambda: BioViL(TemporalImageEncoder(), 512), 448),
+}

@@ -262,11 +262,8 @@ def load_strictly(
     differing = [key for key, twin in twins.items() if not torch.equal(given[key], given[twin])]
     _refuse(differing, what, "unlike the tensor that they are tied to")
     network.load_state_dict({own: given[key] for key, own in wanted.items()}, strict=False)
-    cast = {
-        str(t.dtype).removeprefix("torch.")
-        for t in given.values()
-        if t.is_floating_point() and t.dtype != torch.float32
-    }
+    cast = {str(x.dtype).removeprefix("torch.") for x in given.values() if x.is_floating_point()}
+    cast -= {"float32"}
     notes = [f"weights stored as {', '.join(sorted(cast))}, cast to float32"] if cast else []
     return notes + ([f"left out as upstream does: {', '.join(dropped)}"] if dropped else [])
 
@@ -274,14 +271,12 @@ def load_strictly(
 def _twins(wanted: dict[str, str], ours: dict[str, torch.Tensor]) -> dict[str, str]:
     """Names of tensors that are an earlier one under a second name, which files may leave out."""
     first: dict[tuple, str] = {}
-    twins = {}
-    for key, own in wanted.items():
-        tensor = ours[own]
-        if tensor.numel():
-            earlier = first.setdefault((tensor.data_ptr(), tensor.shape), key)
-            if earlier != key:
-                twins[key] = earlier
-    return twins
+    earlier = {
+        key: first.setdefault((ours[own].data_ptr(), ours[own].shape), key)
+        for key, own in wanted.items()
+        if ours[own].numel()
+    }
+    return {key: other for key, other in earlier.items() if other != key}
 
 
 def _finite(tensor):

@@ -68,12 +68,11 @@ def load(
     where = files.folder_of(name, checkpoint)
     found = files.find(card, where)
     _all_there(card, found, where)
-    vocabulary = _vocabulary(card, found)
+    vocabulary = _vocabulary(card, found.pop("vocabulary", None))
     tokenizer = made.tokenizer(vocabulary)
-    parts = [part for part in found if part != "vocabulary"]
     members = []
-    for paths in zip(*(found[part] for part in parts), strict=True):
-        network, hashes, notes = _filled(made, card, dict(zip(parts, paths, strict=True)))
+    for paths in zip(*found.values(), strict=True):
+        network, hashes, notes = _filled(made, card, dict(zip(found, paths, strict=True)))
         if vocabulary:
             hashes.append(files.sha256(vocabulary))
         if made.vocabulary and vocabulary:
@@ -109,11 +108,11 @@ def _filled(made, card, paths):
     return network, hashes, tuple(dict.fromkeys(notes))
 
 
-def _vocabulary(card: dict, found: dict[str, list[Path]]) -> Path | None:
+def _vocabulary(card: dict, found: list[Path] | None) -> Path | None:
     """The file with the word pieces, which must be as many as the model has; None without one."""
-    if "vocabulary" not in found:
+    if found is None:
         return None
-    (path,), about = found["vocabulary"], _about(card, "vocabulary")
+    (path,), about = found, _about(card, "vocabulary")
     if (there := len(words(path))) != about["words"]:
         raise ValueError(
             f"{card['name']}, {path}: {there} words; this model knows {about['words']}: the "

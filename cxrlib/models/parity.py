@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
 from torch.nn import functional as F
 
 from cxrlib.core.used import SEEDED
@@ -65,13 +64,10 @@ def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
     channels = figures.get("channels", 3)  # MedCLIP repeats the one channel later
     pixels = model.preprocess(film())[0, :channels].flatten()
     at = spread(image.shape[1])
-    pixels = pixels[spread(len(pixels))]
     return _table(
-        [
-            ("image vector", _apart(image[:, at], figures["image"]), ATOL),
-            ("text vectors", _apart(text[:, at], figures["text"]), ATOL),
-            ("preprocessed pixels", _apart(pixels, figures["pixels"]), PIXELS),
-        ]
+        ("image vector", image[:, at], figures["image"], ATOL),
+        ("text vectors", text[:, at], figures["text"], ATOL),
+        ("preprocessed pixels", pixels[spread(len(pixels))], figures["pixels"], PIXELS),
     )
 
 
@@ -90,16 +86,15 @@ def self_test(model: Encoder) -> pd.DataFrame:
     length = torch.cat([images, vectors]) if model.unit_text else images
     modules = list(model.network.modules())
     rows = [
-        ("evaluation mode", float(any(m.training for m in modules)), 0.0),
-        ("unit norms", _apart(length.norm(dim=1), 1), ATOL),
-        ("the same again", _apart(images, again), 0.0),
-        ("whatever the batch", _apart(images[1:], fewer), ATOL),
+        ("evaluation mode", float(any(m.training for m in modules)), 0, 0.0),
+        ("unit norms", length.norm(dim=1), 1, ATOL),
+        ("the same again", images, again, 0.0),
+        ("whatever the batch", images[1:], fewer, ATOL),
     ]
     stored = json.loads(FIGURES.read_text())["fingerprints"].get(model.name)
     if stored:
-        distance = _apart(torch.from_numpy(fingerprint(model)), np.array(stored))
-        rows.append(("stored fingerprint", distance, ELSEWHERE))
-    return _table(rows)
+        rows.append(("stored fingerprint", fingerprint(model), np.array(stored), ELSEWHERE))
+    return _table(*rows)
 
 
 def precisions(model: Encoder, device: str = "cuda") -> pd.DataFrame:
@@ -119,10 +114,8 @@ def precisions(model: Encoder, device: str = "cuda") -> pd.DataFrame:
         vectors[precision] = F.normalize(both, dim=1)
     model.to("cpu")
     exact = vectors.pop("float32")
-    return _table(
-        (f"{name} on {device}", float((1 - (found * exact).sum(dim=1)).max()), LOWER)
-        for name, found in vectors.items()
-    )
+    cosines = {name: (found * exact).sum(dim=1) for name, found in vectors.items()}
+    return _table(*((f"{name} on {device}", x, 1, LOWER) for name, x in cosines.items()))
 
 
 def fingerprint(model: Encoder) -> np.ndarray:
@@ -182,10 +175,11 @@ def _lines(table):
         yield f"  {row.check:<20} {verdict}  {row.difference:.1e} ({tolerance})", row.holds
 
 
-def _apart(found: torch.Tensor, expected: ArrayLike) -> float:
-    return float((found - torch.as_tensor(expected)).abs().max())
-
-
-def _table(rows):
-    found = pd.DataFrame(rows, columns=["check", "difference", "tolerance"])
-    return found.assign(holds=found["difference"] <= found["tolerance"])
+def _table(*rows):
+    """One row per check: what was found, what is expected, and how far they may be apart."""
+    apart = [
+        (check, float((torch.as_tensor(found) - torch.as_tensor(expected)).abs().max()), tolerance)
+        for check, found, expected, tolerance in rows
+    ]
+    table = pd.DataFrame(apart, columns=["check", "difference", "tolerance"])
+    return table.assign(holds=table["difference"] <= table["tolerance"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +41,7 @@ class Tokenizer:
 
     @classmethod
     def fit(cls, texts: list[str]) -> Tokenizer:
-        counts = Counter(w for text in texts for w in split_words(text))
-        return cls(sorted(counts))
+        return cls(sorted({word for text in texts for word in split_words(text)}))
 
     def __call__(self, texts: list[str]) -> Tokens:
         """Token numbers (n, 48) and their mask, cut at the context length."""
