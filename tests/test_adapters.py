@@ -16,7 +16,7 @@ from torchvision.models import resnet50
 from transformers import SwinConfig, SwinModel
 
 from cxrlib import models
-from cxrlib.models.swin import swin
+from cxrlib.models.parts import swin
 from cxrlib.predict import adapters
 from cxrlib.predict.finetune import Classifier, Head
 

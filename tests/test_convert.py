@@ -194,7 +194,7 @@ def naming(path, name):
     return path
 
 
-@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("name", HARMLESS["names"])
 def test_a_harmless_name_may_be_called_and_given_a_state(tmp_path, name):
     assert_same(load_file(convert(naming(tmp_path / "a.pt", name))), STATE)
 

@@ -283,8 +283,3 @@ def test_long_texts_are_cut_to_97_positions(tmp_path):
     tokenizer = registry.recipe("gloria").tokenizer(vocabulary(tmp_path))
     ids, mask = tokenizer(["w1012 " * 200])
     assert ids.shape == (1, 97) and ids[0, -1] == 102 and mask.all()
-
-
-def test_a_vocabulary_of_another_model_is_refused(network, tmp_path):
-    with pytest.raises(ValueError, match="30522 words; expected the 28996"):
-        gloria.read_pieces(network, vocabulary(tmp_path, 30_522))

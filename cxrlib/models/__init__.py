@@ -67,14 +67,12 @@ def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
     chosen : list of str, optional
         Names as :func:`choose_models` returns them; by default the models that come with the book.
     """
-    columns = ("name", "architecture", "parameters", "trained_on")
-    rows = []
-    for name in model_names() if chosen is None else chosen:
-        about = model_card(name)
-        rows.append({c: about[c] for c in columns} | {"name": name})
-        if name.startswith(SEEDED):
-            rows[-1]["trained_on"] = "nothing: weights computed from names, numbers mean nothing"
-    return pd.DataFrame(rows)
+    names = model_names() if chosen is None else chosen
+    columns = ["name", "architecture", "parameters", "trained_on"]
+    table = pd.DataFrame(map(model_card, names), columns=columns).assign(name=names)
+    nothing = "nothing: weights computed from names, numbers mean nothing"
+    table.loc[[name.startswith(SEEDED) for name in names], "trained_on"] = nothing
+    return table
 
 
 def choose_models(wanted: str) -> list[str]:
@@ -147,7 +145,7 @@ def load_model(
         model = replace(model, logit_scale=scale, protocol=chosen.name)
     else:
         model = loading.load(name, protocol, checkpoint)
-    model = loading.with_device(model, device, precision)
+    model = model.to(device, precision)
     used.weights(model)
     return model
 

@@ -8,8 +8,8 @@ two parts ``image`` and ``text`` with upstream's key names.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from cxrlib.models import images
 from cxrlib.models.encoder import Tokens
-from cxrlib.models.recipe import Recipe
+from cxrlib.models.parts import named
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import wordpiece
 
 WIDTH = 128  # of the embeddings that image and text share
@@ -44,19 +45,6 @@ class Map(ResNet):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-
-class ImageEncoder(nn.Module):
-    """BioViL's features of each patch: (n, 3, h, w) to (n, 2048, h / 32, w / 32)."""
-
-    channels = 2048
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = Map()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x)
 
 
 class Attention(nn.Module):
@@ -139,8 +127,6 @@ class TemporalImageEncoder(nn.Module):
     the change.
     """
 
-    channels = 512
-
     def __init__(self):
         super().__init__()
         self.encoder = Map()
@@ -167,37 +153,23 @@ class TemporalImageEncoder(nn.Module):
 class ImageModel(nn.Module):
     """Images (n, 3, h, w) to projected patches (n, 128, h / 32, w / 32)."""
 
-    def __init__(self, encoder):
+    def __init__(self, encoder, channels):
         super().__init__()
         self.encoder = encoder
         layers = nn.Sequential(
-            nn.Conv2d(encoder.channels, WIDTH, kernel_size=1, bias=False),
+            nn.Conv2d(channels, WIDTH, kernel_size=1, bias=False),
             nn.BatchNorm2d(WIDTH),
             nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, kernel_size=1),
         )
-        self.projector = nn.Sequential(OrderedDict(model=layers))
+        self.projector = named(model=layers)
 
     def forward(self, x: Tensor, **previous: Tensor) -> Tensor:
         return self.projector(self.encoder(x, **previous))
 
 
-class ProjectionHead(nn.Module):
-    """CXR-BERT's projection of a hidden state: (n, 768) to (n, 128)."""
-
-    def __init__(self):
-        super().__init__()
-        self.dense_to_hidden = nn.Linear(768, WIDTH)
-        self.act = nn.GELU()
-        self.LayerNorm = nn.LayerNorm(WIDTH, eps=1e-12)
-        self.dense_to_output = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense_to_output(self.LayerNorm(self.act(self.dense_to_hidden(x))))
-
-
 class CXRBert(BertForMaskedLM):
-    """BERT-base with its head for masked words, and a second head that projects [CLS].
+    """BERT-base with its head for masked words, and a second head: [CLS] (n, 768) to (n, 128).
 
     Called with ids and mask, it returns the ``logits`` (n, length, 30522) of the masked words.
     """
@@ -207,15 +179,20 @@ class CXRBert(BertForMaskedLM):
 
     def __init__(self):
         super().__init__(BertConfig(vocab_size=30522))
-        self.cls_projection_head = ProjectionHead()
+        self.cls_projection_head = named(
+            dense_to_hidden=nn.Linear(768, WIDTH),
+            act=nn.GELU(),
+            LayerNorm=nn.LayerNorm(WIDTH, eps=1e-12),
+            dense_to_output=nn.Linear(WIDTH, WIDTH),
+        )
 
 
 class BioViL(nn.Module):
     """Both halves. Image methods of BioViL-T take ``previous``, a batch of the same shape."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, channels: int):
         super().__init__()
-        self.image = ImageModel(encoder)
+        self.image = ImageModel(encoder, channels)
         self.text = CXRBert()
 
     def encode_image(self, batch: Tensor, **previous: Tensor) -> Tensor:
@@ -246,14 +223,10 @@ def stretch(image: Image.Image) -> Image.Image:
     return Image.fromarray((x / max(x.max(), 1) * 255).astype(np.uint8))
 
 
-def prepare(crop: int) -> Callable[[Image.Image], Tensor]:
+def prepare(image: Image.Image, crop: int) -> Tensor:
     """Stretched, shorter side to 512, central square of side ``crop``, in [0, 1]."""
-
-    def preprocess(image):
-        image = images.short_side(stretch(image), 512, images.BILINEAR, crop)
-        return TF.to_tensor(image.convert("RGB"))
-
-    return preprocess
+    image = images.short_side(stretch(image), 512, images.BILINEAR, crop)
+    return TF.to_tensor(image.convert("RGB"))
 
 
 def clean(text: str) -> str:
@@ -277,27 +250,20 @@ def tokenizer(vocabulary: Path) -> Callable[[list[str]], Tokens]:
     return wordpiece(vocabulary, None, clean=clean)
 
 
-# Upstream's files are one for each part, and their keys do not name it.
-PARTS = ((r"^(image|text)\.", ""),)
+def recipe(build: Callable[[], nn.Module], crop: int) -> Recipe:
+    return Recipe(
+        build=build,
+        tokenizer=tokenizer,
+        preprocess=partial(prepare, crop=crop),
+        # Paper S took the whole 512 pixels and left text embeddings at the length they come in.
+        preprocess_s=partial(prepare, crop=512),
+        unit_text_s=False,
+        average="raw",
+        renames=RENAMES["biovil"],
+    )
 
-# Paper S took the whole 512 pixels and left text embeddings at the length they come in.
+
 MODELS = {
-    "biovil": Recipe(
-        build=lambda: BioViL(ImageEncoder()),
-        tokenizer=tokenizer,
-        preprocess=prepare(480),
-        preprocess_s=prepare(512),
-        unit_text_s=False,
-        average="raw",
-        renames=PARTS,
-    ),
-    "biovil_t": Recipe(
-        build=lambda: BioViL(TemporalImageEncoder()),
-        tokenizer=tokenizer,
-        preprocess=prepare(448),
-        preprocess_s=prepare(512),
-        unit_text_s=False,
-        average="raw",
-        renames=PARTS,
-    ),
+    "biovil": recipe(lambda: BioViL(named(encoder=Map()), 2048), 480),
+    "biovil_t": recipe(lambda: BioViL(TemporalImageEncoder(), 512), 448),
 }

@@ -131,11 +131,7 @@ def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = "") -> A
     """
     try:
         # An open file, since by its path torch would go by the suffix.
-        with (
-            path.open("rb") as f,
-            _only(stand_ins),
-            warnings.catch_warnings(action="ignore"),
-        ):
+        with path.open("rb") as f, _only(stand_ins), warnings.catch_warnings(action="ignore"):
             return torch.load(f, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
@@ -192,8 +188,7 @@ def tensors(found: object, path: Path) -> dict[str, torch.Tensor]:
             f"below {', '.join(map(repr, NESTED))}"
         )
     odd = [k for k, v in state.items() if v.layout != torch.strided or v.is_quantized or v.is_meta]
-    if odd:
-        raise ValueError(f"{path}: {_count('sparse, quantised or without values', odd)}")
+    _refuse(odd, path, "sparse, quantised or without values")
     return state
 
 
@@ -242,8 +237,7 @@ def load_strictly(
             if key in given:
                 twice.append(key)
             given[key] = value
-    if twice:
-        raise ValueError(f"{what}: {_count('there twice, behind different prefixes', twice)}")
+    _refuse(twice, what, "there twice, behind different prefixes")
     ours = network.state_dict()
     wanted = {upstream(key): key for key in ours if not NOT_WEIGHTS.search(key)}
     twins = _twins(wanted, ours)
@@ -261,21 +255,15 @@ def load_strictly(
         for key, own in wanted.items()
         if _kind(given[key]) != _kind(ours[own])
     ]
-    if wrong:
-        raise ValueError(f"{what}: {_count('wrong', wrong)}")
+    _refuse(wrong, what, "wrong")
     # After the cast, since a large float64 has no float32.
     bad = [k for k, own in wanted.items() if not _finite(given[k].to(ours[own].dtype))]
-    if bad:
-        raise ValueError(f"{what}: {_count('with values that are NaN or infinite', bad)}")
+    _refuse(bad, what, "with values that are NaN or infinite")
     differing = [key for key, twin in twins.items() if not torch.equal(given[key], given[twin])]
-    if differing:
-        raise ValueError(f"{what}: {_count('unlike the tensor that they are tied to', differing)}")
+    _refuse(differing, what, "unlike the tensor that they are tied to")
     network.load_state_dict({own: given[key] for key, own in wanted.items()}, strict=False)
-    cast = {
-        str(t.dtype).removeprefix("torch.")
-        for t in given.values()
-        if t.is_floating_point() and t.dtype != torch.float32
-    }
+    cast = {str(x.dtype).removeprefix("torch.") for x in given.values() if x.is_floating_point()}
+    cast -= {"float32"}
     notes = [f"weights stored as {', '.join(sorted(cast))}, cast to float32"] if cast else []
     return notes + ([f"left out as upstream does: {', '.join(dropped)}"] if dropped else [])
 
@@ -283,14 +271,12 @@ def load_strictly(
 def _twins(wanted: dict[str, str], ours: dict[str, torch.Tensor]) -> dict[str, str]:
     """Names of tensors that are an earlier one under a second name, which files may leave out."""
     first: dict[tuple, str] = {}
-    twins = {}
-    for key, own in wanted.items():
-        tensor = ours[own]
-        if tensor.numel():
-            earlier = first.setdefault((tensor.data_ptr(), tensor.shape), key)
-            if earlier != key:
-                twins[key] = earlier
-    return twins
+    earlier = {
+        key: first.setdefault((ours[own].data_ptr(), ours[own].shape), key)
+        for key, own in wanted.items()
+        if ours[own].numel()
+    }
+    return {key: other for key, other in earlier.items() if other != key}
 
 
 def _finite(tensor):
@@ -302,6 +288,11 @@ def _kind(tensor):
     """Shape, and type of number unless it is one that is cast to float32."""
     kind = "" if tensor.dtype in FLOATS else f" {tensor.dtype}".replace("torch.", "")
     return f"{list(tensor.shape)}{kind}"
+
+
+def _refuse(keys: list[str], what: object, word: str) -> None:
+    if keys:
+        raise ValueError(f"{what}: {_count(word, keys)}")
 
 
 def _count(word: str, keys: list[str]) -> str:

@@ -5,7 +5,7 @@ former, plain unpickling, calls whatever functions the file names: a file from t
 on your machine what you can. Nothing here unpickles in that way, however much the file is trusted.
 
 - Torch files are read by torch's restricted unpickler. It refuses every name that it does not know,
-  before anything is called. To it are added the names of :data:`HARMLESS`, types that training
+  before anything is called. To it are added the names of ``harmless.toml``, types that training
   programs store as settings. What stands behind these names is neither imported nor called: an
   empty stand-in takes their place, and is thrown away with all it was given. So safety does not
   rest on OmegaConf, Lightning or numpy. It does rest on torch's restricted unpickler and on its
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -32,61 +33,12 @@ from safetensors.torch import save_file
 from cxrlib.core import atomic
 from cxrlib.models import checkpoints, registry
 
-# Names that may stand in a file; none of them is ever imported or called.
-HARMLESS = (
-    # settings by OmegaConf 2.0 to 2.3 (GLoRIA's ``hyper_parameters``)
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.nodes.AnyNode",
-    "omegaconf.nodes.BooleanNode",
-    "omegaconf.nodes.BytesNode",
-    "omegaconf.nodes.EnumNode",
-    "omegaconf.nodes.FloatNode",
-    "omegaconf.nodes.IntegerNode",
-    "omegaconf.nodes.PathNode",
-    "omegaconf.nodes.StringNode",
-    "typing.Any",
-    "builtins.bool",
-    "builtins.float",
-    "builtins.int",
-    "builtins.list",
-    "builtins.str",
-    "builtins.tuple",
-    # Lightning's callbacks, by which it names their state
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    # other settings and logged numbers
-    "argparse.Namespace",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib.PureWindowsPath",
-    "pathlib.WindowsPath",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-)
-# Likewise; a file fills these with keys, which the unpickler does for a plain dict only.
-HARMLESS_DICTS = (
-    "builtins.dict",
-    "collections.defaultdict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-)
 # Sizes that OpenAI's archives hold beside the weights.
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 
 class StandIn:
     """Takes whatever a file gives it and keeps nothing."""
-
-    def __new__(cls, *args):
-        return super().__new__(cls)
 
     def __init__(self, *args):
         pass
@@ -102,9 +54,13 @@ class DictStandIn:
         return {}
 
 
-STAND_INS = tuple((StandIn, name) for name in HARMLESS) + tuple(
-    (DictStandIn, name) for name in HARMLESS_DICTS
-)
+# What may stand in a file beside tensors, and what takes its place.
+HARMLESS = tomllib.loads(Path(__file__).with_name("harmless.toml").read_text())
+STAND_INS = [
+    (stand_in, name)
+    for stand_in, kind in ((StandIn, "names"), (DictStandIn, "dicts"))
+    for name in HARMLESS[kind]
+]
 
 
 def convert(path: str | Path, out: str | Path | None = None) -> Path:
@@ -163,8 +119,8 @@ def _of_program(path: Path) -> dict[str, torch.Tensor]:
             f"published file; this one's, {found}, is not. Download it again, or, where you trust "
             "it, save its state dict alone: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch advises against making new ones
+    # torch advises against making new ones
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         state = torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
     return {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
 

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from cxrlib.models import images
-from cxrlib.models.recipe import Recipe
-from cxrlib.models.swin import RENAMES, swin
+from cxrlib.models.parts import named, resnet, swin
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import bert, wordpiece
-
-
-class ResNet(nn.Module):
-    """ResNet-50 without its classifier: 2048 averaged features."""
-
-    width = 2048
-
-    def __init__(self):
-        super().__init__()
-        self.resnet = resnet50()
-        self.resnet.fc = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resnet(x)
 
 
 class Swin(nn.Module):
     """Swin-T; its first token, the top left one, stands for the image as a class token would."""
-
-    width = 768
 
     def __init__(self):
         super().__init__()
@@ -56,26 +40,15 @@ class Text(nn.Module):
         return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(dim=1) - 1]
 
 
-class Projection(nn.Module):
-    """To the 512 dimensions that images and texts share."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.projection = nn.Linear(width, 512)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(x)
-
-
 class CXRCLIP(nn.Module):
-    """The two encoders, their projections and the temperature."""
+    """The two encoders, their projections to the 512 dimensions they share, and the temperature."""
 
-    def __init__(self, vision: type[ResNet | Swin]):
+    def __init__(self, vision: nn.Module, width: int):
         super().__init__()
-        self.image_encoder = vision()
+        self.image_encoder = vision
         self.text_encoder = Text()
-        self.image_projection = Projection(vision.width)
-        self.text_projection = Projection(768)
+        self.image_projection = named(projection=nn.Linear(width, 512))
+        self.text_projection = named(projection=nn.Linear(768, 512))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_image(self, batch: Tensor) -> Tensor:
@@ -91,9 +64,9 @@ def preprocess(image: Image.Image, statistics: tuple) -> Tensor:
     return images.tensor(images.short_side(image, 224, images.BILINEAR, 224), *statistics)
 
 
-def recipe(vision: type[ResNet | Swin], statistics: tuple, **differences: Any) -> Recipe:
+def recipe(build: Callable[[], nn.Module], statistics: tuple, **differences: Any) -> Recipe:
     return Recipe(
-        build=partial(CXRCLIP, vision),
+        build=build,
         tokenizer=lambda vocabulary: wordpiece(vocabulary, 256),
         preprocess=partial(preprocess, statistics=statistics),
         # Its authors' evaluation leaves the temperature out, as paper S does.
@@ -104,10 +77,10 @@ def recipe(vision: type[ResNet | Swin], statistics: tuple, **differences: Any) -
 
 MODELS = {
     "cxr_clip_rn50": recipe(
-        ResNet,
+        lambda: CXRCLIP(named(resnet=resnet(nn.Identity())), 2048),
         images.IMAGENET,
         # Paper S took the Swin's statistics.
         preprocess_s=partial(preprocess, statistics=images.HALF),
     ),
-    "cxr_clip_swin": recipe(Swin, images.HALF, renames=RENAMES),
+    "cxr_clip_swin": recipe(lambda: CXRCLIP(Swin(), 768), images.HALF, renames=RENAMES["swin"]),
 }

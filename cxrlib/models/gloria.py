@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet50
 from torchvision.transforms import functional as TF
 
 from cxrlib.models import images
+from cxrlib.models.parts import resnet
 from cxrlib.models.recipe import Recipe
 from cxrlib.models.text import bert, wordpiece, words
 
@@ -37,8 +37,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.model = resnet50()
-        self.model.fc = nn.Identity()
+        self.model = resnet(nn.Identity())
         self.global_embedder = nn.Linear(2048, WIDTH)
         self.local_embedder = nn.Conv2d(1024, WIDTH, kernel_size=1, bias=False)
 
@@ -137,11 +136,7 @@ class Similarities(NamedTuple):
 
 @torch.inference_mode()
 def similarities(
-    network: GLoRIA,
-    batch: Tensor,
-    ids: Tensor,
-    mask: Tensor,
-    cap_lens: Sequence[int] | None = None,
+    network: GLoRIA, batch: Tensor, ids: Tensor, mask: Tensor, cap_lens: Sequence[int] | None = None
 ) -> Similarities:
     """Global, local and mean similarity of n images and m texts (Huang et al. 2021).
 
@@ -291,12 +286,7 @@ def clean(text: str) -> str:
 
 def read_pieces(network: GLoRIA, vocabulary: Path) -> None:
     """Tell the network which ids continue a word, from the "##" of ``vocab.txt``."""
-    known = words(vocabulary)
-    if len(known) > WORDS:
-        raise ValueError(
-            f"{vocabulary}: {len(known)} words; expected the {WORDS} of Bio_ClinicalBERT"
-        )
-    network.join(i for i, word in enumerate(known) if word.startswith("##"))
+    network.join(i for i, word in enumerate(words(vocabulary)) if word.startswith("##"))
 
 
 MODELS = {
@@ -306,5 +296,5 @@ MODELS = {
         preprocess=preprocess,
         prefix="gloria.",
         vocabulary=read_pieces,
-    ),
+    )
 }

@@ -46,11 +46,11 @@ def leaks(names: list[str], cohort: Any) -> pd.DataFrame:
 
 def _row(name, cohort):
     card = models.model_card(name)
-    sources, complete = list(card["sources"]), card.get("sources_complete", True)
-    if name.startswith(SEEDED):
-        sources, complete = [], True
+    untrained = name.startswith(SEEDED)
+    sources = [] if untrained else card["sources"]
+    complete = untrained or card.get("sources_complete", True)
     shared = [source for source in sources if source in cohort.sources]
-    if name.startswith(SEEDED):
+    if untrained:
         verdict = UNTRAINED
     elif shared:
         verdict = APART if shared == ["phantom"] and _other_patients(card, cohort) else SHARED

@@ -13,7 +13,7 @@ from cxrlib.models.recipe import Recipe
 from cxrlib.models.text import words
 from cxrlib.protocol import Protocol, protocol_of
 
-SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "swin.py")
+SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "parts.py", "renames.toml")
 SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
 
 
@@ -35,6 +35,10 @@ class Ensemble:
     @property
     def notes(self) -> tuple[str, ...]:
         return (f"ensemble of {len(self.members)} checkpoints", *self.members[0].notes)
+
+    def to(self, device: str, precision: str = "float32") -> Ensemble:
+        """See :meth:`cxrlib.models.encoder.Encoder.to`."""
+        return replace(self, members=tuple(m.to(device, precision) for m in self.members))
 
 
 def load(
@@ -64,12 +68,11 @@ def load(
     where = files.folder_of(name, checkpoint)
     found = files.find(card, where)
     _all_there(card, found, where)
-    vocabulary = _vocabulary(card, found)
+    vocabulary = _vocabulary(card, found.pop("vocabulary", None))
     tokenizer = made.tokenizer(vocabulary)
-    parts = [part for part in found if part != "vocabulary"]
     members = []
-    for paths in zip(*(found[part] for part in parts), strict=True):
-        network, hashes, notes = _filled(made, card, dict(zip(parts, paths, strict=True)))
+    for paths in zip(*found.values(), strict=True):
+        network, hashes, notes = _filled(made, card, dict(zip(found, paths, strict=True)))
         if vocabulary:
             hashes.append(files.sha256(vocabulary))
         if made.vocabulary and vocabulary:
@@ -105,11 +108,11 @@ def _filled(made, card, paths):
     return network, hashes, tuple(dict.fromkeys(notes))
 
 
-def _vocabulary(card: dict, found: dict[str, list[Path]]) -> Path | None:
+def _vocabulary(card: dict, found: list[Path] | None) -> Path | None:
     """The file with the word pieces, which must be as many as the model has; None without one."""
-    if "vocabulary" not in found:
+    if found is None:
         return None
-    (path,), about = found["vocabulary"], _about(card, "vocabulary")
+    (path,), about = found, _about(card, "vocabulary")
     if (there := len(words(path))) != about["words"]:
         raise ValueError(
             f"{card['name']}, {path}: {there} words; this model knows {about['words']}: the "
@@ -167,10 +170,3 @@ def _all_there(card, found, where):
         f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
         "by itself; `cxrbook models` lists what each model wants"
     )
-
-
-def with_device(model: Encoder | Ensemble, device: str, precision: str) -> Encoder | Ensemble:
-    """The model on a device, all members of an ensemble."""
-    if isinstance(model, Ensemble):
-        return replace(model, members=tuple(m.to(device, precision) for m in model.members))
-    return model.to(device, precision)

@@ -6,32 +6,25 @@ A text's vector is a mean over all its positions, padding included: what it is p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from cxrlib.models import images
-from cxrlib.models.recipe import Recipe
-from cxrlib.models.swin import RENAMES, swin
+from cxrlib.models.parts import named, resnet, swin
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import bert, wordpiece
 
 HIDDEN = (1, 2, 12)  # the hidden states that are averaged; 0 are the embeddings, 12 the last
 PIXELS = (0.5862785803043838,) * 3, (0.27950088968644304,) * 3
 
 
-class ResNet(nn.Module):
+def resnet_projected() -> nn.Module:
     """ResNet-50 with a projection in place of its classifier."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = resnet50()
-        self.model.fc = nn.Linear(2048, 512, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+    return named(model=resnet(nn.Linear(2048, 512, bias=False)))
 
 
 class Swin(nn.Module):
@@ -63,7 +56,7 @@ class Text(nn.Module):
 class MedCLIP(nn.Module):
     """The two encoders and the temperature."""
 
-    def __init__(self, vision: type[nn.Module]):
+    def __init__(self, vision: Callable[[], nn.Module]):
         super().__init__()
         self.vision_model = vision()
         self.text_model = Text()
@@ -91,7 +84,7 @@ def preprocess(image: Image.Image) -> Tensor:
     return images.tensor(small, *PIXELS)
 
 
-def recipe(vision: type[nn.Module], renames: tuple[tuple[str, str], ...] = ()) -> Recipe:
+def recipe(vision: Callable[[], nn.Module], renames: Sequence[tuple[str, str]] = ()) -> Recipe:
     return Recipe(
         build=partial(MedCLIP, vision),
         tokenizer=lambda vocabulary: wordpiece(vocabulary, 77),
@@ -103,4 +96,4 @@ def recipe(vision: type[nn.Module], renames: tuple[tuple[str, str], ...] = ()) -
     )
 
 
-MODELS = {"medclip_rn50": recipe(ResNet), "medclip_vit": recipe(Swin, RENAMES)}
+MODELS = {"medclip_rn50": recipe(resnet_projected), "medclip_vit": recipe(Swin, RENAMES["swin"])}

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.transforms import functional as TF
 
 from cxrlib.models import images
-from cxrlib.models.recipe import Recipe
+from cxrlib.models.recipe import RENAMES, Recipe
 from cxrlib.models.text import clip_bpe
 
 WIDTH, HEADS, LAYERS = 1024, 16, 16
@@ -84,20 +84,6 @@ MODELS = {
         build=MedImageInsight,
         tokenizer=lambda folder: clip_bpe(clean),
         preprocess=preprocess,
-        renames=(
-            (r"^lang_encoder\.transformer\.", "lang_encoder."),
-            (r"\.stem\.", ".convs.0."),
-            (r"\.stages\.(\d+)\.downsample\.", r".convs.\1."),
-            (r"(\.convs\.\d+)\.conv\.", r"\1.proj."),
-            (r"\.stages\.(\d+)\.blocks\.", r".blocks.\1."),
-            (r"\.cpe(\d)\.proj\.", r".conv\1.fn.dw."),
-            (r"(spatial_block)\.norm1\.", r"\1.window_attn.norm."),
-            (r"(spatial_block)\.attn\.", r"\1.window_attn.fn."),
-            (r"(channel_block)\.norm1\.", r"\1.channel_attn.norm."),
-            (r"(channel_block)\.attn\.", r"\1.channel_attn.fn."),
-            (r"\.norm2\.", ".ffn.norm."),
-            (r"(_block)\.mlp\.", r"\1.ffn.fn.net."),
-            (r"\.head\.norm\.", ".norms."),
-        ),
+        renames=RENAMES["medimageinsight"],
     )
 }

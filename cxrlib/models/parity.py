@@ -64,14 +64,10 @@ def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
     channels = figures.get("channels", 3)  # MedCLIP repeats the one channel later
     pixels = model.preprocess(film())[0, :channels].flatten()
     at = spread(image.shape[1])
-    rows = (
+    return _table(
         ("image vector", image[:, at], figures["image"], ATOL),
         ("text vectors", text[:, at], figures["text"], ATOL),
         ("preprocessed pixels", pixels[spread(len(pixels))], figures["pixels"], PIXELS),
-    )
-    return _table(
-        (what, float((found - torch.tensor(recorded)).abs().max()), tolerance)
-        for what, found, recorded, tolerance in rows
     )
 
 
@@ -90,18 +86,15 @@ def self_test(model: Encoder) -> pd.DataFrame:
     length = torch.cat([images, vectors]) if model.unit_text else images
     modules = list(model.network.modules())
     rows = [
-        ("evaluation mode", float(any(m.training for m in modules)), 0.0),
-        ("unit norms", float((length.norm(dim=1) - 1).abs().max()), ATOL),
-        ("the same again", float((images - again).abs().max()), 0.0),
-        ("whatever the batch", float((images[1:] - fewer).abs().max()), ATOL),
+        ("evaluation mode", float(any(m.training for m in modules)), 0, 0.0),
+        ("unit norms", length.norm(dim=1), 1, ATOL),
+        ("the same again", images, again, 0.0),
+        ("whatever the batch", images[1:], fewer, ATOL),
     ]
     stored = json.loads(FIGURES.read_text())["fingerprints"].get(model.name)
     if stored:
-        found = fingerprint(model)
-        rows.append(
-            ("stored fingerprint", float(np.abs(found - np.array(stored)).max()), ELSEWHERE)
-        )
-    return _table(rows)
+        rows.append(("stored fingerprint", fingerprint(model), np.array(stored), ELSEWHERE))
+    return _table(*rows)
 
 
 def precisions(model: Encoder, device: str = "cuda") -> pd.DataFrame:
@@ -121,10 +114,8 @@ def precisions(model: Encoder, device: str = "cuda") -> pd.DataFrame:
         vectors[precision] = F.normalize(both, dim=1)
     model.to("cpu")
     exact = vectors.pop("float32")
-    return _table(
-        (f"{name} on {device}", float((1 - (found * exact).sum(dim=1)).max()), LOWER)
-        for name, found in vectors.items()
-    )
+    cosines = {name: (found * exact).sum(dim=1) for name, found in vectors.items()}
+    return _table(*((f"{name} on {device}", x, 1, LOWER) for name, x in cosines.items()))
 
 
 def fingerprint(model: Encoder) -> np.ndarray:
@@ -147,11 +138,12 @@ def report(
     """
     (name,) = choose_models(name)
     plain = name.removeprefix(SEEDED)
-    if plain in published_models():
+    published = plain in published_models()
+    if published:
         yield f"{plain}: the network, weights seeded by names, against its authors' code", True
         yield from _lines(against_upstream(plain))
     where = files.folder_of(plain, checkpoint)
-    if plain in published_models() and name == plain:
+    if published and name == plain:
         card = registry.cards()[plain]
         found = files.find(card, where)
         if not checkpoint and not any(found.values()):
@@ -163,7 +155,7 @@ def report(
                 value, compared = files.check_hash(path, about)
                 yield f"  {path}\n    SHA-256 {value} ({compared})", True
     model = load_model(name, protocol, checkpoint)
-    for member in getattr(model, "members", [model]):
+    for member in model.members:
         yield f"{name}: the loaded model, protocol {protocol}", True
         yield from ((f"  note: {note}", True) for note in model.notes)
         yield from _lines(self_test(member))
@@ -171,8 +163,7 @@ def report(
             yield from _lines(precisions(member))
         else:
             yield "  half precision on a GPU: NOT RUN, torch sees no GPU", True
-        stored = json.loads(FIGURES.read_text())["fingerprints"]
-        if name not in stored:
+        if name not in json.loads(FIGURES.read_text())["fingerprints"]:
             first = ", ".join(f"{x:.6f}" for x in fingerprint(member)[0, :4])
             yield f"  no fingerprint is known for these weights; yours begins {first}", True
 
@@ -184,6 +175,11 @@ def _lines(table):
         yield f"  {row.check:<20} {verdict}  {row.difference:.1e} ({tolerance})", row.holds
 
 
-def _table(rows):
-    found = pd.DataFrame(rows, columns=["check", "difference", "tolerance"])
-    return found.assign(holds=found["difference"] <= found["tolerance"])
+def _table(*rows):
+    """One row per check: what was found, what is expected, and how far they may be apart."""
+    apart = [
+        (check, float((torch.as_tensor(found) - torch.as_tensor(expected)).abs().max()), tolerance)
+        for check, found, expected, tolerance in rows
+    ]
+    table = pd.DataFrame(apart, columns=["check", "difference", "tolerance"])
+    return table.assign(holds=table["difference"] <= table["tolerance"])

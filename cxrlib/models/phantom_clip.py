@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,18 +21,11 @@ from cxrlib.models.clip import TokenCLIP
 from cxrlib.models.encoder import Encoder, Tokens
 
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 128, 64, 48
-VISION = {
-    "resnet": {"layers": (1, 1, 1, 1), "width": 12, "head_width": 48, "image_size": IMAGE_SIZE},
-    "vit": {
-        "layers": 3,
-        "width": 128,
-        "head_width": 32,
-        "patch_size": 8,
-        "pool_type": "avg",
-        "pos_embed_type": "sin_cos_2d",
-        "image_size": IMAGE_SIZE,
-    },
-}
+RESNET = dict(layers=(1, 1, 1, 1), width=12, head_width=48)
+VIT = dict(
+    layers=3, width=128, head_width=32, patch_size=8, pool_type="avg", pos_embed_type="sin_cos_2d"
+)
+VISION = {"resnet": RESNET, "vit": VIT}
 MEAN, SD = 0.5, 0.25  # of grey levels in [0, 1]
 
 
@@ -49,8 +41,7 @@ class Tokenizer:
 
     @classmethod
     def fit(cls, texts: list[str]) -> Tokenizer:
-        counts = Counter(w for text in texts for w in split_words(text))
-        return cls(sorted(counts))
+        return cls(sorted({word for text in texts for word in split_words(text)}))
 
     def __call__(self, texts: list[str]) -> Tokens:
         """Token numbers (n, 48) and their mask, cut at the context length."""
@@ -69,7 +60,8 @@ def split_words(text: str) -> list[str]:
 def network(architecture: str, vocabulary: int) -> TokenCLIP:
     """An untrained small CLIP; ``architecture`` is a key of ``VISION``."""
     text = CLIPTextCfg(context_length=CONTEXT, vocab_size=vocabulary, width=128, heads=4, layers=2)
-    return TokenCLIP(EMBED_DIM, CLIPVisionCfg(**VISION[architecture]), text)
+    vision = CLIPVisionCfg(**VISION[architecture], image_size=IMAGE_SIZE)
+    return TokenCLIP(EMBED_DIM, vision, text)
 
 
 def preprocess(images: np.ndarray | Sequence) -> torch.Tensor:
@@ -91,11 +83,8 @@ def save(model: TokenCLIP, card: dict, path: Path) -> dict:
         "size_mb": round(len(data) / 2**20, 2),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    for file, content in (
-        (path, data),
-        (path.with_suffix(".json"), f"{json.dumps(card, indent=1)}\n".encode()),
-    ):
-        atomic.write(file, content)
+    atomic.write(path, data)
+    atomic.write(path.with_suffix(".json"), f"{json.dumps(card, indent=1)}\n".encode())
     return card
 
 

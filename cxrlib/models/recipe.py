@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import nn
+
+RENAMES = tomllib.loads(Path(__file__).with_name("renames.toml").read_text())
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Recipe:
     unit_text_s: bool = True
     one_by_one: bool = False
     average: str = "unit"
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: Sequence[tuple[str, str]] = ()
     prefix: str = ""
     max_log_scale: float | None = None
     vocabulary: Callable[..., None] | None = None
