@@ -11,7 +11,6 @@ import hashlib
 import math
 import re
 import textwrap
-import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.core import atomic
+from cxrlib.core import atomic, toml
 from cxrlib.core.errors import BookError, nearest
 
 N_IMAGES = 1500  # enough for the faint group to stand out, few enough for seconds
@@ -260,7 +259,8 @@ def _exercise(name: str, about: dict) -> Exercise:
     return Exercise(**about, solve=_SOLVE[name])
 
 
-_TEXTS = tomllib.loads(Path(__file__).with_name("grading.toml").read_text(encoding="utf-8"))
+_TEXTS = toml.beside(__file__)
+HOW = " ".join(_TEXTS.pop("how").split())
 EXERCISES = {name: _exercise(name, about) for name, about in _TEXTS.items()}
 
 
@@ -376,13 +376,6 @@ def sheet(student: str, seed: int) -> str:
         lines += [f"{number}. {name} (chapter {asked.chapter})", ""]
         lines += [*_wrap(asked.question), "", textwrap.indent(asked.start, "    "), ""]
     return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form(student)])
-
-
-HOW = (
-    "Your cohort is your own: nobody else has the same planted biases, or the same right answers. "
-    "Start each exercise with its lines of Python, in the book's environment, and go on with the "
-    "functions of the chapter. Numbers with three decimals are precise enough."
-)
 
 
 def _wrap(text):

@@ -23,6 +23,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Annotated, Any, Literal
 
+from cxrlib.core import toml
 from cxrlib.core.errors import BookError, nearest
 
 BOUNDS = re.compile(r"(?:([\[(])([^,()\[\]]+),([^,()\[\]]+)([\])])|\{([^{}:]*)\})(?:\s+|$)(.*)")
@@ -264,7 +265,7 @@ def page(chapters: Iterable) -> str:
     ----------
     chapters : list of Chapter
     """
-    lines = ["# Parameters", "", INTRODUCTION]
+    lines = ["# Parameters", "", toml.beside(__file__)["introduction"]]
     for chapter in chapters:
         lines += ["", f"## {chapter.title}", "", f"Chapter [](chapters/{chapter.name}.ipynb).", ""]
         lines += ["| parameter | type | default | allowed | what it is |", "|---|---|---|---|---|"]
@@ -272,21 +273,6 @@ def page(chapters: Iterable) -> str:
             cells = (f"`{p.name}`", f"`{p.type}`", f"`{p.default!r}`", p.allowed or "any", p.help)
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
-
-
-INTRODUCTION = """Every chapter declares its parameters once, in the first cell of code. An unknown
-name, a wrong type, a value out of range and a combination that cannot be stop a run before it
-begins, whichever way it was started:
-
-```bash
-cxrbook run zero_shot -p n_images=2000 -p seed=7
-python chapters/02_zero_shot.py -p n_images=2000 -p seed=7
-papermill chapters/02_zero_shot.ipynb mine.ipynb -p n_images 2000 -p seed 7
-```
-
-`(0, 1)` is an interval without its ends, `[0, 1]` one with them; names with commas between are the
-choices. Models, cohorts and their options are checked against those that the book knows, a device
-against those that torch sees."""
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cxrlib.cohorts import files, films, known, metadata, nih, own
 from cxrlib.cohorts.files import DataError
+from cxrlib.core import toml
 
 SAMPLE = 50  # films that are opened
 SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
@@ -32,27 +33,8 @@ class Line(NamedTuple):
     text: str
 
 
-FETCH = {
-    "nih-cxr14": f"""\
-NIH ChestX-ray14, open to anyone: {nih.FETCH_NIH}
-  Data_Entry_2017_v2020.csv, test_list.txt, train_val_list.txt
-  images_001.tar.gz to images_012.tar.gz, unpacked to images/, or each to images_0NN/images/
-  for nih-6x200 the 1,200 films that 'cxrbook nih-6x200-list' names are enough
-NEATX, chest drains, open to anyone: {nih.FETCH_NEATX}
-  {nih.NEATX}""",
-    "mimic-cxr": """\
-For credentialed users of PhysioNet, after its course and agreement:
-MIMIC-CXR-JPG 2.1.0: https://physionet.org/content/mimic-cxr-jpg/2.1.0/
-  mimic-cxr-2.0.0-{split,metadata,chexpert,negbio}.csv.gz and files/
-MIMIC-CXR 2.1.0: https://physionet.org/content/mimic-cxr/2.1.0/
-  mimic-cxr-reports.zip
-MIMIC-IV 3.1: https://physionet.org/content/mimiciv/3.1/
-  hosp/patients.csv.gz and hosp/admissions.csv.gz""",
-    "own": f"""\
-Your films, and cohort.csv with one row each:
-  {", ".join(own.REQUIRED)}
-  where you have them {", ".join(own.OPTIONAL)}; and one column of 0 and 1 a finding""",
-}
+_COLUMNS = {"required": ", ".join(own.REQUIRED), "optional": ", ".join(own.OPTIONAL)}
+FETCH = {name: text.format(nih=nih, **_COLUMNS) for name, text in toml.beside(__file__).items()}
 """Where each data set comes from, and which of its files are needed."""
 
 
@@ -215,18 +197,16 @@ def _mimic(root: Path) -> Iterator[Line]:
     from cxrlib.cohorts import mimic
     from cxrlib.cohorts.mimic_files import films_of
 
-    for file in mimic.describe_files(root):
-        if not file["found"]:
-            needed = "negbio" not in file["file"]
-            yield Line("problem" if needed else "note", file["problem"] or f"no {file['file']}")
+    for file, rows, expected, problem in mimic.describe_files(root):
+        if rows is None:
+            needed = "negbio" not in file
+            yield Line("problem" if needed else "note", problem or f"no {file}")
             continue
-        text, expected = f"{file['file']}: {file['rows']:,}", file["expected"]
+        text = f"{file}: {rows:,}"
         if expected:
-            text += (
-                ", as released" if file["rows"] == expected else f"; the release has {expected:,}"
-            )
-        whole = expected in (None, file["rows"]) and not file["problem"]
-        yield Line("ok" if whole else "note", "; ".join(filter(None, (text, file["problem"]))))
+            text += ", as released" if rows == expected else f"; the release has {expected:,}"
+        whole = expected in (None, rows) and not problem
+        yield Line("ok" if whole else "note", "; ".join(filter(None, (text, problem))))
     rows = mimic.tables(root)
     yield _counted("all splits", rows, mimic.OFFICIAL[None])
     test = rows[rows["split"] == "test"]

@@ -17,7 +17,8 @@ import pandas as pd
 from cxrlib.cohorts import files, films, metadata, nih6x200
 from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.table import drawn_by_patients, validated
+from cxrlib.cohorts.real import with_films
+from cxrlib.cohorts.table import drawn_by_patients
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
@@ -294,25 +295,12 @@ def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
     beside = len(found.keys() - set(steps[0][1]["image_id"]))
     if beside:
         steps[0] = (*steps[0][:2], f"{beside} films on disk that it does not list")
-    paths = np.array([found.get(image, f"images/{image}") for image in rows["image_id"]])
+    paths = [found.get(image, f"images/{image}") for image in rows["image_id"]]
     place = hashlib.sha256(str(root).encode()).hexdigest()[:16]
-    checked = films.check(root, paths, cache_folder() / f"films-nih-{place}.parquet")
-    good = films.sound(checked, name, max_broken)
-    absent = int(checked["problem"].str.endswith("not there").sum())
-    why = "" if good.all() else f"absent: {absent}, damaged: {(~good).sum() - absent}"
-    rows = rows[good]
-    steps.append(("films that can be read", rows, why))
+    checks = cache_folder() / f"films-nih-{place}.parquet"
     prepare = None
     if recipe["preprocessing"] == "paper S":
         from cxrlib.models.images import stored_by_s as prepare
-    return Cohort(
-        name if whole and good.all() else f"{name} (part)",
-        validated(rows, metadata.FINDINGS, name),
-        metadata.FINDINGS,
-        "open",
-        recipe,
-        flow(steps),
-        films.reader(root, paths[good], prepare),
-        ("NIH-CXR14",),
-        checked[good].reset_index(drop=True),
-    )
+    about = {"flow": flow(steps), "sources": ("NIH-CXR14",)}
+    draft = Cohort(name, rows, metadata.FINDINGS, "open", recipe, **about)
+    return with_films(draft, root, paths, checks, max_broken, whole, prepare)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-_WORDS = tomllib.loads(Path(__file__).with_name("reports.toml").read_text(encoding="utf-8"))
+from cxrlib.core import toml
+
+_WORDS = toml.beside(__file__)
 PRESENT, ABSENT, NORMAL, DEVICES = (_WORDS[k] for k in ("present", "absent", "normal", "devices"))
 TERSE_SHARE, NEGATION_SHARE, DEVICE_SHARE = 0.35, 0.30, 0.5
 
