@@ -476,35 +476,31 @@ def grade(answers: Path, course: str, roster: Path | None = None) -> tuple[list[
     rows = list(_rows(answers, ("student", "exercise", "answer")))
     # one student after the other, so that each cohort is drawn once
     for row, line in sorted(rows, key=lambda r: r[1]["student"].casefold()):
-        student, exercise, answer = line["student"], line["exercise"], line["answer"]
-        where = f"{answers}, row {row}, column"
-        if not student:
-            wrong.append((row, f"{where} student: empty; expected a name or number"))
-            continue
-        seed = seed_of(course, student)
-        if known is not None and seed not in known:
-            wrong.append((row, f"{where} student: {student!r} is not in {roster}"))
-            continue
-        if exercise not in EXERCISES:
-            near = nearest(exercise, list(EXERCISES))
-            wrong.append((row, f"{where} exercise: unknown {exercise!r}; {near}"))
-            continue
-        if (seed, exercise) in seen:
-            first = seen[seed, exercise]
-            wrong.append((row, f"{where} exercise: {exercise!r} was answered in row {first}"))
-            continue
-        seen[seed, exercise] = row
-        if not answer:
-            found = Checked(0, "No answer.")
-        else:
-            try:
-                found = check(exercise, seed, answer)
-            except ValueError as error:
-                wrong.append((row, f"{where} answer: {error}"))
-                continue
-        graded.append((row, line | found._asdict()))
+        try:
+            seed = seed_of(course, line["student"]) if line["student"] else None
+            found = _points(**line, seed=seed, row=row, seen=seen, known=known, roster=roster)
+            graded.append((row, line | found._asdict()))
+        except ValueError as error:
+            wrong.append((row, f"{answers}, row {row}, column {error}"))
     in_order = sorted(graded, key=lambda pair: pair[0])
     return [line for _, line in in_order], [text for _, text in sorted(wrong)]
+
+
+def _points(student, exercise, answer, seed, row, seen, known, roster):
+    """What one row is worth; ValueError with the column and what is wrong in it."""
+    if not student:
+        raise ValueError("student: empty; expected a name or number")
+    if known is not None and seed not in known:
+        raise ValueError(f"student: {student!r} is not in {roster}")
+    if exercise not in EXERCISES:
+        raise ValueError(f"exercise: unknown {exercise!r}; {nearest(exercise, list(EXERCISES))}")
+    first = seen.setdefault((seed, exercise), row)
+    if first != row:
+        raise ValueError(f"exercise: {exercise!r} was answered in row {first}")
+    try:
+        return check(exercise, seed, answer) if answer else Checked(0, "No answer.")
+    except ValueError as error:
+        raise ValueError(f"answer: {error}") from None
 
 
 def _rows(path, columns) -> Iterator[tuple[int, dict]]:

@@ -14,24 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohorts import files, films, metadata, nih6x200
+from cxrlib.cohorts import files, films, metadata, mimic_files, nih6x200
 from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.mimic_files import (
-    ADMISSIONS,
-    ARCHIVE,
-    IMAGES,
-    LABELS_OF,
-    METADATA,
-    PATIENTS,
-    TABLES,
-    films_of,
-    find,
-    folder_of,
-    names_on_disk,
-    places,
-    read_reports,
-)
 from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.report_sections import findings
 from cxrlib.cohorts.table import drawn_by_patients
@@ -246,14 +231,14 @@ def _cohort(root, rows, steps, name, complete, recipe, max_broken):
     about = {"flow": flow(steps), "sources": ("MIMIC-CXR",), "keep": keep}
     draft = Cohort(name, rows, FINDINGS, "credentialed", recipe, **about)
     checks = keep / "films-mimic.parquet"
-    return with_films(draft, root, films_of(root, rows), checks, max_broken, complete)
+    return with_films(draft, root, mimic_files.films_of(root, rows), checks, max_broken, complete)
 
 
 def _findings(root, rows, needed):
     """FINDINGS section of each row's study; missing where there is no report, or none in it."""
     studies = rows.drop_duplicates("study_id")
-    names = folder_of(studies) + ".txt"
-    texts = map(findings, read_reports(root, names, needed))
+    names = mimic_files.folder_of(studies) + ".txt"
+    texts = map(findings, mimic_files.read_reports(root, names, needed))
     found = dict(zip(studies["study_id"], texts, strict=True))
     return rows["study_id"].map(found)
 
@@ -291,25 +276,25 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     one_of("labeler", labeler, LABELERS)
     root = Path(root)
     images = _official(root)
-    films_path = find(root, "mimic-cxr-jpg", METADATA)
+    films_path = mimic_files.find(root, "mimic-cxr-jpg", mimic_files.METADATA)
     about = _read(films_path, "dicom_id", ["ViewPosition"], whole=["StudyDate"])
     absent = ~images["dicom_id"].isin(about.index)
     if absent.any():
         raise DataError(
-            f"{films_path}: {int(absent.sum())} films of {IMAGES} are not in it; fetch both files "
+            f"{films_path}: {int(absent.sum())} films of {mimic_files.IMAGES} are not in it; fetch both files "
             "of the same version"
         )
     about = about.reindex(images["dicom_id"])
-    path = find(root, "mimiciv", PATIENTS)
+    path = mimic_files.find(root, "mimiciv", mimic_files.PATIENTS)
     patients = _read(path, "subject_id", ["gender"], whole=["anchor_age", "anchor_year"])
     patients = patients.reindex(images["subject_id"])
     age = patients["anchor_age"].to_numpy() + about["StudyDate"].to_numpy() // 10_000
     age = pd.Series(age - patients["anchor_year"].to_numpy())
     age = age.where(age.between(0, metadata.OLDEST_POSSIBLE_AGE)).astype(float)
     sex = patients["gender"].where(patients["gender"].isin(["F", "M"])).to_numpy()
-    path = find(root, "mimiciv", ADMISSIONS)
+    path = mimic_files.find(root, "mimiciv", mimic_files.ADMISSIONS)
     race = races(files.read_table(path, {"subject_id": "subject_id", "race": "race"}), path)
-    labels = _labels(find(root, "mimic-cxr-jpg", LABELS_OF.format(labeler)))
+    labels = _labels(mimic_files.find(root, "mimic-cxr-jpg", mimic_files.LABELS_OF.format(labeler)))
     table = images.rename(columns={"dicom_id": "image_id", "subject_id": "patient_id"})
     table = table[["image_id", "patient_id", "study_id", "split"]].assign(
         view=about["ViewPosition"].to_numpy(), sex=sex, age=age, age_group=metadata.age_group(age)
@@ -361,7 +346,7 @@ def races(admissions: pd.DataFrame, path: Path | str = "admissions") -> pd.Serie
 
 def _official(root):
     """``dicom_id, study_id, subject_id, split`` of the split file, checked."""
-    path = find(root, "mimic-cxr-jpg", IMAGES)
+    path = mimic_files.find(root, "mimic-cxr-jpg", mimic_files.IMAGES)
     images = _read(path, "dicom_id", ["split"], whole=["study_id", "subject_id"]).reset_index()
     odd = ~images["dicom_id"].astype(str).str.fullmatch(_DICOM_ID)
     what = "that are no id of MIMIC-CXR (five groups of eight hexadecimal digits)"
@@ -423,10 +408,10 @@ def describe_files(root: Path | str | None) -> list[There]:
     """What of the three releases is there, and how much of it; films are counted, not opened."""
     root = files.root_of("mimic-cxr", root)
     found = []
-    for release, name, key, expected in TABLES:
+    for release, name, key, expected in mimic_files.TABLES:
         rows, problem = None, ""
         try:
-            rows = len(files.read_table(find(root, release, name), {key: key}))
+            rows = len(files.read_table(mimic_files.find(root, release, name), {key: key}))
         except DataError as error:
             problem = str(error)
         found.append(There(name, rows, expected, problem))
@@ -435,7 +420,7 @@ def describe_files(root: Path | str | None) -> list[There]:
 
 def _reports_there(root):
     rows, problem = None, ""
-    archive = files.locate(root, ARCHIVE, places(root, "mimic-cxr"))
+    archive = files.locate(root, mimic_files.ARCHIVE, mimic_files.places(root, "mimic-cxr"))
     if archive:
         try:
             with zipfile.ZipFile(archive) as file:
@@ -443,13 +428,13 @@ def _reports_there(root):
         except (zipfile.BadZipFile, OSError) as error:
             problem = f"{archive}: damaged or cut off ({error}); fetch it again"
     else:
-        rows = len(names_on_disk(root, "mimic-cxr", (".txt",))) or None
-    return There(ARCHIVE, rows, 227_835, problem)
+        rows = len(mimic_files.names_on_disk(root, "mimic-cxr", (".txt",))) or None
+    return There(mimic_files.ARCHIVE, rows, 227_835, problem)
 
 
 def _films_there(root):
-    there, kind = names_on_disk(root, "mimic-cxr-jpg", (".jpg",)), "files/*.jpg"
-    if not there and (there := names_on_disk(root, "mimic-cxr", (".dcm",))):
+    there, kind = mimic_files.names_on_disk(root, "mimic-cxr-jpg", (".jpg",)), "files/*.jpg"
+    if not there and (there := mimic_files.names_on_disk(root, "mimic-cxr", (".dcm",))):
         kind = "files/*.dcm"
     try:
         listed = set(_official(root)["dicom_id"])
@@ -457,5 +442,5 @@ def _films_there(root):
         return There(kind, len(there) or None, OFFICIAL[None][0], str(error))
     absent, beside = len(listed - there), len(there - listed)
     problems = [f"listed, but not there: {absent} films"] if absent else []
-    problems += [f"there, but not listed in {IMAGES}: {beside} films"] if beside else []
+    problems += [f"there, but not listed in {mimic_files.IMAGES}: {beside} films"] if beside else []
     return There(kind, len(there & listed) or None, OFFICIAL[None][0], "; ".join(problems))
