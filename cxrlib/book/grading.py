@@ -476,8 +476,8 @@ def grade(answers: Path, course: str, roster: Path | None = None) -> tuple[list[
     rows = list(_rows(answers, ("student", "exercise", "answer")))
     # one student after the other, so that each cohort is drawn once
     for row, line in sorted(rows, key=lambda r: r[1]["student"].casefold()):
+        seed = seed_of(course, line["student"]) if line["student"] else None
         try:
-            seed = seed_of(course, line["student"]) if line["student"] else None
             found = _points(**line, seed=seed, row=row, seen=seen, known=known, roster=roster)
             graded.append((row, line | found._asdict()))
         except ValueError as error:

@@ -281,8 +281,8 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     absent = ~images["dicom_id"].isin(about.index)
     if absent.any():
         raise DataError(
-            f"{films_path}: {int(absent.sum())} films of {mimic_files.IMAGES} are not in it; fetch both files "
-            "of the same version"
+            f"{films_path}: {int(absent.sum())} films of {mimic_files.IMAGES} are not in it; fetch "
+            "both files of the same version"
         )
     about = about.reindex(images["dicom_id"])
     path = mimic_files.find(root, "mimiciv", mimic_files.PATIENTS)
