@@ -251,10 +251,8 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     contrast = _factor(table, dials.contrast, 1.0)
 
     def shown(finding):
-        severity, least = (
-            table[f"severity_{finding}"].to_numpy(),
-            _WHO["subtlest"].get(finding, 0.35),
-        )
+        severity = table[f"severity_{finding}"].to_numpy()
+        least = _WHO["subtlest"].get(finding, 0.35)
         return severity > 0, least + (1 - least) * severity
 
     s = {"ap": ap, "contrast": contrast}
