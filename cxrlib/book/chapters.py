@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrlib.book.parameters import Parameter, declared, pairs, validate
+from cxrlib.book.parameters import Parameter, declared, pairs, refuse_unknown, validate
 from cxrlib.core.errors import BookError, nearest
 from cxrlib.core.folders import LIBRARY
 
@@ -157,13 +157,10 @@ def assign(chosen: Sequence[Chapter], given: dict[str, Any]) -> dict[str, dict[s
     dict
         chapter name -> dict of the values that differ from the declared defaults.
     """
+    alone = len(chosen) == 1
     declared = {name for chapter in chosen for name in chapter.parameters}
     for name in given:
-        if name not in declared:
-            who = f"chapter {chosen[0].name}" if len(chosen) == 1 else "any chapter"
-            raise BookError(
-                f"unknown parameter {name!r} for {who}; {nearest(name, sorted(declared))}", code=2
-            )
+        refuse_unknown(name, declared, f"chapter {chosen[0].name}" if alone else "any chapter")
     values = {}
     for chapter in chosen:
         mine = {name: given[name] for name in chapter.parameters if name in given}

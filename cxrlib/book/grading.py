@@ -375,15 +375,16 @@ def sheet(student: str, seed: int) -> str:
         asked = task(name, seed)
         lines += [f"{number}. {name} (chapter {asked.chapter})", ""]
         lines += [*_wrap(asked.question), "", textwrap.indent(asked.start, "    "), ""]
-    return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form(student)])
+    return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form([student])])
 
 
 def _wrap(text):
     return textwrap.wrap(text, 88, break_on_hyphens=False)
 
 
-def _form(student):
-    return "\n".join(["student,exercise,answer", *(f"{_cell(student)},{n}," for n in EXERCISES)])
+def _form(students):
+    lines = [f"{_cell(student)},{name}," for student in students for name in EXERCISES]
+    return "\n".join(["student,exercise,answer", *lines])
 
 
 def _cell(text):
@@ -411,25 +412,20 @@ def assign(roster: Path, course: str, out: Path) -> list[Path]:
         A file that cannot be read, an empty name, or one that stands there twice.
     """
     students = _students(roster, course)
-    _folder(out)
-    paths, lines = [], ["student,exercise,answer"]
-    for number, student in enumerate(students, 1):
-        slug = re.sub(r"\W+", "-", student).strip("-").lower()
-        paths.append(out / f"{number:03d}-{slug}.txt")
-        atomic.write(paths[-1], f"{sheet(student, seed_of(course, student))}\n".encode())
-        lines += _form(student).split("\n")[1:]
-    paths.append(out / "answers.csv")
-    if paths[-1].exists():
-        raise BookError(f"{paths[-1]} exists and may hold answers; choose another --out")
-    atomic.write(paths[-1], ("\n".join(lines) + "\n").encode())
-    return paths
-
-
-def _folder(out):
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BookError(f"cannot make the folder {out}: {error.strerror}") from None
+    paths = []
+    for number, student in enumerate(students, 1):
+        slug = re.sub(r"\W+", "-", student).strip("-").lower()
+        paths.append(out / f"{number:03d}-{slug}.txt")
+        atomic.write(paths[-1], f"{sheet(student, seed_of(course, student))}\n".encode())
+    paths.append(out / "answers.csv")
+    if paths[-1].exists():
+        raise BookError(f"{paths[-1]} exists and may hold answers; choose another --out")
+    atomic.write(paths[-1], f"{_form(students)}\n".encode())
+    return paths
 
 
 def _students(path, course):

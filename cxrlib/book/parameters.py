@@ -144,6 +144,13 @@ def _bounds(comment):
     return limits, (), f"in {left}{low.strip()}, {high.strip()}{right}", text
 
 
+def refuse_unknown(name: str, known: Iterable[str], who: str) -> None:
+    """BookError with exit code 2 for a parameter that nobody declared."""
+    if name not in known:
+        near = nearest(name, sorted(known))
+        raise BookError(f"unknown parameter {name!r} for {who}; {near}", code=2)
+
+
 def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) -> dict[str, Any]:
     """The given values in their types, once name, type, bounds and combination were checked.
 
@@ -163,10 +170,7 @@ def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) 
     """
     values = {}
     for name, value in given.items():
-        if name not in parameters:
-            raise BookError(
-                f"unknown parameter {name!r} for {who}; {nearest(name, sorted(parameters))}", code=2
-            )
+        refuse_unknown(name, parameters, who)
         parameter = parameters[name]
         try:
             values[name] = parameter.parsed(value)

@@ -98,13 +98,13 @@ def _check(name, folder, root) -> Iterator[Line]:
     """The lines of one data set."""
     of_folder = {"nih-cxr14": _nih, "mimic-cxr": _mimic, "own": _own}
     look = {"nih-6x200": _nih_6x200}.get(name, of_folder[folder])
-    try:
-        root = files.root_of(folder, root)
-    except DataError as error:
-        yield Line("problem", str(error))
-        return
-    yield Line("ok", f"folder {root}")
-    yield from _safely(look(root))
+
+    def lines():
+        found = files.root_of(folder, root)
+        yield Line("ok", f"folder {found}")
+        yield from look(found)
+
+    yield from _safely(lines())
 
 
 def _safely(lines) -> Iterator[Line]:
@@ -132,10 +132,8 @@ def _nih_lists(root, rows):
     yield _counted(nih.LISTS[1], train, nih.OFFICIAL["train_val"])
     yield Line("ok", "no patient is in both lists")
     found = nih.films_in(root)
-    paths = [found.get(name, "") for name in test["image_id"]]
-    yield from _films(root, paths, nih.LISTS[0], "problem")
-    paths = [found.get(name, "") for name in train["image_id"]]
-    yield from _films(root, paths, nih.LISTS[1], "note")
+    for name, part, state in zip(nih.LISTS, (test, train), ("problem", "note"), strict=True):
+        yield from _films(root, [found.get(x, "") for x in part["image_id"]], name, state)
     yield from _beside(found, rows)
 
 

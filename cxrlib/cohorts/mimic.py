@@ -44,6 +44,9 @@ LABELERS = ("chexpert", "negbio")
 REPORTS = ("findings", "any")
 
 
+_CODES = toml.beside(__file__)
+
+
 class Policy(NamedTuple):
     """What becomes of labels that are neither present (1) nor absent (0)."""
 
@@ -51,12 +54,7 @@ class Policy(NamedTuple):
     missing: str  # not mentioned in the report: "negative" or "left out"
 
 
-LABELS = {
-    "as_published": Policy("negative", "negative"),
-    "uncertain_positive": Policy("positive", "negative"),
-    "certain": Policy("left out", "negative"),
-    "stated": Policy("left out", "left out"),
-}
+LABELS = {name: Policy(**policy) for name, policy in _CODES["labels"].items()}
 """Ways to turn the labellers' 1, 0, -1 and blank into 0 and 1, by name.
 
 S sets blanks to 0. What became of its -1 is not known, since the file it reads is not public;
@@ -65,9 +63,7 @@ S sets blanks to 0. What became of its -1 is not known, since the file it reads 
 "No Finding", which denies them all.
 """
 
-RACES = {
-    entry: group for group, entries in toml.beside(__file__)["races"].items() for entry in entries
-}
+RACES = {entry: group for group, entries in _CODES["races"].items() for entry in entries}
 """Every entry of ``race`` in MIMIC-IV 3.1 to a group; ``mimic.toml`` says why."""
 
 _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
@@ -183,15 +179,8 @@ def build_balanced(
     complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[None]
     steps = [("MIMIC-CXR-JPG, every film", rows, "")]
     rows = _chosen(rows, steps, views, labeler, labels)
-    rows = nih6x200.balanced(
-        rows,
-        nih6x200.DISEASES,
-        border=border,
-        per_cell=per_cell,
-        seed=seed,
-        unit=split,
-        findings=FINDINGS,
-    )
+    how = {"seed": seed, "unit": split, "findings": FINDINGS}
+    rows = nih6x200.balanced(rows, nih6x200.DISEASES, border, per_cell, **how)
     steps.append(("drawn by the balanced rule", rows, "not drawn"))
     name = "mimic-balanced"
     recipe = {"name": name, "seed": seed, "split": split, "per_cell": per_cell, "border": border}

@@ -149,14 +149,9 @@ def draw(
     ValueError
         Unknown ``split``.
     """
-    return balanced(
-        metadata.nih() if table is None else table,
-        DISEASES,
-        per_cell=per_cell,
-        seed=seed,
-        unit=split,
-        exceptions=EXCEPTIONS if per_cell == PER_CELL else None,
-    )
+    table = metadata.nih() if table is None else table
+    odd = EXCEPTIONS if per_cell == PER_CELL else None
+    return balanced(table, DISEASES, OLD_AGE, per_cell, seed=seed, unit=split, exceptions=odd)
 
 
 def balanced(

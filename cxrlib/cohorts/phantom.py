@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -67,16 +68,10 @@ class Dials:
 
     drain_if_pneumothorax: float = 0.5
     drain_if_none: float = 0.05
-    contrast: dict = field(
-        default_factory=lambda: {"age_group": {"50-65": 0.90, "65-80": 0.72, "80+": 0.58}}
-    )
+    contrast: dict = field(default_factory=lambda: deepcopy(_WHO["contrast"]))
     prevalence: float = 0.12
     prevalence_factor: dict = field(default_factory=dict)
-    share: dict = field(
-        default_factory=lambda: {
-            "age_group": {"18-25": 0.14, "25-50": 0.30, "50-65": 0.24, "65-80": 0.20, "80+": 0.12}
-        }
-    )
+    share: dict = field(default_factory=lambda: deepcopy(_WHO["share"]))
     underreport: dict = field(default_factory=dict)
     images_per_patient: int = 4
     site_by_race: float = 0.6
