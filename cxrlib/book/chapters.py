@@ -69,9 +69,8 @@ class Chapter:
         for i, cell in enumerate(notebook.cells):
             cell.id = f"cell-{i:03d}"
         about = notebook.metadata.get("chapter", {})
-        notebook.metadata = nbformat.from_dict(
-            {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
-        )
+        about = {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
+        notebook.metadata = nbformat.from_dict(about)
         notebook.nbformat, notebook.nbformat_minor = 4, 5
         return notebook
 
@@ -197,12 +196,10 @@ def out_of_sync(root: Path) -> tuple[list[Path], list[Path]]:
     """
     every = chapters(root)
     pairs = {c.path.with_suffix(".ipynb"): c for c in every}
-    stale = [
-        path
-        for path, chapter in pairs.items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != pair_text(chapter)
-    ]
-    stale += [c.path for c in every if c.path.read_text(encoding="utf-8") != script_text(c)]
+    text_of = {path: pair_text(c) for path, c in pairs.items()}
+    text_of |= {c.path: script_text(c) for c in every}
+    there = {path: path.read_text(encoding="utf-8") for path in text_of if path.is_file()}
+    stale = [path for path, text in text_of.items() if there.get(path) != text]
     orphans = [p for p in sorted((root / "chapters").glob("*.ipynb")) if p not in pairs]
     return stale, orphans
 

@@ -65,9 +65,8 @@ class Parameter:
         from pydantic import ValidationError
 
         try:
-            return self._adapter.validate_python(
-                self._read(value if isinstance(value, str) else repr(value))
-            )
+            text = value if isinstance(value, str) else repr(value)
+            return self._adapter.validate_python(self._read(text))
         except ValidationError as error:
             outside = any(found["type"] in OUTSIDE for found in error.errors())
             bounds = f"one of {self.allowed}" if self.choices else self.allowed
@@ -252,9 +251,8 @@ def _device(device):
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise ValueError(
-            f"device={device!r}: expected cpu, cuda, cuda:1, ... as torch names it"
-        ) from None
+        expected = "cpu, cuda, cuda:1, ... as torch names it"
+        raise ValueError(f"device={device!r}: expected {expected}") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: torch sees no GPU here; use device=cpu")
 

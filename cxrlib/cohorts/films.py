@@ -127,9 +127,7 @@ def check(root: Path, files: Iterable[str], keep: Path) -> pd.DataFrame:
     files = list(files)
     for folder in {str(Path(f).parent) for f in files}:
         inside(root, root / folder)
-    known = pd.DataFrame(columns=FILM_COLUMNS)
-    if keep.is_file():
-        known = pd.read_parquet(keep)
+    known = pd.read_parquet(keep) if keep.is_file() else pd.DataFrame(columns=FILM_COLUMNS)
     before = {(r.file, r.bytes, r.changed): r for r in known.itertuples(index=False)}
     stamps = [_stamp(root, f) for f in files]
     todo = [f for f, stamp in zip(files, stamps, strict=True) if (f, *stamp) not in before]

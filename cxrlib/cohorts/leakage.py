@@ -130,9 +130,8 @@ def _films(cohort, max_distance):
         return [_row(f"films with {kind}", f"not applicable: {reason}") for kind in kinds]
     sha256 = cohort.films["sha256"].mask(cohort.films["sha256"] == "")
     hashes = as_integers(cohort.films["phash"])
-    within = {kinds["exact copies"]: (sha256, 0), near: (hashes, max_distance)}
-    rows = []
-    for kind, (note, (codes, distance)) in zip(kinds, within.items(), strict=True):
+    rows, within = [], ((sha256, 0), (hashes, max_distance))
+    for (kind, note), (codes, distance) in zip(kinds.items(), within, strict=True):
         columns = {"": None, " of another patient": "patient_id"}
         if "split" in cohort.table and cohort.table["split"].nunique() > 1:
             columns[" in another split"] = "split"

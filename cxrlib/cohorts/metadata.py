@@ -227,14 +227,12 @@ def _padchest():
     columns = _NAMES["padchest"]
     path = wheel_file("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz")
     raw = pd.read_csv(path, usecols=list(columns), dtype=str).rename(columns=columns)
-    labels = raw.pop("labels").fillna("[]")
-    years = {
-        "date": pd.to_numeric(raw.pop("date").str[:4], errors="coerce"),
-        "birth": pd.to_numeric(raw.pop("birth"), errors="coerce"),
-    }
+    labels = raw["labels"].fillna("[]")
+    studied = pd.to_numeric(raw["date"].str[:4], errors="coerce")
+    born = pd.to_numeric(raw["birth"], errors="coerce")
     table = raw[["image_id", "patient_id", "sex"]].copy()
     table["sex"] = table["sex"].where(table["sex"].isin(["F", "M"]))
-    table["age"] = years["date"] - years["birth"]
+    table["age"] = studied - born
     table["age_group"] = age_group(table["age"])
     table[["view", "label_source"]] = raw[["view", "label_source"]]
     for column, pattern in _NAMES["padchest_findings"].items():

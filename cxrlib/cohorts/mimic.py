@@ -398,27 +398,26 @@ def describe_files(root: Path | str | None) -> list[There]:
     root = files.root_of("mimic-cxr", root)
     found = []
     for release, name, key, expected in mimic_files.TABLES:
-        rows, problem = None, ""
         try:
-            rows = len(files.read_table(mimic_files.find(root, release, name), {key: key}))
+            rows = files.read_table(mimic_files.find(root, release, name), {key: key})
+            found.append(There(name, len(rows), expected))
         except DataError as error:
-            problem = str(error)
-        found.append(There(name, rows, expected, problem))
+            found.append(There(name, None, expected, str(error)))
     return [*found, _reports_there(root), _films_there(root)]
 
 
 def _reports_there(root):
-    rows, problem = None, ""
     archive = files.locate(root, mimic_files.ARCHIVE, mimic_files.places(root, "mimic-cxr"))
-    if archive:
-        try:
-            with zipfile.ZipFile(archive) as file:
-                rows = sum(name.endswith(".txt") for name in file.NameToInfo)
-        except (zipfile.BadZipFile, OSError) as error:
-            problem = f"{archive}: damaged or cut off ({error}); fetch it again"
-    else:
+    if not archive:
         rows = len(mimic_files.names_on_disk(root, "mimic-cxr", (".txt",))) or None
-    return There(mimic_files.ARCHIVE, rows, 227_835, problem)
+        return There(mimic_files.ARCHIVE, rows, 227_835)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            rows = sum(name.endswith(".txt") for name in file.NameToInfo)
+        return There(mimic_files.ARCHIVE, rows, 227_835)
+    except (zipfile.BadZipFile, OSError) as error:
+        problem = f"{archive}: damaged or cut off ({error}); fetch it again"
+        return There(mimic_files.ARCHIVE, None, 227_835, problem)
 
 
 def _films_there(root):

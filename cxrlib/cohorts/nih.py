@@ -22,9 +22,7 @@ from cxrlib.cohorts.table import drawn_by_patients
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
-TABLES = tuple(
-    f"Data_Entry_2017{version}.csv{gz}" for version in ("_v2020", "") for gz in ("", ".gz")
-)
+TABLES = tuple(f"Data_Entry_2017{v}.csv{gz}" for v in ("_v2020", "") for gz in ("", ".gz"))
 LISTS = ("test_list.txt", "train_val_list.txt")
 NEATX = "NIH-CX14_TubeAnnotations_NonExperts_aggregated.csv"
 FETCH_NIH = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
@@ -182,16 +180,13 @@ def read(root: Path) -> tuple[pd.DataFrame, Path]:
     """
     path = files.locate(root, TABLES)
     if path is None:
-        near = [p for p in (root.parent, *sorted(root.iterdir())) if _has_table(p)]
+        folders = (p for p in (root.parent, *sorted(root.iterdir())) if p.is_dir())
+        near = [p for p in folders if any((p / name).is_file() for name in TABLES)]
         raise DataError(
             f"{root} has no Data_Entry_2017*.csv"
             + (f"; {near[0]} has one: pass that folder" if near else f": get it at {FETCH_NIH}")
         )
     return metadata.read_nih(path), path
-
-
-def _has_table(folder):
-    return folder.is_dir() and any((folder / name).is_file() for name in TABLES)
 
 
 def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:

@@ -98,12 +98,8 @@ def cell_counts(
     """
     rows = eligible(table, rule)
     cells = [(age60, sex) for age60 in ("young", "old") for sex in ("F", "M")]
-    counts = (
-        rows.groupby(["disease", "age60", "sex"])
-        .size()
-        .unstack(["age60", "sex"], fill_value=0)
-        .reindex(index=list(metadata.FINDINGS), columns=cells, fill_value=0)
-    )
+    sizes = rows.groupby(["disease", "age60", "sex"]).size().unstack(["age60", "sex"], fill_value=0)
+    counts = sizes.reindex(index=list(metadata.FINDINGS), columns=cells, fill_value=0)
     counts.columns = [f"{age60} {sex}" for age60, sex in cells]
     counts.index.name = "disease"
     counts["smallest"] = counts.min(axis=1)
@@ -223,12 +219,10 @@ def balanced(
         raise ValueError(f"exceptions: {min(strange)} is no cell; cells are such as {cells[0]}")
     members = rows.groupby(["disease", age, *attributes]).groups
     members = {cell: members.get(cell, rows.index[:0]) for cell in cells}
-    _refuse_short(members, {cell: exceptions.get(cell, per_cell) for cell in cells})
+    sizes = {cell: exceptions.get(cell, per_cell) for cell in cells}
+    _refuse_short(members, sizes)
     generator = np.random.default_rng(seed)
-    chosen = [
-        generator.choice(members[cell].to_numpy(), exceptions.get(cell, per_cell), replace=False)
-        for cell in cells
-    ]
+    chosen = [generator.choice(members[c].to_numpy(), n, replace=False) for c, n in sizes.items()]
     cohort = rows.loc[np.concatenate(chosen)].sort_values("image_id", ignore_index=True)
     cohort["split"] = assign_split(cohort["patient_id"], generator, unit)
     return cohort

@@ -81,10 +81,8 @@ class Dials:
         for share in (f.name for f in fields(self) if f.type == "float"):
             if not 0 <= getattr(self, share) <= 1:
                 raise ValueError(f"dial {share}={getattr(self, share)}: expected 0 to 1")
-        if self.images_per_patient < 1:
-            raise ValueError(
-                f"dial images_per_patient={self.images_per_patient}: expected 1 or more"
-            )
+        if (n := self.images_per_patient) < 1:
+            raise ValueError(f"dial images_per_patient={n}: expected 1 or more")
         for dial in GROUPED:
             for attribute, factors in getattr(self, dial).items():
                 unknown = set(factors) - set(GROUPS.get(attribute, ()))
@@ -164,10 +162,8 @@ def choose(
     further = "further images of a patient"
     steps.append((f"at most {dials.images_per_patient} images a patient", rows, further))
     if n_images > len(rows):
-        raise ValueError(
-            f"n_images={n_images}: split {split!r} has {len(rows)} images under these "
-            "dials; ask for fewer or raise images_per_patient"
-        )
+        has = f"split {split!r} has {len(rows)} images under these dials"
+        raise ValueError(f"n_images={n_images}: {has}; ask for fewer or raise images_per_patient")
     # Weighted sampling of patients without replacement (Efraimidis and Spirakis 2006).
     weight = np.ones(len(first))
     for attribute, shares in dials.share.items():
