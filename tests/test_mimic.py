@@ -486,17 +486,17 @@ def test_bad_options(small, options, message):
 
 
 def test_what_is_there(damaged, small):
-    found = {row["file"]: row for row in mimic.describe_files(damaged)}
+    found = {row.file: row for row in mimic.describe_files(damaged)}
     n = len(small[1]["images"])
-    assert found[SPLIT]["rows"] == found["files/*.jpg"]["rows"] == n
-    assert found["mimic-cxr-reports.zip"]["rows"] == 16
-    assert found[SPLIT]["expected"] == 377_110 and not any(r["problem"] for r in found.values())
+    assert found[SPLIT].rows == found["files/*.jpg"].rows == n
+    assert found["mimic-cxr-reports.zip"].rows == 16
+    assert found[SPLIT].expected == 377_110 and not any(r.problem for r in found.values())
     film = damaged / small[1]["images"]["file"][0]
     film.rename(film.with_name("0-unlisted.jpg"))
     (damaged / "hosp/patients.csv.gz").unlink()
-    found = {row["file"]: row for row in mimic.describe_files(damaged)}
-    assert found["files/*.jpg"]["problem"] == (
+    found = {row.file: row for row in mimic.describe_files(damaged)}
+    assert found["files/*.jpg"].problem == (
         f"listed, but not there: 1 films; there, but not listed in {SPLIT}: 1 films"
     )
     patients = found["hosp/patients.csv.gz"]
-    assert not patients["found"] and "mimiciv" in patients["where_to_get"]
+    assert patients.rows is None and "content/mimiciv" in patients.problem

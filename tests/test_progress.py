@@ -28,6 +28,14 @@ def test_a_log_has_a_line_per_minute_and_one_at_the_end(at, capsys):
     assert last.startswith("films: 20 of 20 films")
 
 
+@pytest.mark.parametrize(("unit", "units"), [("epoch", "epochs"), ("batch", "batches")])
+def test_units_in_the_plural(at, capsys, unit, units):
+    with Bar(20, "training", unit) as bar:
+        at(70)
+        bar.update()
+    assert f"training: 1 of 20 {units}, " in capsys.readouterr().err
+
+
 def test_a_terminal_has_one_line_that_changes_and_stays_at_the_end(at, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Bar(4, "films", "film") as bar:

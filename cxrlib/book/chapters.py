@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrlib.book.parameters import Parameter, declared, pairs, validate
+from cxrlib.book.parameters import Parameter, declared, pairs, refuse_unknown, validate
 from cxrlib.core.errors import BookError, nearest
 from cxrlib.core.folders import LIBRARY
 
@@ -69,9 +69,8 @@ class Chapter:
         for i, cell in enumerate(notebook.cells):
             cell.id = f"cell-{i:03d}"
         about = notebook.metadata.get("chapter", {})
-        notebook.metadata = nbformat.from_dict(
-            {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
-        )
+        about = {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
+        notebook.metadata = nbformat.from_dict(about)
         notebook.nbformat, notebook.nbformat_minor = 4, 5
         return notebook
 
@@ -157,13 +156,10 @@ def assign(chosen: Sequence[Chapter], given: dict[str, Any]) -> dict[str, dict[s
     dict
         chapter name -> dict of the values that differ from the declared defaults.
     """
+    alone = len(chosen) == 1
     declared = {name for chapter in chosen for name in chapter.parameters}
     for name in given:
-        if name not in declared:
-            who = f"chapter {chosen[0].name}" if len(chosen) == 1 else "any chapter"
-            raise BookError(
-                f"unknown parameter {name!r} for {who}; {nearest(name, sorted(declared))}", code=2
-            )
+        refuse_unknown(name, declared, f"chapter {chosen[0].name}" if alone else "any chapter")
     values = {}
     for chapter in chosen:
         mine = {name: given[name] for name in chapter.parameters if name in given}
@@ -200,12 +196,10 @@ def out_of_sync(root: Path) -> tuple[list[Path], list[Path]]:
     """
     every = chapters(root)
     pairs = {c.path.with_suffix(".ipynb"): c for c in every}
-    stale = [
-        path
-        for path, chapter in pairs.items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != pair_text(chapter)
-    ]
-    stale += [c.path for c in every if c.path.read_text(encoding="utf-8") != script_text(c)]
+    text_of = {path: pair_text(c) for path, c in pairs.items()}
+    text_of |= {c.path: script_text(c) for c in every}
+    there = {path: path.read_text(encoding="utf-8") for path in text_of if path.is_file()}
+    stale = [path for path, text in text_of.items() if there.get(path) != text]
     orphans = [p for p in sorted((root / "chapters").glob("*.ipynb")) if p not in pairs]
     return stale, orphans
 

@@ -11,7 +11,6 @@ import hashlib
 import math
 import re
 import textwrap
-import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.core import atomic
+from cxrlib.core import atomic, toml
 from cxrlib.core.errors import BookError, nearest
 
 N_IMAGES = 1500  # enough for the faint group to stand out, few enough for seconds
@@ -260,7 +259,8 @@ def _exercise(name: str, about: dict) -> Exercise:
     return Exercise(**about, solve=_SOLVE[name])
 
 
-_TEXTS = tomllib.loads(Path(__file__).with_name("grading.toml").read_text(encoding="utf-8"))
+_TEXTS = toml.beside(__file__)
+HOW = " ".join(_TEXTS.pop("how").split())
 EXERCISES = {name: _exercise(name, about) for name, about in _TEXTS.items()}
 
 
@@ -375,22 +375,16 @@ def sheet(student: str, seed: int) -> str:
         asked = task(name, seed)
         lines += [f"{number}. {name} (chapter {asked.chapter})", ""]
         lines += [*_wrap(asked.question), "", textwrap.indent(asked.start, "    "), ""]
-    return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form(student)])
-
-
-HOW = (
-    "Your cohort is your own: nobody else has the same planted biases, or the same right answers. "
-    "Start each exercise with its lines of Python, in the book's environment, and go on with the "
-    "functions of the chapter. Numbers with three decimals are precise enough."
-)
+    return "\n".join([*lines, "Hand in these lines, with your answers:", "", _form([student])])
 
 
 def _wrap(text):
     return textwrap.wrap(text, 88, break_on_hyphens=False)
 
 
-def _form(student):
-    return "\n".join(["student,exercise,answer", *(f"{_cell(student)},{n}," for n in EXERCISES)])
+def _form(students):
+    lines = [f"{_cell(student)},{name}," for student in students for name in EXERCISES]
+    return "\n".join(["student,exercise,answer", *lines])
 
 
 def _cell(text):
@@ -418,25 +412,20 @@ def assign(roster: Path, course: str, out: Path) -> list[Path]:
         A file that cannot be read, an empty name, or one that stands there twice.
     """
     students = _students(roster, course)
-    _folder(out)
-    paths, lines = [], ["student,exercise,answer"]
-    for number, student in enumerate(students, 1):
-        slug = re.sub(r"\W+", "-", student).strip("-").lower()
-        paths.append(out / f"{number:03d}-{slug}.txt")
-        atomic.write(paths[-1], f"{sheet(student, seed_of(course, student))}\n".encode())
-        lines += _form(student).split("\n")[1:]
-    paths.append(out / "answers.csv")
-    if paths[-1].exists():
-        raise BookError(f"{paths[-1]} exists and may hold answers; choose another --out")
-    atomic.write(paths[-1], ("\n".join(lines) + "\n").encode())
-    return paths
-
-
-def _folder(out):
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BookError(f"cannot make the folder {out}: {error.strerror}") from None
+    paths = []
+    for number, student in enumerate(students, 1):
+        slug = re.sub(r"\W+", "-", student).strip("-").lower()
+        paths.append(out / f"{number:03d}-{slug}.txt")
+        atomic.write(paths[-1], f"{sheet(student, seed_of(course, student))}\n".encode())
+    paths.append(out / "answers.csv")
+    if paths[-1].exists():
+        raise BookError(f"{paths[-1]} exists and may hold answers; choose another --out")
+    atomic.write(paths[-1], f"{_form(students)}\n".encode())
+    return paths
 
 
 def _students(path, course):
@@ -483,35 +472,31 @@ def grade(answers: Path, course: str, roster: Path | None = None) -> tuple[list[
     rows = list(_rows(answers, ("student", "exercise", "answer")))
     # one student after the other, so that each cohort is drawn once
     for row, line in sorted(rows, key=lambda r: r[1]["student"].casefold()):
-        student, exercise, answer = line["student"], line["exercise"], line["answer"]
-        where = f"{answers}, row {row}, column"
-        if not student:
-            wrong.append((row, f"{where} student: empty; expected a name or number"))
-            continue
-        seed = seed_of(course, student)
-        if known is not None and seed not in known:
-            wrong.append((row, f"{where} student: {student!r} is not in {roster}"))
-            continue
-        if exercise not in EXERCISES:
-            near = nearest(exercise, list(EXERCISES))
-            wrong.append((row, f"{where} exercise: unknown {exercise!r}; {near}"))
-            continue
-        if (seed, exercise) in seen:
-            first = seen[seed, exercise]
-            wrong.append((row, f"{where} exercise: {exercise!r} was answered in row {first}"))
-            continue
-        seen[seed, exercise] = row
-        if not answer:
-            found = Checked(0, "No answer.")
-        else:
-            try:
-                found = check(exercise, seed, answer)
-            except ValueError as error:
-                wrong.append((row, f"{where} answer: {error}"))
-                continue
-        graded.append((row, line | found._asdict()))
+        seed = seed_of(course, line["student"]) if line["student"] else None
+        try:
+            found = _points(**line, seed=seed, row=row, seen=seen, known=known, roster=roster)
+            graded.append((row, line | found._asdict()))
+        except ValueError as error:
+            wrong.append((row, f"{answers}, row {row}, column {error}"))
     in_order = sorted(graded, key=lambda pair: pair[0])
     return [line for _, line in in_order], [text for _, text in sorted(wrong)]
+
+
+def _points(student, exercise, answer, seed, row, seen, known, roster):
+    """What one row is worth; ValueError with the column and what is wrong in it."""
+    if not student:
+        raise ValueError("student: empty; expected a name or number")
+    if known is not None and seed not in known:
+        raise ValueError(f"student: {student!r} is not in {roster}")
+    if exercise not in EXERCISES:
+        raise ValueError(f"exercise: unknown {exercise!r}; {nearest(exercise, list(EXERCISES))}")
+    first = seen.setdefault((seed, exercise), row)
+    if first != row:
+        raise ValueError(f"exercise: {exercise!r} was answered in row {first}")
+    try:
+        return check(exercise, seed, answer) if answer else Checked(0, "No answer.")
+    except ValueError as error:
+        raise ValueError(f"answer: {error}") from None
 
 
 def _rows(path, columns) -> Iterator[tuple[int, dict]]:

@@ -23,6 +23,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Annotated, Any, Literal
 
+from cxrlib.core import toml
 from cxrlib.core.errors import BookError, nearest
 
 BOUNDS = re.compile(r"(?:([\[(])([^,()\[\]]+),([^,()\[\]]+)([\])])|\{([^{}:]*)\})(?:\s+|$)(.*)")
@@ -64,9 +65,8 @@ class Parameter:
         from pydantic import ValidationError
 
         try:
-            return self._adapter.validate_python(
-                self._read(value if isinstance(value, str) else repr(value))
-            )
+            text = value if isinstance(value, str) else repr(value)
+            return self._adapter.validate_python(self._read(text))
         except ValidationError as error:
             outside = any(found["type"] in OUTSIDE for found in error.errors())
             bounds = f"one of {self.allowed}" if self.choices else self.allowed
@@ -143,6 +143,13 @@ def _bounds(comment):
     return limits, (), f"in {left}{low.strip()}, {high.strip()}{right}", text
 
 
+def refuse_unknown(name: str, known: Iterable[str], who: str) -> None:
+    """BookError with exit code 2 for a parameter that nobody declared."""
+    if name not in known:
+        near = nearest(name, sorted(known))
+        raise BookError(f"unknown parameter {name!r} for {who}; {near}", code=2)
+
+
 def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) -> dict[str, Any]:
     """The given values in their types, once name, type, bounds and combination were checked.
 
@@ -162,10 +169,7 @@ def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) 
     """
     values = {}
     for name, value in given.items():
-        if name not in parameters:
-            raise BookError(
-                f"unknown parameter {name!r} for {who}; {nearest(name, sorted(parameters))}", code=2
-            )
+        refuse_unknown(name, parameters, who)
         parameter = parameters[name]
         try:
             values[name] = parameter.parsed(value)
@@ -247,9 +251,8 @@ def _device(device):
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise ValueError(
-            f"device={device!r}: expected cpu, cuda, cuda:1, ... as torch names it"
-        ) from None
+        expected = "cpu, cuda, cuda:1, ... as torch names it"
+        raise ValueError(f"device={device!r}: expected {expected}") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: torch sees no GPU here; use device=cpu")
 
@@ -264,7 +267,7 @@ def page(chapters: Iterable) -> str:
     ----------
     chapters : list of Chapter
     """
-    lines = ["# Parameters", "", INTRODUCTION]
+    lines = ["# Parameters", "", toml.beside(__file__)["introduction"]]
     for chapter in chapters:
         lines += ["", f"## {chapter.title}", "", f"Chapter [](chapters/{chapter.name}.ipynb).", ""]
         lines += ["| parameter | type | default | allowed | what it is |", "|---|---|---|---|---|"]
@@ -272,21 +275,6 @@ def page(chapters: Iterable) -> str:
             cells = (f"`{p.name}`", f"`{p.type}`", f"`{p.default!r}`", p.allowed or "any", p.help)
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
-
-
-INTRODUCTION = """Every chapter declares its parameters once, in the first cell of code. An unknown
-name, a wrong type, a value out of range and a combination that cannot be stop a run before it
-begins, whichever way it was started:
-
-```bash
-cxrbook run zero_shot -p n_images=2000 -p seed=7
-python chapters/02_zero_shot.py -p n_images=2000 -p seed=7
-papermill chapters/02_zero_shot.ipynb mine.ipynb -p n_images 2000 -p seed 7
-```
-
-`(0, 1)` is an interval without its ends, `[0, 1]` one with them; names with commas between are the
-choices. Models, cohorts and their options are checked against those that the book knows, a device
-against those that torch sees."""
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

@@ -16,54 +16,24 @@ import pandas as pd
 
 from cxrlib import guard
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.core import used
+from cxrlib.core import toml, used
 from cxrlib.core.errors import nearest
 
 
 class _Known(NamedTuple):
     where: str  # module:function of this package; imported when it is wanted
     access: str
-    folder: str  # below CXRBOOK_DATA; "" for cohorts without files
     text: str
+    folder: str = ""  # below CXRBOOK_DATA
+    balanced: str = ""
 
     def builder(self) -> Callable[..., Cohort]:
         module, _, function = self.where.partition(":")
         return getattr(import_module(f"{__name__}.{module}"), function)
 
 
-_NIH, _MIMIC = ("open", "nih-cxr14"), ("credentialed", "mimic-cxr")
-_OWN = ("as its option says", "own")
-_COHORTS = {
-    "phantom": _Known(
-        "phantom:build", "open", "", "phantom radiographs with planted biases on real NIH rows"
-    ),
-    "phantom-6x200": _Known(
-        "phantom:build_6x200", "open", "", "phantom radiographs of the NIH 6x200 recipe of X"
-    ),
-    "nih-metadata": _Known(
-        "metadata:build", "open", "", "the 112,120 rows of NIH ChestX-ray14, without pixels"
-    ),
-    "nih": _Known(
-        "nih:build",
-        *_NIH,
-        "NIH ChestX-ray14, by default its official test list, with the drains of NEATX if there",
-    ),
-    "nih-6x200": _Known("nih:build_6x200", *_NIH, "the NIH 6x200 recipe of X on real films"),
-    "mimic": _Known(
-        "mimic:build",
-        *_MIMIC,
-        "MIMIC-CXR with MIMIC-IV, by default the frontal films of its official test split",
-    ),
-    "mimic-balanced": _Known(
-        "mimic:build_balanced", *_MIMIC, "the balanced recipe of X on MIMIC-CXR"
-    ),
-    "own": _Known("own:build", *_OWN, "films of your own, named in one table, cohort.csv"),
-    "own-balanced": _Known(
-        "own:build_balanced", *_OWN, "the balanced recipe of X on films of your own"
-    ),
-}
-BALANCED = {"phantom": "phantom-6x200", "nih": "nih-6x200"}
-BALANCED |= {"mimic": "mimic-balanced", "own": "own-balanced"}
+_COHORTS = {name: _Known(**about) for name, about in toml.beside(__file__, "cohorts").items()}
+BALANCED = {name: known.balanced for name, known in _COHORTS.items() if known.balanced}
 """The balanced cohort of X beside each cohort of S, for the chapter on fine-tuning."""
 
 

@@ -82,8 +82,11 @@ def mean(values: ArrayLike, patient_id: ArrayLike) -> dict[str, float]:
     patient, patients = pd.factorize(np.asarray(patient_id))
     value = values.mean() if len(values) else np.nan
     half = Z * np.sqrt(_cluster_variance((values - value) / max(len(values), 1), patient))
-    limits = {"value": value, "ci_low": value - half, "ci_high": value + half}
-    return limits | {"n": len(values), "n_patients": len(patients)}
+    return _within(value, half) | {"n": len(values), "n_patients": len(patients)}
+
+
+def _within(value, half):
+    return {"value": value, "ci_low": value - half, "ci_high": value + half}
 
 
 def _cluster_variance(influence, patient):
@@ -127,22 +130,12 @@ def association(table: pd.DataFrame, outcome: str, given: str) -> pd.DataFrame:
     rows = {"with": with_finding, "without": ~with_finding}
     arms = {arm: proportion(y[of], table["patient_id"][of]) for arm, of in rows.items()}
     p1, p0 = arms["with"]["value"], arms["without"]["value"]
-    influence = np.where(
-        with_finding,
-        (y - p1) / max(arms["with"]["n"], 1),
-        -(y - p0) / max(arms["without"]["n"], 1),
-    )
+    n1, n0 = max(arms["with"]["n"], 1), max(arms["without"]["n"], 1)
+    influence = np.where(with_finding, (y - p1) / n1, -(y - p0) / n0)
     patient, patients = pd.factorize(table["patient_id"].to_numpy())
     half = Z * np.sqrt(_cluster_variance(influence, patient))
-    arms["with - without"] = {
-        "value": p1 - p0,
-        "ci_low": p1 - p0 - half,
-        "ci_high": p1 - p0 + half,
-        "n": len(y),
-        "n_positive": int(y.sum()),
-        "n_patients": len(patients),
-        "design_effect": np.nan,
-    }
+    counts = {"n": len(y), "n_positive": int(y.sum()), "n_patients": len(patients)}
+    arms["with - without"] = _within(p1 - p0, half) | counts | {"design_effect": np.nan}
     rows = [{"outcome": outcome, "given": given, "group": g, **row} for g, row in arms.items()]
     return pd.DataFrame(rows)
 

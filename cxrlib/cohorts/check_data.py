@@ -16,6 +16,7 @@ import numpy as np
 
 from cxrlib.cohorts import files, films, known, metadata, nih, own
 from cxrlib.cohorts.files import DataError
+from cxrlib.core import toml
 
 SAMPLE = 50  # films that are opened
 SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
@@ -32,27 +33,8 @@ class Line(NamedTuple):
     text: str
 
 
-FETCH = {
-    "nih-cxr14": f"""\
-NIH ChestX-ray14, open to anyone: {nih.FETCH_NIH}
-  Data_Entry_2017_v2020.csv, test_list.txt, train_val_list.txt
-  images_001.tar.gz to images_012.tar.gz, unpacked to images/, or each to images_0NN/images/
-  for nih-6x200 the 1,200 films that 'cxrbook nih-6x200-list' names are enough
-NEATX, chest drains, open to anyone: {nih.FETCH_NEATX}
-  {nih.NEATX}""",
-    "mimic-cxr": """\
-For credentialed users of PhysioNet, after its course and agreement:
-MIMIC-CXR-JPG 2.1.0: https://physionet.org/content/mimic-cxr-jpg/2.1.0/
-  mimic-cxr-2.0.0-{split,metadata,chexpert,negbio}.csv.gz and files/
-MIMIC-CXR 2.1.0: https://physionet.org/content/mimic-cxr/2.1.0/
-  mimic-cxr-reports.zip
-MIMIC-IV 3.1: https://physionet.org/content/mimiciv/3.1/
-  hosp/patients.csv.gz and hosp/admissions.csv.gz""",
-    "own": f"""\
-Your films, and cohort.csv with one row each:
-  {", ".join(own.REQUIRED)}
-  where you have them {", ".join(own.OPTIONAL)}; and one column of 0 and 1 a finding""",
-}
+_COLUMNS = {"required": ", ".join(own.REQUIRED), "optional": ", ".join(own.OPTIONAL)}
+FETCH = {name: text.format(nih=nih, **_COLUMNS) for name, text in toml.beside(__file__).items()}
 """Where each data set comes from, and which of its files are needed."""
 
 
@@ -116,13 +98,13 @@ def _check(name, folder, root) -> Iterator[Line]:
     """The lines of one data set."""
     of_folder = {"nih-cxr14": _nih, "mimic-cxr": _mimic, "own": _own}
     look = {"nih-6x200": _nih_6x200}.get(name, of_folder[folder])
-    try:
-        root = files.root_of(folder, root)
-    except DataError as error:
-        yield Line("problem", str(error))
-        return
-    yield Line("ok", f"folder {root}")
-    yield from _safely(look(root))
+
+    def lines():
+        found = files.root_of(folder, root)
+        yield Line("ok", f"folder {found}")
+        yield from look(found)
+
+    yield from _safely(lines())
 
 
 def _safely(lines) -> Iterator[Line]:
@@ -150,10 +132,8 @@ def _nih_lists(root, rows):
     yield _counted(nih.LISTS[1], train, nih.OFFICIAL["train_val"])
     yield Line("ok", "no patient is in both lists")
     found = nih.films_in(root)
-    paths = [found.get(name, "") for name in test["image_id"]]
-    yield from _films(root, paths, nih.LISTS[0], "problem")
-    paths = [found.get(name, "") for name in train["image_id"]]
-    yield from _films(root, paths, nih.LISTS[1], "note")
+    for name, part, state in zip(nih.LISTS, (test, train), ("problem", "note"), strict=True):
+        yield from _films(root, [found.get(x, "") for x in part["image_id"]], name, state)
     yield from _beside(found, rows)
 
 
@@ -215,18 +195,16 @@ def _mimic(root: Path) -> Iterator[Line]:
     from cxrlib.cohorts import mimic
     from cxrlib.cohorts.mimic_files import films_of
 
-    for file in mimic.describe_files(root):
-        if not file["found"]:
-            needed = "negbio" not in file["file"]
-            yield Line("problem" if needed else "note", file["problem"] or f"no {file['file']}")
+    for file, rows, expected, problem in mimic.describe_files(root):
+        if rows is None:
+            needed = "negbio" not in file
+            yield Line("problem" if needed else "note", problem or f"no {file}")
             continue
-        text, expected = f"{file['file']}: {file['rows']:,}", file["expected"]
+        text = f"{file}: {rows:,}"
         if expected:
-            text += (
-                ", as released" if file["rows"] == expected else f"; the release has {expected:,}"
-            )
-        whole = expected in (None, file["rows"]) and not file["problem"]
-        yield Line("ok" if whole else "note", "; ".join(filter(None, (text, file["problem"]))))
+            text += ", as released" if rows == expected else f"; the release has {expected:,}"
+        whole = expected in (None, rows) and not problem
+        yield Line("ok" if whole else "note", "; ".join(filter(None, (text, problem))))
     rows = mimic.tables(root)
     yield _counted("all splits", rows, mimic.OFFICIAL[None])
     test = rows[rows["split"] == "test"]

@@ -12,6 +12,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -126,13 +127,13 @@ def check(root: Path, files: Iterable[str], keep: Path) -> pd.DataFrame:
     files = list(files)
     for folder in {str(Path(f).parent) for f in files}:
         inside(root, root / folder)
-    known = pd.DataFrame(columns=FILM_COLUMNS)
-    if keep.is_file():
-        known = pd.read_parquet(keep)
+    known = pd.read_parquet(keep) if keep.is_file() else pd.DataFrame(columns=FILM_COLUMNS)
     before = {(r.file, r.bytes, r.changed): r for r in known.itertuples(index=False)}
     stamps = [_stamp(root, f) for f in files]
     todo = [f for f, stamp in zip(files, stamps, strict=True) if (f, *stamp) not in before]
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(todo) as progress:
+    quiet = len(todo) < CHUNK or in_notebook()
+    progress = Bar(len(todo), "checking films", "film", hidden=quiet)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress:
         for start in range(0, len(todo), CHUNK):
             part = []
             for row in pool.map(lambda f: _examine(root, f), todo[start : start + CHUNK]):
@@ -141,13 +142,9 @@ def check(root: Path, files: Iterable[str], keep: Path) -> pd.DataFrame:
             fresh = pd.DataFrame(part, columns=FILM_COLUMNS)
             known = pd.concat([known, fresh]) if len(known) else fresh
             known = known.drop_duplicates("file", keep="last", ignore_index=True)
-            _save(known, keep)
+            keep.parent.mkdir(parents=True, exist_ok=True)
+            atomic.in_one_step(keep, partial(known.to_parquet, index=False))
     return known.set_index("file").reindex(files).reset_index()
-
-
-def _progress(todo):
-    quiet = len(todo) < CHUNK or in_notebook()
-    return Bar(len(todo), "checking films", "film", hidden=quiet)
 
 
 def _stamp(root, file):
@@ -171,11 +168,6 @@ def _examine(root: Path, file: str) -> tuple:
     except (DataError, OSError) as error:
         return file, size, changed, "", "", 0, 0, str(error)
     return file, size, changed, hashlib.sha256(data).hexdigest(), phash, *film.shape, ""
-
-
-def _save(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.in_one_step(path, lambda part: table.to_parquet(part, index=False))
 
 
 def sound(films: pd.DataFrame, name: str, max_broken: float = MAX_BROKEN) -> np.ndarray:

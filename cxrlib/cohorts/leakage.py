@@ -130,9 +130,8 @@ def _films(cohort, max_distance):
         return [_row(f"films with {kind}", f"not applicable: {reason}") for kind in kinds]
     sha256 = cohort.films["sha256"].mask(cohort.films["sha256"] == "")
     hashes = as_integers(cohort.films["phash"])
-    within = {kinds["exact copies"]: (sha256, 0), near: (hashes, max_distance)}
-    rows = []
-    for kind, (note, (codes, distance)) in zip(kinds, within.items(), strict=True):
+    rows, within = [], ((sha256, 0), (hashes, max_distance))
+    for (kind, note), (codes, distance) in zip(kinds.items(), within, strict=True):
         columns = {"": None, " of another patient": "patient_id"}
         if "split" in cohort.table and cohort.table["split"].nunique() > 1:
             columns[" in another split"] = "split"
@@ -188,30 +187,25 @@ def alike(
     # Of each distinct code: is there another like it, and the smallest and largest entry of a
     # column among all images like it. An image differs from one of them if it is not both.
     neighbour = size > 1
-    lows, highs, entries = {}, {}, {}
-    for column in columns:
-        entry = pd.factorize(table[column])[0]
+    none = np.iinfo(int).max
+    entries = np.empty((len(columns), len(table)), dtype=int)
+    low, high = np.full((2, len(columns), len(distinct)), [[[none]], [[-1]]])
+    for column, entry, least, most in zip(columns, entries, low, high, strict=True):
+        entry[:] = pd.factorize(table[column])[0]
         used = known & (entry >= 0)
-        low, high = np.full(len(distinct), np.iinfo(int).max), np.full(len(distinct), -1)
-        np.minimum.at(low, place[used], entry[used])
-        np.maximum.at(high, place[used], entry[used])
-        lows[column], highs[column], entries[column] = low, high, entry
-    wide_low = {c: low.copy() for c, low in lows.items()}
-    wide_high = {c: high.copy() for c, high in highs.items()}
+        np.minimum.at(least, place[used], entry[used])
+        np.maximum.at(most, place[used], entry[used])
+    wide_low, wide_high = low.copy(), high.copy()
     if max_distance:
-        for a, b in _close(np.asarray(distinct, dtype=np.uint64), max_distance):
-            neighbour[a] = neighbour[b] = True
-            for c in columns:
-                np.minimum.at(wide_low[c], a, lows[c][b])
-                np.minimum.at(wide_low[c], b, lows[c][a])
-                np.maximum.at(wide_high[c], a, highs[c][b])
-                np.maximum.at(wide_high[c], b, highs[c][a])
-    found = {"any": known & neighbour[place]}
-    for c in columns:
-        entry = entries[c]
-        differs = (wide_low[c][place] != entry) | (wide_high[c][place] != entry)
-        found[c] = found["any"] & (entry >= 0) & differs
-    return pd.DataFrame(found)
+        for pair in _close(np.asarray(distinct, dtype=np.uint64), max_distance):
+            for one, other in (pair, pair[::-1]):
+                neighbour[one] = True
+                for k in range(len(columns)):
+                    np.minimum.at(wide_low[k], one, low[k][other])
+                    np.maximum.at(wide_high[k], one, high[k][other])
+    twice = known & neighbour[place]
+    differs = (entries >= 0) & ((wide_low[:, place] != entries) | (wide_high[:, place] != entries))
+    return pd.DataFrame({"any": twice} | dict(zip(columns, twice & differs, strict=True)))
 
 
 def _close(codes, max_distance):

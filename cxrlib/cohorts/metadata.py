@@ -18,50 +18,23 @@ from numpy.typing import ArrayLike
 
 from cxrlib.cohorts import files
 from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.core import toml
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Emphysema",
-    "Fibrosis",
-    "Hernia",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pleural Thickening",
-    "Pneumonia",
-    "Pneumothorax",
-)
+_NAMES = toml.beside(__file__)
+
+FINDINGS = tuple(_NAMES["findings"])
 """The 14 findings of NIH ChestX-ray14, under the names this book uses."""
 
-S_FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
+S_FINDINGS = tuple(_NAMES["s_findings"])
 """The six findings of Table 1 of Sourget et al. 2025."""
 
-NIH_NAMES = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
+NIH_NAMES = _NAMES["nih_names"]
 """NIH spellings that differ from ours. "Effusion" takes the name used by Sourget et al. 2025."""
 
-STUDIED = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
+STUDIED = tuple(_NAMES["studied"])
 """The six findings of S, and Edema, which X adds."""
 
-AGE_GROUPS = ("18-25", "25-50", "50-65", "65-80", "80+")
+AGE_GROUPS = tuple(_NAMES["age_groups"])
 """Age groups of Sourget et al. 2025, left-closed: a patient of 25 belongs to "25-50"."""
 
 OLDEST_POSSIBLE_AGE = 120
@@ -139,15 +112,7 @@ def read_nih(path: Path) -> pd.DataFrame:
     DataError
         Damaged file, missing column, images listed twice, an age or a finding that cannot be read.
     """
-    columns = {
-        "Image Index": "image_id",
-        "Patient ID": "patient_id",
-        ("Patient Gender", "Patient Sex"): "sex",
-        "Patient Age": "age",
-        "View Position": "view",
-        "Follow-up #": "follow_up",
-        "Finding Labels": "labels",
-    }
+    columns = {tuple(spellings): name for name, spellings in _NAMES["nih"].items()}
     # The lines of 2017 end with a comma, which must not be taken for an index.
     text = {"Patient Age": str, "Image Index": str, "Finding Labels": str}
     table = files.read_table(path, columns, dtype=text, index_col=False)
@@ -259,37 +224,18 @@ def build() -> Cohort:
 
 @lru_cache(maxsize=1)
 def _padchest():
-    columns = {
-        "ImageID": "image_id",
-        "PatientID": "patient_id",
-        "PatientSex_DICOM": "sex",
-        "PatientBirth": "birth",
-        "StudyDate_DICOM": "date",
-        "Projection": "view",
-        "MethodLabel": "label_source",
-        "Labels": "labels",
-    }
-    raw = pd.read_csv(
-        wheel_file("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"),
-        usecols=list(columns),
-        dtype=str,
-    ).rename(columns=columns)
-    # Labels are Python lists as text, some entries with a leading space: ' pneumothorax'.
-    labels = raw.pop("labels").fillna("[]")
-    years = {
-        "date": pd.to_numeric(raw.pop("date").str[:4], errors="coerce"),
-        "birth": pd.to_numeric(raw.pop("birth"), errors="coerce"),
-    }
+    columns = _NAMES["padchest"]
+    path = wheel_file("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz")
+    raw = pd.read_csv(path, usecols=list(columns), dtype=str).rename(columns=columns)
+    labels = raw["labels"].fillna("[]")
+    studied = pd.to_numeric(raw["date"].str[:4], errors="coerce")
+    born = pd.to_numeric(raw["birth"], errors="coerce")
     table = raw[["image_id", "patient_id", "sex"]].copy()
     table["sex"] = table["sex"].where(table["sex"].isin(["F", "M"]))
-    table["age"] = years["date"] - years["birth"]
+    table["age"] = studied - born
     table["age_group"] = age_group(table["age"])
     table[["view", "label_source"]] = raw[["view", "label_source"]]
-    for column, pattern in {
-        "pneumothorax": "' ?(?:hydro)?pneumothorax'",
-        "hydropneumothorax": "' ?hydropneumothorax'",
-        "drain": "' ?chest drain tube'",
-    }.items():
+    for column, pattern in _NAMES["padchest_findings"].items():
         table[column] = labels.str.contains(pattern, regex=True).astype(np.int8)
     return table
 

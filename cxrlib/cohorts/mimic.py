@@ -14,26 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohorts import files, films, metadata, nih6x200
+from cxrlib.cohorts import files, films, metadata, mimic_files, nih6x200
 from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.mimic_files import (
-    ADMISSIONS,
-    ARCHIVE,
-    IMAGES,
-    LABELS_OF,
-    METADATA,
-    PATIENTS,
-    WHERE,
-    films_of,
-    find,
-    folder_of,
-    names_on_disk,
-    places,
-    read_reports,
-)
+from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.report_sections import findings
-from cxrlib.cohorts.table import drawn_by_patients, validated
+from cxrlib.cohorts.table import drawn_by_patients
+from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 
 FINDINGS = metadata.STUDIED
@@ -46,23 +33,18 @@ OFFICIAL = {
 }
 """Images and patients of the whole release and of its official splits."""
 
-_RELEASE = "Johnson et al., Scientific Data 6:317, 2019; PhysioNet, MIMIC-CXR-JPG 2.1.0"
-KNOWN = pd.DataFrame(
-    [
-        ("whole release", 377_110, 227_835, 65_379, _RELEASE),
-        ("with labels", None, 227_827, None, _RELEASE),
-        ("official test split", 5_159, 3_269, 293, _RELEASE),
-        ("test split as S prints it", 30_359, None, None, "S, section 2.1"),
-        ("with a FINDINGS section, as S prints it", 8_950, None, None, "S, section 2.1"),
-    ],
-    columns=["what", "images", "studies", "patients", "source"],
-).astype({"images": "Int64", "studies": "Int64", "patients": "Int64"})
+KNOWN = pd.read_csv(Path(__file__).with_name("mimic_counts.csv")).astype(
+    dict.fromkeys(("images", "studies", "patients"), "Int64")
+)
 """Counts that were published, to compare with."""
 
 SPLITS = {"train": "train", "validate": "valid", "test": "test"}
 VIEWS = {"frontal": ("AP", "PA"), "all": None}
 LABELERS = ("chexpert", "negbio")
 REPORTS = ("findings", "any")
+
+
+_CODES = toml.beside(__file__)
 
 
 class Policy(NamedTuple):
@@ -72,12 +54,7 @@ class Policy(NamedTuple):
     missing: str  # not mentioned in the report: "negative" or "left out"
 
 
-LABELS = {
-    "as_published": Policy("negative", "negative"),
-    "uncertain_positive": Policy("positive", "negative"),
-    "certain": Policy("left out", "negative"),
-    "stated": Policy("left out", "left out"),
-}
+LABELS = {name: Policy(**policy) for name, policy in _CODES["labels"].items()}
 """Ways to turn the labellers' 1, 0, -1 and blank into 0 and 1, by name.
 
 S sets blanks to 0. What became of its -1 is not known, since the file it reads is not public;
@@ -86,40 +63,8 @@ S sets blanks to 0. What became of its -1 is not known, since the file it reads 
 "No Finding", which denies them all.
 """
 
-RACES = {
-    entry: group
-    for group, entries in {
-        "White": (
-            "WHITE | WHITE - BRAZILIAN | WHITE - EASTERN EUROPEAN | "
-            "WHITE - OTHER EUROPEAN | WHITE - RUSSIAN"
-        ),
-        "Black": (
-            "BLACK/AFRICAN | BLACK/AFRICAN AMERICAN | BLACK/CAPE VERDEAN | BLACK/CARIBBEAN ISLAND"
-        ),
-        "Asian": (
-            "ASIAN | ASIAN - ASIAN INDIAN | ASIAN - CHINESE | ASIAN - KOREAN | "
-            "ASIAN - SOUTH EAST ASIAN"
-        ),
-        "other": (
-            "AMERICAN INDIAN/ALASKA NATIVE | HISPANIC OR LATINO | "
-            "HISPANIC/LATINO - CENTRAL AMERICAN | HISPANIC/LATINO - COLUMBIAN | "
-            "HISPANIC/LATINO - CUBAN | HISPANIC/LATINO - DOMINICAN | "
-            "HISPANIC/LATINO - GUATEMALAN | HISPANIC/LATINO - HONDURAN | "
-            "HISPANIC/LATINO - MEXICAN | HISPANIC/LATINO - PUERTO RICAN | "
-            "HISPANIC/LATINO - SALVADORAN | MULTIPLE RACE/ETHNICITY | "
-            "NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER | OTHER | PORTUGUESE | "
-            "SOUTH AMERICAN"
-        ),
-        "unknown": "PATIENT DECLINED TO ANSWER | UNABLE TO OBTAIN | UNKNOWN",
-    }.items()
-    for entry in entries.split(" | ")
-}
-"""Every entry of ``race`` in MIMIC-IV 3.1 to a group.
-
-White, Black and Asian are those that the entry itself names first. MIMIC-IV asks for race and
-ethnicity in one question, so Hispanic or Latino, Portuguese and South American patients have no
-race on record: they are "other", as are all groups that S does not study.
-"""
+RACES = {entry: group for group, entries in _CODES["races"].items() for entry in entries}
+"""Every entry of ``race`` in MIMIC-IV 3.1 to a group; ``mimic.toml`` says why."""
 
 _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 
@@ -234,15 +179,8 @@ def build_balanced(
     complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[None]
     steps = [("MIMIC-CXR-JPG, every film", rows, "")]
     rows = _chosen(rows, steps, views, labeler, labels)
-    rows = nih6x200.balanced(
-        rows,
-        nih6x200.DISEASES,
-        border=border,
-        per_cell=per_cell,
-        seed=seed,
-        unit=split,
-        findings=FINDINGS,
-    )
+    how = {"seed": seed, "unit": split, "findings": FINDINGS}
+    rows = nih6x200.balanced(rows, nih6x200.DISEASES, border, per_cell, **how)
     steps.append(("drawn by the balanced rule", rows, "not drawn"))
     name = "mimic-balanced"
     recipe = {"name": name, "seed": seed, "split": split, "per_cell": per_cell, "border": border}
@@ -278,32 +216,18 @@ def _cohort(root, rows, steps, name, complete, recipe, max_broken):
     if not len(rows):
         step = next(step for step, left, _ in steps if not len(left))
         raise DataError(f"{name}: no film is left after the step {step!r}")
-    of_rows = films_of(root, rows)
     keep = files.derived(root)
-    checked = films.check(root, of_rows, keep / "films-mimic.parquet")
-    good = films.sound(checked, name, max_broken)
-    rows = rows[good]
-    steps.append(("films that can be read", rows, "not there, or damaged"))
-    whole = complete and good.all()
-    return Cohort(
-        name if whole else f"{name} (part)",
-        validated(rows, FINDINGS, name),
-        FINDINGS,
-        "credentialed",
-        recipe,
-        flow(steps),
-        films.reader(root, [f for f, g in zip(of_rows, good, strict=True) if g]),
-        ("MIMIC-CXR",),
-        checked[good].reset_index(drop=True),
-        keep,
-    )
+    about = {"flow": flow(steps), "sources": ("MIMIC-CXR",), "keep": keep}
+    draft = Cohort(name, rows, FINDINGS, "credentialed", recipe, **about)
+    checks = keep / "films-mimic.parquet"
+    return with_films(draft, root, mimic_files.films_of(root, rows), checks, max_broken, complete)
 
 
 def _findings(root, rows, needed):
     """FINDINGS section of each row's study; missing where there is no report, or none in it."""
     studies = rows.drop_duplicates("study_id")
-    names = folder_of(studies) + ".txt"
-    texts = map(findings, read_reports(root, names, needed))
+    names = mimic_files.folder_of(studies) + ".txt"
+    texts = map(findings, mimic_files.read_reports(root, names, needed))
     found = dict(zip(studies["study_id"], texts, strict=True))
     return rows["study_id"].map(found)
 
@@ -341,28 +265,25 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     one_of("labeler", labeler, LABELERS)
     root = Path(root)
     images = _official(root)
-    films_path = find(root, "mimic-cxr-jpg", METADATA)
-    about = _read(films_path, "dicom_id", ["ViewPosition", "StudyDate"], whole="StudyDate")
+    films_path = mimic_files.find(root, "mimic-cxr-jpg", mimic_files.METADATA)
+    about = _read(films_path, "dicom_id", ["ViewPosition"], whole=["StudyDate"])
     absent = ~images["dicom_id"].isin(about.index)
     if absent.any():
         raise DataError(
-            f"{films_path}: {int(absent.sum())} films of {IMAGES} are not in it; fetch both files "
-            "of the same version"
+            f"{films_path}: {int(absent.sum())} films of {mimic_files.IMAGES} are not in it; fetch "
+            "both files of the same version"
         )
     about = about.reindex(images["dicom_id"])
-    patients = _read(
-        find(root, "mimiciv", PATIENTS),
-        "subject_id",
-        ["gender", "anchor_age", "anchor_year"],
-        whole=("anchor_age", "anchor_year"),
-    ).reindex(images["subject_id"])
+    path = mimic_files.find(root, "mimiciv", mimic_files.PATIENTS)
+    patients = _read(path, "subject_id", ["gender"], whole=["anchor_age", "anchor_year"])
+    patients = patients.reindex(images["subject_id"])
     age = patients["anchor_age"].to_numpy() + about["StudyDate"].to_numpy() // 10_000
     age = pd.Series(age - patients["anchor_year"].to_numpy())
     age = age.where(age.between(0, metadata.OLDEST_POSSIBLE_AGE)).astype(float)
     sex = patients["gender"].where(patients["gender"].isin(["F", "M"])).to_numpy()
-    path = find(root, "mimiciv", ADMISSIONS)
+    path = mimic_files.find(root, "mimiciv", mimic_files.ADMISSIONS)
     race = races(files.read_table(path, {"subject_id": "subject_id", "race": "race"}), path)
-    labels = _labels(find(root, "mimic-cxr-jpg", LABELS_OF.format(labeler)))
+    labels = _labels(mimic_files.find(root, "mimic-cxr-jpg", mimic_files.LABELS_OF.format(labeler)))
     table = images.rename(columns={"dicom_id": "image_id", "subject_id": "patient_id"})
     table = table[["image_id", "patient_id", "study_id", "split"]].assign(
         view=about["ViewPosition"].to_numpy(), sex=sex, age=age, age_group=metadata.age_group(age)
@@ -414,23 +335,13 @@ def races(admissions: pd.DataFrame, path: Path | str = "admissions") -> pd.Serie
 
 def _official(root):
     """``dicom_id, study_id, subject_id, split`` of the split file, checked."""
-    path = find(root, "mimic-cxr-jpg", IMAGES)
-    columns = ["dicom_id", "study_id", "subject_id", "split"]
-    images = files.read_table(path, {c: c for c in columns})
-    files.unique(images, "dicom_id", path)
-    _whole_numbers(images, ("study_id", "subject_id"), path)
+    path = mimic_files.find(root, "mimic-cxr-jpg", mimic_files.IMAGES)
+    images = _read(path, "dicom_id", ["split"], whole=["study_id", "subject_id"]).reset_index()
     odd = ~images["dicom_id"].astype(str).str.fullmatch(_DICOM_ID)
-    if odd.any():
-        raise DataError(
-            f"{path}: column 'dicom_id' holds {int(odd.sum())} entries that are no id of MIMIC-CXR "
-            "(five groups of eight hexadecimal digits); fetch the file again as distributed"
-        )
+    what = "that are no id of MIMIC-CXR (five groups of eight hexadecimal digits)"
+    _refuse(odd, path, "dicom_id", what)
     images["split"] = images["split"].map(SPLITS)
-    if images["split"].isna().any():
-        raise DataError(
-            f"{path}: column 'split' holds {int(images['split'].isna().sum())} entries other than "
-            f"{', '.join(SPLITS)}; fetch the file again as distributed"
-        )
+    _refuse(images["split"].isna(), path, "split", f"other than {', '.join(SPLITS)}")
     parts = images.drop_duplicates(["subject_id", "split"])["subject_id"]
     if parts.duplicated().any():
         raise DataError(
@@ -444,99 +355,80 @@ def _labels(path):
     """Labels as written, by ``study_id``."""
     names = {"Support Devices": "support_devices", "No Finding": "no_finding"}
     table = _read(path, "study_id", [*FINDINGS, *names])
-    odd = ~(table.isin([1, 0, -1]) | table.isna())
-    if odd.any(axis=None):
-        column = odd.any().idxmax()
-        raise DataError(
-            f"{path}: column {column!r} holds {int(odd[column].sum())} entries other than 1, 0, -1 "
-            "and nothing; fetch the file again as distributed"
-        )
+    for column in table:
+        odd = ~table[column].isin([1, 0, -1]) & table[column].notna()
+        _refuse(odd, path, column, "other than 1, 0, -1 and nothing")
     return table.astype(float).rename(columns=names)
 
 
 def _read(path, key, columns, whole=()):
-    """Columns of a table by its unique ``key``; those in ``whole`` have to be whole numbers."""
-    table = files.read_table(path, {c: c for c in (key, *columns)})
+    """Columns of a table by its unique ``key``; it, but for films, and ``whole`` hold integers."""
+    table = files.read_table(path, {c: c for c in (key, *columns, *whole)})
     files.unique(table, key, path)
-    whole = (whole,) if isinstance(whole, str) else whole
-    _whole_numbers(table, (*whole, *([] if key == "dicom_id" else [key])), path)
+    for column in (*whole, *([] if key == "dicom_id" else [key])):
+        if not pd.api.types.is_integer_dtype(table[column]):
+            number = pd.to_numeric(table[column], errors="coerce")
+            odd = number.isna() | (number % 1 != 0)
+            _refuse(odd, path, column, "that are no whole numbers")
     return table.set_index(key)
 
 
-def _whole_numbers(table, columns, path):
-    for column in columns:
-        if not pd.api.types.is_integer_dtype(table[column]):
-            number = pd.to_numeric(table[column], errors="coerce")
-            odd = int((number.isna() | (number % 1 != 0)).sum())
-            raise DataError(
-                f"{path}: column {column!r} holds {odd} entries that are no whole numbers; fetch "
-                "the file again as distributed"
-            )
+def _refuse(odd, path, column, what):
+    if odd.any():
+        raise DataError(
+            f"{path}: column {column!r} holds {int(odd.sum())} entries {what}; fetch the file "
+            "again as distributed"
+        )
 
 
 # --- what is there -----------------------------------------------------------------------------
 
 
-def describe_files(root: Path | str | None) -> list[dict]:
-    """What of the three releases is there, and how much of it; films are counted, not opened.
+class There(NamedTuple):
+    """What is there of one table, of the reports, or of the films."""
 
-    Returns
-    -------
-    list of dict
-        ``file``, ``found`` (bool), ``rows`` (rows of a table, reports, films; None if not found),
-        ``expected`` (in the whole release; None where nobody says), ``where_to_get`` (address) and
-        ``problem``: what is wrong with it, "" for nothing.
-    """
+    file: str
+    rows: int | None  # rows, reports or films; None where there are none
+    expected: int | None  # in the whole release; None where nobody says
+    problem: str = ""
+
+
+def describe_files(root: Path | str | None) -> list[There]:
+    """What of the three releases is there, and how much of it; films are counted, not opened."""
     root = files.root_of("mimic-cxr", root)
-    expected = {
-        ("mimic-cxr-jpg", IMAGES): ("dicom_id", OFFICIAL[None][0]),
-        ("mimic-cxr-jpg", METADATA): ("dicom_id", OFFICIAL[None][0]),
-        ("mimic-cxr-jpg", LABELS_OF.format("chexpert")): ("study_id", 227_827),
-        ("mimic-cxr-jpg", LABELS_OF.format("negbio")): ("study_id", 227_827),
-        ("mimiciv", PATIENTS): ("subject_id", None),
-        ("mimiciv", ADMISSIONS): ("subject_id", None),
-    }
     found = []
-    for (release, name), (column, number) in expected.items():
-        rows, problem = None, ""
+    for release, name, key, expected in mimic_files.TABLES:
         try:
-            rows = len(files.read_table(find(root, release, name), {column: column}))
+            rows = files.read_table(mimic_files.find(root, release, name), {key: key})
+            found.append(There(name, len(rows), expected))
         except DataError as error:
-            problem = str(error)
-        found.append(_what(name, release, rows, number, problem))
+            found.append(There(name, None, expected, str(error)))
     return [*found, _reports_there(root), _films_there(root)]
 
 
-def _what(file, release, rows, expected, problem=""):
-    about = {"file": file, "found": rows is not None, "rows": rows, "expected": expected}
-    return about | {"where_to_get": WHERE[release], "problem": problem}
-
-
 def _reports_there(root):
-    rows, problem = None, ""
-    archive = files.locate(root, ARCHIVE, places(root, "mimic-cxr"))
-    if archive:
-        try:
-            with zipfile.ZipFile(archive) as file:
-                rows = sum(name.endswith(".txt") for name in file.NameToInfo)
-        except (zipfile.BadZipFile, OSError) as error:
-            problem = f"{archive}: damaged or cut off ({error}); fetch it again"
-    else:
-        rows = len(names_on_disk(root, "mimic-cxr", (".txt",))) or None
-    return _what(ARCHIVE, "mimic-cxr", rows, 227_835, problem)
+    archive = files.locate(root, mimic_files.ARCHIVE, mimic_files.places(root, "mimic-cxr"))
+    if not archive:
+        rows = len(mimic_files.names_on_disk(root, "mimic-cxr", (".txt",))) or None
+        return There(mimic_files.ARCHIVE, rows, 227_835)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            rows = sum(name.endswith(".txt") for name in file.NameToInfo)
+        return There(mimic_files.ARCHIVE, rows, 227_835)
+    except (zipfile.BadZipFile, OSError) as error:
+        problem = f"{archive}: damaged or cut off ({error}); fetch it again"
+        return There(mimic_files.ARCHIVE, None, 227_835, problem)
 
 
 def _films_there(root):
-    there = names_on_disk(root, "mimic-cxr-jpg", (".jpg",))
-    kind, release = "files/*.jpg", "mimic-cxr-jpg"
-    if not there and (there := names_on_disk(root, "mimic-cxr", (".dcm",))):
-        kind, release = "files/*.dcm", "mimic-cxr"
+    there, kind = mimic_files.names_on_disk(root, "mimic-cxr-jpg", (".jpg",)), "files/*.jpg"
+    if not there and (there := mimic_files.names_on_disk(root, "mimic-cxr", (".dcm",))):
+        kind = "files/*.dcm"
     try:
         listed = set(_official(root)["dicom_id"])
     except DataError as error:
-        return _what(kind, release, len(there) or None, OFFICIAL[None][0], str(error))
+        return There(kind, len(there) or None, OFFICIAL[None][0], str(error))
     absent, beside = len(listed - there), len(there - listed)
     problems = [f"listed, but not there: {absent} films"] if absent else []
-    problems += [f"there, but not listed in {IMAGES}: {beside} films"] if beside else []
-    films_there = len(there & listed) or None
-    return _what(kind, release, films_there, OFFICIAL[None][0], "; ".join(problems))
+    problems += [f"there, but not listed in {mimic_files.IMAGES}: {beside} films"] if beside else []
+    return There(kind, len(there & listed) or None, OFFICIAL[None][0], "; ".join(problems))

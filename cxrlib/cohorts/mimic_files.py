@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxrlib.cohorts import files
 from cxrlib.cohorts.files import DataError
+from cxrlib.core import toml
 
 IMAGES = "mimic-cxr-2.0.0-split.csv.gz"
 METADATA = "mimic-cxr-2.0.0-metadata.csv.gz"
@@ -24,23 +25,21 @@ LABELS_OF = "mimic-cxr-2.0.0-{}.csv.gz"
 PATIENTS = "hosp/patients.csv.gz"
 ADMISSIONS = "hosp/admissions.csv.gz"
 ARCHIVE = "mimic-cxr-reports.zip"
-WHERE = {
-    "mimic-cxr-jpg": "https://physionet.org/content/mimic-cxr-jpg/2.1.0/",
-    "mimiciv": "https://physionet.org/content/mimiciv/3.1/",
-    "mimic-cxr": "https://physionet.org/content/mimic-cxr/2.1.0/",
-}
-_FOLDERS = {  # folders in which a release may lie, below the root
-    "mimic-cxr-jpg": ("mimic-cxr-jpg*",),
-    "mimiciv": ("mimiciv*", "mimic-iv*"),
-    "mimic-cxr": ("mimic-cxr", "mimic-cxr-[!j]*"),
-}
+_RELEASES = toml.beside(__file__)["releases"]
+WHERE = {release: about["address"] for release, about in _RELEASES.items()}
+TABLES = [
+    (release, name, key, rows or None)
+    for release, about in _RELEASES.items()
+    for name, (key, rows) in about.get("tables", {}).items()
+]
+"""Release, name, key and rows in the whole release (None where nobody says)."""
 
 
 def places(root: Path, release: str) -> list[str]:
     """Folders below ``root``, relative to it, in which a release may lie; the newest first."""
     found = [""]
     for base in ("", "physionet.org/files"):
-        for pattern in _FOLDERS[release]:
+        for pattern in _RELEASES[release]["folders"]:
             for folder in sorted((root / base).glob(pattern), reverse=True):
                 versions = sorted(folder.glob("[0-9]*.[0-9]*"), reverse=True)
                 found += [str(f.relative_to(root)) for f in (*versions, folder) if f.is_dir()]

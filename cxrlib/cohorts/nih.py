@@ -17,13 +17,12 @@ import pandas as pd
 from cxrlib.cohorts import files, films, metadata, nih6x200
 from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.table import drawn_by_patients, validated
+from cxrlib.cohorts.real import with_films
+from cxrlib.cohorts.table import drawn_by_patients
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
-TABLES = tuple(
-    f"Data_Entry_2017{version}.csv{gz}" for version in ("_v2020", "") for gz in ("", ".gz")
-)
+TABLES = tuple(f"Data_Entry_2017{v}.csv{gz}" for v in ("_v2020", "") for gz in ("", ".gz"))
 LISTS = ("test_list.txt", "train_val_list.txt")
 NEATX = "NIH-CX14_TubeAnnotations_NonExperts_aggregated.csv"
 FETCH_NIH = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
@@ -181,16 +180,13 @@ def read(root: Path) -> tuple[pd.DataFrame, Path]:
     """
     path = files.locate(root, TABLES)
     if path is None:
-        near = [p for p in (root.parent, *sorted(root.iterdir())) if _has_table(p)]
+        folders = (p for p in (root.parent, *sorted(root.iterdir())) if p.is_dir())
+        near = [p for p in folders if any((p / name).is_file() for name in TABLES)]
         raise DataError(
             f"{root} has no Data_Entry_2017*.csv"
             + (f"; {near[0]} has one: pass that folder" if near else f": get it at {FETCH_NIH}")
         )
     return metadata.read_nih(path), path
-
-
-def _has_table(folder):
-    return folder.is_dir() and any((folder / name).is_file() for name in TABLES)
 
 
 def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
@@ -294,25 +290,12 @@ def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
     beside = len(found.keys() - set(steps[0][1]["image_id"]))
     if beside:
         steps[0] = (*steps[0][:2], f"{beside} films on disk that it does not list")
-    paths = np.array([found.get(image, f"images/{image}") for image in rows["image_id"]])
+    paths = [found.get(image, f"images/{image}") for image in rows["image_id"]]
     place = hashlib.sha256(str(root).encode()).hexdigest()[:16]
-    checked = films.check(root, paths, cache_folder() / f"films-nih-{place}.parquet")
-    good = films.sound(checked, name, max_broken)
-    absent = int(checked["problem"].str.endswith("not there").sum())
-    why = "" if good.all() else f"absent: {absent}, damaged: {(~good).sum() - absent}"
-    rows = rows[good]
-    steps.append(("films that can be read", rows, why))
+    checks = cache_folder() / f"films-nih-{place}.parquet"
     prepare = None
     if recipe["preprocessing"] == "paper S":
         from cxrlib.models.images import stored_by_s as prepare
-    return Cohort(
-        name if whole and good.all() else f"{name} (part)",
-        validated(rows, metadata.FINDINGS, name),
-        metadata.FINDINGS,
-        "open",
-        recipe,
-        flow(steps),
-        films.reader(root, paths[good], prepare),
-        ("NIH-CXR14",),
-        checked[good].reset_index(drop=True),
-    )
+    about = {"flow": flow(steps), "sources": ("NIH-CXR14",)}
+    draft = Cohort(name, rows, metadata.FINDINGS, "open", recipe, **about)
+    return with_films(draft, root, paths, checks, max_broken, whole, prepare)

@@ -98,12 +98,8 @@ def cell_counts(
     """
     rows = eligible(table, rule)
     cells = [(age60, sex) for age60 in ("young", "old") for sex in ("F", "M")]
-    counts = (
-        rows.groupby(["disease", "age60", "sex"])
-        .size()
-        .unstack(["age60", "sex"], fill_value=0)
-        .reindex(index=list(metadata.FINDINGS), columns=cells, fill_value=0)
-    )
+    sizes = rows.groupby(["disease", "age60", "sex"]).size().unstack(["age60", "sex"], fill_value=0)
+    counts = sizes.reindex(index=list(metadata.FINDINGS), columns=cells, fill_value=0)
     counts.columns = [f"{age60} {sex}" for age60, sex in cells]
     counts.index.name = "disease"
     counts["smallest"] = counts.min(axis=1)
@@ -149,14 +145,9 @@ def draw(
     ValueError
         Unknown ``split``.
     """
-    return balanced(
-        metadata.nih() if table is None else table,
-        DISEASES,
-        per_cell=per_cell,
-        seed=seed,
-        unit=split,
-        exceptions=EXCEPTIONS if per_cell == PER_CELL else None,
-    )
+    table = metadata.nih() if table is None else table
+    odd = EXCEPTIONS if per_cell == PER_CELL else None
+    return balanced(table, DISEASES, OLD_AGE, per_cell, seed=seed, unit=split, exceptions=odd)
 
 
 def balanced(
@@ -228,12 +219,10 @@ def balanced(
         raise ValueError(f"exceptions: {min(strange)} is no cell; cells are such as {cells[0]}")
     members = rows.groupby(["disease", age, *attributes]).groups
     members = {cell: members.get(cell, rows.index[:0]) for cell in cells}
-    _refuse_short(members, {cell: exceptions.get(cell, per_cell) for cell in cells})
+    sizes = {cell: exceptions.get(cell, per_cell) for cell in cells}
+    _refuse_short(members, sizes)
     generator = np.random.default_rng(seed)
-    chosen = [
-        generator.choice(members[cell].to_numpy(), exceptions.get(cell, per_cell), replace=False)
-        for cell in cells
-    ]
+    chosen = [generator.choice(members[c].to_numpy(), n, replace=False) for c, n in sizes.items()]
     cohort = rows.loc[np.concatenate(chosen)].sort_values("image_id", ignore_index=True)
     cohort["split"] = assign_split(cohort["patient_id"], generator, unit)
     return cohort

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200, table
 from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.real import with_films
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
@@ -126,24 +127,13 @@ def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Co
     """The rows of the last step whose films can be read."""
     one_of("access", access, ("credentialed", "open"))
     rows = steps[-1][1]
+    paths = rows["path"]
+    rows = rows.drop(columns="path").assign(age_group=metadata.age_group(rows["age"]).to_numpy())
     keep = files.derived(root) if access == "credentialed" else None
-    checked = films.check(root, rows["path"], (keep or cache_folder()) / "films-own.parquet")
-    good = films.sound(checked, name, max_broken)
-    rows = rows[good].reset_index(drop=True)
-    steps.append(("films that can be read", rows, "missing or broken"))
-    rows["age_group"] = metadata.age_group(rows["age"]).to_numpy()
-    return Cohort(
-        name,
-        table.validated(rows.drop(columns="path"), found, name),
-        found,
-        access,
-        recipe,
-        flow(steps),
-        films.reader(root, rows["path"]),
-        tuple(sources),
-        checked[good].reset_index(drop=True),
-        keep,
-    )
+    about = {"flow": flow(steps), "sources": tuple(sources), "keep": keep}
+    draft = Cohort(name, rows, found, access, recipe, **about)
+    checks = (keep or cache_folder()) / "films-own.parquet"
+    return with_films(draft, root, paths, checks, max_broken)
 
 
 def _read(path, findings) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 
 from cxrlib.cohorts import metadata, nih6x200, render, reports, shape_model
 from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import nearest
 
@@ -29,29 +31,10 @@ if TYPE_CHECKING:  # matplotlib takes a while
     from matplotlib.figure import Figure
 
 FINDINGS = metadata.STUDIED
-DEVICES = ("drain", "pacemaker", "ecg_leads")
-RACES = {"White": 0.60, "Black": 0.25, "Asian": 0.15}
-SITES = ("A", "B", "C")
-GROUPS = {
-    "sex": ("F", "M"),
-    "age_group": metadata.AGE_GROUPS,
-    "race": tuple(RACES),
-    "site": SITES,
-}
+_WHO = toml.beside(__file__)
+DEVICES, SITES, RACES = tuple(_WHO["devices"]), tuple(_WHO["sites"]), _WHO["races"]
+GROUPS = {"sex": ("F", "M"), "age_group": metadata.AGE_GROUPS, "race": tuple(RACES), "site": SITES}
 """Attributes that a dial may name, and their groups."""
-BACKBONE = (
-    "image_id",
-    "patient_id",
-    "sex",
-    "age",
-    "age_group",
-    "view",
-    "split",
-    "disease",
-    "age60",
-)
-# How visible a finding of severity 0 would be, as a share of the most severe; 0.35 unless stated.
-SUBTLEST = {"Pneumothorax": 0.18, "Pleural Effusion": 0.05, "Edema": 0.20, "Cardiomegaly": 0.20}
 GROUPED = ("share", "prevalence_factor", "contrast", "underreport")
 
 
@@ -85,16 +68,10 @@ class Dials:
 
     drain_if_pneumothorax: float = 0.5
     drain_if_none: float = 0.05
-    contrast: dict = field(
-        default_factory=lambda: {"age_group": {"50-65": 0.90, "65-80": 0.72, "80+": 0.58}}
-    )
+    contrast: dict = field(default_factory=lambda: deepcopy(_WHO["contrast"]))
     prevalence: float = 0.12
     prevalence_factor: dict = field(default_factory=dict)
-    share: dict = field(
-        default_factory=lambda: {
-            "age_group": {"18-25": 0.14, "25-50": 0.30, "50-65": 0.24, "65-80": 0.20, "80+": 0.12}
-        }
-    )
+    share: dict = field(default_factory=lambda: deepcopy(_WHO["share"]))
     underreport: dict = field(default_factory=dict)
     images_per_patient: int = 4
     site_by_race: float = 0.6
@@ -104,10 +81,8 @@ class Dials:
         for share in (f.name for f in fields(self) if f.type == "float"):
             if not 0 <= getattr(self, share) <= 1:
                 raise ValueError(f"dial {share}={getattr(self, share)}: expected 0 to 1")
-        if self.images_per_patient < 1:
-            raise ValueError(
-                f"dial images_per_patient={self.images_per_patient}: expected 1 or more"
-            )
+        if (n := self.images_per_patient) < 1:
+            raise ValueError(f"dial images_per_patient={n}: expected 1 or more")
         for dial in GROUPED:
             for attribute, factors in getattr(self, dial).items():
                 unknown = set(factors) - set(GROUPS.get(attribute, ()))
@@ -187,10 +162,8 @@ def choose(
     further = "further images of a patient"
     steps.append((f"at most {dials.images_per_patient} images a patient", rows, further))
     if n_images > len(rows):
-        raise ValueError(
-            f"n_images={n_images}: split {split!r} has {len(rows)} images under these "
-            "dials; ask for fewer or raise images_per_patient"
-        )
+        has = f"split {split!r} has {len(rows)} images under these dials"
+        raise ValueError(f"n_images={n_images}: {has}; ask for fewer or raise images_per_patient")
     # Weighted sampling of patients without replacement (Efraimidis and Spirakis 2006).
     weight = np.ones(len(first))
     for attribute, shares in dials.share.items():
@@ -214,7 +187,7 @@ def populate(rows: pd.DataFrame, seed: int, dials: Dials) -> pd.DataFrame:
     finding itself is the recorded label, which ``underreport`` can falsify.
     """
     image, patient = _key(seed, rows["image_id"]), _key(seed, rows["patient_id"])
-    table = rows[[c for c in BACKBONE if c in rows]].copy()
+    table = rows[[c for c in _WHO["backbone"] if c in rows]].copy()
     cuts = np.cumsum(list(RACES.values()))[:-1]
     table["race"] = np.array(list(RACES))[np.searchsorted(cuts, _uniform(patient, "race"), "right")]
     own = table["race"].map(dict(zip(RACES, SITES, strict=True)))
@@ -225,9 +198,8 @@ def populate(rows: pd.DataFrame, seed: int, dials: Dials) -> pd.DataFrame:
     missed = _factor(table, dials.underreport, 0.0)
     nih = metadata.nih().set_index("image_id")
     adults = nih[nih["age_group"].notna()]
-    usual = adults.loc[
-        adults.groupby("patient_id").cumcount() < dials.images_per_patient, list(FINDINGS)
-    ].mean()
+    few = adults[adults.groupby("patient_id").cumcount() < dials.images_per_patient]
+    usual = few[list(FINDINGS)].mean()
     real = nih.loc[rows["image_id"], list(FINDINGS)]
     for finding in FINDINGS:
         extra = max(0.0, (dials.prevalence - usual[finding]) / (1 - usual[finding])) * top_up
@@ -237,14 +209,12 @@ def populate(rows: pd.DataFrame, seed: int, dials: Dials) -> pd.DataFrame:
         omitted = _uniform(image, f"omits {finding}") < missed
         table[finding] = (present & ~omitted).astype(np.int8)
 
-    chance = np.where(
-        table["severity_Pneumothorax"] > 0, dials.drain_if_pneumothorax, dials.drain_if_none
-    )
+    ill = table["severity_Pneumothorax"] > 0
+    chance = np.where(ill, dials.drain_if_pneumothorax, dials.drain_if_none)
     table["drain"] = (_uniform(image, "drain") < chance).astype(np.int8)
     table["pacemaker"] = (_uniform(patient, "pacemaker") < 0.08).astype(np.int8)
-    table["ecg_leads"] = (
-        _uniform(image, "ecg") < np.where(table["view"] == "AP", 0.5, 0.05)
-    ).astype(np.int8)
+    with_leads = _uniform(image, "ecg") < np.where(table["view"] == "AP", 0.5, 0.05)
+    table["ecg_leads"] = with_leads.astype(np.int8)
     sides = {f: np.where(_side(image, f) < 0, "right", "left") for f in FINDINGS}
     table["report"] = reports.write(
         table, FINDINGS, sides, lambda name: _uniform(image, f"report {name}")
@@ -271,6 +241,11 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     ap = (table["view"] == "AP").to_numpy(float)
     contrast = _factor(table, dials.contrast, 1.0)
 
+    def shown(finding):
+        severity = table[f"severity_{finding}"].to_numpy()
+        least = _WHO["subtlest"].get(finding, 0.35)
+        return severity > 0, least + (1 - least) * severity
+
     s = {"ap": ap, "contrast": contrast}
     s["shape"] = 0.75 * np.stack([zp(f"shape {k}") for k in range(shape_model.COMPONENTS)], 1)
     s["width"] = 0.735 - 0.035 * female + 0.018 * zp("width") + 0.008 * z("width")
@@ -284,14 +259,8 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     s["bulk"] = 0.46 + 0.035 * zp("bulk")
     s["air"] = 0.47 + 0.02 * zp("air") - 0.02 * ap + 0.02 * old
     s["ctr"] = 0.44 + 0.022 * zp("heart") + 0.012 * z("heart") + 0.02 * ap
-    s["ctr"] += (
-        0.10
-        * np.where(table["severity_Cardiomegaly"] > 0, contrast, 0)
-        * (
-            SUBTLEST["Cardiomegaly"]
-            + (1 - SUBTLEST["Cardiomegaly"]) * table["severity_Cardiomegaly"].to_numpy()
-        )
-    )
+    there, amount = shown("Cardiomegaly")
+    s["ctr"] += 0.10 * np.where(there, contrast, 0) * amount
     s["aorta"] = 0.05 + 0.07 * old + 0.005 * zp("aorta")
     s["calcium"] = (old > 0.55) * _uniform(patient, "calcium")
     s["spine"] = 6.28 * _uniform(patient, "spine")
@@ -304,24 +273,13 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
     s["breast"] = female * np.clip(0.055 + 0.018 * zp("breast"), 0.015, 0.11)
 
     for finding in FINDINGS:
-        severity = table[f"severity_{finding}"].to_numpy()
-        least = SUBTLEST.get(finding, 0.35)
-        s[finding] = np.where(severity > 0, (least + (1 - least) * severity) * contrast, 0.0)
+        there, amount = shown(finding)
+        s[finding] = np.where(there, amount * contrast, 0.0)
         s[f"{finding.lower().replace(' ', '_')}_side"] = _side(image, finding)
     s["atelectasis_bands"] = 1 + (2.99 * u("bands")).astype(int)
     s["atelectasis_slope"] = 2 * u("slope") - 1
-    for name in (
-        "consolidation_x",
-        "consolidation_y",
-        "consolidation_size",
-        "pneumonia_x",
-        "pneumonia_y",
-        "drain_bend",
-        "ecg_place",
-    ):
-        s[name] = u(name)
-    for device in DEVICES:
-        s[device] = table[device].to_numpy(float)
+    s |= {name: u(name) for name in _WHO["uniform"]}
+    s |= {device: table[device].to_numpy(float) for device in DEVICES}
     s["drain_side"] = _side(image, "Pneumothorax")  # treats the pneumothorax where there is one
     s["pacemaker_side"] = np.where(_uniform(patient, "pacemaker side") < 0.8, 1.0, -1.0)
 
@@ -379,10 +337,8 @@ def build_6x200(
     """
     dials = replace(_dials(dials), prevalence=0.0)
     rows = nih6x200.draw(seed, split)
-    steps = [
-        ("NIH ChestX-ray14 metadata", metadata.nih(), ""),
-        ("drawn by the 6x200 rule", rows, "not drawn"),
-    ]
+    steps = [("NIH ChestX-ray14 metadata", metadata.nih(), "")]
+    steps.append(("drawn by the 6x200 rule", rows, "not drawn"))
     return _cohort("phantom-6x200", rows, flow(steps), seed + 6200, size, dials)
 
 
@@ -436,7 +392,7 @@ def _cohort(name, rows, steps, seed, size, dials) -> Cohort:
 @lru_cache
 def renderer_hash() -> str:
     """Hash of the code and shapes that decide the pixels, so that no cache outlives them."""
-    names = ("render.py", "phantom.py", "reports.py", "reports.toml", "anatomy.npz")
+    names = ("render.py", "phantom.py", "phantom.toml", "reports.py", "reports.toml", "anatomy.npz")
     parts = (Path(__file__).with_name(name).read_bytes() for name in names)
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
@@ -470,12 +426,11 @@ def contact_sheet(cohort: Cohort, columns: int = 8) -> Figure:
         rows[finding] = alone[np.linspace(0, len(alone) - 1, min(columns, len(alone))).astype(int)]
     third = columns // 3
     one_device = (count == 0) & (devices.sum(1) == 1)
-    rows["Devices"] = np.concatenate(
-        [
-            np.flatnonzero(one_device & (devices[:, k] == 1))[:number]
-            for k, number in enumerate((columns - 2 * third, third, third))
-        ]
-    )
+    wanted = (columns - 2 * third, third, third)
+    examples = [
+        np.flatnonzero(one_device & has)[:n] for has, n in zip(devices.T == 1, wanted, strict=True)
+    ]
+    rows["Devices"] = np.concatenate(examples)
 
     size, grid = (1.0 * columns, 1.13 * len(rows)), {"wspace": 0.02, "hspace": 0.16}
     figure, axes = plt.subplots(

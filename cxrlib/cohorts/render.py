@@ -108,12 +108,8 @@ def _noise(key, size, smooth=0, shift=0):
     x = (key >> np.uint64(24 + shift)) % np.uint64(BANK)
     # Big images take more than one tile of the bank.
     grid = np.arange(size) % BANK
-    return np.stack(
-        [
-            bank[j : j + BANK, i : i + BANK][np.ix_(grid, grid)]
-            for j, i in zip(y.astype(int), x.astype(int), strict=True)
-        ]
-    )
+    places = zip(y.astype(int), x.astype(int), strict=True)
+    return np.stack([bank[j : j + BANK, i : i + BANK][np.ix_(grid, grid)] for j, i in places])
 
 
 # --- the radiograph ---
@@ -192,9 +188,8 @@ def _body(s, axis, across, off, px):
 
 
 def _mediastinum(s, x, y, off, px):
-    rows = lambda lo, w: _ramp(y - lo, w)  # noqa: E731
     spine = _bump(off, 0.13) * (0.12 + 0.025 * np.cos(2 * np.pi * y / 0.13 + _one(s["spine"])))
-    cavity = _bump(off, 0.27) * 0.22 * rows(-0.85, 0.4)
+    cavity = _bump(off, 0.27) * 0.22 * _ramp(y + 0.85, 0.4)
     trachea = _bump(off - 0.01, 0.055) * _ramp(-0.30 - y, 0.15) * 0.13
     # Heart: two thirds of its width lie left of the midline. Its width is the cardiothoracic ratio.
     half = s["ctr"] * s["width"]
@@ -320,9 +315,8 @@ def _devices(s, axis, x, y, midline, px):
     tube = x - _rows(midline + s["drain_side"][:, None] * reach)
     extent = _rows(_ramp(axis - high[:, None], 0.03) * _ramp(low[:, None] + 0.05 - axis, 0.03))
     width = max(0.022, 1.1 * px)
-    drain = (
-        _one(s["drain"]) * extent * (0.13 * _line(tube, width) + 0.09 * _line(tube, 0.6 * width))
-    )
+    stripe = 0.13 * _line(tube, width) + 0.09 * _line(tube, 0.6 * width)
+    drain = _one(s["drain"]) * extent * stripe
 
     # Pacemaker: generator below the clavicle, lead to the right ventricle.
     gx, gy = s["cx"] + 0.62 * s["pacemaker_side"] * s["width"], s["top"] + 0.24
@@ -331,9 +325,8 @@ def _devices(s, axis, x, y, midline, px):
     t = np.clip((axis - gy[:, None]) / (end - gy)[:, None], 0, 1)
     target = (s["cx"] + 0.22 * s["width"])[:, None]
     path = gx[:, None] + (target - gx[:, None]) * np.square(np.sin(t * np.pi / 2))
-    lead = _line(x - _rows(path), 0.9 * px) * _rows(
-        _ramp(axis - gy[:, None], 0.02) * _ramp(end[:, None] - axis, 0.02)
-    )
+    extent = _rows(_ramp(axis - gy[:, None], 0.02) * _ramp(end[:, None] - axis, 0.02))
+    lead = _line(x - _rows(path), 0.9 * px) * extent
     pacemaker = _one(s["pacemaker"]) * (0.42 * box + 0.20 * lead)
 
     # ECG leads: stickers and thin wires over the chest.
@@ -356,13 +349,9 @@ def _expose(s, density, axis, size, px):
     b, c, mark = (_one(s[k]) for k in ("site_b", "site_c", "site_mark"))
     # Site B: softer optics and a dim right border. Site C: harder curve and strong grain.
     blurred = grey.copy()
-    blurred[:, 1:-1, 1:-1] = 0.2 * (
-        grey[:, 1:-1, 1:-1]
-        + grey[:, :-2, 1:-1]
-        + grey[:, 2:, 1:-1]
-        + grey[:, 1:-1, :-2]
-        + grey[:, 1:-1, 2:]
-    )
+    m = slice(1, -1)
+    cross = grey[:, m, m] + grey[:, :-2, m] + grey[:, 2:, m] + grey[:, m, :-2] + grey[:, m, 2:]
+    blurred[:, m, m] = 0.2 * cross
     grey += b * (blurred - grey) - b * 0.10 * _ramp(x - 0.82, 0.3)
     grey += c * (0.10 * np.sin(2 * np.pi * (grey - 0.5)) * -0.8)
     fine, slow = _noise(s["key"], size), _noise(s["key"], size, smooth=1, shift=20)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-_WORDS = tomllib.loads(Path(__file__).with_name("reports.toml").read_text(encoding="utf-8"))
+from cxrlib.core import toml
+
+_WORDS = toml.beside(__file__)
 PRESENT, ABSENT, NORMAL, DEVICES = (_WORDS[k] for k in ("present", "absent", "normal", "devices"))
 TERSE_SHARE, NEGATION_SHARE, DEVICE_SHARE = 0.35, 0.30, 0.5
 
@@ -39,36 +39,29 @@ def write(
     -------
     list of str, one per row
     """
-    n = len(table)
     labels = {f: table[f].to_numpy() for f in findings}
     severity = {f: table[f"severity_{f}"] for f in findings}
-    degree = {
-        f: np.select([s < 0.4, s < 0.75], ["mild", "moderate"], "severe")
-        for f, s in severity.items()
-    }
+    words = ["mild", "moderate"]
+    degree = {f: np.select([s < 0.4, s < 0.75], words, "severe") for f, s in severity.items()}
     pick = {f: uniform(f"words {f}") for f in findings}
     deny = {f: uniform(f"denies {f}") < NEGATION_SHARE for f in findings}
-    names = {
-        d: (table[d].to_numpy() == 1) & (uniform(f"names {d}") < DEVICE_SHARE) for d in DEVICES
-    }
+    named = {d: uniform(f"names {d}") < DEVICE_SHARE for d in DEVICES}
+    names = {d: (table[d].to_numpy() == 1) & named[d] for d in DEVICES}
     terse, order = uniform("terse") < TERSE_SHARE, uniform("order")
     normal = uniform("normal")
 
     texts = []
-    for i in range(n):
+    for i in range(len(table)):
         present = [f for f in findings if labels[f][i]]
         if not present and normal[i] < 0.6:
             parts = [_choose(NORMAL, normal[i] / 0.6)]
         elif terse[i]:
             parts = ["chest " + " ".join(f.lower() for f in present)] if present else [NORMAL[0]]
         else:
-            parts = [
-                _choose(PRESENT[f], pick[f][i]).format(d=degree[f][i], s=sides[f][i])
-                for f in present
-            ]
-            parts += [
-                _choose(ABSENT[f], pick[f][i]) for f in findings if not labels[f][i] and deny[f][i]
-            ]
+            texts_of = {f: _choose(PRESENT[f], pick[f][i]) for f in present}
+            parts = [t.format(d=degree[f][i], s=sides[f][i]) for f, t in texts_of.items()]
+            denied = [f for f in findings if not labels[f][i] and deny[f][i]]
+            parts += [_choose(ABSENT[f], pick[f][i]) for f in denied]
             turn = int(order[i] * len(parts)) if parts else 0
             parts = parts[turn:] + parts[:turn] or [NORMAL[1]]
         parts += [_choose(DEVICES[d], order[i]) for d in DEVICES if names[d][i] and not terse[i]]

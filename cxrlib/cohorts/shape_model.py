@@ -54,10 +54,8 @@ def _unpack(v: np.ndarray) -> dict:
 def load() -> ShapeModel:
     """The fitted model that ships with the package."""
     with np.load(FILE) as f:
-        return ShapeModel(
-            *(f[k].astype(np.float32) for k in ("mean", "components", "sd")),
-            n_masks=int(f["n_masks"]),
-        )
+        arrays = (f[k].astype(np.float32) for k in ("mean", "components", "sd"))
+        return ShapeModel(*arrays, int(f["n_masks"]))
 
 
 def fit(path: Path | None = None) -> ShapeModel:
@@ -126,9 +124,8 @@ def _lung(mask: np.ndarray, side: int, xs: tuple[int, int], ys: tuple[int, int])
     s = np.linspace(0, 1, DOME_POINTS)
     dome = np.interp(s, np.linspace(0, 1, len(base)), outer_to_inner)
     dome = (dome - ys[0]) / (ys[1] - ys[0])
-    return np.concatenate(
-        [[y[0], y[-1]], np.interp(t, height, fx(lateral)), np.interp(t, height, fx(medial)), dome]
-    )
+    edges = [np.interp(t, height, fx(edge)) for edge in (lateral, medial)]
+    return np.concatenate([[y[0], y[-1]], *edges, dome])
 
 
 if __name__ == "__main__":

@@ -17,11 +17,7 @@ from cxrlib.cohorts.table import RACES, SEXES
 PARTS = ("sex", "age_group", "race", "view", "drain", "disease", "split")
 """Columns whose entries divide a cohort; Table 1 has those that the cohort has."""
 
-NAMES = {
-    "age_group": "age group",
-    "drain": "chest drain",
-    "disease": "class",
-}
+NAMES = {"age_group": "age group", "drain": "chest drain", "disease": "class"}
 MISSING = "not recorded"
 NO_AGE_GROUP = "no group (under 18, impossible or not recorded)"
 OTHERS = "other groups"  # too small to be shown alone
@@ -245,18 +241,11 @@ def table_one(found: pd.DataFrame) -> pd.DataFrame:
     found : DataFrame
         From :func:`characteristics`.
     """
-    lines = found.assign(
-        cell=[_cell(row) for row in found.itertuples(index=False)],
-        level=found["level"].map(_in_words),
-    )
+    cells = [_cell(row) for row in found.itertuples(index=False)]
+    lines = found.assign(cell=cells, level=found["level"].map(_in_words))
     groups = list(dict.fromkeys(found["group"]))
-    wide = lines.pivot_table(
-        index=["characteristic", "level"],
-        columns="group",
-        values="cell",
-        aggfunc="first",
-        sort=False,
-    )[groups]
+    by = ["characteristic", "level"]
+    wide = lines.pivot_table("cell", by, "group", aggfunc="first", sort=False)[groups]
     return wide.rename(columns=_in_words).reset_index().rename_axis(columns=None)
 
 
@@ -313,16 +302,12 @@ def confounders(cohort: Cohort, attribute: str) -> pd.DataFrame:
     for group in _in_order(table[attribute], attribute):
         images = table[table[attribute] == group]
         viewed, aged = images[images["view"].notna()], images[images["age"].notna()]
-        found = {
-            ("share_ap", "all"): associations.proportion(
-                viewed["view"] == "AP", viewed["patient_id"]
-            ),
-            ("mean_age", "all"): associations.mean(aged["age"], aged["patient_id"]),
-        }
+        share_ap = associations.proportion(viewed["view"] == "AP", viewed["patient_id"])
+        mean_age = associations.mean(aged["age"], aged["patient_id"])
+        found = {("share_ap", "all"): share_ap, ("mean_age", "all"): mean_age}
         for finding in cohort.findings:
-            found["prevalence", finding] = associations.proportion(
-                images[finding], images["patient_id"]
-            )
+            share = associations.proportion(images[finding], images["patient_id"])
+            found["prevalence", finding] = share
         for (metric, label), row in found.items():
             row.pop("design_effect", None)
             about = {"cohort": cohort.name, "attribute": attribute, "group": group, "label": label}

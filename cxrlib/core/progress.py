@@ -14,7 +14,7 @@ from cxrlib.core import atomic
 STATUS = "CXRBOOK_STATUS"  # environment variable: the file in which a long cell says how far it is
 A_LINE_EVERY = 60.0  # seconds, where no terminal is
 ON_TERMINAL_EVERY = 0.2
-LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"
+LINE = "{desc}: {n_fmt} of {total_fmt} {units}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class Bar(tqdm):
@@ -38,6 +38,7 @@ class Bar(tqdm):
     def __init__(self, total: int, title: str, unit: str, done: int = 0, hidden: bool = False):
         self.status = os.environ.get(STATUS)
         self.terminal = sys.stderr.isatty() and not self.status
+        units = unit + ("es" if unit.endswith("tch") else "s")
         every = ON_TERMINAL_EVERY if self.terminal or self.status else A_LINE_EVERY
         super().__init__(
             total=total,
@@ -46,7 +47,7 @@ class Bar(tqdm):
             initial=done,
             disable=hidden,
             file=sys.stderr if self.terminal else io.StringIO(),
-            bar_format=None if self.terminal else LINE,
+            bar_format=None if self.terminal else LINE.replace("{units}", units),
             dynamic_ncols=self.terminal,
             mininterval=every,
             miniters=1,

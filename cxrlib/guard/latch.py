@@ -27,7 +27,8 @@ MARK = "application/papermill.record/text/cxrbook-guard"  # output of a notebook
 
 _protected: list[str] = []  # names of the credentialed cohorts loaded in this process
 _registers: list[register.Register] = []
-_frames: list[Callable] = []  # what shows a data frame, see `frames_shown_by`
+# What shows a data frame, see `frames_shown_by`.
+_frames: list[Callable] = [lambda table: (NOT_SHOWN, NOT_SHOWN)]
 
 
 class GuardError(RuntimeError):
@@ -101,8 +102,6 @@ def frames_shown_by(render: Callable) -> None:
 
 
 def _frame(table):
-    if not _frames:
-        return (NOT_SHOWN, NOT_SHOWN)
     return _frames[0](pd.DataFrame(table))
 
 

@@ -63,11 +63,12 @@ def build(cohort: Any) -> Register:
     paths = [] if cohort.films is None else cohort.films["file"]
     files = {name.partition(".")[0] for path in paths for name in _named(_plain(path))}
     reports = table["report"].dropna().unique() if "report" in table else []
+    seen = Counter(name for text in reports for name in names_in(text))
     return Register(
         _hashes(x for x in identifiers if len(x) >= SHORTEST),
         _hashes(x for x in files - identifiers if len(x) >= SHORTEST),
         _hashes(dates),
-        _hashes(_rare(reports)),
+        _hashes(name for name, count in seen.items() if count < FEW),
         rows_of(reports),
     )
 
@@ -88,11 +89,6 @@ def _hash(text):
 
 def _hashes(texts):
     return np.unique(np.fromiter(map(_hash, texts), dtype=np.uint64))
-
-
-def _rare(reports):
-    seen = Counter(name for text in reports for name in names_in(text))
-    return (name for name, count in seen.items() if count < FEW)
 
 
 def names_in(text: str) -> set[str]:

@@ -42,7 +42,8 @@ def presentable(table: pd.DataFrame, counts: Sequence[str] | None = None) -> pd.
     found = _count_columns(table) if counts is None else list(counts)
     for name in (*table.index.names, *table.columns):
         one = str(name)
-        if ROW_LEVEL.search(one) or (one in NEEDS_COUNT and not found and _is_number(table, name)):
+        number = name in table.columns and pd.api.types.is_numeric_dtype(table[name])
+        if ROW_LEVEL.search(one) or (one in NEEDS_COUNT and not found and number):
             raise GuardError(
                 f"table: column {one!r} is one of single images; show counts, shares or means over "
                 f"at least {MIN_CELL} images and patients"
@@ -63,10 +64,6 @@ def presentable(table: pd.DataFrame, counts: Sequence[str] | None = None) -> pd.
         column[small[:, k]] = SMALL
         out.isetitem(i, column)
     return out
-
-
-def _is_number(table, name):
-    return name in table.columns and pd.api.types.is_numeric_dtype(table[name])
 
 
 def _count_columns(table):
@@ -93,25 +90,29 @@ def _counted(entry):
     return np.nan
 
 
+def _few(counts):
+    return (counts >= 1) & (counts < MIN_CELL)
+
+
+def _floats(columns):
+    """Numbers (n, k) of columns that may have missing entries, NaN there."""
+    return columns.astype("Float64").to_numpy(float, na_value=np.nan)
+
+
 def _sums_of_rows(table, found, by=None):
     """Rows of a table that may add up to a number known elsewhere: list of (members, total).
 
     All of them, and those that share an entry of a column other than counts (or of `by`). A row
     that is called "all" is the total.
     """
-    index = table.index.to_frame(
-        index=False, name=[f"index {k}" for k in range(table.index.nlevels)]
-    )
+    names = [f"index {k}" for k in range(table.index.nlevels)]
+    index = table.index.to_frame(index=False, name=names)
     cells = pd.concat([index, table.drop(columns=found).reset_index(drop=True)], axis=1).map(str)
     whole = np.flatnonzero(cells.map(lambda x: x.lower() in TOTALS).any(axis=1))
     total = whole[0] if len(whole) == 1 else None
     parts = np.setdiff1d(np.arange(len(table)), whole[:1] if total is not None else [])
-    if by is None:
-        keys = [
-            np.zeros(len(table), int),
-            *(pd.factorize(cells.iloc[:, k])[0] for k in range(cells.shape[1])),
-        ]
-    else:
+    keys = [np.zeros(len(table), int), *(pd.factorize(entries)[0] for _, entries in cells.items())]
+    if by is not None:
         keys = [table.groupby(list(by), dropna=False).ngroup().to_numpy()]
     sums = [(parts[key[parts] == value], total) for key in keys for value in np.unique(key[parts])]
     return [s for s in sums if len(s[0]) > 1]
@@ -120,7 +121,7 @@ def _sums_of_rows(table, found, by=None):
 def _hidden_cells(numbers, table, found):
     """Small cells, and all cells to hide, (r, c) bool; sums run down columns and along rows."""
     r, c = numbers.shape
-    small = (numbers >= 1) & (numbers < MIN_CELL)
+    small = _few(numbers)
     if "step" in table:
         return small, small | np.stack([_chain(column) for column in numbers.T], axis=1)
     cell = np.arange(r * c).reshape(r, c)
@@ -198,9 +199,8 @@ def suppress(
     found = _count_columns(table) if counts is None else list(counts)
     if values is None:
         values = [c for c in table if c not in found and pd.api.types.is_float_dtype(table[c])]
-    numbers = table[found].astype("Float64").to_numpy(float, na_value=np.nan)
-    small = ((numbers >= 1) & (numbers < MIN_CELL)).any(axis=1)
-    hidden = small | np.isnan(numbers).any(axis=1)
+    numbers = _floats(table[found])
+    hidden = (_few(numbers) | np.isnan(numbers)).any(axis=1)
     hidden = cover(numbers, hidden, _sums_of_rows(table, found, by))
     out = table.astype({c: "Int64" for c in found})
     out.loc[hidden, found] = pd.NA
@@ -279,10 +279,8 @@ def _entries(of_sum):
 
 def _suppress_results(table):
     out = table.reset_index(drop=True)
-    numbers = pd.DataFrame(
-        {c: out[c].astype("Float64").to_numpy(float, na_value=np.nan) for c in COUNTS}
-    )
-    small = ((numbers >= 1) & (numbers < MIN_CELL)).any(axis=1).to_numpy(copy=True)
+    numbers = pd.DataFrame(_floats(out[COUNTS]), columns=COUNTS)
+    small = _few(numbers.to_numpy()).any(axis=1)
     where = out[["label", "attribute", "group"]].astype(object).fillna("all").astype(str)
     pair = where["group"].str.contains(" - ").to_numpy()
     several = where["label"].isin(SEVERAL).to_numpy()
@@ -293,8 +291,8 @@ def _suppress_results(table):
     bad = {(*places[i], where["group"][i]) for i in np.flatnonzero(small & groups)}
     for i in np.flatnonzero(pair):
         small[i] |= any((*places[i], g) in bad for g in where["group"][i].split(" - "))
-    lost = {c: np.zeros(len(out), dtype=bool) for c in COUNTS}
-    done = {}
+    lost, done = pd.DataFrame(False, out.index, COUNTS), {}
+    of_label = ["n_positive", "n_negative"]
     for _, block in out.groupby(BLOCK, dropna=False, sort=False):
         rows = block.index.to_numpy()
         rows = rows[groups[rows]]
@@ -302,15 +300,12 @@ def _suppress_results(table):
         if key not in done:  # models share their counts
             done[key] = _cover_block(where.loc[rows], numbers.loc[rows], several[rows])
         of_images, of_labels = done[key]
-        for c in COUNTS:
-            lost[c][rows] |= of_images
-        for c in ("n_positive", "n_negative"):
-            lost[c][rows] |= of_labels
-    for c in ("n_positive", "n_negative"):
-        lost[c] |= several  # those of whichever label is scarcest
-    hidden = np.any([lost[c] & groups & ~several for c in COUNTS], axis=0)
+        lost.loc[rows] |= of_images[:, None]
+        lost.loc[rows, of_label] |= of_labels[:, None]
+    hidden = lost.any(axis=1) & groups & ~several
+    lost[of_label] |= several[:, None]  # those of whichever label is scarcest
+    lost |= pair[:, None]  # sums of two groups
     for c in COUNTS:
-        lost[c] |= pair  # sums of two groups
         out.loc[lost[c], c] = pd.NA
     gone = small | (hidden & ~out["metric"].isin(FREE_OF_COUNTS).to_numpy())
     defined = out["value"].notna().to_numpy()
@@ -340,9 +335,8 @@ def _cover_block(where, numbers, several):
     by_label = np.full((len(cells), 2 * len(labels)), np.nan)
     by_label[cell, label] = numbers["n"]
     by_label[cell, len(labels) + label] = numbers["n_patients"]
-    small = ((by_label >= 1) & (by_label < MIN_CELL)).any(axis=1)
     known = ~np.isnan(by_label).all(axis=1)
-    of_images = cover(by_label, small | ~known, _sums(list(cells)))[cell]
+    of_images = cover(by_label, _few(by_label).any(axis=1) | ~known, _sums(list(cells)))[cell]
 
     single = np.flatnonzero(~several)
     pairs = numbers[["n_positive", "n_negative"]].to_numpy()[single]
@@ -356,8 +350,7 @@ def _cover_block(where, numbers, several):
         mine = np.flatnonzero(cell[single] == c)
         if len(mine) > 1 and pairs[mine, 0].sum() == numbers["n"].to_numpy()[single[mine[0]]]:
             sums.append((mine, None))
-    small = ((pairs >= 1) & (pairs < MIN_CELL)).any(axis=1)
-    hidden = small | of_images[single] | np.isnan(pairs).all(axis=1)
+    hidden = _few(pairs).any(axis=1) | of_images[single] | np.isnan(pairs).all(axis=1)
     of_labels = np.zeros(len(where), dtype=bool)
     of_labels[single] = cover(pairs, hidden, sums)
     return of_images & known[cell], of_labels
