@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
 from cxrlib.embed.store import ROWS, Store, StoreError, create
@@ -70,8 +71,8 @@ def embed(cohort: Cohort, model: Encoder | Ensemble | str, cache: bool = True) -
 def _in_order(cohort: Cohort, store: Store) -> np.ndarray:
     vectors = store.vectors()
     if np.isnan(vectors).any():
-        problems = {k: v for few in store.problems().values() for k, v in few.items()}
-        first = "; ".join(f"{image}: {why}" for image, why in list(problems.items())[:3])
+        problems = [p for few in store.problems().values() for p in few.items()]
+        first = "; ".join(f"{image}: {why}" for image, why in problems[:3])
         raise StoreError(
             f"{len(problems)} of {len(vectors)} images of cohort {cohort.name!r} have no embedding "
             f"({first}). Mend them and call again, which tries these alone, or take them out"
@@ -218,8 +219,7 @@ def extract(
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and (value < least or value != int(value)):
             raise ValueError(f"{name}={value}: expected a whole number, {least} or more")
-    if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r}: expected {' or '.join(ENGINES)}")
+    one_of("engine", engine, ENGINES)
     if workers is None:
         workers = 0 if cohort.films is None else min(WORKERS, max(1, _cores() - 1))
     order, what = _order(cohort), made_from(cohort, model, dtype)
@@ -295,8 +295,5 @@ def precision_error(cohort: Cohort, model: Encoder, n: int = PROBED) -> dict | N
     apart = apart[apart.isfinite()]
     if not len(apart):
         return None
-    return {
-        "n_images": len(apart),
-        "largest": round(float(apart.max()), 8),
-        "mean": round(float(apart.mean()), 8),
-    }
+    largest, mean = round(float(apart.max()), 8), round(float(apart.mean()), 8)
+    return {"n_images": len(apart), "largest": largest, "mean": mean}
