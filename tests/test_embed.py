@@ -26,8 +26,8 @@ from PIL import Image
 
 from cxrlib import cohorts, models
 from cxrlib.cohorts.films import reader
+from cxrlib.embed import extract as extract_module
 from cxrlib.embed.extract import embed, extract, made_from, store_folder
-from cxrlib.embed.extract import extract as extract_module
 from cxrlib.embed.store import StoreError, load
 from cxrlib.embed.worker import fastest
 
@@ -527,7 +527,7 @@ def test_wrong_parameters_are_refused_before_anything_is_written(cohort, model, 
         return {"model": both()}
 
     for changes, message in (
-        ({"dtype": "float64"}, "dtype='float64': expected float32 or float16"),
+        ({"dtype": "float64"}, "dtype='float64': expected one of float32, float16"),
         ({"engine": "spark"}, "engine='spark': expected one of local, ray"),
         ({"batch_size": 0}, "batch_size=0: expected a whole number, 1 or more"),
         ({"batch_size": 2.5}, "batch_size=2.5: expected a whole number, 1 or more"),
