@@ -12,8 +12,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,16 +132,10 @@ def _at_once(cohort: Cohort, model: Encoder) -> int:
 
 def made_from(cohort: Cohort, model: Encoder, dtype: str = "float32") -> dict:
     """What decides the embeddings: names, hashes and precision."""
-    return {
-        "cohort": cohort.name,
-        "cohort_fingerprint": cohort.fingerprint,
-        "model": model.name,
-        "weights": model.weights,
-        "preprocessing": model.preprocessing,
-        "preprocessing_hash": model.preprocessing_hash,
-        "precision": model.precision,
-        "dtype": dtype,
-    }
+    what = {"cohort": cohort.name, "cohort_fingerprint": cohort.fingerprint, "model": model.name}
+    for name in ("weights", "preprocessing", "preprocessing_hash", "precision"):
+        what[name] = getattr(model, name)
+    return what | {"dtype": dtype}
 
 
 def store_folder(cohort: Cohort, model: Encoder, dtype: str = "float32") -> Path:
@@ -242,7 +236,10 @@ def extract(
     )
     try_again(job)
     if store.missing():
-        with _progress(f"embedding {cohort.name} by {model.name}", job) as tell:
+        title = f"embedding {cohort.name} by {model.name}"
+        kept = sum(len(store.rows(shard)) for shard in store.present())
+        with Bar(len(order), title, "image", kept) as bar:
+            tell = partial(_tell, bar)
             if engine == "ray":
                 from cxrlib.embed import ray as embed_ray
 
@@ -253,18 +250,10 @@ def extract(
     return store
 
 
-@contextmanager
-def _progress(title: str, job: Job) -> Iterator[Callable[..., None]]:
-    """``tell(images, waiting_for)``: so many more are done, or what they wait for."""
-    n = len(job.image_ids)
-    kept = n - sum(len(job.store.rows(shard)) for shard in job.store.missing())
-    with Bar(n, title, "image", kept) as bar:
-
-        def tell(images, waiting_for=""):
-            bar.set_postfix_str(waiting_for, refresh=bool(waiting_for))
-            bar.update(images)
-
-        yield tell
+def _tell(bar: Bar, images: int, waiting_for: str = "") -> None:
+    """So many more images are done, or what they wait for."""
+    bar.set_postfix_str(waiting_for, refresh=bool(waiting_for))
+    bar.update(images)
 
 
 def _cores() -> int:

@@ -216,9 +216,8 @@ def _result(ray, ref):
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ray.exceptions.RayError):
-            raise error.cause from None
-        raise error.cause from None if isinstance(error.cause, OURS) else error
+        plain = isinstance(error.cause, (*OURS, ray.exceptions.RayError))
+        raise error.cause from None if plain else error
 
 
 def _gave_up(error, deaths, group):

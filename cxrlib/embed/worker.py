@@ -197,15 +197,13 @@ class Batch:
     """Films on their way through the model, as many at once as is good for it."""
 
     def __init__(self, job):
-        self.model, self.size, self.films = job.model, job.batch_size, []
-        self.searched = job.batch_size is not None or job.model.device == "cpu"
-        if self.size is None and self.searched:
-            self.size = job.at_once
+        self.model, self.films = job.model, []
+        # for a GPU it is searched when there are films to try it with
+        self.size = job.batch_size or (job.at_once if job.model.device == "cpu" else None)
 
     def add(self, films: Tensor) -> None:
-        if not self.searched:
+        if self.size is None:
             self.size = fastest(lambda n: _seconds(self.model, films[:1], n))
-            self.searched = True
         self.films.append(films.to(self.model.device, non_blocking=True))
 
     def full(self) -> list[Tensor]:

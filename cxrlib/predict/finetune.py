@@ -41,12 +41,8 @@ LEARNING_RATES = {
     "full": (3e-5, 1e-4, 3e-4),
 }
 """Rates of the validation search; ours, as X gives none. The middle one is the default."""
-OWN = {
-    "linear probe": {"weight_decay": 1.0},
-    "MLP": {"weight_decay": 1.0},
-    "LoRA": {"head_rate": 3e-3},
-    "full": {"head_rate": 3e-3},
-}
+OWN = {"linear probe": {"weight_decay": 1.0}, "MLP": {"weight_decay": 1.0}}
+OWN |= {"LoRA": {"head_rate": 3e-3}, "full": {"head_rate": 3e-3}}
 """Settings in which a strategy differs from the defaults; ours, found by trying on the phantom."""
 SPLITS = ("train", "valid", "test")
 MERGE_TOLERANCE = 1e-3  # of the largest logit
@@ -346,25 +342,17 @@ def description(
 
     The order of the rows does not: images are numbered by their names.
     """
-    here, table = Path(__file__).parent, task.cohort.table
+    here, cohort, model = Path(__file__).parent, task.cohort, task.model
     code = [(here / f).read_bytes() for f in ("finetune.py", "training.py", "adapters.py")]
-    parts = sorted(f"{i} {part}" for i, part in zip(table["image_id"], split, strict=True))
-    return {
-        "cohort": task.cohort.name,
-        "cohort_fingerprint": task.cohort.fingerprint,
-        "split": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        "model": task.model.name,
-        "model_weights": task.model.weights,
-        "model_fingerprint": task.model.fingerprint,
-        "device": torch.device(task.model.device).type,
-        "strategy": strategy,
-        "labels": list(map(str, task.labels)),
-        "target": task.target,
-        "seed": int(seed),
-        **asdict(settings),
-        "libraries": [torch.__version__, version("peft")],
-        "code": hashlib.sha256(b"".join(code)).hexdigest(),
-    }
+    named = zip(cohort.table["image_id"], split, strict=True)
+    parts = "\n".join(sorted(f"{image} {part}" for image, part in named))
+    run = {"cohort": cohort.name, "cohort_fingerprint": cohort.fingerprint}
+    run |= {"split": hashlib.sha256(parts.encode()).hexdigest(), "model": model.name}
+    run |= {"model_weights": model.weights, "model_fingerprint": model.fingerprint}
+    run |= {"device": torch.device(model.device).type, "strategy": strategy}
+    run |= {"labels": list(map(str, task.labels)), "target": task.target, "seed": int(seed)}
+    run |= asdict(settings) | {"libraries": [torch.__version__, version("peft")]}
+    return run | {"code": hashlib.sha256(b"".join(code)).hexdigest()}
 
 
 # --- networks ---
@@ -432,26 +420,22 @@ def _run(task, strategy, at, settings, seed, folder, run) -> dict:
     device = next(network.parameters()).device
     if folder is not None:
         atomic.write(folder / "run.json", json.dumps(run, indent=1).encode())
-    if on_gpu := device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with Bar(settings.epochs, f"{task.model.name}, {strategy}", "epoch") as bar:
         kept = folder, _hash(run), partial(_report, bar)
         images = x, task.y, at["train"], at["valid"]
         fitted = training.fit(network, *images, settings, int(seed), *kept)
-    if on_gpu:
+    if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
     else:
         memory = _memory(network, x[:1].to(device), min(settings.batch, len(at["train"])))
-    done = {
-        "history": fitted.history,
-        "best_epoch": fitted.best_epoch,
-        "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
-        "seconds": float(fitted.history["seconds"].sum()),
-        "memory": int(memory),
-        "adapted": adapters.listing(network.tower) if lora else None,
-        "weights": training.state_hash(training.trained_state(network)),
-        "logits": (_merged_logits if lora else training.predict)(network, x, at["test"], settings),
-    }
+    done = vars(fitted) | {"seconds": float(fitted.history["seconds"].sum())}
+    done |= {"trainable": sum(p.numel() for p in network.parameters() if p.requires_grad)}
+    done |= {"memory": int(memory), "adapted": adapters.listing(network.tower) if lora else None}
+    done |= {"weights": training.state_hash(training.trained_state(network))}
+    predict = _merged_logits if lora else training.predict
+    done |= {"logits": predict(network, x, at["test"], settings)}
     if folder is not None:
         _write(folder, done)
     return done

@@ -196,16 +196,10 @@ def interval_table(
                 for label, score in zip(labels, scores[model], strict=True)
             ]
     predictions = pd.concat(parts, ignore_index=True)
-    people = cohort.table[["image_id", *gaps]]
+    predictions = predictions.merge(cohort.table[["image_id", *gaps]], on="image_id")
+    how = {"protocol": protocol, "n_resamples": n_resamples, "seed": seed}
     out = []
-    for study, found in estimated(
-        predictions.merge(people, on="image_id"),
-        gaps,
-        ("auc",),
-        protocol=protocol,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
+    for study, found in estimated(predictions, gaps, ("auc",), **how):
         table = {key: e for key, e in found.items() if key.attribute == "all"}
         for key in list(table):
             for one, other in pairs[key.model]:
