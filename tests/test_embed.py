@@ -527,8 +527,8 @@ def test_wrong_parameters_are_refused_before_anything_is_written(cohort, model, 
         return {"model": both()}
 
     for changes, message in (
-        ({"dtype": "float64"}, "dtype='float64': expected float32 or float16"),
-        ({"engine": "spark"}, "engine='spark': expected local or ray"),
+        ({"dtype": "float64"}, "dtype='float64': expected one of float32, float16"),
+        ({"engine": "spark"}, "engine='spark': expected one of local, ray"),
         ({"batch_size": 0}, "batch_size=0: expected a whole number, 1 or more"),
         ({"batch_size": 2.5}, "batch_size=2.5: expected a whole number, 1 or more"),
         ({"workers": -1}, "workers=-1: expected a whole number, 0 or more"),

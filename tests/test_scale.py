@@ -104,7 +104,7 @@ def test_more_work_never_takes_less_and_more_machines_never_more():
         ({"storage": math.nan}, "storage=nan: expected more than 0"),
         ({"decode": math.nan}, "decode=nan: expected a number, 0 or more"),
         ({"price": -1.0}, "price=-1.0"),
-        ({"dtype": "float8"}, "dtype='float8': expected float32 or float16"),
+        ({"dtype": "float8"}, "dtype='float8': expected one of float32, float16"),
     ],
 )
 def test_values_that_cannot_be_are_refused(wrong, said):

@@ -257,7 +257,7 @@ def test_a_store_of_something_else_is_refused(tmp_path, key):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"made_from": made("float64")}, "dtype='float64': expected float32 or float16"),
+        ({"made_from": made("float64")}, "dtype='float64': expected one of float32, float16"),
         ({"rows_per_shard": 0}, "rows_per_shard=0: expected a whole number, 1 or more"),
         ({"rows_per_shard": 2.5}, "rows_per_shard=2.5: expected a whole number, 1 or more"),
     ],

@@ -12,8 +12,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core.checks import one_of
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
 from cxrlib.embed.store import ROWS, Store, StoreError, create
@@ -70,8 +71,8 @@ def embed(cohort: Cohort, model: Encoder | Ensemble | str, cache: bool = True) -
 def _in_order(cohort: Cohort, store: Store) -> np.ndarray:
     vectors = store.vectors()
     if np.isnan(vectors).any():
-        problems = {k: v for few in store.problems().values() for k, v in few.items()}
-        first = "; ".join(f"{image}: {why}" for image, why in list(problems.items())[:3])
+        problems = [p for few in store.problems().values() for p in few.items()]
+        first = "; ".join(f"{image}: {why}" for image, why in problems[:3])
         raise StoreError(
             f"{len(problems)} of {len(vectors)} images of cohort {cohort.name!r} have no embedding "
             f"({first}). Mend them and call again, which tries these alone, or take them out"
@@ -132,16 +133,10 @@ def _at_once(cohort: Cohort, model: Encoder) -> int:
 
 def made_from(cohort: Cohort, model: Encoder, dtype: str = "float32") -> dict:
     """What decides the embeddings: names, hashes and precision."""
-    return {
-        "cohort": cohort.name,
-        "cohort_fingerprint": cohort.fingerprint,
-        "model": model.name,
-        "weights": model.weights,
-        "preprocessing": model.preprocessing,
-        "preprocessing_hash": model.preprocessing_hash,
-        "precision": model.precision,
-        "dtype": dtype,
-    }
+    what = {"cohort": cohort.name, "cohort_fingerprint": cohort.fingerprint, "model": model.name}
+    for name in ("weights", "preprocessing", "preprocessing_hash", "precision"):
+        what[name] = getattr(model, name)
+    return what | {"dtype": dtype}
 
 
 def store_folder(cohort: Cohort, model: Encoder, dtype: str = "float32") -> Path:
@@ -219,8 +214,7 @@ def extract(
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and (value < least or value != int(value)):
             raise ValueError(f"{name}={value}: expected a whole number, {least} or more")
-    if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r}: expected {' or '.join(ENGINES)}")
+    one_of("engine", engine, ENGINES)
     if workers is None:
         workers = 0 if cohort.films is None else min(WORKERS, max(1, _cores() - 1))
     order, what = _order(cohort), made_from(cohort, model, dtype)
@@ -243,7 +237,10 @@ def extract(
     )
     try_again(job)
     if store.missing():
-        with _progress(f"embedding {cohort.name} by {model.name}", job) as tell:
+        title = f"embedding {cohort.name} by {model.name}"
+        kept = sum(len(store.rows(shard)) for shard in store.present())
+        with Bar(len(order), title, "image", kept) as bar:
+            tell = partial(_tell, bar)
             if engine == "ray":
                 from cxrlib.embed import ray as embed_ray
 
@@ -254,18 +251,10 @@ def extract(
     return store
 
 
-@contextmanager
-def _progress(title: str, job: Job) -> Iterator[Callable[..., None]]:
-    """``tell(images, waiting_for)``: so many more are done, or what they wait for."""
-    n = len(job.image_ids)
-    kept = n - sum(len(job.store.rows(shard)) for shard in job.store.missing())
-    with Bar(n, title, "image", kept) as bar:
-
-        def tell(images, waiting_for=""):
-            bar.set_postfix_str(waiting_for, refresh=bool(waiting_for))
-            bar.update(images)
-
-        yield tell
+def _tell(bar: Bar, images: int, waiting_for: str = "") -> None:
+    """So many more images are done, or what they wait for."""
+    bar.set_postfix_str(waiting_for, refresh=bool(waiting_for))
+    bar.update(images)
 
 
 def _cores() -> int:
@@ -296,8 +285,5 @@ def precision_error(cohort: Cohort, model: Encoder, n: int = PROBED) -> dict | N
     apart = apart[apart.isfinite()]
     if not len(apart):
         return None
-    return {
-        "n_images": len(apart),
-        "largest": round(float(apart.max()), 8),
-        "mean": round(float(apart.mean()), 8),
-    }
+    largest, mean = round(float(apart.max()), 8), round(float(apart.mean()), 8)
+    return {"n_images": len(apart), "largest": largest, "mean": mean}

@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.core.checks import one_of
+
 COUNTED = Path(__file__).with_name("operations.csv")
 NUMBER_BYTES = {"float32": 4, "float16": 2}
 CHECK = "check"  # the pass that reads and decodes each film before any model sees it
 STAGES = ("start", "read", "write", "decode", "prepare", "encode")
 RESOURCES = {"storage": ("read", "write"), "cores": ("decode", "prepare"), "devices": ("encode",)}
+WITHOUT_DEVICES = {"storage": ("read", "write"), "cores": ("decode", "prepare", "encode")}
 MODEL_COLUMNS = ("model", "prepare", "encode", "width")
 
 
@@ -85,45 +88,38 @@ def plan(
     ValueError
         A number that cannot be, an unknown dtype, a column that is missing.
     """
-    _refuse(n_images=(n_images, 0), cores=(cores, 1), devices=(devices, 0))
-    _refuse(film_bytes=(film_bytes, 0), decode=(decode, 0), start=(start, 0), price=(price, 0))
-    _refuse(check=(check, 0), row_bytes=(row_bytes, 0))
+    _refuse(1, cores=cores)
+    _refuse(n_images=n_images, devices=devices, film_bytes=film_bytes, decode=decode, start=start)
+    _refuse(price=price, check=check, row_bytes=row_bytes)
     _refuse_models(models)
-    number = _number_bytes(dtype)
     if not storage > 0:
         raise ValueError(f"storage={storage}: expected more than 0 bytes a second")
-    rows = models["width"] * number + row_bytes
-    passes = [(CHECK, check, 0.0, 0.0, 0.0)] if check else []
+    work = models.assign(write=models["width"] * _number_bytes(dtype) + row_bytes, decode=decode)
     if together:
-        sums = models["prepare"].sum(), models["encode"].sum(), rows.sum()
-        passes.append((f"{len(models)} models", decode, *sums))
-    else:
-        passes += [
-            (name, decode, *work)
-            for name, *work in zip(
-                models["model"], models["prepare"], models["encode"], rows, strict=True
-            )
-        ]
+        summed = {stage: work[stage].sum() for stage in ("write", "prepare", "encode")}
+        work = pd.DataFrame([summed | {"model": f"{len(models)} models", "decode": decode}])
+    passes = work.to_dict("records")
+    if check:
+        nothing = {"write": 0.0, "prepare": 0.0, "encode": 0.0}
+        passes = [{"model": CHECK, "decode": check} | nothing, *passes]
     found = []
-    for name, decoding, prepare, encode, written in passes:
+    for of in passes:
         stages = {
             "start": start,
             "read": n_images * film_bytes / storage,
-            "write": n_images * written / storage,
-            "decode": n_images * decoding / cores,
-            "prepare": n_images * prepare / cores,
-            "encode": n_images * encode / (devices or cores),
+            "write": n_images * of["write"] / storage,
+            "decode": n_images * of["decode"] / cores,
+            "prepare": n_images * of["prepare"] / cores,
+            "encode": n_images * of["encode"] / (devices or cores),
         }
-        found.append({"pass": name, **stages, **_limit(stages, devices)})
+        found.append({"pass": of["model"], **stages, **_limit(stages, devices)})
     passed = pd.DataFrame(found)
     return passed.assign(cost=passed["hours"] * price)
 
 
 def _limit(stages, devices):
     """Hours of a pass, the resource that is busy longest, and the longest stage on it."""
-    on = RESOURCES
-    if not devices:
-        on = {"storage": RESOURCES["storage"], "cores": ("decode", "prepare", "encode")}
+    on = RESOURCES if devices else WITHOUT_DEVICES
     busy = {resource: sum(stages[s] for s in names) for resource, names in on.items()}
     resource = max(busy, key=busy.get)
     hours = (stages["start"] + busy[resource]) / 3600
@@ -141,12 +137,9 @@ def total(passes: pd.DataFrame) -> dict:
     dict
         ``hours``, ``cost``, and the ``bottleneck`` of most of these hours.
     """
-    by_stage = passes.groupby("bottleneck", sort=False)["hours"].sum()
-    return {
-        "hours": float(passes["hours"].sum()),
-        "bottleneck": by_stage.idxmax(),
-        "cost": float(passes["cost"].sum()),
-    }
+    longest = passes.groupby("bottleneck", sort=False)["hours"].sum().idxmax()
+    hours, cost = float(passes["hours"].sum()), float(passes["cost"].sum())
+    return {"hours": hours, "bottleneck": longest, "cost": cost}
 
 
 def cores_a_device(models: pd.DataFrame, decode: float, together: bool = False) -> pd.Series:
@@ -160,13 +153,12 @@ def cores_a_device(models: pd.DataFrame, decode: float, together: bool = False) 
     -------
     Series of float, by model; of one entry where all go together
     """
-    _refuse(decode=(decode, 0))
+    _refuse(decode=decode)
     _refuse_models(models)
+    work = models.set_index("model")[["prepare", "encode"]]
     if together:
-        of_all = (decode + models["prepare"].sum()) / models["encode"].sum()
-        return pd.Series([of_all], [f"{len(models)} models"])
-    needed = (decode + models["prepare"]) / models["encode"]
-    return pd.Series(needed.to_numpy(), models["model"].to_numpy())
+        work = work.sum().to_frame(f"{len(models)} models").T
+    return (decode + work["prepare"]) / work["encode"]
 
 
 def stores(
@@ -199,7 +191,8 @@ def stores(
         ``bytes`` and ``files`` of all stores; ``shard_bytes``, the largest file; ``lost``, rows
         that are computed again when one process is killed, at most.
     """
-    _refuse(n_images=(n_images, 0), rows_per_shard=(rows_per_shard, 1), row_bytes=(row_bytes, 0))
+    _refuse(1, rows_per_shard=rows_per_shard)
+    _refuse(n_images=n_images, row_bytes=row_bytes)
     rows = [width * _number_bytes(dtype) + row_bytes for width in widths]
     full = min(rows_per_shard, n_images)
     return {
@@ -233,8 +226,8 @@ def memory(width: int, n_images: int, *, table_bytes: float, id_characters: int)
     -------
     dict of float: table, names, fingerprint, embeddings
     """
-    _refuse(n_images=(n_images, 0), width=(width, 1), table_bytes=(table_bytes, 0))
-    _refuse(id_characters=(id_characters, 1))
+    _refuse(n_images=n_images, table_bytes=table_bytes)
+    _refuse(1, width=width, id_characters=id_characters)
     return {
         "table": table_bytes * n_images,
         "names": 2 * 4 * id_characters * n_images,
@@ -269,22 +262,19 @@ def on_gpu(file: Path) -> pd.DataFrame:
     record = json.loads(file.read_text())
     about = {name: record[name] for name in ("device", "threads", "date")}
     about |= {"part": "gpu", "torch": record["versions"]["torch"]}
-    rows = [
-        {"rounds": 1, **figure, **about, "way": figure["what"]}
-        for figure in record["parts"]["throughput"].get("figures", [])
-    ]
+    figures = record["parts"]["throughput"].get("figures", [])
+    rows = [{"rounds": 1, **figure, **about, "way": figure["what"]} for figure in figures]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _number_bytes(dtype):
-    if dtype not in NUMBER_BYTES:
-        raise ValueError(f"dtype={dtype!r}: expected {' or '.join(NUMBER_BYTES)}")
+    one_of("dtype", dtype, NUMBER_BYTES)
     return NUMBER_BYTES[dtype]
 
 
-def _refuse(**given):
-    """Values by name, each with the least that it can be."""
-    for name, (value, least) in given.items():
+def _refuse(least=0, **given):
+    """Refuse values, by their name, that are below what they can be."""
+    for name, value in given.items():
         if not (np.isfinite(value) and value >= least):
             raise ValueError(f"{name}={value}: expected a number, {least} or more")
 

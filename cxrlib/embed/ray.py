@@ -121,12 +121,12 @@ def _drive(ray, job, tell, actors, device):
     shared = ray.put(job)
     hello = shared, device, need["CPU"], os.getcwd(), _versions()
     remote = ray.remote(num_cpus=need["CPU"], num_gpus=need["GPU"])(_Actor)
-    crew, idle = set(), []
+    crew, idle = [], []
     doing = {}  # what is waited for: the actor and its shards, none while it starts
     deaths, problems, begun, warned = 0, [], time.monotonic(), False
 
     def start():
-        crew.add(actor := remote.remote())
+        crew.append(actor := remote.remote())
         doing[actor.prepare.remote(*hello)] = actor, []
 
     try:
@@ -144,7 +144,7 @@ def _drive(ray, job, tell, actors, device):
                     problems += _result(ray, ref)
                     idle.append(actor)
                 except ray.exceptions.RayError as error:  # the actor, or its machine, is gone
-                    _end(ray, crew, actor)
+                    ray.kill(actor)  # it may only have lost touch: it has to give up its locks
                     todo = group + todo
                     deaths += 1
                     if deaths >= DEATHS * actors:
@@ -157,8 +157,8 @@ def _drive(ray, job, tell, actors, device):
                 tell(sum(len(job.store.rows(shard)) for shard in seen))
             if idle or any(group for _, group in doing.values()):
                 begun = time.monotonic()
-            elif not _fits(_machines(ray), need):
-                raise ValueError(_no_room(need))
+            elif not any(all(m.get(k, 0) >= need[k] for k in need) for m in _machines(ray)):
+                raise _no_room(need)
             elif time.monotonic() - begun > PATIENCE and not warned:
                 warned = True
                 warnings.warn(
@@ -167,18 +167,14 @@ def _drive(ray, job, tell, actors, device):
                     stacklevel=4,
                 )
     finally:
-        for actor in list(crew):
-            _end(ray, crew, actor)
+        for actor in crew:
+            ray.kill(actor)
     _await(job.store, unseen, tell)
 
 
 def _machines(ray):
     """Resources of the machines that are alive."""
     return [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-
-
-def _fits(machines, need):
-    return any(all(m.get(k, 0) >= n for k, n in need.items()) for m in machines)
 
 
 def _shares(machines, actors, shards, device, workers):
@@ -195,7 +191,7 @@ def _shares(machines, actors, shards, device, workers):
         return actors, {"CPU": min(cores, 1 + workers), "GPU": 1}
     cores = [int(m.get("CPU", 0)) for m in machines]
     if not any(cores):
-        raise ValueError(_no_room({"CPU": 1, "GPU": 0}))
+        raise _no_room({"CPU": 1, "GPU": 0})
     if actors is None:
         each = min(THREADS, torch.get_num_threads(), max(cores))
         return min(sum(n // each for n in cores), shards), {"CPU": each, "GPU": 0}
@@ -209,7 +205,7 @@ def _text(need):
 
 
 def _no_room(need):
-    return (
+    return ValueError(
         f"no machine of the Ray cluster has {_text(need)}, which an actor needs; what is stored "
         "stays good: add machines, or ask for fewer cores (more actors), and run it again"
     )
@@ -220,9 +216,8 @@ def _result(ray, ref):
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ray.exceptions.RayError):
-            raise error.cause from None
-        raise error.cause from None if isinstance(error.cause, OURS) else error
+        plain = isinstance(error.cause, (*OURS, ray.exceptions.RayError))
+        raise error.cause from None if plain else error
 
 
 def _gave_up(error, deaths, group):
@@ -232,11 +227,6 @@ def _gave_up(error, deaths, group):
         f"actors died {deaths} times without one shard stored in between, the last one {where}: "
         f"{reason[:500]}. What is stored stays good"
     )
-
-
-def _end(ray, crew, actor):
-    crew.remove(actor)
-    ray.kill(actor)  # also one that only lost touch: it has to give up its locks
 
 
 def _await(store, unseen, tell):
@@ -275,14 +265,10 @@ class _Actor:
 
     def fill(self, group: list[int]) -> list[str]:
         """Fill shards; returns why images in them have no embedding."""
-        worker.work(self.job, group, _silent, self.batch)
+        worker.work(self.job, group, lambda *_: None, self.batch)
         there = self.job.store.present()
         columns = (pq.read_table(there[shard], columns=["problem"])["problem"] for shard in group)
         return [why for column in columns for why in column.to_pylist() if why]
-
-
-def _silent(*_):
-    pass
 
 
 def _versions() -> dict[str, str]:

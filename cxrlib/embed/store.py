@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from cxrlib.core import atomic
+from cxrlib.core.checks import one_of
 
 FORMAT = 1
 ROWS = 1024  # images a shard: a crash costs so many
@@ -123,15 +124,9 @@ class Store:
         kind = DTYPES[self.manifest["made_from"]["dtype"]]
         values = pa.array(np.asarray(vectors, kind.to_pandas_dtype()).ravel())
         wrong = pa.array([bool(p) for p in problems])
-        table = pa.table(
-            {
-                "image_id": pa.array(image_ids, pa.string()),
-                "embedding": pa.FixedSizeListArray.from_arrays(
-                    values, vectors.shape[1], mask=wrong
-                ),
-                "problem": pa.array(problems, pa.string()),
-            }
-        )
+        lists = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=wrong)
+        columns = [pa.array(image_ids, pa.string()), lists, pa.array(problems, pa.string())]
+        table = pa.table(columns, ["image_id", "embedding", "problem"])
         buffer = io.BytesIO()
         # numbers like these do not get smaller by compression or dictionaries
         pq.write_table(table, buffer, compression="none", use_dictionary=False)
@@ -230,13 +225,12 @@ class Store:
 
 
 def _vectors(column: pa.ChunkedArray) -> np.ndarray:
-    column = column.combine_chunks()
-    values = column.flatten().to_numpy().astype(np.float32, copy=False)  # leaves out missing ones
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    if there.all():
-        return values.reshape(-1, column.type.list_size)
+    values = column.combine_chunks().flatten().to_numpy()  # leaves out missing ones
+    values = values.astype(np.float32, copy=False).reshape(-1, column.type.list_size)
+    if not column.null_count:
+        return values
     whole = np.full((len(column), column.type.list_size), np.nan, np.float32)
-    whole[there] = values.reshape(-1, column.type.list_size)
+    whole[column.is_valid().to_numpy()] = values
     return whole
 
 
@@ -267,8 +261,7 @@ def create(
     OSError
         The folder cannot be made or written.
     """
-    if made_from["dtype"] not in DTYPES:
-        raise ValueError(f"dtype={made_from['dtype']!r}: expected {' or '.join(DTYPES)}")
+    one_of("dtype", made_from["dtype"], DTYPES)
     if rows_per_shard < 1 or rows_per_shard != int(rows_per_shard):
         raise ValueError(f"rows_per_shard={rows_per_shard}: expected a whole number, 1 or more")
     if not (folder / MANIFEST).is_file():
@@ -276,15 +269,11 @@ def create(
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".manifest.lock"):
                 if not (folder / MANIFEST).is_file():
-                    manifest = {
-                        "format": FORMAT,
-                        "made_from": made_from,
-                        "n_images": n_images,
-                        "rows_per_shard": int(rows_per_shard),
-                        "precision_error": precision_error(),
-                        "written_with": {"python": platform.python_version()}
-                        | {package: version(package) for package in PACKAGES},
-                    }
+                    manifest = {"format": FORMAT, "made_from": made_from, "n_images": n_images}
+                    manifest |= {"rows_per_shard": int(rows_per_shard)}
+                    manifest |= {"precision_error": precision_error()}
+                    versions = {package: version(package) for package in PACKAGES}
+                    manifest |= {"written_with": {"python": platform.python_version()} | versions}
                     text = json.dumps(manifest, indent=1)
                     atomic.write(folder / MANIFEST, f"{text}\n".encode())
         except OSError as error:
@@ -295,7 +284,14 @@ def create(
                 "CXRBOOK_DATA)",
             ) from None
     store = load(folder)
-    _refuse_other(store, made_from | {"n_images": n_images})
+    before = store.manifest["made_from"] | {"n_images": store.manifest["n_images"]}
+    asked = made_from | {"n_images": n_images}
+    if other := [k for k in {**before, **asked} if before.get(k) != asked.get(k)]:
+        said = "; ".join(f"{k}: {before.get(k)} there, {asked.get(k)} asked for" for k in other)
+        raise StoreError(
+            f"{folder} holds embeddings made from something else ({said}). Nothing was written; "
+            "choose another folder"
+        )
     return store
 
 
@@ -308,27 +304,17 @@ def load(folder: Path) -> Store:
         No manifest, a damaged one, or one of another version of the book.
     """
     path = Path(folder) / MANIFEST
+    damaged = f"{path} is damaged; remove the folder and extract again"
     try:
         manifest = json.loads(path.read_text())
         known = manifest["format"]
     except FileNotFoundError:
         raise StoreError(f"{folder} is no store of embeddings: it has no {MANIFEST}") from None
     except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{path} is damaged; remove the folder and extract again") from None
+        raise StoreError(damaged) from None
     if known != FORMAT:
         raise StoreError(f"{path}: format {known}; this version reads format {FORMAT}")
-    numbers = [manifest.get(key) for key in ("n_images", "rows_per_shard")]
-    if type(manifest.get("made_from")) is not dict or not all(type(n) is int for n in numbers):
-        raise StoreError(f"{path} is damaged; remove the folder and extract again")
+    kinds = {"made_from": dict, "n_images": int, "rows_per_shard": int}
+    if not all(type(manifest.get(key)) is kind for key, kind in kinds.items()):
+        raise StoreError(damaged)
     return Store(Path(folder), manifest)
-
-
-def _refuse_other(store, made_from):
-    before = store.manifest["made_from"] | {"n_images": store.manifest["n_images"]}
-    other = [k for k in {**before, **made_from} if before.get(k) != made_from.get(k)]
-    if other:
-        said = "; ".join(f"{k}: {before.get(k)} there, {made_from.get(k)} asked for" for k in other)
-        raise StoreError(
-            f"{store.folder} holds embeddings made from something else ({said}). Nothing was "
-            "written; choose another folder"
-        )

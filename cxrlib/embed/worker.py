@@ -10,11 +10,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -73,54 +74,44 @@ def work(
     batch = batch or Batch(job)
     broken = 0
     while todo := sorted(shards & set(job.store.missing())):
-        with _Claims(job.store, todo) as claims:
-            for shard, vectors, problems in _encoded(job, claims, batch):
+        held: dict[int, FileLock] = {}
+        taken = 0
+        try:
+            for shard, vectors, problems in _encoded(job, _claimed(job.store, todo, held), batch):
+                taken += 1
                 broken += sum(map(bool, problems))
                 refuse_many(job, broken, problems)
                 rows = job.store.rows(shard)
                 ids = job.image_ids[rows.start : rows.stop]
                 job.store.write(shard, ids, vectors, problems)
-                claims.release(shard)
+                held.pop(shard).release()
                 tell(len(rows))
-        if not claims.taken:  # all are with other processes: wait for one, holding none
+        finally:
+            for lock in held.values():
+                lock.release()
+        if not taken:  # all are with other processes: wait for one, holding none
+            lock = job.store.lock(todo[0])
             try:
-                with job.store.lock(todo[0]).acquire(timeout=WAIT):
+                with lock.acquire(timeout=WAIT):
                     pass
             except Timeout:
-                file = job.store.lock(todo[0]).lock_file
-                tell(0, f"waiting for a process that holds {file}")
+                tell(0, f"waiting for a process that holds {lock.lock_file}")
 
 
-class _Claims:
-    """Shards of which this process holds the locks; others are passed over."""
-
-    def __init__(self, store, shards):
-        self.store, self.shards, self.held, self.taken = store, shards, {}, 0
-
-    def __iter__(self):
-        for shard in self.shards:
-            lock = self.store.lock(shard)
-            try:
-                with self.store.explained(f"the lock of shard {shard}"):
-                    lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            self.held[shard] = lock
-            if shard in self.store.present():
-                self.release(shard)
-                continue
-            self.taken += 1
+def _claimed(store: Store, shards: list[int], held: dict[int, FileLock]) -> Iterator[int]:
+    """Missing shards whose locks are free, and from now on in ``held``; others are passed over."""
+    for shard in shards:
+        lock = store.lock(shard)
+        try:
+            with store.explained(f"the lock of shard {shard}"):
+                lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        held[shard] = lock
+        if shard in store.present():
+            held.pop(shard).release()
+        else:
             yield shard
-
-    def release(self, shard: int) -> None:
-        self.held.pop(shard).release()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for shard in list(self.held):
-            self.release(shard)
 
 
 class Films(Dataset):
@@ -150,12 +141,12 @@ class Films(Dataset):
 
 
 def _encoded(
-    job: Job, claims: _Claims, batch: Batch
+    job: Job, shards: Iterable[int], batch: Batch
 ) -> Iterator[tuple[int, np.ndarray, list[str]]]:
     """Shards in their order as they are done: number, vectors (m, d), problems (m,)."""
 
     def asked():
-        for shard in claims:
+        for shard in shards:
             rows = job.store.rows(shard)
             positions = job.positions[rows.start : rows.stop]
             for start in range(0, len(positions), job.at_once):
@@ -166,8 +157,8 @@ def _encoded(
         sampler=asked(),
         batch_size=None,
         num_workers=job.workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_begin(os.getpid()),
+        collate_fn=lambda item: item,
+        worker_init_fn=partial(_begin, os.getpid()),
         multiprocessing_context="fork" if job.workers else None,  # closures need no pickling
         pin_memory=job.model.device.startswith("cuda"),
     )
@@ -183,19 +174,11 @@ def _encoded(
             vectors, problems = [], []
 
 
-def _as_it_is(item):
-    return item
-
-
-def _begin(parent: int) -> Callable[[int], None]:
+def _begin(parent: int, _: int) -> None:
     """What a worker process does first."""
-
-    def begin(_):
-        cv2.setNumThreads(1)  # more would compete with the other workers
-        if os.getppid() != parent:  # killed by now, which torch's watch begins too late to notice
-            os._exit(1)
-
-    return begin
+    cv2.setNumThreads(1)  # more would compete with the other workers
+    if os.getppid() != parent:  # killed by now, which torch's watch begins too late to notice
+        os._exit(1)
 
 
 def _whole(vectors, problems, job):
@@ -214,15 +197,13 @@ class Batch:
     """Films on their way through the model, as many at once as is good for it."""
 
     def __init__(self, job):
-        self.model, self.size, self.films = job.model, job.batch_size, []
-        self.searched = job.batch_size is not None or job.model.device == "cpu"
-        if self.size is None and self.searched:
-            self.size = job.at_once
+        self.model, self.films = job.model, []
+        # for a GPU it is searched when there are films to try it with
+        self.size = job.batch_size or (job.at_once if job.model.device == "cpu" else None)
 
     def add(self, films: Tensor) -> None:
-        if not self.searched:
+        if self.size is None:
             self.size = fastest(lambda n: _seconds(self.model, films[:1], n))
-            self.searched = True
         self.films.append(films.to(self.model.device, non_blocking=True))
 
     def full(self) -> list[Tensor]:
@@ -237,11 +218,12 @@ class Batch:
         if not n:
             return []
         films = torch.cat(self.films) if len(self.films) > 1 else self.films[0]
-        done, self.films = [], [films[n:]] if n < len(films) else []
-        start = 0
-        while start < n:
+        self.films = [films[n:]] if n < len(films) else []
+        done, films = [], films[:n]
+        while len(films):
             try:
-                done.append(encode(self.model, films[start : min(start + self.size, n)]))
+                done.append(encode(self.model, films[: self.size]))
+                films = films[self.size :]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -251,8 +233,6 @@ class Batch:
                         "take another device or a lower precision"
                     ) from None
                 self.size = -(-self.size // 2)
-                continue
-            start += self.size
         return done
 
 

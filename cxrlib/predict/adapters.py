@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -15,11 +14,13 @@ from timm.models.davit import ChannelBlock, SpatialBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.checkpoint import checkpoint
 from transformers.models.swin.modeling_swin import SwinLayer
 
 from cxrlib.models.encoder import Encoder
 
+DEPTHWISE = "depthwise convolution"
 LAYERS = (nn.Linear, nn.Conv2d)
 BLOCKS = (ResidualAttentionBlock, Block, SpatialBlock, ChannelBlock, SwinLayer)  # of transformers
 
@@ -169,29 +170,22 @@ def with_lora(tower: Tower, x: Tensor, rank: int) -> nn.Module:
 
 def _layers(tower, x) -> list[str]:
     """Names of the layers to adapt: those that are called and that peft knows how to adapt."""
-    modules = dict(tower.named_modules())
-    called, hooks = set(), []
-    for name, module in modules.items():
-        hooks.append(module.register_forward_hook(lambda *_, name=name: called.add(name)))
-    with torch.no_grad():
+    called = set()
+    noted = register_module_forward_hook(lambda module, *_: called.add(module))
+    with noted, torch.no_grad():
         tower.eval()(x.to(_device(tower)))
-    for hook in hooks:
-        hook.remove()
-    layers = {n: m for n, m in modules.items() if isinstance(m, LAYERS) and _has_weights(m)}
-    if bypassed := [n for n in layers if n not in called]:
+    modules = tower.named_modules()
+    layers = {n: m for n, m in modules if isinstance(m, LAYERS) and _has_weights(m)}
+    if bypassed := [n for n, m in layers.items() if m not in called]:
         raise RuntimeError(
             f"layers whose weights are read without calling them, so that adapters would be "
             f"bypassed: {', '.join(bypassed[:5])}"
         )
-    return [n for n, m in layers.items() if not _depthwise(m)]
+    return [n for n, m in layers.items() if _kind(m) != DEPTHWISE]
 
 
 def _has_weights(module) -> bool:
     return any(p is not None for p in module.parameters())
-
-
-def _depthwise(module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
 def _device(network):
@@ -205,12 +199,8 @@ def check_gradients(adapted: nn.Module, x: Tensor) -> None:
     loss = adapted(x.to(_device(adapted))).square().sum()
     gradients = torch.autograd.grad(loss, list(adapters.values()), allow_unused=True)
     # An update is B A with B = 0 at first, so that the first gradient reaches B alone.
-    idle = [
-        n
-        for n, g in zip(adapters, gradients, strict=True)
-        if "lora_B" in n and (g is None or not g.any())
-    ]
-    if idle:
+    reached = {n for n, g in zip(adapters, gradients, strict=True) if g is not None and g.any()}
+    if idle := [n for n in adapters if "lora_B" in n and n not in reached]:
         raise RuntimeError(f"LoRA adapters without a gradient, so bypassed: {', '.join(idle[:5])}")
 
 
@@ -225,31 +215,28 @@ def listing(adapted: nn.Module) -> pd.DataFrame:
     ``adapted`` and ``left_out`` count layers, or matrices that are no layers (bare projections,
     tables of positions); ``trained`` counts the numbers in their adapters.
     """
-    inside = set()
-    adapted_layers, left_out, trained = Counter(), Counter(), Counter()
+    inside, rows = set(), []
     for name, module in adapted.named_modules():
         if any(name.startswith(f"{outer}.") for outer in inside):
             continue
         if hasattr(module, "lora_A"):
-            kind = _kind(module.get_base_layer())
-            adapted_layers[kind] += 1
-            trained[kind] += sum(p.numel() for p in module.parameters() if p.requires_grad)
+            numbers = sum(p.numel() for p in module.parameters() if p.requires_grad)
+            rows.append((_kind(module.get_base_layer()), 1, 0, numbers))
             inside.add(name)
         elif isinstance(module, LAYERS) and _has_weights(module):
-            left_out[_kind(module)] += 1
+            rows.append((_kind(module), 0, 1, 0))
             inside.add(name)
         else:
             own = (p for p in module._parameters.values() if p is not None)
-            matrices = sum(p.squeeze().ndim > 1 for p in own)
-            left_out["matrix that is no layer"] += matrices
-    kinds = [*adapted_layers, *(k for k, n in left_out.items() if n and k not in adapted_layers)]
-    rows = [(kind, adapted_layers[kind], left_out[kind], trained[kind]) for kind in kinds]
-    return pd.DataFrame(rows, columns=["layer", "adapted", "left_out", "trained"])
+            rows += [("matrix that is no layer", 0, 1, 0) for p in own if p.squeeze().ndim > 1]
+    table = pd.DataFrame(rows, columns=["layer", "adapted", "left_out", "trained"])
+    table = table.sort_values("adapted", ascending=False, kind="stable")  # what is adapted first
+    return table.groupby("layer", sort=False).sum().reset_index()
 
 
 def _kind(layer) -> str:
     if isinstance(layer, nn.Conv2d):
-        return "depthwise convolution" if layer.groups > 1 else "convolution"
+        return DEPTHWISE if layer.groups > 1 else "convolution"
     return "linear layer"
 
 

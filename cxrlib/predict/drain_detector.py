@@ -169,18 +169,11 @@ def train(
     size = size or (cohort.recipe["size"] if cohort.planted else SIZE)
     if size < SMALLEST:
         raise ValueError(f"size={size}: expected {SMALLEST} or more pixels a side")
-    settings = {
-        "cohort": cohort.name,
-        "fingerprint": cohort.fingerprint,
-        "apart_from": apart_from.fingerprint if apart_from else "",
-        "protocol": protocol,
-        "epochs": int(epochs),
-        "batch_size": int(batch_size),
-        "lr": float(lr),
-        "seed": int(seed),
-        "size": int(size),
-        "weights": files.sha256(Path(weights).expanduser()) if weights else "",
-    }
+    settings = {"cohort": cohort.name, "fingerprint": cohort.fingerprint, "protocol": protocol}
+    settings |= {"epochs": int(epochs), "batch_size": int(batch_size), "lr": float(lr)}
+    settings |= {"seed": int(seed), "size": int(size)}
+    settings |= {"apart_from": apart_from.fingerprint if apart_from else ""}
+    settings |= {"weights": files.sha256(Path(weights).expanduser()) if weights else ""}
     films = _annotated(cohort, apart_from)
     films["part"] = _split(films, protocol, seed)
     if folder is None:
@@ -192,8 +185,8 @@ def train(
         file = folder / "detector.pt"
         if not file.is_file():
             _train(cohort, films, settings, weights, device, folder)
-        if (detector := load(file)).settings != settings:
-            raise _another(file, detector.settings, settings)
+        detector = load(file)
+        _refuse_another(file, detector.settings, settings)
         return detector
 
 
@@ -291,18 +284,12 @@ def _train(cohort, films, settings, weights, device, folder):
     threshold = 0.5
     if name == "corrected":
         threshold = metrics.threshold_youden(y[at["valid"]], probability[at["valid"]])
-    films = films.drop(columns="row").assign(probability=probability)
-    record = {
-        "settings": settings,
-        "threshold": threshold,
-        "rule": RULES[name],
-        "best_epoch": state["best_epoch"],
-        "log": state["log"],
-        "films": films.astype({"patient_id": str}).to_dict("list"),
-        "sources": list(sources_of(cohort)),
-        "notes": notes,
-    }
-    _save({"state_dict": state["kept"], "record": record}, folder / "detector.pt")
+    films = films.drop(columns="row").assign(probability=probability).astype({"patient_id": str})
+    record = {"settings": settings, "threshold": threshold, "rule": RULES[name], "notes": notes}
+    record |= {"best_epoch": state["best_epoch"], "log": state["log"]}
+    record |= {"films": films.to_dict("list"), "sources": list(sources_of(cohort))}
+    content = {"state_dict": state["kept"], "record": record}
+    atomic.in_one_step(folder / "detector.pt", lambda part: torch.save(content, part))
     saved.unlink()
 
 
@@ -314,8 +301,7 @@ def _fit(network, x, y, at, settings, saved):
     state = {"settings": settings, "log": [], "best_epoch": None}
     if saved.is_file():
         state = checkpoints.unpickle(saved)
-        if state["settings"] != settings:
-            raise _another(saved, state["settings"], settings)
+        _refuse_another(saved, state["settings"], settings)
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
     log, train = state["log"], at["train"]
@@ -335,7 +321,7 @@ def _fit(network, x, y, at, settings, saved):
             state["optimiser"] = optimiser.state_dict()
             if not corrected or auc > best:
                 state["kept"], state["best_epoch"] = copy.deepcopy(state["network"]), epoch
-            _save(state, saved)
+            atomic.in_one_step(saved, lambda part: torch.save(state, part))
             bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", auc=f"{auc:.3f}")
     return state
 
@@ -363,18 +349,10 @@ def _epoch(network, optimiser, x, y, order, settings, epoch, bar):
     return total / len(order)
 
 
-def _save(content, path):
-    """Write a torch file at once, or not at all."""
-    atomic.in_one_step(path, lambda part: torch.save(content, part))
-
-
-def _another(file, found, wanted):
-    differing = [
-        f"{k} {found.get(k)!r}, not {wanted[k]!r}" for k in wanted if found.get(k) != wanted[k]
-    ]
-    return ValueError(
-        f"{file}: another training ({'; '.join(differing)}); give another folder, or none"
-    )
+def _refuse_another(file, found, wanted):
+    if differing := [k for k in wanted if found.get(k) != wanted[k]]:
+        said = "; ".join(f"{k} {found.get(k)!r}, not {wanted[k]!r}" for k in differing)
+        raise ValueError(f"{file}: another training ({said}); give another folder, or none")
 
 
 # --- the network and its files ------------------------------------------------------------------
@@ -475,15 +453,11 @@ def prepared(cohort: Cohort, rows: np.ndarray, settings: dict) -> torch.Tensor:
         return [one(film) for film in cohort.images(positions)]
 
     films = []
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        Bar(len(rows), "films", "film") as bar,
-    ):
-        for start in range(0, len(rows), 4 * BATCH):
-            part = rows[start : start + 4 * BATCH]
-            for read in pool.map(some, np.array_split(part, -(-len(part) // BATCH))):
-                films += read
-            bar.update(len(part))
+    parts = np.array_split(rows, -(-len(rows) // BATCH))
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Bar(len(rows), "films", "film") as bar:
+        for read in pool.map(some, parts):
+            films += read
+            bar.update(len(read))
     return torch.from_numpy(np.stack(films))
 
 

@@ -65,7 +65,8 @@ def predict(detector: Detector, cohort: Cohort, device: str = "cpu") -> pd.DataF
                 fresh = pd.Series(p, keys[part])
                 known = pd.concat([known, fresh]) if len(known) else fresh
                 known = known[~known.index.duplicated()]
-                _write_predictions(known, path)
+                table = known.rename("drain_probability").rename_axis("film").reset_index()
+                atomic.in_one_step(path, table.to_parquet)
                 bar.update(len(part))
     return _table(detector, cohort, known.reindex(keys))
 
@@ -86,11 +87,6 @@ def _read_predictions(path):
     if not path.is_file():
         return pd.Series(dtype=float)
     return pd.read_parquet(path).set_index("film")["drain_probability"]
-
-
-def _write_predictions(known, path):
-    table = known.rename("drain_probability").rename_axis("film").reset_index()
-    atomic.in_one_step(path, table.to_parquet)
 
 
 def _table(detector, cohort, known):
@@ -163,15 +159,10 @@ def stored(cohort: Cohort, protocol: str = "corrected") -> Cohort:
 
 def _labelled(cohort, detector, table):
     columns = {c: table[c].to_numpy() for c in ("drain", "drain_probability", "drain_source")}
-    about = {
-        "detector": detector.fingerprint,
-        "protocol": detector.settings["protocol"],
-        "threshold": detector.threshold,
-        "shared_patients": overlap(detector, cohort),
-    }
-    return replace(
-        cohort, table=cohort.table.assign(**columns), recipe=cohort.recipe | {"drains": about}
-    )
+    about = {"detector": detector.fingerprint, "protocol": detector.settings["protocol"]}
+    about |= {"threshold": detector.threshold, "shared_patients": overlap(detector, cohort)}
+    recipe = cohort.recipe | {"drains": about}
+    return replace(cohort, table=cohort.table.assign(**columns), recipe=recipe)
 
 
 def overlap(detector: Detector, cohort: Cohort) -> int | None:
@@ -221,15 +212,10 @@ def performance(detector: Detector, n_resamples: int = 500, seed: int = 1907) ->
     if test.empty:
         raise ValueError(f"{detector.file}: weights alone, without the films it was tested on")
     found = test.rename(columns={"drain": "y_true", "probability": "score"})
+    found = found.assign(cohort=detector.settings["cohort"])
     p = protocol_of(detector.settings["protocol"])
-    table = _rated(
-        found.assign(cohort=detector.settings["cohort"]),
-        detector.threshold,
-        (),
-        protocol=replace(p, min_cases=max(1, p.min_cases)),
-        n_resamples=n_resamples,
-        seed=seed,
-    )
+    how = {"protocol": replace(p, min_cases=max(1, p.min_cases)), "seed": seed}
+    table = _rated(found, detector.threshold, (), n_resamples=n_resamples, **how)
     return table.assign(protocol=p.name)
 
 
@@ -258,19 +244,17 @@ def label_error(
     """
     known = truth.table[["image_id", "patient_id", *attributes]].assign(y_true=annotations(truth))
     columns = ["image_id", "drain", "drain_probability", "drain_source"]
-    absent = [c for c in columns if c not in labelled.table]
-    if absent:
+    if absent := [c for c in columns if c not in labelled.table]:
         raise ValueError(f"label_error: no column {absent[0]!r}; label the cohort first")
     found = labelled.table[columns].merge(known, on="image_id", how="left", validate="1:1")
-    found = found[found["drain_source"] == "predicted"].rename(
-        columns={"drain_probability": "score"}
-    )
+    found = found[found["drain_source"] == "predicted"]
+    found = found.rename(columns={"drain_probability": "score"})
     if found.empty:
         raise ValueError("label_error: every drain is annotated; hide some first")
-    if found["y_true"].isna().any():
+    if unknown := int(found["y_true"].isna().sum()):
         raise ValueError(
-            f"label_error: the truth is not known for {int(found['y_true'].isna().sum())} of "
-            f"{len(found)} predicted images; expected a drain of 0 or 1 for each"
+            f"label_error: the truth is not known for {unknown} of {len(found)} predicted images; "
+            "expected a drain of 0 or 1 for each"
         )
     threshold = labelled.recipe["drains"]["threshold"]
     return _rated(found.assign(cohort=labelled.name), threshold, attributes, **options)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,12 +41,8 @@ LEARNING_RATES = {
     "full": (3e-5, 1e-4, 3e-4),
 }
 """Rates of the validation search; ours, as X gives none. The middle one is the default."""
-OWN = {
-    "linear probe": {"weight_decay": 1.0},
-    "MLP": {"weight_decay": 1.0},
-    "LoRA": {"head_rate": 3e-3},
-    "full": {"head_rate": 3e-3},
-}
+OWN = {"linear probe": {"weight_decay": 1.0}, "MLP": {"weight_decay": 1.0}}
+OWN |= {"LoRA": {"head_rate": 3e-3}, "full": {"head_rate": 3e-3}}
 """Settings in which a strategy differs from the defaults; ours, found by trying on the phantom."""
 SPLITS = ("train", "valid", "test")
 MERGE_TOLERANCE = 1e-3  # of the largest logit
@@ -314,19 +310,19 @@ def restore(model: Encoder | str, folder: Path) -> nn.Module:
     model, folder = loaded(model), Path(folder)
     if not (folder / "done.pt").exists():
         raise ValueError(f"{folder} holds no finished run; fine_tune with keep=True makes one")
-    run, done = _run_in(folder), _loaded(folder / "done.pt")
+    run, done = _run_in(folder), _done_in(folder)
     if (run["model"], run["model_weights"]) != (model.name, model.weights):
         raise ValueError(
             f"{folder} adapts {run['model']} with weights {run['model_weights']:.12}, this is "
             f"{model.name} with weights {model.weights:.12}; load the one that was adapted"
         )
     path = folder / f"best-{done['best_epoch']}.safetensors"
-    try:
-        state = load_file(path)
-    except Exception as error:
-        raise ValueError(_unreadable(path, error)) from None
+    state = training.read(path, load_file)
     if training.state_hash(state) != done["weights"]:
-        raise ValueError(_unreadable(path, "these are not the weights that the run ended with"))
+        raise ValueError(
+            f"{path} does not hold the weights that the run ended with: remove its folder to train "
+            "anew"
+        )
     settings = Settings(**{field.name: run[field.name] for field in fields(Settings)})
     strategy = run["strategy"]
     network = build(model, strategy, len(run["labels"]), settings, run["seed"])
@@ -346,25 +342,17 @@ def description(
 
     The order of the rows does not: images are numbered by their names.
     """
-    here, table = Path(__file__).parent, task.cohort.table
+    here, cohort, model = Path(__file__).parent, task.cohort, task.model
     code = [(here / f).read_bytes() for f in ("finetune.py", "training.py", "adapters.py")]
-    parts = sorted(f"{i} {part}" for i, part in zip(table["image_id"], split, strict=True))
-    return {
-        "cohort": task.cohort.name,
-        "cohort_fingerprint": task.cohort.fingerprint,
-        "split": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        "model": task.model.name,
-        "model_weights": task.model.weights,
-        "model_fingerprint": task.model.fingerprint,
-        "device": torch.device(task.model.device).type,
-        "strategy": strategy,
-        "labels": list(map(str, task.labels)),
-        "target": task.target,
-        "seed": int(seed),
-        **asdict(settings),
-        "libraries": [torch.__version__, version("peft")],
-        "code": hashlib.sha256(b"".join(code)).hexdigest(),
-    }
+    named = zip(cohort.table["image_id"], split, strict=True)
+    parts = "\n".join(sorted(f"{image} {part}" for image, part in named))
+    run = {"cohort": cohort.name, "cohort_fingerprint": cohort.fingerprint}
+    run |= {"split": hashlib.sha256(parts.encode()).hexdigest(), "model": model.name}
+    run |= {"model_weights": model.weights, "model_fingerprint": model.fingerprint}
+    run |= {"device": torch.device(model.device).type, "strategy": strategy}
+    run |= {"labels": list(map(str, task.labels)), "target": task.target, "seed": int(seed)}
+    run |= asdict(settings) | {"libraries": [torch.__version__, version("peft")]}
+    return run | {"code": hashlib.sha256(b"".join(code)).hexdigest()}
 
 
 # --- networks ---
@@ -427,41 +415,27 @@ def build(model: Encoder, strategy: str, classes: int, settings: Settings, seed:
 def _run(task, strategy, at, settings, seed, folder, run) -> dict:
     network = build(task.model, strategy, len(task.labels), settings, int(seed))
     on_embeddings, lora = strategy in ON_EMBEDDINGS, strategy == "LoRA"
-    head = network if on_embeddings else network.head
-    head.standardise(task.embeddings[at["train"]])
+    (network if on_embeddings else network.head).standardise(task.embeddings[at["train"]])
     x = task.embeddings if on_embeddings else task.pixels
     device = next(network.parameters()).device
     if folder is not None:
         atomic.write(folder / "run.json", json.dumps(run, indent=1).encode())
-    if on_gpu := device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with Bar(settings.epochs, f"{task.model.name}, {strategy}", "epoch") as bar:
-        fitted = training.fit(
-            network,
-            x,
-            task.y,
-            at["train"],
-            at["valid"],
-            settings,
-            int(seed),
-            folder,
-            _hash(run),
-            _reporter(bar),
-        )
-    if on_gpu:
+        kept = folder, _hash(run), partial(_report, bar)
+        images = x, task.y, at["train"], at["valid"]
+        fitted = training.fit(network, *images, settings, int(seed), *kept)
+    if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
     else:
         memory = _memory(network, x[:1].to(device), min(settings.batch, len(at["train"])))
-    done = {
-        "history": fitted.history,
-        "best_epoch": fitted.best_epoch,
-        "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
-        "seconds": float(fitted.history["seconds"].sum()),
-        "memory": int(memory),
-        "adapted": adapters.listing(network.tower) if lora else None,
-        "weights": training.state_hash(training.trained_state(network)),
-        "logits": (_merged_logits if lora else training.predict)(network, x, at["test"], settings),
-    }
+    done = vars(fitted) | {"seconds": float(fitted.history["seconds"].sum())}
+    done |= {"trainable": sum(p.numel() for p in network.parameters() if p.requires_grad)}
+    done |= {"memory": int(memory), "adapted": adapters.listing(network.tower) if lora else None}
+    done |= {"weights": training.state_hash(training.trained_state(network))}
+    predict = _merged_logits if lora else training.predict
+    done |= {"logits": predict(network, x, at["test"], settings)}
     if folder is not None:
         _write(folder, done)
     return done
@@ -553,8 +527,8 @@ def _folder(cohort, folder, run) -> Path:
 def _write(folder, done):
     """The finished run, in one step; what only a resumed one needs goes."""
     tables = {k: done[k].to_dict("list") for k in ("history", "adapted") if done[k] is not None}
-    plain = {k: v for k, v in done.items() if k not in ("history", "adapted")}
-    atomic.in_one_step(folder / "done.pt", lambda p: torch.save({"tables": tables} | plain, p))
+    kept = {k: v for k, v in done.items() if k not in ("history", "adapted")} | {"tables": tables}
+    atomic.in_one_step(folder / "done.pt", lambda part: torch.save(kept, part))
     (folder / "last.pt").unlink(missing_ok=True)
 
 
@@ -570,40 +544,23 @@ def _read(folder, run):
         )
     if not (folder / "done.pt").exists():
         return None
-    kept = _loaded(folder / "done.pt")
+    kept = _done_in(folder)
     tables = {k: pd.DataFrame(v) for k, v in kept.pop("tables").items()}
     return {"adapted": None} | kept | tables
 
 
 def _run_in(folder) -> dict:
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(_unreadable(path, error)) from None
+    return training.read(folder / "run.json", lambda path: json.loads(path.read_text()))
 
 
-def _loaded(path) -> dict:
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:
-        raise ValueError(_unreadable(path, error)) from None
+def _done_in(folder) -> dict:
+    return training.read(folder / "done.pt", partial(torch.load, weights_only=True))
 
 
-def _unreadable(path, reason) -> str:
-    first = str(reason).splitlines()[0]
-    return f"{path} cannot be used ({first:.100}): remove its folder to train anew"
-
-
-def _reporter(bar: Bar) -> Callable[[dict, int], None]:
-    """Says after an epoch how far training is."""
-
-    def report(row, epochs):
-        if not bar.n:  # a resumed run does not start at 1
-            bar.n = bar.last_print_n = bar.initial = row["epoch"] - 1
-        losses = f"{row['train_loss']:.3f} in training, {row['valid_loss']:.3f} in validation"
-        accuracy = f"(accuracy {row['valid_accuracy']:.2f})"
-        bar.set_postfix_str(f"loss {losses} {accuracy}", refresh=False)
-        bar.update()
-
-    return report
+def _report(bar: Bar, row: dict, _: int) -> None:
+    """Say after an epoch how far training is."""
+    if not bar.n:  # a resumed run does not start at 1
+        bar.n = bar.initial = row["epoch"] - 1
+    losses = f"{row['train_loss']:.3f} in training, {row['valid_loss']:.3f} in validation"
+    bar.set_postfix_str(f"loss {losses} (accuracy {row['valid_accuracy']:.2f})", refresh=False)
+    bar.update()

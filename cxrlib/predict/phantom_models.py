@@ -2,14 +2,13 @@
 
 ``python -m cxrlib.predict.phantom_models`` retrains all of them on the CPU into a folder of their
 own and checks that their mean zero-shot AUC lies within the interval that the shipped card states.
-The models differ for planted reasons only: architecture, the drain dial, or reports that leave out
-findings.
+The recipe of a model is in its card, ``cxrlib/models/weights/*.json``. The models differ for
+planted reasons only: architecture, the drain dial, or reports that leave out findings.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -22,82 +21,47 @@ from torch import nn
 from cxrlib import cohorts
 from cxrlib.cohorts.phantom import FINDINGS
 from cxrlib.core.progress import Bar
-from cxrlib.models import WEIGHTS, phantom_clip
+from cxrlib.models import WEIGHTS, model_cards, phantom_clip
 from cxrlib.models.encoder import Encoder
 
-N_PAIRS, WEIGHT_DECAY = 12_000, 0.1
-SETTINGS = {"epochs": 5, "batch": 128, "learning_rate": 1e-3}
-COHORT_SEED = 11
+WEIGHT_DECAY, SEED = 0.1, 0
 FAIR_DRAINS = {"drain_if_pneumothorax": 0.3, "drain_if_none": 0.3}
 BIASED_DRAINS = {"drain_if_pneumothorax": 0.95, "drain_if_none": 0.01}
-
-MODELS = {
-    "phantom-resnet": {
-        "architecture": "resnet",
-        "dials": FAIR_DRAINS,
-        "trained_on": "drains independent of pneumothorax",
-    },
-    "phantom-vit": {
-        "architecture": "vit",
-        "dials": FAIR_DRAINS,
-        "settings": {"epochs": 8, "batch": 64, "learning_rate": 5e-4},
-        "trained_on": "drains independent of pneumothorax",
-    },
-    "phantom-resnet-drain": {
-        "architecture": "resnet",
-        "dials": BIASED_DRAINS,
-        "trained_on": "drains in 95 % of pneumothorax, 1 % of the rest",
-    },
-    "phantom-resnet-underreport": {
-        "architecture": "resnet",
-        "dials": FAIR_DRAINS | {"underreport": {"sex": {"F": 0.65}}},
-        "trained_on": "reports that leave out 65 % of the findings of women",
-    },
-}
+CARDS = {card["name"]: card for card in model_cards()}
+RECIPE = ["name", "order", "architecture", "trained_on", "dials", "cohort_seed", "n_pairs"]
+RECIPE += ["learning_rate", "epochs", "batch", "image_size"]
 
 
-def train(
-    architecture: str,
-    dials: dict,
-    n_pairs: int = N_PAIRS,
-    epochs: int = SETTINGS["epochs"],
-    batch: int = SETTINGS["batch"],
-    learning_rate: float = SETTINGS["learning_rate"],
-    seed: int = 0,
-    progress: str | None = None,
-) -> tuple[nn.Module, phantom_clip.Tokenizer]:
+def train(recipe: dict) -> tuple[nn.Module, phantom_clip.Tokenizer]:
     """A small CLIP trained from scratch: the network (float32) and its tokenizer.
 
     Parameters
     ----------
-    architecture : key of :data:`cxrlib.models.phantom_clip.VISION`
-    dials : dict
-        Planted dials of the training cohort.
-    n_pairs, epochs, batch : int
-    learning_rate : float
-        Peak of the cosine schedule, after a warm-up of one step in twenty.
-    seed : int
-        Of the initial weights and the order of the pairs.
-    progress : str, optional
-        Title of a progress bar on stderr; none by default.
+    recipe : dict
+        Entries :data:`RECIPE` of a card: ``architecture``, key of
+        :data:`cxrlib.models.phantom_clip.VISION`; of the training cohort its planted ``dials``,
+        ``cohort_seed`` and ``n_pairs``; ``epochs``, ``batch``, and ``learning_rate``, the peak of
+        the cosine schedule, after a warm-up of one step in twenty.
     """
-    drawn = {"seed": COHORT_SEED, "split": "train", "size": phantom_clip.IMAGE_SIZE}
-    cohort = cohorts.load("phantom", n_images=n_pairs, dials=dials, **drawn)
+    n_pairs, epochs, batch = (recipe[name] for name in ("n_pairs", "epochs", "batch"))
+    drawn = {"n_images": n_pairs, "dials": recipe["dials"], "seed": recipe["cohort_seed"]}
+    cohort = cohorts.load("phantom", **drawn, split="train", size=recipe["image_size"])
     texts = cohort.table["report"].tolist()
     tokenizer = phantom_clip.Tokenizer.fit(texts)
     tokens = tokenizer(texts).ids
     images = cohort.images(np.arange(n_pairs))
-    torch.manual_seed(seed)
-    model = phantom_clip.network(architecture, tokenizer.size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    torch.manual_seed(SEED)
+    model = phantom_clip.network(recipe["architecture"], tokenizer.size)
+    rates = {"lr": recipe["learning_rate"], "weight_decay": WEIGHT_DECAY}
+    optimizer = torch.optim.AdamW(model.parameters(), **rates)
     steps = epochs * (n_pairs // batch)
     warmup = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda t: min((t + 1) / warmup, 0.5 * (1 + math.cos(math.pi * t / steps)))
     )
     loss_of = ClipLoss()
-    order = np.random.default_rng(seed)
-    bar = Bar(steps, progress or "", "step", hidden=progress is None)
+    order = np.random.default_rng(SEED)
+    bar = Bar(steps, recipe["name"], "step")
     for _ in range(epochs):
         for part in np.array_split(order.permutation(n_pairs), n_pairs // batch):
             x = phantom_clip.preprocess(images[part])
@@ -134,25 +98,17 @@ def main(names: list[str], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     missed = 0
     for name in names:
-        recipe = MODELS[name]
-        settings = SETTINGS | recipe.get("settings", {})
-        network, tokenizer = train(
-            recipe["architecture"], recipe["dials"], progress=name, **settings
-        )
-        card = {"name": name, "order": list(MODELS).index(name)}
-        card |= {key: recipe[key] for key in ("architecture", "trained_on", "dials")}
-        card |= {"cohort_seed": COHORT_SEED, "n_pairs": N_PAIRS, **settings}
-        card |= {"image_size": phantom_clip.IMAGE_SIZE, "vocabulary": tokenizer.words}
+        recipe = {key: CARDS[name][key] for key in RECIPE}
+        network, tokenizer = train(recipe)
+        card = recipe | {"vocabulary": tokenizer.words}
         path = folder / f"{name}.safetensors"
-        shipped = WEIGHTS / f"{name}.json"
-        known = json.loads(shipped.read_text()) if shipped.exists() else {}
         phantom_clip.save(network, card, path)
         card["zero_shot_auc"] = zero_shot_auc(phantom_clip.load(path))
         card = phantom_clip.save(network, card, path)
         mean, low, high = card["zero_shot_auc"]["mean"]
         verdict = "no shipped model to compare with"
-        if "zero_shot_auc" in known:
-            _, from_, to = known["zero_shot_auc"]["mean"]
+        if "zero_shot_auc" in CARDS[name]:  # not in a card that holds the recipe alone
+            _, from_, to = CARDS[name]["zero_shot_auc"]["mean"]
             missed += not from_ <= mean <= to
             where = "within" if from_ <= mean <= to else "OUTSIDE"
             verdict = f"{where} the shipped interval [{from_}, {to}]"
@@ -163,7 +119,7 @@ def main(names: list[str], folder: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(MODELS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(CARDS)}")
     parser.add_argument(
         "--out",
         type=Path,
@@ -171,6 +127,6 @@ if __name__ == "__main__":
         help=f"folder for weights and cards (to ship them: {WEIGHTS})",
     )
     arguments = parser.parse_args()
-    if unknown := [name for name in arguments.names if name not in MODELS]:
-        parser.error(f"unknown model {', '.join(unknown)}; known models: {', '.join(MODELS)}")
-    sys.exit(1 if main(arguments.names or list(MODELS), arguments.out) else 0)
+    if unknown := [name for name in arguments.names if name not in CARDS]:
+        parser.error(f"unknown model {', '.join(unknown)}; known models: {', '.join(CARDS)}")
+    sys.exit(1 if main(arguments.names or list(CARDS), arguments.out) else 0)

@@ -78,14 +78,7 @@ SENTENCE = "a photo of a chest radiograph with {}."
 
 PHRASES = _WORDS["phrases"]  # blocks of severity x kind x location by finding
 SYNONYMS = _WORDS["synonyms"]
-TEMPLATES = (
-    "there is {}.",
-    "{} is present.",
-    "{} is visible.",
-    "there is evidence of {}.",
-    "findings are consistent with {}.",
-    "the radiograph shows {}.",
-)
+TEMPLATES = _WORDS["templates"]
 
 
 def texts(format: str, label: str) -> list[str]:

@@ -74,13 +74,11 @@ def check_groups(
         A column is missing, a class has no training image in a split, or a group fewer than two
         patients in its test part.
     """
-    missing = [c for c in ("patient_id", *attributes, target) if c not in table]
-    if missing:
+    if missing := [c for c in ("patient_id", *attributes, target) if c not in table]:
         raise ValueError(f"table: column {missing[0]!r} is missing; it has {', '.join(table)}")
     for number, split in enumerate(splits):
         split = np.asarray(split)
-        absent = sorted(set(table[target]) - set(table.loc[split == "train", target]))
-        if absent:
+        if absent := sorted(set(table[target]) - set(table.loc[split == "train", target])):
             raise ValueError(
                 f"split {number}: no training image of {target} {', '.join(absent)}; make fewer "
                 "splits, take more images per cell, or leave the class out"
@@ -143,27 +141,15 @@ def tune(
         for strategy, k, seed in plan
     )
     fits = dict(zip(plan, fitted, strict=True))
-    predictions = pd.concat(
-        [f.predictions.assign(split=split, seed=seed) for (_, split, seed), f in fits.items()],
-        ignore_index=True,
-    )
-    rows = [
-        {
-            "model": task.model.name,
-            "strategy": strategy,
-            "split": split,
-            "seed": seed,
-            "learning_rate": f.settings.learning_rate,
-            "best_epoch": f.best_epoch,
-            "epochs": f.settings.epochs,
-            "trainable": f.trainable,
-            "seconds_an_epoch": f.seconds / f.settings.epochs,
-            "memory_mib": f.memory / 2**20,
-            "weights": f.weights,
-        }
-        for (strategy, split, seed), f in fits.items()
-    ]
-    return Runs(predictions, pd.DataFrame(rows), fits)
+    predictions, rows = [], []
+    for (strategy, split, seed), f in fits.items():
+        predictions.append(f.predictions.assign(split=split, seed=seed))
+        row = {"model": task.model.name, "strategy": strategy, "split": split, "seed": seed}
+        row |= {"learning_rate": f.settings.learning_rate, "best_epoch": f.best_epoch}
+        row |= {"epochs": f.settings.epochs, "trainable": f.trainable}
+        row |= {"seconds_an_epoch": f.seconds / f.settings.epochs, "memory_mib": f.memory / 2**20}
+        rows.append(row | {"weights": f.weights})
+    return Runs(pd.concat(predictions, ignore_index=True), pd.DataFrame(rows), fits)
 
 
 def _check_plan(strategies, splits, seeds, settings):
@@ -259,11 +245,10 @@ def values(
 
 
 def _check_predictions(predictions, baseline):
-    missing = [c for c in ("split", "seed", "cohort", "model", "method") if c not in predictions]
-    if missing:
+    needed = ("split", "seed", "cohort", "model", "method")
+    if missing := [c for c in needed if c not in predictions]:
         raise ValueError(f"predictions: column {missing[0]!r} is missing; take those of `tune`")
-    known = sorted(predictions["cohort"].unique())
-    if len(known) > 1:
+    if len(known := sorted(predictions["cohort"].unique())) > 1:
         raise ValueError(f"predictions: of {', '.join(known)}; expected one cohort at a time")
     if baseline is None:
         return
@@ -290,9 +275,9 @@ def _check_predictions(predictions, baseline):
 def _changes(found, baseline):
     """After minus before, for each run of every other method."""
     keys = ["model", "split", *KEYS[2:]]
-    before = found[found["method"] == baseline]
-    after = found[found["method"] != baseline]
-    both = after.merge(before[[*keys, "value", "note"]], on=keys, suffixes=("", "_before"))
+    base = found["method"] == baseline
+    before = found.loc[base, [*keys, "value", "note"]]
+    both = found[~base].merge(before, on=keys, suffixes=("", "_before"))
     return both.assign(
         method=both["method"] + f" - {baseline}",
         value=both["value"] - both["value_before"],
@@ -329,11 +314,10 @@ def components(values: pd.DataFrame) -> pd.DataFrame:
         runs are left out as undefined, or that the split variance was estimated below 0 and is
         shown as 0.
     """
-    rows = [
-        dict(zip(KEYS, names, strict=True)) | _spread_of(runs)
-        for names, runs in values.groupby(KEYS, sort=False)
-    ]
-    return pd.DataFrame(rows)
+    blocks = values.groupby(KEYS, sort=False)
+    return pd.DataFrame(
+        [dict(zip(KEYS, names, strict=True)) | _spread_of(runs) for names, runs in blocks]
+    )
 
 
 def _spread_of(runs):
@@ -353,18 +337,12 @@ def _spread_of(runs):
         notes.append("one split: sd_split undefined")
     if split < 0:
         notes.append("variance between splits estimated below 0, shown as 0")
-    return {
-        "mean": np.mean([part.mean() for part in splits]) if len(y) else np.nan,
-        "sd_seed": np.sqrt(seed),
-        "sd_split": np.sqrt(max(split, 0)) if np.isfinite(split) else np.nan,
-        "n_splits": len(splits),
-        "n_seeds": defined["seed"].nunique(),
-        "n_runs": len(y),
-        "lowest": y.min() if len(y) else np.nan,
-        "highest": y.max() if len(y) else np.nan,
-        "share_above_0": (y > 0).mean() if len(y) else np.nan,
-        "note": "; ".join(notes),
-    }
+    found = {"mean": np.mean([part.mean() for part in splits]) if len(y) else np.nan}
+    found |= {"sd_seed": np.sqrt(seed), "sd_split": np.sqrt(np.maximum(split, 0))}
+    found |= {"n_splits": len(splits), "n_seeds": defined["seed"].nunique(), "n_runs": len(y)}
+    lowest, highest, share = (y.min(), y.max(), (y > 0).mean()) if len(y) else [np.nan] * 3
+    found |= {"lowest": lowest, "highest": highest, "share_above_0": share}
+    return found | {"note": "; ".join(notes)}
 
 
 def variance_parts(splits: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -430,10 +408,9 @@ def spread(values: pd.DataFrame, baseline: str = "zero-shot") -> pd.DataFrame:
         )
     rows = []
     for names, runs in changes[changes["metric"].isin(SIZES)].groupby(KEYS, sort=False):
-        y = runs["value"].dropna()
-        means = runs.groupby("split")["value"].mean().dropna()
-        counts = {"runs": len(y), "runs_above_0": int((y > 0).sum())}
-        counts |= {"splits": len(means), "splits_above_0": int((means > 0).sum())}
         about = dict(zip(KEYS, names, strict=True))
-        rows.append(about | counts | {"undefined": len(runs) - len(y)})
+        means = runs.groupby("split")["value"].mean()
+        for each, y in (("runs", runs["value"].dropna()), ("splits", means.dropna())):
+            about |= {each: len(y), f"{each}_above_0": int((y > 0).sum())}
+        rows.append(about | {"undefined": runs["value"].isna().sum()})
     return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -77,14 +78,14 @@ class Settings:
     def __post_init__(self):
         number = (int, float)
         for names, kind, holds, expected in (
-            (("epochs", "batch", "rank"), int, lambda v: v >= 1, "a whole number, 1 or more"),
-            (("learning_rate",), number, lambda v: 0 < v < math.inf, "a number above 0"),
-            (("head_rate",), number, lambda v: 0 < v < math.inf, "a number above 0, or None"),
-            (("weight_decay",), number, lambda v: 0 <= v < math.inf, "a number, 0 or more"),
-            (("label_smoothing",), number, lambda v: 0 <= v < 1, "a number from 0 to below 1"),
-            (("augment", "recompute", "split_batches"), bool, lambda v: True, "True or False"),
+            ("epochs batch rank", int, lambda v: v >= 1, "a whole number, 1 or more"),
+            ("learning_rate", number, lambda v: 0 < v < math.inf, "a number above 0"),
+            ("head_rate", number, lambda v: 0 < v < math.inf, "a number above 0, or None"),
+            ("weight_decay", number, lambda v: 0 <= v < math.inf, "a number, 0 or more"),
+            ("label_smoothing", number, lambda v: 0 <= v < 1, "a number from 0 to below 1"),
+            ("augment recompute split_batches", bool, lambda v: True, "True or False"),
         ):
-            for name in names:
+            for name in names.split():
                 value = getattr(self, name)
                 right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
                 if not (right and holds(value)) and (name, value) != ("head_rate", None):
@@ -157,9 +158,8 @@ def fit(
         Memory ran out; says which setting to change.
     """
     device = next(network.parameters()).device
-    optimizer = torch.optim.AdamW(
-        _groups(network, settings), weight_decay=settings.weight_decay, fused=True
-    )
+    how = {"weight_decay": settings.weight_decay, "fused": True}
+    optimizer = torch.optim.AdamW(_groups(network, settings), **how)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     run = _Run(network, optimizer, scaler, settings.batch)
     if folder is not None:
@@ -177,17 +177,10 @@ def fit(
                     raise
                 raise MemoryError(_too_large(run.at_once, settings)) from None
             valid_loss = F.cross_entropy(logits, y[valid]).item()
-            if not math.isfinite(valid_loss):
-                raise FloatingPointError(
-                    _lost("validation loss", valid_loss, epoch, folder, settings)
-                )
-            row = {
-                "epoch": epoch,
-                "train_loss": train_loss,
-                "valid_loss": valid_loss,
-                "valid_accuracy": (logits.argmax(dim=1) == y[valid]).float().mean().item(),
-                "seconds": time.perf_counter() - start,
-            }
+            _refuse_lost("validation loss", valid_loss, epoch, folder, settings)
+            accuracy = (logits.argmax(dim=1) == y[valid]).float().mean().item()
+            row = {"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss}
+            row |= {"valid_accuracy": accuracy, "seconds": time.perf_counter() - start}
             run.close_epoch(row, folder, fingerprint)
             if report:
                 report(row, settings.epochs)
@@ -198,14 +191,12 @@ def fit(
 
 def _groups(network, settings) -> list[dict]:
     """Trained parameters by their peak learning rate: all but the head, and the head."""
-    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    head = {n for n in trained if settings.head_rate and n.startswith("head.")}
-    rest = [p for n, p in trained.items() if n not in head]
+    head, rest = [], []
+    for name, p in network.named_parameters():
+        if p.requires_grad:
+            (head if settings.head_rate and name.startswith("head.") else rest).append(p)
     groups = [{"params": rest, "peak": settings.learning_rate}]
-    if head:
-        of_head = [p for n, p in trained.items() if n in head]
-        groups.append({"params": of_head, "peak": settings.head_rate})
-    return groups
+    return groups + [{"params": head, "peak": settings.head_rate}] * bool(head)
 
 
 def _train(run, x, y, train, settings, epoch, folder) -> float:
@@ -222,10 +213,8 @@ def _train(run, x, y, train, settings, epoch, folder) -> float:
         run.scaler.update()
     # Read once an epoch, so that a GPU never waits for the next batch to be prepared.
     losses = torch.stack(losses).tolist()
-    for i, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            where = f"at step {step + i + 1} of {steps}"
-            raise FloatingPointError(_lost(f"loss {where}", loss, epoch, folder, settings))
+    for i, loss in enumerate(losses, step + 1):
+        _refuse_lost(f"loss at step {i} of {steps}", loss, epoch, folder, settings)
     return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(train)
 
 
@@ -351,10 +340,8 @@ def needed_memory(network: nn.Module, batch: Tensor) -> int:
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the tensors that training can change: trained parameters and buffers."""
-    return {
-        name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, t in _changing(network).items()
-    }
+    copied = {"device": "cpu", "copy": True, "memory_format": torch.contiguous_format}
+    return {name: t.detach().to(**copied) for name, t in _changing(network).items()}
 
 
 def _changing(network) -> dict[str, Tensor]:
@@ -385,7 +372,7 @@ class _Run:
         last = folder / "last.pt"
         if not last.exists():
             return
-        kept = _read(last, lambda path: torch.load(path, map_location="cpu", weights_only=True))
+        kept = read(last, lambda path: torch.load(path, map_location="cpu", weights_only=True))
         if not isinstance(kept, dict) or kept.get("fingerprint") != fingerprint:
             raise ValueError(
                 f"checkpoint {last} is of another run (another cohort, split, model, strategy, "
@@ -395,35 +382,27 @@ class _Run:
         if shapes != {name: t.shape for name, t in kept["weights"].items()}:
             raise ValueError(f"checkpoint {last} does not fit the network: remove its folder")
         self.network.load_state_dict(kept["weights"], strict=False)
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.scaler.load_state_dict(kept["scaler"])
-        self.at_once, self.history = kept["at_once"], kept["history"]
-        self.best_epoch = kept["best_epoch"]
-        self.best = _read(_best(folder, self.best_epoch), load_file)
+        for part in ("optimizer", "scaler"):
+            getattr(self, part).load_state_dict(kept[part])
+        for name in ("at_once", "history", "best_epoch"):
+            setattr(self, name, kept[name])
+        self.best = read(_best(folder, self.best_epoch), load_file)
         self.follow(folder)
 
     def close_epoch(self, row: dict, folder: Path | None, fingerprint: str) -> None:
         lowest = min((r["valid_loss"] for r in self.history), default=math.inf)
         self.history.append(row)
         weights = trained_state(self.network)
-        better = row["valid_loss"] < lowest
-        if better:
+        if better := row["valid_loss"] < lowest:
             self.best_epoch, self.best = row["epoch"], weights
         if folder is None:
             return
         if better:
-            atomic.in_one_step(
-                _best(folder, self.best_epoch), lambda part: save_file(weights, part)
-            )
-        state = {
-            "fingerprint": fingerprint,
-            "weights": weights,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "at_once": self.at_once,
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-        }
+            best = _best(folder, self.best_epoch)
+            atomic.in_one_step(best, lambda part: save_file(weights, part))
+        state = {"fingerprint": fingerprint, "weights": weights}
+        state |= {part: getattr(self, part).state_dict() for part in ("optimizer", "scaler")}
+        state |= {name: getattr(self, name) for name in ("at_once", "history", "best_epoch")}
         atomic.in_one_step(folder / "last.pt", lambda part: torch.save(state, part))
         self.follow(folder)
 
@@ -441,13 +420,14 @@ def _best(folder, epoch):
     return folder / f"best-{epoch}.safetensors"
 
 
-def _read(path, read):
+def read(path: Path, how: Callable[[Path], Any]) -> Any:
+    """A file of a run as ``how`` reads it; ValueError with what to do where it cannot."""
     try:
-        return read(path)
+        return how(path)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"checkpoint {path} cannot be read ({reason:.100}): remove its folder to train anew"
+            f"{path} cannot be read ({reason:.100}): remove its folder to train anew"
         ) from None
 
 
@@ -459,7 +439,10 @@ def state_hash(state: dict[str, Tensor]) -> str:
 # --- what is said when it goes wrong ---
 
 
-def _lost(what, loss, epoch, folder, settings):
+def _refuse_lost(what, loss, epoch, folder, settings):
+    """Stop where a loss is not finite; say which epoch was good, and what to change."""
+    if math.isfinite(loss):
+        return
     if epoch == 1:
         good = "there is no good checkpoint before it"
     elif folder is None:
@@ -467,7 +450,7 @@ def _lost(what, loss, epoch, folder, settings):
     else:
         good = f"the last good checkpoint is that of epoch {epoch - 1} in {folder}"
     lower = "" if settings.precision == "float32" else " or precision='float32'"
-    return (
+    raise FloatingPointError(
         f"{what} (epoch {epoch}) is {loss}; {good}; start another run with learning_rate below "
         f"{settings.learning_rate:g}{lower}"
     )

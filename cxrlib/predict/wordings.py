@@ -82,27 +82,23 @@ def pair_table(
     """
     gaps, min_cases = gaps or {}, protocol_of(protocol).min_cases
     truth = cohort.table[list(labels)].to_numpy(int)
-    inside = {("all", "all"): np.ones(len(truth), bool)}
+    inside = {"all": {"all": np.ones(len(truth), bool)}}
     for attribute, groups in gaps.items():
         column = cohort.table[attribute].astype(object).map(str, na_action="ignore")
-        for group in groups:
-            if not (column == group).any():
-                raise ValueError(
-                    f"gaps: no image of cohort {cohort.name!r} has {group!r} in column "
-                    f"{attribute!r}; it has {', '.join(sorted(column.dropna().unique()))}"
-                )
-            inside[attribute, group] = (column == group).to_numpy()
-    everyone = _cells(cohort, truth, inside["all", "all"], min_cases)
-    cells, parts = {"all": everyone}, {"all": [everyone]}
-    for attribute, groups in gaps.items():
-        parts[attribute] = [_cells(cohort, truth, inside[attribute, g], min_cases) for g in groups]
-        notes = [
-            c["note"].where(c["note"] == "", f"{g}: " + c["note"])
-            for g, c in zip(groups, parts[attribute], strict=True)
-        ]
-        both = _cells(cohort, truth, inside[attribute, groups[0]] | inside[attribute, groups[1]], 0)
-        joined = notes[0].str.cat(notes[1], sep="; ").str.strip("; ")
-        cells[attribute] = both.assign(note=joined)
+        inside[attribute] = {group: (column == group).to_numpy() for group in groups}
+        if absent := [group for group, rows in inside[attribute].items() if not rows.any()]:
+            raise ValueError(
+                f"gaps: no image of cohort {cohort.name!r} has {absent[0]!r} in column "
+                f"{attribute!r}; it has {', '.join(sorted(column.dropna().unique()))}"
+            )
+    cells, parts = {}, {}
+    for attribute, groups in inside.items():
+        parts[attribute] = [_cells(cohort, truth, rows, min_cases) for rows in groups.values()]
+        both = _cells(cohort, truth, np.any([*groups.values()], axis=0), 0)
+        said = zip(*(part["note"] for part in parts[attribute]), strict=True)
+        named = [f"{group}: " if attribute in gaps else "" for group in groups]
+        notes = [[n + note for n, note in zip(named, few, strict=True) if note] for few in said]
+        cells[attribute] = both.assign(note=["; ".join(few) for few in notes])
 
     out = []
     for model, score in scores.items():
@@ -111,14 +107,12 @@ def pair_table(
                 f"scores of {model}: shape {score.shape}; expected {len(labels)} labels, "
                 f"{len(names)} pairs and {len(truth)} images"
             )
-        weights = np.array([*inside.values()]).astype(np.uint8)
-        found = dict(zip(inside, areas(score, truth, weights), strict=True))
-        about = {"cohort": cohort.name, "model": model, "metric": "auc"}
-        values = {("all", "all"): found["all", "all"]}
-        for attribute, (a, b) in gaps.items():
-            values[attribute, f"{a} - {b}"] = found[attribute, a] - found[attribute, b]
-        for (attribute, group), value in values.items():
-            where = about | {"attribute": attribute, "group": group}
+        weights = [rows for groups in inside.values() for rows in groups.values()]
+        found = iter(areas(score, truth, np.array(weights).astype(np.uint8)))
+        for attribute, groups in inside.items():
+            value = next(found) - next(found) if attribute in gaps else next(found)
+            where = {"cohort": cohort.name, "model": model, "metric": "auc"}
+            where |= {"attribute": attribute, "group": " - ".join(groups)}
             out += _point_rows(value, cells[attribute], parts[attribute], labels, names, where)
     return schema.results(out)
 
@@ -128,16 +122,15 @@ def _cells(cohort, truth, inside, min_cases) -> pd.DataFrame:
     patients = cohort.table.loc[inside, "patient_id"].nunique()
     ill = truth[inside].sum(axis=0)
     cells = pd.DataFrame({"n": inside.sum(), "n_positive": ill, "n_negative": inside.sum() - ill})
-    fewest = max(1, min_cases, schema.smallest_cell())
-    few = cells[["n_positive", "n_negative"]].min(axis=1) < fewest
-    which = ["positive" if k < fewest else "negative" for k in cells["n_positive"]]
-    reason = [
-        f"{cells[f'n_{side}'].iloc[k]} {side} images, fewer than {fewest}"
-        for k, side in enumerate(which)
-    ]
+    cells = cells.assign(n_patients=patients, note="")
     if patients < schema.smallest_cell():
-        few, reason = few | True, [schema.SUPPRESSED] * len(cells)
-    return cells.assign(n_patients=patients, note=np.where(few, reason, ""))
+        return cells.assign(note=schema.SUPPRESSED)
+    fewest = max(1, min_cases, schema.smallest_cell())
+    for side in ("negative", "positive"):  # where both are few, positive ones are named
+        of_side = cells[f"n_{side}"]
+        reason = of_side.astype(str) + f" {side} images, fewer than {fewest}"
+        cells["note"] = cells["note"].where(of_side >= fewest, reason)
+    return cells
 
 
 def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
@@ -146,11 +139,11 @@ def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
     Counts of a mean are those of the scarcest label, in each of its groups (``parts``).
     """
     defined = (cells["note"] == "").to_numpy()
-    out = []
-    for k, (label, cell) in enumerate(zip(labels, cells.to_dict("records"), strict=True)):
-        about = where | cell | {"label": label, "note": cell["note"] or POINT}
-        numbers = value[k] if defined[k] else np.full(len(names), np.nan)
-        out += [about | {"method": n, "value": v} for n, v in zip(names, numbers, strict=True)]
+    value = np.where(defined[:, None], value, np.nan)
+    about = [
+        cell | {"label": label, "note": cell["note"] or POINT}
+        for label, cell in zip(labels, cells.to_dict("records"), strict=True)
+    ]
     kept = [part[defined] if defined.any() else part for part in parts]
     mean = {c: sum(part[c].min() for part in kept) for c in ("n", "n_positive", "n_negative")}
     why = zip(labels, cells["note"], strict=True)
@@ -158,10 +151,12 @@ def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
     note = f"mean over {defined.sum()} of {len(labels)} labels"
     note += f"; left out: {left_out}" if left_out else ""
     note += f"; {POINT}" if defined.any() else ""
-    about = where | mean | {"n_patients": cells["n_patients"].iloc[0], "label": "mean"}
-    numbers = value[defined].mean(axis=0) if defined.any() else np.full(len(names), np.nan)
-    return out + [
-        about | {"note": note, "method": n, "value": v} for n, v in zip(names, numbers, strict=True)
+    mean |= {"n_patients": cells["n_patients"].iloc[0], "label": "mean", "note": note}
+    of_mean = value[defined].mean(axis=0) if defined.any() else np.full(len(names), np.nan)
+    return [
+        where | of | {"method": name, "value": v}
+        for of, numbers in zip([*about, mean], [*value, of_mean], strict=True)
+        for name, v in zip(names, numbers, strict=True)
     ]
 
 
@@ -201,16 +196,10 @@ def interval_table(
                 for label, score in zip(labels, scores[model], strict=True)
             ]
     predictions = pd.concat(parts, ignore_index=True)
-    people = cohort.table[["image_id", *gaps]]
+    predictions = predictions.merge(cohort.table[["image_id", *gaps]], on="image_id")
+    how = {"protocol": protocol, "n_resamples": n_resamples, "seed": seed}
     out = []
-    for study, found in estimated(
-        predictions.merge(people, on="image_id"),
-        gaps,
-        ("auc",),
-        protocol=protocol,
-        n_resamples=n_resamples,
-        seed=seed,
-    ):
+    for study, found in estimated(predictions, gaps, ("auc",), **how):
         table = {key: e for key, e in found.items() if key.attribute == "all"}
         for key in list(table):
             for one, other in pairs[key.model]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from zlib import crc32
 
 import numpy as np
@@ -106,8 +107,7 @@ def predict(
     ValueError
         A label that the cohort does not have, no prompt, or an unknown temperature.
     """
-    missing = [label for label in labels if label not in cohort.findings]
-    if missing:
+    if missing := [label for label in labels if label not in cohort.findings]:
         raise ValueError(
             f"labels not in cohort {cohort.name!r}: {', '.join(missing)}; "
             f"it has {', '.join(cohort.findings)}"
@@ -115,11 +115,10 @@ def predict(
     labels = list(dict.fromkeys(labels))
     parts = []
     for model in map(loaded, models):
-        score = pair_scores(cohort, model, labels, [(positive, negative)], temperature, cache)
-        parts += [
-            rows_of(cohort, model.name, "zero-shot", label, cohort.table[label], score[k, 0])
-            for k, label in enumerate(labels)
-        ]
+        scores = pair_scores(cohort, model, labels, [(positive, negative)], temperature, cache)
+        for label, (score,) in zip(labels, scores, strict=True):
+            truth = cohort.table[label]
+            parts.append(rows_of(cohort, model.name, "zero-shot", label, truth, score))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -158,9 +157,7 @@ def pair_scores(
     """
     one_of("temperature", temperature, ("learned", "none"))
     asked = [
-        (_prompts(positive, label), _prompts(negative, label))
-        for label in labels
-        for positive, negative in pairs
+        tuple(_prompts(side, label) for side in pair) for label, pair in product(labels, pairs)
     ]
 
     def probabilities(member):
@@ -268,9 +265,14 @@ def format_scores(
         raise ValueError(f"no prompt format: expected some of {', '.join(prompts.FORMATS)}")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ValueError(f"labels {', '.join(labels)}: expected two or more, each once")
+
+    def draw(name, k, label):
+        by = [seed, k, crc32(f"{name} {label}".encode())]
+        return prompts.draw(name, label, np.random.default_rng(by))
+
     drawn = {
         name: [
-            [prompts.draw(name, label, _generator(seed, k, name, label)) for label in labels]
+            [draw(name, k, label) for label in labels]
             for k in range(n_draws if name in prompts.RANDOM else 1)
         ]
         for name in formats
@@ -284,20 +286,14 @@ def format_scores(
         images = embed(cohort, member)
         scores = []
         for classes in draws:
-            mean = torch.stack(
-                [member.averaged(encoded[[row[t] for t in some]]) for some in classes]
-            )
-            cosines = similarity(images, mean.numpy(), member.unit_text)
+            means = [member.averaged(encoded[[row[t] for t in some]]) for some in classes]
+            cosines = similarity(images, torch.stack(means).numpy(), member.unit_text)
             scores.append(softmax(member.logit_scale * cosines))
         return np.stack(scores)
 
     scores = _mean(loaded(model), probabilities)
     ends = np.cumsum([len(runs) for runs in drawn.values()])
     return dict(zip(drawn, np.split(scores, ends[:-1]), strict=True))
-
-
-def _generator(seed, draw, format, label) -> np.random.Generator:
-    return np.random.default_rng([seed, draw, crc32(f"{format} {label}".encode())])
 
 
 def format_table(
@@ -339,19 +335,11 @@ def format_table(
         n = int(rows.sum())
         each = right / n
         several = len(each) > 1
-        table.append(
-            {
-                "format": name,
-                "draws": len(each),
-                # one division of whole numbers, so that equal formats are equal to the last bit
-                "accuracy": right.sum() / (len(each) * n),
-                "sd": each.std(ddof=1) if several else np.nan,
-                "lowest": each.min(),
-                "highest": each.max(),
-                "n": n,
-                "note": "" if several else "one draw: no spread",
-            }
-        )
+        # one division of whole numbers, so that equal formats are equal to the last bit
+        entry = {"format": name, "draws": len(each), "accuracy": right.sum() / (len(each) * n)}
+        entry |= {"sd": each.std(ddof=1) if several else np.nan}
+        entry |= {"lowest": each.min(), "highest": each.max(), "n": n}
+        table.append(entry | {"note": "" if several else "one draw: no spread"})
     return pd.DataFrame(table)
 
 
@@ -390,8 +378,7 @@ def one_hot_rows(
 ) -> pd.DataFrame:
     """Predictions table of a multi-class score (m, classes) for the chosen rows."""
     truth = cohort.table.loc[rows, target].to_numpy()
-    unknown = sorted(set(truth) - set(labels))
-    if unknown:
+    if unknown := sorted(set(truth) - set(labels)):
         raise ValueError(f"column {target!r} holds classes outside labels: {', '.join(unknown)}")
     parts = [
         rows_of(cohort, model, method, label, truth == label, score[:, k], rows)
