@@ -19,24 +19,6 @@ from cxrlib.papers.rules import outcome
 from cxrlib.show import notebook, words
 
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
-MEANS = {
-    published.DIFFERS: "run on the paper's cohort and models, and the result is another",
-    published.CONTRADICTED: "whatever is run, because the same paper's own numbers say otherwise",
-    published.REPRODUCED: "run on the paper's cohort and models, and the same up to rounding",
-    published.WITHIN: "run on the paper's cohort; the computed interval holds the printed number",
-    published.OTHER_COHORT: "run on other images or models, as everything on phantoms is",
-    published.NOT_RUN: "needs images, weights or a number that this run does not have",
-}
-TITLES = {
-    "auc_sd_over_labels": "AUC, SD over findings",
-    "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
-    "f1_gap_signed": "F1 gap (Eq. 2)",
-    "eq_odds_mean": "EqOdds (Eq. 3)",
-    "n_images_with_findings_text": "images with a FINDINGS section",
-    "n_labels": "findings",
-    "age_old_from": "age from which patients are old",
-    "size_over_mimic_cxr": "size, times that of MIMIC-CXR",
-}
 PROBES = ("linear", "knn", "mlp")
 NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
@@ -183,7 +165,7 @@ def _item(row):
         words.readable(row["method"]) if row["method"] in PROBES else row["method"],
         row["label"].replace("_", " "),
         f"{group} {row['group']}".strip().replace("_", " and "),
-        TITLES.get(row["metric"]) or words.NAMES.get(row["metric"], metric),
+        published.TITLES.get(row["metric"]) or words.NAMES.get(row["metric"], metric),
     ]
     return ", ".join(part for part in parts if pd.notna(part) and part not in ("all", "zero-shot"))
 
@@ -241,7 +223,6 @@ def page(results: pd.DataFrame) -> str:
         n_claims=int(said.sum()),
         n_rows=f"{len(results):,}",
         counts=_counts_table(entries),
-        meanings="\n\n".join(f"{verdict}\n: {text}." for verdict, text in MEANS.items()),
         verdicts="".join(f"<option>{html.escape(v)}</option>" for v in published.VERDICTS),
         papers="".join(f"<option>{p}</option>" for p in NAMES),
         sections="\n\n".join(sections),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cxrlib import guard
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
 from cxrlib.core.used import SEEDED
-from cxrlib.show.words import UNDEFINED, fmt
+from cxrlib.show.words import FIGURES, UNDEFINED, fmt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -373,21 +373,7 @@ def setup() -> None:
 
     if not in_notebook():
         matplotlib.use("Agg")
-    matplotlib.rcParams.update(
-        {
-            "figure.dpi": 120,
-            "figure.figsize": (6, 3.6),
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 11,
-            "legend.fontsize": 9,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-        }
-    )
+    matplotlib.rcParams.update(FIGURES)
 
 
 guard.frames_shown_by(rendered)
