@@ -19,6 +19,8 @@ from cxrlib.papers.rules import outcome
 from cxrlib.show import notebook, words
 
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
+ENTRY = ["paper", "artefact", "item", "place", "printed", "computed", "verdict", "reason", "note"]
+ENTRY += ["cohort", "model", "method"]
 PROBES = ("linear", "knn", "mlp")
 NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
@@ -76,7 +78,9 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     papers = published.load().groupby("paper")
     in_print = {paper: _by_cohort(rows) for paper, rows in papers}
     run, none = _by_cohort(results), published.prepared(schema.results([]))
-    return pd.DataFrame([_judged(claim, in_print[claim.paper], run, none) for claim in CLAIMS])
+    judged = [_judged(claim, in_print[claim.paper], run, none) for claim in CLAIMS]
+    table = pd.DataFrame(CLAIMS).drop(columns=["models", "rule"])
+    return table.join(pd.DataFrame(judged, columns=["verdict", "reason", "missing", "n_rows"]))
 
 
 def _by_cohort(table):
@@ -108,17 +112,7 @@ def _judged(claim, printed, run, none):
     else:
         verdict = published.NOT_RUN
         reason = f"needs {published.NEEDED[claim.cohort]}; {own.text}"
-    return {
-        "id": claim.id,
-        "paper": claim.paper,
-        "where": claim.where,
-        "statement": claim.statement,
-        "cohort": claim.cohort,
-        "verdict": verdict,
-        "reason": reason,
-        "missing": own.text if verdict == published.NOT_RUN else "",
-        "n_rows": len(used),
-    }
+    return verdict, reason, own.text if verdict == published.NOT_RUN else "", len(used)
 
 
 def ledger(results: pd.DataFrame) -> pd.DataFrame:
@@ -136,20 +130,11 @@ def ledger(results: pd.DataFrame) -> pd.DataFrame:
     numbers model and method
     """
     numbers = published.compare(results, published.printed())
-    numbers = pd.DataFrame(
-        {
-            "paper": numbers["paper"],
-            "artefact": numbers["artefact"],
-            "item": [_item(row) for _, row in numbers.iterrows()],
-            "place": numbers["place"],
-            "printed": _as_text(numbers, ["value", "ci_low", "ci_high"]),
-            "computed": _as_text(numbers, published.COMPUTED),
-            "verdict": numbers["verdict"],
-            "reason": numbers["reason"],
-            "note": numbers["note"],
-            **numbers[["cohort", "model", "method"]],
-        }
-    )
+    numbers = numbers.assign(
+        item=[_item(row) for _, row in numbers.iterrows()],
+        printed=_as_text(numbers, ["value", "ci_low", "ci_high"]),
+        computed=_as_text(numbers, published.COMPUTED),
+    )[ENTRY]
     names = {"where": "place", "statement": "item", "missing": "note"}
     said = judge(results).rename(columns=names).assign(artefact=SAID, printed="", computed="")
     parts = [t[t["paper"] == paper] for paper in NAMES for t in (said, numbers)]

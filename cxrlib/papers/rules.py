@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,8 +117,7 @@ Decided = tuple[bool, str]  # whether a claim holds, and why
 Rule = Callable[[Numbers], Decided]
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A testable sentence of a paper.
 
     id : short name
