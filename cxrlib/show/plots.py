@@ -7,7 +7,7 @@ rows, or with more than one row for one place of the figure.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -79,12 +79,7 @@ def bars(
     return _finished(fig)
 
 
-def group_bars(
-    results: pd.DataFrame,
-    metric: str = "auc",
-    model: str | None = None,
-    attributes: Sequence[str] | None = None,
-) -> Figure:
+def group_bars(results: pd.DataFrame, metric: str = "auc", model: str | None = None) -> Figure:
     """Performance of one model in groups of patients, a panel for each attribute (S Fig. 1).
 
     Parameters
@@ -95,14 +90,10 @@ def group_bars(
         "auc", "adjusted_auprc", ...
     model : str, optional
         The first one of the table by default.
-    attributes : sequence of str, optional
-        All of the table by default.
     """
     model = results["model"].iloc[0] if model is None else model
     table = results[(results["model"] == model) & (results["metric"] == metric)]
-    known = [a for a in dict.fromkeys(table["attribute"]) if a != "all"]
-    table = table[table["attribute"].isin(known if attributes is None else attributes)]
-    fig = bars(table, hue="group", panel="attribute")
+    fig = bars(table[table["attribute"] != "all"], hue="group", panel="attribute")
     fig.suptitle(f"{model}: {readable(metric)}", x=0.01, ha="left", fontweight="bold")
     return fig
 
@@ -135,30 +126,28 @@ def probe_bars(results: pd.DataFrame) -> Figure:
     return bars(results, hue="model", panel="method")
 
 
-def gap_forest(results: pd.DataFrame, metric: str | None = None) -> Figure:
+def gap_forest(table: pd.DataFrame) -> Figure:
     """Differences with intervals, one line each, around a line at 0.
 
     Parameters
     ----------
-    results : results table
-        Such as from :func:`cxrlib.stats.fairness.gap_table`, `fairness.model_gap_table`,
-        `inference.gap_tests`, `shortcuts.twin_shift` or `shortcuts.drain_arms`. Lines are labels
-        and groups (as far as they vary), colours models. Of tests, a grey bar is the reach of a
-        fair model's gaps.
-    metric : str, optional
-        Which one, if the table holds several.
+    table : results table
+        Of one metric, such as from :func:`cxrlib.stats.fairness.gap_table`,
+        `fairness.model_gap_table`, `inference.gap_tests`, `shortcuts.twin_shift` or
+        `shortcuts.drain_arms`. Lines are labels and groups (as far as they vary), colours models.
+        Of tests, a grey bar is the reach of a fair model's gaps.
 
     Raises
     ------
     ValueError
-        If the table holds several metrics and none is named.
+        If the table holds several metrics.
     """
-    table = results if metric is None else results[results["metric"] == metric]
     varying = [c for c in ("label", "attribute", "group", "protocol") if table[c].nunique() > 1]
     keys = varying or ["label"]
     one_row_each(table, [*keys, "model", "metric"])
     if table["metric"].nunique() > 1:
-        raise ValueError(f"metric: the table holds {sorted(table['metric'].unique())}; name one.")
+        metrics = sorted(table["metric"].unique())
+        raise ValueError(f"table: holds the metrics {metrics}; filter it to one.")
     line = list(table[keys].astype(str).itertuples(index=False, name=None))
     lines, model = list(dict.fromkeys(line)), table["model"].fillna("all")
     models = ordered(model)
