@@ -10,14 +10,14 @@ from bs4 import BeautifulSoup
 
 from cxrlib import guard, schema
 from cxrlib.guard import latch
-from cxrlib.show import interactive
+from cxrlib.show import interactive, notebook
 from cxrlib.stats import calibration
 
 
 @pytest.fixture
 def emit(monkeypatch):
     """Call a function as in a notebook: the HTML that it shows, parsed, and its data."""
-    monkeypatch.setattr(interactive, "in_notebook", lambda: True)
+    monkeypatch.setattr(notebook, "in_notebook", lambda: True)
 
     def call(function, *args, **options):
         shown = []

@@ -500,7 +500,7 @@ def test_text_is_readable_at_the_width_of_a_page(performance, gaps, runs, figure
         (lambda t: plots.bars(t, hue="group"), "more than one row for"),
         (
             lambda t: plots.gap_forest(pd.concat([t, t.assign(metric="f1")])),
-            r"name one",
+            r"\['auc', 'f1'\]; filter it to one",
         ),
         (
             lambda t: plots.bars(t[t["attribute"] == "all"], printed=published.table("X Fig. 2a")),

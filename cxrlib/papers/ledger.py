@@ -19,24 +19,8 @@ from cxrlib.papers.rules import outcome
 from cxrlib.show import notebook, words
 
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
-MEANS = {
-    published.DIFFERS: "run on the paper's cohort and models, and the result is another",
-    published.CONTRADICTED: "whatever is run, because the same paper's own numbers say otherwise",
-    published.REPRODUCED: "run on the paper's cohort and models, and the same up to rounding",
-    published.WITHIN: "run on the paper's cohort; the computed interval holds the printed number",
-    published.OTHER_COHORT: "run on other images or models, as everything on phantoms is",
-    published.NOT_RUN: "needs images, weights or a number that this run does not have",
-}
-TITLES = {
-    "auc_sd_over_labels": "AUC, SD over findings",
-    "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
-    "f1_gap_signed": "F1 gap (Eq. 2)",
-    "eq_odds_mean": "EqOdds (Eq. 3)",
-    "n_images_with_findings_text": "images with a FINDINGS section",
-    "n_labels": "findings",
-    "age_old_from": "age from which patients are old",
-    "size_over_mimic_cxr": "size, times that of MIMIC-CXR",
-}
+ENTRY = ["paper", "artefact", "item", "place", "printed", "computed", "verdict", "reason", "note"]
+ENTRY += ["cohort", "model", "method"]
 PROBES = ("linear", "knn", "mlp")
 NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
@@ -94,7 +78,9 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     papers = published.load().groupby("paper")
     in_print = {paper: _by_cohort(rows) for paper, rows in papers}
     run, none = _by_cohort(results), published.prepared(schema.results([]))
-    return pd.DataFrame([_judged(claim, in_print[claim.paper], run, none) for claim in CLAIMS])
+    judged = [_judged(claim, in_print[claim.paper], run, none) for claim in CLAIMS]
+    table = pd.DataFrame(CLAIMS).drop(columns=["models", "rule"])
+    return table.join(pd.DataFrame(judged, columns=["verdict", "reason", "missing", "n_rows"]))
 
 
 def _by_cohort(table):
@@ -126,17 +112,7 @@ def _judged(claim, printed, run, none):
     else:
         verdict = published.NOT_RUN
         reason = f"needs {published.NEEDED[claim.cohort]}; {own.text}"
-    return {
-        "id": claim.id,
-        "paper": claim.paper,
-        "where": claim.where,
-        "statement": claim.statement,
-        "cohort": claim.cohort,
-        "verdict": verdict,
-        "reason": reason,
-        "missing": own.text if verdict == published.NOT_RUN else "",
-        "n_rows": len(used),
-    }
+    return verdict, reason, own.text if verdict == published.NOT_RUN else "", len(used)
 
 
 def ledger(results: pd.DataFrame) -> pd.DataFrame:
@@ -154,20 +130,11 @@ def ledger(results: pd.DataFrame) -> pd.DataFrame:
     numbers model and method
     """
     numbers = published.compare(results, published.printed())
-    numbers = pd.DataFrame(
-        {
-            "paper": numbers["paper"],
-            "artefact": numbers["artefact"],
-            "item": [_item(row) for _, row in numbers.iterrows()],
-            "place": numbers["place"],
-            "printed": _as_text(numbers, ["value", "ci_low", "ci_high"]),
-            "computed": _as_text(numbers, published.COMPUTED),
-            "verdict": numbers["verdict"],
-            "reason": numbers["reason"],
-            "note": numbers["note"],
-            **numbers[["cohort", "model", "method"]],
-        }
-    )
+    numbers = numbers.assign(
+        item=[_item(row) for _, row in numbers.iterrows()],
+        printed=_as_text(numbers, ["value", "ci_low", "ci_high"]),
+        computed=_as_text(numbers, published.COMPUTED),
+    )[ENTRY]
     names = {"where": "place", "statement": "item", "missing": "note"}
     said = judge(results).rename(columns=names).assign(artefact=SAID, printed="", computed="")
     parts = [t[t["paper"] == paper] for paper in NAMES for t in (said, numbers)]
@@ -183,7 +150,7 @@ def _item(row):
         words.readable(row["method"]) if row["method"] in PROBES else row["method"],
         row["label"].replace("_", " "),
         f"{group} {row['group']}".strip().replace("_", " and "),
-        TITLES.get(row["metric"]) or words.NAMES.get(row["metric"], metric),
+        published.TITLES.get(row["metric"]) or words.NAMES.get(row["metric"], metric),
     ]
     return ", ".join(part for part in parts if pd.notna(part) and part not in ("all", "zero-shot"))
 
@@ -241,7 +208,6 @@ def page(results: pd.DataFrame) -> str:
         n_claims=int(said.sum()),
         n_rows=f"{len(results):,}",
         counts=_counts_table(entries),
-        meanings="\n\n".join(f"{verdict}\n: {text}." for verdict, text in MEANS.items()),
         verdicts="".join(f"<option>{html.escape(v)}</option>" for v in published.VERDICTS),
         papers="".join(f"<option>{p}</option>" for p in NAMES),
         sections="\n\n".join(sections),

@@ -8,6 +8,7 @@ the six findings, not an uncertainty: it is a row of its own, metric "auc_sd_ove
 "adjusted_auprc_sd_over_labels", and the means have no interval.
 """
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,8 @@ NOT_RUN = "not run"
 CONTRADICTED = "contradicted by the paper's own numbers"
 VERDICTS = (DIFFERS, CONTRADICTED, REPRODUCED, WITHIN, OTHER_COHORT, NOT_RUN)
 
-# What a number of each cohort needs before it can be compared.
-NEEDED = {
-    "mimic-cxr": "MIMIC-CXR (PhysioNet, credentialed)",
-    "mimic-cxr-sourget": "MIMIC-CXR (PhysioNet, credentialed) and the paper's selection of its "
-    "test images, which is not public",
-    "nih-cxr14": "the metadata of NIH ChestX-ray14 (open)",
-    "nih-cxr14-test": "the test images of NIH ChestX-ray14 and the drain labels of NEATX (open)",
-    "nih-6x200": "the images of NIH ChestX-ray14 (open; the paper's draw of them is not public)",
-    "clip-pretraining": "the image-text pairs on which CLIP was trained (not public)",
-    "pmc-15m": "the PMC-15M collection",
-}
+_WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+NEEDED, TITLES = _WORDS["needed"], _WORDS["titles"]
 
 QUANTITY = ["method", "label", "attribute", "group", "metric"]
 KEYS = ["cohort", "model", *QUANTITY]

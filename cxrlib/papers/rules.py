@@ -2,18 +2,21 @@
 
 A rule asks a `Numbers` for values. Asked for a row that is not there, it raises `Missing`, and the
 claim stays open: a single counterexample refutes "every model", but only all models confirm it.
-The claims themselves are in `cxrlib.papers.claims_s` and `cxrlib.papers.claims_x`.
+The claims themselves are in ``claims.toml``, their rules in `cxrlib.papers.claims_s` and
+`cxrlib.papers.claims_x`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+TEXTS = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 ENTRIES = ("model", "method", "label", "attribute", "group", "metric", "value")
 
 
@@ -93,12 +96,6 @@ def every(cases: Iterable, margin: Callable[..., float], but: int = 0) -> Decide
     return len(against) <= but, f"{text}; {len(missing)} without a number" if missing else text
 
 
-def higher(names: Sequence[str], values: Sequence[float]) -> Decided:
-    """Whether the first value is above the second: (holds, text)."""
-    a, b = values
-    return bool(a > b), f"{names[0]} {short(a)}, {names[1]} {short(b)}"
-
-
 def short(value: float) -> str:
     """A number for a sentence: three digits, or all that a large one has."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 9):.3g}"
@@ -120,8 +117,7 @@ Decided = tuple[bool, str]  # whether a claim holds, and why
 Rule = Callable[[Numbers], Decided]
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A testable sentence of a paper.
 
     id : short name
@@ -140,19 +136,23 @@ class Claim:
     rule: Rule
 
 
-def claim(
-    paper: str, where: str, statement: str, cohort: str, models: Sequence[str]
-) -> Callable[[Rule], Claim]:
-    """Make the rule below a `Claim`; the rule's name becomes its id.
+def claims(
+    paper: str, rules: Mapping[str, Rule], cohort: str, models: Sequence[str]
+) -> tuple[Claim, ...]:
+    """The claims of one paper in ``claims.toml``.
 
-    paper, where, statement, cohort, models : as in `Claim`
+    rules : the rule of each claim, under its name
+    cohort, models : of claims that do not name their own
     """
-
-    def made(rule):
-        name = f"{paper.lower()}-{rule.__name__.replace('_', '-')}"
-        return Claim(name, paper, where, statement, cohort, models, rule)
-
-    return made
+    return tuple(
+        Claim(
+            f"{paper.lower()}-{name}",
+            paper,
+            rule=rules[name.replace("-", "_")],
+            **{"cohort": cohort, "models": tuple(models), **about},
+        )
+        for name, about in TEXTS[paper].items()
+    )
 
 
 def outcome(claim: Claim, table: pd.DataFrame, models: Sequence[str] | None = None) -> Outcome:

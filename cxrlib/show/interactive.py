@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 
 from cxrlib import guard, schema
 from cxrlib.core.checks import one_row_each
-from cxrlib.core.kernel import in_notebook
-from cxrlib.show.notebook import withheld
+from cxrlib.show.notebook import displayed, withheld
 from cxrlib.show.words import CHANCE, NAMES, colours, ordered, readable
 
 DIGITS = 4  # of every number handed to the page
@@ -175,14 +174,8 @@ def _emit(kind, name, caption, controls, table, about):
     if guard.active():
         table = guard.presentable(table, counts=())
         caption = guard.text(caption, f"interactive figure {name}: the caption")
-    if not in_notebook():
-        print(f"{caption} ({ELSEWHERE})")
-        return
-
-    from IPython.display import display
-
     page = rendered(kind, name, caption, controls, table, about)
-    display({"text/html": page, "text/plain": f"{caption} ({ELSEWHERE})"}, raw=True)
+    displayed(page, f"{caption} ({ELSEWHERE})")
 
 
 def rendered(

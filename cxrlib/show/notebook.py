@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cxrlib import guard
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
 from cxrlib.core.used import SEEDED
-from cxrlib.show.words import UNDEFINED, fmt
+from cxrlib.show.words import FIGURES, UNDEFINED, fmt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +64,17 @@ def _guarded(key, value):
     if isinstance(value, int | float):
         guard.refuse(str(value), f"glue: the value of {key!r}")
     return value
+
+
+def displayed(page: str, plain: str) -> None:
+    """Show HTML in a notebook, and its plain text in a script."""
+    if not in_notebook():
+        print(plain)
+        return
+
+    from IPython.display import display
+
+    display({"text/html": page, "text/plain": plain}, raw=True)
 
 
 def show(
@@ -231,18 +242,12 @@ def quiz(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
     plain = "\n".join([question, *(f"- {text}" for text, _, _ in said)])
     if guard.active():
         guard.text(" ".join([plain, *(why for _, _, why in said)]), "quiz")
-    if not in_notebook():
-        print(plain)
-        return
-
-    from IPython.display import display
-
     lines = ['<div class="cxr-quiz" role="group" aria-label="Question to check yourself">']
     lines.append(f"<p><strong>Check yourself.</strong> {html.escape(question)}</p>")
     for text, verdict, why in said:
         lines.append(f"<details><summary>{html.escape(text)}</summary>")
         lines.append(f"<p><strong>{verdict}.</strong> {html.escape(why)}</p></details>")
-    display({"text/html": "\n".join([*lines, "</div>"]), "text/plain": plain}, raw=True)
+    displayed("\n".join([*lines, "</div>"]), plain)
 
 
 def withheld(what: str) -> None:
@@ -255,14 +260,8 @@ def withheld(what: str) -> None:
     """
     plain = f"Not shown: {what}. The chapter ran on credentialed data, of which only aggregates "
     plain += "over ten or more images and patients may be shown."
-    if not in_notebook():
-        print(plain)
-        return
-
-    from IPython.display import display
-
     page = f'<p class="cxr-withheld" role="note">{html.escape(plain)}</p>'
-    display({"text/html": page, "text/plain": plain}, raw=True)
+    displayed(page, plain)
 
 
 def warn_if_seeded(models: Iterable[str]) -> None:
@@ -283,15 +282,9 @@ def warn_if_seeded(models: Iterable[str]) -> None:
         "runs with such a network. None of it goes to the ledger."
     )
     plain = f"{title.upper()}: {text}"
-    if not in_notebook():
-        print(plain)
-        return
-
-    from IPython.display import display
-
     page = f'<div class="admonition danger"><p class="admonition-title">{title}</p>'
     page += f"<p>{html.escape(text)}</p></div>"
-    display({"text/html": page, "text/plain": plain}, raw=True)
+    displayed(page, plain)
 
 
 def keep(table: pd.DataFrame) -> None:
@@ -373,21 +366,7 @@ def setup() -> None:
 
     if not in_notebook():
         matplotlib.use("Agg")
-    matplotlib.rcParams.update(
-        {
-            "figure.dpi": 120,
-            "figure.figsize": (6, 3.6),
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 11,
-            "legend.fontsize": 9,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-        }
-    )
+    matplotlib.rcParams.update(FIGURES)
 
 
 guard.frames_shown_by(rendered)

@@ -7,7 +7,8 @@ rows, or with more than one row for one place of the figure.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -78,12 +79,7 @@ def bars(
     return _finished(fig)
 
 
-def group_bars(
-    results: pd.DataFrame,
-    metric: str = "auc",
-    model: str | None = None,
-    attributes: Sequence[str] | None = None,
-) -> Figure:
+def group_bars(results: pd.DataFrame, metric: str = "auc", model: str | None = None) -> Figure:
     """Performance of one model in groups of patients, a panel for each attribute (S Fig. 1).
 
     Parameters
@@ -94,14 +90,10 @@ def group_bars(
         "auc", "adjusted_auprc", ...
     model : str, optional
         The first one of the table by default.
-    attributes : sequence of str, optional
-        All of the table by default.
     """
     model = results["model"].iloc[0] if model is None else model
     table = results[(results["model"] == model) & (results["metric"] == metric)]
-    known = [a for a in dict.fromkeys(table["attribute"]) if a != "all"]
-    table = table[table["attribute"].isin(known if attributes is None else attributes)]
-    fig = bars(table, hue="group", panel="attribute")
+    fig = bars(table[table["attribute"] != "all"], hue="group", panel="attribute")
     fig.suptitle(f"{model}: {readable(metric)}", x=0.01, ha="left", fontweight="bold")
     return fig
 
@@ -134,30 +126,28 @@ def probe_bars(results: pd.DataFrame) -> Figure:
     return bars(results, hue="model", panel="method")
 
 
-def gap_forest(results: pd.DataFrame, metric: str | None = None) -> Figure:
+def gap_forest(table: pd.DataFrame) -> Figure:
     """Differences with intervals, one line each, around a line at 0.
 
     Parameters
     ----------
-    results : results table
-        Such as from :func:`cxrlib.stats.fairness.gap_table`, `fairness.model_gap_table`,
-        `inference.gap_tests`, `shortcuts.twin_shift` or `shortcuts.drain_arms`. Lines are labels
-        and groups (as far as they vary), colours models. Of tests, a grey bar is the reach of a
-        fair model's gaps.
-    metric : str, optional
-        Which one, if the table holds several.
+    table : results table
+        Of one metric, such as from :func:`cxrlib.stats.fairness.gap_table`,
+        `fairness.model_gap_table`, `inference.gap_tests`, `shortcuts.twin_shift` or
+        `shortcuts.drain_arms`. Lines are labels and groups (as far as they vary), colours models.
+        Of tests, a grey bar is the reach of a fair model's gaps.
 
     Raises
     ------
     ValueError
-        If the table holds several metrics and none is named.
+        If the table holds several metrics.
     """
-    table = results if metric is None else results[results["metric"] == metric]
     varying = [c for c in ("label", "attribute", "group", "protocol") if table[c].nunique() > 1]
     keys = varying or ["label"]
     one_row_each(table, [*keys, "model", "metric"])
     if table["metric"].nunique() > 1:
-        raise ValueError(f"metric: the table holds {sorted(table['metric'].unique())}; name one.")
+        metrics = sorted(table["metric"].unique())
+        raise ValueError(f"table: holds the metrics {metrics}; filter it to one.")
     line = list(table[keys].astype(str).itertuples(index=False, name=None))
     lines, model = list(dict.fromkeys(line)), table["model"].fillna("all")
     models = ordered(model)
@@ -180,18 +170,15 @@ def gap_forest(results: pd.DataFrame, metric: str | None = None) -> Figure:
     return _finished(fig)
 
 
-def reliability(table: pd.DataFrame, label: str | None = None) -> Figure:
+def reliability(table: pd.DataFrame) -> Figure:
     """Reliability curves above the distribution of predicted probabilities (S Fig. 4c).
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`cxrlib.stats.calibration.reliability_table`; one line per model, or per method
-        where there is one model only.
-    label : str, optional
-        Which finding, if the table holds several.
+        From :func:`cxrlib.stats.calibration.reliability_table`, of one finding; one line per
+        model, or per method where there is one model only.
     """
-    table = table if label is None else table[table["label"] == label]
     hue = "model" if table["model"].nunique() > 1 or table["method"].nunique() == 1 else "method"
     one_row_each(table, [hue, "low", "high"])
     palette = colours(ordered(table[hue]))
@@ -261,26 +248,25 @@ def pca_ellipses(
     return _finished(fig)
 
 
-def sorted_differences(differences: Mapping[str, np.ndarray], one_scale: bool = True) -> Figure:
+def sorted_differences(differences: Mapping[str, np.ndarray]) -> Figure:
     """Centroid differences by dimension, largest first, a panel each (S Fig. 3).
+
+    All panels share the scale, so that the modality gap and gaps between groups can be compared by
+    eye; S gave each its own.
 
     Parameters
     ----------
     differences : dict of title -> (d,)
         From :func:`cxrlib.stats.probes.centroid_differences`.
-    one_scale : bool
-        All panels share the scale, so that the modality gap and gaps between groups can be
-        compared by eye; False gives each its own, as S did.
     """
     n = len(differences)
-    fig, axes = _panels((max(3.5, 1.9 * n), 2.8), n, n, sharey=one_scale)
+    fig, axes = _panels((max(3.5, 1.9 * n), 2.8), n, n, sharey=True)
     for ax, (title, values) in zip(axes.flat, differences.items(), strict=True):
         ax.fill_between(np.arange(1, len(values) + 1), values, color="#0072B2", linewidth=0)
         ax.set_title(readable(title), loc="left", fontsize=9)
         ax.set(xlim=(0, len(values)), xlabel="dimension, sorted")
-    for ax in axes.flat:  # only now, so that the shared scale has seen every panel
-        ax.set_ylim(bottom=0)
-    axes[0, 0].set_ylabel("difference of centroids")
+    # Only now, so that the shared scale has seen every panel.
+    axes[0, 0].set(ylim=(0, None), ylabel="difference of centroids")
     return _finished(fig)
 
 
@@ -393,12 +379,10 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
     return _finished(fig)
 
 
-def before_after(
-    results: pd.DataFrame,
-    printed: pd.DataFrame | None = None,
-    metrics: Sequence[str] = X_GAPS,
-) -> Figure:
+def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> Figure:
     """Fairness gaps before and after fine-tuning (X Fig. 3d and 3c): a column for each model.
+
+    A row each for the gaps of X, Eqs. 2 to 4.
 
     Parameters
     ----------
@@ -410,8 +394,6 @@ def before_after(
         A paper's gaps, such as ``published.table("X Fig. 3c")``, drawn as diamonds; models that
         are not in `results` share a column of their own. Where a paper does not say which group a
         difference favours, both signs are drawn.
-    metrics : sequence of str
-        A row each; by default Eqs. 2 to 4 of X.
 
     Raises
     ------
@@ -419,10 +401,10 @@ def before_after(
         If there are more than 3 models.
     """
     keys = ["model", "method", "attribute", "group", "metric"]
-    table = results[results["metric"].isin(metrics) & results["group"].str.contains(" - ")]
+    table = results[results["metric"].isin(X_GAPS) & results["group"].str.contains(" - ")]
     table = table[~table["method"].str.contains(" - ")]
     one_row_each(table, keys)
-    printed = table.iloc[:0] if printed is None else _printed(printed, keys, metrics)
+    printed = table.iloc[:0] if printed is None else _printed(printed, keys, X_GAPS)
     models = ordered(table["model"])
     if len(models) > 3:
         raise ValueError(
@@ -430,40 +412,36 @@ def before_after(
             "Filter the table before drawing it."
         )
     others = [m for m in ordered(printed["model"]) if m not in models]
-    both = pd.concat([table[keys], printed[keys]])
-    metrics = [m for m in metrics if (both["metric"] == m).any()]
-    pairs = list(dict.fromkeys(zip(both["attribute"], both["group"], strict=True)))
-    methods = ordered(both["method"])
+    table, printed = (
+        t.assign(pair=list(zip(t["attribute"], t["group"], strict=True))) for t in (table, printed)
+    )
+    both = pd.concat([table, printed])
+    metrics = [m for m in X_GAPS if (both["metric"] == m).any()]
+    pairs, methods = list(dict.fromkeys(both["pair"])), ordered(both["method"])
     palette = colours(methods)
     columns = len(models) + bool(others)
     size = (WIDTH, 0.9 + len(metrics) * max(1.7, 0.4 + 0.16 * len(methods) * len(pairs)))
     fig, axes = _panels(size, len(metrics) * columns, columns, sharex="row")
-    every = [(*pair, m) for pair in pairs for m in others]
-    spots = pd.DataFrame(every, columns=["attribute", "group", "model"])
-    names = [readable(group).replace("− ", "−\n") for _, group in pairs]
-
-    def heights(rows, line, lines):
-        """Where rows are drawn: in the band of their pair, on one of the band's lines."""
-        return _at(pairs, lines, zip(rows["attribute"], rows["group"], strict=True), rows[line])
-
     hollow = floors = False
-    for i, j in np.ndindex(axes.shape):
-        ax, own = axes[i, j], j < len(models)
-        which = models[j : j + 1] or others
+    for (i, j), ax in np.ndenumerate(axes):
+        own = j < len(models)
         rows, stated = (
-            t[(t["metric"] == metrics[i]) & t["model"].isin(which)] for t in (table, printed)
+            t[(t["metric"] == metrics[i]) & t["model"].isin(models[j : j + 1] or others)]
+            for t in (table, printed)
         )
-        at = heights(rows, "method", methods)
+        at = _at(pairs, methods, rows["pair"], rows["method"])
         floors |= _reach(ax, rows, at, 0.7 / len(methods))
         hollow |= _marks(ax, rows, at, rows["method"].map(palette))
-        at = heights(stated, *(("method", methods) if own else ("model", others)))
+        line, lines = ("method", methods) if own else ("model", others)
+        at = _at(pairs, lines, stated["pair"], stated[line])
         _diamonds(ax, stated, at, stated["method"].map(palette))
         ax.axvline(0, color=GREY, linewidth=1, zorder=0.5)
-        _named_lines(ax, names, "#BBBBBB")
+        _named_lines(ax, [readable(group).replace("− ", "−\n") for _, group in pairs], "#BBBBBB")
         ax.tick_params(axis="y", labelleft=j == 0, length=0)
         ax.locator_params(axis="x", nbins=max(3, 8 // columns))
         if not own:
-            ax.set_yticks(heights(spots, "model", others), spots["model"])
+            of_pair, names = zip(*product(pairs, others), strict=True)
+            ax.set_yticks(_at(pairs, others, of_pair, names), names)
             ax.tick_params(axis="y", labelright=len(stated) > 0)
         if not own and stated.empty:
             grey = {"color": "#666666", "fontsize": 9, "ha": "center", "va": "center"}
@@ -558,21 +536,17 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], best: Mapping[str, in
     fig, axes = _panels((WIDTH, 0.7 + 1.7 * rows), len(histories), columns, sharey=True)
     blue, orange = "#0072B2", "#D55E00"
     for ax, (title, history) in zip(axes.flat, histories.items(), strict=False):
-        ax.plot(history["epoch"], history["train_loss"], color=blue)
-        ax.plot(history["epoch"], history["valid_loss"], "--", color=orange)
         kept = history[history["epoch"] == best[title]]
-        ax.plot(kept["epoch"], kept["valid_loss"], "o", color=orange)
+        ax.plot("epoch", "train_loss", data=history, color=blue, label="training")
+        ax.plot("epoch", "valid_loss", "--", data=history, color=orange, label="validation")
+        chosen = "epoch whose weights are kept"
+        ax.plot("epoch", "valid_loss", "o", data=kept, color=orange, label=chosen)
         ax.set_title("\n".join(textwrap.wrap(readable(title), 22)), loc="left", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.grid(axis="y", color=PALE, linewidth=0.6)
     fig.supxlabel("epoch", fontsize=10)
     fig.supylabel("cross-entropy", fontsize=10)
-    entries = [
-        _entry("training", blue, marker="", linestyle="-"),
-        _entry("validation", orange, marker="", linestyle="--"),
-        _entry("epoch whose weights are kept", orange),
-    ]
-    _legend_above(fig, entries)
+    _legend_above(fig, ax.lines)
     return _finished(fig)
 
 

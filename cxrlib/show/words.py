@@ -4,127 +4,19 @@ A group or model has the same colour in every figure, and colours shown together
 with the common forms of colour blindness.
 """
 
+import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pandas as pd
 
 UNDEFINED = "undefined"
-COLOURS = {
-    "all": "#555555",
-    # sex
-    "F": "#D55E00",
-    "M": "#0072B2",
-    "Female": "#D55E00",
-    "Male": "#0072B2",
-    # age: light to dark with the years
-    "18-25": "#C7E9B4",
-    "25-50": "#7FCDBB",
-    "50-65": "#41B6C4",
-    "65-80": "#2C7FB8",
-    "80+": "#253494",
-    "young": "#7FCDBB",
-    "old": "#253494",
-    # sex and age: young light, old dark
-    "young F": "#FDB863",
-    "old F": "#A63603",
-    "young M": "#92C5DE",
-    "old M": "#0B3C8C",
-    # race
-    "White": "#56B4E9",
-    "Black": "#009E73",
-    "Asian": "#CC79A7",
-    # view position, site, modality
-    "PA": "#0072B2",
-    "AP": "#E69F00",
-    "A": "#0072B2",
-    "B": "#E69F00",
-    "C": "#009E73",
-    "image": "#0072B2",
-    "text": "#E69F00",
-    # devices
-    "with drain": "#D55E00",
-    "without drain": "#56B4E9",
-    # models of this book
-    "phantom-resnet": "#0072B2",
-    "phantom-vit": "#009E73",
-    "phantom-resnet-drain": "#D55E00",
-    "phantom-resnet-underreport": "#CC79A7",
-    # models of the papers
-    "MedCLIP": "#0072B2",
-    "MedCLIP-ViT": "#0072B2",
-    "MedCLIP-RN": "#56B4E9",
-    "Biovil": "#E69F00",
-    "Biovil-t": "#F0E442",
-    "MedImageInsight": "#009E73",
-    "CheXzero": "#D55E00",
-    "CXR-CLIP": "#CC79A7",
-    "GLoRIA": "#882255",
-    "BioMedCLIP": "#999933",
-    "CLIP": "#888888",
-    # methods
-    "zero-shot": "#4D4D4D",
-    "linear": "#56B4E9",
-    "knn": "#E69F00",
-    "mlp": "#009E73",
-    "linear probe": "#56B4E9",
-    "MLP": "#009E73",
-    "LoRA": "#CC79A7",
-    "full": "#D55E00",
-}
-SPARE = ("#332288", "#44AA99", "#AA4499", "#999933", "#661100", "#6699CC", "#888888")
-
-NAMES = {
-    "F": "female",
-    "M": "male",
-    "young F": "young female",
-    "old F": "old female",
-    "young M": "young male",
-    "old M": "old male",
-    "all": "all patients",
-    "mean": "Mean",
-    "age_group": "age",
-    "age60": "age",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "adjusted_auprc": "adjusted AUPRC",
-    "f1": "F1",
-    "macro_f1": "mean F1",
-    "share_ap": "share of AP films",
-    "mean_age": "mean age",
-    "var_f1": "variance of F1",
-    "f1_gap_signed": "F1 gap, signed (Eq. 2)",
-    "f1_gap_absolute": "F1 gap, absolute",
-    "f1_gap_size": "F1 gap, size",
-    "eq_odds_mean": "equalised odds (Eq. 3)",
-    "eq_odds_max": "equalised odds (max)",
-    "calibration_gap_eq4": "calibration gap (Eq. 4)",
-    "ece_gap": "ECE gap (binned)",
-    "ece_equal_width": "ECE, equal width",
-    "ece_equal_mass": "ECE, equal mass",
-    "brier": "Brier score",
-    "calibration_in_the_large": "mean predicted − observed",
-    "false_negative_rate": "false negative rate",
-    "false_positive_rate": "false positive rate",
-    "twin_shift": "shift between twins (SD)",
-    "linear": "linear probe",
-    "knn": "k-NN",
-    "mlp": "MLP",
-    "full": "full fine-tuning",
-    "as_published": "as published",
-}
-CHANCE = {"auc": 0.5}
-PERFORMANCE = (
-    *("auc", "average_precision", "adjusted_auprc", "accuracy", "f1", "macro_f1", "brier"),
-    *("sensitivity", "specificity"),
+_WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+COLOURS, SPARE, NAMES = _WORDS["colours"], _WORDS["spare"], _WORDS["names"]
+FIGURES = _WORDS["figures"]
+CHANCE, PERFORMANCE, X_GAPS, ABSOLUTE = (
+    _WORDS["metrics"][key] for key in ("chance", "performance", "x_gaps", "absolute")
 )
-X_GAPS = ("f1_gap_signed", "eq_odds_mean", "calibration_gap_eq4")  # X Eqs. 2, 3, 4
-ABSOLUTE = (
-    "f1_gap_absolute",
-    "eq_odds_mean",
-    "eq_odds_max",
-    "calibration_gap_eq4",
-    "ece_gap",
-)  # never below 0
 UNSTATED = "direction of the difference is not stated"  # in the note of a printed number
 
 
