@@ -40,7 +40,8 @@ MIMIC = {
     "date": r"(?<![\w.])2[12]\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?![\w]|\.\d)",
 }  # what the parts of MIMIC-CXR are called; its years are shifted to 2100 and later
 PATHS = r"(?:/home/|/Users/|/tmp/|/var/folders/|[A-Za-z]:\\+Users\\+)[\w.-]+"
-TEXTS = {".html", ".csv", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
+TABLES = {".csv", ".parquet"}
+TEXTS = {".html", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -55,6 +56,11 @@ class Hit(NamedTuple):
         return f"{self.file}{f', cell {self.cell}' if self.cell else ''}: {self.kind}"
 
 
+def hits(file, kinds, cell=None):
+    """The kinds found in a file, or a cell of it, as a list of Hit."""
+    return [Hit(file, cell, kind) for kind in sorted(kinds)]
+
+
 class Watch(NamedTuple):
     """What is looked for, and what is none of it."""
 
@@ -62,6 +68,12 @@ class Watch(NamedTuple):
     guarded: bool = False  # whether it was made from credentialed data
     registers: tuple = ()
     strict: bool = True  # whether a long number counts even if the project's text has it
+
+
+def watch(guarded, known=None, looked_for=None, strict=True):
+    """A `Watch`; by default with the project's words, and the registers of this machine."""
+    looked_for = registers() if looked_for is None else looked_for
+    return Watch(known or register.project(), guarded, tuple(looked_for.values()), strict)
 
 
 def registers():
@@ -123,10 +135,7 @@ def _users():
 @functools.cache
 def _own_paths():
     """Paths that the project's own pages give as examples."""
-    pages = [*LIBRARY.rglob("*.py"), *(LIBRARY.parent / "chapters").glob("*.py")]
-    pages += (LIBRARY.parent / "book").rglob("*.md")
-    found = (re.findall(PATHS, page.read_text(encoding="utf-8")) for page in pages)
-    return {path.lower() for paths in found for path in paths}
+    return {path.lower() for path in re.findall(PATHS, register.own_text())}
 
 
 # --- pictures ----------------------------------------------------------------------------------
@@ -221,16 +230,11 @@ def is_guarded(notebook):
     """Whether a notebook was made from credentialed data: it says so, or is given such a cohort."""
     from cxrlib import cohorts
 
-    for cell in _code(notebook):
-        for output in cell.get("outputs", []):
-            if guard.MARK in output.get("data", {}):
-                return True
-        for name in re.findall(
-            r"""^data\b[^=\n]*=\s*["']([\w-]+)["']""", _text(cell["source"]), re.M
-        ):
-            if name in cohorts.names() and cohorts.known(name).access == "credentialed":
-                return True
-    return False
+    if any(guard.MARK in output.get("data", {}) for output in _outputs(notebook)):
+        return True
+    source = "\n".join(_text(cell["source"]) for cell in _code(notebook))
+    given = set(re.findall(r"""^data\b[^=\n]*=\s*["']([\w-]+)["']""", source, re.M))
+    return any(cohorts.known(n).access == "credentialed" for n in given & set(cohorts.names()))
 
 
 def notebook(content, name, looked_for=None):
@@ -253,25 +257,20 @@ def notebook(content, name, looked_for=None):
     marks = {
         _text(o["data"][guard.MARK]) for o in _outputs(content) if guard.MARK in o.get("data", {})
     }
-    hits = []
+    found = []
     if guarded and not (marks <= looked_for.keys() and looked_for):
-        hits.append(Hit(name, None, "no register of its cohort (is CXRBOOK_DATA set?)"))
+        found += hits(name, {"no register of its cohort (is CXRBOOK_DATA set?)"})
     own = (c for c in content["cells"] if not _is_given(c))
     known = register.project() | register.Known.of("\n".join(_text(c["source"]) for c in own))
-    watch = Watch(known, guarded, tuple(looked_for.values()))
+    watched = watch(guarded, known, looked_for)
     for i, cell in enumerate(content["cells"], start=1):
-        found = set()
-        if _is_given(cell):
-            found |= text_kinds(_text(cell["source"]), watch)
+        kinds = text_kinds(_text(cell["source"]), watched) if _is_given(cell) else set()
         for output in cell.get("outputs", []):
-            found |= _output_kinds(output, watch)
-        found |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
-        hits += [Hit(name, i, kind) for kind in sorted(found)]
-    about = json.dumps(content.get("metadata", {}))
-    hits += [
-        Hit(name, None, f"{kind} in the metadata") for kind in sorted(machine_kinds(about, known))
-    ]
-    return hits
+            kinds |= _output_kinds(output, watched)
+        kinds |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
+        found += hits(name, kinds, i)
+    about = machine_kinds(json.dumps(content.get("metadata", {})), known)
+    return found + hits(name, {f"{kind} in the metadata" for kind in about})
 
 
 def _code(notebook):
@@ -330,6 +329,12 @@ def table_kinds(table):
     return found
 
 
+def results_kinds(table, watch):
+    """Kinds found in a results table: in its text, and in the table itself."""
+    found = text_kinds(table.to_csv(index=False), watch)
+    return found | table_kinds(table) if watch.guarded else found
+
+
 # --- folders of pages --------------------------------------------------------------------------
 
 
@@ -341,11 +346,8 @@ def folder(path, looked_for=None, made_from=None):
     which page they are: they are taken for credentialed if any page is, or if nothing is said.
     """
     looked_for = registers() if looked_for is None else looked_for
-    path = Path(path)
-    books = {f: json.loads(f.read_text(encoding="utf-8")) for f in sorted(path.rglob("*.ipynb"))}
-    sources = books | {
-        Path(f): json.loads(Path(f).read_text(encoding="utf-8")) for f in made_from or ()
-    }
+    books = {f: _read(f) for f in sorted(path.rglob("*.ipynb"))}
+    sources = books | {Path(f): _read(f) for f in made_from or ()}
     guarded = {f.stem for f, content in sources.items() if is_guarded(content)}
     open_pictures = {
         hashlib.sha256(base64.b64decode(_text(data))).digest()
@@ -355,52 +357,42 @@ def folder(path, looked_for=None, made_from=None):
         for kind, data in output.get("data", {}).items()
         if kind.startswith("image/") and "svg" not in kind
     }
-    known, hits = register.project(), []
+    found = []
     for file in sorted(f for f in path.rglob("*") if f.is_file()):
-        name = str(file.relative_to(path))
+        name, table = str(file.relative_to(path)), file.suffix in TABLES
         if file in books:
-            hits += notebook(books[file], name, looked_for)
+            found += notebook(books[file], name, looked_for)
             continue
-        watch = Watch(known, file.stem in guarded, tuple(looked_for.values()), strict=False)
-        if file.suffix in PICTURES:
-            data = file.read_bytes()
-            check = guarded and hashlib.sha256(data).digest() not in open_pictures
-            found = _picture_kinds(data) if check else set()
-        elif file.suffix in (".csv", ".parquet"):
-            strict = bool(guarded) or made_from is None
-            found = {hit.kind for hit in results_file(file, looked_for, strict)}
+        if table:
+            closed = bool(guarded) or made_from is None
+        elif file.suffix in PICTURES:
+            closed = guarded and hashlib.sha256(file.read_bytes()).digest() not in open_pictures
         elif file.suffix in TEXTS:
-            page = file.read_text(encoding="utf-8", errors="replace")
-            found = page_kinds(page, watch)
+            closed = file.stem in guarded
         else:
-            found = set()
-        hits += [Hit(name, None, kind) for kind in sorted(found)]
-    return hits
+            continue
+        found += hits(name, _kinds_in(file, watch(closed, None, looked_for, strict=table)))
+    return found
 
 
-def results_file(path, looked_for=None, guarded=True):
-    """What a results table in a .csv or .parquet file must not hold: list of Hit.
+def _read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
-    guarded : whether it may have been made from credentialed data
-    """
-    looked_for = registers() if looked_for is None else looked_for
-    path = Path(path)
-    table = (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
-    said = table.to_csv(index=False)
-    watch = Watch(register.project(), guarded, tuple(looked_for.values()))
-    found = text_kinds(said, watch) | (table_kinds(table) if guarded else set())
-    return [Hit(path.name, None, kind) for kind in sorted(found)]
+
+def _kinds_in(file, watch):
+    """Kinds found in a table, a picture or a page."""
+    if file.suffix in TABLES:
+        table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        return results_kinds(table, watch)
+    if file.suffix in PICTURES:
+        return _picture_kinds(file.read_bytes()) if watch.guarded else set()
+    return page_kinds(file.read_text(encoding="utf-8", errors="replace"), watch)
 
 
 def anything(path):
     """What a notebook, a page, a results table or a folder of such must not hold: list of Hit."""
-    path = Path(path)
     if path.is_dir():
         return folder(path)
     if path.suffix == ".ipynb":
-        return notebook(json.loads(path.read_text(encoding="utf-8")), path.name)
-    if path.suffix in (".csv", ".parquet"):
-        return results_file(path)
-    page = path.read_text(encoding="utf-8")
-    found = page_kinds(page, Watch(register.project(), True, tuple(registers().values())))
-    return [Hit(path.name, None, kind) for kind in sorted(found)]
+        return notebook(_read(path), path.name)
+    return hits(path.name, _kinds_in(path, watch(True)))

@@ -22,6 +22,7 @@ from cxrlib.guard.suppression import (
     COUNTS,
     HIDDEN,
     ONLY_COUNTS,
+    ROW_LEVEL,
     SMALL,
     SUPPRESSED,
     cover,
