@@ -112,7 +112,7 @@ def write(path, chapter, stage, edition=TEACHER):
 
 
 def _figures(notebook, chapter, folder):
-    cells = []
+    cells, said = [], "Data of this figure (CSV)"
     for cell in notebook.cells:
         cells.append(cell)
         outputs = cell.get("outputs", [])
@@ -128,11 +128,7 @@ def _figures(notebook, chapter, folder):
             cell.outputs = [o for o in outputs if o is not output]
             if text := output["data"].get(CSV):
                 _save(folder / f"{about['name']}.csv", text)
-                link = _link(
-                    about["name"],
-                    "Data of this figure (CSV)",
-                    f"Data of this figure (CSV): {about['name']}",
-                )
+                link = csv_link(f"../tables/{about['name']}.csv", said, f"{said}: {about['name']}")
                 link = f'<p class="cxr-data">{link}</p>'
                 cells.append(nbformat.v4.new_markdown_cell(link, id=f"{cell.id}-data"))
     notebook.cells = cells
@@ -151,7 +147,7 @@ def _tables(notebook, chapter, folder):
             _save(folder / f"{name}.csv", text)
             title = f"Table {int(chapter.number)}.{number}"
             page = data["text/html"].replace(NUMBER, f'<span class="cxr-number">{title}</span> ', 1)
-            link = _link(name, "CSV", f"{title} as CSV")
+            link = csv_link(f"../tables/{name}.csv", "CSV", f"{title} as CSV")
             data["text/html"] = page.replace(DOWNLOAD, link, 1)
 
 
@@ -160,10 +156,10 @@ def _save(path, text):
     path.write_text(text, encoding="utf-8")
 
 
-def _link(name, text, label):
-    href = f"../tables/{name}.csv"
-    name = html.escape(label, quote=True)
-    return f'<a class="cxr-csv" href="{href}" download aria-label="{name}">{html.escape(text)}</a>'
+def csv_link(href: str, text: str, label: str) -> str:
+    """A link to a CSV file, in HTML; the label says to who hears it which one it is."""
+    label = html.escape(label, quote=True)
+    return f'<a class="cxr-csv" href="{href}" download aria-label="{label}">{html.escape(text)}</a>'
 
 
 def _before(chapter):

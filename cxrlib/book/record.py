@@ -52,11 +52,15 @@ def beside(notebook: Path) -> tuple[Path, Path]:
 
 def card_of(notebook: Path) -> dict:
     """The card beside an executed notebook; empty where there is none that can be read."""
+    return kept(beside(notebook)[0])
+
+
+def kept(path: Path) -> dict:
+    """What a JSON file holds; nothing where there is none that can be read."""
     try:
-        card = json.loads(beside(notebook)[0].read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return card if isinstance(card, dict) else {}
 
 
 def key(notebook: Path) -> str | None:
@@ -96,9 +100,9 @@ def results(notebook: Path) -> pd.DataFrame:
     import pandas as pd
 
     from cxrlib import schema
-    from cxrlib.show.notebook import kept
+    from cxrlib.show import notebook as shown
 
-    tables = [table for table in kept(notebook) if len(table)]
+    tables = [table for table in shown.kept(notebook) if len(table)]
     return schema.results(pd.concat(tables, ignore_index=True) if tables else [])
 
 

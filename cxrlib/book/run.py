@@ -445,10 +445,7 @@ class Progress:
         self.begun: dict[str, list[float]] = {}  # chapter -> times at which its code cells began
         self.ended: set[str] = set()
         self.t0 = self.told = time.monotonic()
-        try:
-            self.past = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.past = {}
+        self.past = record.kept(memory)
 
     def start(self, task: Task) -> None:
         self.begun[task.name] = []

@@ -15,3 +15,9 @@ def nearest(word, names):
     """A hint for a misspelt name: the nearest one, or all of them."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
+
+
+def known(word, names, problem):
+    """Refuse a word that is none of the names: the problem, and the `nearest` name; exit code 2."""
+    if word not in names:
+        raise BookError(f"{problem}; {nearest(word, names)}", code=2)
