@@ -1,4 +1,4 @@
-# make book   executes every chapter and builds the book        make lint   checks style and pairs
+# make book   executes every chapter and builds the book        make lint   checks style, types, pairs
 # make test   runs the tests                                    make sync   writes chapters/*.ipynb
 # make student  the book without solutions, in _build/student
 # make book-full  a book beside it, with fine-tuning as long as the paper's: hours on two cores, and
@@ -38,7 +38,7 @@ student: $(READY)
 # The tests open the pages of the book.
 test: book
 	@sh tests/install_chromium.sh
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-slow: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -56,6 +56,8 @@ sync: $(READY)
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m mypy
 	@$(CXRBOOK) sync --check
 
 lock: $(READY)

@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,7 +50,7 @@ def run(
     profile: Profiles = None,
     name: Name = None,
     replace: Replace = False,
-):
+) -> None:
     """Execute one chapter or all; other parameters give notebooks beside the book, not in it.
 
     With a name, the run is set beside the book's own, here and on the page Runs.
@@ -87,7 +87,7 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="COLUMN=VALUE", help="Rows of the results to plot; repeatable."),
     ] = None,
-):
+) -> None:
     """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
     from cxrlib.book import profiles
     from cxrlib.book import sweep as sweeps
@@ -115,7 +115,7 @@ def collect(
         list[Path], typer.Argument(help="Folders, notebooks or cards of runs.", exists=True)
     ],
     out: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
-):
+) -> None:
     """The results of any runs as one table."""
     from cxrlib.book import sweep as sweeps
 
@@ -126,7 +126,7 @@ def collect(
 
 
 @app.command()
-def profiles():
+def profiles() -> None:
     """Sets of parameters for --profile, and what they need."""
     from cxrlib.book.profiles import listing
 
@@ -142,7 +142,7 @@ def build(
         Literal["teacher", "student"], typer.Option(help="Students get no solutions.")
     ] = "teacher",
     profile: Profiles = None,
-):
+) -> None:
     """Execute what changed and build the book."""
     from cxrlib.book.build import build as build_book
     from cxrlib.book.profiles import combined
@@ -158,7 +158,7 @@ def _absolute(path):
 
 
 @app.command("chapters")
-def list_chapters():
+def list_chapters() -> None:
     """The chapters and their parameters."""
     for chapter in chapters(find_root()):
         print(f"{chapter.number}  {chapter.title}  ({chapter.name})")
@@ -168,7 +168,7 @@ def list_chapters():
 
 
 @app.command()
-def cohorts():
+def cohorts() -> None:
     """The cohorts that chapters can load."""
     from cxrlib.cohorts import describe
 
@@ -179,7 +179,7 @@ def cohorts():
 def check_data(
     name: Annotated[str | None, typer.Argument(help="A cohort, or its folder.")] = None,
     root: Annotated[Path | None, typer.Argument(help="Its folder.")] = None,
-):
+) -> None:
     """What of a data set is there, what is missing, and where to get it."""
     from cxrlib.cohorts.check_data import report
 
@@ -195,7 +195,7 @@ def nih_6x200_list(
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 1907,
     out: Annotated[Path | None, typer.Option(help="File to write the names to.")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder with a table of your own.")] = None,
-):
+) -> None:
     """File names of the 1,200 films of an NIH 6x200 draw, before any is fetched."""
     from cxrlib.cohorts.nih import list_6x200
 
@@ -227,7 +227,7 @@ Checkpoint = Annotated[Path | None, typer.Option(help="Folder or file of the mod
 def models(
     context: typer.Context,
     hashes: Annotated[bool, typer.Option("--hash", help="Hash the files that are there.")] = False,
-):
+) -> None:
     """The models that chapters can load: what they are, the files they want, what is there."""
     from cxrlib.models import describe_models, listing
 
@@ -245,7 +245,7 @@ def verify(
     name: Annotated[str, typer.Argument(help="A model.")],
     checkpoint: Checkpoint = None,
     protocol: Annotated[str, typer.Option(help="corrected or as_published.")] = "corrected",
-):
+) -> None:
     """Prove that a model is its original on this machine, and test the weights that are there."""
     from cxrlib.models import parity
 
@@ -262,7 +262,7 @@ def verify(
 def convert(
     file: Annotated[Path, typer.Argument(help="A checkpoint that holds more than tensors.")],
     out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
-):
+) -> None:
     """Write the tensors of a checkpoint to a .safetensors file, once and safely."""
     from cxrlib.models.convert import convert as write
 
@@ -313,7 +313,7 @@ def embed(
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto.")] = None,
     show: Annotated[bool, typer.Option("--list", help="Only list what is stored.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Only read and check it.")] = False,
-):
+) -> None:
     """Compute embeddings once, or go on, where chapters will look for them."""
     if show or verify:
         with _mendable(OSError):
@@ -322,7 +322,11 @@ def embed(
     from cxrlib.models import choose_models, load_model
     from cxrlib.protocol import protocol_of
 
-    how = {"rows_per_shard": rows_per_shard, "batch_size": batch_size, "workers": workers}
+    how: dict[str, Any] = {
+        "rows_per_shard": rows_per_shard,
+        "batch_size": batch_size,
+        "workers": workers,
+    }
     how |= {"engine": engine, "actors": actors, "address": address}
     how = {name: value for name, value in how.items() if value is not None}
     chosen = protocol_of(protocol)
@@ -351,7 +355,7 @@ def _dictionary(text):
     return value
 
 
-def _embedded(cohort, model, dtype, how) -> str:
+def _embedded(cohort, model, dtype, how):
     """Fill the store of a cohort and a model; what was done."""
     from cxrlib.embed.extract import extract, store_folder
     from cxrlib.embed.store import MANIFEST, load
@@ -431,7 +435,7 @@ def drains(
         typer.Option(help="Train on this split, or all, apart from patients who are labelled."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-):
+) -> None:
     """Train the drain detector, or go on, and label the films of a cohort without annotation."""
     from cxrlib import cohorts
     from cxrlib.predict import drains as labels
@@ -439,11 +443,16 @@ def drains(
 
     with _resumable(), _mendable():
         cohort = cohorts.load(data)
-        training = {"cohort": cohort}
+        training: dict[str, Any] = {"cohort": cohort}
         if train_split:
             split = None if train_split == "all" else train_split
             training = {"cohort": cohorts.load(data, split=split), "apart_from": cohort}
-        settings = {"epochs": epochs, "lr": lr, "weights": weights, "device": device}
+        settings: dict[str, Any] = {
+            "epochs": epochs,
+            "lr": lr,
+            "weights": weights,
+            "device": device,
+        }
         detector = labels.train(**training, protocol=protocol, **settings)
         print(f"detector: {detector.file}, epoch {detector.best_epoch} of {epochs}")
         print(f"threshold: {detector.threshold:.3f} ({detector.rule})")
@@ -471,7 +480,7 @@ def ledger(
     fail_on_differs: Annotated[
         bool, typer.Option("--fail-on-differs", help="Leave with 1 where an entry differs.")
     ] = False,
-):
+) -> None:
     """Every number and claim of the papers with its verdict, from what chapters kept."""
     from cxrlib.papers import ledger as book_ledger
     from cxrlib.papers.published import DIFFERS
@@ -501,7 +510,7 @@ def pdf(
     chapter: Annotated[str, typer.Argument(help="Number or name, or all.")] = "all",
     book: Annotated[Path, typer.Option(help="Folder of a built book.")] = Path("_build/html"),
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("_build/pdf"),
-):
+) -> None:
     """Print chapters of the built book as PDF, with all that is folded unfolded."""
     from cxrlib.book.pdf import write
 
@@ -516,7 +525,7 @@ def scan(
         list[Path],
         typer.Argument(help="Notebooks, pages, results tables, or folders of such.", exists=True),
     ],
-):
+) -> None:
     """Look for what must not be published: identifiers, films, report texts, machine paths."""
     from cxrlib.book.scan import anything
 
@@ -534,7 +543,7 @@ def assign(
     roster: Annotated[Path, typer.Argument(help="CSV with a column student.")],
     course: Course,
     out: Annotated[Path, typer.Option(help="Folder for the sheets.")],
-):
+) -> None:
     """Graded checks: a sheet for each student, with a seed, the questions and how to begin."""
     from cxrlib.book import grading
 
@@ -549,7 +558,7 @@ def grade(
     course: Course,
     roster: Annotated[Path | None, typer.Option(help="Refuse names that are not in it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: ANSWERS-graded.csv.")] = None,
-):
+) -> None:
     """Graded checks: points and feedback for each answer."""
     import pandas as pd
 
@@ -574,7 +583,7 @@ def _executed(root, chapter):
 
 
 @app.command()
-def sync(check: Annotated[bool, typer.Option("--check", help="Only check.")] = False):
+def sync(check: Annotated[bool, typer.Option("--check", help="Only check.")] = False) -> None:
     """Write the notebooks paired with the chapters' scripts."""
     root = find_root()
     if check:
@@ -586,7 +595,7 @@ def sync(check: Annotated[bool, typer.Option("--check", help="Only check.")] = F
         print(f"wrote {path}")
 
 
-def main():
+def main() -> None:
     """Entry point: what the user can mend is said in one line, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

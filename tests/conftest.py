@@ -105,15 +105,13 @@ LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What shares something costly goes to one worker, one after the other; the longest first, so
-    that none of them is left to run alone at the end."""
+    """What shares something costly one after the other; the longest first, so that none of them is
+    left to run alone at the end."""
     first = {name: place for place, name in enumerate(LONGEST)}
     for item in items:
-        first.setdefault(together(item), len(first))
-        item.add_marker(pytest.mark.xdist_group(together(item)))
-    items.sort(key=lambda item: first[together(item)])
+        first.setdefault(together(item.nodeid), len(first))
+    items.sort(key=lambda item: first[together(item.nodeid)])
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting:
         import torch  # takes seconds, which most test files can do without
@@ -123,13 +121,28 @@ def pytest_collection_modifyitems(items):
             item.add_marker(no_gpu)
 
 
-def together(item):
-    """The file of a test; of one on a published network, the file on its family."""
-    if item.path.name != "test_parity.py":
-        return item.path.name
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """And on one worker."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return together(nodeid)
+
+    return Together(config, log)
+
+
+def together(nodeid):
+    """The file of a test; of one on a published network, the file that goes on with it."""
+    path, _, test = nodeid.partition("::")
+    file = Path(path).name
+    if file != "test_parity.py":
+        return file
     from cxrlib.models import registry
 
-    return f"test_parity_{registry.cards()[item.callspec.params['name']]['family']}.py"
+    family = registry.cards()[test.split("[")[1].rstrip("]")]["family"]
+    return f"test_parity_{'clip' if family == 'biomedclip' else family}.py"
 
 
 def environment():

@@ -38,7 +38,7 @@ def test_an_error_leaves_the_former_file_and_nothing_else(path):
 def test_a_kill_once_all_is_written_leaves_the_former_file(path):
     code = (
         "import os, pathlib, signal, sys\n"
-        "from cxrlib import atomic\n"
+        "from cxrlib.core import atomic\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "atomic.write(pathlib.Path(sys.argv[1]), b'new')\n"
     )

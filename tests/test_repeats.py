@@ -490,7 +490,7 @@ def test_what_was_cut_off_goes_on(task, splits, monkeypatch, tmp_path):
         (["linear probe"], {}, {}, r"seeds of 'linear probe': \[\]"),
         (["linear probe"], {"linear probe": [1, 1]}, {}, r"\[1, 1\]; expected .* each once"),
         (["lora"], {"lora": [1]}, {}, "strategy='lora': expected one of linear probe, MLP, LoRA"),
-        (["MLP"], {"MLP": [1]}, {"full fine": None}, "strategy 'full fine'"),
+        (["MLP"], {"MLP": [1]}, {"full fine": None}, "strategy='full fine'"),
         ([], {}, {}, "expected one or more of each"),
     ],
 )

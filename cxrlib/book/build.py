@@ -1,9 +1,12 @@
 """Build the book: executed chapters and pages in, a folder of static HTML out."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import yaml
 
@@ -17,7 +20,14 @@ from cxrlib.core.folders import LIBRARY
 FOR_TEACHERS = ("teaching",)  # pages
 
 
-def build(root, given=None, out=None, jobs=2, edition=TEACHER, profile=None):
+def build(
+    root: Path,
+    given: dict | None = None,
+    out: Path | None = None,
+    jobs: int = 2,
+    edition: str = TEACHER,
+    profile: dict | None = None,
+) -> tuple[Path, bool]:
     """Execute what changed, render every page, and put the new book in place of the old one.
 
     Any warning fails the build, and so does a page that holds what must not be shown

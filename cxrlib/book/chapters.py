@@ -119,7 +119,7 @@ def find_root() -> Path:
     raise BookError("no book here: run this in the project's folder (the one with _toc.yml)")
 
 
-def chapters(root):
+def chapters(root: Path) -> list[Chapter]:
     """All chapters of the book at `root`, in order."""
     found = sorted((root / "chapters").glob("[0-9][0-9]_*.py"))
     if not found:
@@ -246,7 +246,8 @@ def check(names: dict[str, Any]) -> None:
     if history is not None:
         parameters = declared(_declarations(history), "this notebook")
         injected = next((c for c in reversed(history) if c.startswith(INJECTED)), "")
-        given = [node.targets[0].id for node in ast.parse(injected).body]
+        every = (node for node in ast.walk(ast.parse(injected)) if isinstance(node, ast.Name))
+        given = [name.id for name in every if isinstance(name.ctx, ast.Store)]
         now = {name: names.get(name) for name in [*parameters, *given]}
         names.update(validate(parameters, now, "this notebook"))
         return

@@ -4,6 +4,8 @@ A docstring carries the fields of a card as a reST field list (``:Range: [0, 1]`
 the book, `help` in a terminal and the code cannot drift apart.
 """
 
+from __future__ import annotations
+
 import inspect
 import re
 import tomllib

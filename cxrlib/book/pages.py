@@ -4,12 +4,17 @@ Nothing is computed here. A chapter leaves records in its outputs (`cxrlib.show.
 puts them where the book's software looks for them.
 """
 
+from __future__ import annotations
+
 import html
 import json
 import re
+from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 
+from cxrlib.book.chapters import Chapter
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, NUMBER
 
@@ -27,7 +32,7 @@ END = re.compile(
 SOLUTION = "solution"  # tag of code cells
 
 
-def student_text(text, inside=False):
+def student_text(text: str, inside: bool = False) -> tuple[str, bool]:
     """A text without solutions and notes for teachers.
 
     Parameters
@@ -55,7 +60,7 @@ def student_text(text, inside=False):
         left, text, inside = left + text[: start.start()], text[start.start() :], True
 
 
-def for_students(notebook):
+def for_students(notebook: NotebookNode) -> NotebookNode:
     """A chapter without its solutions and notes for teachers, in place.
 
     Left out are the blocks ``{solution}`` and ``{teacher}`` of the text, whatever stands between
@@ -75,7 +80,7 @@ def for_students(notebook):
     return notebook
 
 
-def write(path, chapter, stage, edition=TEACHER):
+def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> None:
     """Write the page of an executed chapter and its downloads below `stage`.
 
     Parameters

@@ -106,7 +106,7 @@ def declared(source: str, where: str) -> dict[str, Parameter]:
             case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
                 annotation = ast.unparse(node.annotation)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                annotation = None
+                annotation = ""
             case _:
                 continue
         if node.end_lineno != node.lineno:
@@ -170,8 +170,8 @@ def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) 
         try:
             values[name] = parameter.parsed(value)
         except ValueError as error:
-            near = get_close_matches(str(value), parameter.choices, 1)
-            near = f"; did you mean {near[0]!r}?" if near else ""
+            close = get_close_matches(str(value), parameter.choices, 1)
+            near = f"; did you mean {close[0]!r}?" if close else ""
             raise BookError(
                 f"parameter {name!r} of {who}: {value!r} is not {error} "
                 f"(default {parameter.default!r}){near}",

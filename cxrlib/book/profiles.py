@@ -11,6 +11,9 @@
 Those of the book lie in the folder ``profiles`` beside this file; any other is named by its path.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +37,13 @@ class Profile:
     values: dict  # chapter name -> parameters
 
 
-def names():
+def names() -> list[str]:
     """The profiles of the book, the default first."""
     found = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     return sorted(found, key=lambda name: name != "default")
 
 
-def load(name, root):
+def load(name: str, root: Path) -> Profile:
     """A profile of the book by name, or one of your own by path.
 
     Parameters
@@ -73,7 +76,7 @@ def load(name, root):
     content = _typed(content, KEYS, path.name)
     needs = _typed(content.get("needs") or {}, NEEDS, f"{path.name}, needs")
     every = chapters(root)
-    values = {chapter.name: {} for chapter in every}
+    values: dict[str, dict] = {chapter.name: {} for chapter in every}
     _general(content.get("parameters") or {}, every, values, path.name)
     for query, own in (content.get("chapters") or {}).items():
         _of_chapter(str(query), own, root, values, path.name)
@@ -114,7 +117,7 @@ def _of_chapter(query, own, root, values, where):
     values[chapter.name] |= own
 
 
-def combined(wanted, root):
+def combined(wanted: Iterable[str], root: Path) -> dict[str, dict]:
     """Several profiles as one: a later one wins over an earlier one.
 
     Parameters
@@ -133,14 +136,14 @@ def combined(wanted, root):
     BookError
         See `load`.
     """
-    values = {}
+    values: dict[str, dict] = {}
     for name in wanted:
         for chapter, given in load(name, root).values.items():
             values[chapter] = values.get(chapter, {}) | given
     return {chapter: given for chapter, given in values.items() if given}
 
 
-def listing(root):
+def listing(root: Path) -> str:
     """What ``cxrbook profiles`` prints."""
     lines = []
     for name in names():

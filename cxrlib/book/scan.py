@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,11 +53,11 @@ class Hit(NamedTuple):
     cell: int | None  # the n-th cell of a notebook, counted from 1
     kind: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.file}{f', cell {self.cell}' if self.cell else ''}: {self.kind}"
 
 
-def hits(file, kinds, cell=None):
+def hits(file: str, kinds: set[str], cell: int | None = None) -> list[Hit]:
     """The kinds found in a file, or a cell of it, as a list of Hit."""
     return [Hit(file, cell, kind) for kind in sorted(kinds)]
 
@@ -70,13 +71,18 @@ class Watch(NamedTuple):
     strict: bool = True  # whether a long number counts even if the project's text has it
 
 
-def watch(guarded, known=None, looked_for=None, strict=True):
+def watch(
+    guarded: bool,
+    known: register.Known | None = None,
+    looked_for: dict | None = None,
+    strict: bool = True,
+) -> Watch:
     """A `Watch`; by default with the project's words, and the registers of this machine."""
     looked_for = registers() if looked_for is None else looked_for
     return Watch(known or register.project(), guarded, tuple(looked_for.values()), strict)
 
 
-def registers():
+def registers() -> dict[str, register.Register]:
     """Those of the credentialed data loaded on this machine: name -> Register.
 
     `cxrlib.guard.protect` writes them to ``CXRBOOK_DATA/derived/guard``.
@@ -89,7 +95,7 @@ def registers():
 # --- text --------------------------------------------------------------------------------------
 
 
-def text_kinds(text, watch):
+def text_kinds(text: str, watch: Watch) -> set[str]:
     """The kinds of what a text must not hold: a set."""
     found = machine_kinds(text, watch.known)
     for one in watch.registers:
@@ -103,7 +109,7 @@ def text_kinds(text, watch):
     return found
 
 
-def machine_kinds(text, known):
+def machine_kinds(text: str, known: register.Known) -> set[str]:
     """Whether a text names places or users of this machine: "machine path", "user name"."""
     found = set()
     own = (rf"(?<![\w./-]){re.escape(place)}(?![\w.-])" for place in _places() if place in text)
@@ -143,7 +149,7 @@ def _own_paths():
 SIDE, SOFT, SHARE = 32, 32, 0.6  # of the measure below, set on the figures of this book
 
 
-def photographic(data):
+def photographic(data: bytes) -> bool:
     """Whether an image file shows a photograph, such as a radiograph of 48 pixels a side or more.
 
     Neighbouring pixels of a photograph differ a little, both across and down; those of a chart are
@@ -208,7 +214,7 @@ def _file_kinds(kind, data, watch):
     return {"unreadable file"} if watch.guarded else set()
 
 
-def page_kinds(page, watch):
+def page_kinds(page: str, watch: Watch) -> set[str]:
     """Kinds found in HTML or SVG: its text, its attributes and what is embedded in it."""
     page, files = _embedded(page)
     found = set()
@@ -226,7 +232,7 @@ def page_kinds(page, watch):
 # --- notebooks ---------------------------------------------------------------------------------
 
 
-def is_guarded(notebook):
+def is_guarded(notebook: dict) -> bool:
     """Whether a notebook was made from credentialed data: it says so, or is given such a cohort."""
     from cxrlib import cohorts
 
@@ -237,7 +243,7 @@ def is_guarded(notebook):
     return any(cohorts.known(n).access == "credentialed" for n in given & set(cohorts.names()))
 
 
-def notebook(content, name, looked_for=None):
+def notebook(content: dict, name: str, looked_for: dict | None = None) -> list[Hit]:
     """What an executed notebook must not hold.
 
     Parameters
@@ -318,7 +324,7 @@ def _output_kinds(output, watch):
     return found | text_kinds(said, watch)
 
 
-def table_kinds(table):
+def table_kinds(table: pd.DataFrame) -> set[str]:
     """Kinds found in a table: columns of single images, counts of 1 to 9."""
     found = set()
     if any(guard.ROW_LEVEL.search(str(column)) for column in table):
@@ -329,7 +335,7 @@ def table_kinds(table):
     return found
 
 
-def results_kinds(table, watch):
+def results_kinds(table: pd.DataFrame, watch: Watch) -> set[str]:
     """Kinds found in a results table: in its text, and in the table itself."""
     found = text_kinds(table.to_csv(index=False), watch)
     return found | table_kinds(table) if watch.guarded else found
@@ -338,7 +344,9 @@ def results_kinds(table, watch):
 # --- folders of pages --------------------------------------------------------------------------
 
 
-def folder(path, looked_for=None, made_from=None):
+def folder(
+    path: Path, looked_for: dict | None = None, made_from: Iterable[Path] | None = None
+) -> list[Hit]:
     """What the files of a built book must not hold: list of Hit.
 
     The executed notebooks `made_from` which it was built, and those in it, say which pages were
@@ -389,7 +397,7 @@ def _kinds_in(file, watch):
     return page_kinds(file.read_text(encoding="utf-8", errors="replace"), watch)
 
 
-def anything(path):
+def anything(path: Path) -> list[Hit]:
     """What a notebook, a page, a results table or a folder of such must not hold: list of Hit."""
     if path.is_dir():
         return folder(path)

@@ -1,12 +1,17 @@
 """A chapter over a grid of parameters, and the results of many runs as one table."""
 
+from __future__ import annotations
+
 import ast
 import itertools
 import json
+from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
 from cxrlib.book import compare_runs, record, runs
+from cxrlib.book.chapters import Chapter
 from cxrlib.book.run import check_writable, execute, fingerprint, parameters_of, tasks
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError, known
@@ -16,7 +21,7 @@ MOST_LINES = 12  # of a plot that can still be read
 PREFIX = "p_"  # of the columns of parameters, which may be called like those of results
 
 
-def grid(texts):
+def grid(texts: Iterable[str]) -> dict[str, list]:
     """``["n_images=500,1000", "seed=1,2"]`` -> dict of name -> list of values.
 
     Values stand between commas; a Python list holds values that have commas themselves.
@@ -43,7 +48,16 @@ def grid(texts):
     return found
 
 
-def sweep(root, chapter, over, given=None, name=None, jobs=2, profile=None, replace=False):
+def sweep(
+    root: Path,
+    chapter: Chapter,
+    over: dict[str, list],
+    given: dict | None = None,
+    name: str | None = None,
+    jobs: int = 2,
+    profile: dict | None = None,
+    replace: bool = False,
+) -> tuple[Path, list[Path], str]:
     """Execute a chapter at every point of a grid; what is done already is kept.
 
     Parameters
@@ -108,7 +122,7 @@ def sweep(root, chapter, over, given=None, name=None, jobs=2, profile=None, repl
 # --- many runs, one table -------------------------------------------------------------------------
 
 
-def joined(notebooks):
+def joined(notebooks: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The results of several runs as one table.
 
     Parameters
@@ -122,7 +136,8 @@ def joined(notebooks):
         Before them the columns ``run`` (its name, or folder), ``chapter``, and one column per
         parameter, ``p_NAME``: as text where runs have different types.
     """
-    tables, texts = [], []
+    tables: list[pd.DataFrame] = []
+    texts: list[pd.DataFrame] = []
     for run in map(record.read, notebooks):
         head = {"run": run.card["name"] or run.notebook.parent.name, "chapter": run.card["chapter"]}
         head |= {f"{PREFIX}{name}": _plain(v) for name, v in run.card["parameters"].items()}
@@ -149,7 +164,7 @@ def _below(tables):
     return every[[c for c in ("run", "chapter", *given, *own) if c in every]]
 
 
-def collect(paths):
+def collect(paths: Iterable[Path]) -> list[Path]:
     """The executed notebooks that files and folders lead to.
 
     Parameters
@@ -162,7 +177,7 @@ def collect(paths):
     BookError
         A path without a run.
     """
-    found = {}
+    found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
             here = [p for p in sorted(path.rglob("*.ipynb")) if record.beside(p)[0].is_file()]
@@ -177,7 +192,7 @@ def collect(paths):
     return list(found)
 
 
-def write(table, path):
+def write(table: pd.DataFrame, path: Path) -> None:
     """A table as Parquet or CSV, by the ending of its name.
 
     Raises
@@ -185,11 +200,11 @@ def write(table, path):
     BookError
         Another ending, or a file that cannot be written.
     """
-    write_to = {".parquet": table.to_parquet, ".csv": table.to_csv}.get(path.suffix)
-    if write_to is None:
+    if path.suffix not in (".parquet", ".csv"):
         raise BookError(f"--out {path}: expected a name that ends in .parquet or .csv", code=2)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        write_to = table.to_parquet if path.suffix == ".parquet" else table.to_csv
         atomic.in_one_step(path, lambda part: write_to(part, index=False))
     except OSError as error:
         raise BookError(f"cannot write {path}: {error.strerror}") from None
@@ -198,7 +213,9 @@ def write(table, path):
 # --- the plot ------------------------------------------------------------------------------------
 
 
-def curves(table, swept, metric=None, where=None):
+def curves(
+    table: pd.DataFrame, swept: list[str], metric: str | None = None, where: dict | None = None
+) -> pd.DataFrame:
     """A metric over the first swept parameter: the numbers behind the plot.
 
     Parameters
@@ -254,9 +271,9 @@ def curves(table, swept, metric=None, where=None):
     alone = groups.size() == 1
     for limit, of_run in (("low", "ci_low"), ("high", "ci_high")):
         out[limit] = out[limit].mask(alone, groups[of_run].first())
-    out = out.reset_index().rename(columns={column: over})
-    out.insert(2, "metric", metric)
-    return out
+    table = out.reset_index().rename(columns={column: over})
+    table.insert(2, "metric", metric)
+    return table
 
 
 def _line(row, keys):
@@ -268,7 +285,7 @@ def _line(row, keys):
     return ", ".join(parts) or "all"
 
 
-def plot(table, path):
+def plot(table: pd.DataFrame, path: Path) -> None:
     """Draw what `curves` returns into an image file."""
     import matplotlib
 
@@ -297,7 +314,13 @@ def plot(table, path):
     plt.close(fig)
 
 
-def report(folder, notebooks, swept, metric=None, where=None):
+def report(
+    folder: Path,
+    notebooks: list[Path],
+    swept: list[str],
+    metric: str | None = None,
+    where: dict | None = None,
+) -> str:
     """Write the joined tables and the plot of a sweep; what to print of it.
 
     Returns

@@ -1,12 +1,15 @@
 """Refuse bad input with one message: what is wrong, where, how often, and what was expected."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
-def refuse(bad: ArrayLike, what: str, expected: str, **shown: ArrayLike) -> None:
+def refuse(bad: ArrayLike, what: str, expected: str, **shown: Any) -> None:
     """Raise ValueError if any row is bad.
 
     Parameters
@@ -67,7 +70,7 @@ def one_of(name: str, value: object, known: Iterable[object]) -> None:
         raise ValueError(f"{name}={value!r}: expected one of {every}")
 
 
-def one_row_each(table, keys):
+def one_row_each(table: Any, keys: Sequence[str]) -> None:
     """Refuse a table for a figure that has no rows, or several for one place of the figure.
 
     Parameters

@@ -1,17 +1,20 @@
 """What the user can mend."""
 
+from __future__ import annotations
+
 import difflib
+from collections.abc import Sequence
 
 
 class BookError(Exception):
     """Something that the user can mend; its text is the one line shown. `code` is the exit code."""
 
-    def __init__(self, message, code=1):
+    def __init__(self, message: str, code: int = 1):
         super().__init__(message)
         self.code = code
 
 
-def nearest(word, names):
+def nearest(word: str, names: Sequence[str]) -> str:
     """A hint for a misspelt name: the nearest one, or all of them."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 LIBRARY = Path(__file__).resolve().parents[1]  # the package cxrlib
 
@@ -13,7 +14,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CXRBOOK_CACHE") or Path.home() / ".cache" / "cxrbook")
 
 
-def folder_for(cohort) -> Path:
+def folder_for(cohort: Any) -> Path:
     """Where what is computed for single images of a cohort is kept.
 
     The cohort's own folder, where it has one (credentialed data stay with the data), or

@@ -13,7 +13,7 @@ NUMBER = '<span class="cxr-number"></span>'  # where the page puts the number of
 DOWNLOAD = '<span class="cxr-download"></span>'  # and the link to its CSV
 
 
-def in_notebook():
+def in_notebook() -> bool:
     """True inside an IPython kernel."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None

@@ -13,6 +13,7 @@ import os
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 SEEDED = "seeded:"  # before a model's name: weights computed from names, which mean nothing
 KIND = "application/x-cxrbook-used"
@@ -65,13 +66,13 @@ def watch() -> None:
             note(module.__file__)
 
 
-def cohort(cohort) -> None:
+def cohort(cohort: Any) -> None:
     """Note a cohort that was loaded: its name, access and fingerprint."""
     about = {"name": cohort.name, "access": cohort.access, "fingerprint": cohort.fingerprint}
     _cohorts[json.dumps(about)] = about
 
 
-def weights(model) -> None:
+def weights(model: Any) -> None:
     """Note a model that was loaded: the hash of its weights, protocol, device and precision."""
     for member in model.members:
         about = {name: getattr(member, name) for name in ("name", "weights", "protocol")}

@@ -15,14 +15,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
 from cxrlib.embed.store import ROWS, Store, StoreError, create
 from cxrlib.embed.worker import Films, Job, encode, try_again, work
+from cxrlib.models.encoder import Encoder
+
+if TYPE_CHECKING:  # torchvision takes seconds
+    from cxrlib.models.loading import Ensemble
 
 BATCH_PIXELS = 2**20  # 256 images of 64 x 64 pixels, 20 of 224 x 224
 FILM_PIXELS = 2**27  # as they are on disk: 128 films of 1024 x 1024
@@ -31,7 +37,7 @@ WORKERS = 16  # more processes hardly decode faster
 ENGINES = ("local", "ray")
 
 
-def embed(cohort, model, cache: bool = True) -> np.ndarray:
+def embed(cohort: Cohort, model: Encoder | Ensemble | str, cache: bool = True) -> np.ndarray:
     """Image embeddings of a whole cohort.
 
     Parameters
@@ -61,7 +67,7 @@ def embed(cohort, model, cache: bool = True) -> np.ndarray:
     return _in_order(cohort, extract(cohort, model))
 
 
-def _in_order(cohort, store) -> np.ndarray:
+def _in_order(cohort: Cohort, store: Store) -> np.ndarray:
     vectors = store.vectors()
     if np.isnan(vectors).any():
         problems = {k: v for few in store.problems().values() for k, v in few.items()}
@@ -73,17 +79,17 @@ def _in_order(cohort, store) -> np.ndarray:
     return vectors[np.argsort(_order(cohort))]
 
 
-def _order(cohort) -> np.ndarray:
+def _order(cohort: Cohort) -> np.ndarray:
     """Positions in the cohort's table by image name: a store does not depend on their order."""
     return np.argsort(cohort.table["image_id"].to_numpy(str), kind="stable")
 
 
-def embed_text(texts: list[str], model) -> np.ndarray:
+def embed_text(texts: list[str], model: Encoder | Ensemble | str) -> np.ndarray:
     """Text embeddings, float32 (n, d), of unit norm unless the model's protocol says else."""
     return _one(model).encode_text(list(texts)).numpy()
 
 
-def loaded(model):
+def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:
     """The model itself, or the one of that name."""
     if isinstance(model, str):
         from cxrlib import models
@@ -92,26 +98,26 @@ def loaded(model):
     return model
 
 
-def _one(model):
+def _one(model: Encoder | Ensemble | str) -> Encoder:
     """The loaded model, which must not be an ensemble."""
-    model = loaded(model)
-    if len(model.members) > 1:
+    members = loaded(model).members
+    if len(members) > 1:
         raise ValueError(
-            f"{model.name} is an ensemble of {len(model.members)} checkpoints, whose probabilities "
+            f"{members[0].name} is an ensemble of {len(members)} checkpoints, whose probabilities "
             "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
-    return model
+    return members[0]
 
 
-def prepared(cohort, model, positions) -> Iterator:
+def prepared(cohort: Cohort, model: Encoder, positions: np.ndarray) -> Iterator:
     """The films at ``positions`` as the model wants them, a few at a time: float (m, 3, h, w)."""
     few = _at_once(cohort, model)
     for part in np.array_split(positions, max(1, len(positions) // few)):
-        yield model.preprocess(cohort.images(part))
+        yield model.preprocess(cohort.images(part))  # type: ignore[misc]
 
 
-def _at_once(cohort, model) -> int:
+def _at_once(cohort: Cohort, model: Encoder) -> int:
     """Films that are read and prepared together, by the memory that they take."""
     batch = max(1, BATCH_PIXELS // model.card["image_size"] ** 2)
     if cohort.films is not None:
@@ -123,7 +129,7 @@ def _at_once(cohort, model) -> int:
 # --- the store of a cohort and a model ---
 
 
-def made_from(cohort, model, dtype: str = "float32") -> dict:
+def made_from(cohort: Cohort, model: Encoder, dtype: str = "float32") -> dict:
     """What decides the embeddings: names, hashes and precision."""
     return {
         "cohort": cohort.name,
@@ -137,20 +143,20 @@ def made_from(cohort, model, dtype: str = "float32") -> dict:
     }
 
 
-def store_folder(cohort, model, dtype: str = "float32") -> Path:
+def store_folder(cohort: Cohort, model: Encoder, dtype: str = "float32") -> Path:
     """The folder of the store, below :func:`folder_for` the cohort."""
     return _folder(cohort, made_from(cohort, model, dtype))
 
 
-def _folder(cohort, what: dict) -> Path:
+def _folder(cohort: Cohort, what: dict) -> Path:
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     readable = re.sub(r"[^\w-]+", "-", f"{what['cohort']}_{what['model']}")
     return folder_for(cohort) / "embeddings" / f"{readable}_{key}"
 
 
 def extract(
-    cohort,
-    model,
+    cohort: Cohort,
+    model: Encoder | Ensemble | str,
     folder: Path | None = None,
     *,
     dtype: str = "float32",
@@ -248,7 +254,7 @@ def extract(
 
 
 @contextmanager
-def _progress(title, job) -> Iterator[Callable[..., None]]:
+def _progress(title: str, job: Job) -> Iterator[Callable[..., None]]:
     """``tell(images, waiting_for)``: so many more are done, or what they wait for."""
     n = len(job.image_ids)
     kept = n - sum(len(job.store.rows(shard)) for shard in job.store.missing())
@@ -269,7 +275,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def precision_error(cohort, model, n: int = PROBED) -> dict | None:
+def precision_error(cohort: Cohort, model: Encoder, n: int = PROBED) -> dict | None:
     """How far a lower precision is from float32, on images spread over the cohort.
 
     Returns

@@ -115,8 +115,8 @@ def plan(
             "encode": n_images * encode / (devices or cores),
         }
         found.append({"pass": name, **stages, **_limit(stages, devices)})
-    found = pd.DataFrame(found)
-    return found.assign(cost=found["hours"] * price)
+    passed = pd.DataFrame(found)
+    return passed.assign(cost=passed["hours"] * price)
 
 
 def _limit(stages, devices):
@@ -163,8 +163,8 @@ def cores_a_device(models: pd.DataFrame, decode: float, together: bool = False) 
     _refuse(decode=(decode, 0))
     _refuse_models(models)
     if together:
-        needed = (decode + models["prepare"].sum()) / models["encode"].sum()
-        return pd.Series([needed], [f"{len(models)} models"])
+        of_all = (decode + models["prepare"].sum()) / models["encode"].sum()
+        return pd.Series([of_all], [f"{len(models)} models"])
     needed = (decode + models["prepare"]) / models["encode"]
     return pd.Series(needed.to_numpy(), models["model"].to_numpy())
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -34,7 +35,7 @@ OURS = (ValueError, OSError, MemoryError)  # messages that need no traceback of 
 
 def run(
     job: worker.Job,
-    tell: Callable[[int], None],
+    tell: Callable[..., None],
     actors: int | None = None,
     address: str | None = None,
 ) -> None:
@@ -171,16 +172,16 @@ def _drive(ray, job, tell, actors, device):
     _await(job.store, unseen, tell)
 
 
-def _machines(ray) -> list[dict]:
+def _machines(ray):
     """Resources of the machines that are alive."""
     return [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
 
 
-def _fits(machines, need) -> bool:
+def _fits(machines, need):
     return any(all(m.get(k, 0) >= n for k, n in need.items()) for m in machines)
 
 
-def _shares(machines, actors, shards, device, workers) -> tuple[int, dict[str, int]]:
+def _shares(machines, actors, shards, device, workers):
     """How many actors, and what each takes of a machine."""
     if device == "cuda":
         with_gpu = [m for m in machines if m.get("GPU", 0) >= 1]
@@ -203,18 +204,18 @@ def _shares(machines, actors, shards, device, workers) -> tuple[int, dict[str, i
     return actors, {"CPU": next(fitting, 1), "GPU": 0}
 
 
-def _text(need) -> str:
+def _text(need):
     return " and ".join(f"{n} {kind}" for kind, n in need.items() if n)
 
 
-def _no_room(need) -> str:
+def _no_room(need):
     return (
         f"no machine of the Ray cluster has {_text(need)}, which an actor needs; what is stored "
         "stays good: add machines, or ask for fewer cores (more actors), and run it again"
     )
 
 
-def _result(ray, ref) -> list[str]:
+def _result(ray, ref):
     """What an actor returned; its errors as they were raised there."""
     try:
         return ray.get(ref)
@@ -224,7 +225,7 @@ def _result(ray, ref) -> list[str]:
         raise error.cause from None if isinstance(error.cause, OURS) else error
 
 
-def _gave_up(error, deaths, group) -> str:
+def _gave_up(error, deaths, group):
     reason = next(reversed(str(error).strip().splitlines()), type(error).__name__).strip()
     where = f"at shards {group[0]} to {group[-1]}" if group else "before it could work"
     return (
@@ -258,7 +259,9 @@ def _await(store, unseen, tell):
 class _Actor:
     """A process with the model on its device."""
 
-    def prepare(self, job, device, cores, folder, versions) -> list[str]:
+    def prepare(
+        self, job: Any, device: str, cores: int, folder: str, versions: dict[str, str]
+    ) -> list[str]:
         """Make ready, or raise why not; errors of ``__init__`` would come as those of Ray."""
         with suppress(OSError):  # where there is no such folder, paths are absolute
             os.chdir(folder)
@@ -270,7 +273,7 @@ class _Actor:
         self.batch = worker.Batch(self.job)
         return []
 
-    def fill(self, group) -> list[str]:
+    def fill(self, group: list[int]) -> list[str]:
         """Fill shards; returns why images in them have no embedding."""
         worker.work(self.job, group, _silent, self.batch)
         there = self.job.store.present()

@@ -75,7 +75,7 @@ class Store:
         StoreError
             Two files of one number, or one that is no shard: other programs would read it too.
         """
-        found = {}
+        found: dict[int, Path] = {}
         for path in self.folder.glob("*.parquet"):
             if not (name := re.fullmatch(rf"(\d{{6,}})-[0-9a-f]{{{HASH}}}\.parquet", path.name)):
                 raise StoreError(f"{path} is no shard of this store; move it elsewhere")
@@ -96,7 +96,11 @@ class Store:
         return FileLock(self.folder / f".{shard:06d}.lock")
 
     def write(
-        self, shard: int, image_ids: Sequence[str], vectors: np.ndarray, problems: Sequence[str]
+        self,
+        shard: int,
+        image_ids: Sequence[str] | np.ndarray,
+        vectors: np.ndarray,
+        problems: Sequence[str],
     ) -> None:
         """Write a shard; only for who holds its lock.
 
@@ -139,7 +143,7 @@ class Store:
             atomic.write(self.folder / name, data)
 
     @contextmanager
-    def explained(self, what: str):
+    def explained(self, what: str) -> Iterator[None]:
         """Say of errors in writing ``what`` to do."""
         try:
             yield
@@ -154,7 +158,7 @@ class Store:
                 f"stays good: {do}, and run it again",
             ) from None
 
-    def _checked(self, path) -> pa.Table:
+    def _checked(self, path: Path) -> pa.Table:
         data = path.read_bytes()
         found, expected = hashlib.sha256(data).hexdigest()[:HASH], path.stem.split("-")[1]
         if found != expected:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cxrlib.cohorts.films import MAX_BROKEN
 from cxrlib.embed.store import Store, StoreError
+from cxrlib.models.encoder import Encoder
 
 FEW_BROKEN = 10  # images that may have no embedding, however small the cohort
 WAIT = 60.0  # seconds until it is said that another process is waited for
@@ -48,13 +49,15 @@ class Job:
     image_ids: np.ndarray
     positions: np.ndarray
     images: Callable
-    model: object
+    model: Encoder
     at_once: int
     batch_size: int | None
     workers: int
 
 
-def work(job: Job, shards, tell: Callable[[int], None], batch: Batch | None = None) -> None:
+def work(
+    job: Job, shards: Iterable[int], tell: Callable[..., None], batch: Batch | None = None
+) -> None:
     """Fill those of the shards that are missing; those of other processes are waited for.
 
     Parameters
@@ -109,7 +112,7 @@ class _Claims:
             self.taken += 1
             yield shard
 
-    def release(self, shard):
+    def release(self, shard: int) -> None:
         self.held.pop(shard).release()
 
     def __enter__(self):
@@ -138,7 +141,7 @@ class Films(Dataset):
         good = [x for x, why in found if not why]
         return shard, torch.cat(good) if good else None, [why for _, why in found]
 
-    def alone(self, position):
+    def alone(self, position: int) -> tuple:
         try:
             return self.preprocess(self.images(np.array([position]))), ""
         except Exception as error:
@@ -146,7 +149,9 @@ class Films(Dataset):
             return None, reason or type(error).__name__
 
 
-def _encoded(job, claims, batch) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+def _encoded(
+    job: Job, claims: _Claims, batch: Batch
+) -> Iterator[tuple[int, np.ndarray, list[str]]]:
     """Shards in their order as they are done: number, vectors (m, d), problems (m,)."""
 
     def asked():
@@ -182,7 +187,7 @@ def _as_it_is(item):
     return item
 
 
-def _begin(parent) -> Callable[[int], None]:
+def _begin(parent: int) -> Callable[[int], None]:
     """What a worker process does first."""
 
     def begin(_):
@@ -228,7 +233,7 @@ class Batch:
     def rest(self) -> list[Tensor]:
         return self._run(sum(map(len, self.films)))
 
-    def _run(self, n) -> list[Tensor]:
+    def _run(self, n: int) -> list[Tensor]:
         if not n:
             return []
         films = torch.cat(self.films) if len(self.films) > 1 else self.films[0]
@@ -251,14 +256,14 @@ class Batch:
         return done
 
 
-def encode(model, films: Tensor) -> Tensor:
+def encode(model: Encoder, films: Tensor) -> Tensor:
     # A lone image takes other kernels, whose rounding differs by more than a millionth.
     if len(films) == 1:
         return model.image_vectors(films.repeat(2, 1, 1, 1))[:1]
     return model.image_vectors(films)
 
 
-def out_of_memory(error) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether an error is that of a GPU's or the CPU's allocator, or of a library that asked it."""
     said = ("DefaultCPUAllocator", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(s in str(error) for s in said)
@@ -289,7 +294,7 @@ def fastest(seconds: Callable[[int], float], largest: int = 1024, gain: float = 
     return best
 
 
-def _seconds(model, film, n) -> float:
+def _seconds(model: Encoder, film: Tensor, n: int) -> float:
     films = film.to(model.device).repeat(n, 1, 1, 1)
     encode(model, films).cpu()  # the first run of a shape finds kernels and memory
     start = time.perf_counter()
@@ -297,7 +302,7 @@ def _seconds(model, film, n) -> float:
     return time.perf_counter() - start
 
 
-def refuse_many(job, broken, problems):
+def refuse_many(job: Job, broken: int, problems: Sequence[str]) -> None:
     if broken > max(FEW_BROKEN, MAX_BROKEN * len(job.image_ids)):
         raise StoreError(
             f"{broken} images so far cannot be read or encoded, the last one: "
@@ -317,6 +322,6 @@ def try_again(job: Job) -> None:
                 before[shard].unlink(missing_ok=True)
 
 
-def _mended(job, position) -> bool:
+def _mended(job: Job, position: int) -> bool:
     film, why = Films(job.images, job.model.preprocess).alone(position)
     return not why and bool(encode(job.model, film).isfinite().all())

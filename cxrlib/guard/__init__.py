@@ -9,7 +9,6 @@ things, nor how numbers came about.
 from cxrlib.guard.latch import (
     FEW,
     MARK,
-    MAX_SIDE,
     MIN_CELL,
     GuardError,
     active,
@@ -20,10 +19,7 @@ from cxrlib.guard.latch import (
 )
 from cxrlib.guard.suppression import (
     COUNTS,
-    HIDDEN,
-    ONLY_COUNTS,
     ROW_LEVEL,
-    SMALL,
     SUPPRESSED,
     cover,
     presentable,

@@ -32,11 +32,11 @@ class BiomedCLIP(nn.Module):
         self.text = nn.ModuleDict({"transformer": bert(30522, pooler=False), "proj": proj})
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def encode_image(self, batch):
+    def encode_image(self, batch: torch.Tensor) -> torch.Tensor:
         """(n, 3, 224, 224) to (n, 512): the class token, projected."""
         return self.visual["head"]["proj"](self.visual["trunk"](batch))
 
-    def encode_text(self, ids, mask):
+    def encode_text(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Two (n, length) to (n, 512): the state of the first token, projected."""
         states = self.text["transformer"](ids, attention_mask=mask).last_hidden_state
         return self.text["proj"](states[:, 0])

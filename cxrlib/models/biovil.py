@@ -41,7 +41,7 @@ class Map(ResNet):
     def __init__(self):
         super().__init__(Bottleneck, [3, 4, 6, 3])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -55,7 +55,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.encoder = Map()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
 
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         self.proj_v = nn.Linear(width, width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
             matrix(x).unflatten(2, (8, -1)).transpose(1, 2)
             for matrix in (self.proj_q, self.proj_k, self.proj_v)
@@ -90,7 +90,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, width)
 
-    def forward(self, x, origin):
+    def forward(self, x: Tensor, origin: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x) + origin)
         return x + self.mlp(self.norm2(x))
 
@@ -108,7 +108,7 @@ class Pooler(nn.Module):
         self.norm_post = nn.LayerNorm(width, eps=1e-6)
         self.register_buffer("position", sine_positions(GRID, width), persistent=False)
 
-    def forward(self, current, previous):
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         x = torch.cat([current.flatten(2), previous.flatten(2)], dim=2).transpose(1, 2)
         origin = torch.cat([self.position + kind for kind in self.type_embed])
         for block in self.blocks:
@@ -148,7 +148,7 @@ class TemporalImageEncoder(nn.Module):
         self.vit_pooler = Pooler(256)
         self.missing_previous_emb = nn.Parameter(torch.zeros(1, 256, 1, 1))
 
-    def forward(self, x, previous=None):
+    def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         there = self.backbone_to_vit(self.encoder(x))
         if previous is None:
             change = self.missing_previous_emb.expand_as(there)
@@ -178,7 +178,7 @@ class ImageModel(nn.Module):
         )
         self.projector = nn.Sequential(OrderedDict(model=layers))
 
-    def forward(self, x, **previous):
+    def forward(self, x: Tensor, **previous: Tensor) -> Tensor:
         return self.projector(self.encoder(x, **previous))
 
 
@@ -192,7 +192,7 @@ class ProjectionHead(nn.Module):
         self.LayerNorm = nn.LayerNorm(WIDTH, eps=1e-12)
         self.dense_to_output = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.dense_to_output(self.LayerNorm(self.act(self.dense_to_hidden(x))))
 
 

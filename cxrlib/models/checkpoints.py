@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -111,7 +112,7 @@ def _archived(path):
         return []
 
 
-def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = ""):
+def unpickle(path: Path, stand_ins: Sequence[tuple] = (), advice: str = "") -> Any:
     """What a torch file holds, by torch's restricted unpickler.
 
     Parameters
@@ -171,7 +172,7 @@ def _line(error: Exception) -> str:
     return text.splitlines()[0].split(". ")[0] if text else type(error).__name__
 
 
-def tensors(found, path: Path) -> dict[str, torch.Tensor]:
+def tensors(found: object, path: Path) -> dict[str, torch.Tensor]:
     """The state dict in what a file held: itself, or below ``state_dict`` or ``model``.
 
     Raises
@@ -281,7 +282,8 @@ def load_strictly(
 
 def _twins(wanted: dict[str, str], ours: dict[str, torch.Tensor]) -> dict[str, str]:
     """Names of tensors that are an earlier one under a second name, which files may leave out."""
-    first, twins = {}, {}
+    first: dict[tuple, str] = {}
+    twins = {}
     for key, own in wanted.items():
         tensor = ours[own]
         if tensor.numel():

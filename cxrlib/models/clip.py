@@ -20,7 +20,9 @@ from cxrlib.models.text import clip_bpe
 class TokenCLIP(CLIP):
     """open_clip's CLIP; it masks by causality and finds the end token itself."""
 
-    def encode_text(self, ids, mask=None, normalize=False):
+    def encode_text(
+        self, ids: torch.Tensor, mask: torch.Tensor | None = None, normalize: bool = False
+    ) -> torch.Tensor:
         return super().encode_text(ids, normalize)
 
 
@@ -35,9 +37,10 @@ def chexzero(image: Image.Image) -> torch.Tensor:
     """
     side = 320
     ratio = side / max(image.size)
-    small = image.resize(tuple(int(x * ratio) for x in image.size), Image.Resampling.LANCZOS)
+    width, height = (int(x * ratio) for x in image.size)
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
     canvas = Image.new("L", (side, side))
-    canvas.paste(small, tuple((side - x) // 2 for x in small.size))
+    canvas.paste(small, ((side - width) // 2, (side - height) // 2))
     x = TF.pil_to_tensor(canvas).float().expand(3, -1, -1)
     x = (x - 101.48761) / 83.43944
     return F.interpolate(x[None], (224, 224), mode="bicubic", align_corners=False)[0]

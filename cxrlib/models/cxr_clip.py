@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -85,12 +86,12 @@ class CXRCLIP(nn.Module):
         return self.text_projection(self.text_encoder(ids, mask))
 
 
-def preprocess(image: Image.Image, statistics) -> Tensor:
+def preprocess(image: Image.Image, statistics: tuple) -> Tensor:
     """Bilinear to 224, central square, standardised."""
     return images.tensor(images.short_side(image, 224, images.BILINEAR, 224), *statistics)
 
 
-def recipe(vision: type[ResNet | Swin], statistics, **differences) -> Recipe:
+def recipe(vision: type[ResNet | Swin], statistics: tuple, **differences: Any) -> Recipe:
     return Recipe(
         build=partial(CXRCLIP, vision),
         tokenizer=lambda vocabulary: wordpiece(vocabulary, 256),

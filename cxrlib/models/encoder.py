@@ -122,7 +122,7 @@ class Encoder:
         with self._inference():
             inputs = {name: x.to(self.device) for name, x in inputs.items()}
             batch = batch.to(self.device, memory_format=torch.channels_last)
-            vectors = self.network.encode_image(batch, **inputs)
+            vectors = self.network.encode_image(batch, **inputs)  # type: ignore[operator]
             return F.normalize(vectors.float(), dim=1)
 
     def encode_text(self, texts: Sequence[str], raw: bool = False) -> Tensor:
@@ -144,8 +144,9 @@ class Encoder:
     def encode_tokens(self, ids: Tensor, mask: Tensor, raw: bool = False) -> Tensor:
         """As :meth:`encode_text`, from token numbers and attention mask (n, length)."""
         with self._inference():
-            vectors = self.network.encode_text(ids.to(self.device), mask.to(self.device)).float()
-        vectors = vectors.cpu()
+            encode = self.network.encode_text
+            vectors = encode(ids.to(self.device), mask.to(self.device))  # type: ignore[operator]
+        vectors = vectors.float().cpu()
         return F.normalize(vectors, dim=1) if self.unit_text and not raw else vectors
 
     def encode_prompts(self, texts: Sequence[str]) -> Tensor:

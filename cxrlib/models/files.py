@@ -48,11 +48,11 @@ def find(card: dict, where: Path | None) -> dict[str, list[Path]]:
         A folder that cannot be read; a file given for a model whose weights come in several files,
         by a name that does not say which it is.
     """
-    given = where is not None and os.path.isfile(where)
-    there = _files(where.parent, deep=False) if given else _files(where) if where else []
+    given = where if where and os.path.isfile(where) else None
+    there = _files(given.parent, deep=False) if given else _files(where) if where else []
     found = {file["part"]: _matching(file, there) for file in card["files"]}
     if given:
-        found[_part_of(where, card)] = [where]
+        found[_part_of(given, card)] = [given]
     return found
 
 
@@ -71,7 +71,7 @@ def _part_of(path: Path, card: dict) -> str:
 
 def _matching(file: dict, there: list[Path]) -> list[Path]:
     """The paths that go by a name of this file of a card; capitals do not matter."""
-    found = {}
+    found: dict[Path, Path] = {}
     for name in file["names"]:
         for pattern in (Path(name).with_suffix(".safetensors").name, name):
             for path in there:

@@ -65,7 +65,7 @@ class TextEncoder(nn.Module):
 
     def word_of_piece(self, ids: Tensor) -> Tensor:
         """Position of the word that each piece belongs to, (n, length)."""
-        return (~self.continues[ids]).cumsum(1) - 1
+        return (~self.get_buffer("continues")[ids]).cumsum(1) - 1
 
 
 class GLoRIA(nn.Module):

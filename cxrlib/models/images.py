@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def each(prepare: Callable[[Image.Image], torch.Tensor]) -> Callable:
     return preprocess
 
 
-def grey(image) -> Image.Image:
+def grey(image: np.ndarray | Image.Image) -> Image.Image:
     """An 8-bit grey PIL image.
 
     Raises
@@ -53,7 +53,7 @@ def grey(image) -> Image.Image:
     return Image.fromarray(image)
 
 
-def tensor(image: Image.Image, mean, std) -> torch.Tensor:
+def tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Three equal channels in [0, 1], standardised: float (3, h, w)."""
     return TF.normalize(TF.to_tensor(image.convert("RGB")), mean, std)
 
@@ -68,7 +68,7 @@ def clip(image: Image.Image) -> torch.Tensor:
     return tensor(short_side(image, 224, BICUBIC, 224), *OPENAI)
 
 
-def stored_by_s(image, size: int = 224) -> np.ndarray:
+def stored_by_s(image: np.ndarray | Image.Image, size: int = 224) -> np.ndarray:
     """What paper S stored of a film of NIH-CXR14 before any model saw it: uint8 (size, size).
 
     The aspect ratio is not kept, and OpenCV's bilinear resizing does not antialias. Then the
@@ -84,4 +84,5 @@ def stored_by_s(image, size: int = 224) -> np.ndarray:
     import cv2
 
     small = cv2.resize(np.asarray(grey(image)), (size, size))
-    return cv2.normalize(small, None, alpha=0, beta=255, norm_type=cv2.NORM_MINMAX)
+    whole = np.empty_like(small)
+    return np.asarray(cv2.normalize(small, whole, alpha=0, beta=255, norm_type=cv2.NORM_MINMAX))

@@ -5,6 +5,8 @@ A patient whose films a model has read with their reports is recognised by it, n
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from cxrlib import models
@@ -17,7 +19,7 @@ OPEN = "cannot be told"
 UNTRAINED = "trained on nothing"
 
 
-def leaks(names: list[str], cohort) -> pd.DataFrame:
+def leaks(names: list[str], cohort: Any) -> pd.DataFrame:
     """What each model was pretrained on, set beside the source of a cohort.
 
     Parameters
@@ -42,7 +44,7 @@ def leaks(names: list[str], cohort) -> pd.DataFrame:
     return pd.DataFrame([_row(name, cohort) for name in names])
 
 
-def _row(name, cohort) -> dict:
+def _row(name, cohort):
     card = models.model_card(name)
     sources, complete = list(card["sources"]), card.get("sources_complete", True)
     if name.startswith(SEEDED):
@@ -63,7 +65,7 @@ def _row(name, cohort) -> dict:
     }
 
 
-def _other_patients(card, cohort) -> bool:
+def _other_patients(card, cohort):
     """Whether no phantom patient of the cohort was in the training of a small model.
 
     The seed makes the persons, so that another seed means other ones; of the same persons, the

@@ -9,6 +9,7 @@ from cxrlib.core.used import SEEDED
 from cxrlib.models import checkpoints, files, registry, seeded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.images import each
+from cxrlib.models.recipe import Recipe
 from cxrlib.models.text import words
 from cxrlib.protocol import Protocol, protocol_of
 
@@ -71,14 +72,14 @@ def load(
         network, hashes, notes = _filled(made, card, dict(zip(parts, paths, strict=True)))
         if vocabulary:
             hashes.append(files.sha256(vocabulary))
-        if made.vocabulary:
+        if made.vocabulary and vocabulary:
             made.vocabulary(network, vocabulary)
         weights = "+".join(hashes)
         members.append(_encoder(name, made, card, network, tokenizer, weights, chosen, notes))
     return members[0] if len(members) == 1 else Ensemble(name, tuple(members))
 
 
-def _seeded(name, made, card, chosen) -> Encoder:
+def _seeded(name: str, made: Recipe, card: dict, chosen: Protocol) -> Encoder:
     """The model with weights computed from names, and without a vocabulary."""
     network = made.build().eval()
     seeded.fill(network, made.upstream)
@@ -104,7 +105,7 @@ def _filled(made, card, paths):
     return network, hashes, tuple(dict.fromkeys(notes))
 
 
-def _vocabulary(card, found) -> Path | None:
+def _vocabulary(card: dict, found: dict[str, list[Path]]) -> Path | None:
     """The file with the word pieces, which must be as many as the model has; None without one."""
     if "vocabulary" not in found:
         return None
@@ -117,11 +118,11 @@ def _vocabulary(card, found) -> Path | None:
     return path
 
 
-def _about(card, part) -> dict:
+def _about(card: dict, part: str) -> dict:
     return next(file for file in card["files"] if file["part"] == part)
 
 
-def _encoder(name, made, card, network, tokenizer, weights, chosen, notes) -> Encoder:
+def _encoder(name, made, card, network, tokenizer, weights, chosen, notes):
     as_s = chosen.preprocessing == "paper S"
     scale = made.learned_scale(network)
     if scale is None:

@@ -81,7 +81,7 @@ def square(image: Image.Image) -> Image.Image:
     """The image in the middle of a black square, of at least 224 x 224."""
     side = max(224, *image.size)
     canvas = Image.new("L", (side, side))
-    canvas.paste(image, tuple((side - x) // 2 for x in image.size))
+    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return canvas
 
 
@@ -91,7 +91,7 @@ def preprocess(image: Image.Image) -> Tensor:
     return images.tensor(small, *PIXELS)
 
 
-def recipe(vision: type[nn.Module], renames=()) -> Recipe:
+def recipe(vision: type[nn.Module], renames: tuple[tuple[str, str], ...] = ()) -> Recipe:
     return Recipe(
         build=partial(MedCLIP, vision),
         tokenizer=lambda vocabulary: wordpiece(vocabulary, 77),

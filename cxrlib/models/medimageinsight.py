@@ -46,11 +46,11 @@ class MedImageInsight(nn.Module):
         self.lang_projection = nn.Parameter(torch.empty(WIDTH, WIDTH))
         self.logit_scale = nn.Parameter(torch.ones(()))
 
-    def encode_image(self, batch):
+    def encode_image(self, batch: torch.Tensor) -> torch.Tensor:
         """(n, 3, 480, 480) to (n, 1024): the mean of all positions, normalised and projected."""
         return self.image_encoder(batch) @ self.image_projection
 
-    def encode_text(self, ids, mask):
+    def encode_text(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Two (n, length) to (n, 1024): the state of the end token, projected.
 
         Tokens see each other in both directions, but no padding. open_clip would take every id 0

@@ -52,11 +52,13 @@ def against_upstream(name: str, device: str = "cpu") -> pd.DataFrame:
     DataFrame: check, difference (largest absolute), tolerance, holds
     """
     figures = json.loads(FIGURES.read_text())["upstream"][name]
-    model = loading.load(f"{SEEDED}{name}").to(device)
+    (model,) = loading.load(f"{SEEDED}{name}").members
+    model = model.to(device)
     if "continuations" in figures:  # word pieces that continue a word, in place of a vocabulary
-        model.network.join(figures["continuations"])
-    ids = [torch.tensor(row) for row in figures["ids"]]
-    ids = torch.stack([F.pad(row, (0, figures["length"] - len(row))) for row in ids])
+        model.network.join(figures["continuations"])  # type: ignore[operator]
+    ids = torch.stack(
+        [F.pad(torch.tensor(row), (0, figures["length"] - len(row))) for row in figures["ids"]]
+    )
     image = model.encode_image(noise(*figures["size"]))
     text = model.encode_tokens(*Tokens(ids, (ids != 0).long()))
     channels = figures.get("channels", 3)  # MedCLIP repeats the one channel later
@@ -133,7 +135,9 @@ def fingerprint(model: Encoder) -> np.ndarray:
     return np.round(torch.stack([image[at], text[at]]).double().numpy(), 6)
 
 
-def report(name: str, checkpoint=None, protocol="corrected") -> Iterator[tuple[str, bool]]:
+def report(
+    name: str, checkpoint: str | Path | None = None, protocol: str = "corrected"
+) -> Iterator[tuple[str, bool]]:
     """What ``cxrbook models verify`` prints: lines, and whether what they say holds.
 
     Raises
@@ -180,6 +184,6 @@ def _lines(table):
         yield f"  {row.check:<20} {verdict}  {row.difference:.1e} ({tolerance})", row.holds
 
 
-def _table(rows) -> pd.DataFrame:
+def _table(rows):
     found = pd.DataFrame(rows, columns=["check", "difference", "tolerance"])
     return found.assign(holds=found["difference"] <= found["tolerance"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def network(architecture: str, vocabulary: int) -> TokenCLIP:
     return TokenCLIP(EMBED_DIM, CLIPVisionCfg(**VISION[architecture]), text)
 
 
-def preprocess(images) -> torch.Tensor:
+def preprocess(images: np.ndarray | Sequence) -> torch.Tensor:
     """uint8 (n, h, w), or films one by one, to float (n, 3, 64, 64), standardised."""
     if not (isinstance(images, np.ndarray) and images.ndim == 3):
         return steps.each(lambda film: preprocess(np.array(film)[None])[0])(images)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -44,7 +43,7 @@ class Recipe:
     """
 
     build: Callable[[], nn.Module]
-    tokenizer: Callable[[Path | None], Callable]
+    tokenizer: Callable[..., Callable]
     preprocess: Callable[[Image.Image], torch.Tensor]
     preprocess_s: Callable[[Image.Image], torch.Tensor] | None = None
     scale_s: bool = True
@@ -54,7 +53,7 @@ class Recipe:
     renames: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
     max_log_scale: float | None = None
-    vocabulary: Callable[[nn.Module, Path], None] | None = None
+    vocabulary: Callable[..., None] | None = None
 
     def upstream(self, key: str) -> str:
         """Upstream's name of our key."""
@@ -66,7 +65,7 @@ class Recipe:
         """The learned factor on similarities; None where the model has none."""
         if not hasattr(network, "logit_scale"):
             return None
-        log = network.logit_scale.detach().float()
+        log = network.get_parameter("logit_scale").detach().float()
         if self.max_log_scale is not None:
             log = log.clamp(0, self.max_log_scale)
         return float(log.exp())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @torch.no_grad()
-def fill(network: nn.Module, upstream=str) -> None:
+def fill(network: nn.Module, upstream: Callable[[str], str] = str) -> None:
     """Overwrite every weight of a network by what upstream's name for it gives.
 
     Integers and scalars stay as constructed; of tensors that share their memory the first counts.
@@ -69,7 +70,7 @@ def fill(network: nn.Module, upstream=str) -> None:
             tensor.copy_(torch.from_numpy(values(upstream(key), tuple(tensor.shape))))
 
 
-def wordpiece(pad_to: int | None = None):
+def wordpiece(pad_to: int | None = None) -> Callable[[list[str]], Tokens]:
     """Stand-in for a BERT tokenizer where no vocabulary is at hand: words are numbered by hash."""
 
     def tokenize(texts):

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cxrlib.models.encoder import Tokens
 
 
-def bert(vocabulary: int, pooler: bool):
+def bert(vocabulary: int, pooler: bool) -> nn.Module:
     """An untrained BERT-base (12 layers of 768): transformers' own, from its configuration.
 
     Parameters
@@ -82,7 +83,9 @@ def wordpiece(
     return tokenize
 
 
-def clip_bpe(clean: Callable[[str], str] | None = None, cut: bool = True):
+def clip_bpe(
+    clean: Callable[[str], str] | None = None, cut: bool = True
+) -> Callable[[list[str]], Tokens]:
     """CLIP's byte-pair tokenizer; its vocabulary comes with open_clip, no file is needed.
 
     Parameters
