@@ -52,16 +52,8 @@ def _seen(card, source):
 
 def _section(card):
     positive, negative = (_quoted(card["prompts"][side]) for side in ("positive", "negative"))
-    fields = {
-        "Name": f"`{card['name']}`",
-        "Paper": card["paper"],
-        "Architecture": card["architecture"],
-        "Pretrained on": card["trained_on"],
-        "Tokenizer": f"{card['tokenizer']}, at most {card['max_length']} tokens",
-        "Prompts of its authors": positive + (f" against {negative}" if negative else ""),
-        "Code": card["repository"],
-        "Licence": card["licence"],
-    }
+    prompts = positive + (f" against {negative}" if negative else "")
+    fields = {k: v.format(**card | {"prompts": prompts}) for k, v in TEXTS["fields"].items()}
     for file in card["files"]:
         names = " or ".join(f"`{name}`" for name in file["names"])
         fields[f"File, {file['part']}"] = f"{names}, from {file['source']}"

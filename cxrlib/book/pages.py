@@ -25,9 +25,11 @@ FENCES = re.compile(
     r"^(?P<fence>`{3,}|:{3,})\{(?:solution|teacher)\}.*?^(?P=fence)[ \t]*\n?",
     re.DOTALL | re.MULTILINE,
 )
-START = re.compile(r"^(`{3,}|:{3,})\{solution-start\}", re.MULTILINE)
-END = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{solution-end\}.*?^(?P=fence)[ \t]*\n?", re.DOTALL | re.MULTILINE
+START = "```{solution-start}\n"
+SOLUTIONS = re.compile(
+    r"^(?:`{3,}|:{3,})\{solution-start\}"
+    r".*?(?:^(?P<fence>`{3,}|:{3,})\{solution-end\}.*?^(?P=fence)[ \t]*\n?|(?P<open>\Z))",
+    re.DOTALL | re.MULTILINE,
 )
 SOLUTION = "solution"  # tag of code cells
 
@@ -47,17 +49,9 @@ def student_text(text: str, inside: bool = False) -> tuple[str, bool]:
     (str, bool)
         What is left, and whether a solution is still open at its end.
     """
-    left = ""
-    while True:
-        if inside:
-            end = END.search(text)
-            if not end:
-                return FENCES.sub("", left), True
-            text, inside = text[end.end() :], False
-        start = START.search(text)
-        if not start:
-            return FENCES.sub("", left + text), False
-        left, text, inside = left + text[: start.start()], text[start.start() :], True
+    text = START + text if inside else text
+    still_open = any(match["open"] is not None for match in SOLUTIONS.finditer(text))
+    return FENCES.sub("", SOLUTIONS.sub("", text)), still_open
 
 
 def for_students(notebook: NotebookNode) -> NotebookNode:

@@ -26,7 +26,7 @@ from cxrlib.core.kernel import RECORD
 if TYPE_CHECKING:  # pandas takes seconds
     import pandas as pd
 
-    from cxrlib.book.chapters import Chapter
+    from cxrlib.book.run import Task
     from cxrlib.book.scan import Hit
 
 KEY = b"cxrbook"  # in the metadata of the Parquet file
@@ -150,50 +150,34 @@ def _git(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def card(
-    chapter: Chapter,
-    given: dict,
-    code: dict,
-    told: dict,
-    seconds: float,
-    notebook: dict,
-    table: pd.DataFrame,
-    run_key: str,
-    name: str | None = None,
-) -> dict:
+def card(task: Task, told: dict, seconds: float, notebook: dict, table: pd.DataFrame) -> dict:
     """The card of a run, ready for JSON.
 
     Parameters
     ----------
-    chapter : Chapter
-    given : dict
-        Parameters that differ from the declared defaults.
-    code : dict
-        ``files`` used (name -> hash, see :mod:`cxrlib.book.inputs`), one hash over those of the
-        ``library``, that of the ``chapter``, and `git_state`.
+    task : Task
+        What was executed.
     told : dict
-        What the kernel said of itself, see :func:`cxrlib.core.used.tell`.
+        What the kernel said of itself, see :func:`cxrlib.core.used.tell`, and the ``files`` used.
     seconds : float
         Wall time, the start of the kernel included.
     notebook : dict
         The executed notebook.
     table : results table
-    run_key : str
-    name : str, optional
-        That the user gave the run.
     """
+    chapter, given = task.chapter, task.given
     parameters = {p.name: p.default for p in chapter.parameters.values()} | given
     seeds = {parameters.get("seed"), *table["seed"].dropna().astype(int)} - {None}
     return {
         "chapter": chapter.name,
-        "name": name,
+        "name": task.run,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "given": sorted(given),
         "seeds": sorted(seeds),
         "cohorts": told["cohorts"],
         "models": told["models"],
-        "code": code,
+        "code": task.made_by(told["files"]),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: version(name) for name in PACKAGES},
@@ -204,7 +188,7 @@ def card(
         "gpu_memory_mb": _rounded(told["gpu_memory_mb"]),
         "rows": len(table),
         "numbers": numbers(notebook),
-        "key": run_key,
+        "key": task.key(told["files"]),
     }
 
 

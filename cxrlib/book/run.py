@@ -60,6 +60,12 @@ class Task:
         """Files that were used, with their hashes; None for one that is not there."""
         return {name: self.hashes.get(name) for name in used}
 
+    def made_by(self, used: Iterable[str]) -> dict:
+        """The code behind a run that used these files: their hashes, and those of its parts."""
+        files = self.content(used)
+        library = {name: content for name, content in files.items() if name.startswith("cxrlib/")}
+        return {"library": fingerprint([], library), **self.code, "files": files}
+
     def key(self, used: Iterable[str]) -> str:
         """Changes with whatever decides about the result of a run that used these files."""
         return fingerprint([], self.own, self.content(used))
@@ -282,13 +288,7 @@ def _keep(task, path, told, seconds):
 
     notebook = nbformat.read(path, as_version=4)
     table = record.results(path)
-    files = task.content(told["files"])
-    library = {name: content for name, content in files.items() if name.startswith("cxrlib/")}
-    code = {"library": fingerprint([], library), **task.code, "files": files}
-    key = task.key(told["files"])
-    card = record.card(
-        task.chapter, task.given, code, told, seconds, notebook, table, key, task.run
-    )
+    card = record.card(task, told, seconds, notebook, table)
     hits = scan.notebook(notebook, task.target.name)
     hits += record.hits(card, table, notebook, task.target.stem)
     if hits:

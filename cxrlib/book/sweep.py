@@ -88,28 +88,24 @@ def sweep(
     given, profile = given or {}, profile or {}
     if twice := sorted(over.keys() & given.keys()):
         raise BookError(f"{twice[0]} is both fixed by -p and swept by -g: leave one out", code=2)
-    points = {}
-    for values in itertools.product(*over.values()):
-        point = dict(zip(over, values, strict=True))
-        checked = parameters_of([chapter], given | point, profile)[chapter.name]
-        points[json.dumps(checked, sort_keys=True, default=str)] = point, checked
     shared = parameters_of([chapter], given, profile)[chapter.name]
     shared = {k: v for k, v in shared.items() if k not in over}
     about = {"chapter": chapter.name, "given": shared, "swept": sorted(over)}
     label = runs.simple(name or f"{chapter.name}-{fingerprint([], about)[:8]}")
     folder = root / "_build" / "sweeps" / label
+    wanted = {}
+    for values in itertools.product(*over.values()):
+        point = dict(zip(over, values, strict=True))
+        checked = parameters_of([chapter], given | point, profile)[chapter.name]
+        said = " ".join([chapter.name, *(f"{k}={v}" for k, v in point.items())])
+        target = folder / fingerprint([], checked)[:8] / f"{chapter.name}.ipynb"
+        wanted[target] = chapter, checked, target, said
     check_writable(folder)
     before = record.kept(folder / "sweep.json")
     if before and before != runs.as_kept(about) and not replace:
         said = f"{before['chapter']} over {', '.join(before['swept'])}, with {before['given']}"
         raise runs.taken(label, "there is another sweep of this name", said)
-
-    wanted = []
-    for point, checked in points.values():
-        said = " ".join(f"{k}={v}" for k, v in point.items())
-        target = folder / fingerprint([], checked)[:8] / f"{chapter.name}.ipynb"
-        wanted.append((chapter, checked, target, f"{chapter.name} {said}"))
-    every = tasks(root, wanted, label)
+    every = tasks(root, list(wanted.values()), label)
     atomic.write(folder / "sweep.json", json.dumps(about, default=str).encode())
     failed = ""
     try:

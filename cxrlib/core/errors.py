@@ -20,7 +20,7 @@ def nearest(word: str, names: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
 
 
-def known(word, names, problem):
+def known(word: str, names: Sequence[str], problem: str) -> None:
     """Refuse a word that is none of the names: the problem, and the `nearest` name; exit code 2."""
     if word not in names:
         raise BookError(f"{problem}; {nearest(word, names)}", code=2)
