@@ -38,6 +38,9 @@ Profiles = Annotated[
     list[str] | None, Option("--profile", help="Of cxrbook profiles, or a YAML file; repeatable.")
 ]
 Chapter = Annotated[str, Argument(help="Number or name, or all.")]
+Files = Annotated[
+    list[Path], Argument(help="Notebooks, pages, results of runs, or folders of such.", exists=True)
+]
 Device = Annotated[str, Option(help="cpu or cuda.")]
 Protocol = Annotated[str, Option(help="corrected or as_published.")]
 Name = Annotated[str | None, Option(help="One word, under which it is kept.")]
@@ -58,12 +61,11 @@ def run(
 
     With a name, the run is set beside the book's own, here and on the page Runs.
     """
-    from cxrlib.book import profiles, runs
+    from cxrlib.book import runs
     from cxrlib.book.run import run as execute
 
-    root = find_root()
-    chosen, given = find(root, chapter), pairs(parameter or [])
-    shared = profiles.combined(profile or [], root)
+    root, given, shared = _asked(parameter, profile)
+    chosen = find(root, chapter)
     out = out and out.absolute()
     if name and out:
         raise BookError("--name and --out: give one of them", code=2)
@@ -71,6 +73,14 @@ def run(
         out = runs.place(root, name, chosen, given, shared, replace)
     for path in execute(root, chosen, given, out, jobs, shared, name):
         print(runs.beside_ours(root, path) if name else path)
+
+
+def _asked(parameter, profile):
+    """The project's folder, the parameters given to all chapters, and those of the profiles."""
+    from cxrlib.book.profiles import combined
+
+    root = find_root()
+    return root, pairs(parameter or []), combined(profile or [], root)
 
 
 @app.command()
@@ -91,15 +101,13 @@ def sweep(
     ] = None,
 ) -> None:
     """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
-    from cxrlib.book import profiles
     from cxrlib.book import sweep as sweeps
 
-    root = find_root()
+    root, given, shared = _asked(parameter, profile)
     chosen = find(root, chapter)
     if len(chosen) > 1:
         raise BookError("a sweep is over one chapter: name it", code=2)
-    grid, rows, given = sweeps.grid(over), pairs(where or []), pairs(parameter or [])
-    shared = profiles.combined(profile or [], root)
+    grid, rows = sweeps.grid(over), pairs(where or [])
     with _resumable():
         folder, done, failed = sweeps.sweep(
             root, chosen[0], grid, given, name, jobs, shared, replace
@@ -112,15 +120,13 @@ def sweep(
 
 @app.command()
 def collect(
-    paths: Annotated[
-        list[Path], Argument(help="Folders, notebooks or cards of runs.", exists=True)
-    ],
+    files: Files,
     out: Annotated[Path, Option(help="A .parquet or .csv file.")],
 ) -> None:
     """The results of any runs as one table."""
     from cxrlib.book import sweep as sweeps
 
-    notebooks = sweeps.collect(paths)
+    notebooks = sweeps.collect(files)
     table, _ = sweeps.joined(notebooks)
     sweeps.write(table, out)
     print(f"wrote {out}: {len(table)} rows of {len(notebooks)} runs")
@@ -146,10 +152,8 @@ def build(
 ) -> None:
     """Execute what changed and build the book."""
     from cxrlib.book.build import build as build_book
-    from cxrlib.book.profiles import combined
 
-    root = find_root()
-    given, shared = pairs(parameter or []), combined(profile or [], root)
+    root, given, shared = _asked(parameter, profile)
     page, changed = build_book(root, given, out and out.absolute(), jobs, edition, shared)
     print(f"{'built' if changed else 'nothing changed'}: open {page}")
 
@@ -501,10 +505,7 @@ def pdf(
 
 @app.command()
 def scan(
-    files: Annotated[
-        list[Path],
-        Argument(help="Notebooks, pages, results tables, or folders of such.", exists=True),
-    ],
+    files: Files,
 ) -> None:
     """Look for what must not be published: identifiers, films, report texts, machine paths."""
     from cxrlib.book.scan import anything

@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,15 +32,7 @@ from cxrlib.core.kernel import KEPT, RECORD
 from cxrlib.guard import register
 
 VARIABLES = ("CXRBOOK_DATA", "CXRBOOK_CACHE", "CXRBOOK_CHECKPOINTS")
-EVERYONE = {
-    *("root", "user", "users", "ubuntu", "debian", "runner", "admin", "administrator", "jovyan"),
-    *("docker", "vagrant", "nobody", "guest", "test", "data", "home", "work", "app", "build"),
-}  # user names that name nobody
-MIMIC = {
-    "identifier": r"(?<![\w.])(?:p?1\d{7}|s?5\d{7}|[0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?![\w]|\.\d)",
-    "file name": r"files/p1\d\b|[\w-]+\.(?:jpe?g|dcm|dicom)\b",
-    "date": r"(?<![\w.])2[12]\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?![\w]|\.\d)",
-}  # what the parts of MIMIC-CXR are called; its years are shifted to 2100 and later
+LISTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PATHS = r"(?:/home/|/Users/|/tmp/|/var/folders/|[A-Za-z]:\\+Users\\+)[\w.-]+"
 TABLES = {".csv", ".parquet"}
 TEXTS = {".html", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
@@ -102,7 +95,7 @@ def text_kinds(text: str, watch: Watch) -> set[str]:
         kinds = register.kinds(one, text, watch.known, watch.guarded and watch.strict)
         # open data have words in common with reports, but no identifiers
         found |= kinds if watch.guarded else kinds - {"report text"}
-    for kind, pattern in MIMIC.items() if watch.guarded else ():
+    for kind, pattern in LISTS["mimic"].items() if watch.guarded else ():
         said = {match.group().lower() for match in re.finditer(pattern, text, re.IGNORECASE)}
         if said if watch.strict else said - watch.known.tokens:
             found.add(kind)
@@ -135,7 +128,7 @@ def _users():
         name = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in containers
         name = ""
-    return {n for n in (name, Path.home().name) if len(n) > 2} - EVERYONE
+    return {n for n in (name, Path.home().name) if len(n) > 2} - set(LISTS["everyone"])
 
 
 @functools.cache
