@@ -96,8 +96,7 @@ def sweep(
     profile: Profiles = None,
     metric: Annotated[str | None, Option(help="To plot. Default: the first.")] = None,
     where: Annotated[
-        list[str] | None,
-        Option(metavar="COLUMN=VALUE", help="Rows of the results to plot; repeatable."),
+        list[str] | None, Option(metavar="COLUMN=VALUE", help="Rows to plot; repeatable.")
     ] = None,
 ) -> None:
     """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
@@ -221,7 +220,6 @@ def _write(path, text):
 
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
-Checkpoint = Annotated[Path | None, Option(help="Folder or file of the model.")]
 
 
 @models_app.callback()
@@ -244,7 +242,7 @@ def models(
 @models_app.command()
 def verify(
     name: Annotated[str, Argument(help="A model.")],
-    checkpoint: Checkpoint = None,
+    checkpoint: Annotated[Path | None, Option(help="Folder or file of the model.")] = None,
     protocol: Protocol = "corrected",
 ) -> None:
     """Prove that a model is its original on this machine, and test the weights that are there."""
@@ -300,8 +298,7 @@ def embed(
     protocol: Annotated[Literal["corrected", "as_published"], Option()] = "corrected",
     device: Device = "cpu",
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        Option(help="To compute in; chapters read float32."),
+        Literal["float32", "bfloat16", "float16"], Option(help="To compute in; chapters: float32.")
     ] = "float32",
     dtype: Annotated[
         Literal["float32", "float16"], Option(help="On disk; chapters read float32.")
@@ -419,8 +416,7 @@ def drains(
     epochs: Annotated[int, Option(min=1, help="Passes over the films.")] = 200,
     lr: Annotated[float, Option(help="Learning rate.")] = 1e-4,
     train_split: Annotated[
-        str | None,
-        Option(help="Train on this split, or all, apart from patients who are labelled."),
+        str | None, Option(help="Train on this split, or all, but for patients to be labelled.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -455,10 +451,7 @@ def drains(
 def ledger(
     files: Annotated[
         list[Path] | None,
-        Argument(
-            metavar="[NOTEBOOK|CSV|PARQUET]...",
-            help="Executed chapters or results tables. Default: the chapters of the book.",
-        ),
+        Argument(metavar="[NOTEBOOK|CSV|PARQUET]...", help="Default: the chapters of the book."),
     ] = None,
     paper: Annotated[Literal["S", "X"] | None, Option(help="Only this paper.")] = None,
     fail_on_differs: Annotated[

@@ -172,12 +172,10 @@ def summary(numbers: pd.DataFrame) -> str:
 def _which(alone, both):
     """By which entries rows differ from those that have a counterpart, in short."""
     said = []
-    for column in KEYS:
-        if column in alone:
-            new = [x for x in dict.fromkeys(alone[column]) if x and x not in set(both[column])]
-            if new:
-                more = ", ..." if len(new) > 3 else ""
-                said.append(f"{column} {', '.join(new[:3])}{more}")
+    for column in [c for c in KEYS if c in alone]:
+        new = [x for x in dict.fromkeys(alone[column]) if x and x not in set(both[column])]
+        if new:
+            said.append(f"{column} {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
     return "; ".join(said) or "other combinations"
 
 

@@ -8,6 +8,7 @@ to no run.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import platform
 import subprocess
@@ -120,34 +121,26 @@ def numbers(notebook: dict) -> dict[str, str]:
             name = output.get("metadata", {}).get("scrapbook", {}).get("name")
             text = output.get("data", {}).get(GLUED)
             if name and text is not None:
-                found[name] = _plain("".join(text))
+                found[name] = "".join(text)
+                with contextlib.suppress(ValueError, SyntaxError):  # quotes that Python shows
+                    found[name] = str(ast.literal_eval(found[name]))
     return found
-
-
-def _plain(text):
-    """Text as it reads, without the quotes that Python shows around it."""
-    try:
-        return str(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        return text
 
 
 def git_state(library: Path) -> dict:
     """Revision of the library, and whether files were changed since; None both without git."""
-    none = {"revision": None, "changed": None}
+
+    def git(*arguments):
+        command = ["git", "-C", library, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
         # A library installed below somebody's repository is not part of it.
-        _git(library, "ls-files", "--error-unmatch", "cli.py")
-        revision = _git(library, "rev-parse", "HEAD").strip()
-        changed = _git(library, "status", "--porcelain", "--", library.parent)
+        git("ls-files", "--error-unmatch", "cli.py")
+        changed = git("status", "--porcelain", "--", library.parent)
+        return {"revision": git("rev-parse", "HEAD"), "changed": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
-        return none
-    return {"revision": revision, "changed": bool(changed.strip())}
-
-
-def _git(folder, *arguments):
-    command = ["git", "-C", folder, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return {"revision": None, "changed": None}
 
 
 def card(task: Task, told: dict, seconds: float, notebook: dict, table: pd.DataFrame) -> dict:

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -248,15 +247,12 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
     stale = [task for task in every if not task.fresh]
     if not stale:
         return
-    stop = threading.Event()
-
     with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch:
         progress = Progress(stale, jobs, memory, Path(scratch) / "status")
 
         def one(task):
-            if not stop.is_set():
-                folder = Path(tempfile.mkdtemp(dir=scratch))
-                _keep(task, *_execute(root, task, folder, progress))
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            _keep(task, *_execute(root, task, folder, progress))
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end.
@@ -268,16 +264,14 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
                     pending = wait(pending, timeout=1)[1]
                     progress.show()
             except KeyboardInterrupt:
-                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 _kill_kernels(running)
                 raise
             finally:
                 progress.close()
-    failures = [f.exception() for f in running if f.exception()]
-    for failure in failures:
-        if not isinstance(failure, BookError):
-            raise failure
+    failures = [failure for f in running if (failure := f.exception())]
+    if faults := [failure for failure in failures if not isinstance(failure, BookError)]:
+        raise faults[0]
     if failures:
         raise BookError("\n".join(sorted(map(str, failures))))
 

@@ -364,13 +364,14 @@ def folder(
         if file in books:
             found += notebook(books[file], name, looked_for)
             continue
+        closed = file.stem in guarded
         if table:
             closed = bool(guarded) or made_from is None
         elif file.suffix in PICTURES:
-            closed = guarded and hashlib.sha256(file.read_bytes()).digest() not in open_pictures
-        elif file.suffix in TEXTS:
-            closed = file.stem in guarded
-        else:
+            closed = (
+                bool(guarded) and hashlib.sha256(file.read_bytes()).digest() not in open_pictures
+            )
+        elif file.suffix not in TEXTS:
             continue
         found += hits(name, _kinds_in(file, watch(closed, None, looked_for, strict=table)))
     return found
