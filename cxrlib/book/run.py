@@ -139,7 +139,7 @@ def parameters_of(chosen: list[Chapter], given: dict, profile: dict) -> dict[str
     declared = {name for chapter in chosen for name in chapter.parameters}
     if unknown := [name for name in given if name not in declared]:
         assign(chosen, {unknown[0]: given[unknown[0]]})  # refuses it
-    values = {}
+    values: dict[str, dict] = {}
     for chapter in chosen:
         mine = {name: value for name, value in given.items() if name in chapter.parameters}
         values |= assign([chapter], profile.get(chapter.name, {}) | mine)
