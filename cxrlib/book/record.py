@@ -15,7 +15,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +27,6 @@ from cxrlib.core.kernel import RECORD
 if TYPE_CHECKING:  # pandas takes seconds
     import pandas as pd
 
-    from cxrlib.book.run import Task
     from cxrlib.book.scan import Hit
 
 KEY = b"cxrbook"  # in the metadata of the Parquet file
@@ -143,12 +142,12 @@ def git_state(library: Path) -> dict:
         return {"revision": None, "changed": None}
 
 
-def card(task: Task, told: dict, seconds: float, notebook: dict, table: pd.DataFrame) -> dict:
+def card(task: Any, told: dict, seconds: float, notebook: dict, table: pd.DataFrame) -> dict:
     """The card of a run, ready for JSON.
 
     Parameters
     ----------
-    task : Task
+    task : cxrlib.book.run.Task
         What was executed.
     told : dict
         What the kernel said of itself, see :func:`cxrlib.core.used.tell`, and the ``files`` used.
