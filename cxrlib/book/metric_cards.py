@@ -82,11 +82,7 @@ def card(name: str, function: Callable) -> Card:
 def page() -> str:
     """All cards as one MyST page of the book: str."""
     known = {c.name: c for c in cards()}
-    lines = [
-        PAGE["introduction"],
-        "| Metric | In tables | Range | Direction |",
-        "|---|---|---|---|",
-    ]
+    lines = [PAGE["introduction"]]
     for c in known.values():
         title = f"[{_title(c)[0]}](#{_anchor(c)})"
         lines.append(f"| {title} | `{c.name}` | {c.range} | {c.direction} |")

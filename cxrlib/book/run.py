@@ -134,8 +134,6 @@ def run(
 
 def parameters_of(chosen: list[Chapter], given: dict, profile: dict) -> dict[str, dict]:
     """Checked parameters of each chapter: dict of name -> those that differ from the defaults."""
-    if not profile:
-        return assign(chosen, given)
     declared = {name for chapter in chosen for name in chapter.parameters}
     if unknown := [name for name in given if name not in declared]:
         assign(chosen, {unknown[0]: given[unknown[0]]})  # refuses it
