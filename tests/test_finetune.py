@@ -306,7 +306,8 @@ def test_the_fingerprint_changes_with_all_that_decides(task, monkeypatch):
     settings = finetune.settings_for("full")
 
     def fingerprint(task=task, strategy="full", split=split, settings=settings, seed=0):
-        return json.dumps(finetune.description(task, strategy, split, settings, seed))
+        about = finetune.description(task, strategy, split, settings, seed)
+        return json.dumps(about, sort_keys=True)
 
     swapped, other = split.copy(), np.flatnonzero(split != split[0])[0]
     swapped[[0, other]] = swapped[[other, 0]]
