@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from cxrlib.book.chapters import chapters, find, find_root, out_of_sync
 from cxrlib.book.chapters import sync as write_pairs
@@ -29,21 +30,26 @@ app = typer.Typer(
 
 Values = Annotated[
     list[str] | None,
-    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
+    Option("-p", "--parameter", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder for the result.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Chapters executed at the same time.")]
+Out = Annotated[Path | None, Option(help="Folder for the result.")]
+Jobs = Annotated[int, Option(min=1, help="Chapters executed at the same time.")]
 Profiles = Annotated[
-    list[str] | None,
-    typer.Option("--profile", help="Of cxrbook profiles, or a YAML file; repeatable."),
+    list[str] | None, Option("--profile", help="Of cxrbook profiles, or a YAML file; repeatable.")
 ]
-Name = Annotated[str | None, typer.Option(help="One word, under which it is kept.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Write over others of this name.")]
+Chapter = Annotated[str, Argument(help="Number or name, or all.")]
+Files = Annotated[
+    list[Path], Argument(help="Notebooks, pages, results of runs, or folders of such.", exists=True)
+]
+Device = Annotated[str, Option(help="cpu or cuda.")]
+Protocol = Annotated[str, Option(help="corrected or as_published.")]
+Name = Annotated[str | None, Option(help="One word, under which it is kept.")]
+Replace = Annotated[bool, Option("--replace", help="Write over others of this name.")]
 
 
 @app.command()
 def run(
-    chapter: Annotated[str, typer.Argument(help="Number or name, or all.")] = "all",
+    chapter: Chapter = "all",
     parameter: Values = None,
     out: Out = None,
     jobs: Jobs = 2,
@@ -55,50 +61,52 @@ def run(
 
     With a name, the run is set beside the book's own, here and on the page Runs.
     """
-    from cxrlib.book import profiles, runs
+    from cxrlib.book import runs
     from cxrlib.book.run import run as execute
 
-    root = find_root()
-    chosen, given = find(root, chapter), pairs(parameter or [])
-    shared = profiles.combined(profile or [], root)
-    out = _absolute(out)
+    root, given, shared = _asked(parameter, profile)
+    chosen = find(root, chapter)
+    out = out and out.absolute()
+    if name and out:
+        raise BookError("--name and --out: give one of them", code=2)
     if name:
-        if out:
-            raise BookError("--name and --out: give one of them", code=2)
         out = runs.place(root, name, chosen, given, shared, replace)
     for path in execute(root, chosen, given, out, jobs, shared, name):
         print(runs.beside_ours(root, path) if name else path)
 
 
+def _asked(parameter, profile):
+    """The project's folder, the parameters given to all chapters, and those of the profiles."""
+    from cxrlib.book.profiles import combined
+
+    root = find_root()
+    return root, pairs(parameter or []), combined(profile or [], root)
+
+
 @app.command()
 def sweep(
-    chapter: Annotated[str, typer.Argument(help="Number or name.")],
+    chapter: Annotated[str, Argument(help="Number or name.")],
     over: Annotated[
-        list[str],
-        typer.Option("-g", "--grid", metavar="NAME=VALUE,VALUE", help="To vary; repeatable."),
+        list[str], Option("-g", "--grid", metavar="NAME=VALUE,VALUE", help="To vary; repeatable.")
     ],
     parameter: Values = None,
     name: Name = None,
     replace: Replace = False,
     jobs: Jobs = 2,
     profile: Profiles = None,
-    metric: Annotated[str | None, typer.Option(help="To plot. Default: the first.")] = None,
+    metric: Annotated[str | None, Option(help="To plot. Default: the first.")] = None,
     where: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN=VALUE", help="Rows of the results to plot; repeatable."),
+        list[str] | None, Option(metavar="COLUMN=VALUE", help="Rows to plot; repeatable.")
     ] = None,
 ) -> None:
     """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
-    from cxrlib.book import profiles
     from cxrlib.book import sweep as sweeps
 
-    root = find_root()
+    root, given, shared = _asked(parameter, profile)
     chosen = find(root, chapter)
     if len(chosen) > 1:
         raise BookError("a sweep is over one chapter: name it", code=2)
     grid, rows = sweeps.grid(over), pairs(where or [])
-    shared = profiles.combined(profile or [], root)
-    given = pairs(parameter or [])
     with _resumable():
         folder, done, failed = sweeps.sweep(
             root, chosen[0], grid, given, name, jobs, shared, replace
@@ -111,15 +119,13 @@ def sweep(
 
 @app.command()
 def collect(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Folders, notebooks or cards of runs.", exists=True)
-    ],
-    out: Annotated[Path, typer.Option(help="A .parquet or .csv file.")],
+    files: Files,
+    out: Annotated[Path, Option(help="A .parquet or .csv file.")],
 ) -> None:
     """The results of any runs as one table."""
     from cxrlib.book import sweep as sweeps
 
-    notebooks = sweeps.collect(paths)
+    notebooks = sweeps.collect(files)
     table, _ = sweeps.joined(notebooks)
     sweeps.write(table, out)
     print(f"wrote {out}: {len(table)} rows of {len(notebooks)} runs")
@@ -139,22 +145,16 @@ def build(
     out: Out = None,
     jobs: Jobs = 2,
     edition: Annotated[
-        Literal["teacher", "student"], typer.Option(help="Students get no solutions.")
+        Literal["teacher", "student"], Option(help="Students get no solutions.")
     ] = "teacher",
     profile: Profiles = None,
 ) -> None:
     """Execute what changed and build the book."""
     from cxrlib.book.build import build as build_book
-    from cxrlib.book.profiles import combined
 
-    root, given = find_root(), pairs(parameter or [])
-    shared = combined(profile or [], root)
-    page, changed = build_book(root, given, _absolute(out), jobs, edition, shared)
+    root, given, shared = _asked(parameter, profile)
+    page, changed = build_book(root, given, out and out.absolute(), jobs, edition, shared)
     print(f"{'built' if changed else 'nothing changed'}: open {page}")
-
-
-def _absolute(path):
-    return path and path.absolute()
 
 
 @app.command("chapters")
@@ -177,8 +177,8 @@ def cohorts() -> None:
 
 @app.command("check-data")
 def check_data(
-    name: Annotated[str | None, typer.Argument(help="A cohort, or its folder.")] = None,
-    root: Annotated[Path | None, typer.Argument(help="Its folder.")] = None,
+    name: Annotated[str | None, Argument(help="A cohort, or its folder.")] = None,
+    root: Annotated[Path | None, Argument(help="Its folder.")] = None,
 ) -> None:
     """What of a data set is there, what is missing, and where to get it."""
     from cxrlib.cohorts.check_data import report
@@ -192,9 +192,9 @@ def check_data(
 
 @app.command("nih-6x200-list")
 def nih_6x200_list(
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 1907,
-    out: Annotated[Path | None, typer.Option(help="File to write the names to.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder with a table of your own.")] = None,
+    seed: Annotated[int, Option(help="Of the draw.")] = 1907,
+    out: Annotated[Path | None, Option(help="File to write the names to.")] = None,
+    root: Annotated[Path | None, Option(help="Folder with a table of your own.")] = None,
 ) -> None:
     """File names of the 1,200 films of an NIH 6x200 draw, before any is fetched."""
     from cxrlib.cohorts.nih import list_6x200
@@ -220,13 +220,12 @@ def _write(path, text):
 
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
-Checkpoint = Annotated[Path | None, typer.Option(help="Folder or file of the model.")]
 
 
 @models_app.callback()
 def models(
     context: typer.Context,
-    hashes: Annotated[bool, typer.Option("--hash", help="Hash the files that are there.")] = False,
+    hashes: Annotated[bool, Option("--hash", help="Hash the files that are there.")] = False,
 ) -> None:
     """The models that chapters can load: what they are, the files they want, what is there."""
     from cxrlib.models import describe_models, listing
@@ -242,9 +241,9 @@ def models(
 
 @models_app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="A model.")],
-    checkpoint: Checkpoint = None,
-    protocol: Annotated[str, typer.Option(help="corrected or as_published.")] = "corrected",
+    name: Annotated[str, Argument(help="A model.")],
+    checkpoint: Annotated[Path | None, Option(help="Folder or file of the model.")] = None,
+    protocol: Protocol = "corrected",
 ) -> None:
     """Prove that a model is its original on this machine, and test the weights that are there."""
     from cxrlib.models import parity
@@ -260,8 +259,8 @@ def verify(
 
 @models_app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint that holds more than tensors.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    file: Annotated[Path, Argument(help="A checkpoint that holds more than tensors.")],
+    out: Annotated[Path | None, Option(help="The file to write.")] = None,
 ) -> None:
     """Write the tensors of a checkpoint to a .safetensors file, once and safely."""
     from cxrlib.models.convert import convert as write
@@ -291,28 +290,27 @@ def _resumable():
 
 @app.command()
 def embed(
-    data: Annotated[str, typer.Option(help="A cohort.")] = "phantom",
-    models: Annotated[str, typer.Option("-m", "--models", help="Names with commas.")] = "all",
-    options: Annotated[str, typer.Option(help="Of the cohort, as chapters take them.")] = "{}",
-    n_images: Annotated[int, typer.Option(min=1, help="Of a phantom.")] = 4000,
-    seed: Annotated[int, typer.Option(help="Of a phantom, or of a draw.")] = 1907,
-    protocol: Annotated[Literal["corrected", "as_published"], typer.Option()] = "corrected",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    data: Annotated[str, Option(help="A cohort.")] = "phantom",
+    models: Annotated[str, Option("-m", "--models", help="Names with commas.")] = "all",
+    options: Annotated[str, Option(help="Of the cohort, as chapters take them.")] = "{}",
+    n_images: Annotated[int, Option(min=1, help="Of a phantom.")] = 4000,
+    seed: Annotated[int, Option(help="Of a phantom, or of a draw.")] = 1907,
+    protocol: Annotated[Literal["corrected", "as_published"], Option()] = "corrected",
+    device: Device = "cpu",
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        typer.Option(help="To compute in; chapters read float32."),
+        Literal["float32", "bfloat16", "float16"], Option(help="To compute in; chapters: float32.")
     ] = "float32",
     dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="On disk; chapters read float32.")
+        Literal["float32", "float16"], Option(help="On disk; chapters read float32.")
     ] = "float32",
-    rows_per_shard: Annotated[int | None, typer.Option(min=1, help="Images per file.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Default: found out.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read films.")] = None,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Ray: many machines.")] = "local",
-    actors: Annotated[int | None, typer.Option(min=1, help="Of Ray.")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto.")] = None,
-    show: Annotated[bool, typer.Option("--list", help="Only list what is stored.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Only read and check it.")] = False,
+    rows_per_shard: Annotated[int | None, Option(min=1, help="Images per file.")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Default: found out.")] = None,
+    workers: Annotated[int | None, Option(min=0, help="Processes that read films.")] = None,
+    engine: Annotated[Literal["local", "ray"], Option(help="Ray: many machines.")] = "local",
+    actors: Annotated[int | None, Option(min=1, help="Of Ray.")] = None,
+    address: Annotated[str | None, Option(help="Of a Ray cluster, or auto.")] = None,
+    show: Annotated[bool, Option("--list", help="Only list what is stored.")] = False,
+    verify: Annotated[bool, Option("--verify", help="Only read and check it.")] = False,
 ) -> None:
     """Compute embeddings once, or go on, where chapters will look for them."""
     if show or verify:
@@ -322,13 +320,9 @@ def embed(
     from cxrlib.models import choose_models, load_model
     from cxrlib.protocol import protocol_of
 
-    how: dict[str, Any] = {
-        "rows_per_shard": rows_per_shard,
-        "batch_size": batch_size,
-        "workers": workers,
-    }
-    how |= {"engine": engine, "actors": actors, "address": address}
-    how = {name: value for name, value in how.items() if value is not None}
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "engine": engine}
+    how |= {"actors": actors, "address": address}
+    how |= {"rows_per_shard": rows_per_shard} if rows_per_shard else {}
     chosen = protocol_of(protocol)
     balanced = data in cohorts.BALANCED.values()
     wanted = {"split": chosen.split} if balanced else {"preprocessing": chosen.preprocessing}
@@ -344,15 +338,11 @@ def embed(
 
 
 def _dictionary(text):
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = None
-    if not isinstance(value, dict):
-        raise BookError(
-            f"--options {text}: expected a dictionary such as \"{{'split': 'all'}}\"", code=2
-        )
-    return value
+    with suppress(ValueError, SyntaxError):
+        if isinstance(value := ast.literal_eval(text), dict):
+            return value
+    said = f"--options {text}: expected a dictionary such as \"{{'split': 'all'}}\""
+    raise BookError(said, code=2)
 
 
 def _embedded(cohort, model, dtype, how):
@@ -396,6 +386,7 @@ def _stored(verify):
     places = [cache_folder()]
     if os.environ.get("CXRBOOK_DATA"):  # credentialed data keep theirs
         places.append(data_folder() / "derived")
+    columns = ["cohort", "model", "precision", "dtype", "images", "shards", "MB", "folder"]
     rows, damaged = [], []
     for path in [p for place in places for p in place.glob(f"embeddings/*/{MANIFEST}")]:
         try:
@@ -405,36 +396,29 @@ def _stored(verify):
         except StoreError as error:
             damaged.append(str(error))
             continue
-        made = store.manifest["made_from"]
-        rows.append(
-            {name: made[name] for name in ("cohort", "model", "precision", "dtype")}
-            | {
-                "images": store.manifest["n_images"],
-                "shards": f"{len(store.present())}/{store.n_shards}",
-                "MB": f"{_size(store):.1f}",
-                "folder": str(store.folder),
-            }
-        )
+        made = [store.manifest["made_from"][column] for column in columns[:4]]
+        shards = f"{len(store.present())}/{store.n_shards}"
+        size = f"{_size(store):.1f}"
+        rows.append([*made, store.manifest["n_images"], shards, size, str(store.folder)])
     if rows:
-        table = pd.DataFrame(rows).sort_values(["cohort", "model", "precision"])
+        table = pd.DataFrame(rows, columns=columns).sort_values(columns[:3])
         print(table.to_string(index=False))
-    print(*damaged, sep="\n", end="\n" if damaged else "")
     if damaged:
+        print(*damaged, sep="\n")
         raise BookError(f"damaged stores: {len(damaged)}, see above")
 
 
 @app.command()
 def drains(
-    data: Annotated[str, typer.Option(help="A cohort with annotated drains.")] = "nih",
-    protocol: Annotated[str, typer.Option(help="corrected or as_published.")] = "corrected",
-    weights: Annotated[Path | None, typer.Option(help="DenseNet-121 to start from.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the films.")] = 200,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    data: Annotated[str, Option(help="A cohort with annotated drains.")] = "nih",
+    protocol: Protocol = "corrected",
+    weights: Annotated[Path | None, Option(help="DenseNet-121 to start from.")] = None,
+    epochs: Annotated[int, Option(min=1, help="Passes over the films.")] = 200,
+    lr: Annotated[float, Option(help="Learning rate.")] = 1e-4,
     train_split: Annotated[
-        str | None,
-        typer.Option(help="Train on this split, or all, apart from patients who are labelled."),
+        str | None, Option(help="Train on this split, or all, but for patients to be labelled.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Train the drain detector, or go on, and label the films of a cohort without annotation."""
     from cxrlib import cohorts
@@ -443,17 +427,13 @@ def drains(
 
     with _resumable(), _mendable():
         cohort = cohorts.load(data)
-        training: dict[str, Any] = {"cohort": cohort}
+        how: dict[str, Any] = {"protocol": protocol, "epochs": epochs, "lr": lr}
+        how |= {"weights": weights, "device": device}
         if train_split:
             split = None if train_split == "all" else train_split
-            training = {"cohort": cohorts.load(data, split=split), "apart_from": cohort}
-        settings: dict[str, Any] = {
-            "epochs": epochs,
-            "lr": lr,
-            "weights": weights,
-            "device": device,
-        }
-        detector = labels.train(**training, protocol=protocol, **settings)
+            detector = labels.train(cohorts.load(data, split=split), apart_from=cohort, **how)
+        else:
+            detector = labels.train(cohort, **how)
         print(f"detector: {detector.file}, epoch {detector.best_epoch} of {epochs}")
         print(f"threshold: {detector.threshold:.3f} ({detector.rule})")
         for row in labels.performance(detector).to_dict("records"):
@@ -471,14 +451,11 @@ def drains(
 def ledger(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[NOTEBOOK|CSV|PARQUET]...",
-            help="Executed chapters or results tables. Default: the chapters of the book.",
-        ),
+        Argument(metavar="[NOTEBOOK|CSV|PARQUET]...", help="Default: the chapters of the book."),
     ] = None,
-    paper: Annotated[Literal["S", "X"] | None, typer.Option(help="Only this paper.")] = None,
+    paper: Annotated[Literal["S", "X"] | None, Option(help="Only this paper.")] = None,
     fail_on_differs: Annotated[
-        bool, typer.Option("--fail-on-differs", help="Leave with 1 where an entry differs.")
+        bool, Option("--fail-on-differs", help="Leave with 1 where an entry differs.")
     ] = False,
 ) -> None:
     """Every number and claim of the papers with its verdict, from what chapters kept."""
@@ -487,17 +464,17 @@ def ledger(
 
     if not files:
         root = find_root()
-        files = [path for c in chapters(root) if (path := _executed(root, c)).is_file()]
+        folder = root / "book" / "chapters"
+        files = [p for c in chapters(root) if (p := folder / f"{c.name}.ipynb").is_file()]
         if not files:
             raise BookError(
-                f"no executed chapter in {root / 'book' / 'chapters'}: run 'make book', or name "
-                "notebooks or results tables (.ipynb, .csv, .parquet)"
+                f"no executed chapter in {folder}: run 'make book', or name notebooks or results "
+                "tables (.ipynb, .csv, .parquet)"
             )
     with _mendable():
         results = book_ledger.collect(files)
     entries = book_ledger.ledger(results)
-    if paper:
-        entries = entries[entries["paper"] == paper]
+    entries = entries[entries["paper"] == paper] if paper else entries
     print(f"{len(results)} rows of results in {len(files)} files")
     print(book_ledger.as_text(entries))
     differing = int((entries["verdict"] == DIFFERS).sum())
@@ -507,9 +484,9 @@ def ledger(
 
 @app.command()
 def pdf(
-    chapter: Annotated[str, typer.Argument(help="Number or name, or all.")] = "all",
-    book: Annotated[Path, typer.Option(help="Folder of a built book.")] = Path("_build/html"),
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("_build/pdf"),
+    chapter: Chapter = "all",
+    book: Annotated[Path, Option(help="Folder of a built book.")] = Path("_build/html"),
+    out: Annotated[Path, Option(help="Folder for the files.")] = Path("_build/pdf"),
 ) -> None:
     """Print chapters of the built book as PDF, with all that is folded unfolded."""
     from cxrlib.book.pdf import write
@@ -521,10 +498,7 @@ def pdf(
 
 @app.command()
 def scan(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Notebooks, pages, results tables, or folders of such.", exists=True),
-    ],
+    files: Files,
 ) -> None:
     """Look for what must not be published: identifiers, films, report texts, machine paths."""
     from cxrlib.book.scan import anything
@@ -535,14 +509,14 @@ def scan(
         raise BookError(f"{len(hits)} findings")
 
 
-Course = Annotated[str, typer.Option(help="Word of the course; the seeds come from it.")]
+Course = Annotated[str, Option(help="Word of the course; the seeds come from it.")]
 
 
 @app.command()
 def assign(
-    roster: Annotated[Path, typer.Argument(help="CSV with a column student.")],
+    roster: Annotated[Path, Argument(help="CSV with a column student.")],
     course: Course,
-    out: Annotated[Path, typer.Option(help="Folder for the sheets.")],
+    out: Annotated[Path, Option(help="Folder for the sheets.")],
 ) -> None:
     """Graded checks: a sheet for each student, with a seed, the questions and how to begin."""
     from cxrlib.book import grading
@@ -554,10 +528,10 @@ def assign(
 
 @app.command()
 def grade(
-    answers: Annotated[Path, typer.Argument(help="CSV: student, exercise, answer.")],
+    answers: Annotated[Path, Argument(help="CSV: student, exercise, answer.")],
     course: Course,
-    roster: Annotated[Path | None, typer.Option(help="Refuse names that are not in it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: ANSWERS-graded.csv.")] = None,
+    roster: Annotated[Path | None, Option(help="Refuse names that are not in it.")] = None,
+    out: Annotated[Path | None, Option(help="Default: ANSWERS-graded.csv.")] = None,
 ) -> None:
     """Graded checks: points and feedback for each answer."""
     import pandas as pd
@@ -566,8 +540,7 @@ def grade(
 
     with _mendable(OSError):
         graded, wrong = grading.grade(answers, course, roster)
-    columns = ["student", "exercise", "answer", "points", "feedback"]
-    table = pd.DataFrame(graded, columns=columns)
+    table = pd.DataFrame(graded, columns=["student", "exercise", "answer", "points", "feedback"])
     print(table.drop(columns="feedback").to_string(index=False))
     print(table.groupby("student", sort=False)["points"].agg(["sum", "count"]).to_string())
     out = out or answers.with_name(f"{answers.stem}-graded.csv")
@@ -578,12 +551,8 @@ def grade(
         raise BookError(f"{len(wrong)} rows were not graded, see above")
 
 
-def _executed(root, chapter):
-    return root / "book" / "chapters" / f"{chapter.name}.ipynb"
-
-
 @app.command()
-def sync(check: Annotated[bool, typer.Option("--check", help="Only check.")] = False) -> None:
+def sync(check: Annotated[bool, Option("--check", help="Only check.")] = False) -> None:
     """Write the notebooks paired with the chapters' scripts."""
     root = find_root()
     if check:

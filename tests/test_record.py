@@ -136,7 +136,7 @@ def test_what_must_not_be_shown_is_found_in_card_and_table(ran, monkeypatch, tmp
 def test_code_is_named_by_its_revision(tmp_path):
     library = tmp_path / "lib"
     library.mkdir()
-    (library / "run.py").write_text("a = 1\n")
+    (library / "cli.py").write_text("a = 1\n")
     assert record.git_state(library) == {"revision": None, "changed": None}
 
     def git(*arguments):

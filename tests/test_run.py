@@ -10,7 +10,7 @@ import pytest
 
 import cxrlib.book.run
 from cxrlib.book.chapters import assign, find, sync
-from cxrlib.book.run import fingerprint, run
+from cxrlib.book.run import Progress, fingerprint, run, tasks
 from cxrlib.core.errors import BookError
 from tests.conftest import environment
 
@@ -218,21 +218,23 @@ def test_time_left_follows_the_last_run(mini):
     chapter = find(mini, "1")[0]
     memory = mini / "durations.json"
     memory.write_text(json.dumps({chapter.name: [0, 10, 20, 30, 0, 0, 0]}))
-    progress = cxrlib.book.run.Progress([chapter], 2, memory)
+    [task] = tasks(mini, [(chapter, {}, mini / "out.ipynb", chapter.name)])
+    progress = Progress([task], 2, memory, mini / "status")
     assert progress.left() == 60
     code = [c for c in chapter.notebook.cells if c.cell_type == "code"]
-    progress.start(chapter)
+    progress.start(task)
     for cell in code[:2]:
-        progress.cell(chapter, cell)
-    assert progress.where(chapter) == "2 of 7"
+        progress.cell(task, cell)
+    assert progress.where(task) == "2 of 7"
     assert progress.left() == pytest.approx(60, abs=1)  # 10 of the cell begun, 20 + 30 to come
 
 
 def test_a_long_cell_says_how_far_it_is(mini, capsys):
     status = mini / "status"
     chapter = find(mini, "1")[0]
-    progress = cxrlib.book.run.Progress([chapter], 2, mini / "durations.json", status)
-    progress.start(chapter)
+    [task] = tasks(mini, [(chapter, {}, mini / "out.ipynb", chapter.name)])
+    progress = Progress([task], 2, mini / "durations.json", status)
+    progress.start(task)
     status.write_text("phantom-vit, full: epoch 3/150")
     progress.told -= 60
     progress.show()

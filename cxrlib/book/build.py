@@ -66,7 +66,9 @@ def build(
         out = out / STUDENT
         check_writable(out)
     stage, html = out / "stage", out / "html"
-    _restore(html)
+    old = html.with_name("html.old")
+    if old.exists() and not html.exists():  # a replacement was cut off between its two steps
+        os.replace(old, html)
     # Runs with a name belong to the book with the default parameters, and to who ran them.
     with_runs = not other and edition == TEACHER
     # the library makes the reference pages
@@ -88,20 +90,12 @@ def build(
         shutil.rmtree(stage)
         raise BookError(f"the pages were not kept: {'; '.join(map(str, hits))}")
     (new / ".key").write_text(key)
-    old = html.with_name("html.old")
     if html.exists():
         os.replace(html, old)
     os.replace(new, html)
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
     return html / "index.html", True
-
-
-def _restore(html):
-    """Undo a replacement that was cut off between its two steps."""
-    old = html.with_name("html.old")
-    if old.exists() and not html.exists():
-        os.replace(old, html)
 
 
 def _pages(root):

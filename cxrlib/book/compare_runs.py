@@ -14,6 +14,7 @@ KEYS = (
     *("group", "metric", "unit"),
 )  # columns of a results table that say what a number is
 RENAMED = ("protocol", "cohort", "unit")  # left out of the join where each side has its own one
+VALUES = ("value", "ci_low", "ci_high")
 APART, TOUCHING = "no", "yes"  # whether intervals overlap
 
 
@@ -91,30 +92,27 @@ def differences(reference: pd.DataFrame, run: pd.DataFrame) -> tuple[pd.DataFram
             keys.remove(column)
             notes.append(f"{column}: {old.pop()} in the reference, {new.pop()} in this run")
     sides = []
-    for table, side in ((reference, "reference"), (run, "run")):
-        mine = table[[*keys, "value", "ci_low", "ci_high", "note"]].copy()
+    for table in (reference, run):
+        mine = table[[*keys, *VALUES, "note"]].copy()
         mine[keys] = mine[keys].astype(object).where(mine[keys].notna(), "")
         # Rows that nothing tells apart, such as several trainings, are paired in their order.
-        mine["copy"] = mine.groupby(keys).cumcount()
-        named = {c: f"{c}_{side}" for c in ("value", "ci_low", "ci_high", "note")}
-        sides.append(mine.rename(columns=named))
-    both = sides[0].merge(sides[1], on=[*keys, "copy"], how="outer", indicator="in", sort=False)
-    both["in"] = both["in"].map({"both": "both", "left_only": "reference", "right_only": "run"})
-    both["in"] = both["in"].astype(str)
+        sides.append(mine.assign(copy=mine.groupby(keys).cumcount()))
+    both = sides[0].merge(
+        sides[1], "outer", [*keys, "copy"], suffixes=("_reference", "_run"), indicator="in"
+    )
+    names = {"left_only": "reference", "right_only": "run"}
+    both["in"] = both["in"].cat.rename_categories(names).astype(str)
     both["difference"] = both["value_run"] - both["value_reference"]
-    limits = both[[f"{c}_{s}" for c in ("ci_low", "ci_high") for s in ("reference", "run")]]
+    numbers = [f"{c}_{side}" for side in ("reference", "run") for c in VALUES]
+    limits = both[[c for c in numbers if c.startswith("ci_")]].notna().all(axis=1)
     apart = (both["ci_low_run"] > both["ci_high_reference"]) | (
         both["ci_high_run"] < both["ci_low_reference"]
     )
-    both["overlap"] = apart.map({True: APART, False: TOUCHING}).where(
-        limits.notna().all(axis=1), ""
-    )
+    both["overlap"] = apart.map({True: APART, False: TOUCHING}).where(limits, "")
     both["note"] = [_reasons(row) for row in both.to_dict("records")]
-    order = pd.DataFrame({"apart": both["overlap"] == APART, "size": both["difference"].abs()})
-    order = order.sort_values(["apart", "size"], ascending=False, kind="stable").index
-    columns = [*keys, "value_reference", "ci_low_reference", "ci_high_reference"]
-    columns += ["value_run", "ci_low_run", "ci_high_run", "difference", "overlap", "in", "note"]
-    return both.loc[order, columns].reset_index(drop=True), notes
+    both = both.assign(apart=apart & limits, size=both["difference"].abs())
+    both = both.sort_values(["apart", "size"], ascending=False, ignore_index=True)
+    return both[[*keys, *numbers, "difference", "overlap", "in", "note"]], notes
 
 
 def _reasons(row):
@@ -135,15 +133,14 @@ def largest(numbers: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     head = both.head(n)
     out = head[keys].reset_index(drop=True)
     for side, title in (("reference", "reference"), ("run", "this run")):
-        columns = [f"{c}_{side}" for c in ("value", "ci_low", "ci_high")]
-        out[title] = [_as_text(*row) for row in head[columns].itertuples(index=False)]
+        columns = head[[f"{c}_{side}" for c in VALUES]]
+        out[title] = [
+            fmt_interval(*row, _digits(row[0]), bare=True)
+            for row in columns.itertuples(index=False)
+        ]
     out["difference"] = [fmt(x, _digits(x), signed=True) for x in head["difference"]]
     out["intervals overlap"] = head["overlap"].replace("", "no intervals").to_list()
     return out
-
-
-def _as_text(value, low, high):
-    return fmt_interval(value, low, high, _digits(value), bare=True)
 
 
 def _digits(x):
@@ -175,12 +172,10 @@ def summary(numbers: pd.DataFrame) -> str:
 def _which(alone, both):
     """By which entries rows differ from those that have a counterpart, in short."""
     said = []
-    for column in KEYS:
-        if column in alone:
-            new = [x for x in dict.fromkeys(alone[column]) if x and x not in set(both[column])]
-            if new:
-                more = ", ..." if len(new) > 3 else ""
-                said.append(f"{column} {', '.join(new[:3])}{more}")
+    for column in [c for c in KEYS if c in alone]:
+        new = [x for x in dict.fromkeys(alone[column]) if x and x not in set(both[column])]
+        if new:
+            said.append(f"{column} {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
     return "; ".join(said) or "other combinations"
 
 

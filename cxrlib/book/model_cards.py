@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 from cxrlib.models import registry
 
-INTRODUCTION = """# Model cards
-
-Ten published encoders are examined in the two papers, and an eleventh, the second CXR-CLIP,
-belongs to the family. None comes with this book: the weights are their authors' to give. What comes
-with the book are the same networks and the same preprocessing, built anew from well-kept libraries,
-and the proof that they are the same. Every network is filled with numbers that are computed from
-the names of its tensors, and must then return the embeddings that its authors' own code returned
-for the same inputs, to within $10^{-5}$ in every component; likewise the pixels after
-preprocessing. Run the proof on your machine; it needs no weights:
-
-```bash
-cxrbook models                       # what each model wants, and what is there
-cxrbook models verify medclip_vit    # network, preprocessing and, if they are there, your weights
-```
-
-[Run it again, your way](rerun.md) says where the files go. A chapter takes a model by its name,
-`-p models=medclip_vit`.
-"""
-
-LEAKS = """## Who has seen what
-
-A model that was pretrained on films of a data set has an advantage on every other film of it, and
-may have seen the very patients of the test set. The register below is what the papers of the models
-state; *?* marks models that also saw data from the web, or data that were not published, where
-nobody can tell. The zero-shot chapter sets the register beside its cohort.
-"""
-
-PROTOCOLS = """## As the authors use it, as paper S used it
-
-`protocol=corrected` uses each model as its authors do, with one exception: similarities are
-multiplied by the logit scale wherever a checkpoint has learned one, also for models whose authors
-leave it out when they evaluate. Ranks, and so AUC, do not depend on it. `as_published` does what
-the public code of paper S does.
-"""
-
+TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 SOURCES = ("MIMIC-CXR", "CheXpert", "NIH-CXR14", "PadChest", "PMC-15M")
 
 
 def page() -> str:
     """All cards as one MyST page of the book."""
     cards = registry.cards().values()
-    lines = [INTRODUCTION]
+    lines = [TEXTS["introduction"]]
     lines += _table(
         ("Model", "Studied in", "Image", "Parameters", "Embedding"),
         [
@@ -60,12 +29,12 @@ def page() -> str:
         ],
     )
     others = sorted({s for card in cards for s in card["sources"]} - set(SOURCES))
-    lines += [LEAKS]
+    lines += [TEXTS["leaks"]]
     lines += _table(
         ("Model", *SOURCES, *others),
         [(card["title"], *(_seen(card, s) for s in (*SOURCES, *others))) for card in cards],
     )
-    lines += [PROTOCOLS]
+    lines += [TEXTS["protocols"]]
     lines += _table(
         ("Model", "What paper S does otherwise"),
         [(card["title"], card["as_published"]) for card in cards],
@@ -83,16 +52,8 @@ def _seen(card, source):
 
 def _section(card):
     positive, negative = (_quoted(card["prompts"][side]) for side in ("positive", "negative"))
-    fields = {
-        "Name": f"`{card['name']}`",
-        "Paper": card["paper"],
-        "Architecture": card["architecture"],
-        "Pretrained on": card["trained_on"],
-        "Tokenizer": f"{card['tokenizer']}, at most {card['max_length']} tokens",
-        "Prompts of its authors": positive + (f" against {negative}" if negative else ""),
-        "Code": card["repository"],
-        "Licence": card["licence"],
-    }
+    prompts = positive + (f" against {negative}" if negative else "")
+    fields = {k: v.format(**card | {"prompts": prompts}) for k, v in TEXTS["fields"].items()}
     for file in card["files"]:
         names = " or ".join(f"`{name}`" for name in file["names"])
         fields[f"File, {file['part']}"] = f"{names}, from {file['source']}"

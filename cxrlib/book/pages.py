@@ -25,9 +25,11 @@ FENCES = re.compile(
     r"^(?P<fence>`{3,}|:{3,})\{(?:solution|teacher)\}.*?^(?P=fence)[ \t]*\n?",
     re.DOTALL | re.MULTILINE,
 )
-START = re.compile(r"^(`{3,}|:{3,})\{solution-start\}", re.MULTILINE)
-END = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{solution-end\}.*?^(?P=fence)[ \t]*\n?", re.DOTALL | re.MULTILINE
+START = "```{solution-start}\n"
+SOLUTIONS = re.compile(
+    r"^(?:`{3,}|:{3,})\{solution-start\}"
+    r".*?(?:^(?P<fence>`{3,}|:{3,})\{solution-end\}.*?^(?P=fence)[ \t]*\n?|(?P<open>\Z))",
+    re.DOTALL | re.MULTILINE,
 )
 SOLUTION = "solution"  # tag of code cells
 
@@ -47,17 +49,9 @@ def student_text(text: str, inside: bool = False) -> tuple[str, bool]:
     (str, bool)
         What is left, and whether a solution is still open at its end.
     """
-    left = ""
-    while True:
-        if inside:
-            end = END.search(text)
-            if not end:
-                return FENCES.sub("", left), True
-            text, inside = text[end.end() :], False
-        start = START.search(text)
-        if not start:
-            return FENCES.sub("", left + text), False
-        left, text, inside = left + text[: start.start()], text[start.start() :], True
+    text = START + text if inside else text
+    still_open = any(match["open"] is not None for match in SOLUTIONS.finditer(text))
+    return FENCES.sub("", SOLUTIONS.sub("", text)), still_open
 
 
 def for_students(notebook: NotebookNode) -> NotebookNode:
@@ -117,7 +111,7 @@ def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> 
 
 
 def _figures(notebook, chapter, folder):
-    cells = []
+    cells, said = [], "Data of this figure (CSV)"
     for cell in notebook.cells:
         cells.append(cell)
         outputs = cell.get("outputs", [])
@@ -133,11 +127,7 @@ def _figures(notebook, chapter, folder):
             cell.outputs = [o for o in outputs if o is not output]
             if text := output["data"].get(CSV):
                 _save(folder / f"{about['name']}.csv", text)
-                link = _link(
-                    about["name"],
-                    "Data of this figure (CSV)",
-                    f"Data of this figure (CSV): {about['name']}",
-                )
+                link = csv_link(f"../tables/{about['name']}.csv", said, f"{said}: {about['name']}")
                 link = f'<p class="cxr-data">{link}</p>'
                 cells.append(nbformat.v4.new_markdown_cell(link, id=f"{cell.id}-data"))
     notebook.cells = cells
@@ -156,7 +146,7 @@ def _tables(notebook, chapter, folder):
             _save(folder / f"{name}.csv", text)
             title = f"Table {int(chapter.number)}.{number}"
             page = data["text/html"].replace(NUMBER, f'<span class="cxr-number">{title}</span> ', 1)
-            link = _link(name, "CSV", f"{title} as CSV")
+            link = csv_link(f"../tables/{name}.csv", "CSV", f"{title} as CSV")
             data["text/html"] = page.replace(DOWNLOAD, link, 1)
 
 
@@ -165,10 +155,10 @@ def _save(path, text):
     path.write_text(text, encoding="utf-8")
 
 
-def _link(name, text, label):
-    href = f"../tables/{name}.csv"
-    name = html.escape(label, quote=True)
-    return f'<a class="cxr-csv" href="{href}" download aria-label="{name}">{html.escape(text)}</a>'
+def csv_link(href: str, text: str, label: str) -> str:
+    """A link to a CSV file, in HTML; the label says to who hears it which one it is."""
+    label = html.escape(label, quote=True)
+    return f'<a class="cxr-csv" href="{href}" download aria-label="{label}">{html.escape(text)}</a>'
 
 
 def _before(chapter):

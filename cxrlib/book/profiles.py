@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from cxrlib.book.chapters import chapters, find
-from cxrlib.core.errors import BookError, nearest
+from cxrlib.core.errors import BookError, known, nearest
 
 FOLDER = Path(__file__).with_name("profiles")
 KEYS = {"title": str, "needs": dict, "parameters": dict, "chapters": dict}
@@ -88,37 +88,32 @@ def _typed(content, keys, where):
     if not isinstance(content, dict):
         raise BookError(f"{where}: expected a mapping with {', '.join(keys)}", code=2)
     for key, value in content.items():
-        if key not in keys:
-            hint = nearest(str(key), list(keys))
-            raise BookError(f"{where}: unknown key {key!r}; {hint}", code=2)
+        known(str(key), list(keys), f"{where}: unknown key {key!r}")
         if value is not None and not isinstance(value, keys[key]):
             raise BookError(f"{where}: {key} is {value!r}; expected a {keys[key].__name__}", code=2)
     return content
 
 
 def _general(given, every, values, where):
+    declared = sorted({name for chapter in every for name in chapter.parameters})
     for name, value in given.items():
-        declaring = [chapter for chapter in every if name in chapter.parameters]
-        if not declaring:
-            known = sorted({name for chapter in every for name in chapter.parameters})
-            hint = nearest(str(name), known)
-            raise BookError(f"{where}: parameters: no chapter declares {name!r}; {hint}", code=2)
-        for chapter in declaring:
-            values[chapter.name][name] = value
+        known(str(name), declared, f"{where}: parameters: no chapter declares {name!r}")
+        for chapter in every:
+            if name in chapter.parameters:
+                values[chapter.name][name] = value
 
 
 def _of_chapter(query, own, root, values, where):
+    where = f"{where}: chapters:"
     try:
         (chapter,) = find(root, query)
     except (BookError, ValueError):
-        known = nearest(query, [name[3:] for name in values])
-        raise BookError(f"{where}: chapters: no chapter {query!r}; {known}", code=2) from None
+        hint = nearest(query, [name[3:] for name in values])
+        raise BookError(f"{where} no chapter {query!r}; {hint}", code=2) from None
     if not isinstance(own, dict):
-        raise BookError(f"{where}: chapters: {query}: expected parameters", code=2)
+        raise BookError(f"{where} {query}: expected parameters", code=2)
     for name in own:
-        if name not in chapter.parameters:
-            hint = nearest(str(name), list(chapter.parameters))
-            raise BookError(f"{where}: chapters: {query}: no parameter {name!r}; {hint}", code=2)
+        known(str(name), list(chapter.parameters), f"{where} {query}: no parameter {name!r}")
     values[chapter.name] |= own
 
 

@@ -5,14 +5,17 @@
 to no run.
 """
 
+from __future__ import annotations
+
 import ast
+import contextlib
 import json
 import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,12 +24,17 @@ from cxrlib.core import atomic
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import RECORD
 
+if TYPE_CHECKING:  # pandas takes seconds
+    import pandas as pd
+
+    from cxrlib.book.scan import Hit
+
 KEY = b"cxrbook"  # in the metadata of the Parquet file
 GLUED = f"{RECORD}text/plain"
 PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "peft"),
     *("numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "pyarrow", "matplotlib"),
-)
+)  # that decide about numbers
 
 
 class Run(NamedTuple):
@@ -34,40 +42,41 @@ class Run(NamedTuple):
 
     notebook: Path
     card: dict
-    table: object  # results table
+    table: pd.DataFrame  # results table
 
 
-def beside(notebook):
+def beside(notebook: Path) -> tuple[Path, Path]:
     """Where card and results table of an executed notebook are: (Path, Path)."""
     return notebook.with_suffix(".json"), notebook.with_suffix(".parquet")
 
 
-def key(notebook):
+def card_of(notebook: Path) -> dict:
+    """The card beside an executed notebook; empty where there is none that can be read."""
+    return kept(beside(notebook)[0])
+
+
+def kept(path: Path) -> dict:
+    """What a JSON file holds; nothing where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def key(notebook: Path) -> str | None:
     """The key that notebook, card and table share; None where one is missing or of another run."""
-    card, table = beside(notebook)
     try:
         keys = {
             json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["cxrbook"]["key"],
-            json.loads(card.read_text(encoding="utf-8"))["key"],
-            pq.read_schema(table).metadata[KEY].decode(),
+            card_of(notebook)["key"],
+            pq.read_schema(beside(notebook)[1]).metadata[KEY].decode(),
         }
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid):
         return None
     return keys.pop() if len(keys) == 1 else None
 
 
-def files(notebook):
-    """The names of the files that an executed notebook used, as its card lists them.
-
-    Raises
-    ------
-    OSError, ValueError, KeyError, TypeError
-        There is no card, or none with such a list.
-    """
-    return list(json.loads(beside(notebook)[0].read_text(encoding="utf-8"))["code"]["files"])
-
-
-def read(notebook):
+def read(notebook: Path) -> Run:
     """The run of an executed notebook.
 
     Raises
@@ -75,31 +84,29 @@ def read(notebook):
     BookError
         One of its three files is missing, damaged, or of another run.
     """
+    card, table = beside(notebook)
     if key(notebook) is None:
-        card, table = beside(notebook)
         raise BookError(
             f"{notebook}: no complete run; expected {card.name} and {table.name} of the same run "
             "beside it: run the chapter again"
         )
     from cxrlib import schema
 
-    card, table = beside(notebook)
-    content = schema.results(pq.read_table(table).to_pandas())
-    return Run(notebook, json.loads(card.read_text(encoding="utf-8")), content)
+    return Run(notebook, card_of(notebook), schema.results(pq.read_table(table).to_pandas()))
 
 
-def results(notebook):
+def results(notebook: Path) -> pd.DataFrame:
     """All results tables that an executed notebook holds, as one; empty where it holds none."""
     import pandas as pd
 
     from cxrlib import schema
-    from cxrlib.show.notebook import kept
+    from cxrlib.show import notebook as shown
 
-    tables = [table for table in kept(notebook) if len(table)]
+    tables = [table for table in shown.kept(notebook) if len(table)]
     return schema.results(pd.concat(tables, ignore_index=True) if tables else [])
 
 
-def numbers(notebook):
+def numbers(notebook: dict) -> dict[str, str]:
     """What a chapter glued into its text: dict of name -> text.
 
     Parameters
@@ -113,78 +120,59 @@ def numbers(notebook):
             name = output.get("metadata", {}).get("scrapbook", {}).get("name")
             text = output.get("data", {}).get(GLUED)
             if name and text is not None:
-                found[name] = _plain("".join(text))
+                found[name] = "".join(text)
+                with contextlib.suppress(ValueError, SyntaxError):  # quotes that Python shows
+                    found[name] = str(ast.literal_eval(found[name]))
     return found
 
 
-def _plain(text):
-    """Text as it reads, without the quotes that Python shows around it."""
-    try:
-        return str(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        return text
-
-
-def git_state(library):
+def git_state(library: Path) -> dict:
     """Revision of the library, and whether files were changed since; None both without git."""
-    none = {"revision": None, "changed": None}
+
+    def git(*arguments):
+        command = ["git", "-C", library, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
         # A library installed below somebody's repository is not part of it.
-        _git(library, "ls-files", "--error-unmatch", "cli.py")
-        revision = _git(library, "rev-parse", "HEAD").strip()
-        changed = _git(library, "status", "--porcelain", "--", library.parent)
+        git("ls-files", "--error-unmatch", "cli.py")
+        changed = git("status", "--porcelain", "--", library.parent)
+        return {"revision": git("rev-parse", "HEAD"), "changed": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
-        return none
-    return {"revision": revision, "changed": bool(changed.strip())}
+        return {"revision": None, "changed": None}
 
 
-def _git(folder, *arguments):
-    command = ["git", "-C", folder, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def packages():
-    """Versions of the packages that decide about numbers."""
-    return {name: version(name) for name in PACKAGES}
-
-
-def card(chapter, given, code, told, seconds, notebook, table, run_key, name=None):
+def card(task: Any, told: dict, seconds: float, notebook: dict, table: pd.DataFrame) -> dict:
     """The card of a run, ready for JSON.
 
     Parameters
     ----------
-    chapter : Chapter
-    given : dict
-        Parameters that differ from the declared defaults.
-    code : dict
-        ``files`` used (name -> hash, see :mod:`cxrlib.book.inputs`), one hash over those of the
-        ``library``, that of the ``chapter``, and `git_state`.
+    task : cxrlib.book.run.Task
+        What was executed.
     told : dict
-        What the kernel said of itself, see :func:`cxrlib.core.used.tell`.
+        What the kernel said of itself, see :func:`cxrlib.core.used.tell`, and the ``files`` used.
     seconds : float
         Wall time, the start of the kernel included.
     notebook : dict
         The executed notebook.
     table : results table
-    run_key : str
-    name : str, optional
-        That the user gave the run.
     """
+    chapter, given = task.chapter, task.given
     parameters = {p.name: p.default for p in chapter.parameters.values()} | given
     seeds = {parameters.get("seed"), *table["seed"].dropna().astype(int)} - {None}
     return {
         "chapter": chapter.name,
-        "name": name,
+        "name": task.run,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "given": sorted(given),
         "seeds": sorted(seeds),
         "cohorts": told["cohorts"],
         "models": told["models"],
-        "code": code,
+        "code": task.made_by(told["files"]),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": packages(),
+        "packages": {name: version(name) for name in PACKAGES},
         "device": parameters.get("device", "cpu"),
         "gpu": told["gpu"],
         "seconds": round(seconds, 1),
@@ -192,7 +180,7 @@ def card(chapter, given, code, told, seconds, notebook, table, run_key, name=Non
         "gpu_memory_mb": _rounded(told["gpu_memory_mb"]),
         "rows": len(table),
         "numbers": numbers(notebook),
-        "key": run_key,
+        "key": task.key(told["files"]),
     }
 
 
@@ -200,7 +188,7 @@ def _rounded(x):
     return None if x is None else round(x)
 
 
-def hits(card, table, notebook, name):
+def hits(card: dict, table: pd.DataFrame, notebook: dict, name: str) -> list[Hit]:
     """What a card and a results table must not hold, see :mod:`cxrlib.book.scan`: list of Hit.
 
     Parameters
@@ -217,19 +205,13 @@ def hits(card, table, notebook, name):
 
     own = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
     known = register.project() | register.Known.of(own)
-    guarded = scan.is_guarded(notebook)
-    watch = scan.Watch(known, guarded, tuple(scan.registers().values()))
-    in_table = scan.text_kinds(table.to_csv(index=False), watch)
-    if guarded:
-        in_table |= scan.table_kinds(table)
-    found = {
-        f"{name}.json": scan.text_kinds(json.dumps(card, default=str), watch),
-        f"{name}.parquet": in_table,
-    }
-    return [scan.Hit(file, None, kind) for file, kinds in found.items() for kind in sorted(kinds)]
+    watch = scan.watch(scan.is_guarded(notebook), known)
+    in_card = scan.text_kinds(json.dumps(card, default=str), watch)
+    in_table = scan.results_kinds(table, watch)
+    return scan.hits(f"{name}.json", in_card) + scan.hits(f"{name}.parquet", in_table)
 
 
-def write(notebook, card, table):
+def write(notebook: Path, card: dict, table: pd.DataFrame) -> None:
     """Put card and results table where they belong, each in one step.
 
     Parameters

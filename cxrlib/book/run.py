@@ -1,5 +1,7 @@
 """Run chapters with papermill, two at a time, and keep what they gave until something changes."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -7,14 +9,15 @@ import os
 import re
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+from tqdm import tqdm
 
 from cxrlib.book import inputs, record
 from cxrlib.book.chapters import Chapter, assign
@@ -26,7 +29,7 @@ from cxrlib.core.progress import STATUS
 TELLING = "cxrbook-used"  # id of the driver's own cell
 
 
-def fingerprint(paths, *values):
+def fingerprint(paths: Iterable[Path], *values: object) -> str:
     """SHA-256 over the names and contents of files (folders are walked) and over `values`."""
     digest = hashlib.sha256()
     for path in paths:
@@ -52,29 +55,36 @@ class Task:
     name: str  # for messages: of the chapter, and what tells the task from others
     run: str | None = None  # the name that the user gave the run
 
-    @property
-    def notebook(self):
-        return self.chapter.notebook
-
-    def content(self, used):
+    def content(self, used: Iterable[str]) -> dict[str, str | None]:
         """Files that were used, with their hashes; None for one that is not there."""
         return {name: self.hashes.get(name) for name in used}
 
-    def key(self, used):
+    def made_by(self, used: Iterable[str]) -> dict:
+        """The code behind a run that used these files: their hashes, and those of its parts."""
+        files = self.content(used)
+        library = {name: content for name, content in files.items() if name.startswith("cxrlib/")}
+        return {"library": fingerprint([], library), **self.code, "files": files}
+
+    def key(self, used: Iterable[str]) -> str:
         """Changes with whatever decides about the result of a run that used these files."""
         return fingerprint([], self.own, self.content(used))
 
     @property
-    def fresh(self):
+    def fresh(self) -> bool:
         """Whether notebook, card and results table are there as they would be made now."""
-        try:
-            used = record.files(self.target)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return record.key(self.target) == self.key(used)
+        used = record.card_of(self.target).get("code", {}).get("files")
+        return used is not None and record.key(self.target) == self.key(used)
 
 
-def run(root, chosen, given=None, out=None, jobs=2, profile=None, name=None):
+def run(
+    root: Path,
+    chosen: list[Chapter],
+    given: dict | None = None,
+    out: Path | None = None,
+    jobs: int = 2,
+    profile: dict[str, dict] | None = None,
+    name: str | None = None,
+) -> list[Path]:
     """Execute chapters that changed since they were last executed.
 
     A chapter is executed again when its source, its parameters, the lock file, the Python version,
@@ -122,21 +132,21 @@ def run(root, chosen, given=None, out=None, jobs=2, profile=None, name=None):
     return [task.target for task in every]
 
 
-def parameters_of(chosen, given, profile):
+def parameters_of(chosen: list[Chapter], given: dict, profile: dict) -> dict[str, dict]:
     """Checked parameters of each chapter: dict of name -> those that differ from the defaults."""
-    if not profile:
-        return assign(chosen, given)
     declared = {name for chapter in chosen for name in chapter.parameters}
     if unknown := [name for name in given if name not in declared]:
         assign(chosen, {unknown[0]: given[unknown[0]]})  # refuses it
-    values = {}
+    values: dict[str, dict] = {}
     for chapter in chosen:
         mine = {name: value for name, value in given.items() if name in chapter.parameters}
         values |= assign([chapter], profile.get(chapter.name, {}) | mine)
     return values
 
 
-def tasks(root, wanted, run=None):
+def tasks(
+    root: Path, wanted: list[tuple[Chapter, dict, Path, str]], run: str | None = None
+) -> list[Task]:
     """What to execute: list of Task.
 
     Parameters
@@ -204,7 +214,7 @@ def _default_out(root, chosen, values):
     return root / "_build" / "runs" / f"{name}-{fingerprint([], changed)[:8]}"
 
 
-def check_writable(folder):
+def check_writable(folder: Path) -> None:
     """Make `folder`; BookError where it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +224,7 @@ def check_writable(folder):
         raise BookError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def execute(root, every, jobs, memory):
+def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
     """Execute the tasks that are not fresh, several at a time.
 
     Parameters
@@ -235,15 +245,12 @@ def execute(root, every, jobs, memory):
     stale = [task for task in every if not task.fresh]
     if not stale:
         return
-    stop = threading.Event()
-
-    with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch, _kernel(Path(scratch)):
-        progress = Progress(stale, jobs, memory, Path(os.environ[STATUS]))
+    with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch:
+        progress = Progress(stale, jobs, memory, Path(scratch) / "status")
 
         def one(task):
-            if not stop.is_set():
-                folder = Path(tempfile.mkdtemp(dir=scratch))
-                _keep(task, *_execute(root, task, folder, progress))
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            _keep(task, *_execute(root, task, folder, progress))
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end.
@@ -255,16 +262,14 @@ def execute(root, every, jobs, memory):
                     pending = wait(pending, timeout=1)[1]
                     progress.show()
             except KeyboardInterrupt:
-                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 _kill_kernels(running)
                 raise
             finally:
                 progress.close()
-    failures = [f.exception() for f in running if f.exception()]
-    for failure in failures:
-        if not isinstance(failure, BookError):
-            raise failure
+    failures = [failure for f in running if (failure := f.exception())]
+    if faults := [failure for failure in failures if not isinstance(failure, BookError)]:
+        raise faults[0]
     if failures:
         raise BookError("\n".join(sorted(map(str, failures))))
 
@@ -275,13 +280,7 @@ def _keep(task, path, told, seconds):
 
     notebook = nbformat.read(path, as_version=4)
     table = record.results(path)
-    files = task.content(told["files"])
-    library = {name: content for name, content in files.items() if name.startswith("cxrlib/")}
-    code = {"library": fingerprint([], library), **task.code, "files": files}
-    key = task.key(told["files"])
-    card = record.card(
-        task.chapter, task.given, code, told, seconds, notebook, table, key, task.run
-    )
+    card = record.card(task, told, seconds, notebook, table)
     hits = scan.notebook(notebook, task.target.name)
     hits += record.hits(card, table, notebook, task.target.stem)
     if hits:
@@ -303,40 +302,23 @@ def _kill_kernels(running):
         wait(running, timeout=0.3)
 
 
-@contextlib.contextmanager
-def _kernel(scratch):
-    """Kernels of this very interpreter, one thread each, untouched by the user's own settings."""
-    paths = [str(LIBRARY.parent), os.environ.get("PYTHONPATH", "")]
-    settings = {
-        "JUPYTER_PATH": str(scratch / "jupyter"),
-        "IPYTHONDIR": str(scratch / "ipython"),
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": "1",
-        STATUS: str(scratch / "status"),
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _kernels(**variables):
+    """Kernels of this very interpreter, one thread each, untouched by the user's own settings.
 
-
-def _kernel_spec(name, **variables):
-    """Write a kernel of that name, which finds these variables in its environment."""
-    from ipykernel.kernelspec import write_kernel_spec
+    A class for papermill; its kernels find these variables in their environment.
+    """
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
 
     from cxrlib.book import kernels
 
-    quiet = ["--log-level=CRITICAL"]  # what goes wrong in a cell is in its output
-    folder = Path(os.environ["JUPYTER_PATH"]) / "kernels" / name
-    overrides = {"env": variables, "metadata": kernels.settings()}
-    write_kernel_spec(folder, overrides=overrides, extra_arguments=quiet)
+    paths = [str(LIBRARY.parent), os.environ.get("PYTHONPATH", "")]
+    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONHASHSEED": "0"}
+    quiet = get_kernel_dict(["--log-level=CRITICAL"])  # what goes wrong in a cell is in its output
+    about = {"env": variables | {"OMP_NUM_THREADS": "1"}, "metadata": kernels.settings()}
+    spec = KernelSpec(**(quiet | about))
+    return type("Kernels", (AsyncKernelManager,), {"kernel_spec": spec})
 
 
 def _channel(scratch):
@@ -363,10 +345,12 @@ def _execute(root, task, scratch, progress):
 
     source, target = scratch / "in.ipynb", scratch / f"{task.target.stem}.ipynb"
     last = nbformat.v4.new_code_cell(used.CELL, id=TELLING)
-    asked = nbformat.from_dict({**task.notebook, "cells": [*task.notebook.cells, last]})
+    asked = task.chapter.notebook
+    asked = nbformat.from_dict({**asked, "cells": [*asked.cells, last]})
     nbformat.write(asked, source)
     places, notes = inputs.places(root, LIBRARY), scratch / "opened"
-    _kernel_spec(scratch.name, **{used.WATCH: used.watched(notes, list(places.values()))})
+    watched = used.watched(notes, list(places.values()))
+    variables = {used.WATCH: watched, STATUS: str(progress.status)}
     progress.start(task)
     begun = time.monotonic()
     problem = None
@@ -375,7 +359,8 @@ def _execute(root, task, scratch, progress):
             source,
             target,
             parameters=task.given,
-            kernel_name=scratch.name,
+            kernel_name="python3",
+            kernel_manager_class=_kernels(IPYTHONDIR=str(scratch), **variables),
             progress_bar=False,
             request_save_on_cell_execute=False,
             resources={"metadata": {"path": str(root)}},
@@ -410,10 +395,9 @@ def _without_traces(path, about):
         if used.KIND in output.get("data", {}):
             told = json.loads(output["data"][used.KIND])
     notebook.cells = [cell for cell in notebook.cells if cell.id != TELLING]
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
     notebook.metadata["cxrbook"] = about
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return told
@@ -422,12 +406,10 @@ def _without_traces(path, about):
 def _failure(root, task, target, what, said):
     """What is told of a failed chapter; its notebook is kept, unless it is of credentialed data."""
     from cxrlib.book import scan
-    from cxrlib.guard import register
 
     content = nbformat.read(target, as_version=4) if target.is_file() else None
     if content is not None and scan.is_guarded(content):
-        watch = scan.Watch(register.project(), True, tuple(scan.registers().values()))
-        kinds = scan.text_kinds(said, watch) - {"machine path", "user name"}
+        kinds = scan.text_kinds(said, scan.watch(True)) - {"machine path", "user name"}
         if kinds:
             said = f"its text is withheld ({', '.join(sorted(kinds))})"
         return f"{what}: {said} (no traceback is kept of credentialed data)"
@@ -449,42 +431,36 @@ class Progress:
     file `status` stands behind it.
     """
 
-    def __init__(self, stale, jobs, memory, status=None):
+    def __init__(self, stale: list[Task], jobs: int, memory: Path, status: Path):
         self.jobs, self.memory, self.status = jobs, memory, status
-        self.cells = {c.name: sum(_is_code(x) for x in c.notebook.cells) for c in stale}
-        self.begun = {}  # chapter -> times at which its code cells began
-        self.ended = set()
+        self.cells = {t.name: sum(map(_is_code, t.chapter.notebook.cells)) for t in stale}
+        self.begun: dict[str, list[float]] = {}  # chapter -> times at which its code cells began
+        self.ended: set[str] = set()
         self.t0 = self.told = time.monotonic()
-        try:
-            self.past = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.past = {}
+        self.past = record.kept(memory)
 
-    def start(self, chapter):
-        self.begun[chapter.name] = []
+    def start(self, task: Task) -> None:
+        self.begun[task.name] = []
 
-    def cell(self, chapter, cell):
+    def cell(self, task: Task, cell: nbformat.NotebookNode) -> None:
         given = "injected-parameters" in cell.metadata.get("tags", [])
         if _is_code(cell) and not given and cell.id != TELLING:
-            self.begun[chapter.name].append(time.monotonic())
+            self.begun[task.name].append(time.monotonic())
 
-    def where(self, chapter):
-        return f"{len(self.begun[chapter.name])} of {self.cells[chapter.name]}"
+    def where(self, task: Task) -> str:
+        return f"{len(self.begun[task.name])} of {self.cells[task.name]}"
 
-    def finish(self, chapter):
-        times = [*self.begun[chapter.name], time.monotonic()]
-        self.past[chapter.name] = [b - a for a, b in pairwise(times)]
-        self.ended.add(chapter.name)
-        self._say(
-            f"{chapter.name}: {self.cells[chapter.name]} cells in {times[-1] - times[0]:.0f} s\n"
-        )
+    def finish(self, task: Task) -> None:
+        times = [*self.begun[task.name], time.monotonic()]
+        self.past[task.name] = [b - a for a, b in pairwise(times)]
+        self.ended.add(task.name)
+        self._say(f"{task.name}: {self.cells[task.name]} cells in {times[-1] - times[0]:.0f} s\n")
 
-    def left(self):
+    def left(self) -> float | None:
         """Seconds still to go, or None before anything is known."""
         now = time.monotonic()
         seen = [s for times in self.past.values() for s in times]
-        if not seen:
-            seen = [b - a for t in self.begun.values() for a, b in pairwise([*t, now])]
+        seen = seen or [b - a for t in self.begun.values() for a, b in pairwise([*t, now])]
         if not seen:
             return None
         typical = sum(seen) / len(seen)
@@ -497,24 +473,24 @@ class Progress:
                 rest[name] += max(0, past[len(begun) - 1] - (now - begun[-1]))
         return max(sum(rest.values()) / self.jobs, *rest.values(), 0)
 
-    def show(self):
+    def show(self) -> None:
         """One status line: every second on a terminal, every ten elsewhere."""
-        now = time.monotonic()
+        now, terminal, clock = time.monotonic(), sys.stderr.isatty(), tqdm.format_interval
         running = [n for n in self.begun if n not in self.ended]
-        if not running or (not sys.stderr.isatty() and now - self.told < 10):
+        if not running or (not terminal and now - self.told < 10):
             return
         self.told = now
         left = self.left()
         at = ", ".join(f"{n} cell {len(self.begun[n])}/{self.cells[n]}" for n in running)
-        left = "time left unknown yet" if left is None else f"about {_clock(left)} left"
+        rest = "time left unknown yet" if left is None else f"about {clock(left)} left"
         line = (
-            f"[{len(self.ended)}/{len(self.cells)} chapters] {at}; {_clock(now - self.t0)}, {left}"
+            f"[{len(self.ended)}/{len(self.cells)} chapters] {at}; {clock(now - self.t0)}, {rest}"
         )
-        if self.status and self.status.is_file():
+        if self.status.is_file():
             line += f" ({self.status.read_text(encoding='utf-8')})"
-        self._say(line if sys.stderr.isatty() else line + "\n")
+        self._say(line if terminal else line + "\n")
 
-    def close(self):
+    def close(self) -> None:
         self._say("")
         with contextlib.suppress(OSError):
             atomic.write(self.memory, json.dumps(self.past).encode())
@@ -526,7 +502,3 @@ class Progress:
 
 def _is_code(cell):
     return cell.cell_type == "code" and bool(cell.source.strip())
-
-
-def _clock(seconds):
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxrlib.book import record
 from cxrlib.book.chapters import Chapter
+from cxrlib.book.pages import csv_link
 from cxrlib.book.run import fingerprint, parameters_of
 from cxrlib.core.errors import BookError
 
@@ -36,15 +37,16 @@ def place(
     BookError
         With exit code 2: the name is no simple word, or taken, or a parameter is refused.
     """
-    folder = _folders(root) / simple(name)
+    folder = root / "_build" / "runs" / simple(name)
     values = parameters_of(chosen, given, profile)
-    if not replace:
-        _refuse_others(folder, name, values)
+    for chapter, mine in values.items():
+        card = {} if replace else record.card_of(folder / f"{chapter}.ipynb")
+        before = {parameter: card["parameters"][parameter] for parameter in card.get("given", ())}
+        if card and before != as_kept(mine):
+            said = ", ".join(f"{k}={v}" for k, v in before.items()) or "the defaults"
+            what = f"chapter {chapter} was run under this name with other parameters"
+            raise taken(name, what, said)
     return folder
-
-
-def _folders(root):
-    return root / "_build" / "runs"
 
 
 def simple(name: str) -> str:
@@ -56,35 +58,22 @@ def simple(name: str) -> str:
     return name
 
 
-def _refuse_others(folder, name, values):
-    """BookError where chapters were run under this name with other parameters."""
-    for chapter, given in values.items():
-        try:
-            card = json.loads((folder / f"{chapter}.json").read_text(encoding="utf-8"))
-            before = {parameter: card["parameters"][parameter] for parameter in card["given"]}
-        except (OSError, ValueError, KeyError):
-            continue
-        if before != json.loads(json.dumps(given, default=str)):
-            said = ", ".join(f"{k}={v}" for k, v in before.items()) or "the defaults"
-            raise BookError(
-                f"--name {name}: chapter {chapter} was run under this name with other parameters "
-                f"({said}); choose another name, or add --replace",
-                code=2,
-            )
+def as_kept(values: dict) -> dict:
+    """Values as JSON gives them back."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def taken(name: str, what: str, said: str) -> BookError:
+    """What is said where something else was kept under a name."""
+    return BookError(
+        f"--name {name}: {what} ({said}); choose another name, or add --replace", code=2
+    )
 
 
 def named(root: Path) -> list[tuple[str, Path]]:
     """The runs with a name: list of (name, executed notebook), in order."""
-    found = []
-    for path in sorted(_folders(root).glob("*/[0-9][0-9]_*.ipynb")):
-        card = record.beside(path)[0]
-        try:
-            name = json.loads(card.read_text(encoding="utf-8"))["name"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if name == path.parent.name:
-            found.append((name, path))
-    return found
+    paths = sorted((root / "_build" / "runs").glob("*/[0-9][0-9]_*.ipynb"))
+    return [(p.parent.name, p) for p in paths if record.card_of(p).get("name") == p.parent.name]
 
 
 def reference_of(root: Path, chapter: str) -> tuple[record.Run | None, str]:
@@ -114,18 +103,7 @@ def beside_ours(root: Path, path: Path) -> str:
 
 # --- the page ------------------------------------------------------------------------------------
 
-INTRODUCTION = """# Runs
-
-Every run with a name, beside the numbers of this book. This command makes one, and the next
-`cxrbook build` shows it here:
-
-```bash
-cxrbook run zero_shot -p n_images=2000 -p seed=7 --name mine
-```
-
-A difference is the run minus the book. Two intervals that overlap do not prove that nothing
-differs, and runs on the same images are not independent of one another.
-"""
+INTRODUCTION = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 
 
 def state(root: Path) -> str:
@@ -146,13 +124,9 @@ def page(root: Path, tables: Path, shown: bool = True) -> str:
     shown : bool
         Whether runs belong to this book; otherwise the page says how to make one.
     """
-    parts = [INTRODUCTION]
-    runs = named(root) if shown else []
-    if not runs:
-        parts.append("There is none here yet.\n" if shown else "This book shows none.\n")
-    for name, path in runs:
-        parts.append(_section(root, name, path, tables))
-    return "\n".join(parts)
+    none = "There is none here yet.\n" if shown else "This book shows none.\n"
+    parts = [_section(root, *run, tables) for run in named(root)] if shown else []
+    return "\n".join([INTRODUCTION, *(parts or [none])])
 
 
 def _section(root, name, path, tables):
@@ -238,6 +212,4 @@ def _csv(table, name, tables, what):
     """Write a CSV for the page; the link to it."""
     tables.mkdir(parents=True, exist_ok=True)
     table.to_csv(tables / f"{name}.csv", index=False, lineterminator="\n")
-    label = html.escape(f"{what} as CSV: {name}", quote=True)
-    href = f'class="cxr-csv" href="tables/{name}.csv" download'
-    return f'<a {href} aria-label="{label}">{what} (CSV)</a>'
+    return csv_link(f"tables/{name}.csv", f"{what} (CSV)", f"{what} as CSV: {name}")

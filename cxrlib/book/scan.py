@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,17 +32,10 @@ from cxrlib.core.kernel import KEPT, RECORD
 from cxrlib.guard import register
 
 VARIABLES = ("CXRBOOK_DATA", "CXRBOOK_CACHE", "CXRBOOK_CHECKPOINTS")
-EVERYONE = {
-    *("root", "user", "users", "ubuntu", "debian", "runner", "admin", "administrator", "jovyan"),
-    *("docker", "vagrant", "nobody", "guest", "test", "data", "home", "work", "app", "build"),
-}  # user names that name nobody
-MIMIC = {
-    "identifier": r"(?<![\w.])(?:p?1\d{7}|s?5\d{7}|[0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?![\w]|\.\d)",
-    "file name": r"files/p1\d\b|[\w-]+\.(?:jpe?g|dcm|dicom)\b",
-    "date": r"(?<![\w.])2[12]\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?![\w]|\.\d)",
-}  # what the parts of MIMIC-CXR are called; its years are shifted to 2100 and later
+LISTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PATHS = r"(?:/home/|/Users/|/tmp/|/var/folders/|[A-Za-z]:\\+Users\\+)[\w.-]+"
-TEXTS = {".html", ".csv", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
+TABLES = {".csv", ".parquet"}
+TEXTS = {".html", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -56,6 +50,11 @@ class Hit(NamedTuple):
         return f"{self.file}{f', cell {self.cell}' if self.cell else ''}: {self.kind}"
 
 
+def hits(file: str, kinds: set[str], cell: int | None = None) -> list[Hit]:
+    """The kinds found in a file, or a cell of it, as a list of Hit."""
+    return [Hit(file, cell, kind) for kind in sorted(kinds)]
+
+
 class Watch(NamedTuple):
     """What is looked for, and what is none of it."""
 
@@ -63,6 +62,17 @@ class Watch(NamedTuple):
     guarded: bool = False  # whether it was made from credentialed data
     registers: tuple = ()
     strict: bool = True  # whether a long number counts even if the project's text has it
+
+
+def watch(
+    guarded: bool,
+    known: register.Known | None = None,
+    looked_for: dict | None = None,
+    strict: bool = True,
+) -> Watch:
+    """A `Watch`; by default with the project's words, and the registers of this machine."""
+    looked_for = registers() if looked_for is None else looked_for
+    return Watch(known or register.project(), guarded, tuple(looked_for.values()), strict)
 
 
 def registers() -> dict[str, register.Register]:
@@ -85,7 +95,7 @@ def text_kinds(text: str, watch: Watch) -> set[str]:
         kinds = register.kinds(one, text, watch.known, watch.guarded and watch.strict)
         # open data have words in common with reports, but no identifiers
         found |= kinds if watch.guarded else kinds - {"report text"}
-    for kind, pattern in MIMIC.items() if watch.guarded else ():
+    for kind, pattern in LISTS["mimic"].items() if watch.guarded else ():
         said = {match.group().lower() for match in re.finditer(pattern, text, re.IGNORECASE)}
         if said if watch.strict else said - watch.known.tokens:
             found.add(kind)
@@ -118,16 +128,13 @@ def _users():
         name = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in containers
         name = ""
-    return {n for n in (name, Path.home().name) if len(n) > 2} - EVERYONE
+    return {n for n in (name, Path.home().name) if len(n) > 2} - set(LISTS["everyone"])
 
 
 @functools.cache
 def _own_paths():
     """Paths that the project's own pages give as examples."""
-    pages = [*LIBRARY.rglob("*.py"), *(LIBRARY.parent / "chapters").glob("*.py")]
-    pages += (LIBRARY.parent / "book").rglob("*.md")
-    found = (re.findall(PATHS, page.read_text(encoding="utf-8")) for page in pages)
-    return {path.lower() for paths in found for path in paths}
+    return {path.lower() for path in re.findall(PATHS, register.own_text())}
 
 
 # --- pictures ----------------------------------------------------------------------------------
@@ -222,16 +229,11 @@ def is_guarded(notebook: dict) -> bool:
     """Whether a notebook was made from credentialed data: it says so, or is given such a cohort."""
     from cxrlib import cohorts
 
-    for cell in _code(notebook):
-        for output in cell.get("outputs", []):
-            if guard.MARK in output.get("data", {}):
-                return True
-        for name in re.findall(
-            r"""^data\b[^=\n]*=\s*["']([\w-]+)["']""", _text(cell["source"]), re.M
-        ):
-            if name in cohorts.names() and cohorts.known(name).access == "credentialed":
-                return True
-    return False
+    if any(guard.MARK in output.get("data", {}) for output in _outputs(notebook)):
+        return True
+    source = "\n".join(_text(cell["source"]) for cell in _code(notebook))
+    given = set(re.findall(r"""^data\b[^=\n]*=\s*["']([\w-]+)["']""", source, re.M))
+    return any(cohorts.known(n).access == "credentialed" for n in given & set(cohorts.names()))
 
 
 def notebook(content: dict, name: str, looked_for: dict | None = None) -> list[Hit]:
@@ -254,25 +256,20 @@ def notebook(content: dict, name: str, looked_for: dict | None = None) -> list[H
     marks = {
         _text(o["data"][guard.MARK]) for o in _outputs(content) if guard.MARK in o.get("data", {})
     }
-    hits = []
+    found = []
     if guarded and not (marks <= looked_for.keys() and looked_for):
-        hits.append(Hit(name, None, "no register of its cohort (is CXRBOOK_DATA set?)"))
+        found += hits(name, {"no register of its cohort (is CXRBOOK_DATA set?)"})
     own = (c for c in content["cells"] if not _is_given(c))
     known = register.project() | register.Known.of("\n".join(_text(c["source"]) for c in own))
-    watch = Watch(known, guarded, tuple(looked_for.values()))
+    watched = watch(guarded, known, looked_for)
     for i, cell in enumerate(content["cells"], start=1):
-        found = set()
-        if _is_given(cell):
-            found |= text_kinds(_text(cell["source"]), watch)
+        kinds = text_kinds(_text(cell["source"]), watched) if _is_given(cell) else set()
         for output in cell.get("outputs", []):
-            found |= _output_kinds(output, watch)
-        found |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
-        hits += [Hit(name, i, kind) for kind in sorted(found)]
-    about = json.dumps(content.get("metadata", {}))
-    hits += [
-        Hit(name, None, f"{kind} in the metadata") for kind in sorted(machine_kinds(about, known))
-    ]
-    return hits
+            kinds |= _output_kinds(output, watched)
+        kinds |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
+        found += hits(name, kinds, i)
+    about = machine_kinds(json.dumps(content.get("metadata", {})), known)
+    return found + hits(name, {f"{kind} in the metadata" for kind in about})
 
 
 def _code(notebook):
@@ -331,6 +328,12 @@ def table_kinds(table: pd.DataFrame) -> set[str]:
     return found
 
 
+def results_kinds(table: pd.DataFrame, watch: Watch) -> set[str]:
+    """Kinds found in a results table: in its text, and in the table itself."""
+    found = text_kinds(table.to_csv(index=False), watch)
+    return found | table_kinds(table) if watch.guarded else found
+
+
 # --- folders of pages --------------------------------------------------------------------------
 
 
@@ -344,11 +347,8 @@ def folder(
     which page they are: they are taken for credentialed if any page is, or if nothing is said.
     """
     looked_for = registers() if looked_for is None else looked_for
-    path = Path(path)
-    books = {f: json.loads(f.read_text(encoding="utf-8")) for f in sorted(path.rglob("*.ipynb"))}
-    sources = books | {
-        Path(f): json.loads(Path(f).read_text(encoding="utf-8")) for f in made_from or ()
-    }
+    books = {f: _read(f) for f in sorted(path.rglob("*.ipynb"))}
+    sources = books | {Path(f): _read(f) for f in made_from or ()}
     guarded = {f.stem for f, content in sources.items() if is_guarded(content)}
     open_pictures = {
         hashlib.sha256(base64.b64decode(_text(data))).digest()
@@ -358,52 +358,43 @@ def folder(
         for kind, data in output.get("data", {}).items()
         if kind.startswith("image/") and "svg" not in kind
     }
-    known, hits = register.project(), []
+    found = []
     for file in sorted(f for f in path.rglob("*") if f.is_file()):
-        name = str(file.relative_to(path))
+        name, table = str(file.relative_to(path)), file.suffix in TABLES
         if file in books:
-            hits += notebook(books[file], name, looked_for)
+            found += notebook(books[file], name, looked_for)
             continue
-        watch = Watch(known, file.stem in guarded, tuple(looked_for.values()), strict=False)
-        if file.suffix in PICTURES:
-            data = file.read_bytes()
-            check = guarded and hashlib.sha256(data).digest() not in open_pictures
-            found = _picture_kinds(data) if check else set()
-        elif file.suffix in (".csv", ".parquet"):
-            strict = bool(guarded) or made_from is None
-            found = {hit.kind for hit in results_file(file, looked_for, strict)}
-        elif file.suffix in TEXTS:
-            page = file.read_text(encoding="utf-8", errors="replace")
-            found = page_kinds(page, watch)
-        else:
-            found = set()
-        hits += [Hit(name, None, kind) for kind in sorted(found)]
-    return hits
+        closed = file.stem in guarded
+        if table:
+            closed = bool(guarded) or made_from is None
+        elif file.suffix in PICTURES:
+            closed = (
+                bool(guarded) and hashlib.sha256(file.read_bytes()).digest() not in open_pictures
+            )
+        elif file.suffix not in TEXTS:
+            continue
+        found += hits(name, _kinds_in(file, watch(closed, None, looked_for, strict=table)))
+    return found
 
 
-def results_file(path: Path, looked_for: dict | None = None, guarded: bool = True) -> list[Hit]:
-    """What a results table in a .csv or .parquet file must not hold: list of Hit.
+def _read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
-    guarded : whether it may have been made from credentialed data
-    """
-    looked_for = registers() if looked_for is None else looked_for
-    path = Path(path)
-    table = (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
-    said = table.to_csv(index=False)
-    watch = Watch(register.project(), guarded, tuple(looked_for.values()))
-    found = text_kinds(said, watch) | (table_kinds(table) if guarded else set())
-    return [Hit(path.name, None, kind) for kind in sorted(found)]
+
+def _kinds_in(file, watch):
+    """Kinds found in a table, a picture or a page."""
+    if file.suffix in TABLES:
+        table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        return results_kinds(table, watch)
+    if file.suffix in PICTURES:
+        return _picture_kinds(file.read_bytes()) if watch.guarded else set()
+    return page_kinds(file.read_text(encoding="utf-8", errors="replace"), watch)
 
 
 def anything(path: Path) -> list[Hit]:
     """What a notebook, a page, a results table or a folder of such must not hold: list of Hit."""
-    path = Path(path)
     if path.is_dir():
         return folder(path)
     if path.suffix == ".ipynb":
-        return notebook(json.loads(path.read_text(encoding="utf-8")), path.name)
-    if path.suffix in (".csv", ".parquet"):
-        return results_file(path)
-    page = path.read_text(encoding="utf-8")
-    found = page_kinds(page, Watch(register.project(), True, tuple(registers().values())))
-    return [Hit(path.name, None, kind) for kind in sorted(found)]
+        return notebook(_read(path), path.name)
+    return hits(path.name, _kinds_in(path, watch(True)))

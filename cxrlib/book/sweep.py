@@ -14,7 +14,7 @@ from cxrlib.book import compare_runs, record, runs
 from cxrlib.book.chapters import Chapter
 from cxrlib.book.run import check_writable, execute, fingerprint, parameters_of, tasks
 from cxrlib.core import atomic
-from cxrlib.core.errors import BookError, nearest
+from cxrlib.core.errors import BookError, known
 
 SEED = "seed"
 MOST_LINES = 12  # of a plot that can still be read
@@ -88,25 +88,24 @@ def sweep(
     given, profile = given or {}, profile or {}
     if twice := sorted(over.keys() & given.keys()):
         raise BookError(f"{twice[0]} is both fixed by -p and swept by -g: leave one out", code=2)
-    points = {}
-    for values in itertools.product(*over.values()):
-        point = dict(zip(over, values, strict=True))
-        checked = parameters_of([chapter], given | point, profile)[chapter.name]
-        points[json.dumps(checked, sort_keys=True, default=str)] = point, checked
     shared = parameters_of([chapter], given, profile)[chapter.name]
     shared = {k: v for k, v in shared.items() if k not in over}
     about = {"chapter": chapter.name, "given": shared, "swept": sorted(over)}
     label = runs.simple(name or f"{chapter.name}-{fingerprint([], about)[:8]}")
     folder = root / "_build" / "sweeps" / label
-    check_writable(folder)
-    _refuse_others(folder / "sweep.json", label, about, replace)
-
-    wanted = []
-    for point, checked in points.values():
-        said = " ".join(f"{k}={v}" for k, v in point.items())
+    wanted = {}
+    for values in itertools.product(*over.values()):
+        point = dict(zip(over, values, strict=True))
+        checked = parameters_of([chapter], given | point, profile)[chapter.name]
+        said = " ".join([chapter.name, *(f"{k}={v}" for k, v in point.items())])
         target = folder / fingerprint([], checked)[:8] / f"{chapter.name}.ipynb"
-        wanted.append((chapter, checked, target, f"{chapter.name} {said}"))
-    every = tasks(root, wanted, label)
+        wanted[target] = chapter, checked, target, said
+    check_writable(folder)
+    before = record.kept(folder / "sweep.json")
+    if before and before != runs.as_kept(about) and not replace:
+        said = f"{before['chapter']} over {', '.join(before['swept'])}, with {before['given']}"
+        raise runs.taken(label, "there is another sweep of this name", said)
+    every = tasks(root, list(wanted.values()), label)
     atomic.write(folder / "sweep.json", json.dumps(about, default=str).encode())
     failed = ""
     try:
@@ -114,20 +113,6 @@ def sweep(
     except BookError as error:
         failed = str(error)
     return folder, [task.target for task in every if task.fresh], failed
-
-
-def _refuse_others(path, name, about, replace):
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if before != json.loads(json.dumps(about, default=str)) and not replace:
-        said = f"{before['chapter']} over {', '.join(before['swept'])}, with {before['given']}"
-        raise BookError(
-            f"--name {name}: there is another sweep of this name ({said}); choose another name, "
-            "or add --replace",
-            code=2,
-        )
 
 
 # --- many runs, one table -------------------------------------------------------------------------
@@ -165,21 +150,14 @@ def _plain(value):
 
 
 def _below(tables):
-    kept = [t for t in tables if len(t)]
-    if not kept:
-        return tables[0] if tables else pd.DataFrame()
-    every = pd.concat(kept, ignore_index=True)
-    own = [c for t in kept for c in t if not c.startswith(PREFIX)]
-    given = [c for t in kept for c in t if c.startswith(PREFIX)]
-    head = ["run", "chapter", *given]
-    every = every[list(dict.fromkeys([*head, *own]))]
-    for column in dict.fromkeys(given):
-        values = every[column].dropna()
-        if values.map(type).nunique() > 1 and not all(
-            isinstance(v, int | float) and not isinstance(v, bool) for v in values
-        ):
+    tables = [t for t in tables if len(t)] or tables[:1] or [pd.DataFrame()]
+    every = pd.concat(tables, ignore_index=True)
+    given = [c for c in every if c.startswith(PREFIX)]
+    own = [c for c in every if c not in ("run", "chapter", *given)]
+    for column in given:
+        if pd.api.types.infer_dtype(every[column]) in ("mixed", "mixed-integer"):
             every[column] = every[column].map(str, na_action="ignore")
-    return every
+    return every[[c for c in ("run", "chapter", *given, *own) if c in every]]
 
 
 def collect(paths: Iterable[Path]) -> list[Path]:
@@ -262,22 +240,13 @@ def curves(
     """
     there = list(dict.fromkeys(table["metric"]))
     metric = metric or there[0]
-    if metric not in there:
-        raise BookError(
-            f"--metric {metric}: not in these results; {nearest(metric, there)}", code=2
-        )
+    known(metric, there, f"--metric {metric}: not in these results")
     rows, where = table[table["metric"] == metric], where or {}
     for column, entry in where.items():
-        if column not in compare_runs.KEYS:
-            raise BookError(
-                f"--where {column}={entry}: no such column; {nearest(column, compare_runs.KEYS)}",
-                code=2,
-            )
+        given = f"--where {column}={entry}"
+        known(column, compare_runs.KEYS, f"{given}: no such column")
         entries = list(dict.fromkeys(rows[column].dropna()))
-        if entry not in entries:
-            raise BookError(
-                f"--where {column}={entry}: no such {column}; {nearest(entry, entries)}", code=2
-            )
+        known(entry, entries, f"{given}: no such {column}")
         rows = rows[rows[column] == entry]
     for column, entry in (("attribute", "all"), ("group", "all"), ("label", "mean")):
         if column not in where and (rows[column] == entry).any():
@@ -367,9 +336,10 @@ def report(
     found = curves(table, swept, metric, where)
     write(found, folder / "plot.csv")
     plot(found, folder / "plot.png")
-    lines += [f"{folder / 'plot.png'}: {found['metric'].iloc[0]}, numbers in plot.csv"]
+    drawn = found["metric"].iloc[0]
+    lines += [f"{folder / 'plot.png'}: {drawn}, numbers in plot.csv"]
     lines += [found.to_string(index=False, float_format=lambda x: f"{x:.3f}")]
-    others = [m for m in dict.fromkeys(table["metric"]) if m != found["metric"].iloc[0]]
+    others = [m for m in dict.fromkeys(table["metric"]) if m != drawn]
     if others:
         lines.append(f"other metrics for --metric: {', '.join(others)}")
     return "\n".join(lines)

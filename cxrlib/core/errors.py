@@ -18,3 +18,9 @@ def nearest(word: str, names: Sequence[str]) -> str:
     """A hint for a misspelt name: the nearest one, or all of them."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
+
+
+def known(word: str, names: Sequence[str], problem: str) -> None:
+    """Refuse a word that is none of the names: the problem, and the `nearest` name; exit code 2."""
+    if word not in names:
+        raise BookError(f"{problem}; {nearest(word, names)}", code=2)

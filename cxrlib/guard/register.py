@@ -184,11 +184,17 @@ class Known(NamedTuple):
 
 @functools.cache
 def project() -> Known:
-    """The words of this library, and of the chapters and pages beside it."""
+    """The words of `own_text`."""
+    return Known.of(own_text())
+
+
+@functools.cache
+def own_text() -> str:
+    """All text of this library, and of the chapters and pages beside it."""
     files = [file for kind in ("*.py", "*.toml", "*.csv", "*.md") for file in LIBRARY.rglob(kind)]
     for folder, kind in (("chapters", "*.py"), ("book", "**/*.md"), (".", "*.md")):
         files += (LIBRARY.parent / folder).glob(kind)
-    return Known.of("\n".join(f.read_text(encoding="utf-8") for f in files))
+    return "\n".join(f.read_text(encoding="utf-8") for f in files)
 
 
 def _in(hashes, among):
