@@ -101,14 +101,14 @@ def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:
 
 def _one(model: Encoder | Ensemble | str) -> Encoder:
     """The loaded model, which must not be an ensemble."""
-    members = loaded(model).members
-    if len(members) > 1:
+    model = loaded(model)
+    if len(model.members) > 1:
         raise ValueError(
-            f"{members[0].name} is an ensemble of {len(members)} checkpoints, whose probabilities "
+            f"{model.name} is an ensemble of {len(model.members)} checkpoints, whose probabilities "
             "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
-    return members[0]
+    return model.members[0]
 
 
 def prepared(cohort: Cohort, model: Encoder, positions: np.ndarray) -> Iterator:
