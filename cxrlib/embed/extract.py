@@ -109,7 +109,7 @@ def _one(model: Encoder | Ensemble | str) -> Encoder:
             "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
-    return members[0]
+    return model.members[0]
 
 
 def prepared(cohort: Cohort, model: Encoder, positions: np.ndarray) -> Iterator:
