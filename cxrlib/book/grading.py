@@ -499,7 +499,7 @@ def _points(student, exercise, answer, seed, row, seen, known, roster):
         raise ValueError(f"answer: {error}") from None
 
 
-def _rows(path, columns) -> Iterator[tuple[int, dict]]:
+def _rows(path, columns):
     """(row of the file, dict of the wanted columns) for each line that is not empty."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -94,7 +94,7 @@ def _text(name, folder, lines):
     return "\n".join(shown)
 
 
-def _check(name, folder, root) -> Iterator[Line]:
+def _check(name, folder, root):
     """The lines of one data set."""
     of_folder = {"nih-cxr14": _nih, "mimic-cxr": _mimic, "own": _own}
     look = {"nih-6x200": _nih_6x200}.get(name, of_folder[folder])
@@ -107,7 +107,7 @@ def _check(name, folder, root) -> Iterator[Line]:
     yield from _safely(lines())
 
 
-def _safely(lines) -> Iterator[Line]:
+def _safely(lines):
     """The lines, up to the one that cannot be had."""
     try:
         yield from lines
@@ -223,7 +223,7 @@ def _own(root: Path) -> Iterator[Line]:
     yield from _films(root, paths, path.name, "problem")
 
 
-def _counted(what, rows, official) -> Line:
+def _counted(what, rows, official):
     """Images and patients beside those of the release."""
     images, patients = len(rows), rows["patient_id"].nunique()
     text = f"{what}: {images:,} images of {patients:,} patients"

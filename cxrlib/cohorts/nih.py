@@ -210,7 +210,7 @@ def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
     return np.select([test_list, train_list], [np.full(len(rows), "test"), part], None)
 
 
-def _listed(root, name, rows) -> np.ndarray:
+def _listed(root, name, rows):
     """Which rows an official list names, (n,) bool."""
     path = files.locate(root, name)
     if path is None:
@@ -284,7 +284,7 @@ def _counts(rows):
     return len(rows), rows["patient_id"].nunique()
 
 
-def _cohort(root, name, steps, whole, recipe, max_broken) -> Cohort:
+def _cohort(root, name, steps, whole, recipe, max_broken):
     """The rows of the last step whose films can be read."""
     rows, found = steps[-1][1], films_in(root)
     beside = len(found.keys() - set(steps[0][1]["image_id"]))

@@ -123,7 +123,7 @@ def read(
     return path, rows, tuple(c for c in rows if c not in (*REQUIRED, *OPTIONAL))
 
 
-def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Cohort:
+def _cohort(root, name, found, steps, recipe, access, sources, max_broken):
     """The rows of the last step whose films can be read."""
     one_of("access", access, ("credentialed", "open"))
     rows = steps[-1][1]
@@ -136,7 +136,7 @@ def _cohort(root, name, found, steps, recipe, access, sources, max_broken) -> Co
     return with_films(draft, root, paths, checks, max_broken)
 
 
-def _read(path, findings) -> pd.DataFrame:
+def _read(path, findings):
     """The known columns of the table, and those of the findings as 0/1."""
     head = list(pd.read_csv(path, nrows=0, encoding="utf-8-sig"))
     known = [*REQUIRED, *(c for c in OPTIONAL if c in head)]

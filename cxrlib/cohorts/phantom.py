@@ -382,7 +382,7 @@ def _dials(dials: Dials | dict | None) -> Dials:
     return Dials(**dials)
 
 
-def _cohort(name, rows, steps, seed, size, dials) -> Cohort:
+def _cohort(name, rows, steps, seed, size, dials):
     table = populate(rows, seed, dials)
     recipe = {"name": name, "seed": seed, "size": size}
     recipe |= {"dials": asdict(dials), "renderer": renderer_hash()}
@@ -397,7 +397,7 @@ def renderer_hash() -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
-def _with_images(name, table, steps, recipe) -> Cohort:
+def _with_images(name, table, steps, recipe):
     dials = Dials(**recipe["dials"])
 
     def images(positions):

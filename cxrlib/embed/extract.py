@@ -102,14 +102,13 @@ def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:
 def _one(model: Encoder | Ensemble | str) -> Encoder:
     """The loaded model, which must not be an ensemble."""
     whole = loaded(model)
-    members = whole.members
-    if len(members) > 1:
+    if len(whole.members) > 1:
         raise ValueError(
-            f"{whole.name} is an ensemble of {len(members)} checkpoints, whose probabilities "
+            f"{whole.name} is an ensemble of {len(whole.members)} checkpoints, whose probabilities "
             "are averaged: its members have embeddings, it has not. Take one, model.members[0], or "
             "keep one checkpoint in its folder"
         )
-    return model.members[0]
+    return whole.members[0]
 
 
 def prepared(cohort: Cohort, model: Encoder, positions: np.ndarray) -> Iterator:

@@ -111,7 +111,7 @@ def tower(model: Encoder) -> Tower:
     return Tower(copy.deepcopy(model.network, memo=left_out))
 
 
-def _used(network, x) -> set[str]:
+def _used(network, x):
     """Names of the parameters that decide what ``encode_image`` gives."""
     parameters = dict(network.named_parameters())
     device = next(iter(parameters.values())).device
@@ -168,7 +168,7 @@ def with_lora(tower: Tower, x: Tensor, rank: int) -> nn.Module:
     return adapted
 
 
-def _layers(tower, x) -> list[str]:
+def _layers(tower, x):
     """Names of the layers to adapt: those that are called and that peft knows how to adapt."""
     called = set()
     noted = register_module_forward_hook(lambda module, *_: called.add(module))
@@ -184,7 +184,7 @@ def _layers(tower, x) -> list[str]:
     return [n for n, m in layers.items() if _kind(m) != DEPTHWISE]
 
 
-def _has_weights(module) -> bool:
+def _has_weights(module):
     return any(p is not None for p in module.parameters())
 
 
@@ -234,7 +234,7 @@ def listing(adapted: nn.Module) -> pd.DataFrame:
     return table.groupby("layer", sort=False).sum().reset_index()
 
 
-def _kind(layer) -> str:
+def _kind(layer):
     if isinstance(layer, nn.Conv2d):
         return DEPTHWISE if layer.groups > 1 else "convolution"
     return "linear layer"

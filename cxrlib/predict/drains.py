@@ -71,7 +71,7 @@ def predict(detector: Detector, cohort: Cohort, device: str = "cpu") -> pd.DataF
     return _table(detector, cohort, known.reindex(keys))
 
 
-def _keys(cohort) -> np.ndarray:
+def _keys(cohort):
     """What identifies a film: the hash of its file; of a phantom, its cohort and name."""
     if cohort.films is not None:
         return cohort.films["sha256"].to_numpy(object)

@@ -412,7 +412,7 @@ def build(model: Encoder, strategy: str, classes: int, settings: Settings, seed:
         return Classifier(tower, head, frozen=lora).to(model.device)
 
 
-def _run(task, strategy, at, settings, seed, folder, run) -> dict:
+def _run(task, strategy, at, settings, seed, folder, run):
     network = build(task.model, strategy, len(task.labels), settings, int(seed))
     on_embeddings, lora = strategy in ON_EMBEDDINGS, strategy == "LoRA"
     (network if on_embeddings else network.head).standardise(task.embeddings[at["train"]])
@@ -469,7 +469,7 @@ def _merged_logits(network, x, test, settings):
 # --- what is checked, kept and said ---
 
 
-def _split(task, split) -> np.ndarray:
+def _split(task, split):
     """The part of each image, in the order of the table."""
     table = task.cohort.table
     if split is None and "split" not in table:
@@ -485,7 +485,7 @@ def _split(task, split) -> np.ndarray:
     return split.astype(str)
 
 
-def _parts(task, split) -> dict[str, Tensor]:
+def _parts(task, split):
     """Positions of the images of each part, in the order of their names."""
     table = task.cohort.table
     order = np.argsort(table["image_id"].to_numpy(str), kind="stable")
@@ -505,7 +505,7 @@ def _hash(run: dict) -> str:
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
-def _folder(cohort, folder, run) -> Path:
+def _folder(cohort, folder, run):
     """Where the run is kept; made if it is not there."""
     folder = folder_for(cohort) / "fine-tuning" / _hash(run)[:24] if folder is None else folder
     folder = Path(folder)
@@ -549,11 +549,11 @@ def _read(folder, run):
     return {"adapted": None} | kept | tables
 
 
-def _run_in(folder) -> dict:
+def _run_in(folder):
     return training.read(folder / "run.json", lambda path: json.loads(path.read_text()))
 
 
-def _done_in(folder) -> dict:
+def _done_in(folder):
     return training.read(folder / "done.pt", partial(torch.load, weights_only=True))
 
 

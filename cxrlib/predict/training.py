@@ -189,7 +189,7 @@ def fit(
     return Fit(pd.DataFrame(run.history), run.best_epoch)
 
 
-def _groups(network, settings) -> list[dict]:
+def _groups(network, settings):
     """Trained parameters by their peak learning rate: all but the head, and the head."""
     head, rest = [], []
     for name, p in network.named_parameters():
@@ -199,7 +199,7 @@ def _groups(network, settings) -> list[dict]:
     return groups + [{"params": head, "peak": settings.head_rate}] * bool(head)
 
 
-def _train(run, x, y, train, settings, epoch, folder) -> float:
+def _train(run, x, y, train, settings, epoch, folder):
     """One epoch; its mean loss."""
     run.network.train()
     parts = train[torch.randperm(len(train))].split(_sizes(len(train), settings.batch))
@@ -218,7 +218,7 @@ def _train(run, x, y, train, settings, epoch, folder) -> float:
     return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(train)
 
 
-def _gradients(run, x, y, part, settings) -> Tensor:
+def _gradients(run, x, y, part, settings):
     """Leave the gradients of a batch's mean loss in the network; that loss."""
     images, truth = _batch(x, y, part, settings, next(run.network.parameters()).device)
     while True:
@@ -344,7 +344,7 @@ def trained_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().to(**copied) for name, t in _changing(network).items()}
 
 
-def _changing(network) -> dict[str, Tensor]:
+def _changing(network):
     names = {n for n, p in network.named_parameters() if p.requires_grad}
     names |= {n for n, _ in network.named_buffers()}
     return {n: t for n, t in network.state_dict().items() if n in names}

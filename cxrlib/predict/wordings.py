@@ -117,7 +117,7 @@ def pair_table(
     return schema.results(out)
 
 
-def _cells(cohort, truth, inside, min_cases) -> pd.DataFrame:
+def _cells(cohort, truth, inside, min_cases):
     """Images and patients of a group for each label, and why it has no AUC, or ""."""
     patients = cohort.table.loc[inside, "patient_id"].nunique()
     ill = truth[inside].sum(axis=0)
@@ -133,7 +133,7 @@ def _cells(cohort, truth, inside, min_cases) -> pd.DataFrame:
     return cells
 
 
-def _point_rows(value, cells, parts, labels, names, where) -> list[dict]:
+def _point_rows(value, cells, parts, labels, names, where):
     """Rows of (labels, pairs) values, and of their mean over the labels that are defined.
 
     Counts of a mean are those of the scarcest label, in each of its groups (``parts``).

@@ -172,7 +172,7 @@ def pair_scores(
     return np.ascontiguousarray(score.T).reshape(len(labels), len(pairs), -1)
 
 
-def _prompts(wording, label) -> tuple[str, ...]:
+def _prompts(wording, label):
     """The prompts of a wording, or of several, for a label."""
     wordings = [wording] if isinstance(wording, str) else list(wording)
     if not wordings:
@@ -185,12 +185,12 @@ def _prompts(wording, label) -> tuple[str, ...]:
         ) from None
 
 
-def _mean(model, probabilities) -> np.ndarray:
+def _mean(model, probabilities):
     """Probabilities by a model, or their mean over the members of an ensemble."""
     return np.mean([probabilities(m) for m in model.members], axis=0)
 
 
-def _sides(model, asked) -> tuple[np.ndarray, np.ndarray]:
+def _sides(model, asked):
     """Text vectors (m, d), and which of them are the two sides of each pair (pairs, 2)."""
     texts = list(dict.fromkeys(text for pair in asked for side in pair for text in side))
     if _padding_matters(model, texts):
@@ -209,7 +209,7 @@ def _sides(model, asked) -> tuple[np.ndarray, np.ndarray]:
     return torch.stack(vectors).numpy(), np.array([[sides[s] for s in pair] for pair in asked])
 
 
-def _padding_matters(model, texts) -> bool:
+def _padding_matters(model, texts):
     """Whether a text's embedding depends on what it is encoded with, tried on two texts."""
     if model.one_by_one:
         return False
