@@ -175,7 +175,11 @@ def mlp_lead(get: Numbers, model: str, attribute: str, probe: str) -> float:
 def mlp_best_on_average(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="mlp", label="sex")
     cases = [(a, probe) for a in ATTRIBUTES for probe in ("linear", "knn")]
-    return every(cases, lambda a, probe: np.mean([mlp_lead(get, m, a, probe) for m in models]))
+
+    def margin(attribute, probe):
+        return float(np.mean([mlp_lead(get, m, attribute, probe) for m in models]))
+
+    return every(cases, margin)
 
 
 def mlp_best_everywhere(get: Numbers) -> Decided:
