@@ -24,9 +24,8 @@ from torch.nn import functional as F
 from cxrlib import cohorts, models
 from cxrlib.cohorts import films
 from cxrlib.cohorts.cohort import Cohort
+from cxrlib.embed import extract, worker
 from cxrlib.embed import ray as embed_ray
-from cxrlib.embed import worker
-from cxrlib.embed.extract import extract
 from cxrlib.embed.store import StoreError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes have no tests

@@ -277,15 +277,12 @@ def test_a_run_that_was_cut_off_goes_on(task, monkeypatch):
     straight = tune(task, "LoRA", epochs=3, keep=False)
     trained = []
 
-    def cut_off(bar):
-        def report(row, epochs):
-            trained.append(row["epoch"])
-            if trained == [1, 2]:
-                raise KeyboardInterrupt
+    def cut_off(bar, row, epochs):
+        trained.append(row["epoch"])
+        if trained == [1, 2]:
+            raise KeyboardInterrupt
 
-        return report
-
-    monkeypatch.setattr(finetune, "_reporter", cut_off)
+    monkeypatch.setattr(finetune, "_report", cut_off)
     with pytest.raises(KeyboardInterrupt):
         tune(task, "LoRA", epochs=3)
     run = tune(task, "LoRA", epochs=3)

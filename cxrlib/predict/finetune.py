@@ -560,7 +560,7 @@ def _done_in(folder):
 def _report(bar: Bar, row: dict, _: int) -> None:
     """Say after an epoch how far training is."""
     if not bar.n:  # a resumed run does not start at 1
-        bar.n = bar.initial = row["epoch"] - 1
+        bar.n = bar.initial = bar.last_print_n = row["epoch"] - 1
     losses = f"{row['train_loss']:.3f} in training, {row['valid_loss']:.3f} in validation"
     bar.set_postfix_str(f"loss {losses} (accuracy {row['valid_accuracy']:.2f})", refresh=False)
     bar.update()
