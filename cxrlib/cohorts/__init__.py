@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -62,7 +62,7 @@ def known(name: str) -> _Known:
     return _COHORTS[name]
 
 
-def load(name: str, **parameters) -> Cohort:
+def load(name: str, **parameters: Any) -> Cohort:
     """Build a cohort by name; ``parameters`` are those of its builder.
 
     Raises
@@ -87,7 +87,9 @@ def load(name: str, **parameters) -> Cohort:
     return cohort
 
 
-def study(data: str, n_images: int, seed: int, options: dict | None = None, **wanted) -> Cohort:
+def study(
+    data: str, n_images: int, seed: int, options: dict | None = None, **wanted: Any
+) -> Cohort:
     """The cohort of a chapter: a phantom of this size and seed, or a real one, whole.
 
     Parameters

@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -136,7 +137,9 @@ def inside(root: Path, path: Path) -> Path:
     return path
 
 
-def read_table(path: Path, columns: Mapping[str | tuple[str, ...], str], **options) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Mapping[str | tuple[str, ...], str], **options: Any
+) -> pd.DataFrame:
     """Read columns of a CSV file, compressed or not, with one clear message if it is not right.
 
     A byte order mark is accepted.

@@ -342,7 +342,9 @@ def build_6x200(
     return _cohort("phantom-6x200", rows, flow(steps), seed + 6200, size, dials)
 
 
-def twin(cohort: Cohort, *, drain: int | None = None, site: str | None = None, **dials) -> Cohort:
+def twin(
+    cohort: Cohort, *, drain: int | None = None, site: str | None = None, **dials: float | str
+) -> Cohort:
     """The same rows with something changed and all else equal, grain included.
 
     Parameters

@@ -74,7 +74,7 @@ def save(model: ShapeModel, path: Path = FILE) -> None:
     np.savez_compressed(path, n_masks=model.n_masks, **arrays)
 
 
-def _masks(path: Path):
+def _masks(path):
     from PIL import Image
 
     with zipfile.ZipFile(path) as archive:

@@ -44,16 +44,16 @@ class Numbers:
         self._columns = {c: table[c].to_numpy(object) for c in ENTRIES}
         self._used = np.zeros(len(table), bool)
 
-    def __call__(self, metric, **where):
+    def __call__(self, metric: str, **where: str) -> float:
         """One value; label, attribute and group are "all" unless said otherwise."""
         where = {"label": "all", "attribute": "all", "group": "all", **where}
         return self._columns["value"][self._at(metric=metric, **where)][0]
 
-    def rows(self, **where) -> pd.DataFrame:
+    def rows(self, **where: str) -> pd.DataFrame:
         """The rows with these entries, a part of `table`."""
         return self.table[self._at(**where)]
 
-    def models(self, **where) -> list[str]:
+    def models(self, **where: str) -> list[str]:
         """Those of the claim, or those with such rows."""
         return list(self._models or self.rows(**where)["model"].dropna().unique())
 

@@ -77,7 +77,14 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width, device="meta")
         self.out_proj.weight, self.out_proj.bias = own.out_proj.weight, own.out_proj.bias
 
-    def forward(self, x, key, value, need_weights=False, attn_mask=None):
+    def forward(
+        self,
+        x: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
         """What torch's returns, for the arguments that open_clip's image encoders give."""
         if key is not x or value is not x or need_weights or attn_mask is not None:
             raise NotImplementedError("LoRA on attention other than plain self-attention")

@@ -14,6 +14,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -220,7 +221,7 @@ def performance(detector: Detector, n_resamples: int = 500, seed: int = 1907) ->
 
 
 def label_error(
-    labelled: Cohort, truth: Cohort, attributes: Sequence[str] = (), **options
+    labelled: Cohort, truth: Cohort, attributes: Sequence[str] = (), **options: Any
 ) -> pd.DataFrame:
     """How far predicted drains are from the truth: AUC, sensitivity, specificity.
 

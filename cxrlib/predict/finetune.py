@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,7 @@ class FineTuned:
     folder: Path | None
 
 
-def settings_for(strategy: str, **changed) -> Settings:
+def settings_for(strategy: str, **changed: Any) -> Settings:
     """The settings of a strategy: the defaults, what it has of its own, and what is changed."""
     one_of("strategy", strategy, STRATEGIES)
     own = {"learning_rate": LEARNING_RATES[strategy][1]} | OWN[strategy]

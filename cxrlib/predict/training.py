@@ -272,7 +272,7 @@ def _random_state_kept(device):
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def _seed(text: str, device) -> None:
+def _seed(text: str, device: torch.device) -> None:
     """Seed the generators of the CPU and of one device; torch.manual_seed seeds every GPU."""
     number = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
     torch.default_generator.manual_seed(number)
