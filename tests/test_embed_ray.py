@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +25,7 @@ from cxrlib.cohorts import films
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.embed import extract, worker
 from cxrlib.embed import ray as embed_ray
-from cxrlib.embed.store import StoreError
+from cxrlib.embed.store import StoreError, load
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes have no tests
 N, ROWS = 120, 4
@@ -134,26 +133,22 @@ def readers(folder):
 
 
 @pytest.fixture
-def at_half(monkeypatch):
+def at_half(tmp_path, monkeypatch):
     """Do something once, when half of the images are stored; how many shards were missing then."""
     monkeypatch.setattr(embed_ray, "POLL", 0.05)
     missing = []
 
     def install(do):
-        @contextmanager
-        def progress(title, job):
-            told = 0
+        told = 0
 
-            def tell(images, **_):
-                nonlocal told
-                told += images
-                if told >= N / 2 and not missing:
-                    missing.append(len(job.store.missing()))
-                    do()
+        def tell(bar, images, *_):
+            nonlocal told
+            told += images
+            if told >= N / 2 and not missing:
+                missing.append(len(load(tmp_path / "store").missing()))
+                do()
 
-            yield tell
-
-        monkeypatch.setattr(extract, "_progress", progress)
+        monkeypatch.setattr(extract, "_tell", tell)
         return missing
 
     return install
