@@ -100,8 +100,8 @@ def plan(
         work = pd.DataFrame([summed | {"model": f"{len(models)} models", "decode": decode}])
     passes = work.to_dict("records")
     if check:
-        nothing = dict.fromkeys(("write", "prepare", "encode"), 0.0)
-        passes = [{"model": CHECK, "decode": check, **nothing}, *passes]
+        alone = {"model": CHECK, "decode": check, "write": 0.0, "prepare": 0.0, "encode": 0.0}
+        passes = [alone, *passes]
     found = []
     for of in passes:
         stages = {
