@@ -98,7 +98,7 @@ def plan(
     if together:
         summed = {stage: work[stage].sum() for stage in ("write", "prepare", "encode")}
         work = pd.DataFrame([summed | {"model": f"{len(models)} models", "decode": decode}])
-    passes = work.to_dict("records")
+    passes: list[dict] = list(work.to_dict("records"))
     if check:
         alone = {"model": CHECK, "decode": check, "write": 0.0, "prepare": 0.0, "encode": 0.0}
         passes = [alone, *passes]
