@@ -2,7 +2,8 @@
 
 ``load(name)`` returns a :class:`Cohort`. The default cohorts need no download: real public
 metadata, and phantom radiographs rendered from it. The others read data sets as distributed, from
-``CXRBOOK_DATA/<folder>`` (:mod:`cxrlib.cohorts.files`).
+``CXRBOOK_DATA/<folder>`` (:mod:`cxrlib.cohorts.files`). Must not know what is predicted or computed
+from a cohort; of models it knows how images are prepared, no more.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ A model owns its preprocessing, its tokenizer and its temperature; no chapter se
 - ``fingerprint``: changes whenever its embeddings could.
 
 The small models of the book come with it. The published ones are built from their own files on
-your disk; ``seeded:NAME`` builds one with weights that mean nothing, for trying things out.
+your disk; ``seeded:NAME`` builds one with weights that mean nothing, for trying things out. Must
+not know who is studied, nor what may be shown.
 """
 
 from __future__ import annotations
