@@ -1,7 +1,9 @@
 """Fixtures shared by the tests of the driver: a miniature book in a temporary folder."""
 
+import gc
 import os
 import shutil
+import sys
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,8 +101,13 @@ LONGEST = (
     "test_book.py",
     "test_guard_book.py",
     "test_browser.py",
-    "test_parity_medimageinsight.py",
+    # these fork or start processes, which takes long where the networks of others fill the memory
     "test_training.py",
+    "test_embed.py",
+    "test_embed_faults.py",
+    "test_embed_ray.py",
+    "test_drains.py",
+    "test_parity_medimageinsight.py",
     "test_zeroshot.py",
 )
 
@@ -181,6 +188,15 @@ def write_book(root):
     for name in ("01_first", "02_zero_shot"):
         (root / "chapters" / f"{name}.py").write_text(CHAPTER.format(key=name[:2]))
     return root
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room(request):
+    """The published networks go when their files are through: to fork gigabytes takes long."""
+    upstream = sys.modules.get("tests.upstream")
+    if upstream and "test_parity" not in request.module.__name__:
+        upstream.network.cache_clear()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
