@@ -4,7 +4,6 @@ import gc
 import os
 import shutil
 import sys
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
