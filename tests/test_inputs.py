@@ -24,7 +24,7 @@ seed: int = 1
 FIRST = """import subprocess
 import sys
 
-from cxrlib import errors
+from cxrlib.core import errors
 
 open("benchmarks/times.csv").close()
 done = subprocess.run([sys.executable, "-c", "from cxrlib import by_a_worker"], check=True)
@@ -52,6 +52,7 @@ def book(tmp_path_factory):
     leave = shutil.ignore_patterns("__pycache__", "*.safetensors")
     shutil.copytree(cxrlib.book.run.LIBRARY, library, ignore=leave)
     (library / "of_seven.py").write_text(OF_SEVEN)
+    (library / "data").mkdir()
     (library / "data" / "of_seven.csv").write_text("a\n1\n")
     for name in ("of_nobody", "by_a_worker"):
         (library / f"{name}.py").write_text('"""A module."""\n')
@@ -84,7 +85,7 @@ def executed(root):
     [
         ("cxrlib/of_nobody.py", set()),
         ("cxrlib/cohorts/new.py", set()),
-        ("cxrlib/data/published.csv", set()),
+        ("cxrlib/papers/published.csv", set()),
         ("benchmarks/times.py", set()),
         ("cxrlib/of_seven.py", {"07"}),
         ("cxrlib/data/of_seven.csv", {"07"}),

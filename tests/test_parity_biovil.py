@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import functional as TF
 
-from cxrlib.models import biovil, checkpoints, loading, registry, seeded
+from cxrlib.models import biovil, checkpoints, files, loading, registry, seeded
 from cxrlib.models.encoder import Tokens
 from cxrlib.models.images import IMAGENET, each
 from tests import upstream
@@ -294,7 +294,7 @@ def test_the_parts_are_loaded_from_their_own_files(name, built, load, monkeypatc
     monkeypatch.setattr(
         checkpoints, "read", lambda path: image if path.suffix == ".pt" else text | extra
     )
-    monkeypatch.setattr(checkpoints, "check_hash", lambda path, about: (path.name, ""))
+    monkeypatch.setattr(files, "check_hash", lambda path, about: (path.name, ""))
     assert "left out" not in " ".join(loading.load(name, checkpoint=tmp_path).notes)
     extra = {"bert.pooler.dense.weight": torch.zeros(768, 768)}
     model = loading.load(name, checkpoint=tmp_path)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame, selection_rate
+from matplotlib.collections import PathCollection
 
 from cxrlib import cohorts, guard
 from cxrlib.cohorts import summary
@@ -297,7 +298,8 @@ def test_panel_shows_every_value(phantoms):
     for ax, metric, scale in zip(
         figure.axes, ("share_ap", "mean_age", "prevalence"), (100, 1, 100), strict=True
     ):
-        shown = sorted(line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1)
+        dots = [drawn for drawn in ax.collections if isinstance(drawn, PathCollection)]
+        shown = sorted(x for dots in dots for x, _ in dots.get_offsets().tolist())
         expected = sorted(scale * found.loc[found["metric"] == metric, "value"])
         assert shown == pytest.approx(expected)
     plt.close(figure)

@@ -122,8 +122,10 @@ def become(request: dict) -> None:
     os.dup2(nowhere, 0)
     os.close(nowhere)
     old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # what packages set when they were imported, which they will not do again
+    set_here = {name: value for name, value in os.environ.items() if name not in STARTED_WITH}
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update(request["env"] | set_here)
     new = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [*filter(None, new), *(place for place in sys.path if place not in old)]
     os.chdir(request["cwd"])
@@ -133,7 +135,9 @@ def become(request: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose modules belong to a package
+    # the folder of this file, whose modules belong to a package
+    sys.path_importer_cache.pop(sys.path.pop(0), None)
+    STARTED_WITH = set(os.environ)
     from ipykernel import kernelapp
 
     become(serve(socket.socket(fileno=os.dup(0))))
