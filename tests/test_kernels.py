@@ -110,7 +110,9 @@ def test_messages_of_loggers_reach_the_notebook(start, tmp_path, monkeypatch):
 
 def test_an_interrupt_stops_the_cell_and_not_the_kernel(start):
     manager, client = start()
-    asked = client.execute("print('begun')\nimport time\ntime.sleep(100)")
+    # with stop_on_error, what is asked just after the error would not be executed either
+    sleeping = "print('begun')\nimport time\ntime.sleep(100)"
+    asked = client.execute(sleeping, stop_on_error=False)
     while client.get_iopub_msg(timeout=30)["content"].get("text") != "begun\n":
         pass
     manager.interrupt_kernel()
