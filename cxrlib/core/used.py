@@ -88,7 +88,7 @@ def seen() -> dict:
 def peak_memory() -> float | None:
     """The most memory that this process ever held, in MB; None where the system does not tell.
 
-    A forked kernel (:mod:`cxrlib.kernels`) counts what it found imported, but of the code of
+    A forked kernel (:mod:`cxrlib.book.kernels`) counts what it found imported, but of the code of
     packages only what it ran, so that it holds less than one that imported them.
     """
     status = Path("/proc/self/status")
