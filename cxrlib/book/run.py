@@ -253,8 +253,15 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
             _keep(task, *_execute(root, task, folder, progress))
 
         with ThreadPoolExecutor(jobs) as pool:
-            # The longest first, so that none is left to run alone at the end.
-            ordered = sorted(stale, key=lambda t: -sum(progress.past.get(t.name, [])))
+            # The longest first, so that none is left to run alone at the end; of chapters never
+            # run, the one that trains encoders.
+            ordered = sorted(
+                stale,
+                key=lambda t: (
+                    -sum(progress.past.get(t.name, [])),
+                    "epochs_encoder" not in t.chapter.parameters,
+                ),
+            )
             running = {pool.submit(one, task) for task in ordered}
             pending = running
             try:
