@@ -312,7 +312,7 @@ def test_glued_counts_are_coarse(latched, capsys):
 def test_pictures_are_refused_and_heat_maps_are_not(latched):
     import matplotlib.pyplot as plt
 
-    latch._refuse_pictures()
+    latch._look_at_figures()
     axis = plt.figure().subplots()
     axis.imshow(np.zeros((8, 8)))
     with pytest.raises(guard.GuardError, match="withheld"):
@@ -345,7 +345,7 @@ def made_up(folder):
 def protected(latched, tmp_path):
     cohort = made_up(tmp_path / "derived")
     guard.protect(cohort)
-    [path] = (tmp_path / "derived" / "guard").iterdir()
+    [path] = (tmp_path / "derived" / register.FOLDER).iterdir()
     assert path.stem == cohort.fingerprint
     return register.load(path)
 
@@ -375,7 +375,7 @@ def test_register_finds_what_was_in_the_cohort(protected, text, kinds):
 
 
 def test_register_holds_no_text(protected, tmp_path):
-    [path] = (tmp_path / "derived" / "guard").iterdir()
+    [path] = (tmp_path / "derived" / register.FOLDER).iterdir()
     raw = path.read_bytes().lower()
     for word in (b"19876543", b"quellfarthing", b"0a1b2c3d", b"2187"):
         assert word not in raw
@@ -413,6 +413,7 @@ root = Path(os.environ["CXRBOOK_DATA"]) / "mimic-cxr"
 
 # %%
 print(cohort.table["image_id"].iloc[0])
+os.write(1, cohort.table["image_id"].iloc[0].encode())
 
 # %%
 f"{cohort.table['study_id'].iloc[1]}: {cohort.table['patient_id'].iloc[1]}"
@@ -428,8 +429,7 @@ display({"application/json": {"when": days}}, raw=True)
 print(cohort.films["file"].iloc[0].split("/")[-1][:8] + "x.jpg")
 
 # %%
-figure, axis = plt.subplots(figsize=(3, 3))
-axis.pcolormesh(film[::-1], cmap="gray");
+display(Image.fromarray(film[::-1]))
 
 # %%
 file = io.BytesIO()
@@ -604,7 +604,7 @@ def test_pictures_in_pages_of_a_guarded_chapter_are_found(tmp_path):
         (tmp_path / "_sources" / f"{name}.ipynb").write_text(text)
     (tmp_path / "guarded.html").write_text("<p>study s51234567</p>")
     (tmp_path / "open.html").write_text("<p>study s51234567</p>")
-    one = {"any": register.Register(*5 * [np.empty(0, np.uint64)])}
+    one = {"any": register.Register(*7 * [np.empty(0, np.uint64)])}
     assert list(map(str, scan.folder(tmp_path, one))) == ["guarded.html: identifier"]
     (tmp_path / "_images" / "b.png").write_bytes(png(lambda axis: axis.imshow(film[::-1])))
     assert "_images/b.png: image" in map(str, scan.folder(tmp_path, one))

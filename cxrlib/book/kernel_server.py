@@ -21,7 +21,7 @@ LEFT = (
     *("IPython", "ipykernel", "matplotlib_inline", "matplotlib.pyplot", "pandas.plotting"),
     *("plotly", "seaborn"),
 )
-NOWHERE = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+NOWHERE = open(os.devnull, "r+", encoding="utf-8")  # noqa: SIM115 - as long as the process
 
 
 class Current:
@@ -118,9 +118,8 @@ def serve(control: socket.socket) -> dict:
 def become(request: dict) -> None:
     """Make this process what a kernel would be that was started as a program."""
     os.setsid()
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
-    os.close(nowhere)
+    for standard in (0, 1, 2):  # of the terminal, to which no cell writes past its notebook
+        os.dup2(NOWHERE.fileno(), standard)
     old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     # what packages set when they were imported, which they will not do again
     set_here = {name: value for name, value in os.environ.items() if name not in STARTED_WITH}

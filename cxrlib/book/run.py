@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from cxrlib.book import inputs, record
+from cxrlib.book import inputs, leftovers, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError
@@ -250,7 +251,9 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
 
         def one(task):
             folder = Path(tempfile.mkdtemp(dir=scratch))
-            _keep(task, *_execute(root, task, folder, progress))
+            before = leftovers.state(root)
+            path, told, seconds = _execute(root, task, folder, progress)
+            _keep(root, task, path, told, seconds, before)
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end; of chapters never
@@ -281,8 +284,9 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
         raise BookError("\n".join(sorted(map(str, failures))))
 
 
-def _keep(task, path, told, seconds):
-    """Keep an executed notebook, its card and its results table, unless they show too much."""
+def _keep(root, task, path, told, seconds, before):
+    """Keep an executed notebook, its card and its results table, unless they show too much, or the
+    chapter wrote what does into the working folder."""
     from cxrlib.book import scan  # pandas takes seconds, which a run with nothing to do is spared
 
     notebook = nbformat.read(path, as_version=4)
@@ -290,6 +294,8 @@ def _keep(task, path, told, seconds):
     card = record.card(task, told, seconds, notebook, table)
     hits = scan.notebook(notebook, task.target.name)
     hits += record.hits(card, table, notebook, task.target.stem)
+    if scan.is_guarded(notebook):
+        hits += leftovers.hits(root, before)
     if hits:
         raise BookError(f"not kept: {'; '.join(map(str, hits))}")
     task.target.parent.mkdir(parents=True, exist_ok=True)
@@ -325,7 +331,15 @@ def _kernels(**variables):
     quiet = get_kernel_dict(["--log-level=CRITICAL"])  # what goes wrong in a cell is in its output
     about = {"env": variables | {"OMP_NUM_THREADS": "1"}, "metadata": kernels.settings()}
     spec = KernelSpec(**(quiet | about))
-    return type("Kernels", (AsyncKernelManager,), {"kernel_spec": spec})
+
+    async def start_kernel(self, **options):
+        # What is written past the notebook would come to the user's terminal, unseen by any guard.
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return await AsyncKernelManager.start_kernel(self, **nowhere, **options)
+
+    return type(
+        "Kernels", (AsyncKernelManager,), {"kernel_spec": spec, "start_kernel": start_kernel}
+    )
 
 
 def _channel(scratch):

@@ -8,6 +8,7 @@ pictures and tables of single images. A finding says where and of which kind, ne
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import getpass
 import hashlib
@@ -28,14 +29,15 @@ import pandas as pd
 
 from cxrlib import guard
 from cxrlib.core.folders import LIBRARY
-from cxrlib.core.kernel import KEPT, RECORD
-from cxrlib.guard import register
+from cxrlib.core.kernel import CSV, KEPT, RECORD
+from cxrlib.guard import register, spellings
 
 VARIABLES = ("CXRBOOK_DATA", "CXRBOOK_CACHE", "CXRBOOK_CHECKPOINTS")
 LISTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PATHS = r"(?:/home/|/Users/|/tmp/|/var/folders/|[A-Za-z]:\\+Users\\+)[\w.-]+"
 TABLES = {".csv", ".parquet"}
 TEXTS = {".html", ".js", ".json", ".txt", ".md", ".svg", ".inv", ".map", ".xml", ".log", ""}
+SOURCES = {".py", ".toml", ".yml", ".yaml", ".css", ".bib", ".sh", ".lock", ".cfg"}
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -81,7 +83,7 @@ def registers() -> dict[str, register.Register]:
     `cxrlib.guard.protect` writes them to ``CXRBOOK_DATA/derived/guard``.
     """
     data = os.environ.get("CXRBOOK_DATA")
-    found = (Path(data).expanduser() / "derived" / "guard").glob("*.npz") if data else ()
+    found = (Path(data).expanduser() / "derived" / register.FOLDER).glob("*.npz") if data else ()
     return {path.stem: register.load(path) for path in sorted(found)}
 
 
@@ -92,14 +94,26 @@ def text_kinds(text: str, watch: Watch) -> set[str]:
     """The kinds of what a text must not hold: a set."""
     found = machine_kinds(text, watch.known)
     for one in watch.registers:
-        kinds = register.kinds(one, text, watch.known, watch.guarded and watch.strict)
-        # open data have words in common with reports, but no identifiers
-        found |= kinds if watch.guarded else kinds - {"report text"}
-    for kind, pattern in LISTS["mimic"].items() if watch.guarded else ():
-        said = {match.group().lower() for match in re.finditer(pattern, text, re.IGNORECASE)}
+        fields = register.found(one, text, watch.known, watch.guarded and watch.strict)
+        # open data have words in common with reports, but no identifiers nor whole sentences
+        fields = fields if watch.guarded else fields & register.TYPED
+        found |= {register.KINDS[field] for field in fields}
+    if not watch.guarded:
+        return found
+    patterns = [*LISTS["mimic"].items()]
+    patterns += [] if watch.registers else LISTS["unregistered"].items()
+    spelt = " ; ".join([text, *spellings.dates_in(text)])
+    for kind, pattern in patterns:
+        said = {match.group().lower() for match in re.finditer(pattern, spelt, re.IGNORECASE)}
         if said if watch.strict else said - watch.known.tokens:
             found.add(kind)
     return found
+
+
+def printed_kinds(text: str) -> set[str]:
+    """Kinds found in what a guarded cell printed: a set; not for pages, whose tables were looked at
+    as tables."""
+    return {kind for kind, pattern in LISTS["printed"].items() if re.search(pattern, text)}
 
 
 def machine_kinds(text: str, known: register.Known) -> set[str]:
@@ -263,13 +277,23 @@ def notebook(content: dict, name: str, looked_for: dict | None = None) -> list[H
     known = register.project() | register.Known.of("\n".join(_text(c["source"]) for c in own))
     watched = watch(guarded, known, looked_for)
     for i, cell in enumerate(content["cells"], start=1):
-        kinds = text_kinds(_text(cell["source"]), watched) if _is_given(cell) else set()
+        source = _text(cell["source"])
+        kinds = text_kinds(source, watched) if _is_given(cell) else typed_kinds(source, watched)
         for output in cell.get("outputs", []):
             kinds |= _output_kinds(output, watched)
         kinds |= machine_kinds(json.dumps(cell.get("metadata", {})), known)
         found += hits(name, kinds, i)
     about = machine_kinds(json.dumps(content.get("metadata", {})), known)
     return found + hits(name, {f"{kind} in the metadata" for kind in about})
+
+
+def typed_kinds(source: str, watch: Watch) -> set[str]:
+    """Kinds found in what an author typed into a cell of a guarded notebook: a set."""
+    if not watch.guarded:
+        return set()
+    known = register.project()._replace(rows=register.library().rows)
+    found = set().union(*(register.found(one, source, known) for one in watch.registers))
+    return {f"typed {register.KINDS[field]}" for field in found & register.TYPED}
 
 
 def _code(notebook):
@@ -296,9 +320,13 @@ def _output_kinds(output, watch):
         if kind == guard.MARK:
             continue
         if kind.startswith("image/") and "svg" not in kind:
-            found |= _picture_kinds(base64.b64decode(_text(entry))) if watch.guarded else set()
+            data = base64.b64decode(_text(entry))
+            found |= _picture_kinds(data) if watch.guarded else set()
+            found |= {"image"} if watch.guarded and not _drawn_by_matplotlib(data) else set()
         elif kind.endswith(("html", "xml")):
             found |= page_kinds(_text(entry), watch)
+        elif kind == CSV:
+            found |= _csv_kinds(_text(entry), watch)
         elif kind.startswith(("text/", RECORD)) or kind.endswith(("json", "javascript")):
             said.append(_text(entry) if isinstance(entry, str | list) else json.dumps(entry))
         elif watch.guarded:
@@ -309,18 +337,41 @@ def _output_kinds(output, watch):
     said, files = _embedded("\n".join(said))
     for kind, data in files:
         found |= _file_kinds(kind, data, watch)
-    if watch.guarded and any(guard.ROW_LEVEL.search(w) for w in re.findall(r"\w+_\w+", said)):
-        found.add("row-level table")
     failed = [output.get("ename", ""), output.get("evalue", ""), *output.get("traceback", [])]
     said += re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failed))
     said = re.sub(r"<Figure size [\d.]+x[\d.]+ with \d+ Axes>", "", said)
+    if watch.guarded:
+        data = output.get("data", {})
+        looked_at = "text/html" in data or any(kind.startswith(RECORD) for kind in data)
+        found |= set() if looked_at else printed_kinds(said)
+        if any(guard.ROW_LEVEL.search(w) for w in re.findall(r"\w+_\w+", said)):
+            found.add("row-level table")
+        if output["output_type"] == "error":
+            found.add(f"refused by the guard ({output['ename']})")
     return found | text_kinds(said, watch)
+
+
+def _csv_kinds(text, watch):
+    """Kinds found in a table written as CSV."""
+    with contextlib.suppress(pd.errors.EmptyDataError):
+        return results_kinds(pd.read_csv(io.StringIO(text)), watch)
+    return set()
+
+
+def _drawn_by_matplotlib(data):
+    """Whether the guard looked at a picture before it was drawn."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return str(image.info.get("Software", "")).startswith("Matplotlib")
 
 
 def table_kinds(table: pd.DataFrame) -> set[str]:
     """Kinds found in a table: columns of single images, counts of 1 to 9."""
     found = set()
-    if any(guard.ROW_LEVEL.search(str(column)) for column in table):
+    names = {str(column) for column in table}
+    uncounted = names & guard.NEEDS_COUNT and not names & set(guard.COUNTS)
+    if uncounted or any(map(guard.ROW_LEVEL.search, names)):
         found.add("row-level table")
     counts = table[[c for c in guard.COUNTS if c in table]].apply(pd.to_numeric, errors="coerce")
     if ((counts >= 1) & (counts < guard.MIN_CELL)).any(axis=None):
@@ -343,20 +394,24 @@ def folder(
     """What the files of a built book must not hold: list of Hit.
 
     The executed notebooks `made_from` which it was built, and those in it, say which pages were
-    made from credentialed data, and which pictures were not. Tables (.csv, .parquet) do not say of
-    which page they are: they are taken for credentialed if any page is, or if nothing is said.
+    made from credentialed data, and which pictures and tables (.csv) were not. Any other table is
+    taken for credentialed if any page is, or if nothing is said.
     """
     looked_for = registers() if looked_for is None else looked_for
     books = {f: _read(f) for f in sorted(path.rglob("*.ipynb"))}
     sources = books | {Path(f): _read(f) for f in made_from or ()}
     guarded = {f.stem for f, content in sources.items() if is_guarded(content)}
-    open_pictures = {
-        hashlib.sha256(base64.b64decode(_text(data))).digest()
+    of_open = [
+        (kind, _text(data))
         for f, content in sources.items()
         if f.stem not in guarded
         for output in _outputs(content)
         for kind, data in output.get("data", {}).items()
-        if kind.startswith("image/") and "svg" not in kind
+        if kind == CSV or (kind.startswith("image/") and "svg" not in kind)
+    ]
+    open_files = {
+        hashlib.sha256(data.encode() if kind == CSV else base64.b64decode(data)).digest()
+        for kind, data in of_open
     }
     found = []
     for file in sorted(f for f in path.rglob("*") if f.is_file()):
@@ -365,12 +420,9 @@ def folder(
             found += notebook(books[file], name, looked_for)
             continue
         closed = file.stem in guarded
-        if table:
-            closed = bool(guarded) or made_from is None
-        elif file.suffix in PICTURES:
-            closed = (
-                bool(guarded) and hashlib.sha256(file.read_bytes()).digest() not in open_pictures
-            )
+        if table or file.suffix in PICTURES:
+            suspect = bool(guarded) or (table and made_from is None)
+            closed = suspect and hashlib.sha256(file.read_bytes()).digest() not in open_files
         elif file.suffix not in TEXTS:
             continue
         found += hits(name, _kinds_in(file, watch(closed, None, looked_for, strict=table)))
@@ -388,6 +440,8 @@ def _kinds_in(file, watch):
         return results_kinds(table, watch)
     if file.suffix in PICTURES:
         return _picture_kinds(file.read_bytes()) if watch.guarded else set()
+    if file.suffix not in TEXTS | SOURCES:
+        return {"unreadable file"} if watch.guarded else set()
     return page_kinds(file.read_text(encoding="utf-8", errors="replace"), watch)
 
 

@@ -19,6 +19,7 @@ from cxrlib.guard.latch import (
 )
 from cxrlib.guard.suppression import (
     COUNTS,
+    NEEDS_COUNT,
     ROW_LEVEL,
     SUPPRESSED,
     cover,

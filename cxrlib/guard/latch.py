@@ -20,19 +20,25 @@ from cxrlib.core.kernel import in_notebook
 from cxrlib.guard import register
 
 MIN_CELL = 10  # images or patients behind a number that may be shown
-MAX_SIDE = 32  # cells a side of the largest picture that may be drawn
+MAX_SIDE = 20  # cells per side of the largest heat map that may be drawn
 FEW = f"fewer than {MIN_CELL}"
 NOT_SHOWN = "A table of credentialed data: show it with cxrlib.show.notebook.show."
 MARK = "application/papermill.record/text/cxrbook-guard"  # output of a notebook, shown nowhere
 
 _protected: list[str] = []  # names of the credentialed cohorts loaded in this process
 _registers: list[register.Register] = []
+_columns: set[str] = set()  # of the tables of these cohorts
 # What shows a data frame, see `frames_shown_by`.
 _frames: list[Callable] = [lambda table: (NOT_SHOWN, NOT_SHOWN)]
 
 
 class GuardError(RuntimeError):
     """Something of a credentialed cohort would have been shown; says what kind, never the value."""
+
+
+def columns() -> set[str]:
+    """Names of the columns of the credentialed cohorts loaded in this process."""
+    return _columns
 
 
 def active() -> bool:
@@ -44,8 +50,8 @@ def protect(cohort: Any) -> None:
     """From now on, guard everything that this process shows.
 
     Writes the register of the cohort (:mod:`cxrlib.guard.register`) to ``cohort.keep/guard``, marks
-    the notebook as guarded, has data frames displayed as tables that hide small counts, and
-    refuses pictures.
+    the notebook as guarded, has data frames displayed and printed as tables that hide small counts,
+    and looks at every figure before it is drawn.
 
     Raises
     ------
@@ -53,7 +59,8 @@ def protect(cohort: Any) -> None:
         The cohort names no folder to keep its results in, or one inside a git working tree.
     """
     _protected.append(cohort.name)  # first: the latch holds whatever happens below
-    _refuse_pictures()
+    _columns.update(map(str, cohort.table.columns))
+    _look_at_figures()
     if cohort.keep is None:
         raise GuardError(
             f"cohort {cohort.name}: its builder has to name a folder `keep` beside the data, where "
@@ -65,31 +72,83 @@ def protect(cohort: Any) -> None:
             f"cohort {cohort.name}: the data folder lies inside a git working tree, from which "
             "credentialed data could be published; move it elsewhere and set CXRBOOK_DATA"
         )
-    path = keep / "guard" / f"{cohort.fingerprint}.npz"
+    path = keep / register.FOLDER / f"{cohort.fingerprint}.npz"
     if not path.is_file():
         register.save(register.build(cohort), path)
     _registers.append(register.load(path))
     _mark_notebook(path.stem)
+    _mask_printed_frames()
 
 
-def _refuse_pictures():
+def _look_at_figures():
+    """Figures are looked at where all of them pass, whoever draws them, to whatever format."""
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import FigureCanvasBase
 
     if hasattr(Axes.imshow, "guarded"):
         return
-    draw = Axes.imshow
+    imshow, print_figure = Axes.imshow, FigureCanvasBase.print_figure
 
-    @functools.wraps(draw)
-    def imshow(self, X, *args, **options):
-        if active() and min(np.shape(X)[:2], default=0) >= MAX_SIDE:
-            raise GuardError(
-                "imshow: no picture may be drawn once credentialed data were loaded, not even of a "
-                "phantom; use cxrlib.show.notebook.withheld"
-            )
-        return draw(self, X, *args, **options)
+    @functools.wraps(imshow)
+    def checked_imshow(self, X, *args, **options):
+        if active():
+            _refuse_picture(np.shape(X)[:2])
+        return imshow(self, X, *args, **options)
 
-    imshow.guarded = True
-    Axes.imshow = imshow
+    @functools.wraps(print_figure)
+    def checked_print(self, *args, **options):
+        if active():
+            look_at(self.figure)
+        return print_figure(self, *args, **options)
+
+    checked_imshow.guarded = True
+    Axes.imshow, FigureCanvasBase.print_figure = checked_imshow, checked_print
+
+
+def _refuse_picture(shape):
+    if max(shape, default=0) > MAX_SIDE:
+        raise GuardError(
+            "no picture may be drawn once credentialed data were loaded, not even of a phantom; "
+            "use cxrlib.show.notebook.withheld"
+        )
+
+
+def look_at(figure: Any) -> None:
+    """GuardError if a figure holds a picture, or a text that may not be shown.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Heat maps of up to `MAX_SIDE` cells a side are no pictures, nor are bars of colours.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()  # which writes the labels of ticks
+    bars = {axes for axes in figure.axes if hasattr(axes, "_colorbar")}
+    for drawn in figure.findobj(lambda a: isinstance(a, ScalarMappable) and a.axes not in bars):
+        values = drawn.get_array()
+        _refuse_picture(np.shape(values)[:2] if np.ndim(values) > 1 else ())
+    said = " ; ".join(text.get_text() for text in figure.findobj(Text))
+    if text(said, "figure: its text") != said:
+        raise GuardError("figure: its text counts fewer than ten images or patients")
+
+
+def _mask_printed_frames():
+    """``print(table)`` shows what the table itself would show at the end of a cell."""
+    if hasattr(pd.DataFrame.__repr__, "guarded"):
+        return
+    for kind in (pd.DataFrame, pd.Series):
+        kind.__repr__ = _masked(kind.__repr__)
+
+
+def _masked(plain):
+    @functools.wraps(plain)
+    def masked(table):
+        return _frame(table)[1] if active() else plain(table)
+
+    masked.guarded = True
+    return masked
 
 
 def frames_shown_by(render: Callable) -> None:

@@ -1,8 +1,8 @@
 """What must not leave the folder of a credentialed cohort, as hashes that a scan can look for.
 
 The register of a cohort lies beside its data and holds no value: 64-bit hashes of identifiers, file
-names and dates, of capitalised words that few reports have (names are among them), and of seven
-words in a row of the reports.
+names and dates, of capitalised words that few reports have (names are among them), and of words in
+a row of the reports: any seven, and four that few reports have.
 """
 
 from __future__ import annotations
@@ -19,15 +19,28 @@ import numpy as np
 
 from cxrlib.core import atomic
 from cxrlib.core.folders import LIBRARY
+from cxrlib.guard.spellings import dates_in, tokens_in
 
+FOLDER = Path("guard", "v2")  # of registers beside the data; another one whenever fields change
 ROW = 7  # words that, in this order, are taken for a piece of a report
-FEW = 10  # a capitalised word in fewer reports may be a name
+PIECE = 4  # and so many, where few reports have them
+FEW = 10  # a capitalised word, or a piece, in fewer reports may tell of a patient
 CHUNK = 5000  # texts hashed at a time, which bounds the memory
+SHIFTED = ("2100", "2300")  # years to which MIMIC's dates were moved; no other text has them
 SHORTEST = 6  # an identifier with fewer characters cannot be told from a number
+GROUP = 8  # and a group of one (DICOM's are of eight digits) with fewer than these
 
 _WORD = re.compile(r"[a-z0-9]+")
 _NAME = re.compile(r"\b[A-Z][a-z]{3,}(?:-[A-Z][a-z]+)*\b")
-_TOKEN = re.compile(r"[0-9a-z]+(?:[-_][0-9a-z]+)*")
+_LETTERS = re.compile(r"[a-z]+(?:-[a-z]+)*")
+# A row of these alone is a list of findings, such as any text on radiographs has.
+_LISTED = (
+    *("atelectasis", "cardiomegaly", "consolidation", "edema", "effusion", "emphysema"),
+    *("enlarged", "cardiomediastinum", "fibrosis", "fracture", "hernia", "infiltration"),
+    *("lesion", "lung", "mass", "nodule", "opacity", "pleural", "pneumonia"),
+    *("pneumothorax", "support", "devices", "thickening", "finding", "findings", "other"),
+    *("no", "and", "or", "of", "in", "the", "with", "a"),
+)
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses nothing
 
 
@@ -37,8 +50,10 @@ class Register(NamedTuple):
     identifiers: np.ndarray
     files: np.ndarray
     dates: np.ndarray
-    names: np.ndarray
+    names: np.ndarray  # written with a capital somewhere in few reports
+    surnames: np.ndarray  # of these, what no report writes in small letters
     rows: np.ndarray  # of seven words
+    pieces: np.ndarray  # of four words that few reports have
 
 
 KINDS = {
@@ -46,8 +61,11 @@ KINDS = {
     "files": "file name",
     "dates": "date",
     "names": "report text",
+    "surnames": "report text",
     "rows": "report text",
+    "pieces": "report text",
 }
+TYPED = {"identifiers", "files", "dates", "rows"}  # what no author's own sentence holds by chance
 
 
 def build(cohort: Any) -> Register:
@@ -60,16 +78,22 @@ def build(cohort: Any) -> Register:
         elif "date" in column:
             dates |= {_plain(x)[:10] for x in table[column].dropna().unique()}
     dates |= {d.replace("-", "") for d in dates}
+    groups = {group for x in identifiers if "-" in x for group in x.split("-")}
+    identifiers |= {g for g in groups if len(g) >= GROUP and re.search(r"\d", g)}
     paths = [] if cohort.films is None else cohort.films["file"]
     files = {name.partition(".")[0] for path in paths for name in _named(_plain(path))}
     reports = table["report"].dropna().unique() if "report" in table else []
     seen = Counter(name for text in reports for name in names_in(text))
+    names = {name for name, count in seen.items() if count < FEW}
+    small = {word for text in reports for word in _LETTERS.findall(text)}
     return Register(
         _hashes(x for x in identifiers if len(x) >= SHORTEST),
         _hashes(x for x in files - identifiers if len(x) >= SHORTEST),
         _hashes(dates),
-        _hashes(name for name, count in seen.items() if count < FEW),
+        _hashes(names),
+        _hashes(names - small),
         rows_of(reports),
+        rows_of(reports, PIECE, FEW),
     )
 
 
@@ -96,21 +120,22 @@ def names_in(text: str) -> set[str]:
     return {name.lower() for name in _NAME.findall(text)}
 
 
-def tokens_in(text: str) -> set[str]:
-    """What may be an identifier in a text: tokens, and their parts without a leading p or s."""
-    found = set()
-    for token in set(_TOKEN.findall(text.lower())):
-        found.add(token)
-        for part in re.split("[-_]", token):
-            found |= {part, part.lstrip("ps")}
-    return found
+def rows_of(texts: Iterable[str], n: int = ROW, fewer: int | None = None) -> np.ndarray:
+    """Hashes of all `n` words in a row of each text, sorted, (m,) uint64.
 
-
-def rows_of(texts: Iterable[str]) -> np.ndarray:
-    """Hashes of all seven words in a row of each text, sorted, (n,) uint64."""
+    Parameters
+    ----------
+    texts : iterable of str
+    n : int
+    fewer : int, optional
+        Only of rows in fewer texts than this, and not of lists of findings.
+    """
     texts, known = list(texts), _Hashes()
-    found = [_rows(texts[i : i + CHUNK], known) for i in range(0, len(texts), CHUNK)]
-    return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *found]))
+    found = [_rows(texts[i : i + CHUNK], known, n, fewer) for i in range(0, len(texts), CHUNK)]
+    rows, counts = np.unique(
+        np.concatenate([np.empty(0, dtype=np.uint64), *found]), return_counts=True
+    )
+    return rows if fewer is None else rows[counts < fewer]
 
 
 class _Hashes(dict):
@@ -121,23 +146,37 @@ class _Hashes(dict):
         return self[word]
 
 
-def _rows(texts, known):
+def _rows(texts, known, n, fewer):
+    """Hashes of rows of words, each once per text; of all texts together where none is counted."""
     words = [_WORD.findall(text.lower()) for text in texts]
     text = np.repeat(np.arange(len(texts)), [len(w) for w in words])
     hashed = np.fromiter((known[w] for of_text in words for w in of_text), dtype=np.uint64)
-    n = len(hashed) - ROW + 1
-    if n < 1:
+    m = len(hashed) - n + 1
+    if m < 1:
         return np.empty(0, dtype=np.uint64)
-    out = np.zeros(n, dtype=np.uint64)
-    for k in range(ROW):
-        out = out * _FACTOR + hashed[k : k + n]
-    return np.unique(out[text[:n] == text[ROW - 1 :]])
+    out = np.zeros(m, dtype=np.uint64)
+    for k in range(n):
+        out = out * _FACTOR + hashed[k : k + m]
+    inside = text[:m] == text[n - 1 :]
+    if fewer is None:
+        return np.unique(out[inside])
+    listed = _in(hashed, _hashes(_LISTED))
+    inside &= ~np.lib.stride_tricks.sliding_window_view(listed, n).all(axis=1)
+    pairs = np.unique(np.stack([text[:m][inside].astype(np.uint64), out[inside]]), axis=1)
+    return pairs[1]
 
 
 def kinds(
     register: Register, text: str, known: Known | None = None, strict: bool = True
 ) -> set[str]:
-    """What of the register occurs in a text: a set of `KINDS`.
+    """What of the register occurs in a text: a set of `KINDS`, see `found`."""
+    return {KINDS[field] for field in found(register, text, known, strict)}
+
+
+def found(
+    register: Register, text: str, known: Known | None = None, strict: bool = True
+) -> set[str]:
+    """Which fields of the register hold something of a text: a set.
 
     Parameters
     ----------
@@ -148,20 +187,26 @@ def kinds(
     strict : bool
         Whether long numbers count even where they are known: an example may be a true one.
     """
-    found = set()
-    tokens = tokens_in(text)
+    tokens, names = tokens_in(text), names_in(text)
+    words = set(_LETTERS.findall(text.lower()))
+    rows, pieces = rows_of([text]), rows_of([text], PIECE)
     if known is not None:
-        tokens -= {t for t in known.tokens if not (strict and re.search(r"\d{5}", t))}
-    for field in ("identifiers", "files", "dates"):
-        if _any(_hashes(tokens), getattr(register, field)):
-            found.add(KINDS[field])
-    names = names_in(text) - (known.words if known else set())
-    rows = rows_of([text])
-    if known is not None:
-        rows = rows[~_in(rows, known.rows)]
-    if _any(_hashes(names), register.names) or _any(rows, register.rows):
-        found.add("report text")
-    return found
+        long = {t for t in tokens if strict and re.search(r"\d{5}", t)}
+        tokens = long | (tokens - known.tokens)
+        names, words = names - known.words, words - known.words
+        rows, pieces = rows[~_in(rows, known.rows)], pieces[~_in(pieces, known.pieces)]
+    hashed = _hashes(tokens)
+    looked_for = {
+        **dict.fromkeys(("identifiers", "files", "dates"), hashed),
+        "names": _hashes(names),
+        "surnames": _hashes(words),
+        "rows": rows,
+        "pieces": pieces,
+    }
+    hits = {field for field, some in looked_for.items() if _any(some, getattr(register, field))}
+    if any(SHIFTED[0] <= day < SHIFTED[1] for day in dates_in(text)):
+        hits.add("dates")
+    return hits
 
 
 class Known(NamedTuple):
@@ -170,15 +215,20 @@ class Known(NamedTuple):
     tokens: set
     words: set
     rows: np.ndarray
+    pieces: np.ndarray
 
     @classmethod
     def of(cls, text: str) -> Known:
         """Of one text."""
-        return cls(tokens_in(text), set(re.findall("[a-z-]+", text.lower())), rows_of([text]))
+        words = set(_LETTERS.findall(text.lower()))
+        return cls(tokens_in(text), words, rows_of([text]), rows_of([text], PIECE))
 
     def __or__(self, other):
         return Known(
-            self.tokens | other.tokens, self.words | other.words, np.union1d(self.rows, other.rows)
+            self.tokens | other.tokens,
+            self.words | other.words,
+            np.union1d(self.rows, other.rows),
+            np.union1d(self.pieces, other.pieces),
         )
 
 
@@ -189,11 +239,25 @@ def project() -> Known:
 
 
 @functools.cache
+def library() -> Known:
+    """The words of the library alone: what a chapter may say without having typed it."""
+    return Known.of(_text_of(_library_files()))
+
+
+@functools.cache
 def own_text() -> str:
     """All text of this library, and of the chapters and pages beside it."""
-    files = [file for kind in ("*.py", "*.toml", "*.csv", "*.md") for file in LIBRARY.rglob(kind)]
+    files = _library_files()
     for folder, kind in (("chapters", "*.py"), ("book", "**/*.md"), (".", "*.md")):
         files += (LIBRARY.parent / folder).glob(kind)
+    return _text_of(files)
+
+
+def _library_files():
+    return [file for kind in ("*.py", "*.toml", "*.csv", "*.md") for file in LIBRARY.rglob(kind)]
+
+
+def _text_of(files):
     return "\n".join(f.read_text(encoding="utf-8") for f in files)
 
 

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cxrlib.guard.latch import FEW, MIN_CELL, GuardError, active, refuse, without_small_counts
+from cxrlib.guard.latch import (
+    FEW,
+    MIN_CELL,
+    GuardError,
+    active,
+    columns,
+    refuse,
+    without_small_counts,
+)
 
 SMALL, HIDDEN = f"<{MIN_CELL}", "hidden"  # cells of a shown table
 SUPPRESSED = f"suppressed: {FEW} images or patients"
@@ -21,6 +29,7 @@ ROW_LEVEL = re.compile(  # columns with entries of single images
 )
 TOTALS = ("all", "total", "all patients")  # what a row is called that holds the sum of the others
 NEEDS_COUNT = {"age", "score", "y_true", "probability"}  # columns of films, unless images are given
+OLDEST = 89  # years; a higher age tells who it is
 
 
 def presentable(table: pd.DataFrame, counts: Sequence[str] | None = None) -> pd.DataFrame:
@@ -40,14 +49,12 @@ def presentable(table: pd.DataFrame, counts: Sequence[str] | None = None) -> pd.
     if not active():
         return table
     found = _count_columns(table) if counts is None else list(counts)
-    for name in (*table.index.names, *table.columns):
-        one = str(name)
-        number = name in table.columns and pd.api.types.is_numeric_dtype(table[name])
-        if ROW_LEVEL.search(one) or (one in NEEDS_COUNT and not found and number):
-            raise GuardError(
-                f"table: column {one!r} is one of single images; show counts, shares or means over "
-                f"at least {MIN_CELL} images and patients"
-            )
+    found = [name for name in found if name not in NEEDS_COUNT]
+    if (one := _of_single_images(table, found)) is not None:
+        raise GuardError(
+            f"table: column {one!r} is one of single images; show counts, shares or means over "
+            f"at least {MIN_CELL} images and patients"
+        )
     labels = table.index.to_frame().map(str).to_numpy().ravel()
     refuse(" ; ".join([*map(str, table.columns), *labels]), "table: the heads of rows or columns")
     for i, name in enumerate(table.columns):
@@ -64,6 +71,21 @@ def presentable(table: pd.DataFrame, counts: Sequence[str] | None = None) -> pd.
         column[small[:, k]] = SMALL
         out.isetitem(i, column)
     return out
+
+
+def _of_single_images(table, found):
+    """The name of a column with entries of single images, None where there is none."""
+    names = [str(name) for name in table.columns]
+    for i, name in enumerate(names):
+        number = pd.api.types.is_numeric_dtype(table.iloc[:, i])
+        if name in NEEDS_COUNT and number and not found:
+            return name
+        if name == "age" and number and (table.iloc[:, i] > OLDEST).any():
+            return name
+    rows = table.index.names == [None] and pd.api.types.is_integer_dtype(table.index)
+    if rows and names and set(names) <= columns():  # rows of the cohort's own table
+        return names[0]
+    return next(filter(ROW_LEVEL.search, map(str, [*table.index.names, *names])), None)
 
 
 def _count_columns(table):

@@ -1,0 +1,50 @@
+"""What a chapter left in the working folder: of credentialed data, looked at as its pages are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxrlib.book.scan import Hit
+
+MADE_ELSEWHERE = ("_build", "__pycache__", "node_modules")
+State = dict[Path, tuple[int, int]]  # file -> when it was written, and its size
+
+
+def state(root: Path) -> State:
+    """The files below `root`, without hidden folders, built pages and executed chapters."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        left_out = {*MADE_ELSEWHERE, *(["chapters"] if here == root / "book" else [])}
+        folders[:] = [name for name in folders if name[0] != "." and name not in left_out]
+        for file in files:
+            about = (here / file).lstat()
+            found[here / file] = about.st_mtime_ns, about.st_size
+    return found
+
+
+def hits(root: Path, before: State) -> list[Hit]:
+    """What the files written below `root` since `before` must not hold: list of Hit.
+
+    New files with a hit are moved to ``CXRBOOK_DATA/derived/refused``, so that nothing is lost and
+    nothing stays where it may be published.
+    """
+    from cxrlib.book import scan
+    from cxrlib.cohorts.files import data_folder
+
+    now = state(root)
+    found = []
+    for file in sorted(path for path in now if before.get(path) != now[path]):
+        kinds = {hit.kind for hit in scan.anything(file)}
+        name = str(file.relative_to(root))
+        if kinds and file not in before:
+            away = data_folder() / "derived" / "refused" / file.name
+            away.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, away)  # perhaps to another disk
+            name += " (now in derived/refused of the data)"
+        found += scan.hits(name, kinds)
+    return found
