@@ -444,6 +444,7 @@ HTML(cohort.table[["sex", "age"]].head(3).to_html())
 """
 FOUND = [  # the second cell holds the values of parameters
     *("4: identifier", "5: identifier", "6: report text", "7: date", "8: file name"),
+    "7: numbers of single images",
     *("9: image", "10: image", "11: machine path", "12: row-level table"),
 ]
 FAILING = (

@@ -1,4 +1,4 @@
-"""Chapters on made-up MIMIC-CXR and NIH folders; of the former nothing may be seen outside."""
+"""Whole books on made-up MIMIC-CXR and NIH folders; of the former nothing may be seen outside."""
 
 import base64
 import io
@@ -12,12 +12,12 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from scipy.signal import fftconvolve
+from test_book import check
 
 from cxrlib import guard
 from cxrlib.book import scan
 from cxrlib.book.build import build
-from cxrlib.book.chapters import chapters
-from cxrlib.book.run import run
+from cxrlib.book.chapters import chapters, find
 from cxrlib.show import notebook
 
 PER_CELL = 3  # films a cell of the balanced cohorts
@@ -26,6 +26,8 @@ SMALL = {
     "models": "phantom-resnet",
     "n_images": 120,
     "n_twins": 60,
+    "n_detector": 200,
+    "n_simulations": 20,
     "n_resamples": 20,
     "n_permutations": 20,
     "n_draws": 2,
@@ -35,28 +37,22 @@ SMALL = {
     "epochs_head": 1,
     "epochs_encoder": 1,
 }
-STUB = '# %% [markdown]\n# # A chapter without data\n\n# %% tags=["parameters"]\nseed: int = 1\n'
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """The project, its chapters 1 to 7 with a balanced cohort as small as the trees."""
+    """The project, its chapters with a balanced cohort as small as the trees."""
     root = tmp_path_factory.mktemp("project")
     for name in ("book", "chapters"):
         leave = shutil.ignore_patterns("chapters" if name == "book" else "*.ipynb", "__pycache__")
         shutil.copytree(ROOT / name, root / name, ignore=leave)
     for name in ("_config.yml", "_toc.yml", "requirements.lock"):
         shutil.copy(ROOT / name, root)
-    for chapter in chapters(root):
-        source = chapter.path.read_text()
-        if chapter.number == "03":
-            small = source.replace(
-                "options: dict = {}", f"options: dict = {{'per_cell': {PER_CELL}}}"
-            )
-            assert small != source
-            chapter.path.write_text(small)
-        elif chapter.number > "07":
-            chapter.path.write_text(STUB)
+    [tuning] = find(root, "fine_tuning")
+    source = tuning.path.read_text()
+    small = source.replace("options: dict = {}", f"options: dict = {{'per_cell': {PER_CELL}}}")
+    assert small != source
+    tuning.path.write_text(small)
     return root
 
 
@@ -158,6 +154,10 @@ def test_kept_results_rest_on_ten_or_more(credentialed):
     assert any(table["value"].notna().any() for table in tables)
 
 
+def test_the_pages_of_the_book(credentialed, project):
+    check(credentialed / "html", [c.name for c in chapters(project)])
+
+
 def test_chapters_say_that_they_withhold(credentialed):
     for number in ("01", "02", "06"):
         [page] = (credentialed / "html" / "chapters").glob(f"{number}_*.html")
@@ -169,12 +169,12 @@ def test_results_of_single_images_stay_with_the_data(credentialed, planted):
     assert list(derived.glob("embeddings/*/*.parquet")) and list((derived / "guard").glob("*.npz"))
 
 
-def test_chapters_run_on_nih(project, on_data, tmp_path):
-    """All but the one on calibration: films are shown and tuned on, drains are read from NEATX,
-    and of race there is nothing."""
-    chosen = [c for c in chapters(project) if c.number <= "06"]
-    paths = run(project, chosen, {"data": "nih", **SMALL}, tmp_path)
+def test_a_whole_book_on_nih(project, on_data, tmp_path):
+    """Films are shown and tuned on, drains are read from NEATX, and of race there is nothing."""
+    build(project, {"data": "nih", **SMALL}, tmp_path)
+    check(tmp_path / "html", [c.name for c in chapters(project)])
+    paths = sorted(tmp_path.glob("chapters/*.ipynb"))
     shown = [picture for path in paths for picture in pictures(path)]
-    assert len(paths) == 6 and any(map(scan.photographic, shown))  # open films may be seen
+    assert any(map(scan.photographic, shown))  # open films may be seen
     cohorts = {name for path in paths for t in notebook.kept(path) for name in t["cohort"].unique()}
     assert "nih-cxr14-test (part)" in cohorts
