@@ -178,12 +178,12 @@ ATTEMPTS = [
     (REFUSED, "print('a 91-year-old man')"),
     (REFUSED, "show(pd.DataFrame({'age': [93, 40], 'n': [30, 40]}))"),
     (REFUSED, "display(t[['age', 'sex']].head(3))"),
-    (REFUSED, "print(t[['age', 'sex', 'race']].head(3))"),
+    (MASKED, "print(t[['age', 'sex', 'race']].head(3))"),
     (REFUSED, "show(t[['sex', 'race', 'view']].head(3))"),
     (REFUSED, "display(t['age'].head())"),
     (REFUSED, "display(HTML(t[['sex', 'age']].head(3).to_html()))"),
     (REFUSED, "show(t.head(3))"),
-    (REFUSED, "print(t.iloc[0])"),
+    (MASKED, "print(t.iloc[0])"),
     (SEEN, "print('women', 7)"),  # a count in a sentence of one's own
     # files in the working folder
     (REFUSED, "t.head(20).to_csv('rows-1.csv')"),
@@ -284,7 +284,7 @@ def outcome(executed, i, code=""):
     file = re.search(r"[\w-]+\.(?:csv|parquet|npy|png|txt|pkl|md)(?=')", code)
     if i + 2 in {hit.cell for hit in hits} or "stopped" in said or (file and file[0] in left):
         return REFUSED
-    return MASKED if re.search("<10|&lt;10|fewer than 10|hidden", said) else SEEN
+    return MASKED if re.search("<10|&lt;10|fewer than 10|hidden|show it with", said) else SEEN
 
 
 def test_attempts_of_a_careless_author(executed):
