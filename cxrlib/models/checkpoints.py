@@ -6,6 +6,7 @@ Nothing here touches the network or runs code from a file.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shlex
@@ -83,9 +84,9 @@ def files_of(path: Path) -> list[Path]:
     ValueError
         An index that names files elsewhere, or files that are not there.
     """
-    if kind_of(path) != "index":
+    if not (places := _weight_map(path)):
         return [path]
-    names = sorted(set(_weight_map(path).values()))
+    names = sorted(set(places.values()))
     if odd := [name for name in names if Path(name).name != name or name.endswith(".json")]:
         raise ValueError(f"{path}: names {odd[0]!r}; expected files with tensors beside it")
     converted = [path.with_name(name).with_suffix(".safetensors") for name in names]
@@ -99,10 +100,14 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    """Names of tensors to files, of an index; empty for any other JSON or text."""
+    """Names of tensors to files, of an index; empty for whatever else a file is."""
     try:
-        found = json.loads(path.read_bytes())["weight_map"]
+        with path.open("rb") as f:
+            head = f.read(32)
+            found = json.loads(head + f.read())["weight_map"] if head.lstrip()[:1] == b"{" else {}
         return {str(key): str(name) for key, name in found.items()}
+    except OSError as error:
+        raise unreadable(path, error) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -127,7 +132,7 @@ def kind_of(path: Path) -> str:
     ValueError
         None of these, or a file that cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise ValueError(f"{path}: no regular file")
     try:
         with path.open("rb") as f:
@@ -160,7 +165,7 @@ def kind_of(path: Path) -> str:
         return "torch"
     if head[:1] == b"\x80":  # what pickles begin with, and torch's files before they were archives
         return "torch"
-    if head.lstrip().startswith(b"{") and _weight_map(path):
+    if _weight_map(path):
         return "index"
     why = next((why for begin, why in MISTAKEN if head.lstrip().startswith(begin)), None)
     raise ValueError(

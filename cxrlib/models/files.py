@@ -127,7 +127,7 @@ def _files(folder: Path, deep: bool = True) -> list[Path]:
             if deep and f[0] != "." and os.path.realpath(os.path.join(root, f)) not in seen
         ]
         paths = [Path(root, name) for name in names if name[0] != "."]
-        found += [path for path in paths if path.is_file() or not path.exists()]
+        found += [p for p in paths if os.path.isfile(p) or not os.path.exists(p)]
     return found
 
 
