@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cxrlib.models.text import words
 from cxrlib.protocol import Protocol, protocol_of
 
 SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "parts.py", "renames.toml")
+LARGEST_SCALE = 10_000  # CLIP and its kin stop at 100; the exponential of a scale is far above
 SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
 
 
@@ -121,7 +121,7 @@ def _filled(made, card, paths):
         what = f"{card['name']}, {path}"
         notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
     scale = made.learned_scale(network)
-    if scale is not None and not 0 < scale < math.inf:
+    if scale is not None and not 0 < scale < LARGEST_SCALE:
         raise ValueError(
             f"{what}: its logit scale is {scale} (expected e to the stored number, usually 10 to "
             "100): damaged, or not a logarithm as its authors' code stores it"
