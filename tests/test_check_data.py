@@ -184,7 +184,7 @@ def test_films_of_ones_own(tmp_path):
     (tmp_path / "cohort.csv").write_text(
         "image_id,patient_id,path,sex,age,view,Edema\na,1,a.png,F,50,PA,1\nb,1,b.png,F,51,PA,0\n"
     )
-    Image.new("L", (20, 20)).save(tmp_path / "a.png")
+    Image.linear_gradient("L").save(tmp_path / "a.png")
     text, problems = check_data.report("own", tmp_path)
     assert "2 images of 1 patients" in text and "findings: Edema" in text
     assert "1 of 2 films of cohort.csv are there" in text and problems == 1

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from torch import nn
 
 from cxrlib import models
-from cxrlib.models import checkpoints, files, registry
+from cxrlib.models import checkpoints, files, registry, text
 from cxrlib.models.convert import convert
 from cxrlib.models.encoder import Tokens
 from cxrlib.models.recipe import Recipe
@@ -175,6 +177,12 @@ def test_files_are_told_apart_by_their_content(tiny, state, tmp_path, form, name
         lambda s: {"model": {"model_state_dict": s}},
         lambda s: {f"module.{k}": v for k, v in s.items()},
         lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+        lambda s: {k.replace("visual.", "visual._orig_mod."): v for k, v in s.items()},
+        lambda s: s | {"logit_scale": s["logit_scale"].reshape(1)},
+        lambda s: s | {"logit_scale": s["logit_scale"].reshape(1, 1)},
         lambda s: dict(reversed(s.items())),
         lambda s: s | {"head.weight": s["text.weight"]},
         lambda s: {k: v for k, v in s.items() if k != "position_ids"},
@@ -188,6 +196,12 @@ def test_files_are_told_apart_by_their_content(tiny, state, tmp_path, form, name
         "twice nested",
         "module",
         "nested module",
+        "compiled",
+        "compiled in parallel",
+        "parallel, then compiled",
+        "compiled in part",
+        "scale of one number",
+        "scale in two dimensions",
         "other order",
         "tied tensor",
         "no position_ids",
@@ -488,6 +502,148 @@ def test_members_of_an_ensemble(tiny, state, tmp_path):
     assert int(one.network.visual.bias[0]) == 1
 
 
+def test_one_file_twice_is_one_member_and_other_folders_do_not_count(tiny, state, tmp_path):
+    def biases():
+        model = models.load_model("many", checkpoint=tmp_path)
+        return [int(member.network.visual.bias[0]) for member in model.members], model.notes
+
+    def write(name, i):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(saved(state | {"visual.bias": torch.full((3,), float(i))}))
+        return path
+
+    first = write("old/best.pt", 5)
+    assert biases()[0] == [5]  # as unpacked
+    shutil.copy(write("best.pt", 1), tmp_path / "best (1).pt")
+    assert biases()[0] == [1] and "best.pt left out" in str(biases()[1])
+    write("next.pt", 2)
+    (tmp_path / "latest.pt").symlink_to("next.pt")
+    shutil.copy(convert(tmp_path / "next.pt"), tmp_path / "again.safetensors")
+    found, notes = biases()
+    assert sorted(found) == [1, 2] and "ensemble of 2 checkpoints" in notes
+    for path in tmp_path.glob("*.*"):
+        path.unlink()
+    write("new/best.pt", 6)
+    text = message(models.load_model, "many", checkpoint=tmp_path)
+    assert "members of one ensemble in several folders" in text and str(first.parent) in text
+
+
+def test_what_lies_higher_goes_first_and_a_second_download_has_the_name_of_the_first(
+    tiny, state, tmp_path
+):
+    (tmp_path / "old").mkdir()
+    for name, i in (("old/tiny.pt", 1), ("tiny (1).pt", 2), ("tiny.pt", 3)):
+        changed = state | {"visual.bias": torch.full((3,), float(i))}
+        (tmp_path / name).write_bytes(saved(changed))
+    for i, name in ((3, "tiny.pt"), (2, "tiny (1).pt"), (1, "old/tiny.pt")):
+        found = models.load_model("tiny", checkpoint=tmp_path)
+        assert int(found.network.visual.bias[0]) == i
+        (tmp_path / name).unlink()
+    (tmp_path / "model.bin").write_bytes(b"")
+    text = message(models.load_model, "tiny", checkpoint=tmp_path)
+    assert f"not found in {tmp_path}, where there are model.bin)" in text
+
+
+@pytest.fixture(params=["safetensors", "bin"])
+def shards(request, state, tmp_path):
+    """A checkpoint in two files and its index."""
+    kind = request.param
+    names = [f"tiny-0000{i}-of-00002.{kind}" for i in (1, 2)]
+    parts = [dict(list(state.items())[:3]), dict(list(state.items())[3:])]
+    for name, part in zip(names, parts, strict=True):
+        form = forms(part)["safetensors" if kind == "safetensors" else "zip"]
+        (tmp_path / name).write_bytes(form)
+    places = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+    index = tmp_path / ("tiny.safetensors.index.json" if kind == "safetensors" else "any.json")
+    index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places}))
+    return index, names, places
+
+
+def test_a_checkpoint_in_several_files(tiny, state, shards, tmp_path):
+    index, names, places = shards
+    model = models.load_model("tiny", checkpoint=index)
+    for key, value in state.items():
+        assert torch.equal(model.network.state_dict()[key], value), key
+    read = [index, *(tmp_path / name for name in names)]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read]
+    assert model.weights == "+".join(digests)
+    if index.name.startswith("tiny."):
+        assert models.load_model("tiny", checkpoint=tmp_path).weights == model.weights
+    assert "convert each of them" in message(convert, index)
+    for change, words in (
+        ({"more": names[0]}, "1 in none of its files: more"),
+        ({"more": "gone.bin"}, "1 missing: gone.bin"),
+        ({"more": "../gone.bin"}, "names '../gone.bin'"),
+        ({"more": index.name}, f"names '{index.name}'"),
+    ):
+        index.write_text(json.dumps({"weight_map": places | change}))
+        assert words in message(models.load_model, "tiny", checkpoint=index)
+
+
+def test_pipes_are_not_waited_for(tiny, state, tmp_path):
+    pipe = tmp_path / "a.pt"
+    os.mkfifo(pipe)
+    assert "where there are" not in message(models.load_model, "many", checkpoint=tmp_path)
+    for call in (checkpoints.read, convert):
+        assert "no regular file" in message(call, pipe)
+    (tmp_path / "b.pt").write_bytes(saved(state))
+    assert len(models.load_model("many", checkpoint=tmp_path).members) == 1
+
+
+@pytest.mark.parametrize("log, words", [(100.0, "is inf"), (-200.0, "is 0.0"), (14.3, "is 16")])
+def test_a_scale_that_is_no_logarithm_is_refused(tiny, state, tmp_path, log, words):
+    text = refusal(tmp_path / "tiny.pt", saved(state | {"logit_scale": torch.tensor(log)}))
+    assert f"logit scale {words}" in text
+
+
+def archive(content, how):
+    """A torch file with its entries written anew."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved(content))) as old, zipfile.ZipFile(out, "w", how) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_entries_are_refused_and_not_unpacked(tiny, tmp_path, how):
+    large = archive({"a": torch.zeros(2_000_000)}, how)
+    assert len(large) < 1_000_000
+    assert "compressed entries (8,00" in refusal(tmp_path / "tiny.pt", large)
+    assert "compressed entries" in message(convert, tmp_path / "tiny.pt")
+
+
+def test_a_vocabulary_as_text_or_json(tmp_path):
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chest", "##s", "no", "é"]
+    plain, turned = tmp_path / "vocab.txt", tmp_path / "tokenizer.json"
+    plain.write_text("\n".join(known) + "\n", encoding="utf-8")
+    transformers.BertTokenizerFast(str(plain)).save_pretrained(tmp_path)
+    plain.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*known, ""]).encode())
+    texts = ["No CHESTS, é", "chest"]
+    for path in (plain, turned):
+        assert text.words(path) == known
+        tokens = text.wordpiece(path, 77)(texts)
+        assert tokens.ids.tolist() == [[2, 7, 5, 6, 1, 1, 3], [2, 5, 3, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("[PAD]\n[UNK]\n[CLS]\n[SEP]\nno\nno\n", "more than once, such as 'no'"),
+        ('{"model": {"type": "BPE", "vocab": {}}}', "a tokenizer of type BPE"),
+        ('{"model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 2}}}', "numbered from 0"),
+        ('{"model": {"type": "WordPiece", "vocab": {"no": 0}}}', "it lacks [CLS]"),
+        ('{"version": 1}', "a tokenizer of type unknown"),
+        ("{", "a tokenizer of type unknown"),
+    ],
+)  # fmt: skip
+def test_vocabularies_that_are_refused(tmp_path, content, words):
+    path = tmp_path / "vocab.txt"
+    path.write_text(content)
+    assert words in message(text.words, path)
+
+
 def test_a_model_of_two_files(tiny, tmp_path):
     whole = Pair()
     for part in ("image", "text"):
@@ -622,7 +778,8 @@ def test_two_files_of_chexzero_are_an_ensemble_and_other_models_are_refused(tmp_
     first = tmp_path / "best_64_5e-05_original_22000_0.864.pt"
     half = {k: v.half() for k, v in upstream.state("chexzero").items()}
     torch.save(half, first)
-    os.link(first, tmp_path / "best_64_0.0001_original_35000_0.864.pt")
+    second = half | {"visual.conv1.weight": half["visual.conv1.weight"] + 1}
+    torch.save(second, tmp_path / "best_64_0.0001_original_35000_0.864.pt")
     model = models.load_model("chexzero", checkpoint=tmp_path)
     assert len(model.members) == 2
     assert "weights stored as float16, cast to float32" in model.notes

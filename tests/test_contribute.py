@@ -63,7 +63,8 @@ def tried(tmp_path_factory):
     films |= {"sex": list("FFM"), "years": [40, 41, 70], "projection": ["PA", "AP", "PA"]}
     pd.DataFrame(films | {"ptx": [0, 1, 0]}).to_csv(clinic / "films.csv", index=False)
     for i, file in enumerate(films["file"]):
-        Image.fromarray(np.full((20, 30), 40 * i, np.uint8)).save(clinic / file)
+        film = np.add.outer(np.arange(20), 3 * np.arange(30)) + 40 * i
+        Image.fromarray(film.astype(np.uint8)).save(clinic / file)
     lines = []
     for name in ("model", "cohort", "metric"):
         for caption, text in BLOCKS[name]:

@@ -26,6 +26,9 @@ def message(*args):
     return str(refused.value)
 
 
+LONG = torch.arange(100_000.0)
+
+
 @pytest.fixture
 def foreign(monkeypatch):
     """Classes of libraries that are not installed here, and gone again when the file is opened."""
@@ -155,6 +158,28 @@ def test_a_second_time_finds_the_same_and_another_file_is_not_overwritten(foreig
     assert set(load_file(out)) == {"other"}
     assert_same(load_file(convert(path, tmp_path / "b.safetensors")), STATE)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".safetensors"] * 2 + [".tar"]
+
+
+@pytest.mark.parametrize(
+    "state, words",
+    [
+        ({"a": torch.zeros(1).expand(2**30)}, "would take 4,294,967,296 bytes"),
+        ({"a": torch.zeros(1).expand(2**45)}, "would take"),
+        ({f"{i}": LONG for i in range(9)}, "would take 3,600,000 bytes"),
+        ({"a": torch.zeros(2, dtype=torch.complex128)}, "cannot be written (torch.complex128)"),
+        ({"a\ud800": torch.zeros(2)}, "cannot be written"),
+    ],
+)
+def test_tensors_that_the_file_does_not_hold_are_not_made(tmp_path, state, words):
+    path = tmp_path / "a.pt"
+    torch.save(state, path)
+    assert words in message(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_tied_tensors_are_written_twice(tmp_path):
+    torch.save({"a": LONG, "b": LONG}, tmp_path / "a.pt")
+    assert_same(load_file(convert(tmp_path / "a.pt")), {"a": LONG, "b": LONG})
 
 
 def test_what_cannot_be_written_says_so_and_leaves_nothing(tmp_path):

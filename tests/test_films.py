@@ -4,6 +4,7 @@ import hashlib
 import os
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
@@ -140,7 +141,7 @@ def test_only_changed_films_are_read_again(tmp_path, monkeypatch):
     status = (root / names[2]).stat()
     os.utime(root / names[2], ns=(status.st_atime_ns, status.st_mtime_ns + 10))  # touched
     again = films.check(root, names[::-1], keep)
-    assert sorted(read) == [names[1], names[2]]
+    assert sorted(read) == [names[1], names[2], names[4]]  # the last is still missing
     assert list(again["file"]) == names[::-1] and (again["problem"] != "").sum() == 1
 
 
@@ -162,7 +163,22 @@ def test_an_interrupted_check_goes_on(tmp_path, monkeypatch):
     read.clear()
     monkeypatch.setattr(films, "_examine", lambda r, f: read.append(f) or real(r, f))
     films.check(root, names, keep)
-    assert sorted(read) == names[4:]
+    assert sorted(read) == [names[1], *names[4:]]  # the first is broken
+
+
+def test_what_an_older_reading_found_is_not_kept(tmp_path, monkeypatch):
+    root, names = folder(tmp_path)
+    films.check(root, names, tmp_path / "keep.parquet")
+    old = pd.read_parquet(tmp_path / "keep.parquet").drop(columns=["reading", "note"])
+    old.assign(phash="old").to_parquet(tmp_path / "keep.parquet")
+    again = films.check(root, names, tmp_path / "keep.parquet")
+    assert "old" not in set(again["phash"]) and list(again["note"]) == [""] * 6
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "film.png")
+    with pytest.raises(DataError, match=r"film\.png: no regular file"):
+        films.read(tmp_path / "film.png")
 
 
 def test_a_few_broken_films_are_left_out_many_are_refused(tmp_path):

@@ -168,7 +168,7 @@ def test_the_fingerprint_is_of_the_content_not_of_the_place(tree, copy):
     before = cohorts.load("nih", root=tree[0])
     assert cohorts.load("nih", root=copy).fingerprint == before.fingerprint
     assert str(tree[0]) not in str(before.recipe)
-    Image.new("L", (32, 32)).save(copy / of_test(tree[1])["file"].iloc[5])
+    Image.linear_gradient("L").save(copy / of_test(tree[1])["file"].iloc[5])
     assert cohorts.load("nih", root=copy).fingerprint != before.fingerprint
 
 
@@ -214,7 +214,7 @@ def test_6x200_needs_its_1200_films_and_no_table(tmp_path):
     names, about = nih.list_6x200(seed=3)
     assert len(names) == len(set(names)) == 1200
     assert "seed 3" in about and "wheel" in about
-    Image.new("L", (8, 8), 99).save(tmp_path / "one.png")
+    Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "one.png")
     (tmp_path / "images").mkdir()
     for name in names:
         os.link(tmp_path / "one.png", tmp_path / "images" / name)

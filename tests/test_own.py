@@ -60,7 +60,7 @@ def test_the_fingerprint_knows_the_films_and_not_the_folder(root, tmp_path_facto
     assert fingerprint(root) == before
     moved = root.rename(tmp_path_factory.mktemp("elsewhere") / "own")
     assert fingerprint(moved) == before
-    Image.fromarray(np.zeros((30, 40), np.uint8)).save(moved / "films" / "00.png")
+    Image.linear_gradient("L").save(moved / "films" / "00.png")
     assert fingerprint(moved) != before
 
 

@@ -150,7 +150,11 @@ def _films(root, paths, of, if_absent):
     yield Line(state, f"{len(there):,} of {len(paths):,} films of {of} are there")
     chosen = np.random.default_rng(SEED).permutation(len(there))[:SAMPLE]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        wrong = [w for w in pool.map(lambda i: _wrong(root, there[i]), chosen) if w]
+        said = list(pool.map(lambda i: _said(root, there[i]), chosen))
+    wrong, notes = [w for w, _ in said if w], [n for _, n in said if n]
+    if notes:
+        text = f"{len(notes)} of {len(chosen)} films opened are read otherwise than they say"
+        yield Line("note", f"{text}: {'; '.join(notes[:3])}")
     if wrong:
         text = f"{len(wrong)} of {len(chosen)} films opened cannot be read"
         yield Line("problem", f"{text}: {'; '.join(wrong[:3])}")
@@ -158,13 +162,13 @@ def _films(root, paths, of, if_absent):
         yield Line("ok", f"{len(chosen)} of them opened, all can be read")
 
 
-def _wrong(root, file):
-    """What is wrong with a film; "" if nothing is."""
+def _said(root, file):
+    """What is wrong with a film, and what of it is not followed; "" if nothing is."""
     try:
-        films.read(files.inside(root, root / file))
+        note = films.read_with_note(files.inside(root, root / file))[1]
     except DataError as error:
-        return str(error)
-    return ""
+        return str(error), ""
+    return "", note and f"{Path(file).name}: {note}"
 
 
 def _neatx(root, rows):

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from cxrlib.cohorts.pixels import READING
+
 ATTRIBUTES = ("sex", "age_group", "race")
 """Attributes of S, section 2.1; a cohort has those that its source records."""
 
@@ -69,6 +71,7 @@ class Cohort:
         digest.update(np.sort(np.concatenate(rows)).tobytes())
         if self.films is not None:
             digest.update("".join(sorted(self.films["sha256"])).encode())
+            digest.update(str(READING).encode())
         return digest.hexdigest()[:16]
 
     @property

@@ -32,8 +32,8 @@ def build(
 ) -> Cohort:
     """The films of ``cohort.csv`` in ``CXRBOOK_DATA/own``.
 
-    Columns: ``image_id`` (unique), ``patient_id``, ``path`` (relative to the folder; PNG, JPEG or
-    DICOM), ``sex`` (F, M), ``age`` (years), ``view`` (such as PA, AP). Where you have them:
+    Columns: ``image_id`` (unique), ``patient_id``, ``path`` (relative to the folder; PNG, JPEG,
+    TIFF, DICOM), ``sex`` (F, M), ``age`` (years), ``view`` (such as PA, AP). Where you have them:
     ``race`` (White, Black, Asian, other, unknown), ``split`` (train, valid, test), ``drain`` (0,
     1). Sex, age, view and race may be empty for single films. Every further column that holds only
     0 and 1 is a finding; a chapter finds those that it asks for if they are spelt as in

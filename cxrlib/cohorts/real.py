@@ -52,6 +52,10 @@ def with_films(
     if draft.access == "open":
         absent = int(checked["problem"].str.endswith("not there").sum())
         why = "" if good.all() else f"absent: {absent}, damaged: {(~good).sum() - absent}"
+        noted = checked.loc[checked["note"] != "", ["file", "note"]]
+        if len(noted):
+            first = ": ".join(noted.iloc[0])
+            why += f"{'; ' * bool(why)}read otherwise than they say: {len(noted)} ({first})"
     checked, rows = checked[good].reset_index(drop=True), draft.table[good]
     step = flow([("films that can be read", rows, why)])
     part = whole is not None and not (whole and good.all())

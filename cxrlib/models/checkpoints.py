@@ -5,6 +5,8 @@ Nothing here touches the network or runs code from a file.
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import re
 import shlex
@@ -29,6 +31,8 @@ NOT_WEIGHTS = re.compile(r"(^|\.)(position_ids|relative_position_index)$")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the format's own limit
 SHOWN = 5  # keys named in a message
+# What torch puts before names: of a compiled network anywhere, of a parallel one at the beginning.
+WRAPPED = re.compile(r"(^|\.)_orig_mod\.|^(module\.)+")
 # How files begin that often lie where a checkpoint should.
 MISTAKEN = (
     (b"version https://git-lfs", "it is a git-lfs pointer: get the file itself, `git lfs pull`"),
@@ -61,6 +65,8 @@ def read(path: Path) -> dict[str, torch.Tensor]:
             raise ValueError(
                 f"{path}: a damaged safetensors file ({_line(error)}): download it again"
             ) from None
+    if kind == "index":
+        return _of_shards(path)
     if kind == "TorchScript":
         raise ValueError(
             f"{path}: a program (TorchScript) with tensors, and only tensors are opened. {advice}"
@@ -68,14 +74,66 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     return tensors(unpickle(path, advice=advice), path)
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a checkpoint: itself and, where it is an index, those with the tensors.
+
+    A converted ``.safetensors`` goes before the file that it was made from.
+
+    Raises
+    ------
+    ValueError
+        An index that names files elsewhere, or files that are not there.
+    """
+    if not (places := _weight_map(path)):
+        return [path]
+    names = sorted(set(places.values()))
+    if odd := [name for name in names if Path(name).name != name or name.endswith(".json")]:
+        raise ValueError(f"{path}: names {odd[0]!r}; expected files with tensors beside it")
+    converted = [path.with_name(name).with_suffix(".safetensors") for name in names]
+    pairs = zip(names, converted, strict=True)
+    there = [new if new.is_file() else path.with_name(name) for name, new in pairs]
+    if missing := [part.name for part in there if not part.is_file()]:
+        raise ValueError(
+            f"{path}: the checkpoint is in several files; {_count('missing', missing)}"
+        )
+    return [path, *there]
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Names of tensors to files, of an index; empty for whatever else a file is."""
+    try:
+        with path.open("rb") as f:
+            head = f.read(32)
+            found = json.loads(head + f.read())["weight_map"] if head.lstrip()[:1] == b"{" else {}
+        return {str(key): str(name) for key, name in found.items()}
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _of_shards(path: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for part in files_of(path)[1:]:
+        held = read(part)
+        _refuse(sorted(state.keys() & held.keys()), path, "in several files")
+        state |= held
+    _refuse(sorted(_weight_map(path).keys() - state.keys()), path, "in none of its files")
+    return state
+
+
 def kind_of(path: Path) -> str:
-    """What a checkpoint is by its content: "safetensors", "torch" or "TorchScript", a program.
+    """What a checkpoint is by its content.
+
+    "safetensors", "torch", "TorchScript" (a program), or "index" of a checkpoint in several files.
 
     Raises
     ------
     ValueError
         None of these, or a file that cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError(f"{path}: no regular file")
     try:
         with path.open("rb") as f:
             head = f.read(32)
@@ -86,16 +144,29 @@ def kind_of(path: Path) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
         return "safetensors"
     if head[:2] == b"PK":
-        names = _archived(path)
-        held = {name.rsplit("/", 1)[-1] for name in names}
-        if names and "data.pkl" not in held:
+        entries = _archived(path)
+        held = {entry.filename.rsplit("/", 1)[-1] for entry in entries}
+        if not entries:
+            raise ValueError(f"{path}: damaged or cut off, download it again (no whole archive)")
+        if "data.pkl" not in held:
+            names = ", ".join(entry.filename for entry in entries[:SHOWN])
             raise ValueError(
-                f"{path}: a zip archive, not a checkpoint (it holds {', '.join(names[:SHOWN])}): "
-                "unpack it"
+                f"{path}: a zip archive, not a checkpoint (it holds {names}): unpack it"
             )
-        return "TorchScript" if "constants.pkl" in held else "torch"
+        if "constants.pkl" in held:
+            return "TorchScript"
+        declared = sum(entry.file_size for entry in entries)
+        if any(entry.compress_type for entry in entries) or declared > path.stat().st_size:
+            raise ValueError(
+                f"{path}: a torch file with compressed entries ({declared:,} bytes in it), which "
+                "torch does not write and could fill the memory: unpack it and archive it without "
+                "compression (`zip -0 -r`), or download the original"
+            )
+        return "torch"
     if head[:1] == b"\x80":  # what pickles begin with, and torch's files before they were archives
         return "torch"
+    if _weight_map(path):
+        return "index"
     why = next((why for begin, why in MISTAKEN if head.lstrip().startswith(begin)), None)
     raise ValueError(
         f"{path}: not a checkpoint of torch or safetensors, it begins with {head[:16]!r}"
@@ -104,10 +175,10 @@ def kind_of(path: Path) -> str:
 
 
 def _archived(path):
-    """Names in a zip archive; none in a damaged one, of which torch will say what is wrong."""
+    """Entries of a zip archive; none of a damaged one."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+            return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return []
 
@@ -229,8 +300,8 @@ def load_strictly(
     given, twice, dropped = {}, [], []
     unused = getattr(network, "unused", None)
     for key, value in state.items():
-        key = key.rsplit(prefix, 1)[-1] if prefix else key
-        key = key.removeprefix("module.")
+        key = WRAPPED.sub(r"\1", key)
+        key = WRAPPED.sub(r"\1", key.rsplit(prefix, 1)[-1] if prefix else key)
         if unused and re.search(unused, key):
             dropped.append(key)
         elif not NOT_WEIGHTS.search(key):
@@ -243,6 +314,9 @@ def load_strictly(
     twins = _twins(wanted, ours)
     given |= {key: given[twin] for key, twin in twins.items() if key not in given and twin in given}
 
+    for key, own in wanted.items():  # older code kept single numbers as [1]
+        if key in given and given[key].numel() == ours[own].numel() == 1:
+            given[key] = given[key].reshape(ours[own].shape)
     missing = [key for key in wanted if key not in given]
     unexpected = [key for key in given if key not in wanted]
     if missing or unexpected:

@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from cxrlib.core import atomic
 from cxrlib.models import checkpoints, registry
 
+LARGER = 4  # times a file, that its tensors may take: tied ones are written twice
 # Sizes that OpenAI's archives hold beside the weights.
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
@@ -92,6 +93,9 @@ def convert(path: str | Path, out: str | Path | None = None) -> Path:
     if out.suffix != ".safetensors":
         raise ValueError(f"{out}: the name of the file to write must end in .safetensors")
     kind = checkpoints.kind_of(path)
+    if kind == "index":
+        parts = ", ".join(file.name for file in checkpoints.files_of(path)[1:])
+        raise ValueError(f"{path}: the index of several files; convert each of them ({parts})")
     if kind == "safetensors":
         raise ValueError(f"{path}: holds tensors only (safetensors) and needs no conversion")
     if out.exists() and out.samefile(path):
@@ -104,6 +108,12 @@ def convert(path: str | Path, out: str | Path | None = None) -> Path:
             "trust the file, save its state dict alone with its authors' code"
         )
         state = checkpoints.tensors(checkpoints.unpickle(path, STAND_INS, advice), path)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if size > LARGER * path.stat().st_size:
+        raise ValueError(
+            f"{path}: its tensors would take {size:,} bytes, far more than the file itself, since "
+            "they repeat their values; save the state dict again with its authors' code"
+        )
     _write({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, out)
     return out
 
@@ -131,5 +141,6 @@ def _write(state: dict[str, torch.Tensor], out: Path) -> None:
             atomic.in_one_step(out, lambda part: save_file(state, part))
         elif out.read_bytes() != to_bytes(state):
             raise ValueError(f"{out}: is there already with other content; move it away first")
-    except (OSError, SafetensorError) as error:
+    # A type or name that the format does not know is a KeyError or a UnicodeError.
+    except (OSError, SafetensorError, KeyError, UnicodeError) as error:
         raise ValueError(f"{out}: cannot be written ({error})") from None

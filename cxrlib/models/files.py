@@ -14,6 +14,9 @@ from pathlib import Path
 FOLDER = "CXRBOOK_CHECKPOINTS"
 SUMS = "SHA256SUMS"
 SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)")  # a line of it
+AGAIN = re.compile(r" \(\d+\)(?=\.[^.]*$|$)")  # what browsers add to the name of a second download
+INDEX = ".index.json"  # of a checkpoint in several files, as transformers writes it
+SHOWN = 5  # files named in a message
 HASHES = {"sha256": "SHA-256", "md5": "MD5"}  # of files, as cards name them
 
 
@@ -37,23 +40,38 @@ def folder_of(name: str, checkpoint: str | Path | None = None) -> Path | None:
 def find(card: dict, where: Path | None) -> dict[str, list[Path]]:
     """The files of a model that are there: part of the model to paths, an empty list if missing.
 
-    A folder is searched with its subfolders. A converted ``.safetensors`` goes before the file that
-    it was made from. Of several files that would do, the first of the card is taken, unless they
-    are members of an ensemble (``many``). A file that is given itself may have any name; what else
-    the model needs is looked for beside it.
+    A folder is searched with its subfolders; what lies higher goes first. A converted
+    ``.safetensors`` goes before the file that it was made from, and the index of a checkpoint in
+    several files stands for it. Of several files that would do, the first of the card is taken,
+    unless they are members of an ensemble (``many``), which lie in one folder. A file that is given
+    itself may have any name; what else the model needs is looked for beside it.
 
     Raises
     ------
     ValueError
         A folder that cannot be read; a file given for a model whose weights come in several files,
-        by a name that does not say which it is.
+        by a name that does not say which it is; members of an ensemble in several folders.
     """
     given = where if where and os.path.isfile(where) else None
-    there = _files(given.parent, deep=False) if given else _files(where) if where else []
+    there = listed(where)
     found = {file["part"]: _matching(file, there) for file in card["files"]}
     if given:
         found[_part_of(given, card)] = [given]
     return found
+
+
+def listed(where: Path | None) -> list[Path]:
+    """The files that are looked at: of a folder and below, or beside a file; higher ones first."""
+    if where is None:
+        return []
+    beside = os.path.isfile(where)
+    found = _files(where.parent if beside else where, deep=not beside)
+    return sorted(found, key=lambda path: (len(path.parts), plain(path) != path.name, path))
+
+
+def plain(path: Path) -> str:
+    """The name of a file without what a browser adds to it at a second download, ``" (1)"``."""
+    return AGAIN.sub("", path.name)
 
 
 def _part_of(path: Path, card: dict) -> str:
@@ -73,15 +91,28 @@ def _matching(file: dict, there: list[Path]) -> list[Path]:
     """The paths that go by a name of this file of a card; capitals do not matter."""
     found: dict[Path, Path] = {}
     for name in file["names"]:
-        for pattern in (Path(name).with_suffix(".safetensors").name, name):
+        converted = Path(name).with_suffix(".safetensors").name
+        for pattern in (converted, converted + INDEX, name, name + INDEX):
             for path in there:
-                if fnmatchcase(path.name.lower(), pattern.lower()):
+                if fnmatchcase(plain(path).lower(), pattern.lower()):
                     found.setdefault(path.with_suffix(""), path)
-    return sorted(found.values()) if file.get("many") else list(found.values())[:1]
+    if not file.get("many"):
+        return list(found.values())[:1]
+    highest = min((len(path.parts) for path in found.values()), default=0)
+    members = sorted(path for path in found.values() if len(path.parts) == highest)
+    if len(folders := sorted({str(path.parent) for path in members})) > 1:
+        raise ValueError(
+            f"members of one ensemble in several folders ({', '.join(folders)}): "
+            "put those that belong together into one, or name one of these as the checkpoint"
+        )
+    return members
 
 
 def _files(folder: Path, deep: bool = True) -> list[Path]:
-    """Files that are not hidden; each folder once, even where links go round in circles."""
+    """Files that are not hidden; each folder once, even where links go round in circles.
+
+    Pipes and devices are left out, since reading one can wait for ever.
+    """
 
     def stop(error):
         if not isinstance(error, FileNotFoundError):
@@ -95,8 +126,9 @@ def _files(folder: Path, deep: bool = True) -> list[Path]:
             for f in folders
             if deep and f[0] != "." and os.path.realpath(os.path.join(root, f)) not in seen
         ]
-        found += [Path(root, name) for name in names if name[0] != "."]
-    return sorted(found)
+        paths = [Path(root, name) for name in names if name[0] != "."]
+        found += [p for p in paths if os.path.isfile(p) or not os.path.exists(p)]
+    return found
 
 
 def sha256(path: Path) -> str:
@@ -133,7 +165,7 @@ def check_hash(path: Path, card_file: dict) -> tuple[str, str]:
     found = sha256(path)
     known = {}
     for kind in HASHES:
-        if kind in card_file and path.name in card_file["names"]:
+        if kind in card_file and plain(path) in card_file["names"]:
             known["the hash its authors publish"] = kind, card_file[kind]
     sums = path.with_name(SUMS)
     if os.path.isfile(sums):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from cxrlib.core.used import SEEDED
 from cxrlib.models import checkpoints, files, registry, seeded
 from cxrlib.models.encoder import Encoder
@@ -14,6 +17,7 @@ from cxrlib.models.text import words
 from cxrlib.protocol import Protocol, protocol_of
 
 SHARED = ("images.py", "text.py", "recipe.py", "seeded.py", "parts.py", "renames.toml")
+LARGEST_SCALE = 10_000  # CLIP and its kin stop at 100; the exponential of a scale is far above
 SHARED_CODE = tuple(Path(__file__).with_name(file) for file in SHARED)
 
 
@@ -70,15 +74,20 @@ def load(
     _all_there(card, found, where)
     vocabulary = _vocabulary(card, found.pop("vocabulary", None))
     tokenizer = made.tokenizer(vocabulary)
-    members = []
+    members: list[Encoder] = []
+    again = []
     for paths in zip(*found.values(), strict=True):
         network, hashes, notes = _filled(made, card, dict(zip(found, paths, strict=True)))
+        if any(_same(network, member.network) for member in members):
+            again.append(f"{paths[0].name} left out: the weights of another file once more")
+            continue
         if vocabulary:
             hashes.append(files.sha256(vocabulary))
         if made.vocabulary and vocabulary:
             made.vocabulary(network, vocabulary)
         weights = "+".join(hashes)
         members.append(_encoder(name, made, card, network, tokenizer, weights, chosen, notes))
+    members[0] = replace(members[0], notes=(*members[0].notes, *again))
     return members[0] if len(members) == 1 else Ensemble(name, tuple(members))
 
 
@@ -93,18 +102,30 @@ def _seeded(name: str, made: Recipe, card: dict, chosen: Protocol) -> Encoder:
     return _encoder(name, made, card, network, tokenizer, SEEDED, chosen, (note,))
 
 
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict().values(), other.state_dict().values()
+    return all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
 def _filled(made, card, paths):
     """The network with the weights of its files, their hashes, and what was noticed."""
     network, hashes, notes = made.build().eval(), [], []
     for part, path in paths.items():
         try:
-            hashes.append(files.check_hash(path, _about(card, part))[0])
+            parts = checkpoints.files_of(path)
+            hashes += [files.check_hash(file, _about(card, part))[0] for file in parts]
             state = checkpoints.read(path)
         except ValueError as error:
             raise ValueError(f"{card['name']}, {error}") from None
         target = network if part == "weights" else getattr(network, part)
         what = f"{card['name']}, {path}"
         notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
+    scale = made.learned_scale(network)
+    if scale is not None and not 0 < scale < LARGEST_SCALE:
+        raise ValueError(
+            f"{what}: its logit scale is {scale} (expected e to the stored number, usually 10 to "
+            "100): damaged, or not a logarithm as its authors' code stores it"
+        )
     return network, hashes, tuple(dict.fromkeys(notes))
 
 
@@ -161,7 +182,7 @@ def _all_there(card, found, where):
         f"{f['part']}: {' or '.join(f['names'])}, from {f['source']}" for f in missing
     )
     place = (
-        f"not found in {where}"
+        f"not found in {where}{_instead(where)}"
         if where
         else f"no folder was given: set {files.FOLDER} to a folder with a folder "
         f"{card['name']!r} in it, or pass checkpoint="
@@ -170,3 +191,10 @@ def _all_there(card, found, where):
         f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
         "by itself; `cxrbook models` lists what each model wants"
     )
+
+
+def _instead(where):
+    """What is there, as far as a message can tell; "" where nothing is."""
+    there = [path.name for path in files.listed(where)]
+    more = f" and {len(there) - files.SHOWN} more" if len(there) > files.SHOWN else ""
+    return f", where there are {', '.join(there[: files.SHOWN])}{more}" if there else ""

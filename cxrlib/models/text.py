@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,17 +29,32 @@ def bert(vocabulary: int, pooler: bool) -> nn.Module:
 
 
 def words(vocabulary: Path) -> list[str]:
-    """The words of a BERT vocabulary ``vocab.txt`` in the order of their ids.
+    """The words of a BERT vocabulary in the order of their ids.
+
+    Parameters
+    ----------
+    vocabulary : Path
+        ``vocab.txt``, a word per line, or ``tokenizer.json``, as transformers 5 saves it.
 
     Raises
     ------
     ValueError
-        A file that cannot be read, or without BERT's special words.
+        A file that cannot be read, of another kind of tokenizer, without BERT's special words, or
+        with a word twice.
     """
     try:
-        found = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        text = vocabulary.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{vocabulary}: cannot be read as a vocabulary ({error})") from None
+    if text.lstrip().startswith("{"):
+        found = _of_json(text, vocabulary)
+    else:
+        found = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if twice := [word for word, times in Counter(found).items() if times > 1]:
+        raise ValueError(
+            f"{vocabulary}: {len(twice)} words stand in it more than once, such as {twice[0]!r}; "
+            "expected each once, since its place is its number; get the file again"
+        )
     if missing := {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} - set(found):
         raise ValueError(
             f"{vocabulary}: not a BERT vocabulary, it lacks {', '.join(sorted(missing))}; expected "
@@ -46,13 +63,28 @@ def words(vocabulary: Path) -> list[str]:
     return found
 
 
+def _of_json(text: str, path: Path) -> list[str]:
+    try:
+        model = json.loads(text)["model"]
+        kind, ids = model["type"], dict(model["vocab"])
+        known = kind == "WordPiece" and model.get("continuing_subword_prefix", "##") == "##"
+        if known and sorted(ids.values()) == list(range(len(ids))):
+            return sorted(ids, key=ids.__getitem__)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        kind = "unknown"
+    raise ValueError(
+        f"{path}: a tokenizer of type {kind}; expected the WordPiece of a BERT, its words numbered "
+        "from 0, or a file vocab.txt"
+    )
+
+
 def wordpiece(
     vocabulary: Path,
     length: int | None,
     pad_to: int | None = None,
     clean: Callable[[str], str] = str,
 ) -> Callable[[list[str]], Tokens]:
-    """BERT's tokenizer from a file ``vocab.txt``; lower-cases, as all the models here do.
+    """BERT's tokenizer from a file of :func:`words`; lower-cases, as all the models here do.
 
     Parameters
     ----------
@@ -66,9 +98,9 @@ def wordpiece(
     """
     from tokenizers import BertWordPieceTokenizer
 
-    padding = words(vocabulary).index("[PAD]")
-    tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
-    tokenizer.enable_padding(pad_id=padding, length=pad_to)
+    ids = {word: number for number, word in enumerate(words(vocabulary))}
+    tokenizer = BertWordPieceTokenizer(ids, lowercase=True)
+    tokenizer.enable_padding(pad_id=ids["[PAD]"], length=pad_to)
     if length:
         tokenizer.enable_truncation(length)
 
