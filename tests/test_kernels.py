@@ -102,6 +102,7 @@ def test_messages_of_loggers_reach_the_notebook(start, tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(kernels, "_server", None)  # one that knows the folder
+    monkeypatch.setattr(kernels, "_modules", {})  # and need not import what others used
     kernels.learn(["chatty"])
     _, client = start()
     code = "import sys\nthere = 'chatty' in sys.modules\nimport chatty\nchatty.log.warning('hear')"
@@ -141,7 +142,8 @@ def ended(process):
     return process.returncode
 
 
-def test_a_kernel_is_lost_with_the_server_and_the_next_has_another(start):
+def test_a_kernel_is_lost_with_the_server_and_the_next_has_another(start, monkeypatch):
+    monkeypatch.setattr(kernels, "_modules", {})
     manager, _ = start()
     process, server = manager.provisioner.process, kernels._server[0]
     server.kill()
