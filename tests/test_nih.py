@@ -105,7 +105,7 @@ def test_impossible_ages_and_what_neatx_knows_beside_nih_are_in_the_flow(tree):
     steps = " | ".join(flow["step"])
     assert "age above 120 set to missing in 2 images" in steps
     known = planted["annotated"].notna().sum()
-    assert f"drain known of {known} images; unknown to NIH: 2 of NEATX" in steps
+    assert f"drain known for {known} of {len(planted)} images; unknown to NIH: 2 of" in steps
 
 
 def test_parts_are_of_different_patients_and_make_the_whole(tree):

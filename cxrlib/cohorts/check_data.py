@@ -19,6 +19,7 @@ from cxrlib.cohorts.files import DataError
 from cxrlib.core import toml
 
 SAMPLE = 50  # films that are opened
+NEATX_SHARE = 0.9  # of its films that the table of NIH has to know
 SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
 
 
@@ -173,12 +174,13 @@ def _neatx(root, rows):
         yield Line("note", f"{nih.NEATX} is not there; without it no drain is known")
         return
     of_nih = drains[drains["image_id"].isin(rows["image_id"])]
+    enough = len(of_nih) >= NEATX_SHARE * len(drains) > 0
     ill = rows.loc[rows["Pneumothorax"] == 1, "image_id"]
     yield Line(
-        "ok",
+        "ok" if enough else "problem",
         f"NEATX: {len(of_nih):,} films annotated, {int(of_nih['drain'].sum()):,} with a drain; of "
         f"{len(ill):,} with pneumothorax {int(ill.isin(of_nih['image_id']).sum()):,} are covered; "
-        f"{len(drains) - len(of_nih):,} names unknown to NIH",
+        f"{len(drains) - len(of_nih):,} names unknown to NIH, of {len(drains):,}",
     )
 
 
@@ -210,8 +212,21 @@ def _mimic(root: Path) -> Iterator[Line]:
     test = rows[rows["split"] == "test"]
     yield _counted("official test split", test, mimic.OFFICIAL["test"])
     yield Line("ok", "no patient is in two splits")
+    for one in mimic.joins(rows):
+        yield Line("ok" if one.enough else "problem", one.text)
+    yield from _safely(_reports(root, test))
     paths = [f if (root / f).is_file() else "" for f in films_of(root, test)]
     yield from _films(root, paths, "the official test split", "problem")
+
+
+def _reports(root, test):
+    from cxrlib.cohorts import mimic
+    from cxrlib.cohorts.mimic_files import reports_of, reports_there
+
+    studies = test.drop_duplicates("study_id")
+    found = mimic.join("reports", reports_there(root, reports_of(studies)), "studies")
+    text = f"official test split, {found.text}"
+    yield Line("ok" if found.enough else "problem", text)
 
 
 def _own(root: Path) -> Iterator[Line]:

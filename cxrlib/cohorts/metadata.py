@@ -34,6 +34,9 @@ NIH_NAMES = _NAMES["nih_names"]
 STUDIED = tuple(_NAMES["studied"])
 """The six findings of S, and Edema, which X adds."""
 
+VIEWS = tuple(_NAMES["views"])
+"""View positions as DICOM, MIMIC-CXR and PadChest write them."""
+
 AGE_GROUPS = tuple(_NAMES["age_groups"])
 """Age groups of Sourget et al. 2025, left-closed: a patient of 25 belongs to "25-50"."""
 
