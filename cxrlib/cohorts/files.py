@@ -10,6 +10,8 @@ import hashlib
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from errno import ELOOP
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,8 @@ def root_of(name: str, root: Path | str | None = None) -> Path:
     """
     path = Path(root).expanduser() if root is not None else data_folder() / name
     if not path.is_dir():
-        what = "is a file" if path.is_file() else "does not exist"
+        dead = dead_link(path)
+        what = f"is {dead}" if dead else "is a file" if path.is_file() else "does not exist"
         raise DataError(
             f"{path} {what}; expected the folder of {name}, or a link to it. "
             f"'cxrbook check-data {name}' lists what belongs there"
@@ -111,12 +114,12 @@ def locate(root: Path, names: str | Sequence[str], places: Sequence[str] = ("",)
     Raises
     ------
     DataError
-        The file is a link that leads out of ``root``.
+        The file is a link that leads out of ``root``, or nowhere.
     """
     for place in places:
         for name in [names] if isinstance(names, str) else names:
             path = root / place / name
-            if path.is_file():
+            if path.is_file() or path.is_symlink():
                 return inside(root, path)
     return None
 
@@ -124,17 +127,48 @@ def locate(root: Path, names: str | Sequence[str], places: Sequence[str] = ("",)
 def inside(root: Path, path: Path) -> Path:
     """``path`` itself, if it lies below ``root`` also after links are followed.
 
+    Folders on other disks may be linked from ``root`` itself: what lies below the folder that such
+    a link names is inside too. Links further down are not followed out.
+
     Raises
     ------
     DataError
-        It does not: a name with ``..`` in it, an absolute one, or a link that leads elsewhere.
+        It does not: a name with ``..`` in it, an absolute one, or a link that leads elsewhere or
+        in a circle.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
+    if dead := dead_link(path):
+        raise DataError(f"{path}: {dead}; put the file or folder itself there")
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(allowed) for allowed in _allowed(root)):
         raise DataError(
-            f"{path.name}: leads out of the data folder {root}; files have to lie inside it. "
-            "Copy the file there, or link the whole folder instead"
+            f"{path}: leads out of the data folder {root}. Copy it there, or link the folder that "
+            f"holds it from {root} itself"
         )
     return path
+
+
+def dead_link(path: Path) -> str:
+    """Why a link cannot be followed; "" where it can, or is none."""
+    try:
+        os.path.realpath(path, strict=path.is_symlink())
+    except OSError as error:
+        circle = error.errno == ELOOP
+        return "links that lead in a circle" if circle else "a link to what is not there"
+    return ""
+
+
+def _allowed(root):
+    """The real ``root``, and the real folders that links in it name."""
+    root = root.resolve()
+    return root, *_linked(root, root.stat().st_mtime_ns if root.is_dir() else 0)
+
+
+@lru_cache(maxsize=16)
+def _linked(root, changed):
+    if not root.is_dir():
+        return ()
+    links = [Path(entry.path) for entry in os.scandir(root) if entry.is_symlink()]
+    return tuple(link.resolve() for link in links if link.is_dir())
 
 
 def read_table(

@@ -80,8 +80,11 @@ def find(root: Path, release: str, name: str) -> Path:
                 f"{root}: wrong folder, {name} is not in it but in {folder} or a folder of it. "
                 f"Give {folder}, or make CXRBOOK_DATA/mimic-cxr a link to it"
             )
+    dead = [
+        f"{f.name} is {files.dead_link(f)}; " for f in sorted(root.iterdir()) if files.dead_link(f)
+    ]
     raise DataError(
-        f"{root}: {name} is not there; fetch it from {WHERE[release]}. "
+        f"{root}: {name} is not there; {''.join(dead[:3])}fetch it from {WHERE[release]}. "
         "'cxrbook check-data mimic-cxr' lists what belongs there"
     )
 
