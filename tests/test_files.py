@@ -64,7 +64,7 @@ def test_repeated_rows_are_counted_with_their_lines(tmp_path):
     table = pd.DataFrame({"a": [1, 2, 1, 1], "b": [1, 1, 1, 2]})
     with pytest.raises(DataError, match=r"2 rows repeat the a of an earlier one \(lines 4, 5\)"):
         files.unique(table, "a", "t.csv")
-    with pytest.raises(DataError, match=r"1 rows repeat the a and b .* \(lines 4\)"):
+    with pytest.raises(DataError, match=r"1 rows repeat the a and b .* \(line 4\)"):
         files.unique(table, ["a", "b"], "t.csv")
 
 

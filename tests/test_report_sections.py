@@ -1,6 +1,7 @@
 """FINDINGS of made-up reports in the shapes that real ones take."""
 
 import random
+import re
 import time
 
 import pytest
@@ -69,19 +70,14 @@ def test_parts_inside_findings_stay_there():
 # --- a few hundred reports made of parts, whose sections are known ------------------------------
 
 HEADERS = {  # section to the ways in which it is headed
-    "findings": ("FINDINGS", "FINDING", "FINDINGS AND IMPRESSION", "FINDINGS/RECOMMENDATIONS")
-    + (
-        "FINDINGS AND RECOMMENDATIONS",
-        "FINDINGS (PORTABLE)",
-        "FINDINGS BY SYSTEM",
-        "FINDINGS & NOTE",
-    ),
-    "before": ("INDICATION", "CLINICAL HISTORY", "REASON FOR EXAM", "COMPARISON", "TECHNIQUE")
-    + ("EXAMINATION", "COMPARISON FILM", "COMPARISON CHEST RADIOGRAPHS", "PRIOR CHEST FILMS")
-    + ("HISTORY FOR CHEST X-RAY", "REASON FOR CHEST VIEWS", "TYPE OF EXAMINATION", "ORDERED BY"),
-    "after": ("IMPRESSION", "CONCLUSION", "RECOMMENDATIONS", "NOTIFICATION", "PFI", "NOTE", "CC")
-    + ("IMPRESSION AND PLAN", "RECOMMENDATION(S)", "COMMUNICATION OF CRITICAL FINDINGS")
-    + ("DICTATED BY", "COMPARISON CHEST RADIOGRAPH", "NOTIFICATION OF FINDINGS", "SUMMARY"),
+    "findings": """FINDINGS; FINDING; FINDINGS AND IMPRESSION; FINDINGS/RECOMMENDATIONS
+        FINDINGS AND RECOMMENDATIONS; FINDINGS (PORTABLE); FINDINGS BY SYSTEM; FINDINGS & NOTE""",
+    "before": """INDICATION; CLINICAL HISTORY; REASON FOR EXAM; COMPARISON; TECHNIQUE; EXAMINATION
+        COMPARISON FILM; COMPARISON CHEST RADIOGRAPHS; PRIOR CHEST FILMS; HISTORY FOR CHEST X-RAY
+        REASON FOR CHEST VIEWS; TYPE OF EXAMINATION; ORDERED BY""",
+    "after": """IMPRESSION; CONCLUSION; RECOMMENDATIONS; NOTIFICATION; PFI; NOTE; CC; SUMMARY
+        IMPRESSION AND PLAN; RECOMMENDATION(S); COMMUNICATION OF CRITICAL FINDINGS; DICTATED BY
+        COMPARISON CHEST RADIOGRAPH; NOTIFICATION OF FINDINGS""",
 }
 OF_FINDINGS = (  # in one line each; what a line of a wrapped one can begin with is in them
     "In comparison with the study of ___, there is no change.",
@@ -121,7 +117,7 @@ def made_up(rng):
     order += [("after", rng.choice(ELSEWHERE)) for _ in range(rng.randrange(not has, 3))]
     text = "                 FINAL REPORT\n" * rng.randrange(2)
     for kind, body in order:
-        header = rng.choice(HEADERS[kind])
+        header = rng.choice(re.split(r"; |\n +", HEADERS[kind]))
         if rng.random() < 0.4:
             header = misspelt(header, rng)
         if rng.random() < 0.2 and "\n" not in header and header in ("FINDINGS", "IMPRESSION"):

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxrlib import guard
 from cxrlib.cohorts import files, films, known, metadata, nih, own
 from cxrlib.cohorts.files import DataError
 from cxrlib.core import toml
 
 SAMPLE = 50  # films that are opened
 NEATX_SHARE = 0.9  # of its films that the table of NIH has to know
+FEW_KNOWN = 0.9  # share of the rows of one's own of whom sex, age, ... should be known
 SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
 
 
@@ -230,10 +232,30 @@ def _reports(root, test):
 
 
 def _own(root: Path) -> Iterator[Line]:
-    path, rows, found = own.read(root)
+    path, rows, found, left_out = own.read(root)
     patients = rows["patient_id"].nunique()
     yield Line("ok", f"{path.name}: {len(rows):,} images of {patients:,} patients")
     yield Line("ok", f"findings: {', '.join(found)}")
+    for column, why in left_out.items():
+        text = f"column {column!r} is no finding, and not used: it is more than 1, 0, -1 ({why})"
+        yield Line("note", text)
+    for finding in found:
+        if (open_ := ~rows[finding].isin((0, 1))).any():
+            of = guard.n_of_m(int((~open_).sum()), len(rows), "images")
+            text = f"{finding}: 1 or 0 for {of}; -1 or nothing in {files.in_lines(open_)}, which "
+            yield Line(
+                "note", f"{text}the option 'policy' decides ({own.POLICIES['as_published']})"
+            )
+    absent = [f for f in metadata.STUDIED if f not in found]
+    if absent:
+        near = [f for f in found if f.casefold() in map(str.casefold, absent)]
+        text = f"no column {', '.join(absent)}; chapters that ask for them go on without"
+        yield Line("note", text + (f" (spelt otherwise: {', '.join(near)})" if near else ""))
+    for column in [c for c in ("sex", "age", "view", "race") if c in rows]:
+        known = int((rows[column].notna() & rows[column].ne("unknown")).sum())
+        few = known < FEW_KNOWN * len(rows)
+        of = guard.n_of_m(known, len(rows), "images")
+        yield Line("note" if few else "ok", f"{column}: known for {of}")
     paths = [f if (root / f).is_file() else "" for f in rows["path"]]
     yield from _films(root, paths, path.name, "problem")
 

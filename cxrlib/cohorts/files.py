@@ -6,10 +6,13 @@ it was unpacked or a link to it.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from errno import ELOOP
 from functools import lru_cache
 from pathlib import Path
@@ -171,6 +174,70 @@ def _linked(root, changed):
     return tuple(link.resolve() for link in links if link.is_dir())
 
 
+@contextmanager
+def _readable(path, cure):
+    """Whatever stops a CSV file from being read, as one message."""
+    try:
+        yield
+    except (EOFError, zlib.error, OSError, csv.Error, pd.errors.ParserError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: damaged or cut off ({reason}); {cure}") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: the file is empty; {cure}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; {cure}") from None
+
+
+def read_text(path: Path, cure: str) -> pd.DataFrame:
+    """All columns of a CSV file as text, as they are written; "" where nothing is.
+
+    The index is such that the line of a row in the file is its index + 2, as in
+    :func:`read_table`. Lines without any entry are left out. A byte order mark is accepted.
+
+    Parameters
+    ----------
+    path : Path
+    cure : str
+        What to do where the file cannot be read, such as "fetch it again".
+
+    Raises
+    ------
+    DataError
+        Empty, truncated or damaged file, another separator or encoding, a column name that is
+        missing or there twice, a line that is too short or too long.
+    """
+    with _readable(path, cure):
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num - 2, row) for row in reader if any(map(str.strip, row))]
+    if not lines:
+        raise DataError(f"{path}: the file is empty; {cure}")
+    rows = dict(lines[1:])
+    names = [name.strip() for name in lines[0][1]]
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise DataError(f"{path}: separated by {word}; expected commas: {cure}")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: two columns are called {twice[0]!r}; keep one of them")
+    odd = pd.Series({line: len(row) != len(names) for line, row in rows.items()}, dtype=bool)
+    if odd.any():
+        raise DataError(
+            f"{path}: damaged or cut off ({in_lines(odd)}: more or fewer entries than the "
+            f"{len(names)} names of the first line); {cure}"
+        )
+    table = pd.DataFrame(rows.values(), rows, names, dtype=str)
+    return table.apply(lambda column: column.str.strip())
+
+
+def in_lines(which: pd.Series) -> str:
+    """The first lines of a file in which ``which``, indexed as it was read, is true."""
+    lines = [str(i + 2) for i in which.index[which.to_numpy(bool)]]
+    more = ", ..." if len(lines) > 3 else ""
+    return f"line{'s' * (len(lines) > 1)} {', '.join(lines[:3])}{more}"
+
+
 def read_table(
     path: Path, columns: Mapping[str | tuple[str, ...], str], **options: Any
 ) -> pd.DataFrame:
@@ -191,7 +258,7 @@ def read_table(
     DataError
         Empty, truncated or damaged file, another separator, another encoding, a missing column.
     """
-    try:
+    with _readable(path, "fetch it again as distributed"):
         head = pd.read_csv(path, nrows=0, encoding="utf-8-sig")
         found = {}
         for spellings, name in columns.items():
@@ -209,24 +276,20 @@ def read_table(
                 f"{', '.join(map(str, head.columns[:12]))}. Fetch the file again as distributed"
             )
         table = pd.read_csv(path, usecols=list(found), encoding="utf-8-sig", **options)
-    except (EOFError, zlib.error, OSError, pd.errors.ParserError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged or cut off ({reason}); fetch it again") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty; fetch it again") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; fetch it again as distributed") from None
     return table[list(found)].rename(columns=found)
 
 
-def unique(table: pd.DataFrame, columns: str | Sequence[str], path: Path | str) -> None:
-    """Refuse a table in which two rows have the same entries in ``columns``."""
+def unique(
+    table: pd.DataFrame,
+    columns: str | Sequence[str],
+    path: Path | str,
+    cure: str = "Fetch the file again as distributed",
+) -> None:
+    """Refuse a table, indexed as it was read, in which two rows have the same ``columns``."""
     columns = [columns] if isinstance(columns, str) else list(columns)
     again = table.duplicated(columns)
     if again.any():
-        rows = ", ".join(str(i + 2) for i in again.to_numpy().nonzero()[0][:3])
         raise DataError(
             f"{path}: {int(again.sum())} rows repeat the {' and '.join(columns)} of an earlier one "
-            f"(lines {rows}{', ...' if again.sum() > 3 else ''}); expected one row each. "
-            "Fetch the file again as distributed"
+            f"({in_lines(again)}); expected one row each. {cure}"
         )

@@ -167,7 +167,7 @@ def build_balanced(
     steps = [("MIMIC-CXR-JPG, every film", rows, "")]
     complete = _joined(rows, steps) and _counts(rows) == OFFICIAL[None]
     rows = _chosen(rows, steps, views, labeler, labels)
-    how = {"seed": seed, "unit": split, "findings": FINDINGS}
+    how = {"seed": seed, "unit": split, "findings": FINDINGS, "hidden": True}
     rows = nih6x200.balanced(rows, nih6x200.DISEASES, border, per_cell, **how)
     steps.append(("drawn by the balanced rule", rows, "not drawn"))
     name = "mimic-balanced"
