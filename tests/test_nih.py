@@ -324,7 +324,8 @@ def link_out(root, planted):
 
 def folder_out(root, planted):
     shutil.move(root / "images", root.parent / "elsewhere")
-    (root / "images").symlink_to(root.parent / "elsewhere")
+    (root / "images_001").mkdir()
+    (root / "images_001" / "images").symlink_to(root.parent / "elsewhere")
 
 
 def name_out(root, planted):
@@ -382,6 +383,12 @@ def test_what_is_wrong_is_one_message_and_nothing_is_written(copy, tree, cache, 
         cohorts.load("nih", root=copy)
     assert "\n" not in str(caught.value)
     assert sorted(copy.parent.rglob("*")) == before
+
+
+def test_films_of_another_disk_linked_from_the_folder(copy, tree):
+    shutil.move(copy / "images", copy.parent / "elsewhere")
+    (copy / "images").symlink_to(copy.parent / "elsewhere")
+    assert len(cohorts.load("nih", root=copy).table) == len(of_test(tree[1]))
 
 
 def test_the_folder_above_or_below_is_named(tree):
