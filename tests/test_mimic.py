@@ -1,6 +1,7 @@
 """MIMIC-CXR from made-up files in the published layout, against what was planted in them."""
 
 import gzip
+import re
 import shutil
 import zipfile
 
@@ -257,8 +258,10 @@ def test_balanced(planted):
     assert ((table["age"] >= 60) == (table["age60"] == "old")).all()
     assert (table.groupby("patient_id")["split"].nunique() == 1).all()
     assert cohort.name == "mimic-balanced (part)" and cohort.access == "credentialed"
-    with pytest.raises(DataError, match="of 24 cells hold fewer images"):
+    with pytest.raises(DataError, match="of 24 cells hold fewer images") as caught:
         mimic.build_balanced(root, per_cell=50)
+    assert re.findall(r": (.*?) of 50", str(caught.value)).count("fewer than 10") > 10
+    assert not re.search(r"(: |=)[1-9]\b", str(caught.value))
 
 
 # --- bad input: one clear message, and nothing written ---------------------------------------

@@ -8,6 +8,7 @@ from PIL import Image
 from cxrlib import cohorts
 from cxrlib.cohorts import check_data, own
 from cxrlib.cohorts.files import DataError
+from cxrlib.show.notebook import asked
 
 
 @pytest.fixture
@@ -236,8 +237,33 @@ def test_the_balanced_recipe_on_films_of_ones_own(root):
     film = cohort.images([4])[0]
     expected = Image.open(root / "films" / f"{int(cohort.table['image_id'][4].split()[1]):02d}.png")
     assert np.array_equal(film, np.asarray(expected))
-    with pytest.raises(DataError, match="cells hold fewer images"):
+    with pytest.raises(DataError, match=r"F: 3 of 50.* per_cell=3 or less"):
         cohorts.load("own-balanced", **options)
+    options["access"] = "credentialed"
+    with pytest.raises(DataError, match=r"F: fewer than 10 of 50.* pass a smaller per_cell"):
+        cohorts.load("own-balanced", **options)
+    del options["labels"]  # of the six of X, those that the table has
+    with pytest.raises(DataError, match=r"of 8 cells .*Edema.*Pneumothorax"):
+        cohorts.load("own-balanced", **options)
+
+
+def test_a_split_that_nobody_is_in(root):
+    with pytest.raises(DataError, match="no row has 'valid' in the column 'split'"):
+        cohorts.load("own", root=root, split="valid")
+    change(root, lambda t: t.drop(columns="split"))
+    flow = cohorts.load("own", root=root, split="valid", access="open").flow
+    assert "no column 'split': all images, not those of 'valid'" in flow["step"].tolist()
+
+
+def test_a_chapter_says_which_findings_a_cohort_lacks(capsys):
+    assert asked("own", ["Edema", "Hernia"], ["Edema"]) == ("Edema",)
+    assert capsys.readouterr().out == ""
+    assert asked("own", ["Edema", "Hernia"], ["Mass", "Edema", "Nodule"]) == ("Edema",)
+    assert "cohort own has no labels of Mass, Nodule" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"'own' has no labels of Mass, and this .* it has Edema$"):
+        asked("own", ["Edema", "Edema"], ["Mass"])
+    with pytest.raises(ValueError, match="no labels of Mass"):
+        asked("own", ["Edema"], ["Mass", "Edema"], least=2)
 
 
 def test_nothing_of_guarded_films_is_written_into_a_repository(root, monkeypatch):

@@ -82,6 +82,8 @@ def build(
     if split is not None and "split" in rows:
         rows = rows[rows["split"] == split]
         steps.append((f"split: {split}", rows, "in another split"))
+        if rows.empty:
+            raise DataError(f"{path}: no row has {split!r} in the column 'split'; give it to some")
     elif split is not None:
         steps.append((f"no column 'split': all images, not those of {split!r}", rows, ""))
     recipe = {"name": "own", "split": split, "findings": found, "policy": policy}
