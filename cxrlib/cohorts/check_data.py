@@ -17,6 +17,7 @@ import numpy as np
 from cxrlib import guard
 from cxrlib.cohorts import files, films, known, metadata, nih, own
 from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.table import validated
 from cxrlib.core import toml
 
 SAMPLE = 50  # films that are opened
@@ -121,6 +122,8 @@ def _safely(lines):
 def _nih(root: Path) -> Iterator[Line]:
     rows, path = nih.read(root)
     yield _counted(path.name, rows, nih.OFFICIAL[None])
+    possible = rows["age"].where(rows["age"].between(0, metadata.OLDEST_POSSIBLE_AGE))
+    validated(rows.assign(age=possible), metadata.FINDINGS, "nih-cxr14", path)
     odd = len(metadata.impossible_ages(rows))
     if odd:
         yield Line("note", f"{odd} ages above {metadata.OLDEST_POSSIBLE_AGE}, taken as missing")
@@ -182,7 +185,8 @@ def _neatx(root, rows):
         "ok" if enough else "problem",
         f"NEATX: {len(of_nih):,} films annotated, {int(of_nih['drain'].sum()):,} with a drain; of "
         f"{len(ill):,} with pneumothorax {int(ill.isin(of_nih['image_id']).sum()):,} are covered; "
-        f"{len(drains) - len(of_nih):,} names unknown to NIH, of {len(drains):,}",
+        f"{len(drains) - len(of_nih):,} names unknown to NIH"
+        + ("" if enough else f", more than {1 - NEATX_SHARE:.0%}: another file, or other names"),
     )
 
 
