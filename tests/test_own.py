@@ -100,7 +100,7 @@ def at(column, row, value):
     [
         (at("Edema", 5, "yes"), r"not so: Edema \(line 7\)"),
         (lambda t: t.assign(Edema="no"), r"not so: Edema \(lines 2, 3, 4, \.\.\.\)"),
-        (lambda t: t.assign(Edema=np.nan), r"not so: Edema \(empty\)"),
+        (lambda t: t.assign(Edema=np.nan), r"not so: Edema \(empty"),
         (lambda t: t.rename(columns={"Edema": "edema"}).assign(edema="x"), "not so: edema"),
         (lambda t: t[[*[*t][:-3], "ward"]], r"not so: ward \(lines 4, 5, 6, \.\.\.\)"),
         (at("age", 3, "old"), "'age': expected years such as 45, or 045Y.*; line 5$"),
@@ -208,7 +208,10 @@ def test_ages_as_dicom_writes_them(root):
 def test_what_is_left_out_is_said(root):
     change(root, lambda t: t.assign(**{"Lung Lesion": t["Edema"].map({0: "n", 1: "y"}), "": 1}))
     cohort = cohorts.load("own", root=root, access="open")
-    assert cohort.flow["step"][0] == "cohort.csv; no findings, left out: ward, Lung Lesion, "
+    assert (
+        cohort.flow["step"][0]
+        == "cohort.csv; no findings, left out: ward, Lung Lesion, (column 12)"
+    )
     text, problems = check_data.report("own", root)
     assert problems == 0
     for words in ("'ward' is no finding", "'Lung Lesion' is no finding", "(lines 2, 3, 4, ...)"):

@@ -192,7 +192,8 @@ def read_text(path: Path, cure: str) -> pd.DataFrame:
     """All columns of a CSV file as text, as they are written; "" where nothing is.
 
     The index is such that the line of a row in the file is its index + 2, as in
-    :func:`read_table`. Lines without any entry are left out. A byte order mark is accepted.
+    :func:`read_table`. Lines without any entry are left out. A byte order mark is accepted. A
+    column without a name is called "(column 3)" by its place.
 
     Parameters
     ----------
@@ -214,11 +215,11 @@ def read_text(path: Path, cure: str) -> pd.DataFrame:
     if not lines:
         raise DataError(f"{path}: the file is empty; {cure}")
     rows = dict(lines[1:])
-    names = [name.strip() for name in lines[0][1]]
+    names = [name.strip() or f"(column {i})" for i, name in enumerate(lines[0][1], 1)]
     for mark, word in ((";", "semicolons"), ("\t", "tabs")):
         if len(names) == 1 and mark in names[0]:
             raise DataError(f"{path}: separated by {word}; expected commas: {cure}")
-    twice = [name for name in names if name and names.count(name) > 1]
+    twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; keep one of them")
     odd = pd.Series({line: len(row) != len(names) for line, row in rows.items()}, dtype=bool)

@@ -201,8 +201,8 @@ def _labels(text, path, findings):
         filled = ~text[column].isin(_EMPTY)
         number = text[column].map(_WRITTEN)
         odd = filled & number.isna()
-        if not (column and filled.any()) or odd.any():
-            left_out[column] = in_lines(odd) if odd.any() else "empty" if column else "no name"
+        if column.startswith("(column ") or not filled.any() or odd.any():
+            left_out[column] = in_lines(odd) if odd.any() else "empty, or without a name"
         else:
             labels[column] = number
     asked = [c for c in left_out if findings is not None or c.casefold() in names]
