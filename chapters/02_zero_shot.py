@@ -66,7 +66,17 @@ from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.predict import prompts, wordings, zeroshot
 from cxrlib.protocol import protocol_of
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
+from cxrlib.show.notebook import (
+    asked,
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+    withheld,
+)
 from cxrlib.show.plots import bars, dose_response, gap_forest
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
 from cxrlib.stats import bootstrap, fairness, metrics
@@ -91,6 +101,7 @@ warn_if_seeded(names)
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
+findings = asked(cohort.name, cohort.findings, S_FINDINGS)
 described = describe_models(names).set_index("name").rename_axis("model")
 described.columns = [c.replace("_", " ") for c in described]
 show(described, caption="The models of this run", counts=())
@@ -127,9 +138,10 @@ shown = cohort
 if guard.active():  # no film of a protected patient; a phantom serves as well
     shown = cohorts.load("phantom", n_images=100, seed=seed)
 alone = shown.table[list(shown.findings)].sum(axis=1) == 1
-effusion = shown.table["severity_Pleural Effusion" if shown.planted else "Pleural Effusion"]
-film = int(np.argmax(alone * effusion))
-phrases = [f"Chest {label}" for label in S_FINDINGS] + ["Chest No Findings"]
+sought = "Pleural Effusion" if "Pleural Effusion" in findings else findings[0]
+degree = shown.table[f"severity_{sought}" if shown.planted else sought]
+film = int(np.argmax(alone * degree))
+phrases = [f"Chest {label}" for label in findings] + ["Chest No Findings"]
 clip = clips[0]
 if chosen.temperature == "none":  # the film is answered with the learned scale too
     clip = load_model(names[0], replace(chosen, temperature="learned"))
@@ -150,7 +162,7 @@ if not guard.active():
 lengths.barh(phrases[:-1], similarity[:-1], color="#56B4E9")
 lengths.axvline(similarity[-1], color="#D55E00", linestyle="--", label=phrases[-1])
 lengths.axvline(0, color="#888888", linewidth=1)
-lengths.set(xlabel="cosine similarity", ylim=(5.6, -0.6))
+lengths.set(xlabel="cosine similarity", ylim=(len(findings) - 0.4, -0.6))
 lengths.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
 fig.suptitle(names[0])
 figure(
@@ -175,9 +187,7 @@ figure(
 
 # %%
 margin = similarity[:-1] - similarity[-1]
-answers = pd.DataFrame(
-    {"finding": S_FINDINGS, "on the film": shown.table[list(S_FINDINGS)].iloc[film]}
-)
+answers = pd.DataFrame({"finding": findings, "on the film": shown.table[list(findings)].iloc[film]})
 answers["on the film"] = answers["on the film"].map({0: "no", 1: "yes"})
 answers["s+"] = similarity[:-1]
 answers["s+ - s-"] = margin
@@ -193,11 +203,11 @@ glue(
     "which-film",
     ("the films of this cohort may not be shown, so it is a phantom, " if guard.active() else "")
     + (
-        "the first of the cohort, as none has a pleural effusion and nothing else"
-        if not (alone * effusion).any()
-        else "the most severe pleural effusion among the films that show nothing else"
+        f"the first of the cohort, as none has {sought.lower()} and nothing else"
+        if not (alone * degree).any()
+        else f"the most severe {sought.lower()} among the films that show nothing else"
         if shown.planted
-        else "the first of the cohort with a pleural effusion and no other finding"
+        else f"the first of the cohort with {sought.lower()} and no other finding"
     ),
 )
 glue("first", names[0])
@@ -246,7 +256,7 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 # Where most of these numbers lie, there is the interval.
 
 # %%
-predictions = zeroshot.predict(cohort, clips, S_FINDINGS, negative=chosen.negative_prompt)
+predictions = zeroshot.predict(cohort, clips, findings, negative=chosen.negative_prompt)
 results = performance_by_protocol(predictions, protocol=chosen, n_resamples=n_resamples, seed=seed)
 results = results[results["metric"].isin(METRICS)]
 
@@ -365,7 +375,7 @@ glue(
 by_label = per_label[per_label["metric"] == "auc"].groupby("label", sort=False)["value"].mean()
 defined = by_label.dropna().sort_values()
 glue("easiest", defined.index[-1] if len(defined) else "undefined")
-hardest = defined.index[0] if len(defined) else S_FINDINGS[0]
+hardest = defined.index[0] if len(defined) else findings[0]
 glue("hardest", hardest if len(defined) else "undefined")
 
 # %% [markdown]
@@ -757,12 +767,11 @@ show(asked_by, caption="Phrases of papers and models")
 # %%
 pairs = prompts.pairs()
 scores = {
-    clip.name: zeroshot.pair_scores(cohort, clip, S_FINDINGS, list(pairs.values()))
-    for clip in clips
+    clip.name: zeroshot.pair_scores(cohort, clip, findings, list(pairs.values())) for clip in clips
 }
 GAPS = {"sex": ("F", "M"), "age_group": ("80+", "25-50")}
 GAPS = {a: groups for a, groups in GAPS.items() if set(groups) <= set(cohort.table[a].dropna())}
-points = wordings.pair_table(cohort, scores, S_FINDINGS, list(pairs), GAPS)
+points = wordings.pair_table(cohort, scores, findings, list(pairs), GAPS)
 
 # %% tags=["hide-input"]
 OWN = f"{zeroshot.POSITIVE} / {zeroshot.NEGATIVE}"
@@ -832,7 +841,7 @@ compared = {
     m: [(pair, OWN) for pair in which.values()] + [(which["highest"], which["lowest"])]
     for m, which in roles.items()
 }
-measured = wordings.interval_table(cohort, scores, S_FINDINGS, list(pairs), compared, GAPS, **boot)
+measured = wordings.interval_table(cohort, scores, findings, list(pairs), compared, GAPS, **boot)
 measured = measured[measured["label"] == "mean"]
 
 # %% tags=["hide-input"]
@@ -932,7 +941,7 @@ thin = thin.drop_duplicates(["group", "label"]).groupby("group", sort=False)["la
 glue(
     "left-out",
     "; ".join(
-        f"{readable(group)}: {'all' if len(x) == len(S_FINDINGS) else ', '.join(x)}"
+        f"{readable(group)}: {'all' if len(x) == len(findings) else ', '.join(x)}"
         for group, x in thin
     )
     or "none",
@@ -985,7 +994,7 @@ show(
 # {glue:text}`n-kept` findings that have ten cases and ten controls in every half.
 
 # %%
-truth = cohort.table[list(S_FINDINGS)].to_numpy(int)
+truth = cohort.table[list(findings)].to_numpy(int)
 patients = cohort.table["patient_id"].to_numpy()
 halves = pd.concat(
     [
@@ -1037,7 +1046,7 @@ glue(
     else "The cohort is one data set; the labels were read from reports by software.",
 )
 glue("n-splits", str(n_splits))
-glue("n-kept", f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(S_FINDINGS)}")
+glue("n-kept", f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(findings)}")
 average = halves.groupby(["choice", "model"], sort=False)[["optimism", "gain over S"]].mean()
 
 
@@ -1116,7 +1125,7 @@ quiz(
 # %% tags=["hide-input"]
 rows = []
 for name in names if cohort.planted else ():
-    for label in S_FINDINGS:
+    for label in findings:
         one = predictions[(predictions["model"] == name) & (predictions["label"] == label)]
         score, severity = one["score"].to_numpy(), cohort.table[f"severity_{label}"].to_numpy()
         ill = severity > 0
@@ -1224,7 +1233,7 @@ glue(
 #
 # ```{solution} ex-zeroshot-case
 # :class: dropdown
-# Call `zeroshot.predict(cohort, clips, S_FINDINGS, negative="Chest No findings")` and compare the scores:
+# Call `zeroshot.predict(cohort, clips, findings, negative="Chest No findings")` and compare the scores:
 # they are identical, since the tokenizer of these models ignores case. For a model with a cased
 # vocabulary the two are different tokens, hence different embeddings, hence another ranking.
 # ```

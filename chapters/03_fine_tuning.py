@@ -85,7 +85,7 @@ from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol_of
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.notebook import asked, figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, before_after, learning_curves, spread
 from cxrlib.show.words import (
     UNDEFINED,
@@ -122,6 +122,7 @@ warn_if_seeded(names)
 balanced = cohorts.BALANCED.get(data, data)
 cohort = cohorts.study(balanced, None, seed, options, split=chosen.split)
 table = cohort.table
+diseases = asked(cohort.name, table["disease"], DISEASES, least=2)
 if chosen.repeats == "one split":
     splits = [table["split"].to_numpy()]
 else:
@@ -179,10 +180,10 @@ glue("n-test", one_test)
 
 # %%
 tasks = {
-    name: finetune.Task(cohort, load_model(name, chosen, device=device), DISEASES) for name in names
+    name: finetune.Task(cohort, load_model(name, chosen, device=device), diseases) for name in names
 }
 scores = {
-    name: zeroshot.format_scores(cohort, task.model, DISEASES, n_draws, seed)
+    name: zeroshot.format_scores(cohort, task.model, diseases, n_draws, seed)
     for name, task in tasks.items()
 }
 
@@ -222,7 +223,7 @@ for name, task in tasks.items():
         ranked = zeroshot.format_table(scores[name], y, rows=split == part_that_chooses)
         best_format[name, k] = zeroshot.best_format(ranked)
         score = scores[name][best_format[name, k]].mean(axis=0)[at]
-        rows = zeroshot.one_hot_rows(cohort, at, name, "zero-shot", DISEASES, "disease", score)
+        rows = zeroshot.one_hot_rows(cohort, at, name, "zero-shot", diseases, "disease", score)
         before.append(rows.assign(split=k))
 before = pd.concat(before, ignore_index=True)
 

@@ -70,7 +70,17 @@ from cxrlib.predict import drains, zeroshot
 from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
+from cxrlib.show.notebook import (
+    asked,
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+    withheld,
+)
 from cxrlib.show.plots import dose_response, drain_arms, gap_forest
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
 from cxrlib.stats import fairness, shortcuts
@@ -196,6 +206,7 @@ glue("drained-most", f"{readable(drained['group'].iloc[-1])} ({fmt_row(drained.i
 
 # %%
 cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
+asked(cohort.name, cohort.findings, [LABEL])
 if drain_labels == "predicted":
     cohort = drains.stored(cohort)
 column = next((c for c in ("drain", "support_devices") if c in cohort.table), "drain")

@@ -63,7 +63,17 @@ from cxrlib.models import load_models, model_names
 from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded, withheld
+from cxrlib.show.notebook import (
+    asked,
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+    withheld,
+)
 from cxrlib.show.plots import gap_forest, reliability
 from cxrlib.show.words import UNDEFINED, fmt, fmt_row, in_words, percent, readable
 from cxrlib.stats import calibration, fairness
@@ -121,6 +131,8 @@ def share(which):
 # %%
 prepared = chosen.preprocessing
 test = cohorts.study(data, n_images, seed, options, preprocessing=prepared)
+asked(test.name, test.findings, [LABEL])
+findings = asked(test.name, test.findings, S_FINDINGS)
 elsewhere = {key: value for key, value in options.items() if key != "split"}
 if "n_images" in elsewhere:
     elsewhere["n_images"] //= 2
@@ -140,7 +152,7 @@ def both_readings(cohort):
     for reading, which in READINGS.items():
         temperature = protocol_of(which).temperature
         scores = zeroshot.predict(
-            cohort, clips, S_FINDINGS, negative=chosen.negative_prompt, temperature=temperature
+            cohort, clips, findings, negative=chosen.negative_prompt, temperature=temperature
         )
         parts.append(scores.assign(method=reading))
     return pd.concat(parts, ignore_index=True)
@@ -864,11 +876,11 @@ def as_recorded(table, cohort):
     if cohort.planted:
         left = phantom.twin(cohort, underreport={"sex": {"F": 0.5}}).table
     else:
-        drawn = np.random.default_rng(seed).random((len(cohort.table), len(S_FINDINGS)))
+        drawn = np.random.default_rng(seed).random((len(cohort.table), len(findings)))
         omitted = (drawn < 0.5) & (cohort.table[["sex"]] == "F").to_numpy()
-        left = cohort.table[["image_id", *S_FINDINGS]].copy()
-        left[list(S_FINDINGS)] = left[list(S_FINDINGS)].where(~omitted, 0)
-    recorded = left.melt("image_id", list(S_FINDINGS), "label", "recorded")
+        left = cohort.table[["image_id", *findings]].copy()
+        left[list(findings)] = left[list(findings)].where(~omitted, 0)
+    recorded = left.melt("image_id", list(findings), "label", "recorded")
     table = table.merge(recorded, on=["image_id", "label"])
     return table.assign(y_true=table["recorded"]).drop(columns="recorded")
 

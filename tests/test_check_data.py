@@ -94,10 +94,23 @@ def absent(list_name):
     return spoil
 
 
+def women(folder):
+    path = folder / "nih-cxr14" / nih_tree.TABLE_2017
+    path.write_text(path.read_text().replace(",F,", ",Female,"))
+
+
+def other_names(folder):
+    """NEATX for other films, or for names that are written in another way."""
+    path = folder / "nih-cxr14" / nih.NEATX
+    path.write_text(path.read_text().replace(".png,", ".jpg,"))
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "problems", "words"),
     [
         ("nih", without(f"nih-cxr14/{nih_tree.TABLE_2017}"), 1, "has no Data_Entry_2017"),
+        ("nih", women, 1, "column 'sex' breaks the rule isin"),
+        ("nih", other_names, 1, "names unknown to NIH, more than 10%: another file"),
         ("nih", without("nih-cxr14/test_list.txt"), 1, "has no test_list.txt: get it at https"),
         ("nih", without(f"nih-cxr14/{nih.NEATX}"), 0, "without it no drain is known"),
         ("nih", empty_films, 2, "50 of 50 films opened cannot be read"),

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxrlib import cohorts
-from cxrlib.cohorts import files
+from cxrlib.cohorts import files, mimic_files
 from cxrlib.cohorts.files import DataError
 
 COLUMNS = {"Image Index": "image_id", ("Patient Sex", "Patient Gender"): "sex"}
@@ -64,7 +64,7 @@ def test_repeated_rows_are_counted_with_their_lines(tmp_path):
     table = pd.DataFrame({"a": [1, 2, 1, 1], "b": [1, 1, 1, 2]})
     with pytest.raises(DataError, match=r"2 rows repeat the a of an earlier one \(lines 4, 5\)"):
         files.unique(table, "a", "t.csv")
-    with pytest.raises(DataError, match=r"1 rows repeat the a and b .* \(lines 4\)"):
+    with pytest.raises(DataError, match=r"1 rows repeat the a and b .* \(line 4\)"):
         files.unique(table, ["a", "b"], "t.csv")
 
 
@@ -73,8 +73,10 @@ def test_links_and_names_that_lead_out(tmp_path):
     root.mkdir(), other.mkdir()
     write(other / "t.csv")
     (root / "t.csv").symlink_to(other / "t.csv")
-    (root / "folder").symlink_to(other)
-    for path in (root / "t.csv", root / "folder" / "t.csv", root / ".." / "other" / "t.csv"):
+    (root / "deep").mkdir()
+    (root / "deep" / "folder").symlink_to(other)
+    deep = root / "deep" / "folder" / "t.csv"
+    for path in (root / "t.csv", deep, root / ".." / "other" / "t.csv"):
         with pytest.raises(DataError, match="leads out of the data folder"):
             files.inside(root, path)
     with pytest.raises(DataError, match="leads out"):
@@ -82,6 +84,41 @@ def test_links_and_names_that_lead_out(tmp_path):
     write(root / "own.csv")
     assert files.locate(root, ["none.csv", "own.csv"], ("missing", "")) == root / "own.csv"
     assert files.locate(root, "none.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("jpg", "other"), ("jpg", "other/jpg-2.1.0"), ("jpg", "link to other")]
+)
+def test_folders_of_other_disks_may_be_linked_from_the_root(tmp_path, link, target):
+    """And nothing else of these disks is reached through them."""
+    root, disk = tmp_path / "root", tmp_path / target.replace("link to other", "other")
+    root.mkdir(), disk.mkdir(parents=True)
+    (tmp_path / "link to other").symlink_to(tmp_path / "other")
+    (root / link).symlink_to(tmp_path / target)
+    table, beside = write(disk / "t.csv"), write(disk.parent / "beside.csv")
+    assert files.locate(root, "t.csv", (link,)) == root / link / "t.csv"
+    (disk / "out.csv").symlink_to(beside)
+    for path in (root / link / "out.csv", root / link / ".." / "beside.csv", beside):
+        with pytest.raises(DataError, match=f"{path.name}: leads out .* from {root} itself"):
+            files.inside(root, path)
+    (root / link).unlink()
+    with pytest.raises(DataError, match="leads out"):
+        files.inside(root, table)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"), [("gone", "a link to what is not there"), ("a", "lead in a circle")]
+)
+def test_links_that_lead_nowhere(tmp_path, monkeypatch, target, words):
+    (tmp_path / "a").symlink_to(tmp_path / target)
+    (tmp_path / "mimic-cxr").symlink_to(tmp_path / target)
+    with pytest.raises(DataError, match=f"a: .*{words}"):
+        files.locate(tmp_path, "a")
+    with pytest.raises(DataError, match=rf"split.csv.gz is not there; a is .*{words}"):
+        mimic_files.find(tmp_path, "mimic-cxr-jpg", mimic_files.IMAGES)
+    monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=f"mimic-cxr is .*{words}"):
+        files.root_of("mimic-cxr")
 
 
 def test_a_data_set_may_be_a_link(tmp_path, monkeypatch):

@@ -625,3 +625,21 @@ def test_scan_by_hand(tmp_path):
     assert (
         "results.csv: small count" in done.output and "rows.parquet: row-level table" in done.output
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "words"),
+    [
+        (38, 60, "38 of 60 films"),
+        (0, 60, "0 of 60 films"),
+        (60, 60, "all 60 films"),
+        (51, 60, "all but fewer than 10 of 60 films"),
+        (50, 60, "50 of 60 films"),
+        (9, 60, "fewer than 10 of 60 films"),
+        (3, 5, "some of fewer than 10 films"),
+        (5, 5, "all, fewer than 10 films"),
+        (12_000, 65_379, "12,000 of 65,379 films"),
+    ],
+)
+def test_how_many_of_how_many_counts_no_small_group(n, m, words):
+    assert guard.n_of_m(n, m, "films") == words

@@ -1,6 +1,7 @@
 """MIMIC-CXR from made-up files in the published layout, against what was planted in them."""
 
 import gzip
+import re
 import shutil
 import zipfile
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib.cohorts import mimic
+from cxrlib.cohorts import check_data, mimic
 from cxrlib.cohorts.files import DataError
 
 SPLIT, METADATA, CHEXPERT = (
@@ -35,6 +36,13 @@ def small(tmp_path_factory):
     """A small tree, to be copied and damaged."""
     root = tmp_path_factory.mktemp("mimic") / "small"
     return root, mimic_tree.write(root, n_images=16, per_cell=0)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A tree with unpacked reports, to be copied and damaged."""
+    root = tmp_path_factory.mktemp("mimic") / "texts"
+    return root, mimic_tree.write(root, n_images=60, per_cell=0, reports="files")
 
 
 @pytest.fixture
@@ -151,9 +159,10 @@ def test_default_cohort(planted):
 def test_flow_counts_what_was_planted(planted):
     root, truth = planted
     steps = [truth["images"]]
-    steps.append(steps[-1].query("split == 'test'"))
+    steps += [steps[-1].query("split == 'test'")] * 2  # once more with what is known
     steps.append(steps[-1].query("view in ('AP', 'PA')"))
     steps.append(steps[-1].query("in_chexpert"))
+    steps.append(steps[-1])  # all have a report
     steps += [steps[-1].query("findings_text.notna()")] * 2
     flow = mimic.build(root).flow
     assert flow["images"].tolist() == [len(rows) for rows in steps]
@@ -250,8 +259,10 @@ def test_balanced(planted):
     assert ((table["age"] >= 60) == (table["age60"] == "old")).all()
     assert (table.groupby("patient_id")["split"].nunique() == 1).all()
     assert cohort.name == "mimic-balanced (part)" and cohort.access == "credentialed"
-    with pytest.raises(DataError, match="of 24 cells hold fewer images"):
+    with pytest.raises(DataError, match="of 24 cells hold fewer images") as caught:
         mimic.build_balanced(root, per_cell=50)
+    assert re.findall(r": (.*?) of 50", str(caught.value)).count("fewer than 10") > 10
+    assert not re.search(r"(: |=)[1-9]\b", str(caught.value))
 
 
 # --- bad input: one clear message, and nothing written ---------------------------------------
@@ -324,7 +335,21 @@ BAD_TABLES = {
         entry("Edema", "2.0"),
         "'Edema' holds 1 entries other than 1, 0, -1",
     ),
-    "unknown race": ("hosp/admissions.csv.gz", entry("race", "MARTIAN"), "entry 'MARTIAN'"),
+    "unknown race": (
+        "hosp/admissions.csv.gz",
+        entry("race", "MARTIAN"),
+        "'race' holds 1 entries that MIMIC-IV 3.1 does not have; .* in line 3",
+    ),
+    "unknown sex": (
+        "hosp/patients.csv.gz",
+        entry("gender", "Female"),
+        "'gender' holds 1 entries other than F, M and nothing; .* in line 3",
+    ),
+    "unknown view": (
+        METADATA,
+        entry("ViewPosition", "Frontal"),
+        "'ViewPosition' holds 1 entries other than AP, PA, .* in line 3",
+    ),
 }
 
 
@@ -405,16 +430,116 @@ def test_unpacked_report_that_leads_elsewhere(damaged, small, tmp_path):
     refused(damaged, f"{report.name}: leads out of the data folder")
 
 
-def test_studies_without_a_report_are_left_out(damaged, small):
+def short_archive(root, gone):
+    with zipfile.ZipFile(root / "mimic-cxr-reports.zip") as old:
+        texts = {name: old.read(name) for name in old.namelist() if not name.endswith(gone)}
+    with zipfile.ZipFile(root / "mimic-cxr-reports.zip", "w") as new:
+        for name, text in texts.items():
+            new.writestr(name, text)
+
+
+def unpacked(root, gone):
+    with zipfile.ZipFile(root / "mimic-cxr-reports.zip") as archive:
+        archive.extractall(root, [n for n in archive.namelist() if not n.endswith(gone)])
+    (root / "mimic-cxr-reports.zip").unlink()
+
+
+def emptied(root, gone):
+    unpacked(root, ".none")
+    next(root.rglob(gone)).write_bytes(b"")
+
+
+def whole_copy_beside(root, gone):
+    """A folder cut off, found before the whole one."""
+    unpacked(root, ".none")
+    shutil.copytree(root / "files", root / "mimic-cxr" / "files")
+    for path in list(root.glob("files/**/*.txt"))[:-1]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "lost"),
+    [(short_archive, 1), (unpacked, 1), (emptied, 1), (whole_copy_beside, 0)],
+)
+def test_a_study_without_a_report_is_no_study_without_findings(damaged, small, spoil, lost):
+    """It is a step of its own, and a source that is not whole."""
+    frontal = small[1]["images"].query("split == 'test' and view in ('AP', 'PA') and in_chexpert")
     rows = wanted(small[1])
-    archive = damaged / "mimic-cxr-reports.zip"
-    gone = f"s{rows['study_id'][0]}.txt"
-    with zipfile.ZipFile(small[0] / archive.name) as old, zipfile.ZipFile(archive, "w") as new:
-        for name in old.namelist():
-            if not name.endswith(gone):
-                new.writestr(name, old.read(name))
-    kept = rows.loc[rows["study_id"] != rows["study_id"][0], "image_id"]
-    assert mimic.build(damaged).table["image_id"].tolist() == kept.tolist()
+    spoil(damaged, f"s{rows['study_id'][0]}.txt")
+    mine, found = rows["study_id"] == rows["study_id"][0], mimic.build(damaged)
+    kept = rows[~mine] if lost else rows
+    assert found.table["image_id"].tolist() == kept["image_id"].tolist()
+    flow = found.flow.set_index("step")["images"]
+    assert flow.filter(like="with a report").item() == len(frontal) - (mine.sum() if lost else 0)
+    assert flow["with a FINDINGS section"] == len(kept)
+
+
+def cut_down(path):
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    mimic_tree.csv_gz(path, table.head(len(table) // 4))
+
+
+def without_reports(root):
+    for path in list(root.glob("files/**/s*.txt"))[10:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "problem"),
+    [
+        (lambda root: cut_down(root / "hosp/patients.csv.gz"), {}, "sex: known for"),
+        (lambda root: cut_down(root / CHEXPERT), {}, "labels: known for"),
+        (lambda root: entries(root, "race", "UNKNOWN"), {}, "race: known for 0 of"),
+        (lambda root: entries(root, "anchor_year", "1"), {}, "age: known for 0 of"),
+        (without_reports, {}, "reports: known for"),
+        (without_reports, {"reports": "any"}, "reports: known for"),
+        (lambda root: None, {}, None),
+        (lambda root: None, {"reports": "any"}, None),
+    ],
+)
+def test_whole_needs_every_source(texts, tmp_path, monkeypatch, spoil, options, problem):
+    tmp_path, truth = shutil.copytree(texts[0], tmp_path / "tree"), texts[1]["images"]
+    for split, of in ((None, truth), ("test", truth.query("split == 'test'"))):
+        monkeypatch.setitem(mimic.OFFICIAL, split, (len(of), of["patient_id"].nunique()))
+    spoil(tmp_path)
+    assert mimic.build(tmp_path, **options).name == "mimic-cxr-test" + " (part)" * bool(problem)
+    text, problems = check_data.report("mimic", tmp_path)
+    assert problems == bool(problem) + (problem == "sex: known for")  # with sex, age is gone
+    told = [line for line in text.splitlines() if line.lstrip().startswith("problem")]
+    assert all(" expected" in line for line in told)
+    assert problem is None or any(problem in line for line in told)
+
+
+def entries(root, column, value):
+    path = root / "hosp" / ("admissions.csv.gz" if column == "race" else "patients.csv.gz")
+    rewrite(path, lambda t: t.assign(**{column: value}))
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"),
+    [
+        ("mimic-iv-3.1", "mimic-iv-clinical-database-demo-2.2"),
+        ("mimiciv/2.2", "mimiciv/3.1"),
+        ("mimiciv/3.1", ""),  # a demo unpacked into the folder itself
+        ("physionet.org/files/mimiciv/3.1", "mimic-iv-demo/2.2"),
+        ("", "mimiciv"),
+    ],
+)
+def test_the_release_that_has_the_patients_is_taken(damaged, small, whole, part):
+    """Whatever else of MIMIC-IV lies beside it, and whatever it is called."""
+    shutil.move(damaged / "hosp", damaged / "aside")
+    (damaged / whole).mkdir(parents=True, exist_ok=True)
+    shutil.move(damaged / "aside", damaged / whole / "hosp")
+    few = pd.read_csv(damaged / whole / "hosp/patients.csv.gz")["subject_id"].head(3)
+    for name in ("patients", "admissions"):
+        table = pd.read_csv(damaged / whole / f"hosp/{name}.csv.gz")
+        path = damaged / part / f"hosp/{name}.csv.gz"
+        if whole and not part:
+            path = path.with_suffix("")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table[table["subject_id"].isin(few)].to_csv(path, index=False)
+    pd.testing.assert_frame_equal(mimic.tables(damaged), mimic.tables(small[0]))
+    assert "sex: known for" in check_data.report("mimic", damaged)[0]
 
 
 def empty(path):

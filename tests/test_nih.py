@@ -105,7 +105,7 @@ def test_impossible_ages_and_what_neatx_knows_beside_nih_are_in_the_flow(tree):
     steps = " | ".join(flow["step"])
     assert "age above 120 set to missing in 2 images" in steps
     known = planted["annotated"].notna().sum()
-    assert f"drain known of {known} images; unknown to NIH: 2 of NEATX" in steps
+    assert f"drain known for {known} of {len(planted)} images; unknown to NIH: 2 of" in steps
 
 
 def test_parts_are_of_different_patients_and_make_the_whole(tree):
@@ -324,7 +324,8 @@ def link_out(root, planted):
 
 def folder_out(root, planted):
     shutil.move(root / "images", root.parent / "elsewhere")
-    (root / "images").symlink_to(root.parent / "elsewhere")
+    (root / "images_001").mkdir()
+    (root / "images_001" / "images").symlink_to(root.parent / "elsewhere")
 
 
 def name_out(root, planted):
@@ -382,6 +383,12 @@ def test_what_is_wrong_is_one_message_and_nothing_is_written(copy, tree, cache, 
         cohorts.load("nih", root=copy)
     assert "\n" not in str(caught.value)
     assert sorted(copy.parent.rglob("*")) == before
+
+
+def test_films_of_another_disk_linked_from_the_folder(copy, tree):
+    shutil.move(copy / "images", copy.parent / "elsewhere")
+    (copy / "images").symlink_to(copy.parent / "elsewhere")
+    assert len(cohorts.load("nih", root=copy).table) == len(of_test(tree[1]))
 
 
 def test_the_folder_above_or_below_is_named(tree):

@@ -14,11 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxrlib import guard
 from cxrlib.cohorts import files, films, known, metadata, nih, own
 from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.table import validated
 from cxrlib.core import toml
 
 SAMPLE = 50  # films that are opened
+NEATX_SHARE = 0.9  # of its films that the table of NIH has to know
+FEW_KNOWN = 0.9  # share of the rows of one's own of whom sex, age, ... should be known
 SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
 
 
@@ -118,6 +122,8 @@ def _safely(lines):
 def _nih(root: Path) -> Iterator[Line]:
     rows, path = nih.read(root)
     yield _counted(path.name, rows, nih.OFFICIAL[None])
+    possible = rows["age"].where(rows["age"].between(0, metadata.OLDEST_POSSIBLE_AGE))
+    validated(rows.assign(age=possible), metadata.FINDINGS, "nih-cxr14", path)
     odd = len(metadata.impossible_ages(rows))
     if odd:
         yield Line("note", f"{odd} ages above {metadata.OLDEST_POSSIBLE_AGE}, taken as missing")
@@ -177,12 +183,14 @@ def _neatx(root, rows):
         yield Line("note", f"{nih.NEATX} is not there; without it no drain is known")
         return
     of_nih = drains[drains["image_id"].isin(rows["image_id"])]
+    enough = len(of_nih) >= NEATX_SHARE * len(drains) > 0
     ill = rows.loc[rows["Pneumothorax"] == 1, "image_id"]
     yield Line(
-        "ok",
+        "ok" if enough else "problem",
         f"NEATX: {len(of_nih):,} films annotated, {int(of_nih['drain'].sum()):,} with a drain; of "
         f"{len(ill):,} with pneumothorax {int(ill.isin(of_nih['image_id']).sum()):,} are covered; "
-        f"{len(drains) - len(of_nih):,} names unknown to NIH",
+        f"{len(drains) - len(of_nih):,} names unknown to NIH"
+        + ("" if enough else f", more than {1 - NEATX_SHARE:.0%}: another file, or other names"),
     )
 
 
@@ -214,15 +222,48 @@ def _mimic(root: Path) -> Iterator[Line]:
     test = rows[rows["split"] == "test"]
     yield _counted("official test split", test, mimic.OFFICIAL["test"])
     yield Line("ok", "no patient is in two splits")
+    for one in mimic.joins(rows):
+        yield Line("ok" if one.enough else "problem", one.text)
+    yield from _safely(_reports(root, test))
     paths = [f if (root / f).is_file() else "" for f in films_of(root, test)]
     yield from _films(root, paths, "the official test split", "problem")
 
 
+def _reports(root, test):
+    from cxrlib.cohorts import mimic
+    from cxrlib.cohorts.mimic_files import reports_of, reports_there
+
+    studies = test.drop_duplicates("study_id")
+    found = mimic.join("reports", reports_there(root, reports_of(studies)), "studies")
+    text = f"official test split, {found.text}"
+    yield Line("ok" if found.enough else "problem", text)
+
+
 def _own(root: Path) -> Iterator[Line]:
-    path, rows, found = own.read(root)
+    path, rows, found, left_out = own.read(root)
     patients = rows["patient_id"].nunique()
     yield Line("ok", f"{path.name}: {len(rows):,} images of {patients:,} patients")
     yield Line("ok", f"findings: {', '.join(found)}")
+    for column, why in left_out.items():
+        text = f"column {column!r} is no finding, and not used: it is more than 1, 0, -1 ({why})"
+        yield Line("note", text)
+    for finding in found:
+        if (open_ := ~rows[finding].isin((0, 1))).any():
+            of = guard.n_of_m(int((~open_).sum()), len(rows), "images")
+            text = f"{finding}: 1 or 0 for {of}; -1 or nothing in {files.in_lines(open_)}, which "
+            yield Line(
+                "note", f"{text}the option 'policy' decides ({own.POLICIES['as_published']})"
+            )
+    absent = [f for f in metadata.STUDIED if f not in found]
+    if absent:
+        near = [f for f in found if f.casefold() in map(str.casefold, absent)]
+        text = f"no column {', '.join(absent)}; chapters that ask for them go on without"
+        yield Line("note", text + (f" (spelt otherwise: {', '.join(near)})" if near else ""))
+    for column in [c for c in ("sex", "age", "view", "race") if c in rows]:
+        known = int((rows[column].notna() & rows[column].ne("unknown")).sum())
+        few = known < FEW_KNOWN * len(rows)
+        of = guard.n_of_m(known, len(rows), "images")
+        yield Line("note" if few else "ok", f"{column}: known for {of}")
     paths = [f if (root / f).is_file() else "" for f in rows["path"]]
     yield from _films(root, paths, path.name, "problem")
 

@@ -6,10 +6,15 @@ it was unpacked or a link to it.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from errno import ELOOP
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +59,8 @@ def root_of(name: str, root: Path | str | None = None) -> Path:
     """
     path = Path(root).expanduser() if root is not None else data_folder() / name
     if not path.is_dir():
-        what = "is a file" if path.is_file() else "does not exist"
+        dead = dead_link(path)
+        what = f"is {dead}" if dead else "is a file" if path.is_file() else "does not exist"
         raise DataError(
             f"{path} {what}; expected the folder of {name}, or a link to it. "
             f"'cxrbook check-data {name}' lists what belongs there"
@@ -111,12 +117,12 @@ def locate(root: Path, names: str | Sequence[str], places: Sequence[str] = ("",)
     Raises
     ------
     DataError
-        The file is a link that leads out of ``root``.
+        The file is a link that leads out of ``root``, or nowhere.
     """
     for place in places:
         for name in [names] if isinstance(names, str) else names:
             path = root / place / name
-            if path.is_file():
+            if path.is_file() or path.is_symlink():
                 return inside(root, path)
     return None
 
@@ -124,17 +130,113 @@ def locate(root: Path, names: str | Sequence[str], places: Sequence[str] = ("",)
 def inside(root: Path, path: Path) -> Path:
     """``path`` itself, if it lies below ``root`` also after links are followed.
 
+    Folders on other disks may be linked from ``root`` itself: what lies below the folder that such
+    a link names is inside too. Links further down are not followed out.
+
     Raises
     ------
     DataError
-        It does not: a name with ``..`` in it, an absolute one, or a link that leads elsewhere.
+        It does not: a name with ``..`` in it, an absolute one, or a link that leads elsewhere or
+        in a circle.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
+    if dead := dead_link(path):
+        raise DataError(f"{path}: {dead}; put the file or folder itself there")
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(allowed) for allowed in _allowed(root)):
         raise DataError(
-            f"{path.name}: leads out of the data folder {root}; files have to lie inside it. "
-            "Copy the file there, or link the whole folder instead"
+            f"{path}: leads out of the data folder {root}. Copy it there, or link the folder that "
+            f"holds it from {root} itself"
         )
     return path
+
+
+def dead_link(path: Path) -> str:
+    """Why a link cannot be followed; "" where it can, or is none."""
+    try:
+        os.path.realpath(path, strict=path.is_symlink())
+    except OSError as error:
+        circle = error.errno == ELOOP
+        return "links that lead in a circle" if circle else "a link to what is not there"
+    return ""
+
+
+def _allowed(root):
+    """The real ``root``, and the real folders that links in it name."""
+    root = root.resolve()
+    return root, *_linked(root, root.stat().st_mtime_ns if root.is_dir() else 0)
+
+
+@lru_cache(maxsize=16)
+def _linked(root, changed):
+    if not root.is_dir():
+        return ()
+    links = [Path(entry.path) for entry in os.scandir(root) if entry.is_symlink()]
+    return tuple(link.resolve() for link in links if link.is_dir())
+
+
+@contextmanager
+def _readable(path, cure):
+    """Whatever stops a CSV file from being read, as one message."""
+    try:
+        yield
+    except (EOFError, zlib.error, OSError, csv.Error, pd.errors.ParserError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: damaged or cut off ({reason}); {cure}") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: the file is empty; {cure}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; {cure}") from None
+
+
+def read_text(path: Path, cure: str) -> pd.DataFrame:
+    """All columns of a CSV file as text, as they are written; "" where nothing is.
+
+    The index is such that the line of a row in the file is its index + 2, as in
+    :func:`read_table`. Lines without any entry are left out. A byte order mark is accepted. A
+    column without a name is called "(column 3)" by its place.
+
+    Parameters
+    ----------
+    path : Path
+    cure : str
+        What to do where the file cannot be read, such as "fetch it again".
+
+    Raises
+    ------
+    DataError
+        Empty, truncated or damaged file, another separator or encoding, a column name that is
+        missing or there twice, a line that is too short or too long.
+    """
+    with _readable(path, cure):
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num - 2, row) for row in reader if any(map(str.strip, row))]
+    if not lines:
+        raise DataError(f"{path}: the file is empty; {cure}")
+    rows = dict(lines[1:])
+    names = [name.strip() or f"(column {i})" for i, name in enumerate(lines[0][1], 1)]
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise DataError(f"{path}: separated by {word}; expected commas: {cure}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: two columns are called {twice[0]!r}; keep one of them")
+    odd = pd.Series({line: len(row) != len(names) for line, row in rows.items()}, dtype=bool)
+    if odd.any():
+        raise DataError(
+            f"{path}: damaged or cut off ({in_lines(odd)}: more or fewer entries than the "
+            f"{len(names)} names of the first line); {cure}"
+        )
+    table = pd.DataFrame(rows.values(), rows, names, dtype=str)
+    return table.apply(lambda column: column.str.strip())
+
+
+def in_lines(which: pd.Series) -> str:
+    """The first lines of a file in which ``which``, indexed as it was read, is true."""
+    lines = [str(i + 2) for i in which.index[which.to_numpy(bool)]]
+    more = ", ..." if len(lines) > 3 else ""
+    return f"line{'s' * (len(lines) > 1)} {', '.join(lines[:3])}{more}"
 
 
 def read_table(
@@ -157,7 +259,7 @@ def read_table(
     DataError
         Empty, truncated or damaged file, another separator, another encoding, a missing column.
     """
-    try:
+    with _readable(path, "fetch it again as distributed"):
         head = pd.read_csv(path, nrows=0, encoding="utf-8-sig")
         found = {}
         for spellings, name in columns.items():
@@ -175,24 +277,20 @@ def read_table(
                 f"{', '.join(map(str, head.columns[:12]))}. Fetch the file again as distributed"
             )
         table = pd.read_csv(path, usecols=list(found), encoding="utf-8-sig", **options)
-    except (EOFError, zlib.error, OSError, pd.errors.ParserError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged or cut off ({reason}); fetch it again") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty; fetch it again") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; fetch it again as distributed") from None
     return table[list(found)].rename(columns=found)
 
 
-def unique(table: pd.DataFrame, columns: str | Sequence[str], path: Path | str) -> None:
-    """Refuse a table in which two rows have the same entries in ``columns``."""
+def unique(
+    table: pd.DataFrame,
+    columns: str | Sequence[str],
+    path: Path | str,
+    cure: str = "Fetch the file again as distributed",
+) -> None:
+    """Refuse a table, indexed as it was read, in which two rows have the same ``columns``."""
     columns = [columns] if isinstance(columns, str) else list(columns)
     again = table.duplicated(columns)
     if again.any():
-        rows = ", ".join(str(i + 2) for i in again.to_numpy().nonzero()[0][:3])
         raise DataError(
             f"{path}: {int(again.sum())} rows repeat the {' and '.join(columns)} of an earlier one "
-            f"(lines {rows}{', ...' if again.sum() > 3 else ''}); expected one row each. "
-            "Fetch the file again as distributed"
+            f"({in_lines(again)}); expected one row each. {cure}"
         )

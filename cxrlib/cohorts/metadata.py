@@ -34,6 +34,9 @@ NIH_NAMES = _NAMES["nih_names"]
 STUDIED = tuple(_NAMES["studied"])
 """The six findings of S, and Edema, which X adds."""
 
+VIEWS = tuple(_NAMES["views"])
+"""View positions as DICOM, MIMIC-CXR and PadChest write them."""
+
 AGE_GROUPS = tuple(_NAMES["age_groups"])
 """Age groups of Sourget et al. 2025, left-closed: a patient of 25 belongs to "25-50"."""
 
@@ -135,18 +138,35 @@ def read_nih(path: Path) -> pd.DataFrame:
     return table.join(pd.DataFrame(findings, columns=list(FINDINGS)))
 
 
-def _years(text, path):
-    """Whole years of ages written as 58, 058Y, 006M, 002W or 013D."""
+def years(text: pd.Series) -> np.ndarray:
+    """Years of ages written as 58, or as DICOM does: 058Y, 006M, 002W, 013D.
+
+    Parameters
+    ----------
+    text : Series of str, shape (n,)
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        Whole years of what has a unit; missing where the text is no age.
+    """
     codes, texts = pd.factorize(text, use_na_sentinel=False)  # a hundred or so differ
-    parts = pd.Series(texts, dtype=str).str.extract(r"^(\d+)([YMWD]?)$")
-    wrong = np.flatnonzero(parts[0].isna().to_numpy()[codes])
+    parts = pd.Series(texts, dtype=str).str.extract(r"^(\d+(?:\.\d+)?)([YMWD]?)$")
+    number = parts[0].astype(float)
+    in_a_year = parts[1].map({"Y": 1, "M": 12, "W": 52, "D": 365})
+    return number.where(parts[1].eq(""), number // in_a_year).to_numpy()[codes]
+
+
+def _years(text, path):
+    """Whole years of the ages of NIH; refuses what is none."""
+    found = years(text)
+    wrong = np.flatnonzero(np.isnan(found))
     if len(wrong):
         raise files.DataError(
             f"{path}: column 'Patient Age' has {text.iloc[wrong[0]]!r} in line {wrong[0] + 2}; "
             "expected years such as 58 or 058Y, months such as 006M, or days such as 013D"
         )
-    in_a_year = parts[1].map({"": 1, "Y": 1, "M": 12, "W": 52, "D": 365})
-    return (parts[0].astype(int) // in_a_year).to_numpy()[codes]
+    return found.astype(int)
 
 
 @lru_cache(maxsize=1)

@@ -14,12 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from cxrlib import guard
 from cxrlib.cohorts import files, films, metadata, mimic_files, nih6x200
 from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.cohorts.files import DataError
+from cxrlib.cohorts.labels import POLICIES as LABELS
+from cxrlib.cohorts.labels import decide
 from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.report_sections import findings
-from cxrlib.cohorts.table import drawn_by_patients
+from cxrlib.cohorts.table import SEXES, drawn_by_patients
 from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 
@@ -33,6 +36,9 @@ OFFICIAL = {
 }
 """Images and patients of the whole release and of its official splits."""
 
+UNLABELLED = 8
+"""Studies of the release that the labellers left out."""
+
 KNOWN = pd.read_csv(Path(__file__).with_name("mimic_counts.csv")).astype(
     dict.fromkeys(("images", "studies", "patients"), "Int64")
 )
@@ -45,23 +51,6 @@ REPORTS = ("findings", "any")
 
 
 _CODES = toml.beside(__file__)
-
-
-class Policy(NamedTuple):
-    """What becomes of labels that are neither present (1) nor absent (0)."""
-
-    uncertain: str  # -1: "negative", "positive" or "left out"
-    missing: str  # not mentioned in the report: "negative" or "left out"
-
-
-LABELS = {name: Policy(**policy) for name, policy in _CODES["labels"].items()}
-"""Ways to turn the labellers' 1, 0, -1 and blank into 0 and 1, by name.
-
-S sets blanks to 0. What became of its -1 is not known, since the file it reads is not public;
-"as_published" takes them as absent. "certain" leaves out images with an uncertain finding.
-"stated" leaves out images with an uncertain or an unmentioned one, except where the labeller says
-"No Finding", which denies them all.
-"""
 
 RACES = {entry: group for group, entries in _CODES["races"].items() for entry in entries}
 """Every entry of ``race`` in MIMIC-IV 3.1 to a group; ``mimic.toml`` says why."""
@@ -85,8 +74,9 @@ def build(
     The table has the columns of :func:`tables`, findings as 0/1, ``support_devices`` (0/1,
     uncertain ones as absent, or as present with "uncertain_positive") and ``report``, the FINDINGS
     section. Studies without a row in the labeller's file are left out. Images of patients whose age
-    is unknown or under 18 stay, without an age group. The cohort is called "(part)" unless all
-    films of the official split are listed and those asked for can be read.
+    is unknown or under 18 stay, without an age group. The cohort is called "(part)" unless every
+    source is whole: all films of the official split are listed and those asked for can be read, no
+    join falls below its share (:func:`joins`), and every study has a report.
 
     Parameters
     ----------
@@ -98,7 +88,7 @@ def build(
         Frontal films are those whose ViewPosition is AP or PA; without an entry a film is not one.
     labeler : {"chexpert", "negbio"}
         Whose labels.
-    labels : a key of :data:`LABELS`
+    labels : a key of :data:`cxrlib.cohorts.labels.POLICIES`
         What becomes of uncertain and of unmentioned findings.
     reports : {"findings", "any"}
         Only studies whose report has a FINDINGS section (as S), or all. With "any" reports need
@@ -129,12 +119,10 @@ def build(
     if split is not None:
         rows = rows[rows["split"] == split]
         steps.append((f"official split: {split}", rows, "in another split"))
-    complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[split]
+    complete = _joined(rows, steps) and _counts(rows) == OFFICIAL[split]
     rows = _chosen(rows, steps, views, labeler, labels)
-    rows["report"] = _findings(root, rows, needed=reports == "findings")
-    if reports == "findings":
-        rows = rows[rows["report"].notna()]
-        steps.append(("with a FINDINGS section", rows, "no report, or no such section in it"))
+    rows, there = _with_reports(root, rows, steps, needed=reports == "findings")
+    complete &= there
     name = f"mimic-cxr-{split}" if split else "mimic-cxr"
     recipe = {"name": name, "views": views, "labeler": labeler, "labels": labels}
     recipe |= {"reports": reports}
@@ -176,10 +164,10 @@ def build_balanced(
     one_of("labels", labels, LABELS)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
-    complete = (len(rows), rows["patient_id"].nunique()) == OFFICIAL[None]
     steps = [("MIMIC-CXR-JPG, every film", rows, "")]
+    complete = _joined(rows, steps) and _counts(rows) == OFFICIAL[None]
     rows = _chosen(rows, steps, views, labeler, labels)
-    how = {"seed": seed, "unit": split, "findings": FINDINGS}
+    how = {"seed": seed, "unit": split, "findings": FINDINGS, "hidden": True}
     rows = nih6x200.balanced(rows, nih6x200.DISEASES, border, per_cell, **how)
     steps.append(("drawn by the balanced rule", rows, "not drawn"))
     name = "mimic-balanced"
@@ -195,20 +183,8 @@ def _chosen(rows, steps, views, labeler, labels):
         steps.append(("frontal films (AP, PA)", rows, "lateral, or without a view on record"))
     rows = rows[rows["labelled"]].drop(columns="labelled")
     steps.append((f"with labels of {labeler}", rows, "study without labels"))
-    policy, raw = LABELS[labels], rows[list(FINDINGS)]
-    uncertain, blank = raw.eq(-1), raw.isna()
-    if policy.uncertain == "left out":
-        kept = ~uncertain.any(axis=1)
-        rows, blank = rows[kept], blank[kept]
-        steps.append(("without uncertain findings", rows, "a finding is uncertain"))
-    if policy.missing == "left out":
-        rows = rows[~blank.any(axis=1) | rows["no_finding"].eq(1)]
-        steps.append(("with every finding stated", rows, "a finding is not mentioned"))
-    rows = rows.drop(columns="no_finding")
-    present = [1, -1] if policy.uncertain == "positive" else [1]
-    for column in (*FINDINGS, "support_devices"):
-        rows[column] = rows[column].isin(present).astype(np.int8)
-    return rows
+    rows = decide(rows, FINDINGS, labels, steps, beside=["support_devices"])
+    return rows.drop(columns="no_finding")
 
 
 def _cohort(root, rows, steps, name, complete, recipe, max_broken):
@@ -223,13 +199,29 @@ def _cohort(root, rows, steps, name, complete, recipe, max_broken):
     return with_films(draft, root, mimic_files.films_of(root, rows), checks, max_broken, complete)
 
 
-def _findings(root, rows, needed):
-    """FINDINGS section of each row's study; missing where there is no report, or none in it."""
+def _with_reports(root, rows, steps, needed):
+    """Rows with the FINDINGS section of their study, and whether no report is missing.
+
+    Where they are ``needed``, rows without a report, and then those without such a section, go.
+    """
     studies = rows.drop_duplicates("study_id")
-    names = mimic_files.folder_of(studies) + ".txt"
-    texts = map(findings, mimic_files.read_reports(root, names, needed))
-    found = dict(zip(studies["study_id"], texts, strict=True))
-    return rows["study_id"].map(found)
+    texts = list(mimic_files.read_reports(root, mimic_files.reports_of(studies), needed))
+    there = dict(zip(studies["study_id"], (text is not None for text in texts), strict=True))
+    found = dict(zip(studies["study_id"], (findings(text or "") for text in texts), strict=True))
+    rows = rows.assign(report=rows["study_id"].map(found))
+    of = guard.n_of_m(sum(there.values()), len(there), "studies")
+    if not needed:
+        steps.append((f"reports: {of}", rows, ""))
+        return rows, not any(there.values()) or all(there.values())
+    rows = rows[rows["study_id"].map(there)]
+    steps.append((f"with a report: {of}", rows, "no report file, or an empty one"))
+    rows = rows[rows["report"].notna()]
+    steps.append(("with a FINDINGS section", rows, "no such section in the report"))
+    return rows, all(there.values())
+
+
+def _counts(rows):
+    return len(rows), rows["patient_id"].nunique()
 
 
 # --- the tables ------------------------------------------------------------------------------
@@ -241,7 +233,9 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     Age at the study is ``anchor_age`` + year of the study - ``anchor_year``: dates are shifted by
     patient, differences between them are true to the year. MIMIC-IV writes 91 for anyone over 89
     in the anchor year, so ages from 91 on are lower limits; all of them belong to "80+". Ages
-    outside 0 to 120 are missing, as are sex and age of patients whom MIMIC-IV does not have.
+    outside 0 to 120 are missing, as are sex and age of patients whom MIMIC-IV does not have. Where
+    several releases of MIMIC-IV are there, such as its demo, the one with most of the patients is
+    taken.
 
     Parameters
     ----------
@@ -260,7 +254,8 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     Raises
     ------
     DataError
-        Files are missing, damaged or contradict each other; a patient in two official splits.
+        Files are missing, damaged or contradict each other; a patient in two official splits; a
+        code that the release does not have.
     """
     one_of("labeler", labeler, LABELERS)
     root = Path(root)
@@ -273,15 +268,17 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
             f"{films_path}: {int(absent.sum())} films of {mimic_files.IMAGES} are not in it; fetch "
             "both files of the same version"
         )
+    _refuse_codes(about["ViewPosition"], metadata.VIEWS, films_path)
     about = about.reindex(images["dicom_id"])
-    path = mimic_files.find(root, "mimiciv", mimic_files.PATIENTS)
+    path = _covering(root, mimic_files.PATIENTS, images["subject_id"])
     patients = _read(path, "subject_id", ["gender"], whole=["anchor_age", "anchor_year"])
+    _refuse_codes(patients["gender"], SEXES, path)
     patients = patients.reindex(images["subject_id"])
     age = patients["anchor_age"].to_numpy() + about["StudyDate"].to_numpy() // 10_000
     age = pd.Series(age - patients["anchor_year"].to_numpy())
     age = age.where(age.between(0, metadata.OLDEST_POSSIBLE_AGE)).astype(float)
-    sex = patients["gender"].where(patients["gender"].isin(["F", "M"])).to_numpy()
-    path = mimic_files.find(root, "mimiciv", mimic_files.ADMISSIONS)
+    sex = patients["gender"].to_numpy()
+    path = _covering(root, mimic_files.ADMISSIONS, images["subject_id"])
     race = races(files.read_table(path, {"subject_id": "subject_id", "race": "race"}), path)
     labels = _labels(mimic_files.find(root, "mimic-cxr-jpg", mimic_files.LABELS_OF.format(labeler)))
     table = images.rename(columns={"dicom_id": "image_id", "subject_id": "patient_id"})
@@ -293,6 +290,54 @@ def tables(root: Path | str, labeler: str = "chexpert") -> pd.DataFrame:
     table = pd.concat([table, of_study], axis=1)
     table["labelled"] = table["study_id"].isin(labels.index)
     return table.sort_values("image_id", ignore_index=True)
+
+
+def _covering(root, name, subjects):
+    """The file of that release of MIMIC-IV which has most of the patients, the newest of equals."""
+    paths = mimic_files.copies(root, "mimiciv", name)
+    if len(paths) < 2:
+        return mimic_files.find(root, "mimiciv", name)
+    subjects = pd.Index(subjects.unique())
+    return max(paths, key=lambda path: subjects.isin(_subjects(path)).sum())
+
+
+def _subjects(path):
+    return files.read_table(path, {"subject_id": "subject_id"})["subject_id"]
+
+
+class Join(NamedTuple):
+    """What one source says of how many rows of another."""
+
+    text: str  # such as "sex: known for 38 of 52 patients"
+    enough: bool  # at least the share of ``mimic_files.SHARES``
+
+
+def joins(rows: pd.DataFrame) -> list[Join]:
+    """How far sex, age, race and labels of the rows of :func:`tables` are known."""
+    patients, studies = rows.drop_duplicates("patient_id"), rows.drop_duplicates("study_id")
+    known = {
+        "sex": (patients["sex"].notna(), "patients"),
+        "age": (rows.groupby("patient_id")["age"].count() > 0, "patients"),
+        "race": (patients["race"] != "unknown", "patients"),
+        "labels": (studies["labelled"], "studies"),
+    }
+    return [join(what, *of) for what, of in known.items()]
+
+
+def join(what: str, known: pd.Series, things: str) -> Join:
+    """How many of ``things`` are ``known`` (n,), beside the share that is expected."""
+    n, m = int(known.sum()), len(known)
+    enough = n >= mimic_files.SHARES[what] * m
+    few = "" if enough else f", fewer than the {mimic_files.SHARES[what]:.0%} expected"
+    return Join(f"{what}: known for {guard.n_of_m(n, m, things)}{few}", enough)
+
+
+def _joined(rows, steps):
+    """Adds a step that tells the joins; whether none falls short of the release."""
+    found = joins(rows)
+    steps.append(("; ".join(one.text for one in found), rows, ""))
+    unlabelled = rows.loc[~rows["labelled"], "study_id"].nunique()
+    return unlabelled <= UNLABELLED and all(one.enough for one in found)
 
 
 def races(admissions: pd.DataFrame, path: Path | str = "admissions") -> pd.Series:
@@ -320,11 +365,8 @@ def races(admissions: pd.DataFrame, path: Path | str = "admissions") -> pd.Serie
     group = admissions["race"].map(RACES)
     strange = group.isna() & admissions["race"].notna()
     if strange.any():
-        raise DataError(
-            f"{path}: column 'race' has the entry {admissions.loc[strange, 'race'].iloc[0]!r} in "
-            f"{int(strange.sum())} rows, which MIMIC-IV 3.1 does not have; give it a group in "
-            "cxrlib.cohorts.mimic.RACES"
-        )
+        what = "that MIMIC-IV 3.1 does not have; give them a group in mimic.toml, or"
+        _refuse(strange, path, "race", what)
     found = admissions.assign(race=group.fillna("unknown")).drop_duplicates(["subject_id", "race"])
     only = found.groupby("subject_id")["race"].transform("size").eq(1)
     found = found[only | found["race"].ne("unknown")]
@@ -374,11 +416,19 @@ def _read(path, key, columns, whole=()):
 
 
 def _refuse(odd, path, column, what):
+    """DataError if some rows are odd, (n,) bool in the order of the file."""
+    odd = np.asarray(odd)
     if odd.any():
+        what += "" if what.endswith(" or") else ";"
         raise DataError(
-            f"{path}: column {column!r} holds {int(odd.sum())} entries {what}; fetch the file "
-            "again as distributed"
+            f"{path}: column {column!r} holds {int(odd.sum())} entries {what} fetch the file again "
+            f"as distributed (the first is in line {odd.argmax() + 2})"
         )
+
+
+def _refuse_codes(column, known, path):
+    odd = column.notna() & ~column.isin(known)
+    _refuse(odd, path, column.name, f"other than {', '.join(known)} and nothing")
 
 
 # --- what is there -----------------------------------------------------------------------------
@@ -399,8 +449,11 @@ def describe_files(root: Path | str | None) -> list[There]:
     found = []
     for release, name, key, expected in mimic_files.TABLES:
         try:
-            rows = files.read_table(mimic_files.find(root, release, name), {key: key})
-            found.append(There(name, len(rows), expected))
+            paths = mimic_files.copies(root, release, name)
+            for path in paths or [mimic_files.find(root, release, name)]:
+                called = name if len(paths) < 2 else path.relative_to(root).as_posix()
+                rows = len(files.read_table(path, {key: key}))
+                found.append(There(called, rows, expected))
         except DataError as error:
             found.append(There(name, None, expected, str(error)))
     return [*found, _reports_there(root), _films_there(root)]

@@ -25,7 +25,8 @@ LABELS_OF = "mimic-cxr-2.0.0-{}.csv.gz"
 PATIENTS = "hosp/patients.csv.gz"
 ADMISSIONS = "hosp/admissions.csv.gz"
 ARCHIVE = "mimic-cxr-reports.zip"
-_RELEASES = toml.beside(__file__)["releases"]
+_ABOUT = toml.beside(__file__)
+_RELEASES, SHARES = _ABOUT["releases"], _ABOUT["shares"]
 WHERE = {release: about["address"] for release, about in _RELEASES.items()}
 TABLES = [
     (release, name, key, rows or None)
@@ -46,6 +47,20 @@ def places(root: Path, release: str) -> list[str]:
     return found
 
 
+def _spellings(name):
+    return name, name.removesuffix(".gz")
+
+
+def copies(root: Path, release: str, name: str) -> list[Path]:
+    """The file of a release wherever it lies, the newest release first; a link counts once."""
+    found = {}
+    for place in places(root, release):
+        path = files.locate(root, _spellings(name), (place,))
+        if path:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
 def find(root: Path, release: str, name: str) -> Path:
     """The file of a release, compressed or not.
 
@@ -54,7 +69,7 @@ def find(root: Path, release: str, name: str) -> Path:
     DataError
         It is not there; says in which folder it is, if it is near.
     """
-    names = (name, name.removesuffix(".gz"))
+    names = _spellings(name)
     path = files.locate(root, names, places(root, release))
     if path:
         return path
@@ -65,8 +80,11 @@ def find(root: Path, release: str, name: str) -> Path:
                 f"{root}: wrong folder, {name} is not in it but in {folder} or a folder of it. "
                 f"Give {folder}, or make CXRBOOK_DATA/mimic-cxr a link to it"
             )
+    dead = [
+        f"{f.name} is {files.dead_link(f)}; " for f in sorted(root.iterdir()) if files.dead_link(f)
+    ]
     raise DataError(
-        f"{root}: {name} is not there; fetch it from {WHERE[release]}. "
+        f"{root}: {name} is not there; {''.join(dead[:3])}fetch it from {WHERE[release]}. "
         "'cxrbook check-data mimic-cxr' lists what belongs there"
     )
 
@@ -104,8 +122,13 @@ def films_of(root: Path, rows: pd.DataFrame) -> list[str]:
     )
 
 
-def read_reports(root: Path, names: Sequence[str], needed: bool) -> Iterator[str]:
-    """Text of each report, "" where it is not there, from the archive or from unpacked files.
+def reports_of(studies: pd.DataFrame) -> pd.Series:
+    """Where PhysioNet puts the report of each study."""
+    return folder_of(studies) + ".txt"
+
+
+def read_reports(root: Path, names: Sequence[str], needed: bool) -> Iterator[str | None]:
+    """Text of each report, None where it is not there or empty, from the archive or from files.
 
     Raises
     ------
@@ -116,16 +139,51 @@ def read_reports(root: Path, names: Sequence[str], needed: bool) -> Iterator[str
     archive = files.locate(root, ARCHIVE, places(root, "mimic-cxr"))
     if archive:
         return _zipped(archive, names)
-    for place in places(root, "mimic-cxr"):
-        for folder in (root / place, root / place / "mimic-cxr-reports"):
-            if (folder / "files").is_dir() and any((folder / name).is_file() for name in names):
-                return _unpacked(root, folder, names)
+    folder, there = _unpacked_to(root, names)
+    if there:
+        return _unpacked(root, folder, names)
     if needed:
         raise DataError(
             f"{root}: no reports; fetch {ARCHIVE} from {WHERE['mimic-cxr']}, or pass "
             "reports='any' to go on without them"
         )
-    return iter([""] * len(names))
+    return iter([None] * len(names))
+
+
+def reports_there(root: Path, names: Sequence[str]) -> pd.Series:
+    """Which reports are there and not empty, (n,) bool; none of them is read.
+
+    Raises
+    ------
+    DataError
+        A damaged archive.
+    """
+    archive = files.locate(root, ARCHIVE, places(root, "mimic-cxr"))
+    if not archive:
+        _, there = _unpacked_to(root, names)
+        return pd.Series(there or [False] * len(names))
+    try:
+        with zipfile.ZipFile(archive) as file:
+            sizes = {name: about.file_size for name, about in file.NameToInfo.items()}
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{archive}: damaged or cut off ({error}); fetch it again") from None
+    return pd.Series([sizes.get(name, 0) > 0 for name in names])
+
+
+def _unpacked_to(root, names):
+    """The folder in which most of the reports lie, and which of them, (n,) of bool."""
+    best, most = root, []
+    for place in places(root, "mimic-cxr"):
+        for folder in (root / place, root / place / "mimic-cxr-reports"):
+            if (folder / "files").is_dir():
+                there = [_size(folder / name) > 0 for name in names]
+                if sum(there) > sum(most):
+                    best, most = folder, there
+    return best, most
+
+
+def _size(path):
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _zipped(archive, names):
@@ -133,7 +191,7 @@ def _zipped(archive, names):
         with zipfile.ZipFile(archive) as file:
             there = file.NameToInfo
             for name in names:
-                yield _text(file.read(name), name) if name in there else ""
+                yield _text(file.read(name), name) if name in there else None
     except (zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive}: damaged or cut off ({error}); fetch it again") from None
 
@@ -141,12 +199,12 @@ def _zipped(archive, names):
 def _unpacked(root, folder, names):
     for name in names:
         path = folder / name
-        yield _text(files.inside(root, path).read_bytes(), name) if path.is_file() else ""
+        yield _text(files.inside(root, path).read_bytes(), name) if path.is_file() else None
 
 
 def _text(data, name):
     try:
-        return data.decode()
+        return data.decode() or None
     except UnicodeDecodeError:
         raise DataError(f"{name}: a report that is not UTF-8 text; fetch it again") from None
 

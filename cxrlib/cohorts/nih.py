@@ -83,7 +83,7 @@ def build(
     rows, path = read(root)
     rows["split"] = official_split(root, rows)
     steps = [(path.name, rows, "")]
-    whole = _counts(rows) == OFFICIAL[None]
+    whole = _counts(rows) == OFFICIAL[None] and rows["split"].notna().all()
     if split is not None:
         listed = "test" if split == "test" else "train_val"
         of_list = rows[rows["split"].isin(("test",) if split == "test" else ("train", "valid"))]
@@ -106,7 +106,8 @@ def build(
         unknown = (~drain["image_id"].isin(steps[0][1]["image_id"])).sum()
         rows = rows.merge(drain, on="image_id", how="left")
         rows["drain_source"] = np.where(rows["drain"].notna(), "annotated", "")
-        text = f"drain known of {rows['drain'].count()} images; unknown to NIH: {unknown} of NEATX"
+        counted = f"{rows['drain'].count()} of {len(rows)} images"
+        text = f"drain known for {counted}; unknown to NIH: {unknown} of {len(drain)} of NEATX"
         steps.append((text, rows, ""))
     return _cohort(root, name, steps, whole, recipe, max_broken)
 

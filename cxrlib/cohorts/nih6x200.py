@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from cxrlib import guard
 from cxrlib.cohorts import metadata
 from cxrlib.cohorts.files import DataError
 from cxrlib.core.checks import one_of
@@ -160,6 +161,7 @@ def balanced(
     unit: str = "patient",
     exceptions: dict[tuple, int] | None = None,
     findings: Sequence[str] = metadata.FINDINGS,
+    hidden: bool = False,
 ) -> pd.DataFrame:
     """The recipe on any table: equally many images with one finding in every cell, split 7:1:2.
 
@@ -188,6 +190,8 @@ def balanced(
         (label, "young" or "old", group of each attribute) to another size of this cell.
     findings : sequence of str
         The columns among which exactly one is 1 in an image that may be drawn.
+    hidden : bool
+        Whether a message may not tell counts of 1 to 9, as of credentialed data.
 
     Returns
     -------
@@ -220,7 +224,7 @@ def balanced(
     members = rows.groupby(["disease", age, *attributes]).groups
     members = {cell: members.get(cell, rows.index[:0]) for cell in cells}
     sizes = {cell: exceptions.get(cell, per_cell) for cell in cells}
-    _refuse_short(members, sizes)
+    _refuse_short(members, sizes, hidden)
     generator = np.random.default_rng(seed)
     chosen = [generator.choice(members[c].to_numpy(), n, replace=False) for c, n in sizes.items()]
     cohort = rows.loc[np.concatenate(chosen)].sort_values("image_id", ignore_index=True)
@@ -228,12 +232,18 @@ def balanced(
     return cohort
 
 
-def _refuse_short(members, sizes):
+def _refuse_short(members, sizes, hidden):
+    def told(count):
+        return guard.FEW if hidden and 0 < count < guard.MIN_CELL else count
+
     short = {cell: size for cell, size in sizes.items() if len(members[cell]) < size}
     if short:
-        cells = "; ".join(f"{' '.join(c)}: {len(members[c])} of {n}" for c, n in short.items())
+        cells = "; ".join(
+            f"{' '.join(c)}: {told(len(members[c]))} of {n}" for c, n in short.items()
+        )
         most = min(map(len, members.values()))
-        cure = f"pass per_cell={most} or less, or fewer labels" if most else "pass fewer labels"
+        smaller = f"per_cell={most} or less" if told(most) == most else "a smaller per_cell"
+        cure = f"pass {smaller}, or fewer labels" if most else "pass fewer labels"
         raise DataError(
             f"{len(short)} of {len(members)} cells hold fewer images with one finding than the "
             f"recipe asks for ({cells}); {cure}"

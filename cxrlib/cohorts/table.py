@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.metadata import AGE_GROUPS
+from cxrlib.cohorts.files import DataError, in_lines
+from cxrlib.cohorts.metadata import AGE_GROUPS, VIEWS
 
 SEXES = ("F", "M")
 RACES = ("White", "Black", "Asian", "other", "unknown")
@@ -36,7 +37,7 @@ def schema(findings: Iterable[str]) -> pa.DataFrameSchema:
             "sex": _one_of(SEXES),
             "age": _NUMBER,
             "age_group": _one_of(AGE_GROUPS),
-            "view": pa.Column(nullable=True),
+            "view": _one_of(VIEWS),
             "race": _one_of(RACES, required=False),
             "split": _one_of(SPLITS, required=False),
             "report": _TEXT,
@@ -47,13 +48,24 @@ def schema(findings: Iterable[str]) -> pa.DataFrameSchema:
     )
 
 
-def validated(table: pd.DataFrame, findings: Iterable[str], name: str) -> pd.DataFrame:
+def validated(
+    table: pd.DataFrame, findings: Iterable[str], name: str, path: Path | None = None
+) -> pd.DataFrame:
     """The table itself, on a fresh index, if it has the declared shape.
+
+    Parameters
+    ----------
+    table : DataFrame
+    findings : iterable of str
+    name : str
+        Of the cohort.
+    path : Path, optional
+        The file from which the table was read, with its index, to be named with its lines.
 
     Raises
     ------
     DataError
-        Names the column, how many rows are wrong, and the rule; never an entry, since tables of
+        Names the column, which rows are wrong, and the rule; never an entry, since tables of
         credentialed cohorts come this way.
     """
     if not len(table):
@@ -63,10 +75,12 @@ def validated(table: pd.DataFrame, findings: Iterable[str], name: str) -> pd.Dat
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         first = cases.iloc[0]
-        rows = int((cases["column"] == first["column"]).sum())
+        wrong = cases.loc[cases["column"] == first["column"], "index"].dropna().unique().astype(int)
+        which = pd.Series(np.isin(np.arange(len(table)), wrong), table.index)
+        where = f" of {path}, {in_lines(which)}" if path and len(wrong) else ""
         raise DataError(
             f"cohort {name}: column {first['column'] or first['failure_case']!r} breaks the rule "
-            f"{first['check']} in {rows} of {len(table)} rows"
+            f"{first['check']} in {which.sum()} of {len(table)} rows{where}"
         ) from None
 
 

@@ -13,6 +13,7 @@ from cxrlib.guard.latch import (
     GuardError,
     active,
     frames_shown_by,
+    n_of_m,
     protect,
     refuse,
     text,

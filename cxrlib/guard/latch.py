@@ -205,6 +205,17 @@ def without_small_counts(note: str) -> str:
     return re.sub(rf"(?<![\w.,])[1-9](?= {things})", FEW, note)
 
 
+def n_of_m(n: int, m: int, things: str) -> str:
+    """How many of how many, such as "38 of 42 patients", by which no small group can be counted."""
+    if n == m:
+        return f"all {m:,} {things}" if m >= MIN_CELL else f"all, {FEW} {things}"
+    if m < MIN_CELL:
+        return f"some of {FEW} {things}"
+    if 0 < n < MIN_CELL:
+        return f"{FEW} of {m:,} {things}"
+    return f"all but {FEW} of {m:,} {things}" if m - n < MIN_CELL else f"{n:,} of {m:,} {things}"
+
+
 def refuse(value: str, where: str) -> None:
     """GuardError if a text holds something of a cohort that the project's own text does not."""
     for one in _registers:

@@ -5,6 +5,7 @@ Nothing here touches the network or opens a checkpoint; that is :mod:`cxrlib.mod
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -146,7 +147,10 @@ def _digest(path: Path, algorithm: str) -> str:
 
 def unreadable(path: Path, error: OSError) -> ValueError:
     """What to raise where a file cannot be read."""
-    why = "a link to a file that is gone" if path.is_symlink() else error.strerror
+    why = error.strerror
+    if path.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP):
+        gone = error.errno == errno.ENOENT
+        why = "a link to a file that is gone" if gone else "links that lead in a circle"
     return ValueError(f"{path}: cannot be read ({why})")
 
 

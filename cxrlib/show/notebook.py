@@ -287,6 +287,38 @@ def warn_if_seeded(models: Iterable[str]) -> None:
     displayed(page, plain)
 
 
+def asked(cohort: str, has: Iterable[str], wanted: Iterable[str], least: int = 1) -> tuple:
+    """The findings that a chapter asks for and a cohort has; says which are not there.
+
+    Parameters
+    ----------
+    cohort : str
+        Its name.
+    has, wanted : iterable of str
+        Findings of the cohort, and of the chapter.
+    least : int
+        How many the chapter cannot do without.
+
+    Raises
+    ------
+    ValueError
+        Fewer than that are there.
+    """
+    wanted, has = tuple(wanted), tuple(dict.fromkeys(has))
+    found = tuple(finding for finding in wanted if finding in has)
+    absent = ", ".join(finding for finding in wanted if finding not in has)
+    if len(found) < least:
+        raise ValueError(
+            f"cohort {cohort!r} has no labels of {absent}, and this chapter cannot go on without "
+            f"{'them' if ', ' in absent else 'it'}; it has {', '.join(has) or 'none'}"
+        )
+    if absent:
+        text = f"The cohort {cohort} has no labels of {absent}: what follows goes on without."
+        page = '<div class="admonition warning"><p class="admonition-title">Not all findings</p>'
+        displayed(f"{page}<p>{html.escape(text)}</p></div>", text)
+    return found
+
+
 def keep(table: pd.DataFrame) -> None:
     """Hand a results table to the ledger: stored in the executed notebook, shown nowhere.
 
