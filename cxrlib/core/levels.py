@@ -26,7 +26,7 @@ def text(level: Any) -> str:
     return "" if spelled in MISSING else spelled
 
 
-def levels(column: Any, what: str) -> pd.Categorical:
+def levels(column: Any, what: str) -> pd.Categorical[str]:
     """The entries of a column as text; levels in the order of its categories, or sorted.
 
     Parameters
