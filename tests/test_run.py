@@ -14,6 +14,7 @@ import cxrlib.book.run
 from cxrlib.book.build import build
 from cxrlib.book.chapters import assign, find, sync
 from cxrlib.book.run import Progress, fingerprint, run, tasks
+from cxrlib.cohorts.nih import LISTS
 from cxrlib.core.errors import BookError
 from tests.conftest import environment
 
@@ -97,7 +98,9 @@ def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
     source.write_text(
         source.read_text().replace("rate: float", 'data: str = "phantom"\nrate: float')
     )
-    (tmp_path / "nih-cxr14").mkdir()
+    (tmp_path / "nih-cxr14" / "images").mkdir(parents=True)
+    for name in ("Data_Entry_2017_v2020.csv", *LISTS, "images/a.png"):
+        (tmp_path / "nih-cxr14" / name).touch()
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
     seen = []
     monkeypatch.setattr(

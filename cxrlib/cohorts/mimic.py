@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, mimic_files, nih6x200
-from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Share, Split, Unit, Whole, flow
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.report_sections import findings
@@ -54,6 +54,7 @@ class Policy(NamedTuple):
     missing: str  # not mentioned in the report: "negative" or "left out"
 
 
+Labels = Literal["as_published", "uncertain_positive", "certain", "stated"]
 LABELS = {name: Policy(**policy) for name, policy in _CODES["labels"].items()}
 """Ways to turn the labellers' 1, 0, -1 and blank into 0 and 1, by name.
 
@@ -71,14 +72,14 @@ _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 
 def build(
     root: Path | str | None = None,
-    split: str | None = "test",
-    views: str = "frontal",
-    labeler: str = "chexpert",
-    labels: str = "as_published",
-    reports: str = "findings",
-    n_images: int | None = None,
-    seed: int = 1907,
-    max_broken: float = films.MAX_BROKEN,
+    split: Split = "test",
+    views: Literal["frontal", "all"] = "frontal",
+    labeler: Literal["chexpert", "negbio"] = "chexpert",
+    labels: Labels = "as_published",
+    reports: Literal["findings", "any"] = "findings",
+    n_images: Count | None = None,
+    seed: Whole = 1907,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """MIMIC-CXR: by default frontal films of the official test split with a FINDINGS section.
 
@@ -147,14 +148,14 @@ def build(
 
 def build_balanced(
     root: Path | str | None = None,
-    seed: int = 1907,
-    split: str = "patient",
-    per_cell: int = nih6x200.PER_CELL,
-    border: int = nih6x200.OLD_AGE,
-    views: str = "frontal",
-    labeler: str = "chexpert",
-    labels: str = "as_published",
-    max_broken: float = films.MAX_BROKEN,
+    seed: Whole = 1907,
+    split: Unit = "patient",
+    per_cell: Count = nih6x200.PER_CELL,
+    border: Whole = nih6x200.OLD_AGE,
+    views: Literal["frontal", "all"] = "frontal",
+    labeler: Literal["chexpert", "negbio"] = "chexpert",
+    labels: Labels = "as_published",
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The 6x200 recipe of X on MIMIC-CXR, drawn from all official splits.
 

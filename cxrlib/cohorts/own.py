@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200, table
-from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Share, Split, Unit, Whole, flow
 from cxrlib.cohorts.real import with_films
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
@@ -22,13 +23,13 @@ OPTIONAL = ("race", "split", "drain")
 
 def build(
     root: Path | str | None = None,
-    split: str | None = None,
+    split: Split = None,
     findings: Sequence[str] | None = None,
-    access: str = "credentialed",
+    access: Literal["credentialed", "open"] = "credentialed",
     sources: Sequence[str] = (),
-    n_images: int | None = None,
-    seed: int = 1907,
-    max_broken: float = films.MAX_BROKEN,
+    n_images: Count | None = None,
+    seed: Whole = 1907,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The films of ``cohort.csv`` in ``CXRBOOK_DATA/own``.
 
@@ -67,6 +68,7 @@ def build(
     """
     path, rows, found = read(root, findings)
     steps = [("cohort.csv", rows, "")]
+    split = None if split == "all" else split
     if split is not None and "split" in rows:
         rows = rows[rows["split"] == split]
         steps.append((f"split: {split}", rows, "in another split"))
@@ -80,15 +82,15 @@ def build(
 
 def build_balanced(
     root: Path | str | None = None,
-    seed: int = 1907,
-    split: str = "patient",
-    per_cell: int = nih6x200.PER_CELL,
-    border: int = nih6x200.OLD_AGE,
+    seed: Whole = 1907,
+    split: Unit = "patient",
+    per_cell: Count = nih6x200.PER_CELL,
+    border: Whole = nih6x200.OLD_AGE,
     labels: Sequence[str] = nih6x200.DISEASES,
     findings: Sequence[str] | None = None,
-    access: str = "credentialed",
+    access: Literal["credentialed", "open"] = "credentialed",
     sources: Sequence[str] = (),
-    max_broken: float = films.MAX_BROKEN,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The balanced recipe of X on the films of ``cohort.csv``.
 

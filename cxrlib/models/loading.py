@@ -67,7 +67,7 @@ def load(
         return _seeded(name, made, card, chosen)
     where = files.folder_of(name, checkpoint)
     found = files.find(card, where)
-    _all_there(card, found, where)
+    files.all_there(card, found, where)
     vocabulary = _vocabulary(card, found.pop("vocabulary", None))
     tokenizer = made.tokenizer(vocabulary)
     members = []
@@ -150,23 +150,4 @@ def _encoder(name, made, card, network, tokenizer, weights, chosen, notes):
         one_by_one=made.one_by_one and not as_s,
         average=made.average,
         notes=notes,
-    )
-
-
-def _all_there(card, found, where):
-    missing = [f for f in card["files"] if not found[f["part"]]]
-    if not missing:
-        return
-    wanted = "; ".join(
-        f"{f['part']}: {' or '.join(f['names'])}, from {f['source']}" for f in missing
-    )
-    place = (
-        f"not found in {where}"
-        if where
-        else f"no folder was given: set {files.FOLDER} to a folder with a folder "
-        f"{card['name']!r} in it, or pass checkpoint="
-    )
-    raise ValueError(
-        f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
-        "by itself; `cxrbook models` lists what each model wants"
     )
