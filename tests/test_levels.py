@@ -244,6 +244,28 @@ def test_classes_of_one_kind_are_compared(y, predicted):
     assert metrics.accuracy(y, predicted) == 0.75
 
 
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.array([1, pd.NA, 0], dtype="Int64"),
+        pd.array([True, pd.NA, False], dtype="boolean"),
+        np.array([1, None, 0], object),
+        [1, np.nan, 0],
+        np.array([1, "0", 0], object),
+        [b"1", b"0", b"1"],
+    ],
+)
+def test_truths_that_are_not_0_or_1_are_refused(y):
+    for compute in (
+        lambda: metrics.auc(y, [0.1, 0.2, 0.3]),
+        lambda: metrics.sensitivity(y, [1, 0, 1]),
+        lambda: metrics.macro_f1(y, [1, 0, 1], 2),
+        lambda: metrics.macro_f1([1, 0, 1], y, 2),
+    ):
+        with pytest.raises(ValueError, match=r"in . of 3 rows, first row"):
+            compute()
+
+
 DECIMALS = np.round(np.arange(0, 1.0001, 0.05), 2)
 OUTCOME = np.arange(len(DECIMALS)) % 2
 

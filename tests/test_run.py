@@ -176,19 +176,18 @@ def test_kernels_start_where_the_temporary_folder_has_a_long_name(mini, tmp_path
 
 def test_without_a_short_folder_kernels_are_spoken_to_over_the_loopback(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/" + 99 * "a")
-    monkeypatch.setattr(cxrlib.book.run.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     with cxrlib.book.run._channel() as channel:
         assert channel == {}  # Jupyter's own: TCP on 127.0.0.1
 
 
-def test_a_failing_cell_is_told_where_the_project_cannot_be_written_to(mini, tmp_path, capsys):
+def test_a_failing_cell_is_told_where_the_project_cannot_be_written_to(mini, tmp_path):
     (mini / "_build").touch()  # no folder can be made here, not even by root
     (mini / "chapters" / "01_first.py").write_text(SHORT.format("1 / 0"))
     with pytest.raises(BookError, match=r"cell 2 of 2 .* ZeroDivisionError: division by") as caught:
         run(mini, find(mini, "1"), out=tmp_path / "out")
     kept = tmp_path / "out" / "failed" / "01_first.ipynb"
     assert str(kept) in str(caught.value) and "Traceback" in kept.read_text()
-    assert "01_first: failed\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -324,9 +323,8 @@ def test_a_chapter_that_failed_runs_no_more(mini, capsys):
     progress.fail(one)
     progress.told -= 60
     progress.show()
-    failed, line = capsys.readouterr().err.splitlines()
-    assert failed == "01_first: failed"
-    assert "02_zero_shot cell 1/7" in line and "01_first" not in line
+    line = capsys.readouterr().err
+    assert line.startswith("[1/2 chapters, 1 failed] 02_zero_shot cell 1/7; ")
 
 
 def test_a_long_cell_says_how_far_it_is(mini, capsys):

@@ -6,9 +6,10 @@ A declaration is one line: name, type, default, and behind ``#`` what it may be 
     specificity: float = 0.8  # (0, 1) at the operating point
     protocol: str = "corrected"  # {corrected, as_published} who decides
 
-Brackets and braces are an interval and a set, as in mathematics. The cell behind it calls
-`check`, so a notebook run by papermill, a script, and ``cxrbook run`` refuse the same values with
-the same words; ``cxrbook`` does so before it starts a kernel.
+Brackets and braces are an interval and a set, as in mathematics. ``options`` are those of the
+cohort ``data``, or of the balanced one beside it where the comment has that word. The cell behind
+calls `check`, so a notebook run by papermill, a script, and ``cxrbook run`` refuse the same values
+with the same words; ``cxrbook`` does so before it starts a kernel.
 """
 
 from __future__ import annotations

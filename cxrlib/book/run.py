@@ -23,11 +23,10 @@ from cxrlib.book import inputs, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError
-from cxrlib.core.folders import LIBRARY
+from cxrlib.core.folders import LIBRARY, for_sockets
 from cxrlib.core.progress import STATUS
 
 TELLING = "cxrbook-used"  # id of the driver's own cell
-LONGEST = 80  # characters of a folder for sockets, whose whole paths may have a hundred
 
 
 def fingerprint(paths: Iterable[Path], *values: object) -> str:
@@ -355,17 +354,13 @@ def _kernels(**variables):
 
 @contextlib.contextmanager
 def _channel():
-    """Talk to the kernel through files of its own, which needs no network interface at all.
-
-    Where the temporary folder has a long name, as those of cluster jobs do, they go to /tmp.
-    """
-    places = (tempfile.gettempdir(), "/tmp")
-    fit = [p for p in places if len(os.fsencode(p)) < LONGEST and os.access(p, os.W_OK)]
-    if os.name != "posix" or not fit:
+    """Talk to the kernel through files of its own, which needs no network interface at all."""
+    place = for_sockets()
+    if os.name != "posix" or place is None:
         yield {}
         return
     with tempfile.TemporaryDirectory(
-        prefix="cxrbook-", dir=fit[0], ignore_cleanup_errors=True
+        prefix="cxrbook-", dir=place, ignore_cleanup_errors=True
     ) as folder:
         yield {"transport": "ipc", "ip": f"{folder}/k"}
 
@@ -482,6 +477,7 @@ class Progress:
         self.cells = {t.name: sum(map(_is_code, t.chapter.notebook.cells)) for t in stale}
         self.begun: dict[str, list[float]] = {}  # chapter -> times at which its code cells began
         self.ended: set[str] = set()
+        self.failed = 0
         self.t0 = self.told = time.monotonic()
         self.past = record.kept(memory)
 
@@ -504,7 +500,7 @@ class Progress:
 
     def fail(self, task: Task) -> None:
         self.ended.add(task.name)
-        self._say(f"{task.name}: failed\n")
+        self.failed += 1
 
     def left(self) -> float | None:
         """Seconds still to go, or None before anything is known."""
@@ -533,9 +529,9 @@ class Progress:
         left = self.left()
         at = ", ".join(f"{n} cell {len(self.begun[n])}/{self.cells[n]}" for n in running)
         rest = "time left unknown yet" if left is None else f"about {clock(left)} left"
-        line = (
-            f"[{len(self.ended)}/{len(self.cells)} chapters] {at}; {clock(now - self.t0)}, {rest}"
-        )
+        done = f"{len(self.ended)}/{len(self.cells)} chapters"
+        done += f", {self.failed} failed" if self.failed else ""
+        line = f"[{done}] {at}; {clock(now - self.t0)}, {rest}"
         if self.status.is_file():
             line += f" ({self.status.read_text(encoding='utf-8')})"
         self._say(line if terminal else line + "\n")

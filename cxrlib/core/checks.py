@@ -46,6 +46,16 @@ def numbers(values: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(f"{name}: entries that are no numbers; expected numbers.") from None
 
 
+def comparable(values: ArrayLike) -> np.ndarray:
+    """Values as an array; NA of pandas, which cannot be compared with anything, becomes None."""
+    y = np.asarray(values)
+    if y.dtype != object:
+        return y
+    import pandas as pd
+
+    return np.where(pd.isna(y), None, y)
+
+
 def precision(values: np.ndarray) -> type[np.floating]:
     """The narrowest type of floating-point number that holds all of these as they are.
 
@@ -65,7 +75,7 @@ def unit_interval(values: np.ndarray) -> np.ndarray:
 
 def outcomes(values: ArrayLike, name: str) -> np.ndarray:
     """Values as a bool array; ValueError naming `name` and the rows that are not 0 or 1."""
-    y = np.asarray(values)
+    y = comparable(values)
     refuse(~np.isin(y, (0, 1)), f"{name}: entries other than 0 and 1", "0 or 1", **{name: y})
     return y.astype(bool)
 

@@ -79,7 +79,7 @@ def names(column: Any) -> np.ndarray | pd.Series:
     return np.array([text(name) for name in found], dtype=object)[codes]
 
 
-def comparable(**arrays: np.ndarray) -> None:
+def one_kind(**arrays: np.ndarray) -> None:
     """Refuse two arrays of classes that cannot be compared by ==.
 
     Raises

@@ -312,7 +312,7 @@ def accuracy(y_class: ArrayLike, pred_class: ArrayLike, weights: Weights = None)
     """
     checks.same_length(y_class=y_class, pred_class=pred_class)
     y, p = np.asarray(y_class), np.asarray(pred_class)
-    levels.comparable(y_class=y, pred_class=p)
+    levels.one_kind(y_class=y, pred_class=p)
     return weighted_mean(y == p, weights)
 
 
@@ -581,7 +581,7 @@ def _classes(y_class, pred_class, n_classes):
     checks.same_length(y_class=y_class, pred_class=pred_class)
     coded = []
     for name, values in (("y_class", y_class), ("pred_class", pred_class)):
-        c = np.asarray(values)
+        c = checks.comparable(values)
         checks.refuse(
             ~np.isin(c, np.arange(n_classes)),
             f"{name}: entries that are no class",
