@@ -48,12 +48,13 @@ def numbers(values: ArrayLike, name: str) -> np.ndarray:
 
 def comparable(values: ArrayLike) -> np.ndarray:
     """Values as an array; NA of pandas, which cannot be compared with anything, becomes None."""
-    y = np.asarray(values)
+    y = np.array(values)
     if y.dtype != object:
         return y
     import pandas as pd
 
-    return np.where(pd.isna(y), None, y)
+    y[pd.isna(y)] = None
+    return y
 
 
 def precision(values: np.ndarray) -> type[np.floating]:
