@@ -507,6 +507,13 @@ glue("n-undefined-gaps", fmt(of_findings["undefined"], 0))
 glue("n-out", fmt(of_findings["uncorrected"], 0))
 glue("n-expected", fmt(0.05 * of_findings["comparisons"], 0))
 glue("n-bh", fmt(of_findings["bh"], 0))
+alone = inference.fewest_alarms(tests[tests["label"] != "mean"])
+glue(
+    "bh-limit",
+    f", which with this number of permutations can flag no fewer than {alone} at once"
+    if of_findings["bh"] == 0 and alone > 1
+    else "",
+)
 glue(
     "n-holm",
     "Holm's correction cannot flag any with this number of permutations"
@@ -535,8 +542,8 @@ glue(
 # %% [markdown]
 # Of {glue:text}`n-asked` comparisons of single findings ({glue:text}`n-undefined-gaps` more are
 # undefined), {glue:text}`n-out` would be flagged uncorrected; {glue:text}`n-expected` would be expected
-# of fair models. {glue:text}`n-bh` remain after Benjamini and Hochberg, and {glue:text}`n-holm`. Of the
-# {glue:text}`m-asked` means, {glue:text}`m-out` would be flagged uncorrected; {glue:text}`m-holm`
+# of fair models. {glue:text}`n-bh` remain after Benjamini and Hochberg{glue:text}`bh-limit`, and
+# {glue:text}`n-holm`. Of the {glue:text}`m-asked` means, {glue:text}`m-out` would be flagged uncorrected; {glue:text}`m-holm`
 # ({glue:text}`m-where`).
 
 # %% tags=["remove-input"]

@@ -971,13 +971,15 @@ OLD_YOUNG = [("old", "young")]
 large = fairness.performance_table(
     within, ("calibration_in_the_large",), attributes=("age60",), **boot
 )
-errors = fairness.gap_table(
-    fairness.decide(within, specificity),
-    "age60",
-    OLD_YOUNG,
-    metrics=("sensitivity", "specificity"),
-    **boot,
-)
+errors = schema.results([])
+if within["age60"].nunique() == 2:  # of both there are validation patients to fit on
+    errors = fairness.gap_table(
+        fairness.decide(within, specificity),
+        "age60",
+        OLD_YOUNG,
+        metrics=("sensitivity", "specificity"),
+        **boot,
+    )
 
 # %% tags=["hide-input"]
 both = pd.concat([large, errors], ignore_index=True)
@@ -989,7 +991,8 @@ columns = {
     ("specificity", "old - young"): "specificity, old - young",
 }
 printed = schema.wide(both, index="model", columns=["metric", "group"], digits=3)
-printed = printed[list(columns)].set_axis(list(columns.values()), axis=1)
+printed = printed.reindex(columns=list(columns), fill_value=UNDEFINED)
+printed = printed.set_axis(list(columns.values()), axis=1)
 show(printed, caption="Platt scaling within each age group, mean over findings")
 
 # %% tags=["remove-cell"]
@@ -1003,13 +1006,16 @@ glue("n-honest", share((honest == "around").where(honest != "undefined")))
 unequal = [
     m
     for m in names
-    if {schema.side(mean_row(errors, model=m, metric=k)) for k in ("sensitivity", "specificity")}
+    if len(errors)
+    and {schema.side(mean_row(errors, model=m, metric=k)) for k in ("sensitivity", "specificity")}
     & {"above", "below"}
 ]
 glue("n-unequal", f"{len(unequal)} of {len(names)}")
 glue(
     "still",
-    "Probabilities that hold in each group do not make the errors equal"
+    "One of the two groups has no validation patients to be fitted on"
+    if errors.empty
+    else "Probabilities that hold in each group do not make the errors equal"
     if unequal
     else "In this run the errors of the two groups are not told apart",
 )
@@ -1019,7 +1025,9 @@ glue("sd-young", fmt(crowd.get("young"), 3))
 narrower = crowd.get("old", np.nan) < crowd.get("young", np.nan)
 spread_of_old = "less spread out than those of the young"
 spread_of_old = spread_of_old if narrower else f"not {spread_of_old}"
-glue("narrower", "narrower in the old" if narrower else "not narrower in the old")
+spread_of_old = spread_of_old if len(crowd) == 2 else "not compared with those of the young"
+where = "narrower in the old" if narrower else "not narrower in the old"
+glue("narrower", where if len(crowd) == 2 else UNDEFINED)
 
 # %% [markdown]
 # The interval of predicted minus observed includes 0 in {glue:text}`n-honest` cells of the table. For

@@ -14,7 +14,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from cxrlib import guard
-from cxrlib.core import checks
+from cxrlib.core import checks, levels
 
 KEYS = ("cohort", "model", "method", "label")  # of the predictions that are judged together
 PREDICTION_COLUMNS = ("image_id", "patient_id", *KEYS, "y_true", "score")
@@ -109,7 +109,7 @@ def _negatives(table):
 
 
 def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = False) -> pd.DataFrame:
-    """Check a predictions table and return it.
+    """Check a predictions table, and spell it one way: the one gate of everything in `stats`.
 
     Parameters
     ----------
@@ -121,6 +121,12 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
         Further columns that have to be there, such as "sex".
     probabilities : bool
         Whether scores have to lie in [0, 1].
+
+    Returns
+    -------
+    DataFrame on a fresh index, in the order of the rows: `KEYS` as text, names of images and
+    patients as `cxrlib.core.levels.names` spells them, attributes as categories of text (missing
+    ones stay missing), y_true as int, score as float. Further columns are as they were.
 
     Raises
     ------
@@ -144,23 +150,29 @@ def predictions(table: pd.DataFrame, *attributes: str, probabilities: bool = Fal
     if len(table) == 0:
         raise ValueError("predictions: the table has no rows; expected one per image and label.")
 
-    about = {c: table[c].to_numpy(object) for c in ("image_id", "label", "model")}
+    raw = table.reset_index(drop=True)
+    about = {c: raw[c].to_numpy(object) for c in ("image_id", "label", "model")}
 
     def refuse(bad, column, what, expected):
-        shown = about | {column: table[column].to_numpy(object)}
+        shown = about | {column: raw[column].to_numpy(object)}
         checks.refuse(bad, f"predictions: column {column!r} {what}", expected, **shown)
 
+    spelt = {c: levels.levels(raw[c], f"predictions: column {c!r}") for c in (*KEYS, *attributes)}
     given = "a value in every row. Leave out images without one"
     for column in PREDICTION_COLUMNS:
-        refuse(table[column].isna(), column, "has missing entries", given)
-    truth = table["y_true"].isin((0, 1))
+        refuse(spelt.get(column, raw[column]).isna(), column, "has missing entries", given)
+    names = {column: levels.names(raw[column]) for column in ("image_id", "patient_id")}
+    truth = raw["y_true"].isin((0, 1))
     refuse(~truth, "y_true", "holds entries other than 0 and 1", "0 or 1 only")
-    score = pd.to_numeric(table["score"], errors="coerce").to_numpy(float)
+    score = pd.to_numeric(raw["score"], errors="coerce").to_numpy(float)
     finite = "probabilities or other finite numbers"
     refuse(~np.isfinite(score), "score", "holds entries that are infinite or no number", finite)
     if probabilities:
+        score = checks.unit_interval(score)
         one = "probabilities. Pass scores through a sigmoid or softmax first"
         refuse((score < 0) | (score > 1), "score", "holds values outside [0, 1]", one)
+    table = raw.assign(**spelt, **names, y_true=raw["y_true"].astype(int), score=score)
+    table = table.astype(dict.fromkeys(KEYS, object))
 
     keys = [*KEYS, "image_id"]
     checks.refuse(

@@ -1,8 +1,11 @@
 """Extraction against a bare loop: any batch, shard, worker; broken images, memory, precision."""
 
 import multiprocessing
+import os
+import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +32,7 @@ from cxrlib.cohorts.films import reader
 from cxrlib.embed import extract as extract_module
 from cxrlib.embed.extract import embed, extract, made_from, store_folder
 from cxrlib.embed.store import StoreError, load
-from cxrlib.embed.worker import fastest
+from cxrlib.embed.worker import _begin, fastest
 
 N = 131  # no multiple of any batch or shard here
 CLOSE = 1e-6
@@ -595,3 +598,17 @@ def test_memory_of_a_gpu_runs_out(cohort, model, tmp_path, on_gpu):
         torch.cuda.empty_cache()
     assert sizes[-1] < sizes[0] == len(table)
     assert apart(store.vectors(), np.tile(bare(cohort, model), (32, 1))) < 1e-5
+
+
+def test_workers_hand_films_over_where_the_temporary_folder_has_a_long_name(tmp_path, monkeypatch):
+    long = tmp_path / (60 * "\xfc")  # in bytes, too long for a socket even if tmp_path were ""
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    films = torch.utils.data.DataLoader(
+        [torch.ones(2)] * 3,
+        batch_size=None,
+        num_workers=1,
+        worker_init_fn=partial(_begin, os.getpid()),
+        multiprocessing_context="fork",
+    )
+    assert sum(film.sum().item() for film in films) == 6

@@ -268,3 +268,14 @@ def test_bad_input_is_named(call, message):
     y = np.tile([0, 1], 30)
     with pytest.raises(ValueError, match=message):
         call(table_of(y, y * 1.0, np.repeat(["F", "M"], 30)))
+
+
+@pytest.mark.parametrize(("n_permutations", "k"), [(30, 37), (200, 300), (1000, 300), (1000, 12)])
+def test_the_fewest_alarms_of_benjamini_and_hochberg(n_permutations, k):
+    """Of K gaps, as many as told beyond every permutation are flagged by statsmodels, no fewer."""
+    tests = pd.DataFrame({"n_permutations": [n_permutations] * (k + 1), "p_value": 1.0})
+    tests.loc[k, "p_value"] = np.nan  # undefined
+    fewest = inference.fewest_alarms(tests)
+    for reaching in range(1, k + 1):
+        p = np.where(np.arange(k) < reaching, 1 / (1 + n_permutations), 1.0)
+        assert (inference.corrected(p, "fdr_bh") < 0.05).any() == (reaching >= fewest)

@@ -186,7 +186,7 @@ def test_other_parts(planted):
     assert every.fingerprint == again.fingerprint
 
 
-@pytest.mark.parametrize("labels", mimic.LABELS)
+@pytest.mark.parametrize("labels", mimic.POLICIES)
 def test_label_policies(planted, labels):
     root, truth = planted
     rows = wanted(truth)

@@ -1,10 +1,12 @@
 """Parameters: one declaration, and the same refusal from every way to run a chapter."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
+from cxrlib import cohorts
 from cxrlib.book.chapters import Chapter, chapters, find, sync
 from cxrlib.book.parameters import declared, page, validate
 from cxrlib.book.run import run
@@ -110,16 +112,134 @@ def test_names_and_combinations_are_checked(given, words, monkeypatch, tmp_path)
     assert all(word in str(caught.value) for word in ["chapter x", *words])
 
 
+OPTIONS = [
+    ("phantom", {"n_images": "60"}, "n_images is '60'; expected a valid integer"),
+    ("phantom", {"n_images": 60.5}, "n_images is 60.5; expected a valid integer"),
+    ("phantom", {"n_images": 0}, "n_images is 0; expected greater than or equal to 1"),
+    ("phantom", {"n_images": True}, "n_images is True; expected a valid integer"),
+    ("phantom", {"seed": None}, "seed is None; expected a valid integer"),
+    ("phantom", {"split": "tset"}, "split is 'tset'; expected 'train', 'valid' or 'test'"),
+    ("phantom", {"per_cell": 5}, "cohort 'phantom' has no option 'per_cell'"),
+    ("phantom", {3: 1}, "cohort 'phantom' has no option 3"),
+    ("phantom", {"dials": 3}, "dials is 3; expected a valid dictionary"),
+    ("phantom", {"dials": {3: 1}}, "unknown dial 3"),
+    ("phantom", {"dials": {"prevalence": "0.1"}}, "dial prevalence is '0.1'; expected a valid nu"),
+    ("phantom", {"dials": {"prevalence": None}}, "dial prevalence is None; expected a valid num"),
+    ("phantom", {"dials": {"prevalence": 2}}, "dial prevalence=2: expected 0 to 1"),
+    ("phantom", {"dials": {"images_per_patient": 1.5}}, "dial images_per_patient is 1.5; expect"),
+    ("phantom", {"dials": {"contrast": {"sex": 0.5}}}, "expected a valid dictionary"),
+    ("phantom", {"dials": {"contrast": {"sex": {"F": "0.5"}}}}, "expected a valid number"),
+    ("phantom", {"dials": {"contrast": {"sex": {"female": 0.5}}}}, "unknown group sex=['female']"),
+    ("nih", {"split": "patient"}, "split is 'patient'; expected 'train', 'valid', 'test' or 'all'"),
+    ("nih", {"max_broken": "0.1"}, "max_broken is '0.1'; expected a valid number"),
+    ("nih", {"max_broken": 10}, "max_broken is 10; expected less than or equal to 1"),
+    ("nih", {"preprocessing": "paper_s"}, "expected 'authors' or 'paper S'"),
+    ("mimic", {"labels": "certian"}, "labels is 'certian'; expected 'as_published', 'uncertain_"),
+    ("mimic", {"views": ["frontal"]}, "views is ['frontal']; expected 'frontal' or 'all'"),
+    ("own", {"access": "opne"}, "access is 'opne'; expected 'credentialed' or 'open'"),
+    ("own", {"findings": "Edema"}, "'str' instances are not allowed as a Sequence value"),
+]
+
+
+@pytest.mark.parametrize(("data", "options", "said"), OPTIONS)
+def test_values_inside_options_are_checked(data, options, said):
+    given = {"data": data, "options": options}
+    with pytest.raises(BookError, match=f"chapter x: options: .*{re.escape(said)}") as caught:
+        validate(declared(MEANING, "here"), given, "chapter x")
+    assert caught.value.code == 2
+    with pytest.raises(ValueError, match=re.escape(said)):  # from a shell or a notebook
+        cohorts.study(data, 60, 1, options)
+
+
+def test_options_that_can_be():
+    dials = {"contrast": {"sex": {"F": 1}, "site": {}}, "prevalence": 0, "underreport": {}}
+    for options in ({}, {"dials": {}}, {"dials": None}, {"split": None, "size": 8, "dials": dials}):
+        validate(declared(MEANING, "here"), {"data": "phantom", "options": options}, "chapter x")
+    balanced = MEANING.replace("dict = {}", "dict = {}  # of the balanced cohort")
+    of_x = {"data": "phantom", "options": {"split": "image"}}
+    validate(declared(balanced, "here"), of_x, "chapter x")
+    with pytest.raises(BookError, match="split is 'test'; expected 'patient' or 'image'"):
+        validate(declared(balanced, "here"), {"options": {"split": "test"}}, "chapter x")
+
+
 def test_jobs_are_for_a_cpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(BookError, match="jobs=2 is for a CPU"):
         validate(declared(MEANING, "here"), {"jobs": 2, "device": "cuda"}, "chapter x")
 
 
-def test_a_data_set_that_is_not_there_is_said_before_a_kernel_starts(monkeypatch, tmp_path):
+NIH = ["Data_Entry_2017_v2020.csv.gz", "test_list.txt", "train_val_list.txt"]
+JPG = [f"mimic-cxr-jpg/2.1.0/mimic-cxr-2.0.0-{t}.csv.gz" for t in ("split", "metadata", "chexpert")]
+IV = [f"mimiciv/3.1/hosp/{t}.csv.gz" for t in ("patients", "admissions")]
+
+
+@pytest.mark.parametrize(
+    ("data", "files", "said"),
+    [
+        ("nih", [], "check-data nih-cxr14"),
+        ("nih", ["nih-cxr14/images/a.png"], "has no Data_Entry_2017"),
+        ("nih", [f"nih-cxr14/{t}" for t in NIH[:2]], "has no train_val_list.txt"),
+        ("nih", [f"nih-cxr14/{t}" for t in NIH], "has no films"),
+        ("nih-6x200", [f"nih-cxr14/{t}" for t in NIH], "has no films"),
+        ("nih-6x200", ["nih-cxr14/images_001/images/a.png"], None),
+        ("mimic", [f"mimic-cxr/{t}" for t in JPG], "hosp/patients.csv.gz is not there"),
+        ("mimic", [f"mimic-cxr/{t}" for t in JPG[:2] + IV], "chexpert.csv.gz is not there"),
+        ("mimic", [f"mimic-cxr/{t}" for t in JPG + IV], None),
+        ("own", ["own/films/a.png"], "has no cohort.csv"),
+    ],
+)
+def test_data_that_are_not_there_are_said_before_a_kernel_starts(
+    monkeypatch, tmp_path, data, files, said
+):
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
-    with pytest.raises(BookError, match="check-data nih-cxr14"):
-        validate(declared(MEANING, "here"), {"data": "nih"}, "chapter x")
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    if said is None:
+        validate(declared(MEANING, "here"), {"data": data}, "chapter x")
+        return
+    with pytest.raises(BookError, match=f"chapter x: .*{re.escape(said)}") as caught:
+        validate(declared(MEANING, "here"), {"data": data}, "chapter x")
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("models", "files", "said"),
+    [
+        ("biovil", [], "biovil: files are missing"),
+        ("phantom-vit, biovil", ["biovil/vocab.txt"], "biovil: files are missing"),
+        ("gloria", None, "no folder was given: set CXRBOOK_CHECKPOINTS"),
+        ("seeded:biovil, phantom-vit", [], None),
+        ("all", None, None),
+    ],
+)
+def test_models_whose_files_are_missing_are_said_before_a_kernel_starts(
+    monkeypatch, tmp_path, models, files, said
+):
+    monkeypatch.delenv("CXRBOOK_CHECKPOINTS", raising=False)
+    if files is not None:
+        monkeypatch.setenv("CXRBOOK_CHECKPOINTS", str(tmp_path))
+    for file in files or ():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    if said is None:
+        validate(declared(MEANING, "here"), {"models": models}, "chapter x")
+    else:
+        with pytest.raises(BookError, match=f"chapter x: .*{said}"):
+            validate(declared(MEANING, "here"), {"models": models}, "chapter x")
+
+
+def test_nothing_heavy_is_imported_for_the_checks():
+    code = (
+        "import sys\nfrom cxrlib.book.parameters import declared, validate\n"
+        f"validate(declared({MEANING!r}, 'here'), "
+        "{'models': 'all', 'data': 'phantom', 'options': {'dials': {'prevalence': 0}}}, 'x')\n"
+        "print([m for m in ('torch', 'sklearn', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 BAD = [

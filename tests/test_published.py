@@ -362,6 +362,28 @@ def test_nothing_computed_means_nothing_run_but_for_what_print_itself_contradict
     assert flagged["reason"].iloc[2].endswith("0.00 to 0.09, excludes the printed estimate, -0.01")
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (-0.0142, None, None, "contradicted by the paper's own numbers"),
+        (0.04, -0.02, 0.1, "contradicted by the paper's own numbers"),
+        (0.04, 0.01, 0.09, "differs"),
+        (0.04, None, None, "differs"),
+        (0.01, None, None, "differs"),  # within print's interval, which is not its estimate's
+    ],
+)
+def test_a_run_is_compared_with_an_estimate_that_its_own_interval_excludes(
+    value, low, high, verdict
+):
+    about = {"model": "CXR-CLIP", "label": "Pneumothorax", "metric": "adjusted_auprc"}
+    row = computed(value, low, high, **about)
+    found = published.compare(schema.results([row]), published.table("S Table 1"))
+    found = found[found["computed"].notna()]
+    assert found["verdict"].tolist() == [verdict]
+    assert found["reason"].item().startswith(f"computed {value:.2f}")
+    assert found["reason"].item().endswith("0.00 to 0.09, excludes the printed estimate, -0.01")
+
+
 def test_not_run_says_what_is_missing():
     found = published.compare(schema.results([]), published.load())
     reasons = found.set_index(["paper", "artefact", "model"])["reason"]

@@ -4,13 +4,17 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
+from filelock import FileLock
 
 import cxrlib.book.run
+from cxrlib.book.build import build
 from cxrlib.book.chapters import assign, find, sync
 from cxrlib.book.run import Progress, fingerprint, run, tasks
+from cxrlib.cohorts.nih import LISTS
 from cxrlib.core.errors import BookError
 from tests.conftest import environment
 
@@ -94,7 +98,9 @@ def test_key_follows_the_folder_of_the_data(mini, tmp_path, monkeypatch):
     source.write_text(
         source.read_text().replace("rate: float", 'data: str = "phantom"\nrate: float')
     )
-    (tmp_path / "nih-cxr14").mkdir()
+    (tmp_path / "nih-cxr14" / "images").mkdir(parents=True)
+    for name in ("Data_Entry_2017_v2020.csv", *LISTS, "images/a.png"):
+        (tmp_path / "nih-cxr14" / name).touch()
     monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
     seen = []
     monkeypatch.setattr(
@@ -153,6 +159,83 @@ def test_failing_cell_is_named_and_nothing_is_replaced(copy_of_built, capsys):
     assert str(kept) in message
     assert "Traceback" in kept.read_text()
     assert not [name for name in files(root / "book") if name.endswith(".part")]
+
+
+SHORT = '# %% tags=["parameters"]\ndata: str = "phantom"\noptions: dict = {{}}\n\n# %%\n{}\n'
+
+
+def test_kernels_start_where_the_temporary_folder_has_a_long_name(mini, tmp_path, monkeypatch):
+    long = tmp_path / (60 * "\xfc")  # in bytes, too long for a socket even if tmp_path were ""
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    (mini / "chapters" / "01_first.py").write_text(SHORT.format("print(6 * 7)"))
+    [made] = run(mini, find(mini, "1"))
+    assert '"42\\n"' in made.read_text()
+    assert not list(long.iterdir())
+
+
+def test_without_a_short_folder_kernels_are_spoken_to_over_the_loopback(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + 99 * "a")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with cxrlib.book.run._channel() as channel:
+        assert channel == {}  # Jupyter's own: TCP on 127.0.0.1
+
+
+def test_a_failing_cell_is_told_where_the_project_cannot_be_written_to(mini, tmp_path):
+    (mini / "_build").touch()  # no folder can be made here, not even by root
+    (mini / "chapters" / "01_first.py").write_text(SHORT.format("1 / 0"))
+    with pytest.raises(BookError, match=r"cell 2 of 2 .* ZeroDivisionError: division by") as caught:
+        run(mini, find(mini, "1"), out=tmp_path / "out")
+    kept = tmp_path / "out" / "failed" / "01_first.ipynb"
+    assert str(kept) in str(caught.value) and "Traceback" in kept.read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "guarded"),
+    [
+        ({"data": "mimic"}, True),
+        ({"data": "mimic-balanced"}, True),
+        ({"data": "own"}, True),
+        ({"data": "own", "options": {"access": "credentialed"}}, True),
+        ({"data": "own", "options": {"access": "open"}}, False),
+        ({"data": "nih"}, False),
+        ({"data": "phantom-6x200"}, False),
+        ({}, False),
+    ],
+)
+def test_what_a_killed_run_leaves_of_credentialed_data_lies_beside_them(
+    mini, tmp_path, monkeypatch, given, guarded
+):
+    for name in ("mimic-cxr", "own", "nih-cxr14", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("CXRBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    (mini / "chapters" / "01_first.py").write_text(SHORT.format("pass"))
+    [chapter] = find(mini, "1")
+    [task] = tasks(mini, [(chapter, given, mini / "out.ipynb", "first")])
+    seen = []
+
+    def killed(root, task, scratch, progress):
+        seen.append(scratch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cxrlib.book.run, "_execute", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cxrlib.book.run.execute(mini, [task], 1, mini / "durations.json")
+    folder = tmp_path / ("derived" if guarded else "elsewhere")
+    assert seen[0].is_relative_to(folder) and not seen[0].exists()
+
+
+@pytest.mark.parametrize("edition", ["teacher", "student"])
+def test_of_two_builds_into_one_folder_the_second_says_so(mini, edition):
+    folder = mini / "_build" / ("student" if edition == "student" else "")
+    folder.mkdir(parents=True)
+    with (
+        FileLock(folder / ".lock"),
+        pytest.raises(BookError, match=f"another build is writing to {folder}: wait until"),
+    ):
+        build(mini, edition=edition)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_a_kernel_that_dies_is_said(mini):
@@ -227,6 +310,21 @@ def test_time_left_follows_the_last_run(mini):
         progress.cell(task, cell)
     assert progress.where(task) == "2 of 7"
     assert progress.left() == pytest.approx(60, abs=1)  # 10 of the cell begun, 20 + 30 to come
+
+
+def test_a_chapter_that_failed_runs_no_more(mini, capsys):
+    first, second = find(mini, "all")
+    wanted = [(c, {}, mini / f"{c.name}.ipynb", c.name) for c in (first, second)]
+    one, two = tasks(mini, wanted)
+    progress = Progress([one, two], 2, mini / "durations.json", mini / "status")
+    for task in (one, two):
+        progress.start(task)
+        progress.cell(task, task.chapter.notebook.cells[1])
+    progress.fail(one)
+    progress.told -= 60
+    progress.show()
+    line = capsys.readouterr().err
+    assert line.startswith("[1/2 chapters, 1 failed] 02_zero_shot cell 1/7; ")
 
 
 def test_a_long_cell_says_how_far_it_is(mini, capsys):

@@ -58,3 +58,30 @@ def test_a_notebook_without_a_script_is_found(mini):
     assert [p.name for p in out_of_sync(mini)[1]] == ["02_zero_shot.ipynb"]
     with pytest.raises(BookError, match="has no script"):
         sync(mini)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_byte_order_mark_changes_nothing_and_sync_takes_it_out(mini, ends):
+    sync(mini)
+    script = mini / "chapters" / "01_first.py"
+    plain, pair = script.read_bytes(), script.with_suffix(".ipynb").read_bytes()
+    about = chapters(mini)[0].about
+    script.write_bytes(b"\xef\xbb\xbf" + plain.replace(b"\n", ends.encode()))
+    [first, _] = chapters(mini)
+    assert first.about == about and first.about["goals"]
+    assert "\ufeff" not in str(first.notebook) and "n_images" in first.parameters
+    assert out_of_sync(mini)[0] == [script]
+    assert sync(mini) == [script]
+    assert script.read_bytes() == plain
+    assert script.with_suffix(".ipynb").read_bytes() == pair
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("latin-1", 12), ("cp1252", 12), ("utf-16", 1)])
+@pytest.mark.parametrize("use", ["title", "parameters", "notebook", "sync"])
+def test_a_chapter_in_another_encoding_is_named(mini, encoding, line, use):
+    script = mini / "chapters" / "01_first.py"
+    text = script.read_text().replace("# It cites", "# F\xfcr: it cites")
+    assert "F\xfcr" in text.splitlines()[11]
+    script.write_bytes(text.encode(encoding))
+    with pytest.raises(BookError, match=rf"01_first\.py: line {line} is not UTF-8 text; save"):
+        sync(mini) if use == "sync" else getattr(chapters(mini)[0], use)

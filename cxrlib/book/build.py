@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from cxrlib.book import pages, parameters, runs
 from cxrlib.book.chapters import chapters
@@ -58,19 +59,27 @@ def build(
     if out is None:
         folder = root / "_build" / "runs"
         out = folder / f"book-{fingerprint([], given, profile)[:8]}" if other else root / "_build"
-    check_writable(out)
     executed = out / "chapters" if other else root / "book" / "chapters"
-    notebooks = run(root, chapters(root), given, executed, jobs, profile)
+    out = out / STUDENT if edition == STUDENT else out
+    check_writable(out)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            notebooks = run(root, chapters(root), given, executed, jobs, profile)
+            # Runs with a name belong to the book with the default parameters, and to who ran them.
+            return _pages_of(root, notebooks, out, edition, not other and edition == TEACHER)
+    except Timeout:
+        raise BookError(
+            f"another build is writing to {out}: wait until it has ended, or name another folder "
+            "with --out"
+        ) from None
 
-    if edition == STUDENT:
-        out = out / STUDENT
-        check_writable(out)
+
+def _pages_of(root, notebooks, out, edition, with_runs):
+    """Render what changed; the first page, and whether anything had to be done."""
     stage, html = out / "stage", out / "html"
     old = html.with_name("html.old")
     if old.exists() and not html.exists():  # a replacement was cut off between its two steps
         os.replace(old, html)
-    # Runs with a name belong to the book with the default parameters, and to who ran them.
-    with_runs = not other and edition == TEACHER
     # the library makes the reference pages
     sources = [*_pages(root), *notebooks, LIBRARY, root / "requirements.lock"]
     key = fingerprint(sources, sys.version, runs.state(root) if with_runs else "")
@@ -140,8 +149,10 @@ def _only_students(stage):
     for name in FOR_TEACHERS:
         (stage / f"{name}.md").unlink(missing_ok=True)
     for page in stage.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(pages.student_text(text)[0], encoding="utf-8")
+        # what is not UTF-8 is named when the page is rendered, as in the other edition
+        text = page.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        kept = pages.student_text(text)[0]
+        page.write_text(kept, encoding="utf-8", errors="surrogateescape")
     toc = yaml.safe_load((stage / "_toc.yml").read_text(encoding="utf-8"))
     for part in toc["parts"]:
         part["chapters"] = [c for c in part["chapters"] if c.get("file") not in FOR_TEACHERS]

@@ -54,9 +54,26 @@ class Chapter:
         return self.name[:2]
 
     @cached_property
+    def text(self) -> str:
+        """The script, without the byte order mark that some editors write.
+
+        Raises
+        ------
+        BookError
+            It is not UTF-8.
+        """
+        try:
+            return self.path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise BookError(
+                f"{self.path.name}: line {line} is not UTF-8 text; save the file in that encoding"
+            ) from None
+
+    @cached_property
     def _cells(self) -> list[tuple[str, str]]:
         """What stands behind ``# %%``, and the lines of the cell."""
-        parts = CELL.split(self.path.read_text(encoding="utf-8"))
+        parts = CELL.split(self.text)
         return list(zip(parts[1::2], parts[2::2], strict=True))
 
     @cached_property
@@ -65,7 +82,7 @@ class Chapter:
         import jupytext
         import nbformat
 
-        notebook = jupytext.read(self.path, fmt="py:percent")
+        notebook = jupytext.reads(self.text, fmt="py:percent")
         for i, cell in enumerate(notebook.cells):
             cell.id = f"cell-{i:03d}"
         about = notebook.metadata.get("chapter", {})
@@ -182,8 +199,8 @@ def script_text(chapter: Chapter) -> str:
     """
     import jupytext
 
-    text = chapter.path.read_text(encoding="utf-8")
-    notebook = jupytext.read(chapter.path, fmt="py:percent")
+    text = chapter.text
+    notebook = jupytext.reads(text, fmt="py:percent")
     notebook.metadata["jupytext"] = dict(FILTERS)
     header = HEADER.match(jupytext.writes(notebook, fmt="py:percent"))
     return HEADER.sub(lambda _: header[0], text, count=1) if header else text
@@ -198,7 +215,7 @@ def out_of_sync(root: Path) -> tuple[list[Path], list[Path]]:
     pairs = {c.path.with_suffix(".ipynb"): c for c in every}
     text_of = {path: pair_text(c) for path, c in pairs.items()}
     text_of |= {c.path: script_text(c) for c in every}
-    there = {path: path.read_text(encoding="utf-8") for path in text_of if path.is_file()}
+    there = {p: p.read_text(encoding="utf-8", errors="replace") for p in text_of if p.is_file()}
     stale = [path for path, text in text_of.items() if there.get(path) != text]
     orphans = [p for p in sorted((root / "chapters").glob("*.ipynb")) if p not in pairs]
     return stale, orphans

@@ -6,18 +6,18 @@ A declaration is one line: name, type, default, and behind ``#`` what it may be 
     specificity: float = 0.8  # (0, 1) at the operating point
     protocol: str = "corrected"  # {corrected, as_published} who decides
 
-Brackets and braces are an interval and a set, as in mathematics. The cell behind it calls
-`check`, so a notebook run by papermill, a script, and ``cxrbook run`` refuse the same values with
-the same words; ``cxrbook`` does so before it starts a kernel.
+Brackets and braces are an interval and a set, as in mathematics. ``options`` are those of the
+cohort ``data``, or of the balanced one beside it where the comment has that word. The cell behind
+calls `check`, so a notebook run by papermill, a script, and ``cxrbook run`` refuse the same values
+with the same words; ``cxrbook`` does so before it starts a kernel.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
@@ -182,20 +182,23 @@ def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) 
                 code=2,
             ) from None
     if values:
-        _meaning({p.name: p.default for p in parameters.values()} | values, set(values), who)
+        balanced = "options" in parameters and "balanced" in parameters["options"].help
+        every = {p.name: p.default for p in parameters.values()} | values
+        _meaning(every, set(values), who, balanced)
     return values
 
 
 # --- what values mean, and which of them go together --------------------------------------------
 
 
-def _meaning(values, given, who):
-    """Names that a registry has to know, and combinations that cannot be."""
+def _meaning(values, given, who, balanced):
+    """Names that a registry has to know, files that have to be there, and combinations that cannot
+    be. Options are those of the cohort called `data`, or of the `balanced` one beside it."""
     try:
         if given & {"models", "probed"}:
             _models(values)
         if given & {"data", "options"} and "data" in values:
-            _cohort(values["data"], values.get("options", {}))
+            _cohort(values["data"], values.get("options", {}), balanced)
         if "device" in given:
             _device(values["device"])
     except ValueError as error:
@@ -209,7 +212,7 @@ def _meaning(values, given, who):
 
 
 def _models(values):
-    from cxrlib import models  # torch takes a while
+    from cxrlib import models  # pandas takes a while
 
     chosen = models.choose_models(values["models"])
     probed = values.get("probed", "all")
@@ -219,30 +222,16 @@ def _models(values):
                 raise ValueError(
                     f"probed={probed!r}: {name.strip()!r} is not among models={values['models']!r}"
                 )
+    models.check_files(values["models"])
 
 
-def _cohort(data, options):
+def _cohort(data, options, balanced):
     from cxrlib import cohorts
-    from cxrlib.cohorts import files
+    from cxrlib.cohorts import check_data
 
-    known, accepted = cohorts.known(data), {}
-    for name in (data, cohorts.BALANCED.get(data, data)):  # a chapter may take the one beside it
-        accepted |= inspect.signature(cohorts.known(name).builder()).parameters
-    for name in options:
-        if name not in accepted:
-            raise ValueError(
-                f"options: cohort {data!r} has no option {name!r}; {nearest(name, list(accepted))}"
-            )
-    if "dials" in options:
-        from cxrlib.cohorts import phantom
-
-        dials = [field.name for field in fields(phantom.Dials)]
-        for name in options["dials"]:
-            if name not in dials:
-                raise ValueError(f"options: unknown dial {name!r}; {nearest(name, dials)}")
-        phantom.Dials(**options["dials"])
-    if known.folder:
-        files.root_of(known.folder)
+    name = cohorts.known(data).balanced or data if balanced else data
+    cohorts.check_options(name, options)
+    check_data.present(name, options)
 
 
 def _device(device):

@@ -24,7 +24,7 @@ from cxrlib.book import inputs, leftovers, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError
-from cxrlib.core.folders import LIBRARY
+from cxrlib.core.folders import LIBRARY, for_sockets
 from cxrlib.core.progress import STATUS
 
 TELLING = "cxrbook-used"  # id of the driver's own cell
@@ -55,6 +55,7 @@ class Task:
     code: dict  # hash of the chapter, and the state of the repository
     name: str  # for messages: of the chapter, and what tells the task from others
     run: str | None = None  # the name that the user gave the run
+    guarded: Path | None = None  # the only folder for anything of credentialed data
 
     def content(self, used: Iterable[str]) -> dict[str, str | None]:
         """Files that were used, with their hashes; None for one that is not there."""
@@ -180,6 +181,7 @@ def tasks(
             {"chapter": fingerprint([chapter.path]), **state},
             name,
             run,
+            _guarded(given),
         )
         for chapter, given, target, name in wanted
     ]
@@ -193,6 +195,21 @@ def _data_stamp(given):
 
     folder = known(given["data"]).folder
     return files.stamp(files.root_of(folder)) if folder else ""
+
+
+def _guarded(given):
+    """The folder beside credentialed data, where a chapter has them."""
+    if "data" not in given:
+        return None
+    from cxrlib.cohorts import files, known
+
+    about = known(given["data"])
+    if "open" in (about.access, given.get("options", {}).get("access")):
+        return None
+    try:
+        return files.derived(files.root_of(about.folder))
+    except files.DataError as error:
+        raise BookError(str(error)) from None
 
 
 def _refuse_paths(values):
@@ -250,10 +267,17 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
         progress = Progress(stale, jobs, memory, Path(scratch) / "status")
 
         def one(task):
-            folder = Path(tempfile.mkdtemp(dir=scratch))
-            before = leftovers.state(root)
-            path, told, seconds = _execute(root, task, folder, progress)
-            _keep(root, task, path, told, seconds, before)
+            if task.guarded:  # what a run leaves that was killed is found where the data are
+                task.guarded.mkdir(parents=True, exist_ok=True)
+            at = task.guarded or scratch
+            try:
+                with tempfile.TemporaryDirectory(prefix="cxrbook-", dir=at) as folder:
+                    before = leftovers.state(root)
+                    path, told, seconds = _execute(root, task, Path(folder), progress)
+                    _keep(root, task, path, told, seconds, before)
+            except BaseException:
+                progress.fail(task)
+                raise
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end; of chapters never
@@ -342,11 +366,17 @@ def _kernels(**variables):
     )
 
 
-def _channel(scratch):
+@contextlib.contextmanager
+def _channel():
     """Talk to the kernel through files of its own, which needs no network interface at all."""
-    if os.name != "posix":
-        return {}
-    return {"transport": "ipc", "ip": f"{tempfile.mkdtemp(dir=scratch)}/k"}
+    place = for_sockets()
+    if os.name != "posix" or place is None:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="cxrbook-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
+        yield {"transport": "ipc", "ip": f"{folder}/k"}
 
 
 def _execute(root, task, scratch, progress):
@@ -376,18 +406,19 @@ def _execute(root, task, scratch, progress):
     begun = time.monotonic()
     problem = None
     try:
-        papermill.execute_notebook(
-            source,
-            target,
-            parameters=task.given,
-            kernel_name="python3",
-            kernel_manager_class=_kernels(IPYTHONDIR=str(scratch), **variables),
-            progress_bar=False,
-            request_save_on_cell_execute=False,
-            resources={"metadata": {"path": str(root)}},
-            config=Config(KernelManager=_channel(scratch)),
-            on_cell_start=lambda cell, cell_index: progress.cell(task, cell),
-        )
+        with _channel() as channel:
+            papermill.execute_notebook(
+                source,
+                target,
+                parameters=task.given,
+                kernel_name="python3",
+                kernel_manager_class=_kernels(IPYTHONDIR=str(scratch), **variables),
+                progress_bar=False,
+                request_save_on_cell_execute=False,
+                resources={"metadata": {"path": str(root)}},
+                config=Config(KernelManager=channel),
+                on_cell_start=lambda cell, cell_index: progress.cell(task, cell),
+            )
     except PapermillExecutionError as error:
         first = error.source.strip().splitlines()[0]
         said = str(error.evalue).strip().partition("\n")[0]
@@ -438,10 +469,13 @@ def _failure(root, task, target, what, said):
     if content is None:
         return line
     name = re.sub(r"[^\w=,.-]+", "-", task.name)[:100]
-    kept = root / "_build" / "failed" / f"{name}.ipynb"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(kept, target.read_bytes())
-    return f"{line} (traceback in {kept})"
+    for folder in (root / "_build", task.target.parent):  # the project may be read-only
+        kept = folder / "failed" / f"{name}.ipynb"
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(kept, target.read_bytes())
+            return f"{line} (traceback in {kept})"
+    return f"{line} (its notebook could not be written to {kept.parent})"
 
 
 class Progress:
@@ -457,6 +491,7 @@ class Progress:
         self.cells = {t.name: sum(map(_is_code, t.chapter.notebook.cells)) for t in stale}
         self.begun: dict[str, list[float]] = {}  # chapter -> times at which its code cells began
         self.ended: set[str] = set()
+        self.failed = 0
         self.t0 = self.told = time.monotonic()
         self.past = record.kept(memory)
 
@@ -476,6 +511,10 @@ class Progress:
         self.past[task.name] = [b - a for a, b in pairwise(times)]
         self.ended.add(task.name)
         self._say(f"{task.name}: {self.cells[task.name]} cells in {times[-1] - times[0]:.0f} s\n")
+
+    def fail(self, task: Task) -> None:
+        self.ended.add(task.name)
+        self.failed += 1
 
     def left(self) -> float | None:
         """Seconds still to go, or None before anything is known."""
@@ -504,9 +543,9 @@ class Progress:
         left = self.left()
         at = ", ".join(f"{n} cell {len(self.begun[n])}/{self.cells[n]}" for n in running)
         rest = "time left unknown yet" if left is None else f"about {clock(left)} left"
-        line = (
-            f"[{len(self.ended)}/{len(self.cells)} chapters] {at}; {clock(now - self.t0)}, {rest}"
-        )
+        done = f"{len(self.ended)}/{len(self.cells)} chapters"
+        done += f", {self.failed} failed" if self.failed else ""
+        line = f"[{done}] {at}; {clock(now - self.t0)}, {rest}"
         if self.status.is_file():
             line += f" ({self.status.read_text(encoding='utf-8')})"
         self._say(line if terminal else line + "\n")

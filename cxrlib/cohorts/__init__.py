@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import pandas as pd
 
@@ -88,6 +88,45 @@ def load(name: str, **parameters: Any) -> Cohort:
     return cohort
 
 
+def check_options(name: str, options: dict) -> None:
+    """Refuse options that the builder of a cohort does not have, or values that it cannot take.
+
+    Raises
+    ------
+    ValueError
+        Names the option, or the dial of a phantom, and what is expected: types and bounds are those
+        of the builder's annotations.
+    """
+    if not isinstance(options, dict):
+        raise ValueError(f"options: {options!r}; expected a dictionary such as {{'split': 'all'}}")
+    kinds = get_type_hints(known(name).builder(), include_extras=True)
+    del kinds["return"]
+    _check_each(options, kinds, f"cohort {name!r} has no option", "")
+    if dials := options.get("dials"):
+        from cxrlib.cohorts import phantom
+
+        _check_each(dials, get_type_hints(phantom.Dials), "unknown dial", "dial ")
+        try:
+            phantom.Dials(**dials)
+        except ValueError as error:
+            raise ValueError(f"options: {error}") from None
+
+
+def _check_each(given, kinds, unknown, prefix):
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    config = ConfigDict(strict=True, allow_inf_nan=False)
+    for name, value in given.items():
+        if name not in kinds:
+            near = nearest(str(name), list(kinds))
+            raise ValueError(f"options: {unknown} {name!r}; {near}")
+        try:
+            TypeAdapter(kinds[name], config=config).validate_python(value)
+        except ValidationError as error:
+            expected = error.errors()[-1]["msg"].replace("Input should be", "expected")
+            raise ValueError(f"options: {prefix}{name} is {value!r}; {expected}") from None
+
+
 def study(
     data: str, n_images: int, seed: int, options: dict | None = None, **wanted: Any
 ) -> Cohort:
@@ -108,8 +147,7 @@ def study(
         Parameters of the builder that the chapter asks for, such as ``split="valid"``; what a
         builder does not know is left out.
     """
-    if not isinstance(options or {}, dict):
-        raise ValueError(f"options: {options!r}; expected a dictionary such as {{'split': 'all'}}")
+    check_options(data, options or {})
     accepted = inspect.signature(known(data).builder()).parameters
     wanted |= {"seed": seed}
     if not known(data).folder:

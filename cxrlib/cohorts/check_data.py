@@ -78,6 +78,45 @@ def report(name: str | None = None, root: Path | str | None = None) -> tuple[str
     return "\n\n".join(blocks), problems
 
 
+def present(name: str, options: dict) -> None:
+    """Refuse a cohort whose tables, or any films, are not there; only names are looked at.
+
+    The table of an own cohort is read, whose columns nobody else knows.
+
+    Parameters
+    ----------
+    name : str
+        A cohort.
+    options : dict
+        Of its builder.
+
+    Raises
+    ------
+    DataError
+        What is missing, and where to get it.
+    """
+    folder = known(name).folder
+    if not folder:
+        return
+    root = files.root_of(folder, options.get("root"))
+    if folder == "own":
+        own.read(root, options.get("findings"))
+    elif folder == "mimic-cxr":
+        from cxrlib.cohorts import mimic, mimic_files
+
+        labels = [mimic_files.LABELS_OF.format(labeler) for labeler in mimic.LABELERS]
+        labels.remove(mimic_files.LABELS_OF.format(options.get("labeler", "chexpert")))
+        for release, table, *_ in mimic_files.TABLES:
+            if table not in labels:
+                mimic_files.find(root, release, table)
+    else:
+        if name == "nih":
+            nih.table_of(root)
+            for each in nih.LISTS:
+                nih.list_of(root, each)
+        nih.films_in(root)
+
+
 def _folder(name):
     if name in FETCH:
         return name

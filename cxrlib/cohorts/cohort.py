@@ -6,10 +6,18 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
+
+# What the options of builders may be; chapters refuse others before they run.
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Split = Literal["train", "valid", "test", "all"] | None
+Unit = Literal["patient", "image"]
 
 from cxrlib.cohorts.pixels import READING
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ class Policy(NamedTuple):
         return f"uncertain (-1): {self.uncertain}, blank: {self.missing}"
 
 
+Labels = Literal["as_published", "uncertain_positive", "certain", "stated"]
 POLICIES = {name: Policy(**policy) for name, policy in toml.beside(__file__).items()}
 """Ways to turn 1, 0, -1 and blank into 0 and 1, by name.
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxrlib import guard
 from cxrlib.cohorts import files, films, metadata, mimic_files, nih6x200
-from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Share, Split, Unit, Whole, flow
 from cxrlib.cohorts.files import DataError
-from cxrlib.cohorts.labels import POLICIES as LABELS
-from cxrlib.cohorts.labels import decide
+from cxrlib.cohorts.labels import POLICIES, Labels, decide
 from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.report_sections import findings
 from cxrlib.cohorts.table import SEXES, drawn_by_patients
@@ -60,14 +59,14 @@ _DICOM_ID = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 
 def build(
     root: Path | str | None = None,
-    split: str | None = "test",
-    views: str = "frontal",
-    labeler: str = "chexpert",
-    labels: str = "as_published",
-    reports: str = "findings",
-    n_images: int | None = None,
-    seed: int = 1907,
-    max_broken: float = films.MAX_BROKEN,
+    split: Split = "test",
+    views: Literal["frontal", "all"] = "frontal",
+    labeler: Literal["chexpert", "negbio"] = "chexpert",
+    labels: Labels = "as_published",
+    reports: Literal["findings", "any"] = "findings",
+    n_images: Count | None = None,
+    seed: Whole = 1907,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """MIMIC-CXR: by default frontal films of the official test split with a FINDINGS section.
 
@@ -111,7 +110,7 @@ def build(
     split = None if split == "all" else split
     one_of("split", split, (*SPLITS.values(), None))
     one_of("views", views, VIEWS)
-    one_of("labels", labels, LABELS)
+    one_of("labels", labels, POLICIES)
     one_of("reports", reports, REPORTS)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
@@ -135,14 +134,14 @@ def build(
 
 def build_balanced(
     root: Path | str | None = None,
-    seed: int = 1907,
-    split: str = "patient",
-    per_cell: int = nih6x200.PER_CELL,
-    border: int = nih6x200.OLD_AGE,
-    views: str = "frontal",
-    labeler: str = "chexpert",
-    labels: str = "as_published",
-    max_broken: float = films.MAX_BROKEN,
+    seed: Whole = 1907,
+    split: Unit = "patient",
+    per_cell: Count = nih6x200.PER_CELL,
+    border: Whole = nih6x200.OLD_AGE,
+    views: Literal["frontal", "all"] = "frontal",
+    labeler: Literal["chexpert", "negbio"] = "chexpert",
+    labels: Labels = "as_published",
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The 6x200 recipe of X on MIMIC-CXR, drawn from all official splits.
 
@@ -161,7 +160,7 @@ def build_balanced(
         What the 7:1:2 split keeps together.
     """
     one_of("views", views, VIEWS)
-    one_of("labels", labels, LABELS)
+    one_of("labels", labels, POLICIES)
     root = files.root_of("mimic-cxr", root)
     rows = tables(root, labeler)
     steps = [("MIMIC-CXR-JPG, every film", rows, "")]

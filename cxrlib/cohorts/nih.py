@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200
-from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Share, Split, Unit, Whole, flow
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.table import drawn_by_patients
@@ -38,11 +39,11 @@ PREPROCESSING = ("authors", "paper S")
 
 def build(
     root: Path | str | None = None,
-    split: str | None = "test",
-    preprocessing: str = "authors",
-    n_images: int | None = None,
-    seed: int = 1907,
-    max_broken: float = films.MAX_BROKEN,
+    split: Split = "test",
+    preprocessing: Literal["authors", "paper S"] = "authors",
+    n_images: Count | None = None,
+    seed: Whole = 1907,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """NIH ChestX-ray14: by default its official test list.
 
@@ -114,11 +115,11 @@ def build(
 
 def build_6x200(
     root: Path | str | None = None,
-    seed: int = 1907,
-    split: str = "patient",
-    per_cell: int = nih6x200.PER_CELL,
-    preprocessing: str = "authors",
-    max_broken: float = films.MAX_BROKEN,
+    seed: Whole = 1907,
+    split: Unit = "patient",
+    per_cell: Count = nih6x200.PER_CELL,
+    preprocessing: Literal["authors", "paper S"] = "authors",
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The NIH 6x200 recipe of X on real films; only the films of the draw need to be on disk.
 
@@ -179,6 +180,12 @@ def read(root: Path) -> tuple[pd.DataFrame, Path]:
     DataError
         No such table, with the folder to pass instead if it is one level up or down.
     """
+    path = table_of(root)
+    return metadata.read_nih(path), path
+
+
+def table_of(root: Path) -> Path:
+    """The file with the table of the release; see :func:`read`."""
     path = files.locate(root, TABLES)
     if path is None:
         folders = (p for p in (root.parent, *sorted(root.iterdir())) if p.is_dir())
@@ -187,7 +194,15 @@ def read(root: Path) -> tuple[pd.DataFrame, Path]:
             f"{root} has no Data_Entry_2017*.csv"
             + (f"; {near[0]} has one: pass that folder" if near else f": get it at {FETCH_NIH}")
         )
-    return metadata.read_nih(path), path
+    return path
+
+
+def list_of(root: Path, name: str) -> Path:
+    """The file of an official list; DataError where it is not there."""
+    path = files.locate(root, name)
+    if path is None:
+        raise DataError(f"{root} has no {name}: get it at {FETCH_NIH}")
+    return path
 
 
 def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
@@ -213,9 +228,7 @@ def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
 
 def _listed(root, name, rows):
     """Which rows an official list names, (n,) bool."""
-    path = files.locate(root, name)
-    if path is None:
-        raise DataError(f"{root} has no {name}: get it at {FETCH_NIH}")
+    path = list_of(root, name)
     names = np.array(path.read_text("utf-8-sig", errors="replace").split(), dtype=object)
     place = pd.Index(rows["image_id"].to_numpy(object)).get_indexer(names)
     strange, again = names[place < 0], len(names) - len(set(names))

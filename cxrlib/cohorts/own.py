@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200, table
-from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Share, Split, Unit, Whole, flow
 from cxrlib.cohorts.files import DataError, in_lines
-from cxrlib.cohorts.labels import POLICIES, decide
+from cxrlib.cohorts.labels import POLICIES, Labels, decide
 from cxrlib.cohorts.real import with_films
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
@@ -31,14 +31,14 @@ _RULE = "findings are columns of 0 and 1 (-1 for uncertain, nothing for not ment
 
 def build(
     root: Path | str | None = None,
-    split: str | None = None,
+    split: Split = None,
     findings: Sequence[str] | None = None,
-    policy: str = "as_published",
-    access: str = "credentialed",
+    policy: Labels = "as_published",
+    access: Literal["credentialed", "open"] = "credentialed",
     sources: Sequence[str] = (),
-    n_images: int | None = None,
-    seed: int = 1907,
-    max_broken: float = films.MAX_BROKEN,
+    n_images: Count | None = None,
+    seed: Whole = 1907,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The films of ``cohort.csv`` in ``CXRBOOK_DATA/own``.
 
@@ -79,6 +79,7 @@ def build(
         Another access than the two, or an unknown policy.
     """
     path, rows, found, steps = _decided(root, findings, policy)
+    split = None if split == "all" else split
     if split is not None and "split" in rows:
         rows = rows[rows["split"] == split]
         steps.append((f"split: {split}", rows, "in another split"))
@@ -96,16 +97,16 @@ def build(
 
 def build_balanced(
     root: Path | str | None = None,
-    seed: int = 1907,
-    split: str = "patient",
-    per_cell: int = nih6x200.PER_CELL,
-    border: int = nih6x200.OLD_AGE,
+    seed: Whole = 1907,
+    split: Unit = "patient",
+    per_cell: Count = nih6x200.PER_CELL,
+    border: Whole = nih6x200.OLD_AGE,
     labels: Sequence[str] = nih6x200.DISEASES,
     findings: Sequence[str] | None = None,
-    policy: str = "as_published",
-    access: str = "credentialed",
+    policy: Labels = "as_published",
+    access: Literal["credentialed", "open"] = "credentialed",
     sources: Sequence[str] = (),
-    max_broken: float = films.MAX_BROKEN,
+    max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
     """The balanced recipe of X on the films of ``cohort.csv``.
 

@@ -16,13 +16,13 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import metadata, nih6x200, render, reports, shape_model
-from cxrlib.cohorts.cohort import Cohort, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Unit, Whole, flow
 from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import nearest
@@ -68,11 +68,13 @@ class Dials:
 
     drain_if_pneumothorax: float = 0.5
     drain_if_none: float = 0.05
-    contrast: dict = field(default_factory=lambda: deepcopy(_WHO["contrast"]))
+    contrast: dict[str, dict[str, float]] = field(
+        default_factory=lambda: deepcopy(_WHO["contrast"])
+    )
     prevalence: float = 0.12
-    prevalence_factor: dict = field(default_factory=dict)
-    share: dict = field(default_factory=lambda: deepcopy(_WHO["share"]))
-    underreport: dict = field(default_factory=dict)
+    prevalence_factor: dict[str, dict[str, float]] = field(default_factory=dict)
+    share: dict[str, dict[str, float]] = field(default_factory=lambda: deepcopy(_WHO["share"]))
+    underreport: dict[str, dict[str, float]] = field(default_factory=dict)
     images_per_patient: int = 4
     site_by_race: float = 0.6
     site_signature: float = 1.0
@@ -94,7 +96,7 @@ class Dials:
                 # Race may act through the site alone; see the chapter on data curation.
                 if attribute == "race" and dial == "contrast":
                     raise ValueError("dial contrast: race acts only through site; use 'site'")
-                if min(factors.values()) < 0:
+                if min(factors.values(), default=0) < 0:
                     raise ValueError(f"dial {dial}: negative value in {factors}")
 
 
@@ -299,10 +301,10 @@ def scene(table: pd.DataFrame, seed: int, dials: Dials) -> dict[str, np.ndarray]
 
 
 def build(
-    n_images: int = 4000,
-    seed: int = 1907,
-    split: str | None = "test",
-    size: int = 64,
+    n_images: Count = 4000,
+    seed: Whole = 1907,
+    split: Literal["train", "valid", "test"] | None = "test",
+    size: Count = 64,
     dials: Dials | dict | None = None,
 ) -> Cohort:
     """A phantom cohort of ``n_images`` radiographs of ``size`` pixels a side.
@@ -327,7 +329,7 @@ def build(
 
 
 def build_6x200(
-    seed: int = 1907, split: str = "patient", size: int = 64, dials: Dials | dict | None = None
+    seed: Whole = 1907, split: Unit = "patient", size: Count = 64, dials: Dials | dict | None = None
 ) -> Cohort:
     """The NIH 6x200 rows of X (1,200 images, one finding each) as phantom radiographs.
 

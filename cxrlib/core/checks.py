@@ -46,9 +46,37 @@ def numbers(values: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(f"{name}: entries that are no numbers; expected numbers.") from None
 
 
+def comparable(values: ArrayLike) -> np.ndarray:
+    """Values as an array; NA of pandas, which cannot be compared with anything, becomes None."""
+    y = np.array(values)
+    if y.dtype != object:
+        return y
+    import pandas as pd
+
+    y[pd.isna(y)] = None
+    return y
+
+
+def precision(values: np.ndarray) -> type[np.floating]:
+    """The narrowest type of floating-point number that holds all of these as they are.
+
+    Probabilities stored in float32 keep its rounding wherever they go: 0.1 is 0.10000000149.
+    """
+    narrow = (np.float16, np.float32)
+    with np.errstate(over="ignore"):
+        return next((t for t in narrow if (values.astype(t) == values).all()), np.float64)
+
+
+def unit_interval(values: np.ndarray) -> np.ndarray:
+    """Probabilities that rounding of their sum has carried a hair outside [0, 1], put back."""
+    hair = max(1e-6, 2 * float(np.finfo(precision(values)).eps))
+    inside = np.clip(values, 0, 1)
+    return np.where(np.abs(values - inside) <= hair, inside, values)
+
+
 def outcomes(values: ArrayLike, name: str) -> np.ndarray:
     """Values as a bool array; ValueError naming `name` and the rows that are not 0 or 1."""
-    y = np.asarray(values)
+    y = comparable(values)
     refuse(~np.isin(y, (0, 1)), f"{name}: entries other than 0 and 1", "0 or 1", **{name: y})
     return y.astype(bool)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).resolve().parents[1]  # the package cxrlib
+LONGEST = 70  # bytes of a folder for sockets, whose whole paths may have a hundred
 
 
 def cache_folder() -> Path:
@@ -21,6 +23,16 @@ def folder_for(cohort: Any) -> Path:
     :func:`cache_folder`.
     """
     return cohort.keep or cache_folder()
+
+
+def for_sockets() -> str | None:
+    """The temporary folder, or /tmp where its name is too long, as those of cluster jobs are.
+
+    None where neither will do.
+    """
+    places = (tempfile.gettempdir(), "/tmp")
+    fit = (p for p in places if len(os.fsencode(p)) <= LONGEST and os.access(p, os.W_OK))
+    return next(fit, None)
 
 
 def in_git(folder: Path) -> bool:

@@ -63,7 +63,9 @@ def embed(cohort: Cohort, model: Encoder | Ensemble | str, cache: bool = True) -
         The store cannot be written.
     """
     if not cache:
-        with tempfile.TemporaryDirectory() as folder:
+        if cohort.keep:  # of credentialed data nothing lies elsewhere, even for a while
+            cohort.keep.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cohort.keep) as folder:
             return _in_order(cohort, extract(cohort, model, Path(folder) / "store"))
     return _in_order(cohort, extract(cohort, model))
 

@@ -7,6 +7,7 @@ locks are free, so that several share the work; :func:`cxrlib.embed.extract.extr
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cxrlib.cohorts.films import MAX_BROKEN
+from cxrlib.core.folders import for_sockets
 from cxrlib.embed.store import Store, StoreError
 from cxrlib.models.encoder import Encoder
 
@@ -177,6 +179,7 @@ def _encoded(
 def _begin(parent: int, _: int) -> None:
     """What a worker process does first."""
     cv2.setNumThreads(1)  # more would compete with the other workers
+    tempfile.tempdir = for_sockets()  # tensors are handed over through one
     if os.getppid() != parent:  # killed by now, which torch's watch begins too late to notice
         os._exit(1)
 

@@ -100,6 +100,17 @@ def choose_models(wanted: str) -> list[str]:
     return chosen
 
 
+def check_files(wanted: str) -> None:
+    """Refuse names of which files are missing, before anything is loaded.
+
+    wanted : as for :func:`choose_models`; raises as :func:`load_model` would
+    """
+    for name in choose_models(wanted):
+        if card := registry.cards().get(name):
+            where = files.folder_of(name)
+            files.all_there(card, files.find(card, where), where)
+
+
 def load_model(
     name: str,
     protocol: str | Protocol = "corrected",

@@ -75,6 +75,33 @@ def plain(path: Path) -> str:
     return AGAIN.sub("", path.name)
 
 
+def all_there(card: dict, found: dict[str, list[Path]], where: Path | None) -> None:
+    """Refuse a model of which `find` has not found every part; names what is wanted."""
+    missing = [f for f in card["files"] if not found[f["part"]]]
+    if not missing:
+        return
+    wanted = "; ".join(
+        f"{f['part']}: {' or '.join(f['names'])}, from {f['source']}" for f in missing
+    )
+    place = (
+        f"not found in {where}{_instead(where)}"
+        if where
+        else f"no folder was given: set {FOLDER} to a folder with a folder "
+        f"{card['name']!r} in it, or pass checkpoint="
+    )
+    raise ValueError(
+        f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
+        "by itself; `cxrbook models` lists what each model wants"
+    )
+
+
+def _instead(where):
+    """What is there, as far as a message can tell; "" where nothing is."""
+    there = [path.name for path in listed(where)]
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    return f", where there are {', '.join(there[:SHOWN])}{more}" if there else ""
+
+
 def _part_of(path: Path, card: dict) -> str:
     parts = [file for file in card["files"] if file["part"] != "vocabulary"]
     if len(parts) > 1:

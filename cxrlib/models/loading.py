@@ -71,7 +71,7 @@ def load(
         return _seeded(name, made, card, chosen)
     where = files.folder_of(name, checkpoint)
     found = files.find(card, where)
-    _all_there(card, found, where)
+    files.all_there(card, found, where)
     vocabulary = _vocabulary(card, found.pop("vocabulary", None))
     tokenizer = made.tokenizer(vocabulary)
     members: list[Encoder] = []
@@ -172,29 +172,3 @@ def _encoder(name, made, card, network, tokenizer, weights, chosen, notes):
         average=made.average,
         notes=notes,
     )
-
-
-def _all_there(card, found, where):
-    missing = [f for f in card["files"] if not found[f["part"]]]
-    if not missing:
-        return
-    wanted = "; ".join(
-        f"{f['part']}: {' or '.join(f['names'])}, from {f['source']}" for f in missing
-    )
-    place = (
-        f"not found in {where}{_instead(where)}"
-        if where
-        else f"no folder was given: set {files.FOLDER} to a folder with a folder "
-        f"{card['name']!r} in it, or pass checkpoint="
-    )
-    raise ValueError(
-        f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
-        "by itself; `cxrbook models` lists what each model wants"
-    )
-
-
-def _instead(where):
-    """What is there, as far as a message can tell; "" where nothing is."""
-    there = [path.name for path in files.listed(where)]
-    more = f" and {len(there) - files.SHOWN} more" if len(there) > files.SHOWN else ""
-    return f", where there are {', '.join(there[: files.SHOWN])}{more}" if there else ""

@@ -165,8 +165,8 @@ def compare(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     DataFrame: the published rows with `computed`, `computed_low`, `computed_high`, `verdict` and
     `reason`, which says in words what the verdict rests on:
 
-    contradicted by the paper's own numbers : the printed interval excludes the printed estimate,
-        whatever was run
+    contradicted by the paper's own numbers : the printed interval excludes the printed estimate;
+        a computed number that is far from this estimate too differs
     reproduced : the numbers agree up to rounding in print
     within interval : the computed interval holds the published number
     differs : it does not
@@ -191,19 +191,25 @@ def compare(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     tolerance = averaged * merged["rounding"] + merged["slack"] + 1e-9
     merged["verdict"] = np.select(
         [
-            (merged["value"] < merged["ci_low"]) | (merged["value"] > merged["ci_high"]),
             (beside["computed"] - merged["value"]).abs() <= tolerance,
             merged["value"].between(beside["computed_low"], beside["computed_high"]),
             merged["computed"].notna(),
             [text != "" for text in elsewhere],
         ],
-        [CONTRADICTED, REPRODUCED, WITHIN, DIFFERS, OTHER_COHORT],
+        [REPRODUCED, WITHIN, DIFFERS, OTHER_COHORT],
         NOT_RUN,
     )
+    excluded = _excluded(merged) & (merged["verdict"] != DIFFERS)
+    merged["verdict"] = merged["verdict"].mask(excluded, CONTRADICTED)
     merged["reason"] = [
         _reason(row, text) for (_, row), text in zip(merged.iterrows(), elsewhere, strict=True)
     ]
     return merged.drop(columns="slack")
+
+
+def _excluded(printed):
+    """Rows whose printed interval excludes the printed estimate."""
+    return (printed["value"] < printed["ci_low"]) | (printed["value"] > printed["ci_high"])
 
 
 def _with_print(published):
@@ -256,11 +262,13 @@ def _reason(row, elsewhere):
         return f"needs {needed(row.to_frame().T)}"
     if row["verdict"] == OTHER_COHORT:
         return elsewhere
-    if row["verdict"] == CONTRADICTED:
-        limits = " to ".join(number(row[c], row["rounding"]) for c in ("ci_low", "ci_high"))
-        return f"the printed interval, {limits}, excludes the printed estimate, {value}"
     derived = ", from rows that were rounded before" if row["slack"] > 0 else ""
-    return f"computed {computed}{derived}, printed {value}"
+    beside = f"computed {computed}{derived}, printed {value}"
+    if not _excluded(row):
+        return beside
+    limits = " to ".join(number(row[c], row["rounding"]) for c in ("ci_low", "ci_high"))
+    flaw = f"the printed interval, {limits}, excludes the printed estimate, {value}"
+    return f"{beside}; {flaw}" if np.isfinite(row["computed"]) else flaw
 
 
 def needed(rows: pd.DataFrame) -> str:

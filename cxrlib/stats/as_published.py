@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import schema
+from cxrlib.core import levels
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, fairness
 from cxrlib.stats.estimates import Attributes, check_known, counts
@@ -73,7 +74,7 @@ def performance_by_protocol(
 
 def _running(predictions, attributes, p, n_resamples, seed):
     """All intervals from one stream per model, as S's code draws them."""
-    schema.predictions(predictions, *attributes)
+    predictions = schema.predictions(predictions, *attributes)
     rows = []
     for names, block in predictions.groupby(MODEL, sort=False, observed=True):
         about = dict(zip(MODEL, names, strict=True)) | {"unit": p.unit, "seed": seed}
@@ -89,10 +90,10 @@ def _running(predictions, attributes, p, n_resamples, seed):
 def _groups(images, attributes):
     yield "all", "all", images
     for attribute in attributes:
-        column = images[attribute].astype(object).map(str, na_action="ignore")
+        column = images[attribute].astype(object)
         given = attributes[attribute] if isinstance(attributes, dict) else None
         found = list(column.dropna().unique())
-        groups = found if given is None else [str(g) for g in given]
+        groups = found if given is None else [levels.text(g) for g in given]
         check_known(groups, found, f"groups of {attribute!r}")
         for group in groups:
             yield attribute, group, images[column == group]

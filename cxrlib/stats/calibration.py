@@ -49,7 +49,7 @@ def reliability_curve(
     """
     y, p = metrics.probabilities(y_true, p)
     edges = bin_edges(p, n_bins, strategy)
-    table = pd.DataFrame({"predicted": p, "observed": y}).groupby(_bin(p, edges))
+    table = pd.DataFrame({"predicted": p, "observed": y}).groupby(_bin(p, edges, strategy))
     filled = table.mean()
     filled.insert(0, "low", edges[filled.index])
     filled.insert(1, "high", edges[filled.index + 1])
@@ -77,13 +77,13 @@ def reliability_table(
     and ci_low, ci_high of `observed` (from the resamples in which the bin is not empty).
     """
     chosen = protocol_of(protocol)
-    schema.predictions(predictions, probabilities=True)
+    predictions = schema.predictions(predictions, probabilities=True)
     keys = list(schema.KEYS)
     parts = []
     for names, block in predictions.groupby(keys, sort=False, observed=True):
         y, p = metrics.probabilities(block["y_true"], block["score"])
         curve = reliability_curve(y, p, n_bins, strategy)
-        in_bin = _bin(p, bin_edges(p, n_bins, strategy))
+        in_bin = _bin(p, bin_edges(p, n_bins, strategy), strategy)
         bins = [np.flatnonzero(in_bin == b) for b in np.unique(in_bin)]
         observed = {
             i: lambda w, at=at, y=y: {"": metrics.weighted_mean(y[at], w[:, at])}
@@ -189,7 +189,7 @@ def ece_gap(
 def _ece(y_true, p, weights, n_bins, strategy):
     y, p = metrics.probabilities(y_true, p)
     w, is_matrix = as_weights(weights, len(y))
-    in_bin = _bin(p, bin_edges(p, n_bins, strategy))
+    in_bin = _bin(p, bin_edges(p, n_bins, strategy), strategy)
     columns = np.zeros((len(p), n_bins + 1))
     columns[np.arange(len(p)), in_bin] = p - y
     columns[:, n_bins] = 1
@@ -199,5 +199,9 @@ def _ece(y_true, p, weights, n_bins, strategy):
     return shaped(value, is_matrix)
 
 
-def _bin(p, edges):
+def _bin(p, edges, strategy):
+    """The bin of each probability; 0.1 lies in the first of ten, also where it was stored in
+    float32 and is 0.10000000149."""
+    if strategy == "uniform":
+        edges = edges.astype(checks.precision(p)).astype(float)
     return np.searchsorted(edges[1:-1], p)

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cxrlib import schema
-from cxrlib.core import checks
+from cxrlib.core import checks, levels
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, calibration
 from cxrlib.stats import metrics as measure
@@ -132,14 +132,16 @@ def studies(
     checks.one_of("interval", p.interval, bootstrap.METHODS)
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
-    schema.predictions(predictions, *columns, probabilities=probabilities)
+    predictions = schema.predictions(predictions, *columns, probabilities=probabilities)
     carried = list(dict.fromkeys(["image_id", "patient_id", *columns]))
     for cohort, table in predictions.groupby("cohort", sort=False, observed=True):
         images = table[carried].drop_duplicates("image_id").set_index("image_id")
         patient = pd.factorize(images["patient_id"])[0]
-        levels = {c: _levels(images[c]) for c in columns}
+        present = {
+            c: list(images[c].cat.remove_unused_categories().cat.categories) for c in columns
+        }
         resamples = bootstrap.Resamples(images["patient_id"].to_numpy(), n_resamples, seed, p.unit)
-        images[columns] = images[columns].astype(object).map(str, na_action="ignore")
+        images[columns] = images[columns].astype(object)
         groups, missing = {}, {}
         for attribute, chosen in wanted.items():
             name = attribute_name(attribute)
@@ -147,15 +149,15 @@ def studies(
                 parts = images[list(attribute)]
                 crossed = parts.fillna("").agg(" x ".join, axis=1)
                 images[name] = crossed.where(parts.notna().all(axis=1))
-                present = set(images[name].dropna())
-                crossed = map(" x ".join, product(*(levels[c] for c in attribute)))
-                levels[name] = [g for g in crossed if g in present]
+                there = set(images[name].dropna())
+                crossed = map(" x ".join, product(*(present[c] for c in attribute)))
+                present[name] = [g for g in crossed if g in there]
             none = images[name].isna().to_numpy()
             people = len(np.unique(patient[none]))
             note = f"{none.sum()} images of {people} patients without {name} belong to no group"
             missing[name] = note if people else ""
-            groups[name] = levels[name] if chosen is None else [str(g) for g in chosen]
-            check_known(groups[name], levels[name], f"groups of {name!r}")
+            groups[name] = present[name] if chosen is None else [levels.text(g) for g in chosen]
+            check_known(groups[name], present[name], f"groups of {name!r}")
         yield Study(cohort, table, images, patient, groups, missing, resamples, p)
 
 
@@ -166,11 +168,6 @@ def _wanted(attributes):
     if isinstance(attributes, dict):
         return attributes
     return {a if isinstance(a, str) else tuple(a): None for a in attributes}
-
-
-def _levels(column):
-    present = pd.Categorical(column.dropna()).remove_unused_categories().categories
-    return [str(level) for level in present]
 
 
 def _estimates(study, metrics, mean_over_labels, match):
@@ -299,7 +296,9 @@ def _strata(study, match):
             if name not in by_image:
                 known = "expected 'prevalence' or a column joined in."
                 raise ValueError(f"match: no column {name!r} in the predictions; {known}")
-        keys = by_image.loc[study.images.index, covariates]
+        keys = by_image.loc[study.images.index, covariates].apply(
+            lambda column: levels.levels(column, f"match: column {column.name!r}")
+        )
         stratum = keys.groupby(covariates, observed=True, dropna=False).ngroup().to_numpy()
     return stratum, "prevalence" in names
 
@@ -442,11 +441,12 @@ def rows(found: Mapping[Key, Estimate], study: Study) -> list[dict]:
 def pairs_of(known: Sequence[str], pairs: Pairs | None, reference: str | None) -> Pairs:
     """The pairs (A, B) asked for; by default all, in the order of the names."""
     if reference is not None:
-        pairs = [(name, str(reference)) for name in known if name != str(reference)]
-        check_known([str(reference)], known, "reference")
+        reference = levels.text(reference)
+        pairs = [(name, reference) for name in known if name != reference]
+        check_known([reference], known, "reference")
     elif pairs is None:
         pairs = [(a, b) for i, a in enumerate(known) for b in known[i + 1 :]]
-    pairs = [(str(a), str(b)) for a, b in pairs]
+    pairs = [(levels.text(a), levels.text(b)) for a, b in pairs]
     check_known([name for pair in pairs for name in pair], known, "pairs")
     return pairs
 

@@ -184,17 +184,16 @@ def decide(
     """
     if (specificity is None) == (threshold is None):
         raise ValueError("decide: expected exactly one of specificity=0.8 or threshold=0.5.")
-    schema.predictions(predictions)
-    if threshold is not None:
-        return predictions.assign(score=(predictions["score"] > threshold).astype(float))
-    yes = pd.Series(0.0, index=predictions.index)
-    for names, block in predictions.groupby(list(schema.KEYS), sort=False, observed=True):
-        y, score = block["y_true"], block["score"]
+    table = schema.predictions(predictions)
+    score, yes = table["score"].to_numpy(), np.zeros(len(table))
+    for names, block in table.groupby(list(schema.KEYS), sort=False, observed=True):
+        at, own = threshold, score[block.index]
         try:
-            at = measure.threshold_at_specificity(y, score, specificity)
+            if at is None:
+                at = measure.threshold_at_specificity(block["y_true"], own, specificity)
         except ValueError as error:
             raise ValueError(f"predictions, {', '.join(names)}: {error}") from None
-        yes[block.index] = (score > at).astype(float)
+        yes[block.index] = own > checks.precision(own)(at)
     return predictions.assign(score=yes)
 
 

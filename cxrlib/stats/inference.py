@@ -214,6 +214,16 @@ def flagged(tests: pd.DataFrame, alpha: float = 0.05) -> dict:
     }
 
 
+def fewest_alarms(tests: pd.DataFrame, alpha: float = 0.05) -> int:
+    """How many gaps Benjamini and Hochberg flag at once, at the least, with these permutations.
+
+    No p-value is below 1 / (1 + permutations); k of K comparisons that reach it are flagged if
+    ``K / k / (1 + permutations) < alpha``. From 2 on, a single gap cannot be, however large it is.
+    """
+    smallest = 1 / (1 + tests["n_permutations"].max())
+    return int(tests["p_value"].notna().sum() * smallest / alpha) + 1
+
+
 # --- exactly fair models ----------------------------------------------------------------------
 
 

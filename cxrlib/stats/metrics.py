@@ -14,7 +14,7 @@ S = Sourget et al. 2025, X = Sun et al. 2025.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxrlib.core import checks
+from cxrlib.core import checks, levels
 from cxrlib.stats.ranking import Value, Weights, as_weights, binary, finite, ranking, shaped
 
 Rates = tuple[np.ndarray, np.ndarray]  # true and false positive rates, each (C,) or (B, C)
@@ -311,7 +311,9 @@ def accuracy(y_class: ArrayLike, pred_class: ArrayLike, weights: Weights = None)
         one yes-or-no label, which always saying no makes high for a rare finding.
     """
     checks.same_length(y_class=y_class, pred_class=pred_class)
-    return weighted_mean(np.asarray(y_class) == np.asarray(pred_class), weights)
+    y, p = np.asarray(y_class), np.asarray(pred_class)
+    levels.one_kind(y_class=y, pred_class=p)
+    return weighted_mean(y == p, weights)
 
 
 def f1_by_class(
@@ -553,6 +555,7 @@ def weighted_mean(x: ArrayLike, weights: Weights = None) -> Value:
 def probabilities(y_true: ArrayLike, p: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Truth as (n,) bool and probabilities as (n,) float; ValueError for any outside [0, 1]."""
     y, p = binary(y_true, p, "p")
+    p = checks.unit_interval(p)
     checks.refuse(
         (p < 0) | (p > 1),
         "p: values outside [0, 1]",
@@ -578,7 +581,7 @@ def _classes(y_class, pred_class, n_classes):
     checks.same_length(y_class=y_class, pred_class=pred_class)
     coded = []
     for name, values in (("y_class", y_class), ("pred_class", pred_class)):
-        c = np.asarray(values)
+        c = checks.comparable(values)
         checks.refuse(
             ~np.isin(c, np.arange(n_classes)),
             f"{name}: entries that are no class",

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cxrlib import schema
-from cxrlib.core import checks
+from cxrlib.core import checks, levels
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.estimates import joined
@@ -142,10 +142,11 @@ def probe_table(
     for attribute in attributes:
         if attribute not in table:
             raise ValueError(f"table: column {attribute!r} is missing; expected the attribute.")
-        keep, left_out = _usable(table[attribute], table["patient_id"])
-        group = table[attribute].to_numpy()[keep].astype(str)
-        names, y = np.unique(group, return_inverse=True)
-        patient = table["patient_id"].to_numpy()[keep]
+        group = levels.levels(table[attribute], f"table: column {attribute!r}")
+        patient = np.asarray(levels.names(table["patient_id"]))
+        keep, left_out = _usable(group, patient)
+        names, y = np.unique(np.asarray(group)[keep].astype(str), return_inverse=True)
+        patient = patient[keep]
         left_out = ", ".join(left_out)
         note = left_out and f"left out, fewer than {MIN_PATIENTS} patients: {left_out}"
         for model, z in embeddings.items():
@@ -164,11 +165,11 @@ def probe_table(
     return schema.results(rows)
 
 
-def _usable(column, patient_id):
+def _usable(group, patient_id):
     """Positions of images in groups with enough patients; names of the other groups."""
-    patients = pd.Series(patient_id.to_numpy()).groupby(column.to_numpy()).nunique()
+    patients = pd.Series(patient_id).groupby(np.asarray(group)).nunique()
     large = patients.index[patients >= MIN_PATIENTS]
-    return np.flatnonzero(column.isin(large)), [str(g) for g in patients.index.difference(large)]
+    return np.flatnonzero(group.isin(large)), list(patients.index.difference(large))
 
 
 def _probe(z, y, names, patient, method, p, n_resamples, seed, note):

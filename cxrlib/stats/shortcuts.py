@@ -61,7 +61,9 @@ def drain_arms(
     "with drain", "without drain" and "with drain - without drain" (paired), metrics auc and
     adjusted_auprc. n and n_positive of the difference are those of both arms together.
     """
-    schema.predictions(predictions, device)
+    status = predictions.get(device)
+    predictions = schema.predictions(predictions, device)
+    predictions = predictions.assign(**{device: status.to_numpy(object)})
     predictions = predictions[predictions["label"] == label]
     if predictions.empty:
         raise ValueError(f"label: no rows for {label!r} in the predictions.")
@@ -85,8 +87,8 @@ def drain_arms(
 def _arms(block, device, p, n_resamples, seed):
     """The rows of one model under one protocol."""
     checks.one_of("drain_controls", p.drain_controls, CONTROLS)
-    status, ill = block[device].astype(float).to_numpy(), block["y_true"].to_numpy(bool)
-    unknown = np.isnan(status)
+    unknown, ill = block[device].isna().to_numpy(), block["y_true"].to_numpy(bool)
+    status = np.where(unknown, np.nan, block[device].isin((1,)))
     fits = p.drain_controls == "any" or status == (p.drain_controls == "with")
     used = np.where(ill, ~unknown, fits)
     matched = p.drain_prevalence == "matched"
