@@ -95,8 +95,8 @@ def text_kinds(text: str, watch: Watch) -> set[str]:
     found = machine_kinds(text, watch.known)
     for one in watch.registers:
         fields = register.found(one, text, watch.known, watch.guarded and watch.strict)
-        # open data have words in common with reports, but no identifiers nor whole sentences
-        fields = fields if watch.guarded else fields & register.TYPED
+        # open data have words in common with reports, but no identifiers
+        fields = fields if watch.guarded else fields & {"identifiers", "files", "dates"}
         found |= {register.KINDS[field] for field in fields}
     if not watch.guarded:
         return found

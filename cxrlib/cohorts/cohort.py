@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from cxrlib.cohorts.pixels import READING
+
 # What the options of builders may be; chapters refuse others before they run.
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Split = Literal["train", "valid", "test", "all"] | None
 Unit = Literal["patient", "image"]
-
-from cxrlib.cohorts.pixels import READING
 
 ATTRIBUTES = ("sex", "age_group", "race")
 """Attributes of S, section 2.1; a cohort has those that its source records."""
