@@ -848,7 +848,7 @@ mapping = pd.DataFrame(mimic.RACES.items(), columns=["entry in MIMIC-IV", "group
 show(mapping, caption="Race: entries of MIMIC-IV and their groups", counts=())
 
 # %% tags=["hide-input"]
-policies = pd.DataFrame(mimic.LABELS.values(), index=list(mimic.LABELS)).rename_axis("labels")
+policies = pd.DataFrame(mimic.POLICIES.values(), index=list(mimic.POLICIES)).rename_axis("labels")
 policies = policies.rename(columns={"uncertain": "uncertain (−1)", "missing": "blank"})
 show(policies, caption="Label policies, by name", counts=())
 
