@@ -92,6 +92,8 @@ ATTEMPTS = [
     (REFUSED, "display(pd.DataFrame({'who': [int(pid)], 'share': [0.5]}))"),
     (REFUSED, "display(JSON({'who': int(pid)}))"),
     (REFUSED, "display(Markdown(f'Patient **{pid}**'))"),
+    (REFUSED, "print(f'patient{pid}')"),
+    (REFUSED, "display(Markdown('x'), metadata={'who': pid})"),
     (REFUSED, "print(dicom)"),
     (REFUSED, "print(dicom.upper())"),
     (REFUSED, "print(dicom.split('-')[0])"),
@@ -115,6 +117,7 @@ ATTEMPTS = [
     (REFUSED, "print(f'{day:%d-%b-%Y}')"),
     (REFUSED, "print(f'the {day.day}th of {day:%B}, {day.year}')"),
     (REFUSED, "print(day.isoformat())"),
+    (REFUSED, "print(f'in {day:%B %Y}')"),
     (REFUSED, "glue('a5', f'{day:%d %b %Y}')"),
     # names and pieces of reports
     (REFUSED, "print(planted['name'])"),
@@ -170,8 +173,12 @@ ATTEMPTS = [
     (MASKED, "keep(schema.results([row | {'n_patients': 4}]))"),
     (MASKED, "glue('a7', 7)"),
     (MASKED, "glue('a8', '7 patients')"),
-    (REFUSED, "print(table.to_string())"),
-    (REFUSED, "print(few.to_string())"),
+    (MASKED, "print(table.to_string())"),
+    (MASKED, "print(few.to_string())"),
+    (MASKED, "display(table.style)"),
+    (REFUSED, "print(t[['age', 'sex']].head().to_string())"),
+    (REFUSED, "display(HTML('<b>7 patients</b>'))"),
+    (REFUSED, "print(f'{table.images[0]:<10}', *('F', 7), sep='  ')"),
     (REFUSED, "print(few.to_dict())"),
     (REFUSED, "print('7 patients')"),
     (REFUSED, "print('the oldest patient is aged 93')"),
@@ -184,6 +191,7 @@ ATTEMPTS = [
     (REFUSED, "display(HTML(t[['sex', 'age']].head(3).to_html()))"),
     (REFUSED, "show(t.head(3))"),
     (MASKED, "print(t.iloc[0])"),
+    (SEEN, "print(t['age'].head(3).tolist(), t['age'].max())"),  # a few values, bare
     (SEEN, "print('women', 7)"),  # a count in a sentence of one's own
     # files in the working folder
     (REFUSED, "t.head(20).to_csv('rows-1.csv')"),
@@ -191,6 +199,7 @@ ATTEMPTS = [
     (REFUSED, "table.assign(n=table['images']).to_parquet('small.parquet')"),
     (REFUSED, "np.save('film.npy', film)"),
     (REFUSED, "Pillow.fromarray(film).save('film.png')"),
+    (REFUSED, "Pillow.fromarray(film[::8, ::8]).save('small.png')"),
     (REFUSED, "Path('notes.txt').write_text(planted['sentence'])"),
     (REFUSED, "Path('book').mkdir(exist_ok=True); t['report'].to_pickle('book/reports.pkl')"),
 ]  # fmt: skip
@@ -217,7 +226,7 @@ INNOCENT = [
         "sha256 0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9",
         "commit b161468", "fingerprint a1b2c3d4e5f6", "224 x 224 pixels", "2 x 3 cells",
         "[0.71, 0.84]", "-0.23 [-0.26, -0.19]", "n = 1,234", "(12, 345)", "100 of 1,000 images",
-        "12 patients", "10 patients", "230 films", "0 patients",
+        "a decrease of 2150 images", "margins 2187, second 2150", "12 patients", "10 patients", "230 films", "0 patients",
     )],
     *[f"print(np.round(np.linspace(0, 1, {n}), 2))" for n in range(2, 12)],
     *[f"print(list(range({n})))" for n in range(2, 12)],

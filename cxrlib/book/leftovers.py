@@ -40,6 +40,8 @@ def hits(root: Path, before: State) -> list[Hit]:
     found = []
     for file in sorted(path for path in now if before.get(path) != now[path]):
         kinds = {hit.kind for hit in scan.anything(file)}
+        if file.suffix in scan.PICTURES and not scan.drawn_by_matplotlib(file.read_bytes()):
+            kinds.add("image")
         name = str(file.relative_to(root))
         if kinds and file not in before:
             away = data_folder() / "derived" / "refused" / file.name

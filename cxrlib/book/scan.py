@@ -322,7 +322,7 @@ def _output_kinds(output, watch):
         if kind.startswith("image/") and "svg" not in kind:
             data = base64.b64decode(_text(entry))
             found |= _picture_kinds(data) if watch.guarded else set()
-            found |= {"image"} if watch.guarded and not _drawn_by_matplotlib(data) else set()
+            found |= {"image"} if watch.guarded and not drawn_by_matplotlib(data) else set()
         elif kind.endswith(("html", "xml")):
             found |= page_kinds(_text(entry), watch)
         elif kind == CSV:
@@ -338,12 +338,15 @@ def _output_kinds(output, watch):
     for kind, data in files:
         found |= _file_kinds(kind, data, watch)
     failed = [output.get("ename", ""), output.get("evalue", ""), *output.get("traceback", [])]
+    failed.append(json.dumps(output.get("metadata", {})))
     said += re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failed))
     said = re.sub(r"<Figure size [\d.]+x[\d.]+ with \d+ Axes>", "", said)
     if watch.guarded:
         data = output.get("data", {})
-        looked_at = "text/html" in data or any(kind.startswith(RECORD) for kind in data)
-        found |= set() if looked_at else printed_kinds(said)
+        page = _text(data.get("text/html", ""))
+        ours = "cxr-" in page or any(kind.startswith(RECORD) for kind in data)
+        plain = html.unescape(re.sub(r"<[^>]+>", " ", _embedded(page)[0]))
+        found |= set() if ours else printed_kinds(f"{said}\n{plain}")
         if any(guard.ROW_LEVEL.search(w) for w in re.findall(r"\w+_\w+", said)):
             found.add("row-level table")
         if output["output_type"] == "error":
@@ -358,8 +361,8 @@ def _csv_kinds(text, watch):
     return set()
 
 
-def _drawn_by_matplotlib(data):
-    """Whether the guard looked at a picture before it was drawn."""
+def drawn_by_matplotlib(data: bytes) -> bool:
+    """Whether an image file was drawn by matplotlib, where the guard looked at it."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:

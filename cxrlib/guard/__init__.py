@@ -8,6 +8,7 @@ things, nor how numbers came about.
 
 from cxrlib.guard.latch import (
     FEW,
+    LOOKED_AT,
     MARK,
     MIN_CELL,
     GuardError,

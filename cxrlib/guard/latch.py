@@ -22,6 +22,7 @@ from cxrlib.guard import register
 MIN_CELL = 10  # images or patients behind a number that may be shown
 MAX_SIDE = 20  # cells per side of the largest heat map that may be drawn
 FEW = f"fewer than {MIN_CELL}"
+LOOKED_AT = "cxrbook looked at"  # attribute of a data frame that may be written as it is
 NOT_SHOWN = "A table of credentialed data: show it with cxrlib.show.notebook.show."
 MARK = "application/papermill.record/text/cxrbook-guard"  # output of a notebook, shown nowhere
 
@@ -77,7 +78,7 @@ def protect(cohort: Any) -> None:
         register.save(register.build(cohort), path)
     _registers.append(register.load(path))
     _mark_notebook(path.stem)
-    _mask_printed_frames()
+    _mask_written_frames()
 
 
 def _look_at_figures():
@@ -134,17 +135,31 @@ def look_at(figure: Any) -> None:
         raise GuardError("figure: its text counts fewer than ten images or patients")
 
 
-def _mask_printed_frames():
-    """``print(table)`` shows what the table itself would show at the end of a cell."""
-    if hasattr(pd.DataFrame.__repr__, "guarded"):
+def _mask_written_frames():
+    """A table that is printed, or written as text, says what it would show at the end of a cell."""
+    if hasattr(pd.DataFrame.to_string, "guarded"):
         return
     for kind in (pd.DataFrame, pd.Series):
-        kind.__repr__ = _masked(kind.__repr__)
+        kind.__repr__ = _printed(kind.__repr__)
+        for how in ("to_string", "to_html", "to_markdown", "to_latex"):
+            if hasattr(kind, how):
+                setattr(kind, how, _written(getattr(kind, how), as_html=how == "to_html"))
 
 
-def _masked(plain):
+def _written(plain, as_html):
     @functools.wraps(plain)
-    def masked(table):
+    def written(table, *arguments, **options):
+        if active() and not table.attrs.get(LOOKED_AT):
+            return _frame(table)[0 if as_html else 1]
+        return plain(table, *arguments, **options)
+
+    written.guarded = True
+    return written
+
+
+def _printed(plain):
+    @functools.wraps(plain)
+    def printed(table):
         if not active():
             return plain(table)
         try:  # pandas asks for it as well, in messages
@@ -152,8 +167,7 @@ def _masked(plain):
         except GuardError:
             return NOT_SHOWN
 
-    masked.guarded = True
-    return masked
+    return printed
 
 
 def frames_shown_by(render: Callable) -> None:
@@ -183,6 +197,8 @@ def _mark_notebook(name):
     for kind in (pd.DataFrame, pd.Series):
         formats["text/html"].for_type(kind, lambda t: _frame(t)[0])
         formats["text/plain"].for_type(kind, lambda t, p, cycle: p.text(_frame(t)[1]))
+    styled = ("pandas.io.formats.style", "Styler")
+    formats["text/html"].for_type_by_name(*styled, lambda s: _frame(s.data)[0])
 
 
 def text(value: str, where: str) -> str:

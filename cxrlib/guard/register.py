@@ -85,7 +85,7 @@ def build(cohort: Any) -> Register:
     reports = table["report"].dropna().unique() if "report" in table else []
     seen = Counter(name for text in reports for name in names_in(text))
     names = {name for name, count in seen.items() if count < FEW}
-    small = {word for text in reports for word in _LETTERS.findall(text)}
+    small = {word for text in reports for word in _LETTERS.findall(text)}  # as they are written
     return Register(
         _hashes(x for x in identifiers if len(x) >= SHORTEST),
         _hashes(x for x in files - identifiers if len(x) >= SHORTEST),
@@ -116,8 +116,18 @@ def _hashes(texts):
 
 
 def names_in(text: str) -> set[str]:
-    """Capitalised words of a text, in small letters."""
-    return {name.lower() for name in _NAME.findall(text)}
+    """Capitalised words of a text and their parts between hyphens, in small letters."""
+    return _with_parts(name.lower() for name in _NAME.findall(text))
+
+
+def words_in(text: str) -> set[str]:
+    """Words of a text and their parts between hyphens, in small letters."""
+    return _with_parts(_LETTERS.findall(text.lower()))
+
+
+def _with_parts(words):
+    found = set(words)
+    return found | {part for word in found for part in word.split("-") if len(part) > 3}
 
 
 def rows_of(texts: Iterable[str], n: int = ROW, fewer: int | None = None) -> np.ndarray:
@@ -188,7 +198,7 @@ def found(
         Whether long numbers count even where they are known: an example may be a true one.
     """
     tokens, names = tokens_in(text), names_in(text)
-    words = set(_LETTERS.findall(text.lower()))
+    words = words_in(text)
     rows, pieces = rows_of([text]), rows_of([text], PIECE)
     if known is not None:
         long = {t for t in tokens if strict and re.search(r"\d{5}", t)}
@@ -220,8 +230,7 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Known:
         """Of one text."""
-        words = set(_LETTERS.findall(text.lower()))
-        return cls(tokens_in(text), words, rows_of([text]), rows_of([text], PIECE))
+        return cls(tokens_in(text), words_in(text), rows_of([text]), rows_of([text], PIECE))
 
     def __or__(self, other):
         return Known(

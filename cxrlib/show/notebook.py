@@ -147,7 +147,9 @@ def rendered(
     cells = [[text(x) for x in row] for row in table.to_numpy(dtype=object)]
     head = [str(name) for name in [*names, *table.columns]]
     body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
-    plain = pd.DataFrame(body, columns=head).to_string(index=False)
+    looked_at = pd.DataFrame(body, columns=head)
+    looked_at.attrs[guard.LOOKED_AT] = True
+    plain = looked_at.to_string(index=False)
 
     kinds = [""] * len(names) + [' class="number"' if n else "" for n in numeric]
     tags = ['th scope="row"'] * len(names) + ["td"] * len(numeric)
