@@ -29,7 +29,7 @@ _IN_WORDS = [
     (re.compile(rf"\b{_YEAR}{_GAP}{_DAY}{_GAP}{_MONTH}\b"), "ydm"),
 ]
 _MONTH_OF_YEAR = re.compile(rf"\b{_MONTH}{_GAP}{_YEAR}\b")
-_SEP = r"\s?[-/._ ]\s?"
+_SEP = r"\s?[-/._]\s?"  # no mere blank: tables have rows such as 2150 3 12
 _IN_NUMBERS = [
     (re.compile(rf"(?<!\d)(\d{{4}}){_SEP}(\d{{1,2}}){_SEP}(\d{{1,2}})(?!\d)"), ("ymd", "ydm")),
     (re.compile(rf"(?<!\d)(\d{{1,2}}){_SEP}(\d{{1,2}}){_SEP}(\d{{4}})(?!\d)"), ("dmy", "mdy")),
