@@ -448,7 +448,8 @@ FOUND = [  # the second cell holds the values of parameters
     *("9: image", "10: image", "11: machine path", "12: row-level table"),
 ]
 FAILING = (
-    LEAKY.split("# %%\nprint(cohort")[0] + "# %%\nraise ValueError(cohort.table['image_id'][0])"
+    LEAKY.split("# %%\nprint(cohort")[0] + "# %%\ncohort.table.to_csv('rows.csv')\n"
+    "raise ValueError(cohort.table['image_id'][0])"
 )
 REFUSED = LEAKY.split("# %%\nprint(cohort")[0] + (
     "# %%\nfrom cxrlib.show.notebook import show\n\nshow(cohort.table.head())\n"
@@ -501,6 +502,7 @@ def test_leaks_stop_a_chapter_and_tell_no_value(tmp_path, planted, monkeypatch, 
         and "failed: ValueError: its text is withheld" in failing
     )
     assert "no traceback is kept" in failing
+    assert not (root / "rows.csv").exists() and (data / "derived/refused/rows.csv").is_file()
     assert "03_refused" in refused and "GuardError: table: column 'image_id'" in refused
     seen = str(caught.value) + "".join(capfd.readouterr())
     written = [p for p in root.rglob("*") if p.is_file() and p.suffix != ".py"]

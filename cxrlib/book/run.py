@@ -181,7 +181,7 @@ def tasks(
             {"chapter": fingerprint([chapter.path]), **state},
             name,
             run,
-            _guarded(given),
+            _guarded(chapter, given),
         )
         for chapter, given, target, name in wanted
     ]
@@ -197,14 +197,16 @@ def _data_stamp(given):
     return files.stamp(files.root_of(folder)) if folder else ""
 
 
-def _guarded(given):
+def _guarded(chapter, given):
     """The folder beside credentialed data, where a chapter has them."""
-    if "data" not in given:
+    values = {p.name: p.default for p in chapter.parameters.values()} | given
+    name = values.get("data")
+    if not name or name.startswith("phantom"):
         return None
-    from cxrlib.cohorts import files, known
+    from cxrlib.cohorts import files, known  # pandas takes a while
 
-    about = known(given["data"])
-    if "open" in (about.access, given.get("options", {}).get("access")):
+    about = known(name)
+    if "open" in (about.access, values.get("options", {}).get("access")):
         return None
     try:
         return files.derived(files.root_of(about.folder))
@@ -273,8 +275,11 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
             try:
                 with tempfile.TemporaryDirectory(prefix="cxrbook-", dir=at) as folder:
                     before = leftovers.state(root)
-                    path, told, seconds = _execute(root, task, Path(folder), progress)
-                    _keep(root, task, path, told, seconds, before)
+                    try:
+                        done = _execute(root, task, Path(folder), progress)
+                    finally:  # whether it failed or not
+                        left = leftovers.hits(root, before) if task.guarded else []
+                    _keep(task, *done, left)
             except BaseException:
                 progress.fail(task)
                 raise
@@ -308,18 +313,16 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
         raise BookError("\n".join(sorted(map(str, failures))))
 
 
-def _keep(root, task, path, told, seconds, before):
+def _keep(task, path, told, seconds, left):
     """Keep an executed notebook, its card and its results table, unless they show too much, or the
-    chapter wrote what does into the working folder."""
+    chapter `left` what does in the working folder."""
     from cxrlib.book import scan  # pandas takes seconds, which a run with nothing to do is spared
 
     notebook = nbformat.read(path, as_version=4)
     table = record.results(path)
     card = record.card(task, told, seconds, notebook, table)
     hits = scan.notebook(notebook, task.target.name)
-    hits += record.hits(card, table, notebook, task.target.stem)
-    if scan.is_guarded(notebook):
-        hits += leftovers.hits(root, before)
+    hits += record.hits(card, table, notebook, task.target.stem) + left
     if hits:
         raise BookError(f"not kept: {'; '.join(map(str, hits))}")
     task.target.parent.mkdir(parents=True, exist_ok=True)
