@@ -101,7 +101,7 @@ def opened(browser, url, **options):
     page, problems = context.new_page(), []
     page.on("request", lambda r: foreign(r.url) and problems.append(f"request to {r.url}"))
     page.on("response", lambda r: r.status >= 400 and problems.append(f"{r.status}: {r.url}"))
-    page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+    page.on("requestfailed", lambda r: lost(r) and problems.append(f"failed: {r.url}"))
     page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
     page.on("console", lambda said: said.type == "error" and problems.append(in_console(said)))
     page.goto(url, wait_until="load")
@@ -114,6 +114,11 @@ def opened(browser, url, **options):
 def foreign(url):
     parts = urlsplit(url)
     return parts.scheme not in ("file", "data", "blob") and parts.hostname != "127.0.0.1"
+
+
+def lost(request):
+    """Whether a file could not be had; one that was left with its page could."""
+    return request.failure != "net::ERR_ABORTED"
 
 
 def in_console(said):

@@ -295,7 +295,9 @@ def test_broken_images_are_recorded_and_tried_again(on_disk, model, tmp_path, mo
     assert set(problems) == set(ids[[3, 17, 30]])
     assert problems[ids[3]].startswith("3.png: ") and "No such file" in problems[ids[3]]
     assert problems[ids[17]].startswith("17.png: damaged or cut off")
-    assert problems[ids[30]] == "30.png: damaged or cut off (no image)"
+    assert (
+        problems[ids[30]] == "30.png: no image and no DICOM file, or one that is damaged or cut off"
+    )
     names, vectors = by_name(cohort, reference)
     good = ~np.isin(names, list(problems))
     assert apart(store.vectors()[good], vectors[good]) <= CLOSE

@@ -18,6 +18,7 @@ from cxrlib import guard
 from cxrlib.book import scan
 from cxrlib.book.build import build
 from cxrlib.book.chapters import chapters, find
+from cxrlib.guard import register
 from cxrlib.show import notebook
 
 PER_CELL = 3  # films a cell of the balanced cohorts
@@ -166,7 +167,8 @@ def test_chapters_say_that_they_withhold(credentialed):
 
 def test_results_of_single_images_stay_with_the_data(credentialed, planted):
     derived = planted[0] / "derived"
-    assert list(derived.glob("embeddings/*/*.parquet")) and list((derived / "guard").glob("*.npz"))
+    assert list(derived.glob("embeddings/*/*.parquet"))
+    assert list((derived / register.FOLDER).glob("*.npz"))
 
 
 def test_a_whole_book_on_nih(project, on_data, tmp_path):

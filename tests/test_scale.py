@@ -184,7 +184,9 @@ def test_rows_that_the_check_of_films_writes_grow_with_the_square(tmp_path, monk
     monkeypatch.setattr(
         films.atomic, "in_one_step", lambda keep, write: written.append(len(write.func.__self__))
     )
-    monkeypatch.setattr(films, "_examine", lambda root, file: (file, *[0] * 7))
+    monkeypatch.setattr(
+        films, "_examine", lambda root, file: (file, *[0] * (len(films.FILM_COLUMNS) - 1))
+    )
     files = [f"{k}.png" for k in range(50)]
     films.check(tmp_path, files, tmp_path / "kept.parquet")
     assert sum(written) == 10 * (1 + 2 + 3 + 4 + 5)
