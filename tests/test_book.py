@@ -1,10 +1,8 @@
-"""The built pages: of a miniature book, and of the book; planted truths with small parameters.
+"""The built pages: of a miniature book, and of the book.
 
 Whole books with small parameters are those on made-up data folders, see test_guard_book.py.
 """
 
-import json
-import re
 import shutil
 
 import pytest
@@ -12,35 +10,10 @@ from bs4 import BeautifulSoup
 
 from cxrlib.book.build import build
 from cxrlib.book.chapters import chapters
-from cxrlib.book.run import run
 from cxrlib.core.errors import BookError
-from cxrlib.core.kernel import FIGURE
 from tests.conftest import ROOT
 
-# What makes a chapter quick; each value goes to the chapters that declare the parameter.
-SMALL = {
-    "n_images": 300,
-    "n_twins": 300,
-    "n_detector": 200,
-    "n_resamples": 30,
-    "n_permutations": 30,
-    "n_draws": 3,
-    "seed": 7,
-}
-PLANTED = [c for c in chapters(ROOT) if c.number in ("04", "06")]  # most is planted for these
-
-GLUED = re.compile(r"\{glue(?::\w+)?\}`([^`:]+)")
-NUMBERED = re.compile(r"\{numref\}`(fig-[\w-]+)`")
 BOOK = ROOT / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def small_run(tmp_path_factory):
-    """Chapters on planted truths, with small parameters and another seed: name -> notebook."""
-    declared = {name for c in PLANTED for name in c.parameters}
-    given = {name: value for name, value in SMALL.items() if name in declared}
-    paths = run(ROOT, PLANTED, given, tmp_path_factory.mktemp("small"), jobs=1)
-    return {c.name: json.loads(p.read_text()) for c, p in zip(PLANTED, paths, strict=True)}
 
 
 def soup(path):
@@ -130,42 +103,3 @@ def test_real_pages():
     """Of the book that was made before the tests."""
     assert BOOK.is_dir(), "there is no book: run make book"
     check(BOOK, [c.name for c in chapters(ROOT)])
-
-
-@pytest.mark.parametrize("chapter", PLANTED, ids=lambda c: c.name)
-def test_real_chapter_executes(small_run, chapter):
-    notebook = small_run[chapter.name]
-    code = [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"]]
-    assert all(c["execution_count"] for c in code)
-    bad = [o for o in outputs(notebook) if o["output_type"] == "error" or o.get("name") == "stderr"]
-    assert not bad
-    used = notebook["metadata"]["cxrbook"]["parameters"]
-    assert used == {k: v for k, v in SMALL.items() if k in chapter.parameters}
-
-
-def outputs(notebook):
-    return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-
-
-def prose(notebook):
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-    return "\n".join("".join(cell["source"]) for cell in cells)
-
-
-@pytest.mark.parametrize("chapter", PLANTED, ids=lambda c: c.name)
-def test_what_the_prose_names_is_there_whatever_the_numbers(small_run, chapter):
-    """Small numbers take other turns; a name that they left out would stop the build of a page."""
-    notebook = small_run[chapter.name]
-    found = [o.get("metadata", {}).get("scrapbook", {}).get("name") for o in outputs(notebook)]
-    glued = [name for name in found if name]
-    said = set(GLUED.findall(prose(notebook)))
-    assert said and said <= set(glued)
-    assert len(glued) == len(set(glued))
-    figures = [
-        json.loads("".join(output["data"][FIGURE]))
-        for of_one in small_run.values()
-        for output in outputs(of_one)
-        if FIGURE in output.get("data", {})
-    ]
-    assert all(figure["alt"].strip() and figure["caption"].strip() for figure in figures)
-    assert set(NUMBERED.findall(prose(notebook))) <= {figure["name"] for figure in figures}

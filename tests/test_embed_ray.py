@@ -286,7 +286,7 @@ def test_ctrl_c_and_going_on(cluster, cohort, model, local, tmp_path, at_half):
 
 @pytest.mark.parametrize("error", [MemoryError("none left"), StoreError, ChildProcessError])
 def test_errors_come_as_themselves(cluster, cohort, model, tmp_path, error, monkeypatch):
-    monkeypatch.setattr(embed_ray, "DEATHS", 2)
+    monkeypatch.setattr(embed_ray, "DEATHS", 1)
 
     def images(positions):
         if isinstance(error, MemoryError):
@@ -296,7 +296,7 @@ def test_errors_come_as_themselves(cluster, cohort, model, tmp_path, error, monk
         raise ValueError("the drive is gone")
 
     words = {StoreError: "images so far cannot be read .* the drive is gone"}
-    words |= {ChildProcessError: "actors died 2 times .* at shards 0 to 7"}
+    words |= {ChildProcessError: "actors died 1 times .* at shards 0 to 7"}
     kind = error if isinstance(error, type) else type(error)
     with pytest.raises(kind, match=words.get(error, "^none left$")) as raised:
         by_ray(replace(cohort, images=images), model, tmp_path / "store", actors=1)
