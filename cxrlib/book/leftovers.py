@@ -40,6 +40,8 @@ def hits(root: Path, before: State) -> list[Hit]:
     found = []
     for file in sorted(path for path in now if before.get(path) != now[path]):
         kinds = {hit.kind for hit in scan.anything(file)}
+        if file not in before and file.suffix in scan.TEXTS | {".csv"}:
+            kinds |= scan.printed_kinds(file.read_text(encoding="utf-8", errors="replace"))
         if file.suffix in scan.PICTURES and not scan.drawn_by_matplotlib(file.read_bytes()):
             kinds.add("image")
         name = str(file.relative_to(root))

@@ -123,6 +123,7 @@ def look_at(figure: Any) -> None:
         Heat maps of up to `MAX_SIDE` cells a side are no pictures, nor are bars of colours.
     """
     from matplotlib.cm import ScalarMappable
+    from matplotlib.table import Table
     from matplotlib.text import Text
 
     figure.draw_without_rendering()  # which writes the labels of ticks
@@ -130,7 +131,9 @@ def look_at(figure: Any) -> None:
     for drawn in figure.findobj(lambda a: isinstance(a, ScalarMappable) and a.axes not in bars):
         values = drawn.get_array()
         _refuse_picture(np.shape(values)[:2] if np.ndim(values) > 1 else ())
-    said = " ; ".join(text.get_text() for text in figure.findobj(Text))
+    cells = [cell for table in figure.findobj(Table) for cell in table.get_celld().values()]
+    texts = [*figure.findobj(Text), *(cell.get_text() for cell in cells)]
+    said = " ; ".join(text.get_text() for text in texts)
     if text(said, "figure: its text") != said:
         raise GuardError("figure: its text counts fewer than ten images or patients")
 
