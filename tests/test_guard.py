@@ -524,6 +524,16 @@ def test_aggregates_are_kept(tmp_path, planted, monkeypatch):
     assert "no register" in scan.notebook(json.loads(text), path.name)[0].kind
 
 
+def test_results_of_one_chapter_are_no_leftovers_of_another(tmp_path, planted, monkeypatch):
+    """Also where the run is kept in the project's folder."""
+    monkeypatch.setenv("CXRBOOK_DATA", str(planted[0]))
+    few = CLEAN.replace("data: str", "few: int = 3\ndata: str")  # which stands on its card
+    longer = CLEAN + "\n# %%\nimport time\n\ntime.sleep(4)\n"
+    root = book_of(tmp_path / "book", _01_few=few, _02_longer=longer)
+    first, _ = run(root, chapters(root), {"data": "mimic"}, root / "results")
+    assert first.with_suffix(".json").is_file()
+
+
 def page(*outputs, source="1"):
     """A notebook of one cell."""
     cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": list(outputs)}

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cxrlib.book.scan import Hit
 
-MADE_ELSEWHERE = ("_build", "__pycache__", "node_modules")
+MADE_ELSEWHERE = ("_build", "__pycache__", "node_modules")  # and where runs are kept
 State = dict[Path, tuple[int, int]]  # file -> when it was written, and its size
 
 
-def state(root: Path) -> State:
-    """The files below `root`, without hidden folders, built pages and executed chapters."""
+def state(root: Path, kept: Iterable[Path] = ()) -> State:
+    """The files below `root`, without hidden folders, built pages and folders of `kept` runs."""
+    left_out = {root / "book" / "chapters", *(path.absolute() for path in kept)}
     found = {}
     for folder, folders, files in os.walk(root):
         here = Path(folder)
-        left_out = {*MADE_ELSEWHERE, *(["chapters"] if here == root / "book" else [])}
-        folders[:] = [name for name in folders if name[0] != "." and name not in left_out]
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and name not in MADE_ELSEWHERE and here / name not in left_out
+        ]
         for file in files:
             about = (here / file).lstat()
             found[here / file] = about.st_mtime_ns, about.st_size
     return found
 
 
-def hits(root: Path, before: State) -> list[Hit]:
+def hits(root: Path, before: State, kept: Iterable[Path] = ()) -> list[Hit]:
     """What the files written below `root` since `before` must not hold: list of Hit.
 
     New files with a hit are moved to ``CXRBOOK_DATA/derived/refused``, so that nothing is lost and
@@ -36,7 +41,7 @@ def hits(root: Path, before: State) -> list[Hit]:
     from cxrlib.book import scan
     from cxrlib.cohorts.files import data_folder
 
-    now = state(root)
+    now = state(root, kept)
     found = []
     for file in sorted(path for path in now if before.get(path) != now[path]):
         kinds = {hit.kind for hit in scan.anything(file)}

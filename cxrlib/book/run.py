@@ -265,6 +265,7 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
     stale = [task for task in every if not task.fresh]
     if not stale:
         return
+    kept = {task.target.parent for task in every}
     with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch:
         progress = Progress(stale, jobs, memory, Path(scratch) / "status")
 
@@ -274,11 +275,11 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
             at = task.guarded or scratch
             try:
                 with tempfile.TemporaryDirectory(prefix="cxrbook-", dir=at) as folder:
-                    before = leftovers.state(root)
+                    before = leftovers.state(root, kept)
                     try:
                         done = _execute(root, task, Path(folder), progress)
                     finally:  # whether it failed or not
-                        left = leftovers.hits(root, before) if task.guarded else []
+                        left = leftovers.hits(root, before, kept) if task.guarded else []
                     _keep(task, *done, left)
             except BaseException:
                 progress.fail(task)

@@ -291,7 +291,7 @@ def typed_kinds(source: str, watch: Watch) -> set[str]:
     """Kinds found in what an author typed into a cell of a guarded notebook: a set."""
     if not watch.guarded:
         return set()
-    known = register.project()._replace(rows=register.library().rows)
+    known = register.project()._replace(rows=register.packaged().rows)
     found = set().union(*(register.found(one, source, known) for one in watch.registers))
     return {f"typed {register.KINDS[field]}" for field in found & register.TYPED}
 

@@ -248,7 +248,7 @@ def project() -> Known:
 
 
 @functools.cache
-def library() -> Known:
+def packaged() -> Known:
     """The words of the library alone: what a chapter may say without having typed it."""
     return Known.of(_text_of(_library_files()))
 
