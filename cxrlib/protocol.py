@@ -5,8 +5,10 @@ disagree about it; ``protocol.toml`` has the values and the reasons. ``dataclass
 single one: ``replace(protocol_of("corrected"), unit="image")``.
 """
 
+from __future__ import annotations
+
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +50,11 @@ class Protocol:
     pca_axes: str
     split: str
     repeats: str
+
+    @property
+    def cautious(self) -> Protocol:
+        """The same, but a group with few cases gets no number, as `corrected` asks."""
+        return replace(self, min_cases=_KNOWN["corrected"].min_cases)
 
 
 _KNOWN = {

@@ -248,6 +248,28 @@ def wide(
     return out[pd.MultiIndex.from_frame(heads) if len(columns) > 1 else heads[columns[0]]]
 
 
+def rows(table: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows with these entries: ``rows(results, model="a", metric=["auc", "f1"])``.
+
+    Parameters
+    ----------
+    table : DataFrame
+    **where
+        Column = entry, or a list of entries of which a row has one.
+
+    Raises
+    ------
+    ValueError
+        For a column that the table lacks.
+    """
+    for column, entry in where.items():
+        if column not in table:
+            have = ", ".join(map(str, table.columns))
+            raise ValueError(f"rows: no column {column!r}; expected some of {have}.")
+        table = table[table[column].isin(entry if isinstance(entry, list | tuple) else [entry])]
+    return table
+
+
 def row(table: pd.DataFrame, **where: object) -> pd.Series:
     """The one row with these entries: ``row(results, model="a", label="mean", metric="auc")``.
 
@@ -258,13 +280,7 @@ def row(table: pd.DataFrame, **where: object) -> pd.Series:
     ValueError
         If no row or several fit; says how many, and which columns still differ.
     """
-    found = table
-    for column, entry in where.items():
-        if column not in table:
-            raise ValueError(
-                f"row: no column {column!r}; expected some of {', '.join(table.columns)}."
-            )
-        found = found[found[column] == entry]
+    found = rows(table, **where)
     if len(found) != 1:
         differ = [c for c in found.columns if c in COLUMNS[:10] and found[c].nunique() > 1]
         hint = f"; they differ in {', '.join(differ)}" if differ else ""

@@ -20,7 +20,7 @@ from cxrlib.show.words import fmt, fmt_interval, fmt_row, interval_lies, percent
         (fmt(math.nan), "undefined"),
         (fmt(None), "undefined"),
         (fmt_interval(0.87, 0.84, 0.9), "0.87 [0.84, 0.90]"),
-        (fmt_interval(-0.02, -0.05, 0.01, signed=True), "-0.02 [-0.05, +0.01]"),
+        (fmt_interval(-0.02, -0.05, 0.01, signed=True), "−0.02 [−0.05, +0.01]"),
         (fmt_interval(math.nan, 0.84, 0.9), "undefined"),
         (fmt_interval(0.87, math.nan, math.nan), "0.87 [undefined]"),
         (fmt_interval(0.87, math.nan, math.nan, bare=True), "0.87"),
@@ -45,7 +45,8 @@ def test_show_prints_in_plain_python(capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         ["Two", "models"],
-        ["model", "auc", "n"],
+        ["model", "AUC", "n"],
         ["a", "0.81", "3"],
         ["b", "undefined", "4"],
+        [],
     ]

@@ -148,6 +148,25 @@ def shown(source):
     return found
 
 
+def said(source):
+    """The MyST texts that code says: (line, text), with ` ` where a value is computed."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("say", "in_short"):
+            text = node.args[0]
+            parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+            whole = "".join(p.value if isinstance(p, ast.Constant) else "` `" for p in parts)
+            found.append((text.lineno - 1, whole))
+            found += [
+                (line, inner)
+                for part in parts
+                if isinstance(part, ast.FormattedValue)
+                for line, inner in _strings(part)
+                if " " in inner
+            ]
+    return found
+
+
 def _strings(node):
     if isinstance(node, ast.Constant):
         return [(node.lineno - 1, node.value)] if isinstance(node.value, str) else []
@@ -166,6 +185,9 @@ def findings(chapter):
         else:
             inside = cell.source
             numbers = [(line, s) for line, text in shown(inside) for _, s in typed(text)]
+            numbers += [
+                (first + line, s) for first, text in said(inside) for line, s in typed(text)
+            ]
         at = max(script.find(inside), 0)  # jupytext drops the "#" of a line such as "#!/bin/sh"
         first = script.count("\n", 0, at) + 1
         found += [f"{chapter.path.name}:{first + line}: {sentence}" for line, sentence in numbers]
@@ -221,6 +243,18 @@ def test_a_typed_result_is_found(sentence):
 )
 def test_other_numbers_pass(text):
     assert typed(text) == []
+
+
+def test_what_is_said_is_read_too(tmp_path):
+    path = tmp_path / "01_a.py"
+    path.write_text(
+        "# %% [markdown]\n# # Title\n\n# %%\n"
+        'say(f"""\nAn AUC of {auc:.2f} in {{numref}}`fig-2`.\n\nIt was 0.87 before.\n""")\n'
+        "in_short(f\"{'up to 12 %' if x > 3 else 'none'} of {n}\", figure='fig-2')\n"
+        'say("""```{solution} ex-a\n:class: dropdown\nThis run has 12.\n```""")\n'
+    )
+    places = [found.split(": ")[0] for found in findings(Chapter(path))]
+    assert places == ["01_a.py:8", "01_a.py:10", "01_a.py:13"]
 
 
 def test_glued_values_captions_and_alternatives_are_read_too(tmp_path):

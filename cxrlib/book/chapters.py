@@ -27,6 +27,7 @@ INJECTED = "# Parameters\n"  # how the cell begins that papermill puts behind th
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What jupytext writes into a script of a notebook's metadata; the same as in jupytext.toml.
 FILTERS = {"notebook_metadata_filter": "chapter,-all", "cell_metadata_filter": "tags,-all"}
+FOLDED = {"hide-input", "remove-input", "remove-cell"}  # tags
 HEADER = re.compile(r"# ---\n.*?^# ---\n", re.DOTALL | re.MULTILINE)
 CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)  # the line with which a cell begins, in a script
 TITLE = re.compile(r"^# # (.+)$", re.MULTILINE)
@@ -85,6 +86,8 @@ class Chapter:
         notebook = jupytext.reads(self.text, fmt="py:percent")
         for i, cell in enumerate(notebook.cells):
             cell.id = f"cell-{i:03d}"
+            if FOLDED & set(cell.metadata.get("tags", [])):  # JupyterLab folds what a page hides
+                cell.metadata["jupyter"] = {"source_hidden": True}
         about = notebook.metadata.get("chapter", {})
         about = {"chapter": about, "kernelspec": KERNEL, "language_info": {"name": "python"}}
         notebook.metadata = nbformat.from_dict(about)
@@ -240,6 +243,8 @@ def sync(root: Path) -> list[Path]:
 def check(names: dict[str, Any]) -> None:
     """Check the parameters of the chapter that is running; stop it where one cannot be.
 
+    Then all figures get one look.
+
     In a notebook, what papermill injected; in a script, what stands behind ``-p NAME=VALUE`` on its
     command line, which is assigned first; and in both, the values as they are now.
 
@@ -253,6 +258,8 @@ def check(names: dict[str, Any]) -> None:
     BookError
         See `validate`. A script ends with exit code 2 and the one line instead.
     """
+    from cxrlib.show.notebook import setup  # pandas, which it imports, costs a second
+
     history = names.get("In")
     if history is not None:
         parameters = declared(_declarations(history), "this notebook")
@@ -261,6 +268,7 @@ def check(names: dict[str, Any]) -> None:
         given = [name.id for name in every if isinstance(name.ctx, ast.Store)]
         now = {name: names.get(name) for name in [*parameters, *given]}
         names.update(validate(parameters, now, "this notebook"))
+        setup()
         return
     path = Path(names["__file__"])
     try:
@@ -270,6 +278,7 @@ def check(names: dict[str, Any]) -> None:
     except BookError as error:
         print(f"{path.name}: {error}", file=sys.stderr)
         raise SystemExit(error.code) from None
+    setup()
 
 
 def _declarations(history):

@@ -6,6 +6,7 @@ puts them where the book's software looks for them.
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -16,7 +17,7 @@ from nbformat import NotebookNode
 
 from cxrlib.book.chapters import Chapter
 from cxrlib.core.errors import BookError
-from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, NUMBER
+from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, NUMBER, SAID
 
 TEACHER, STUDENT = "teacher", "student"  # editions
 FILES = (("script", "py"), ("notebook", "ipynb"))  # that a page offers
@@ -32,6 +33,8 @@ SOLUTIONS = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 SOLUTION = "solution"  # tag of code cells
+HIDDEN = "remove-input"  # tag of cells whose code a page does not show
+SHORT = "cxr-short"
 
 
 def student_text(text: str, inside: bool = False) -> tuple[str, bool]:
@@ -67,7 +70,7 @@ def for_students(notebook: NotebookNode) -> NotebookNode:
             cell.source = text.strip("\n")
             if not cell.source:
                 continue
-        elif inside or SOLUTION in cell.metadata.get("tags", []):
+        if SOLUTION in cell.metadata.get("tags", []) or (inside and cell.cell_type == "code"):
             continue
         kept.append(cell)
     notebook.cells = kept
@@ -94,20 +97,63 @@ def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> 
     """
     import jupytext  # takes a second
 
-    notebook = nbformat.read(path, as_version=4)
+    for folder in ("chapters", "downloads"):
+        (stage / folder).mkdir(parents=True, exist_ok=True)
+    notebook = _with_said(nbformat.read(path, as_version=4), chapter, stage / "chapters")
     source = nbformat.from_dict(chapter.notebook)
     if edition == STUDENT:
         for_students(notebook)
         source = for_students(nbformat.reads(nbformat.writes(source), as_version=4))
     _figures(notebook, chapter, stage / "extra" / "tables")
     _tables(notebook, chapter, stage / "extra" / "tables")
-    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(_before(chapter), id="before"))
-    for folder in ("chapters", "downloads"):
-        (stage / folder).mkdir(parents=True, exist_ok=True)
+    first = 1 + (len(notebook.cells) > 1 and notebook.cells[1].id == SHORT)
+    notebook.cells.insert(first, nbformat.v4.new_markdown_cell(_before(chapter), id="before"))
     nbformat.write(notebook, stage / "chapters" / f"{chapter.name}.ipynb")
     nbformat.write(source, stage / "downloads" / f"{chapter.name}.ipynb")
     script = jupytext.writes(source, fmt="py:percent")
     (stage / "downloads" / f"{chapter.name}.py").write_text(script, encoding="utf-8")
+
+
+def _with_said(notebook, chapter, folder):
+    """The notebook with what its cells say as text of its own, and "In short" at the top."""
+    cells, short = [], None
+    for cell in notebook.cells:
+        outputs = cell.get("outputs", [])
+        records = [json.loads(o["data"][SAID]) for o in outputs if SAID in o.get("data", {})]
+        if records:
+            cell.outputs = [o for o in outputs if SAID not in o.get("data", {})]
+        if cell.get("outputs") or not (records and HIDDEN in cell.metadata.get("tags", [])):
+            cells.append(cell)
+        texts = [said["text"] for said in records if "figure" not in said]
+        if texts:
+            told = nbformat.v4.new_markdown_cell("\n\n".join(texts), id=f"{cell.id}-said")
+            told.metadata["tags"] = [t for t in cell.metadata.get("tags", []) if t == SOLUTION]
+            cells.append(told)
+        short = next((said for said in records if "figure" in said), short)
+    if short:
+        box = _short(short, notebook, chapter, folder)
+        cells.insert(1, nbformat.v4.new_markdown_cell(box, id=SHORT))
+    notebook.cells = cells
+    return notebook
+
+
+def _short(short, notebook, chapter, folder):
+    """The box with what this run found, beside a small copy of the key figure."""
+    lines = [":::{admonition} In short", f":class: important {SHORT}", "", short["text"], ""]
+    for cell in notebook.cells:
+        outputs = [o.get("data", {}) for o in cell.get("outputs", [])]
+        about = [json.loads(data[FIGURE]) for data in outputs if FIGURE in data]
+        if any(figure["name"] == short["figure"] for figure in about):
+            [picture] = [data["image/png"] for data in outputs if "image/png" in data]
+            file = f"{chapter.name}-key.png"
+            (folder / file).write_bytes(base64.b64decode(picture))
+            alt = " ".join(about[0]["alt"].split())
+            lines += [f"```{{image}} {file}", f":alt: {alt}", "```", ""]
+            lines += [f"{{numref}}`{short['figure']}`, further down, says how to read it."]
+            return "\n".join([*lines, ":::"])
+    raise BookError(
+        f"chapter {chapter.name}: in_short names the figure {short['figure']!r}; no cell shows it"
+    )
 
 
 def _figures(notebook, chapter, folder):

@@ -6,6 +6,8 @@ Of a credentialed cohort, nothing that these tables hold rests on fewer than
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -20,6 +22,7 @@ PARTS = ("sex", "age_group", "race", "view", "drain", "disease", "split")
 NAMES = {"age_group": "age group", "drain": "chest drain", "disease": "class"}
 MISSING = "not recorded"
 NO_AGE_GROUP = "no group (under 18, impossible or not recorded)"
+OTHER = "other or not recorded"
 OTHERS = "other groups"  # too small to be shown alone
 ORDER = {
     "sex": SEXES,
@@ -82,6 +85,40 @@ def _few_out(before, after):
 def _joined(first, second):
     told = {k: filter(None, [first[k], second[k]]) for k in ("step", "left_out")}
     return second | {k: "; ".join(dict.fromkeys(texts)) for k, texts in told.items()}
+
+
+# --- groups ----------------------------------------------------------------------------------
+
+
+def group_sizes(
+    table: pd.DataFrame, attributes: Sequence[str], findings: Sequence[str]
+) -> pd.DataFrame:
+    """How large the groups are, and which finding is rarest in each.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of a cohort. Images without an entry form the group "other or not recorded".
+    attributes, findings : columns of it
+
+    Returns
+    -------
+    DataFrame
+        ``attribute, group, images, patients, fewest positives, for``; once credentialed data were
+        loaded, small counts are missing, and those from which these follow.
+    """
+    rows = []
+    for attribute in attributes:
+        column = table[attribute].astype(object)
+        for group, images in table.groupby(column.where(column.notna(), OTHER)):
+            positives = images[list(findings)].sum()
+            counts = (len(images), images["patient_id"].nunique(), int(positives.min()))
+            rows.append((attribute, group, *counts, positives.idxmin()))
+    counts = ["images", "patients", "fewest positives"]
+    sizes = pd.DataFrame(rows, columns=["attribute", "group", *counts, "for"])
+    for together in (counts[:2], counts[2:]):
+        sizes = guard.suppress(sizes, counts=together, values=(), by=["attribute"])
+    return sizes
 
 
 # --- Table 1 ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 RECORD = "application/papermill.record/"
 KEPT = f"{RECORD}text/cxrbook-results"
 FIGURE = f"{RECORD}text/cxrbook-figure"  # what the page needs to know of a figure
+SAID = f"{RECORD}text/cxrbook-said"  # a paragraph of the page
 CSV = f"{RECORD}text/csv"  # the table behind a figure or a shown table
 NUMBER = '<span class="cxr-number"></span>'  # where the page puts the number of a table
 DOWNLOAD = '<span class="cxr-download"></span>'  # and the link to its CSV

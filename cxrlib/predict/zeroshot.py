@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from zlib import crc32
 
@@ -120,6 +120,36 @@ def predict(
             truth = cohort.table[label]
             parts.append(rows_of(cohort, model.name, "zero-shot", label, truth, score))
     return pd.concat(parts, ignore_index=True)
+
+
+def beside_twins(
+    cohort: Cohort,
+    twins: Mapping[str, Cohort],
+    model: Encoder | Ensemble | str,
+    attributes: Sequence[str],
+    negative: str | Sequence[str] = NEGATIVE,
+) -> pd.DataFrame:
+    """Predictions of one model for films and for their twins, as if by several models.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The films as they are drawn: "as drawn" in the column ``model``.
+    twins : dict of name -> Cohort
+        From :func:`cxrlib.cohorts.phantom.twin`.
+    attributes : columns of the cohort that are joined in
+    model, negative : as in :func:`predict`
+
+    Returns
+    -------
+    DataFrame as of :func:`predict`, with the attributes.
+    """
+    of_film = cohort.table[["image_id", *attributes]]
+    parts = [
+        predict(films, [model], cohort.findings, negative=negative).assign(model=name)
+        for name, films in {"as drawn": cohort, **twins}.items()
+    ]
+    return pd.concat(parts, ignore_index=True).merge(of_film, on="image_id")
 
 
 def pair_scores(

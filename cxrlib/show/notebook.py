@@ -9,6 +9,8 @@ import hashlib
 import html
 import json
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from cxrlib import guard
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
 from cxrlib.core.used import SEEDED
-from cxrlib.show.words import FIGURES, UNDEFINED, fmt
+from cxrlib.show.script import in_report, plain
+from cxrlib.show.words import FIGURES, MINUS, UNDEFINED, fmt, ordered, readable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SENTENCE = 45  # characters from which a cell of a table is a sentence
+MINUS_SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
 
 
 def glue(key: str, value: Any) -> None:
@@ -49,7 +53,7 @@ def glue(key: str, value: Any) -> None:
     if guard.active():
         value = _guarded(key, value)
     if not in_notebook():
-        print(f"{key}: {value}")
+        in_report(f"{key}: {value}")
         return
     from myst_nb import glue as myst_glue
 
@@ -69,7 +73,7 @@ def _guarded(key, value):
 def displayed(page: str, plain: str) -> None:
     """Show HTML in a notebook, and its plain text in a script."""
     if not in_notebook():
-        print(plain)
+        in_report(plain)
         return
 
     from IPython.display import display
@@ -80,11 +84,15 @@ def displayed(page: str, plain: str) -> None:
 def show(
     table: pd.DataFrame,
     caption: str | None = None,
-    digits: int = 2,
+    digits: int | None = None,
     missing: str = "",
     counts: Sequence[str] | None = None,
+    rows: str | Sequence[str] | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> None:
-    """Show a DataFrame as an accessible HTML table that scrolls sideways where it is too wide.
+    """Show a table with the names that readers know; it scrolls sideways where it is too wide.
+
+    Codes of groups, models, metrics and columns are written in words (`words.readable`).
 
     Parameters
     ----------
@@ -92,24 +100,31 @@ def show(
         A default index (0, 1, 2, ...) is left out.
     caption : str, optional
         Plain text above the table.
-    digits : int
-        Decimals of floating point columns.
+    digits : int, optional
+        Decimals of floating point columns, 2 by default; of a results table of differences 3.
     missing : str
         What an empty cell shows.
     counts : sequence of str, optional
         Columns that count images or patients. Once credentialed data were loaded, counts from 1 to
         9 show "<10", and others from which these follow "hidden". By default every column of whole
         numbers is taken for such a count; () says that none is.
+    rows, columns : column or columns, optional
+        Lay a results table out by these, "0.87 [0.84, 0.90]" in every cell, known groups in their
+        natural order (:func:`cxrlib.schema.wide`).
 
     Raises
     ------
+    ValueError
+        Two rows of a results table fall into one cell.
     GuardError
         Credentialed data were loaded and a column holds identifiers, dates, file names, texts of
         reports, or other values of single images.
     """
-    page, plain = rendered(table, caption, digits, missing, counts)
+    if rows is not None and columns is not None:
+        table, counts = _laid_out(table, rows, columns, digits), ()
+    page, plain = rendered(table, caption, 2 if digits is None else digits, missing, counts)
     if not in_notebook():
-        print(caption or "", plain, sep="\n")
+        in_report("\n".join(filter(None, [caption, textwrap.indent(plain, "  ")])))
         return
     if caption:
         page = page.replace('<p class="cxr-caption">', f'<p class="cxr-caption">{NUMBER}', 1)
@@ -118,6 +133,18 @@ def show(
     from IPython.display import display
 
     display({"text/html": page, "text/plain": plain, CSV: _csv(table, counts)}, raw=True)
+
+
+def _laid_out(table, rows, columns, digits):
+    """A results table by rows and columns, groups in their order."""
+    from cxrlib import schema
+
+    if digits is None:
+        named = table[["group", "model", "method"]].astype(str)
+        digits = 3 if named.apply(lambda c: c.str.contains(" - ")).any(axis=1).all() else 2
+    rank = {group: i for i, group in enumerate(ordered([*table["group"]]))}
+    table = table.sort_values("group", key=lambda c: c.map(rank), kind="stable")
+    return schema.wide(table, rows, columns, digits).rename_axis(columns=None)
 
 
 def rendered(
@@ -133,7 +160,7 @@ def rendered(
     def text(x):
         if pd.api.types.is_scalar(x) and pd.isna(x):
             return missing
-        return fmt(x, digits) if isinstance(x, float) else str(x)
+        return fmt(x, digits) if isinstance(x, float) else MINUS_SIGN.sub(MINUS, readable(x))
 
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
     if guard.active():
@@ -145,7 +172,7 @@ def rendered(
         names = [name or "" for name in table.index.names]
         rows = table.index.to_frame().to_numpy(dtype=object).tolist()
     cells = [[text(x) for x in row] for row in table.to_numpy(dtype=object)]
-    head = [str(name) for name in [*names, *table.columns]]
+    head = [readable(name).replace("_", " ") for name in [*names, *table.columns]]
     body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
     looked_at = pd.DataFrame(body, columns=head)
     looked_at.attrs[guard.LOOKED_AT] = True
@@ -184,7 +211,7 @@ def _csv(table, counts=None):
 def figure(
     name: str,
     caption: str,
-    alt: str,
+    alt: str | None = None,
     table: pd.DataFrame | None = None,
     counts: Sequence[str] | None = None,
 ) -> None:
@@ -198,26 +225,37 @@ def figure(
         Label, unique in the book, such as "fig-zeroshot-auc".
     caption : str
         MyST text: what is drawn, and whatever a reader needs to read it.
-    alt : str
+    alt : str, optional
         What somebody learns who cannot see it: what is on the axes, and the values that matter,
-        taken from the run (:func:`cxrlib.show.words.in_words`).
+        taken from the run. The figures of :mod:`cxrlib.show.plots` bring theirs.
     table : DataFrame, optional
-        The table behind the figure, which the page offers as CSV.
+        The table behind the figure, which the page offers as CSV; likewise.
     counts : sequence of str, optional
         See `show`.
 
     Raises
     ------
+    ValueError
+        A figure without a text alternative.
     GuardError
         Credentialed data were loaded, and caption, alt or table hold what must not be shown.
     """
     import matplotlib.pyplot as plt
 
+    fig = plt.gcf()
+    alt = alt or getattr(fig, "alt", None)
+    table = getattr(fig, "table", None) if table is None else table
+    if not alt:
+        raise ValueError(
+            f"figure {name}: no text alternative; give `alt`, what somebody learns from the "
+            "figure who cannot see it"
+        )
     if guard.active():
         caption = guard.text(caption, f"figure {name}: the caption")
         alt = guard.text(alt, f"figure {name}: the text alternative")
+    titled = f"**Figure** `{name}`. {plain(caption)}"
     if not in_notebook():
-        print(f"{name}: {caption}\n{alt}")
+        in_report(f"{titled}\n\n{alt}")
         plt.close()
         return
 
@@ -225,6 +263,7 @@ def figure(
 
     plt.show()
     about = {FIGURE: json.dumps({"name": name, "caption": caption, "alt": alt})}
+    about |= {"text/markdown": titled, "text/plain": titled}
     if table is not None:
         about[CSV] = _csv(table, counts)
     display(about, raw=True)

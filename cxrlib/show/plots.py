@@ -1,6 +1,7 @@
 """Results tables as figures. Nothing here computes a statistic.
 
-Every function makes and returns a pyplot figure; show it with ``plt.show()``. Whiskers are the
+Every function makes and returns a pyplot figure, which brings its text alternative (``fig.alt``)
+and the table behind it (``fig.table``) for :func:`cxrlib.show.notebook.figure`. Whiskers are the
 interval of the table; a value that is undefined is shown as a hollow ring on the base line, a
 number that a paper prints as a hollow diamond. All of them raise ValueError for a table without
 rows, or with more than one row for one place of the figure.
@@ -29,6 +30,8 @@ from cxrlib.show.words import (
     UNSTATED,
     X_GAPS,
     colours,
+    fmt,
+    in_words,
     ordered,
     readable,
 )
@@ -76,7 +79,11 @@ def bars(
     for ax, which in zip(axes.flat, panels, strict=True):
         own, other = (t if which is None else t[t[panel] == which] for t in (results, printed))
         _bars(ax, own, other, x, hue, baseline, None if which is None else readable(which))
-    return _finished(fig)
+    drawn = f"Bars with interval whiskers, one per {_readable(x)} and {_readable(hue)}"
+    drawn += f", a panel for each {_readable(panel)}." if panel else "."
+    if len(printed):
+        drawn += f" Open diamonds: what is {_printed_in(printed)}."
+    return _finished(fig, drawn, results)
 
 
 def group_bars(results: pd.DataFrame, metric: str = "auc", model: str | None = None) -> Figure:
@@ -159,6 +166,12 @@ def gap_forest(table: pd.DataFrame) -> Figure:
     _reach(ax, table, at, 0.8 * 0.7 / len(models))
     hollow = _marks(ax, table, at, model.map(palette))
     _named_lines(ax, [", ".join(map(readable, each)) for each in lines])
+    drawn = f"Dots with intervals around a line at 0, one line per {' and '.join(keys)}."
+    if "floor_p95" in table:
+        tested = table.dropna(subset=["value", "floor_p95"])
+        beyond = (tested["value"].abs() > tested["floor_p95"]).sum()
+        drawn += " A grey bar behind each reaches as far as the gaps of 95 in 100 fair models; "
+        drawn += f"{beyond} of {len(tested)} gaps lie beyond theirs."
     metric = table["metric"].iloc[0]
     of_mean = "label" not in keys and table["label"].iloc[0] == "mean"
     what = f"mean {readable(metric)}" if of_mean else readable(metric)
@@ -167,7 +180,7 @@ def gap_forest(table: pd.DataFrame) -> Figure:
     shared = [c for c in named if table[c].iloc[0] not in ("all", "mean")]
     ax.set_xlabel(", ".join([title, *(readable(table[c].iloc[0]) for c in shared)]))
     _legend_above(fig, _entries(palette, hollow))
-    return _finished(fig)
+    return _finished(fig, drawn, table)
 
 
 def reliability(table: pd.DataFrame) -> Figure:
@@ -190,7 +203,12 @@ def reliability(table: pd.DataFrame) -> Figure:
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed frequency")
     below.set(ylim=(0, None), ylabel="images", xlabel="mean predicted probability")
     _legend(ax, _entries(palette), loc="upper left")
-    return _finished(fig)
+    drawn = "Observed frequency against mean predicted probability, with a diagonal where both "
+    drawn += f"are equal; below, images per bin. One line per {hue}: " + "; ".join(
+        f"{readable(name)} from {_point(rows.iloc[0])} to {_point(rows.iloc[-1])}"
+        for name, rows in table.dropna(subset=["observed"]).sort_values("low").groupby(hue)
+    )
+    return _finished(fig, f"{drawn}.", table)
 
 
 def pca_scatter(
@@ -267,7 +285,11 @@ def sorted_differences(differences: Mapping[str, np.ndarray]) -> Figure:
         ax.set(xlim=(0, len(values)), xlabel="dimension, sorted")
     # Only now, so that the shared scale has seen every panel.
     axes[0, 0].set(ylim=(0, None), ylabel="difference of centroids")
-    return _finished(fig)
+    drawn = "A panel for each pair of groups: the absolute difference of their centroids, largest "
+    drawn += "dimension first. Largest: "
+    drawn += "; ".join(f"{readable(t)} {fmt(max(d), 3)}" for t, d in differences.items())
+    table = pd.DataFrame(dict(differences)).rename_axis("rank").reset_index()
+    return _finished(fig, f"{drawn}.", table)
 
 
 def dose_response(
@@ -295,7 +317,13 @@ def dose_response(
     ax.set(xlabel=xlabel or readable(x), ylabel=readable(metric))
     ax.grid(axis="y", color=PALE, linewidth=0.6)
     _legend_above(fig, _entries(palette))
-    return _finished(fig)
+    drawn = f"{readable(metric)} against {xlabel or readable(x)}, a line with a band for each "
+    drawn += f"{_readable(hue)}: " + "; ".join(
+        f"{readable(name)} {fmt(rows['value'].iloc[0])} at {rows[x].iloc[0]:g}, "
+        f"{fmt(rows['value'].iloc[-1])} at {rows[x].iloc[-1]:g}"
+        for name, rows in table.sort_values(x).groupby(hue)
+    )
+    return _finished(fig, f"{drawn}.", table)
 
 
 def flow_diagram(flow: pd.DataFrame) -> Figure:
@@ -345,6 +373,12 @@ def flow_diagram(flow: pd.DataFrame) -> Figure:
             ax.add_patch(FancyBboxPatch(corner, right, tall, fc="white", **frame))
             ax.text(start + edge, middle, "\n".join(side), ha="left", fontsize=8, **text)
         y += height
+    fig.table = flow
+    fig.alt = "Boxes from top to bottom, one per step, with what is left after it; "
+    fig.alt += "beside the arrows what the step left out. " + "; ".join(
+        f"{row['step']}: {row['images']:,} images, {row['patients']:,} patients"
+        for row in flow.to_dict("records")
+    )
     return fig
 
 
@@ -376,7 +410,8 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
         _named_lines(ax, [readable(x) for x in lines])
         ax.set(xlabel=title, xlim=(0, None))
     _legend_above(fig, _entries(palette, hollow), room=45)
-    return _finished(fig)
+    drawn = "Dots with whiskers, one colour per group: share of AP films, mean age, and the "
+    return _finished(fig, f"{drawn}prevalence of each finding.", results)
 
 
 def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> Figure:
@@ -460,7 +495,11 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
         sign = " (±: no sign given)" if unstated else ""
         entries.append(_entry(_printed_in(printed) + sign, mec=DARK, **DIAMOND))
     _legend_above(fig, entries)
-    return _finished(fig)
+    drawn = "A row of panels for each gap of X, by sex and by age: a line with its interval for "
+    drawn += "zero-shot and for each strategy"
+    drawn += ", over grey bars for the reach of a fair model" if floors else ""
+    drawn += f". Open diamonds: what is {_printed_in(printed)}." if len(printed) else "."
+    return _finished(fig, drawn, table)
 
 
 def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = None) -> Figure:
@@ -517,7 +556,8 @@ def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = 
     if components is not None:
         entries.append(_entry("mean", "#222222", marker="|", markersize=9, mew=2))
     _legend_above(fig, entries)
-    return _finished(fig)
+    drawn = "A dot for each split and seed, a row for each method, a colour for each model."
+    return _finished(fig, drawn, table)
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
@@ -547,7 +587,11 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], best: Mapping[str, in
     fig.supxlabel("epoch", fontsize=10)
     fig.supylabel("cross-entropy", fontsize=10)
     _legend_above(fig, ax.lines)
-    return _finished(fig)
+    drawn = "Training and validation loss by epoch, a panel for each run, and a dot at the epoch "
+    drawn += "whose weights are kept: " + ", ".join(f"{t} {best[t]}" for t in histories)
+    named = (history.assign(run=title) for title, history in histories.items())
+    losses = pd.concat(named)[["run", "epoch", "train_loss", "valid_loss"]]
+    return _finished(fig, f"{drawn}.", losses)
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -759,8 +803,22 @@ def _legend(ax, entries, loc=None, title=None):
     ax.legend(handles=entries, **style, **where)
 
 
-def _finished(fig):
+def _point(row):
+    """A point of a reliability curve in words."""
+    return f"{fmt(row['observed'])} at {fmt(row['predicted'])}"
+
+
+def _readable(column):
+    return readable(column).replace("_", " ")
+
+
+def _finished(fig, drawn=None, table=None):
+    """The figure with its text alternative and the table behind it, which `figure` takes."""
     for ax in fig.axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=9)
+    if table is not None and {"metric", "value"} <= set(table):
+        of_metric = (rows for _, rows in table.groupby("metric", sort=False))
+        drawn = " ".join([drawn, *(in_words(rows) for rows in of_metric)])
+    fig.alt, fig.table = drawn, table
     return fig

@@ -6,11 +6,14 @@ with the common forms of colour blindness.
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-UNDEFINED = "undefined"
+from cxrlib import guard
+
+UNDEFINED, MINUS = "undefined", "−"
 _WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 COLOURS, SPARE, NAMES = _WORDS["colours"], _WORDS["spare"], _WORDS["names"]
 FIGURES = _WORDS["figures"]
@@ -39,7 +42,7 @@ def in_words(results: pd.DataFrame, digits: int = 2) -> str:
     str, such as "AUC from 0.61 (Edema, phantom-vit) to 0.93 (Pneumothorax, phantom-resnet)."
     """
     columns = ("label", "attribute", "group", "method", "model", "protocol")
-    varying = [c for c in columns if results[c].nunique() > 1]
+    varying = [c for c in columns if c in results and results[c].nunique() > 1]
     known = results[results["value"].notna()]
     missing = len(results) - len(known)
     what = ", ".join(readable(m) for m in dict.fromkeys(results["metric"]))
@@ -49,7 +52,7 @@ def in_words(results: pd.DataFrame, digits: int = 2) -> str:
 
     def end(row):
         who = ", ".join(readable(row[c]) for c in varying if not pd.isna(row[c]))
-        return f"{row['value']:.{digits}f}{f' ({who})' if who else ''}"
+        return f"{fmt(row['value'], digits)}{f' ({who})' if who else ''}"
 
     lowest, highest = (known.loc[at] for at in (known["value"].idxmin(), known["value"].idxmax()))
     ends = f"from {end(lowest)} to {end(highest)}" if len(known) > 1 else end(lowest)
@@ -74,7 +77,7 @@ def fmt(x: float | None, digits: int = 2, signed: bool = False) -> str:
     if pd.isna(x):
         return UNDEFINED
     x = round(float(x), digits) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return f"{x:{'+' if signed and x else ''},.{digits}f}"
+    return f"{x:{'+' if signed and x else ''},.{digits}f}".replace("-", MINUS)
 
 
 def fmt_interval(
@@ -102,6 +105,73 @@ def fmt_row(row: Mapping, digits: int = 2, signed: bool = False) -> str:
     return fmt_interval(row["value"], row["ci_low"], row["ci_high"], digits, signed)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """One value of a results table, which prints itself: "0.87 [0.84, 0.90]".
+
+    A difference has three digits and its sign, anything else two. An undefined one reads
+    "undefined", with its reason where the table gives one.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    difference: bool = False
+    why: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self:value}"
+        if text.startswith(UNDEFINED):
+            return text
+        digits = 3 if self.difference else 2
+        return fmt_interval(self.value, self.low, self.high, digits, self.difference)
+
+    def __format__(self, spec: str) -> str:
+        """``f"{gap:value}"`` is the value alone, ``f"{gap}"`` has the interval as well."""
+        if spec != "value":
+            return format(str(self), spec)
+        if pd.isna(self.value):
+            return f"{UNDEFINED} ({self.why})" if self.why else UNDEFINED
+        return fmt(self.value, 3 if self.difference else 2, self.difference)
+
+    @property
+    def side(self) -> str:
+        """Where the interval lies beside 0: "above", "below", "around", or "undefined"."""
+        from cxrlib import schema  # pandera, which it imports, costs a second
+
+        return schema.side({"ci_low": self.low, "ci_high": self.high})
+
+    @property
+    def lies(self) -> str:
+        """The same for a sentence: "lies above 0", "includes 0"."""
+        return interval_lies({"ci_low": self.low, "ci_high": self.high})
+
+
+def estimate(table: pd.DataFrame, **where: object) -> Estimate:
+    """The value of a results table with these entries, for a sentence.
+
+    Parameters
+    ----------
+    table : results table
+    **where
+        Column = entry, such as ``model="phantom-vit", label="mean"``. Where no row has them, the
+        estimate is undefined: "not in these data".
+
+    Raises
+    ------
+    ValueError
+        Several rows have them; names the columns that still differ.
+    """
+    from cxrlib import schema
+
+    if schema.rows(table, **where).empty:
+        return Estimate(None, why="not in these data")
+    row = schema.row(table, **where)
+    difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
+    note = row.get("note") if pd.isna(row["value"]) else ""
+    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, str(note or ""))
+
+
 def interval_lies(row: Mapping, of: float = 0) -> str:
     """Where the interval of a row lies, for a sentence: "lies above 0", "includes 0"."""
     from cxrlib import schema  # pandera, which it imports, costs a second
@@ -114,3 +184,79 @@ def percent(fraction: float | None, digits: int = 0) -> str:
     """A fraction as text: ``percent(0.123)`` -> "12 %"."""
     text = fmt(None if fraction is None else 100 * fraction, digits)
     return text if text == UNDEFINED else f"{text} %"
+
+
+def count(n: float | None) -> str:
+    """How many images or patients, for a sentence: "1,204".
+
+    Once credentialed data were loaded, 1 to 9 read "fewer than 10".
+    """
+    if n is not None and guard.active() and 0 < n < guard.MIN_CELL:
+        return guard.FEW
+    return fmt(n, 0)
+
+
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    """``plural(1, "model")`` -> "1 model", ``plural(4, "gap")`` -> "4 gaps"."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+
+
+def listed(entries: Iterable[object], none: str = "none", last: str = "and") -> str:
+    """Entries by their readable names, for a sentence: "A", "A and B", "A, B and C"."""
+    names = [readable(entry) for entry in entries]
+    if len(names) < 2:
+        return names[0] if names else none
+    return f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def sides(rows: pd.DataFrame, of: str = "models") -> str:
+    """Where the intervals of several rows lie: "below 0 in 3 and above 0 in 1 of 4 models".
+
+    Parameters
+    ----------
+    rows : results table
+    of : str
+        What the rows are, in the plural.
+    """
+    from cxrlib import schema
+
+    found = [schema.side(row) for _, row in rows.iterrows()]
+    if not found:
+        return f"{UNDEFINED}: no {of}"
+    where = {"below 0": "below", "above 0": "above", "on both sides of 0": "around"}
+    where[UNDEFINED] = UNDEFINED
+    parts = [f"{text} in {found.count(side)}" for text, side in where.items() if side in found]
+    return f"{listed(parts)} of {len(found)} {of}"
+
+
+def judged(what: str, on: Estimate, off: Estimate, planted: float) -> str:
+    """What an audit made of a planted difference between two groups, as a sentence.
+
+    Parameters
+    ----------
+    what : str
+        Such as "age".
+    on, off : Estimate
+        The gap of the audit as drawn, and with the dial off.
+    planted : float
+        Its sign is that of the first group's factor minus the second's: negative where the
+        findings of the first are fainter, 0 where nothing was planted between the two.
+    """
+    sign = (planted > 0) - (planted < 0)
+    if UNDEFINED in (on.side, off.side):
+        return f"The effect of {what} cannot be judged in this run, which has too few patients"
+    if not sign:
+        nothing = f"No effect of {what} was planted between these two groups, and"
+        if on.side == "around":
+            return f"{nothing} the audit claims none: its interval includes 0"
+        return f"{nothing} yet the interval of the audit excludes 0"
+    effect, other = f"The planted effect of {what}", ""
+    if off.side == ("below" if sign > 0 else "above"):
+        other = ". With the dial off the gap points the other way: something else hides part of it"
+    if sign * on.value <= 0:
+        return f"{effect} is not found in this run: the gap has the wrong sign{other}"
+    if sign * off.value >= sign * on.value / 2:
+        return f"{effect} shows in the sign of the gap, but most of the gap stays without the dial"
+    if on.side == "around":
+        return f"{effect} shows in the sign of the gap, but the interval includes 0{other}"
+    return f"{effect} is found: right sign, an interval that excludes 0, and it goes with its dial"

@@ -72,6 +72,30 @@ def performance_by_protocol(
     return table.assign(protocol=p.name)
 
 
+def interval_widths(results: pd.DataFrame) -> pd.DataFrame:
+    """How wide the intervals of single findings in groups are, by metric and protocol.
+
+    Parameters
+    ----------
+    results : results table
+        Of one model, with the rows of several protocols.
+
+    Returns
+    -------
+    DataFrame, one row per metric and protocol: ``groups`` (bars), ``defined`` (with a value), and
+    ``mean width`` over the bars of which every protocol gives an interval.
+    """
+    bars = results[(results["label"] != "mean") & (results["attribute"] != "all")]
+    bars = schema.rows(bars, metric=list(METRICS))
+    bars = bars.assign(width=bars["ci_high"] - bars["ci_low"])
+    known = bars.groupby(["metric", "label", "attribute", "group"])["width"].transform("count")
+    bars["width"] = bars["width"].where(known == bars["protocol"].nunique())
+    summary = bars.groupby(["metric", "protocol"]).agg(
+        groups=("value", "size"), defined=("value", "count"), width=("width", "mean")
+    )
+    return summary.rename(columns={"width": "mean width"})
+
+
 def _running(predictions, attributes, p, n_resamples, seed):
     """All intervals from one stream per model, as S's code draws them."""
     predictions = schema.predictions(predictions, *attributes)

@@ -104,6 +104,22 @@ def gap_table(
     return _matched(schema.results(out), options.get("match"))
 
 
+def overlapping(gaps: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """The gaps whose two groups have intervals that overlap.
+
+    Parameters
+    ----------
+    gaps : results table, from `gap_table`
+    results : results table with the groups of these gaps, from `performance_table`
+    """
+    where = ["model", "method", "label", "attribute", "metric"]
+    limits = results[[*where, "group", "ci_low", "ci_high"]]
+    pair = gaps["group"].str.split(" - ", expand=True)
+    a, b = (gaps[where].assign(group=pair[i]).merge(limits, how="left") for i in (0, 1))
+    meet = (a["ci_low"] <= b["ci_high"]) & (b["ci_low"] <= a["ci_high"])
+    return gaps[meet.to_numpy()]
+
+
 def model_gap_table(
     predictions: pd.DataFrame,
     pairs: est.Pairs | None = None,

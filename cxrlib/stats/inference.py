@@ -192,6 +192,11 @@ def simultaneous_bands(
     return values - c * spread, values + c * spread
 
 
+def as_family(tests: pd.DataFrame) -> pd.DataFrame:
+    """Some rows of :func:`gap_tests` with `p_holm` and `p_bh` corrected for these rows alone."""
+    return tests.assign(**{p: corrected(tests["p_value"], m) for p, m in METHODS.items()})
+
+
 def flagged(tests: pd.DataFrame, alpha: float = 0.05) -> dict:
     """How many comparisons of a family are flagged, before and after correction.
 
