@@ -34,9 +34,7 @@
 # %% tags=["parameters"]
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
 options: dict = {}  # of a real cohort, such as {"split": "train"}, or the dials of a phantom
-seed: int = (
-    1907  # [0, 1000000] seed of the phantom cohort and of the first 6x200 draw
-)
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the first 6x200 draw
 n_draws: int = 50  # [1, 1000] how often the 6x200 subset is drawn anew
 n_images: int = 800  # [60, 17000] images in the phantom cohort of this chapter
 size: int = 96  # [32, 256] side of a phantom image, in pixels
@@ -68,24 +66,9 @@ from cxrlib.models import model_names, published_models
 from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
-from cxrlib.show.notebook import (
-    figure,
-    glue,
-    keep,
-    quiz,
-    setup,
-    show,
-    withheld,
-)
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
 from cxrlib.show.plots import confounder_panel, flow_diagram
-from cxrlib.show.words import (
-    COLOURS,
-    fmt,
-    fmt_interval,
-    in_words,
-    percent,
-    readable,
-)
+from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent, readable
 
 setup()
 # The cohort of this run comes first, so that a credentialed one is guarded from the first cell on.
@@ -110,10 +93,7 @@ nih = release.table
 if guard.active():
     withheld("rows of single images")
 else:
-    show(
-        nih.iloc[:4, :8],
-        caption="The first rows and columns of the table of NIH ChestX-ray14",
-    )
+    show(nih.iloc[:4, :8], caption="The first rows and columns of the table of NIH ChestX-ray14")
 
 # %% tags=["remove-cell"]
 glue("n-images", len(nih))
@@ -170,12 +150,7 @@ fig, axis = plt.subplots(figsize=(5.6, 3))
 edges = np.unique(np.geomspace(1, per_patient.max() + 1, 25).astype(int)) - 0.5
 counts, _ = np.histogram(per_patient, edges)
 axis.stairs(counts, edges, fill=True, color="#0072B2")
-axis.set(
-    xscale="log",
-    yscale="log",
-    xlabel="images of one patient",
-    ylabel="patients",
-)
+axis.set(xscale="log", yscale="log", xlabel="images of one patient", ylabel="patients")
 axis.set_ylim(bottom=0.8)
 axis.set_xticks([1, 2, 5, 10, 20, 50, 100], [1, 2, 5, 10, 20, 50, 100])
 figure(
@@ -184,11 +159,7 @@ figure(
     alt="Histogram, both axes logarithmic: images of one patient against the number of patients. "
     f"{percent(share_one)} of the patients have one image, the most imaged one has {per_patient.max()}.",
     table=pd.DataFrame(
-        {
-            "from": np.ceil(edges[:-1]).astype(int),
-            "to": edges[1:].astype(int),
-            "patients": counts,
-        }
+        {"from": np.ceil(edges[:-1]).astype(int), "to": edges[1:].astype(int), "patients": counts}
     ),
     counts=("patients",),
 )
@@ -212,12 +183,8 @@ figure(
 # patient, yet it says a lot about the patient.
 
 # %% tags=["hide-input"]
-bands = pd.cut(nih["age"], edges := np.arange(0, 101, 5), right=False).rename(
-    "age, years"
-)
-by_age = pd.concat(
-    [pd.crosstab(bands, nih[a], dropna=False) for a in ("sex", "view")], axis=1
-)
+bands = pd.cut(nih["age"], edges := np.arange(0, 101, 5), right=False).rename("age, years")
+by_age = pd.concat([pd.crosstab(bands, nih[a], dropna=False) for a in ("sex", "view")], axis=1)
 fig, axes = plt.subplots(1, 2, figsize=(5.6, 3), sharey=True)
 for axis, (attribute, groups) in zip(
     axes, {"sex": "FM", "view": ("PA", "AP")}.items(), strict=True
@@ -229,9 +196,7 @@ for axis, (attribute, groups) in zip(
     axis.legend(loc="upper left")
 axes[0].set_ylabel("images")
 medians = {
-    g: nih.loc[nih[a] == g, "age"].median()
-    for a in ("sex", "view")
-    for g in nih[a].unique()
+    g: nih.loc[nih[a] == g, "age"].median() for a in ("sex", "view") for g in nih[a].unique()
 }
 figure(
     "fig-curation-age",
@@ -242,15 +207,8 @@ figure(
 )
 
 # %% tags=["remove-cell"]
-apart = max(
-    abs(medians["F"] - medians["M"]), abs(medians["PA"] - medians["AP"])
-)
-glue(
-    "age-says",
-    "neither sex nor view says much"
-    if apart < 3
-    else "sex or view says something",
-)
+apart = max(abs(medians["F"] - medians["M"]), abs(medians["PA"] - medians["AP"]))
+glue("age-says", "neither sex nor view says much" if apart < 3 else "sex or view says something")
 glue("age-sex", f"{medians['F']:.0f} and {medians['M']:.0f}")
 glue("age-view", f"{medians['PA']:.0f} and {medians['AP']:.0f}")
 
@@ -262,9 +220,7 @@ glue("age-view", f"{medians['PA']:.0f} and {medians['AP']:.0f}")
 # %%
 nih["AP"] = (nih["view"] == "AP").astype(int)
 ap = associations.prevalence(nih, ["AP"], "age_group")
-ap["share AP"] = [
-    fmt_interval(*row) for row in ap[["value", "ci_low", "ci_high"]].to_numpy()
-]
+ap["share AP"] = [fmt_interval(*row) for row in ap[["value", "ci_low", "ci_high"]].to_numpy()]
 names = {"group": "age group", "n": "images", "n_patients": "patients"}
 show(
     ap.rename(columns=names)[["age group", "share AP", "images", "patients"]],
@@ -278,10 +234,7 @@ glue("ap-old", percent(ap.loc["80+", "value"]))
 ends = nih[nih["age_group"].isin(["18-25", "80+"])]
 ends = ends.assign(old=(ends["age"] >= 80).astype(int))
 apart = associations.association(ends, "AP", "old").iloc[-1]
-glue(
-    "ap-apart",
-    fmt_interval(*apart[["value", "ci_low", "ci_high"]], signed=True),
-)
+glue("ap-apart", fmt_interval(*apart[["value", "ci_low", "ci_high"]], signed=True))
 certain = apart["ci_low"] > 0 or apart["ci_high"] < 0
 glue("ap-certain", "excludes" if certain else "includes")
 glue("n-80", int(ap.loc["80+", "n"]))
@@ -309,17 +262,9 @@ found = pd.concat(
     [associations.prevalence(nih, metadata.FINDINGS, a) for a in ATTRIBUTES],
     ignore_index=True,
 )
-first = found.head(4)[
-    ["label", "attribute", "group", "value", "n", "design_effect"]
-]
+first = found.head(4)[["label", "attribute", "group", "value", "n", "design_effect"]]
 show(
-    first.rename(
-        columns={
-            "value": "prevalence",
-            "n": "images",
-            "design_effect": "design effect",
-        }
-    ),
+    first.rename(columns={"value": "prevalence", "n": "images", "design_effect": "design effect"}),
     caption="Prevalence by group: the first rows",
     counts=("images",),
     digits=3,
@@ -327,25 +272,15 @@ show(
 
 # %% tags=["hide-input"]
 order = nih[list(metadata.FINDINGS)].mean().sort_values().index
-printed = schema.results(
-    found.drop(columns="design_effect").assign(metric="prevalence")
-)
+printed = schema.results(found.drop(columns="design_effect").assign(metric="prevalence"))
 fig, axes = plt.subplots(1, 3, figsize=(6, 5.8), sharey=True, sharex=True)
 for axis, (attribute, groups) in zip(axes, ATTRIBUTES.items(), strict=True):
     for i, group in enumerate(groups):
-        rows = found[
-            (found["attribute"] == attribute) & (found["group"] == group)
-        ]
+        rows = found[(found["attribute"] == attribute) & (found["group"] == group)]
         rows = rows.set_index("label").loc[order]
         place = np.arange(len(order)) + 0.14 * (i - (len(groups) - 1) / 2)
         colour = COLOURS[group]
-        axis.hlines(
-            place,
-            100 * rows["ci_low"],
-            100 * rows["ci_high"],
-            color=colour,
-            lw=1,
-        )
+        axis.hlines(place, 100 * rows["ci_low"], 100 * rows["ci_high"], color=colour, lw=1)
         shown = rows["n_positive"] > 0
         dots = {"ms": 4, "color": colour, "label": readable(group)}
         axis.plot(100 * rows["value"][shown], place[shown], "o", **dots)
@@ -391,10 +326,7 @@ show(
 top = extremes.set_index("attribute")
 glue("view-finding", top.loc["view", "that of"])
 glue("view-ratio", fmt(top.loc["view", "largest ratio"], 0))
-in_ap = (
-    wide.loc[top.loc["view", "that of"], "AP"]
-    > wide.loc[top.loc["view", "that of"], "PA"]
-)
+in_ap = wide.loc[top.loc["view", "that of"], "AP"] > wide.loc[top.loc["view", "that of"], "PA"]
 glue("view-side", "AP" if in_ap else "PA")
 glue("sex-finding", top.loc["sex", "that of"])
 glue("sex-ratio", fmt(top.loc["sex", "largest ratio"], 1))
@@ -444,10 +376,7 @@ edema = pd.DataFrame(index=EDEMA_OLD)
 edema["exactly one finding"] = single.loc["Edema"]
 edema["edema, whatever else"] = several.loc["Edema"]
 edema["paper X"] = [nih6x200.EXCEPTIONS["Edema", "old", sex] for sex in "FM"]
-show(
-    edema.astype(int).rename_axis("cell"),
-    caption="Old patients with edema, counted by two rules",
-)
+show(edema.astype(int).rename_axis("cell"), caption="Old patients with edema, counted by two rules")
 
 # %% tags=["remove-cell"]
 rule_found = (edema["exactly one finding"] == edema["paper X"]).all()
@@ -464,24 +393,19 @@ glue("per-cell", str(nih6x200.PER_CELL))
 
 # %% tags=["hide-input"]
 enough = f"{nih6x200.PER_CELL} in each"
-printed = single.rename(
-    columns={"in_paper": "in paper X", "satisfies": enough}
-).rename_axis("disease")
+printed = single.rename(columns={"in_paper": "in paper X", "satisfies": enough}).rename_axis(
+    "disease"
+)
 for column in (enough, "in paper X"):
     printed[column] = printed[column].map({True: "yes", False: "no"})
 show(
-    printed,
-    caption="Images with exactly one finding, by cell, and the smallest of the four cells",
+    printed, caption="Images with exactly one finding, by cell, and the smallest of the four cells"
 )
 
 # %% tags=["hide-input"]
 fig, axis = plt.subplots(figsize=(5.6, 3.8))
 shown = single[::-1]
-axis.barh(
-    shown.index,
-    shown["smallest"],
-    color=np.where(shown["in_paper"], "#0072B2", "#B8CFE0"),
-)
+axis.barh(shown.index, shown["smallest"], color=np.where(shown["in_paper"], "#0072B2", "#B8CFE0"))
 axis.axvline(nih6x200.PER_CELL, color="#D55E00", lw=1.5)
 axis.set(xscale="log", xlabel="images in the smallest cell")
 axis.set_xticks([10, 50, 100, 500, 1000], [10, 50, 100, 500, 1000])
@@ -542,10 +466,7 @@ glue("draw-fingerprint", nih6x200.fingerprint(by_patient))
 glue("draw-images", len(cohort))
 glue("draw-patients", fmt(draws["patients"].mean(), 0))
 glue("leak-mean", percent(draws["leakage"].mean()))
-glue(
-    "leak-range",
-    f"{percent(draws['leakage'].min())} to {percent(draws['leakage'].max())}",
-)
+glue("leak-range", f"{percent(draws['leakage'].min())} to {percent(draws['leakage'].max())}")
 glue("leak-one-in", fmt(1 / draws["leakage"].mean(), 0))
 glue("leak-patient", percent(nih6x200.leakage(by_patient)))
 glue("test-size", test_size)
@@ -557,9 +478,7 @@ glue("youngest", str(cohort["age"].min()))
 fig, axis = plt.subplots(figsize=(5.6, 2.8))
 axis.hist(100 * draws["leakage"], bins=np.arange(0, 41, 2), color="#0072B2")
 axis.axvline(0, color="#D55E00", lw=3)
-axis.annotate(
-    "split by patient", (0.5, axis.get_ylim()[1] * 0.85), color="#B34700"
-)
+axis.annotate("split by patient", (0.5, axis.get_ylim()[1] * 0.85), color="#B34700")
 axis.yaxis.get_major_locator().set_params(integer=True)
 axis.set(xlabel="leaking test images (%)", ylabel="draws", xlim=(-0.5, 40))
 figure(
@@ -592,18 +511,10 @@ figure(
 # ### Balanced in age and sex, but in what else?
 
 # %% tags=["hide-input"]
-ap_share = draws.filter(like="AP ").rename(
-    columns=lambda c: c.removeprefix("AP ")
-)
+ap_share = draws.filter(like="AP ").rename(columns=lambda c: c.removeprefix("AP "))
 ap_share = ap_share[ap_share.mean().sort_values().index]
 fig, axis = plt.subplots(figsize=(5.6, 2.8))
-axis.hlines(
-    ap_share.columns,
-    100 * ap_share.min(),
-    100 * ap_share.max(),
-    color="#0072B2",
-    lw=2,
-)
+axis.hlines(ap_share.columns, 100 * ap_share.min(), 100 * ap_share.max(), color="#0072B2", lw=2)
 axis.plot(100 * ap_share.mean(), ap_share.columns, "o", color="#0072B2")
 axis.set(xlim=(0, 100), xlabel="images taken in AP view (%)")
 axis.grid(axis="x", alpha=0.3)
@@ -671,41 +582,18 @@ sizes = (len(nih), nih["patient_id"].nunique())
 rows = []
 for section in ("X Section 2.1", "S Section 2.3"):
     of_nih = published.table(section).query("cohort == 'nih-cxr14'")
-    paper = tuple(
-        schema.row(of_nih, metric=m)["value"]
-        for m in ("n_images", "n_patients")
-    )
-    rows.append(
-        (
-            section,
-            "images / patients of NIH",
-            pair(paper),
-            pair(sizes),
-            paper == sizes,
-        )
-    )
+    paper = tuple(schema.row(of_nih, metric=m)["value"] for m in ("n_images", "n_patients"))
+    rows.append((section, "images / patients of NIH", pair(paper), pair(sizes), paper == sizes))
 paper, own = tuple(edema["paper X"]), tuple(edema["exactly one finding"])
 rows.append(
-    (
-        "X Section 2.1",
-        "old patients with edema, F / M",
-        pair(paper),
-        pair(own),
-        paper == own,
-    )
+    ("X Section 2.1", "old patients with edema, F / M", pair(paper), pair(own), paper == own)
 )
 paper, own = len(nih6x200.DISEASES), len(satisfying)
 what = f"diseases with {nih6x200.PER_CELL} in each cell"
 rows.append(("X Section 2.1", what, paper, own, paper == own))
-claims = pd.DataFrame(
-    rows, columns=["section", "quantity", "paper says", "this run", "verdict"]
-)
-claims["verdict"] = claims["verdict"].map(
-    {True: published.REPRODUCED, False: published.DIFFERS}
-)
-claims[["paper says", "this run"]] = claims[["paper says", "this run"]].astype(
-    str
-)
+claims = pd.DataFrame(rows, columns=["section", "quantity", "paper says", "this run", "verdict"])
+claims["verdict"] = claims["verdict"].map({True: published.REPRODUCED, False: published.DIFFERS})
+claims[["paper says", "this run"]] = claims[["paper says", "this run"]].astype(str)
 show(
     claims,
     caption="What the papers say of NIH ChestX-ray14 and NIH 6x200, and what was counted here",
@@ -732,11 +620,7 @@ glue("data", data)
 glue("cohort-name", studied.name)
 glue("cohort-patients", studied.table["patient_id"].nunique())
 glue("fingerprint", studied.fingerprint)
-hidden = (
-    "name",
-    "dials",
-    "renderer",
-)  # dials have a table below; the other two say nothing here
+hidden = ("name", "dials", "renderer")  # dials have a table below; the other two say nothing here
 chosen = {k: v for k, v in studied.recipe.items() if k not in hidden}
 
 # %% tags=["hide-input"]
@@ -746,12 +630,8 @@ about = {
     "images": f"{len(studied.table):,}",
     "patients": f"{studied.table['patient_id'].nunique():,}",
     "findings": len(studied.findings),
-    "attributes": ", ".join(readable(a) for a in studied.attributes)
-    or "none with two groups",
-    "options": ", ".join(
-        f"{option} {value}" for option, value in chosen.items()
-    )
-    or "none",
+    "attributes": ", ".join(readable(a) for a in studied.attributes) or "none with two groups",
+    "options": ", ".join(f"{option} {value}" for option, value in chosen.items()) or "none",
     "fingerprint": studied.fingerprint,
 }
 about = pd.DataFrame({"what": list(about), "cohort": list(about.values())})
@@ -772,8 +652,7 @@ figure(
     caption="From the release to the cohort of this run.",
     alt="Boxes from top to bottom, one a step, with what is left after it; beside the arrows what the step left out. "
     + "; ".join(
-        f"{x.step}: {x.images:,} images, {x.patients:,} patients"
-        for x in steps.itertuples()
+        f"{x.step}: {x.images:,} images, {x.patients:,} patients" for x in steps.itertuples()
     )
     + ".",
     table=steps,
@@ -782,9 +661,7 @@ figure(
 
 # %% tags=["remove-cell"]
 out = steps.iloc[1:].reset_index(drop=True)
-largest = (
-    out.loc[out["images_out"].idxmax()] if out["images_out"].any() else None
-)
+largest = out.loc[out["images_out"].idxmax()] if out["images_out"].any() else None
 glue("kept", percent(len(studied.table) / steps["images"].iloc[0], 1))
 glue(
     "largest-step",
@@ -806,24 +683,14 @@ glue(
 
 # %%
 by_sex = summary.characteristics(studied, by="sex")
-show(
-    summary.table_one(by_sex),
-    caption=f"Characteristics by sex: {studied.name}",
-    counts=(),
-)
+show(summary.table_one(by_sex), caption=f"Characteristics by sex: {studied.name}", counts=())
 
 # %%
 if "race" in studied.attributes:
     of_races = summary.characteristics(studied, by="race")
-    show(
-        summary.table_one(of_races),
-        caption=f"Characteristics by race: {studied.name}",
-        counts=(),
-    )
+    show(summary.table_one(of_races), caption=f"Characteristics by race: {studied.name}", counts=())
 else:
-    print(
-        "Race is not recorded in this cohort, so nothing can be said by race."
-    )
+    print("Race is not recorded in this cohort, so nothing can be said by race.")
 
 # %% tags=["remove-cell"]
 people = {
@@ -851,9 +718,7 @@ glue("thin-patients", people.get(thin))
 # undefined or, in credentialed data, hidden.
 
 # %%
-panels = [a for a in ("sex", "race", "age_group") if a in studied.attributes][
-    :2
-]
+panels = [a for a in ("sex", "race", "age_group") if a in studied.attributes][:2]
 confounders = {a: summary.confounders(studied, a) for a in panels}
 
 
@@ -862,15 +727,8 @@ def confounding(which, name):
     """One figure for the attribute at this place."""
     rows = confounders[panels[which]]
     confounder_panel(rows)
-    said = {
-        "share_ap": "Share of AP films",
-        "mean_age": "Mean age",
-        "prevalence": "Prevalence",
-    }
-    told = [
-        in_words(rows[rows["metric"] == m], 3).replace(m, text)
-        for m, text in said.items()
-    ]
+    said = {"share_ap": "Share of AP films", "mean_age": "Mean age", "prevalence": "Prevalence"}
+    told = [in_words(rows[rows["metric"] == m], 3).replace(m, text) for m, text in said.items()]
     figure(
         name,
         caption=f"View, age and findings by {readable(panels[which])}, with 95 % intervals over patients.",
@@ -888,15 +746,9 @@ if len(panels) > 1:
     confounding(1, "fig-curation-confounders-2")
 
 # %% tags=["remove-cell"]
-rows = (
-    pd.concat(confounders.values())
-    if panels
-    else summary.confounders(studied, "sex")
-)
+rows = pd.concat(confounders.values()) if panels else summary.confounders(studied, "sex")
 rows = rows[rows["metric"] == "prevalence"]
-wide_group = rows.pivot_table(
-    index=["attribute", "label"], columns="group", values="value"
-)
+wide_group = rows.pivot_table(index=["attribute", "label"], columns="group", values="value")
 spans = (wide_group.max(axis=1) - wide_group.min(axis=1)).dropna()
 if len(spans):
     where, label = spans.idxmax()
@@ -904,9 +756,7 @@ if len(spans):
     glue("span-label", label)
     glue("span-high", f"{percent(at.max(), 1)} ({readable(at.idxmax())})")
     glue("span-low", f"{percent(at.min(), 1)} ({readable(at.idxmin())})")
-    ends = rows[
-        (rows["attribute"] == where) & (rows["label"] == label)
-    ].set_index("group")
+    ends = rows[(rows["attribute"] == where) & (rows["label"] == label)].set_index("group")
     apart = ends.loc[at.idxmax(), "ci_low"] > ends.loc[at.idxmin(), "ci_high"]
     glue("span-apart", "do not overlap" if apart else "overlap")
 else:
@@ -931,9 +781,7 @@ else:
 # %%
 examined = [*model_names(), *published_models()]
 leaking = leakage.report(studied, leaks(examined, studied))
-show(
-    leaking, caption=f"Leakage report: {studied.name}", missing="–", counts=()
-)
+show(leaking, caption=f"Leakage report: {studied.name}", missing="–", counts=())
 
 # %% tags=["remove-cell"]
 glue("hash-bits", str(leakage.HASH_BITS))
@@ -956,21 +804,13 @@ glue("n-examined", str(len(examined)))
 # %%
 keep(cohort_counts(studied))
 beside = counts_beside_papers(studied)
-show(
-    beside,
-    caption="Counts: the data set, the papers, this run",
-    missing="–",
-    counts=(),
-)
+show(beside, caption="Counts: the data set, the papers, this run", missing="–", counts=())
 
 # %% tags=["remove-cell"]
 mimic_known = mimic.KNOWN.set_index("what")["images"]
 glue("mimic-test", f"{mimic_known['official test split']:,}")
 glue("mimic-s", f"{mimic_known['test split as S prints it']:,}")
-glue(
-    "mimic-s-text",
-    f"{mimic_known['with a FINDINGS section, as S prints it']:,}",
-)
+glue("mimic-s-text", f"{mimic_known['with a FINDINGS section, as S prints it']:,}")
 differing = beside[beside["verdict"] == published.DIFFERS]
 glue("n-differs", str(len(differing)))
 glue("n-beside", str(len(beside)))
@@ -1004,18 +844,12 @@ glue("n-beside", str(len(beside)))
 #   known.
 
 # %% tags=["hide-input", "hide-output"]
-mapping = pd.DataFrame(
-    mimic.RACES.items(), columns=["entry in MIMIC-IV", "group"]
-)
+mapping = pd.DataFrame(mimic.RACES.items(), columns=["entry in MIMIC-IV", "group"])
 show(mapping, caption="Race: entries of MIMIC-IV and their groups", counts=())
 
 # %% tags=["hide-input"]
-policies = pd.DataFrame(
-    mimic.POLICIES.values(), index=list(mimic.POLICIES)
-).rename_axis("labels")
-policies = policies.rename(
-    columns={"uncertain": "uncertain (−1)", "missing": "blank"}
-)
+policies = pd.DataFrame(mimic.POLICIES.values(), index=list(mimic.POLICIES)).rename_axis("labels")
+policies = policies.rename(columns={"uncertain": "uncertain (−1)", "missing": "blank"})
 show(policies, caption="Label policies, by name", counts=())
 
 # %% [markdown]
@@ -1087,30 +921,17 @@ MEANING = {
     "site_signature": "0: scanners alike; 1: full signatures",
 }
 settings = phantoms.recipe["dials"]
-turned = [
-    dial
-    for dial, default in asdict(phantom.Dials()).items()
-    if settings[dial] != default
-]
+turned = [dial for dial, default in asdict(phantom.Dials()).items() if settings[dial] != default]
 changed = f"all dials stand at their defaults but for {', '.join(turned)}"
-glue(
-    "dials-changed", changed if turned else "all dials stand at their defaults"
-)
+glue("dials-changed", changed if turned else "all dials stand at their defaults")
 rows = []
 for dial, setting in settings.items():
-    row = {
-        "dial": dial,
-        "group": "",
-        "set to": "none",
-        "meaning": MEANING.get(dial, ""),
-    }
+    row = {"dial": dial, "group": "", "set to": "none", "meaning": MEANING.get(dial, "")}
     if not isinstance(setting, dict):
         rows.append(row | {"set to": f"{setting:g}"})
     elif not setting:
         rows.append(row)
-    for attribute, values in (
-        setting.items() if isinstance(setting, dict) else ()
-    ):
+    for attribute, values in setting.items() if isinstance(setting, dict) else ():
         for group, value in values.items():
             name = f"{attribute.replace('_', ' ')} {group}"
             rows.append(row | {"group": name, "set to": f"{value:g}"})
@@ -1126,27 +947,11 @@ real = associations.padchest_drains()
 planted = associations.association(phantoms.table, "drain", "Pneumothorax")
 
 # %% tags=["hide-input"]
-drains = pd.concat(
-    [real.assign(cohort="PadChest"), planted.assign(cohort="phantom")]
-)
+drains = pd.concat([real.assign(cohort="PadChest"), planted.assign(cohort="phantom")])
 numbers = drains[["value", "ci_low", "ci_high"]].to_numpy()
-drains["share with a drain"] = [
-    fmt_interval(*row, digits=3) for row in numbers
-]
-names = {
-    "group": "pneumothorax",
-    "n_positive": "drains",
-    "n": "images",
-    "n_patients": "patients",
-}
-columns = [
-    "cohort",
-    "pneumothorax",
-    "share with a drain",
-    "drains",
-    "images",
-    "patients",
-]
+drains["share with a drain"] = [fmt_interval(*row, digits=3) for row in numbers]
+names = {"group": "pneumothorax", "n_positive": "drains", "n": "images", "n_patients": "patients"}
+columns = ["cohort", "pneumothorax", "share with a drain", "drains", "images", "patients"]
 show(
     drains.rename(columns=names)[columns].reset_index(drop=True),
     caption="Chest drains with and without a pneumothorax, with 95 % intervals over patients",
@@ -1161,10 +966,7 @@ glue("padchest-ratio", times(*real["value"][["with", "without"]]))
 glue("phantom-with", percent(planted.loc["with", "value"]))
 glue("phantom-without", percent(planted.loc["without", "value"]))
 both = (planted["value"] > real["value"])[["with", "without"]].all()
-glue(
-    "phantom-more",
-    "has more drains on both sides" if both else "has other frequencies",
-)
+glue("phantom-more", "has more drains on both sides" if both else "has other frequencies")
 glue("phantom-ratio", times(*planted["value"][["with", "without"]]))
 
 # %% [markdown]
@@ -1195,9 +997,7 @@ for attribute, groups in {
                 "NIH adults": percent((adults[attribute] == group).mean())
                 if attribute in adults
                 else "",
-                "phantom": percent(
-                    (phantoms.table[attribute] == group).mean()
-                ),
+                "phantom": percent((phantoms.table[attribute] == group).mean()),
             }
         )
 for finding in phantoms.findings:
@@ -1242,13 +1042,8 @@ glue("n-phantom", f"{len(phantoms.table):,}")
 # %%
 six = cohorts.load("phantom-6x200", seed=seed)
 cell = six.table["age60"] + " " + six.table["sex"]
-cells = pd.crosstab(six.table["disease"], cell)[
-    ["young F", "young M", "old F", "old M"]
-]
-show(
-    cells.rename_axis(columns=None),
-    caption="Images of the phantom 6x200 cohort, by cell",
-)
+cells = pd.crosstab(six.table["disease"], cell)[["young F", "young M", "old F", "old M"]]
+show(cells.rename_axis(columns=None), caption="Images of the phantom 6x200 cohort, by cell")
 
 # %% [markdown]
 # ### The truth of a dial: counterfactual twins
@@ -1261,14 +1056,10 @@ show(
 # %%
 table = phantoms.table
 ill = (table.filter(like="severity_") > 0).any(axis=1)
-visible = pd.Series(
-    1.0, table.index
-)  # the product of the contrast dials of an image
+visible = pd.Series(1.0, table.index)  # the product of the contrast dials of an image
 for attribute, factors in settings["contrast"].items():
     visible *= table[attribute].map(factors).fillna(1)
-signed = (table["site"] != "A") & (
-    settings["site_signature"] > 0
-)  # scanner A is the plain one
+signed = (table["site"] != "A") & (settings["site_signature"] > 0)  # scanner A is the plain one
 switches = {  # what is changed, and which images it is meant to change
     "no drains": (phantom.twin(phantoms, drain=0), table["drain"] == 1),
     "no fading": (phantom.twin(phantoms, contrast={}), ill & (visible != 1)),
@@ -1288,9 +1079,7 @@ for change, (other, meant) in switches.items():
             "meant to change": int(meant.sum()),
             "of these changed": int((shifts[change][meant] > 0).sum()),
             "others changed": int((shifts[change][~meant] > 0).sum()),
-            "mean shift": shifts[change][meant].mean()
-            if meant.any()
-            else np.nan,
+            "mean shift": shifts[change][meant].mean() if meant.any() else np.nan,
         }
     )
 truth = pd.DataFrame(truth)
@@ -1303,10 +1092,7 @@ show(
 # %% tags=["remove-cell"]
 stray = int(truth["others changed"].sum())
 glue("stray", "none" if stray == 0 else str(stray))
-meant, reached = (
-    int(truth["meant to change"].sum()),
-    int(truth["of these changed"].sum()),
-)
+meant, reached = int(truth["meant to change"].sum()), int(truth["of these changed"].sum())
 glue("reached", "all" if reached == meant else percent(reached / meant, 1))
 
 # %% tags=["hide-input"]
@@ -1320,9 +1106,7 @@ else:
         row[0].imshow(before, cmap="gray", vmin=0, vmax=255)
         row[1].imshow(after, cmap="gray", vmin=0, vmax=255)
         row[2].imshow(after - before, cmap="gray", vmin=-80, vmax=80)
-        for axis, title in zip(
-            row, ("image", change, "difference"), strict=True
-        ):
+        for axis, title in zip(row, ("image", change, "difference"), strict=True):
             axis.set_title(title, fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -1368,10 +1152,7 @@ show(
 plain, _ = switches["all scanners alike"]
 moved = phantom.twin(phantoms, site_signature=0.0, site_by_race=0.0)
 changed_site = plain.table["site"] != moved.table["site"]
-before, after = (
-    twins["all scanners alike"],
-    moved.images(everything),
-)  # two sets of sites
+before, after = twins["all scanners alike"], moved.images(everything)  # two sets of sites
 changed_image = (before != after).any(axis=(1, 2))
 
 # %% tags=["remove-cell"]
@@ -1399,40 +1180,22 @@ glue(
 # %% tags=["hide-input"]
 pneumothorax = table["severity_Pneumothorax"] > 0
 people = table.drop_duplicates("patient_id")
-at_own = people["site"] == people["race"].map(
-    dict(zip(phantom.RACES, phantom.SITES, strict=True))
-)
+at_own = people["site"] == people["race"].map(dict(zip(phantom.RACES, phantom.SITES, strict=True)))
 by_race_dial = settings["site_by_race"]
 dialled = {
-    "drains with a pneumothorax": (
-        settings["drain_if_pneumothorax"],
-        table["drain"][pneumothorax],
-    ),
-    "drains without one": (
-        settings["drain_if_none"],
-        table["drain"][~pneumothorax],
-    ),
-    "patients at the site of their race": (
-        by_race_dial + (1 - by_race_dial) / 3,
-        at_own,
-    ),
+    "drains with a pneumothorax": (settings["drain_if_pneumothorax"], table["drain"][pneumothorax]),
+    "drains without one": (settings["drain_if_none"], table["drain"][~pneumothorax]),
+    "patients at the site of their race": (by_race_dial + (1 - by_race_dial) / 3, at_own),
 }
 rows = []
 for what, (dial, outcome) in dialled.items():
-    share = associations.proportion(
-        outcome, table.loc[outcome.index, "patient_id"]
-    )
+    share = associations.proportion(outcome, table.loc[outcome.index, "patient_id"])
     inside = "undefined" if np.isnan(share["value"]) else "missed"
     if share["ci_low"] <= dial <= share["ci_high"]:
         inside = "found"
     text = fmt_interval(share["value"], share["ci_low"], share["ci_high"])
     rows.append(
-        {
-            "share of": what,
-            "planted": dial,
-            "counted, 95 % interval": text,
-            "verdict": inside,
-        }
+        {"share of": what, "planted": dial, "counted, 95 % interval": text, "verdict": inside}
     )
     glue(f"planted-{len(rows)}", fmt(dial))
 recovered = pd.DataFrame(rows)
@@ -1512,16 +1275,8 @@ quiz(
 
 # %% tags=["solution"]
 for per_cell in (30, 100):
-    print(
-        per_cell,
-        "a cell:",
-        int((single["smallest"] >= per_cell).sum()),
-        "diseases",
-    )
-print(
-    "largest threshold for all six:",
-    single.loc[list(nih6x200.DISEASES), "smallest"].min(),
-)
+    print(per_cell, "a cell:", int((single["smallest"] >= per_cell).sum()), "diseases")
+print("largest threshold for all six:", single.loc[list(nih6x200.DISEASES), "smallest"].min())
 
 # %% [markdown] tags=["solution"]
 # ````{solution-end}
@@ -1543,10 +1298,7 @@ print(
 # %% tags=["solution"]
 pa_only = nih6x200.cell_counts(nih[nih["view"] == "PA"])
 pa_only = pa_only.loc[list(nih6x200.DISEASES)].drop(columns="in_paper")
-show(
-    pa_only.rename_axis("disease"),
-    caption="PA films with exactly one finding, by cell",
-)
+show(pa_only.rename_axis("disease"), caption="PA films with exactly one finding, by cell")
 
 # %% tags=["remove-cell", "solution"]
 pa_short = [d for d in nih6x200.DISEASES if not pa_only.loc[d, "satisfies"]]
@@ -1575,35 +1327,14 @@ glue("pa-left", str(len(nih6x200.DISEASES) - len(pa_short)))
 # ````
 
 # %% tags=["solution"]
-by_hand = associations.padchest_drains(
-    frontal_only=True, read_by_hand_only=True
-)
-columns = [
-    "group",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n_positive",
-    "n",
-    "n_patients",
-]
-show(
-    by_hand[columns],
-    caption="PadChest, read by physicians",
-    digits=3,
-    counts=columns[4:],
-)
+by_hand = associations.padchest_drains(frontal_only=True, read_by_hand_only=True)
+columns = ["group", "value", "ci_low", "ci_high", "n_positive", "n", "n_patients"]
+show(by_hand[columns], caption="PadChest, read by physicians", digits=3, counts=columns[4:])
 
 # %% tags=["remove-cell", "solution"]
 difference = by_hand.set_index("group").loc["with - without"]
-glue(
-    "by-hand-difference",
-    fmt_interval(*difference[["value", "ci_low", "ci_high"]]),
-)
-glue(
-    "by-hand-survives",
-    "survives" if difference["ci_low"] > 0 else "is no longer certain",
-)
+glue("by-hand-difference", fmt_interval(*difference[["value", "ci_low", "ci_high"]]))
+glue("by-hand-survives", "survives" if difference["ci_low"] > 0 else "is no longer certain")
 glue("by-hand-n", int(by_hand.set_index("group").loc["with", "n"]))
 
 # %% [markdown] tags=["solution"]
@@ -1636,10 +1367,7 @@ show(
 )
 
 # %% tags=["remove-cell", "solution"]
-glue(
-    "site-ends",
-    f"{percent(shares.min().min())} to {percent(shares.max().max())}",
-)
+glue("site-ends", f"{percent(shares.min().min())} to {percent(shares.max().max())}")
 
 # %% [markdown] tags=["solution"]
 # Each race goes to each site a third of the time, up to the luck of the draw: here the shares run over

@@ -39,9 +39,7 @@
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
 options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
-seed: int = (
-    1907  # [0, 1000000] seed of the phantom cohort and of the resamples
-)
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the resamples
 n_images: int = 4000  # [60, 100000] images in the phantom cohort; real cohorts are taken whole
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_splits: int = 20  # [1, 1000] random halves of the patients, to choose a wording on one of them
@@ -80,14 +78,7 @@ from cxrlib.show.notebook import (
     withheld,
 )
 from cxrlib.show.plots import bars, dose_response, gap_forest
-from cxrlib.show.words import (
-    fmt,
-    fmt_interval,
-    fmt_row,
-    in_words,
-    percent,
-    readable,
-)
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
 from cxrlib.stats import bootstrap, fairness, metrics
 from cxrlib.stats.as_published import METRICS, performance_by_protocol
 
@@ -109,9 +100,7 @@ warn_if_seeded(names)
 # the cosine of the angle between them. It lies between $-1$ and $1$.{glue:text}`long-texts`
 
 # %%
-cohort = cohorts.study(
-    data, n_images, seed, options, preprocessing=chosen.preprocessing
-)
+cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
 findings = asked(cohort.name, cohort.findings, S_FINDINGS)
 described = describe_models(names).set_index("name").rename_axis("model")
 described.columns = [c.replace("_", " ") for c in described]
@@ -154,9 +143,7 @@ degree = shown.table[f"severity_{sought}" if shown.planted else sought]
 film = int(np.argmax(alone * degree))
 phrases = [f"Chest {label}" for label in findings] + ["Chest No Findings"]
 clip = clips[0]
-if (
-    chosen.temperature == "none"
-):  # the film is answered with the learned scale too
+if chosen.temperature == "none":  # the film is answered with the learned scale too
     clip = load_model(names[0], replace(chosen, temperature="learned"))
 clip = clip.members[0]  # of an ensemble, its first checkpoint
 similarity = zeroshot.similarity(
@@ -166,22 +153,14 @@ if guard.active():
     withheld("the film")
 
 # %% tags=["hide-input"]
-fig, (picture, lengths) = plt.subplots(
-    1, 2, figsize=(5.6, 2.8), width_ratios=(1, 1.3)
-)
+fig, (picture, lengths) = plt.subplots(1, 2, figsize=(5.6, 2.8), width_ratios=(1, 1.3))
 picture.axis("off")
 if not guard.active():
     # a phantom can be drawn finer than the models see it
-    fine = (
-        cohorts.study(data, n_images, seed, options, size=192)
-        if cohort.planted
-        else cohort
-    )
+    fine = cohorts.study(data, n_images, seed, options, size=192) if cohort.planted else cohort
     picture.imshow(fine.images([film])[0], cmap="gray", vmin=0, vmax=255)
 lengths.barh(phrases[:-1], similarity[:-1], color="#56B4E9")
-lengths.axvline(
-    similarity[-1], color="#D55E00", linestyle="--", label=phrases[-1]
-)
+lengths.axvline(similarity[-1], color="#D55E00", linestyle="--", label=phrases[-1])
 lengths.axvline(0, color="#888888", linewidth=1)
 lengths.set(xlabel="cosine similarity", ylim=(len(findings) - 0.4, -0.6))
 lengths.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -191,9 +170,7 @@ figure(
     caption='A film, and its similarity to the phrase of each finding. The dashed line is the similarity to "Chest No Findings": what counts is the distance of a bar\'s end from it.',
     alt="Left: a chest radiograph, where it may be shown. Right: horizontal bars of its cosine similarity to "
     "the phrases, with a dashed line at that to the last one. "
-    + "; ".join(
-        f"{x} {fmt(y)}" for x, y in zip(phrases, similarity, strict=True)
-    )
+    + "; ".join(f"{x} {fmt(y)}" for x, y in zip(phrases, similarity, strict=True))
     + ".",
     table=pd.DataFrame({"phrase": phrases, "cosine similarity": similarity}),
 )
@@ -210,12 +187,7 @@ figure(
 
 # %%
 margin = similarity[:-1] - similarity[-1]
-answers = pd.DataFrame(
-    {
-        "finding": findings,
-        "on the film": shown.table[list(findings)].iloc[film],
-    }
-)
+answers = pd.DataFrame({"finding": findings, "on the film": shown.table[list(findings)].iloc[film]})
 answers["on the film"] = answers["on the film"].map({0: "no", 1: "yes"})
 answers["s+"] = similarity[:-1]
 answers["s+ - s-"] = margin
@@ -229,11 +201,7 @@ show(
 # %% tags=["remove-cell"]
 glue(
     "which-film",
-    (
-        "the films of this cohort may not be shown, so it is a phantom, "
-        if guard.active()
-        else ""
-    )
+    ("the films of this cohort may not be shown, so it is a phantom, " if guard.active() else "")
     + (
         f"the first of the cohort, as none has {sought.lower()} and nothing else"
         if not (alone * degree).any()
@@ -251,9 +219,7 @@ glue("top", ranked["finding"].iloc[0])
 glue("top-right", "is" if ranked["on the film"].iloc[0] == "yes" else "is not")
 glue("p-top-one", fmt(ranked["p, scale 1"].iloc[0]))
 glue("p-top-learned", fmt(ranked["p, learned scale"].iloc[0]))
-false_alarms = answers[
-    (answers["s+ - s-"] > 0) & (answers["on the film"] == "no")
-]["finding"]
+false_alarms = answers[(answers["s+ - s-"] > 0) & (answers["on the film"] == "no")]["finding"]
 glue("false", ", ".join(false_alarms) or "none")
 glue("p-sum", fmt(answers["p, learned scale"].sum()))
 
@@ -290,12 +256,8 @@ glue("p-sum", fmt(answers["p, learned scale"].sum()))
 # Where most of these numbers lie, there is the interval.
 
 # %%
-predictions = zeroshot.predict(
-    cohort, clips, findings, negative=chosen.negative_prompt
-)
-results = performance_by_protocol(
-    predictions, protocol=chosen, n_resamples=n_resamples, seed=seed
-)
+predictions = zeroshot.predict(cohort, clips, findings, negative=chosen.negative_prompt)
+results = performance_by_protocol(predictions, protocol=chosen, n_resamples=n_resamples, seed=seed)
 results = results[results["metric"].isin(METRICS)]
 
 # %% [markdown]
@@ -306,9 +268,9 @@ results = results[results["metric"].isin(METRICS)]
 
 # %% tags=["hide-input"]
 per_label = results[results["label"] != "mean"]
-spread = per_label.groupby(
-    ["cohort", "model", "method", "metric"], sort=False
-)["value"].agg(lambda values: values.std(ddof=1, skipna=False))
+spread = per_label.groupby(["cohort", "model", "method", "metric"], sort=False)["value"].agg(
+    lambda values: values.std(ddof=1, skipna=False)
+)
 spread = spread.reset_index().assign(
     label="mean", attribute="all", group="all", protocol=chosen.name
 )
@@ -323,26 +285,14 @@ spread = schema.results(spread)
 
 def like_table_1(table, metric):
     """Findings as rows, models as columns, and S's spread below the mean."""
-    below = table[table["metric"] == f"{metric}_sd_over_labels"].assign(
-        label="SD over findings"
-    )
-    both = pd.concat(
-        [table[table["metric"] == metric], below], ignore_index=True
-    )
-    return schema.wide(both, index="label", columns="model").rename_axis(
-        "finding"
-    )
+    below = table[table["metric"] == f"{metric}_sd_over_labels"].assign(label="SD over findings")
+    both = pd.concat([table[table["metric"] == metric], below], ignore_index=True)
+    return schema.wide(both, index="label", columns="model").rename_axis("finding")
 
 
 ours = pd.concat([results, spread], ignore_index=True)
-show(
-    like_table_1(ours, "auc"),
-    caption=f"Zero-shot AUC with 95 % intervals over {chosen.unit}s",
-)
-show(
-    like_table_1(ours, "adjusted_auprc"),
-    caption="Zero-shot adjusted AUPRC, likewise",
-)
+show(like_table_1(ours, "auc"), caption=f"Zero-shot AUC with 95 % intervals over {chosen.unit}s")
+show(like_table_1(ours, "adjusted_auprc"), caption="Zero-shot adjusted AUPRC, likewise")
 
 # %% tags=["hide-input"]
 shown = results[results["metric"] == "auc"]
@@ -368,17 +318,10 @@ figure(
 
 # %% tags=["remove-cell"]
 LOW, HIGH = 0.78, 0.95  # what the training of the models was planned to reach
-mean = {
-    m: schema.row(
-        results, model=m, label="mean", metric="auc", attribute="all"
-    )
-    for m in names
-}
+mean = {m: schema.row(results, model=m, label="mean", metric="auc", attribute="all") for m in names}
 glue(
     "drawn",
-    "patients, each with all of their films,"
-    if chosen.unit == "patient"
-    else "films, as S does,",
+    "patients, each with all of their films," if chosen.unit == "patient" else "films, as S does,",
 )
 glue("n-resamples", str(n_resamples))
 glue(
@@ -391,32 +334,15 @@ glue("cohort", cohort.name)
 glue("n-images", len(cohort.table))
 glue("n-patients", cohort.table["patient_id"].nunique())
 adjusted = {
-    m: schema.row(
-        results,
-        model=m,
-        label="mean",
-        metric="adjusted_auprc",
-        attribute="all",
-    )
+    m: schema.row(results, model=m, label="mean", metric="adjusted_auprc", attribute="all")
     for m in names
 }
 for key, of in {"means": mean, "means-adjusted": adjusted}.items():
-    known = sorted(
-        (m for m in names if not np.isnan(of[m]["value"])),
-        key=lambda m: of[m]["value"],
-    )
+    known = sorted((m for m in names if not np.isnan(of[m]["value"])), key=lambda m: of[m]["value"])
     ends_of_known = dict.fromkeys([*known[:1], *known[-1:]])
-    glue(
-        key,
-        " to ".join(f"{fmt_row(of[m])} ({m})" for m in ends_of_known)
-        or "undefined",
-    )
-orders = [
-    sorted(names, key=lambda m: -of[m]["value"]) for of in (mean, adjusted)
-]
-certain = all(
-    not np.isnan(of[m]["value"]) for of in (mean, adjusted) for m in names
-)
+    glue(key, " to ".join(f"{fmt_row(of[m])} ({m})" for m in ends_of_known) or "undefined")
+orders = [sorted(names, key=lambda m: -of[m]["value"]) for of in (mean, adjusted)]
+certain = all(not np.isnan(of[m]["value"]) for of in (mean, adjusted) for m in names)
 order = "the same order" if orders[0] == orders[1] else "different orders"
 glue("same-order", order if certain else "an order that is undefined")
 own = [m for m in names if m in model_names() and cohort.planted]
@@ -432,17 +358,12 @@ glue(
     f"and {HIGH} on phantom patients whom they have not seen. This is {expected}"
     + (f", not found for {', '.join(missed)}." if missed else "."),
 )
-alike = schema.row(
-    ours, model=names[0], label="mean", metric="auc_sd_over_labels"
-)
+alike = schema.row(ours, model=names[0], label="mean", metric="auc_sd_over_labels")
 glue("first-mean", fmt_row(mean[names[0]]))
 glue("first-sd", fmt(alike["value"]))
 half = (mean[names[0]]["ci_high"] - mean[names[0]]["ci_low"]) / 2
 glue("first-half", fmt(half, 3))
-glue(
-    "sd-over-half",
-    fmt(alike["value"] / half, 0 if alike["value"] > 2 * half else 1),
-)
+glue("sd-over-half", fmt(alike["value"] / half, 0 if alike["value"] > 2 * half else 1))
 glue(
     "spread-moral",
     "Whoever reads the spread as an uncertainty will take two models for equal that are not."
@@ -451,11 +372,7 @@ glue(
     if np.isnan(alike["value"])
     else "That the spread is no wider here is an accident of few films; it answers another question.",
 )
-by_label = (
-    per_label[per_label["metric"] == "auc"]
-    .groupby("label", sort=False)["value"]
-    .mean()
-)
+by_label = per_label[per_label["metric"] == "auc"].groupby("label", sort=False)["value"].mean()
 defined = by_label.dropna().sort_values()
 glue("easiest", defined.index[-1] if len(defined) else "undefined")
 hardest = defined.index[0] if len(defined) else findings[0]
@@ -473,9 +390,7 @@ glue("hardest", hardest if len(defined) else "undefined")
 
 # %% tags=["hide-input"]
 table_1 = (
-    published.table("S Table 1")
-    .query("label == 'mean'")
-    .set_index(["model", "metric"])["value"]
+    published.table("S Table 1").query("label == 'mean'").set_index(["model", "metric"])["value"]
 )
 said = {
     m: f"{table_1[m, 'auc']:.2f} ± {table_1[m, 'auc_sd_over_labels']:.2f}"
@@ -514,9 +429,7 @@ quiz(
 pairs = [(name, names[0]) for name in names[1:]]
 gaps = None
 if pairs:
-    gaps = fairness.model_gap_table(
-        predictions, pairs, metrics=("auc",), **boot
-    )
+    gaps = fairness.model_gap_table(predictions, pairs, metrics=("auc",), **boot)
 
 # %% tags=["hide-input"]
 if pairs:
@@ -545,15 +458,8 @@ def verdict(a, b):
     return f"{a}: {fmt_row(row, 3, signed=True)}, {WORDS[schema.side(row)]}"
 
 
-glue(
-    "gaps",
-    "; ".join(verdict(a, b) for a, b in pairs) or "no second model was run",
-)
-sides = (
-    gaps[gaps["label"] != "mean"].apply(schema.side, axis=1)
-    if pairs
-    else pd.Series(dtype=str)
-)
+glue("gaps", "; ".join(verdict(a, b) for a, b in pairs) or "no second model was run")
+sides = gaps[gaps["label"] != "mean"].apply(schema.side, axis=1) if pairs else pd.Series(dtype=str)
 glue("n-single-gaps", str(len(sides)))
 glue("n-single-clear", str(sides.isin(["above", "below"]).sum()))
 
@@ -571,9 +477,7 @@ glue("n-single-clear", str(sides.isin(["above", "below"]).sum()))
 
 # %%
 by_patient, by_image = (
-    fairness.performance_table(
-        predictions, **(boot | {"protocol": replace(sharing, unit=unit)})
-    )
+    fairness.performance_table(predictions, **(boot | {"protocol": replace(sharing, unit=unit)}))
     for unit in ("patient", "image")
 )
 keys = ["model", "label", "metric"]
@@ -585,22 +489,11 @@ both["films"] = both["ci_high_image"] - both["ci_low_image"]
 
 # %% tags=["hide-input"]
 both["metric"] = both["metric"].map(readable)
-widths = both.groupby(["metric", "label"], sort=False)[
-    ["patients", "films"]
-].mean()
+widths = both.groupby(["metric", "label"], sort=False)[["patients", "films"]].mean()
 widths = widths.sort_index(level="metric", sort_remaining=False)
 widths["ratio"] = widths["patients"] / widths["films"]
-widths = widths.rename(
-    columns={
-        "patients": "width, patients drawn",
-        "films": "width, films drawn",
-    }
-)
-show(
-    widths,
-    caption="Width of the 95 % interval, averaged over models",
-    digits=3,
-)
+widths = widths.rename(columns={"patients": "width, patients drawn", "films": "width, films drawn"})
+show(widths, caption="Width of the 95 % interval, averaged over models", digits=3)
 
 # %% tags=["remove-cell"]
 ratio = (both["patients"] / both["films"]).replace(np.inf, np.nan).dropna()
@@ -619,10 +512,7 @@ glue(
 per_patient = cohort.table.groupby("patient_id").size()
 glue("per-patient", fmt(per_patient.mean(), 1))
 # The maximum is a single patient's number.
-glue(
-    "most",
-    "" if guard.active() else f" and never more than {per_patient.max()}",
-)
+glue("most", "" if guard.active() else f" and never more than {per_patient.max()}")
 glue(
     "drawn-anew",
     "Phantom findings are drawn anew for each film unless the real patient had them, and the films of a "
@@ -656,9 +546,7 @@ def at_prevalence(y, prevalence):
     return np.where(y == 1, 1.0, negatives / max((y == 0).sum(), 1))
 
 
-one = predictions[
-    (predictions["model"] == names[0]) & (predictions["label"] == hardest)
-]
+one = predictions[(predictions["model"] == names[0]) & (predictions["label"] == hardest)]
 y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
 if not len(defined):  # no finding has films enough: what follows is undefined
     y = np.zeros_like(y)
@@ -673,43 +561,25 @@ def coarse(y, score):
         inside[y[i]] += 1
         if min(inside) >= guard.MIN_CELL:
             rank, inside = rank + 1, [0, 0]
-    return np.minimum(
-        block, max(rank - 1, 0)
-    )  # what is left over joins the last full block
+    return np.minimum(block, max(rank - 1, 0))  # what is left over joins the last full block
 
 
-marks = (
-    coarse(y, score) if guard.active() else score
-)  # no step of the curves is a single film
+marks = coarse(y, score) if guard.active() else score  # no step of the curves is a single film
 fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.2))
 shades = {0.5: "#56B4E9", 0.1: "#0072B2", 0.01: "#D55E00"}
 areas = []
-for width, (prevalence, shade) in zip(
-    (6, 3.5, 1.2), shades.items(), strict=True
-):
+for width, (prevalence, shade) in zip((6, 3.5, 1.2), shades.items(), strict=True):
     if y.any():
         weight = at_prevalence(y, prevalence)
-        areas.append(
-            {"prevalence": prevalence} | metrics.ranking(y, marks, weight)
-        )
+        areas.append({"prevalence": prevalence} | metrics.ranking(y, marks, weight))
         false, true, _ = roc_curve(y, marks, sample_weight=weight)
-        precision, recall, _ = precision_recall_curve(
-            y, marks, sample_weight=weight
-        )
+        precision, recall, _ = precision_recall_curve(y, marks, sample_weight=weight)
         axes[0].plot(false, true, color=shade, linewidth=width)
-        axes[1].plot(
-            recall, precision, color=shade, label=f"{100 * prevalence:g} %"
-        )
+        axes[1].plot(recall, precision, color=shade, label=f"{100 * prevalence:g} %")
     axes[1].axhline(prevalence, color=shade, linestyle=":", linewidth=1)
 axes[0].plot([0, 1], [0, 1], ":", color="#888888", linewidth=1)
-axes[0].set(
-    xlabel="false positive rate", ylabel="true positive rate", title="ROC"
-)
-axes[1].set(
-    xlabel="recall (true positive rate)",
-    ylabel="precision",
-    title="precision-recall",
-)
+axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+axes[1].set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
 axes[1].set_ylim(0, 1.03)
 if y.any():
     fig.legend(title="prevalence", loc="outside lower center", ncols=3)
@@ -720,10 +590,7 @@ figure(
     alt="Left: ROC curves at three prevalences, true against false positive rate, in lines of three widths "
     "because they coincide. Right: precision against recall at the same prevalences, each with a dotted "
     "line at its prevalence. Average precision: "
-    + "; ".join(
-        f"{fmt(x['average_precision'])} at {100 * x['prevalence']:g} %"
-        for x in areas
-    )
+    + "; ".join(f"{fmt(x['average_precision'])} at {100 * x['prevalence']:g} %" for x in areas)
     + ".",
     table=pd.DataFrame(areas).astype(float),
 )
@@ -741,12 +608,8 @@ for name in names:
     score = predictions.loc[rows, "score"].to_numpy()
     for prevalence in PREVALENCES:
         weight = at_prevalence(y, prevalence)
-        statistics[name, prevalence] = lambda w, s=score, v=weight: (
-            metrics.ranking(y, s, w * v)
-        )
-drawn = bootstrap.Resamples(
-    one["patient_id"].to_numpy(), n_resamples, seed, chosen.unit
-)
+        statistics[name, prevalence] = lambda w, s=score, v=weight: metrics.ranking(y, s, w * v)
+drawn = bootstrap.Resamples(one["patient_id"].to_numpy(), n_resamples, seed, chosen.unit)
 measured = bootstrap.evaluate(statistics, drawn)
 by_prevalence = pd.DataFrame(
     [
@@ -760,42 +623,29 @@ by_prevalence = pd.DataFrame(
 of_first = by_prevalence[by_prevalence["model"] == names[0]]
 printed = schema.wide(of_first, index="prevalence", columns="metric")
 printed.columns = ["AUC", "average precision", "adjusted AUPRC"]
-show(
-    printed,
-    caption=f"{names[0]}, {hardest}: the same scores at six prevalences",
-)
+show(printed, caption=f"{names[0]}, {hardest}: the same scores at six prevalences")
 
 # %% tags=["hide-input"]
 shown = by_prevalence[by_prevalence["metric"] == "adjusted_auprc"]
-fig = dose_response(
-    shown, x="prevalence", xlabel=f"prevalence of {hardest} (log scale)"
-)
+fig = dose_response(shown, x="prevalence", xlabel=f"prevalence of {hardest} (log scale)")
 fig.axes[0].set_xscale("log")
 fig.axes[0].set_xticks(PREVALENCES, [f"{100 * p:g} %" for p in PREVALENCES])
 fig.axes[0].minorticks_off()
-by_model = shown.pivot(
-    index="model", columns="prevalence", values="value"
-).loc[names, [0.01, 0.5]]
+by_model = shown.pivot(index="model", columns="prevalence", values="value").loc[names, [0.01, 0.5]]
 ends_of_lines = "; ".join(
-    f"{m}: {fmt(low)} at 1 %, {fmt(high)} at 50 %"
-    for m, low, high in by_model.itertuples()
+    f"{m}: {fmt(low)} at 1 %, {fmt(high)} at 50 %" for m, low, high in by_model.itertuples()
 )
 figure(
     "fig-zeroshot-prevalence",
     caption="Adjusted AUPRC of the same scores at different prevalences. A measure that is free of prevalence would give horizontal lines.",
     alt=f"Adjusted AUPRC for {hardest} against prevalence on a logarithmic axis, one line per model with an "
     f"interval band. {ends_of_lines}.",
-    table=shown[
-        ["model", "prevalence", "metric", "value", "ci_low", "ci_high"]
-    ],
+    table=shown[["model", "prevalence", "metric", "value", "ci_low", "ci_high"]],
 )
 
 # %% tags=["remove-cell"]
 auc = of_first.loc[of_first["metric"] == "auc", "value"]
-glue(
-    "auc-range",
-    f"{auc.max() - auc.min():.0e}" if auc.notna().all() else "undefined",
-)
+glue("auc-range", f"{auc.max() - auc.min():.0e}" if auc.notna().all() else "undefined")
 KEY = "adjusted_auprc"
 lowest, highest = PREVALENCES[0], PREVALENCES[-1]
 glue("lowest", percent(lowest))
@@ -805,26 +655,18 @@ change = {
         *(
             high - low
             for high, low in zip(
-                measured[(m, highest), KEY],
-                measured[(m, lowest), KEY],
-                strict=True,
+                measured[(m, highest), KEY], measured[(m, lowest), KEY], strict=True
             )
         ),
         method=chosen.interval,
     )
     for m in names
 }
-glue(
-    "change",
-    "; ".join(f"{m} {fmt_row(change[m], signed=True)}" for m in names),
-)
+glue("change", "; ".join(f"{m} {fmt_row(change[m], signed=True)}" for m in names))
 moved = [m for m in names if schema.side(change[m]) in ("above", "below")]
 glue("n-moved", f"{len(moved)} of {len(names)}")
 unmoved = "may do so, but not further than chance could take it"
-glue(
-    "moves",
-    "does" if moved else unmoved if len(defined) else "is undefined here",
-)
+glue("moves", "does" if moved else unmoved if len(defined) else "is undefined here")
 glue("real-prevalence", percent(y.mean() if y.any() else None))
 
 # %% [markdown]
@@ -850,10 +692,7 @@ glue("real-prevalence", percent(y.mean() if y.any() else None))
 # %% tags=["hide-input"]
 theirs = published.table("S Table 1")
 show(like_table_1(theirs, "auc"), caption="S, Table 1: AUC as printed")
-show(
-    like_table_1(theirs, "adjusted_auprc"),
-    caption="S, Table 1: adjusted AUPRC as printed",
-)
+show(like_table_1(theirs, "adjusted_auprc"), caption="S, Table 1: adjusted AUPRC as printed")
 
 # %% tags=["hide-input"]
 keep(ours)
@@ -864,11 +703,7 @@ NAMED = {
     "auc_sd_over_labels": "AUC, SD over findings",
     "adjusted_auprc_sd_over_labels": "adjusted AUPRC, SD over findings",
 }
-counts = (
-    verdicts.groupby(["metric", "verdict"], sort=False)
-    .size()
-    .rename("numbers of S")
-)
+counts = verdicts.groupby(["metric", "verdict"], sort=False).size().rename("numbers of S")
 counts = counts.reset_index().assign(metric=lambda t: t["metric"].map(NAMED))
 show(counts, caption="Verdicts on the numbers of Table 1", counts=())
 
@@ -881,9 +716,7 @@ glue("s-best", s_mean.loc[s_mean["value"].idxmax(), "model"])
 our_means = pd.Series([mean[m]["value"] for m in names])
 glue("our-low", fmt(our_means.min()))
 glue("our-high", fmt(our_means.max()))
-outside = (theirs["value"] < theirs["ci_low"]) | (
-    theirs["value"] > theirs["ci_high"]
-)
+outside = (theirs["value"] < theirs["ci_low"]) | (theirs["value"] > theirs["ci_high"])
 glue("n-outside", str(outside.sum()))
 glue("outside", ", ".join(theirs.loc[outside, "model"].unique()) or "none")
 glue("n-other", str((verdicts["verdict"] == published.OTHER_COHORT).sum()))
@@ -914,12 +747,7 @@ glue("n-s", str(len(verdicts)))
 sides = {"is there": prompts.POSITIVE, "is not there": prompts.NEGATIVE}
 asked_by = pd.DataFrame(
     [
-        {
-            "the finding": side,
-            "phrase": x.text,
-            "asked by": ", ".join(x.by),
-            "source": x.source,
-        }
+        {"the finding": side, "phrase": x.text, "asked by": ", ".join(x.by), "source": x.source}
         for side, phrases_of_side in sides.items()
         for x in phrases_of_side
     ]
@@ -939,17 +767,10 @@ show(asked_by, caption="Phrases of papers and models")
 # %%
 pairs = prompts.pairs()
 scores = {
-    clip.name: zeroshot.pair_scores(
-        cohort, clip, findings, list(pairs.values())
-    )
-    for clip in clips
+    clip.name: zeroshot.pair_scores(cohort, clip, findings, list(pairs.values())) for clip in clips
 }
 GAPS = {"sex": ("F", "M"), "age_group": ("80+", "25-50")}
-GAPS = {
-    a: groups
-    for a, groups in GAPS.items()
-    if set(groups) <= set(cohort.table[a].dropna())
-}
+GAPS = {a: groups for a, groups in GAPS.items() if set(groups) <= set(cohort.table[a].dropna())}
 points = wordings.pair_table(cohort, scores, findings, list(pairs), GAPS)
 
 # %% tags=["hide-input"]
@@ -963,52 +784,25 @@ titles = {("all", "all"): "mean AUC"} | {
     (a, f"{one} - {other}"): f"gap in mean AUC, {readable(f'{one} - {other}')}"
     for a, (one, other) in GAPS.items()
 }
-fig, axes = plt.subplots(
-    len(titles), figsize=(5.6, len(titles) * (0.8 + 0.35 * len(names)))
-)
-for ax, ((attribute, group), title) in zip(
-    np.atleast_1d(axes), titles.items(), strict=True
-):
-    ax.axvline(
-        0.5 if group == "all" else 0,
-        color="#888888",
-        linestyle=":",
-        linewidth=1,
-    )
-    of_panel = on_mean[
-        (on_mean["attribute"] == attribute) & (on_mean["group"] == group)
-    ]
+fig, axes = plt.subplots(len(titles), figsize=(5.6, len(titles) * (0.8 + 0.35 * len(names))))
+for ax, ((attribute, group), title) in zip(np.atleast_1d(axes), titles.items(), strict=True):
+    ax.axvline(0.5 if group == "all" else 0, color="#888888", linestyle=":", linewidth=1)
+    of_panel = on_mean[(on_mean["attribute"] == attribute) & (on_mean["group"] == group)]
     for k, m in enumerate(names):
         strip = of_panel[of_panel["model"] == m].set_index("method")["value"]
-        height = k + np.random.default_rng(seed).uniform(
-            -0.25, 0.25, len(strip)
-        )
-        ax.scatter(
-            strip, height, s=14, color="#56B4E9", alpha=0.7, linewidths=0
-        )
+        height = k + np.random.default_rng(seed).uniform(-0.25, 0.25, len(strip))
+        ax.scatter(strip, height, s=14, color="#56B4E9", alpha=0.7, linewidths=0)
         for pair, (shape, inside, label) in MARKS.items():
             ax.scatter(
                 *(strip[pair], k),
-                **{
-                    "marker": shape,
-                    "s": 50,
-                    "facecolors": inside,
-                    "edgecolors": "black",
-                },
+                **{"marker": shape, "s": 50, "facecolors": inside, "edgecolors": "black"},
                 label=label if k == 0 else None,
                 zorder=3,
             )
-    ax.set(
-        yticks=range(len(names)),
-        yticklabels=names,
-        ylim=(len(names) - 0.5, -0.5),
-        xlabel=title,
-    )
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlabel=title)
 told = []
 for (attribute, group), title in titles.items():
-    strip = on_mean[
-        (on_mean["attribute"] == attribute) & (on_mean["group"] == group)
-    ]
+    strip = on_mean[(on_mean["attribute"] == attribute) & (on_mean["group"] == group)]
     told.append(f"{title}: {in_words(strip)}")
 handles, marked = np.atleast_1d(axes)[0].get_legend_handles_labels()
 fig.legend(handles, marked, loc="outside upper center", ncols=2)
@@ -1044,13 +838,10 @@ roles = {
     for m in names
 }
 compared = {
-    m: [(pair, OWN) for pair in which.values()]
-    + [(which["highest"], which["lowest"])]
+    m: [(pair, OWN) for pair in which.values()] + [(which["highest"], which["lowest"])]
     for m, which in roles.items()
 }
-measured = wordings.interval_table(
-    cohort, scores, findings, list(pairs), compared, GAPS, **boot
-)
+measured = wordings.interval_table(cohort, scores, findings, list(pairs), compared, GAPS, **boot)
 measured = measured[measured["label"] == "mean"]
 
 # %% tags=["hide-input"]
@@ -1058,24 +849,15 @@ printed = []
 for m in names:
     for pair in dict.fromkeys(roles[m].values()):
         of_pair = {"model": m, "method": pair}
-        line = {
-            "model": m,
-            "pair": ", ".join(r for r in roles[m] if roles[m][r] == pair),
-        }
-        line["mean AUC"] = fmt_row(
-            schema.row(measured, **of_pair, attribute="all")
-        )
+        line = {"model": m, "pair": ", ".join(r for r in roles[m] if roles[m][r] == pair)}
+        line["mean AUC"] = fmt_row(schema.row(measured, **of_pair, attribute="all"))
         line["less that of S"] = ""
         if pair != OWN:
-            less = schema.row(
-                measured, model=m, method=f"{pair} - {OWN}", attribute="all"
-            )
+            less = schema.row(measured, model=m, method=f"{pair} - {OWN}", attribute="all")
             line["less that of S"] = fmt_row(less, signed=True)
         for attribute, groups in GAPS.items():
             gap = schema.row(measured, **of_pair, attribute=attribute)
-            line[f"gap, {readable(' - '.join(groups))}"] = fmt_row(
-                gap, signed=True
-            )
+            line[f"gap, {readable(' - '.join(groups))}"] = fmt_row(gap, signed=True)
         line["wording"] = pair
         printed.append(line)
 show(
@@ -1083,18 +865,12 @@ show(
     caption=f"Mean zero-shot AUC and its gaps by wording, with 95 % intervals over {chosen.unit}s",
 )
 counts = ["n", "n_positive", "n_patients"]
-based_on = on_mean[on_mean["model"] == names[0]].drop_duplicates(
-    ["attribute", "group"]
-)
+based_on = on_mean[on_mean["model"] == names[0]].drop_duplicates(["attribute", "group"])
 based_on = based_on[["attribute", "group", *counts]].reset_index(drop=True)
 based_on["group"] = based_on["group"].map(readable)
 based_on["attribute"] = based_on["attribute"].map(readable)
 based_on = based_on.rename(
-    columns={
-        "n": "films",
-        "n_positive": "fewest with a finding",
-        "n_patients": "patients",
-    }
+    columns={"n": "films", "n_positive": "fewest with a finding", "n_patients": "patients"}
 )
 show(
     based_on,
@@ -1103,50 +879,30 @@ show(
 )
 
 # %% tags=["remove-cell"]
-auc = on_mean[on_mean["attribute"] == "all"].pivot(
-    index="method", columns="model", values="value"
-)
+auc = on_mean[on_mean["attribute"] == "all"].pivot(index="method", columns="model", values="value")
 known = auc.notna().all().all()
 glue("n-single", str(len(pairs) - 1))
 glue("n-pairs", str(len(pairs)))
 glue(
     "gap-definition",
-    " and ".join(
-        f"{readable(a)}, {readable(' - '.join(g))}" for a, g in GAPS.items()
-    )
+    " and ".join(f"{readable(a)}, {readable(' - '.join(g))}" for a, g in GAPS.items())
     or "none here, for want of patients",
 )
 glue("swing-mean", fmt((auc.max() - auc.min()).max()))
-below_s = {
-    m: int((auc[m] < auc.loc[OWN, m]).sum()) if known else np.nan
-    for m in names
-}
-below_all = {
-    m: int((auc[m] < auc.loc[prompts.ALL, m]).sum()) if known else np.nan
-    for m in names
-}
+below_s = {m: int((auc[m] < auc.loc[OWN, m]).sum()) if known else np.nan for m in names}
+below_all = {m: int((auc[m] < auc.loc[prompts.ALL, m]).sum()) if known else np.nan for m in names}
 of_all = {
-    m: schema.row(
-        measured, model=m, method=f"{prompts.ALL} - {OWN}", attribute="all"
-    )
+    m: schema.row(measured, model=m, method=f"{prompts.ALL} - {OWN}", attribute="all")
     for m in names
 }
 sides = [schema.side(row) for row in of_all.values()]
 most = (len(pairs) - 1) / 2
 glue("s-good", f"{sum(k > most for k in below_s.values())} of {len(names)}")
-glue(
-    "all-good", f"{sum(k > most for k in below_all.values())} of {len(names)}"
-)
-for key, side in {
-    "all-higher": "above",
-    "all-lower": "below",
-    "all-around": "around",
-}.items():
+glue("all-good", f"{sum(k > most for k in below_all.values())} of {len(names)}")
+for key, side in {"all-higher": "above", "all-lower": "below", "all-around": "around"}.items():
     glue(key, f"{sides.count(side)} of {len(names)}")
 by_label = points[(points["label"] != "mean") & (points["attribute"] == "all")]
-swing = (
-    by_label.groupby(["model", "label"])["value"].agg(["min", "max"]).dropna()
-)
+swing = by_label.groupby(["model", "label"])["value"].agg(["min", "max"]).dropna()
 swing["swing"] = swing["max"] - swing["min"]
 widest = swing["swing"].idxmax() if len(swing) else None
 glue(
@@ -1158,9 +914,7 @@ glue(
 )
 glue(
     "below-chance",
-    f"{int((swing['min'] < 0.5).sum())} of {len(swing)}"
-    if len(swing)
-    else "undefined",
+    f"{int((swing['min'] < 0.5).sum())} of {len(swing)}" if len(swing) else "undefined",
 )
 
 
@@ -1172,9 +926,7 @@ def signs(attribute, groups):
         return f"{readable(' - '.join(groups))} undefined"
     turned = (np.sign(gap) == -np.sign(gap.loc[OWN])).sum()
     most = turned.idxmax()
-    ends_of_most = (
-        fmt(x, 3, signed=True) for x in (gap[most].min(), gap[most].max())
-    )
+    ends_of_most = (fmt(x, 3, signed=True) for x in (gap[most].min(), gap[most].max()))
     return (
         f"{readable(' - '.join(groups))} {turned.sum()} of {(len(gap) - 1) * len(names)}, most of them "
         f"in {most} ({turned[most]}), where the gap runs from {' to '.join(ends_of_most)}"
@@ -1185,9 +937,7 @@ def signs(attribute, groups):
 
 glue("signs", "; ".join(signs(a, g) for a, g in GAPS.items()) or "undefined")
 thin = points[(points["label"] != "mean") & points["value"].isna()]
-thin = thin.drop_duplicates(["group", "label"]).groupby("group", sort=False)[
-    "label"
-]
+thin = thin.drop_duplicates(["group", "label"]).groupby("group", sort=False)["label"]
 glue(
     "left-out",
     "; ".join(
@@ -1196,29 +946,16 @@ glue(
     )
     or "none",
 )
-shown_gaps = measured[measured["attribute"] != "all"].apply(
-    schema.side, axis=1
-)
-by_gap = (
-    on_mean[on_mean["attribute"] != "all"]
-    .groupby(["group", "model"])["value"]
-    .agg(np.ptp)
-)
+shown_gaps = measured[measured["attribute"] != "all"].apply(schema.side, axis=1)
+by_gap = on_mean[on_mean["attribute"] != "all"].groupby(["group", "model"])["value"].agg(np.ptp)
 glue("swing-gap", fmt(by_gap.max()) if len(by_gap) else "undefined")
 glue("n-gaps", str(len(shown_gaps)))
-glue(
-    "n-gaps-clear",
-    str(shown_gaps.isin(["above", "below"]).sum() if len(shown_gaps) else 0),
-)
+glue("n-gaps-clear", str(shown_gaps.isin(["above", "below"]).sum() if len(shown_gaps) else 0))
 
 # %% tags=["hide-input"]
 strips = pd.DataFrame({"model": names})
-strips["lowest to highest"] = [
-    f"{fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names
-]
-strips["all phrases less that of S"] = [
-    fmt_row(of_all[m], 3, signed=True) for m in names
-]
+strips["lowest to highest"] = [f"{fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names]
+strips["all phrases less that of S"] = [fmt_row(of_all[m], 3, signed=True) for m in names]
 strips["below that of S"] = [str(below_s[m]) for m in names]
 strips["below all phrases"] = [str(below_all[m]) for m in names]
 show(
@@ -1262,12 +999,8 @@ patients = cohort.table["patient_id"].to_numpy()
 halves = pd.concat(
     [
         wordings.chosen_on_half(
-            *(scores[m], truth, patients, list(pairs), OWN, n_splits, seed),
-            each=each,
-        ).assign(
-            model=m,
-            choice="one for each finding" if each else "one for all findings",
-        )
+            *(scores[m], truth, patients, list(pairs), OWN, n_splits, seed), each=each
+        ).assign(model=m, choice="one for each finding" if each else "one for all findings")
         for m in names
         for each in (False, True)
     ],
@@ -1281,20 +1014,12 @@ halves["gain over S"] = halves["unseen"] - halves["own"]
 def over_halves(values):
     """Mean over the halves, and between which limits nine of ten lie."""
     low, high = values.quantile([0.05, 0.95])
-    return fmt_interval(
-        values.mean(),
-        low,
-        high,
-        3,
-        signed=values.name not in ("seen", "unseen"),
-    )
+    return fmt_interval(values.mean(), low, high, 3, signed=values.name not in ("seen", "unseen"))
 
 
 shown_columns = ["seen", "unseen", "optimism", "gain over S"]
 if len(halves):
-    summary = halves.groupby(["model", "choice"], sort=False)[
-        shown_columns
-    ].agg(over_halves)
+    summary = halves.groupby(["model", "choice"], sort=False)[shown_columns].agg(over_halves)
     summary.columns = [
         "AUC where chosen",
         "AUC on other patients",
@@ -1310,9 +1035,7 @@ else:
 
 # %% tags=["remove-cell"]
 optimism, optimism_each = (
-    halves.loc[halves["choice"] == which, "optimism"].mean()
-    if len(halves)
-    else np.nan
+    halves.loc[halves["choice"] == which, "optimism"].mean() if len(halves) else np.nan
     for which in ("one for all findings", "one for each finding")
 )
 glue(
@@ -1323,13 +1046,8 @@ glue(
     else "The cohort is one data set; the labels were read from reports by software.",
 )
 glue("n-splits", str(n_splits))
-glue(
-    "n-kept",
-    f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(findings)}",
-)
-average = halves.groupby(["choice", "model"], sort=False)[
-    ["optimism", "gain over S"]
-].mean()
+glue("n-kept", f"{halves['labels'].iloc[0] if len(halves) else 0} of {len(findings)}")
+average = halves.groupby(["choice", "model"], sort=False)[["optimism", "gain over S"]].mean()
 
 
 def said(choice, column):
@@ -1345,15 +1063,10 @@ glue("optimism-all", said("one for all findings", "optimism"))
 glue("optimism-each", said("one for each finding", "optimism"))
 glue("gain-all", said("one for all findings", "gain over S"))
 glue("gain-each", said("one for each finding", "gain over S"))
-picked = halves[halves["choice"] == "one for all findings"].groupby(
-    "model", sort=False
-)["chosen"]
+picked = halves[halves["choice"] == "one for all findings"].groupby("model", sort=False)["chosen"]
 glue(
     "picked",
-    "; ".join(
-        f"{m} {x.nunique()}, that of S in {percent((x == OWN).mean())}"
-        for m, x in picked
-    )
+    "; ".join(f"{m} {x.nunique()}, that of S in {percent((x == OWN).mean())}" for m, x in picked)
     or "undefined",
 )
 if len(halves):
@@ -1361,11 +1074,7 @@ if len(halves):
     larger -= average.loc["one for all findings", "optimism"].mean()
 glue(
     "each-larger",
-    "undefined"
-    if not len(halves)
-    else "larger"
-    if larger > 0
-    else "no larger",
+    "undefined" if not len(halves) else "larger" if larger > 0 else "no larger",
 )
 
 # %% [markdown]
@@ -1417,25 +1126,15 @@ quiz(
 rows = []
 for name in names if cohort.planted else ():
     for label in findings:
-        one = predictions[
-            (predictions["model"] == name) & (predictions["label"] == label)
-        ]
-        score, severity = (
-            one["score"].to_numpy(),
-            cohort.table[f"severity_{label}"].to_numpy(),
-        )
+        one = predictions[(predictions["model"] == name) & (predictions["label"] == label)]
+        score, severity = one["score"].to_numpy(), cohort.table[f"severity_{label}"].to_numpy()
         ill = severity > 0
         middle = np.median(severity[ill]) if ill.any() else 0
-        of_half = {
-            "mild half": severity <= middle,
-            "severe half": severity > middle,
-        }
+        of_half = {"mild half": severity <= middle, "severe half": severity > middle}
         for part, of_part in of_half.items():
             kept = ~ill | of_part
             value = metrics.auc(ill[kept].astype(int), score[kept])
-            rows.append(
-                {"model": name, "finding": label, "half": part, "AUC": value}
-            )
+            rows.append({"model": name, "finding": label, "half": part, "AUC": value})
 if rows:
     halves_of_ill = pd.DataFrame(rows).pivot(
         index=["model", "finding"], columns="half", values="AUC"
@@ -1453,9 +1152,7 @@ else:
 glue("severity", found_severity)
 faded = cohort.recipe.get("dials", {}).get("contrast", {}).get("age_group", {})
 faded = ", ".join(f"{group} {factor:g}" for group, factor in faded.items())
-of_age = measured[
-    (measured["attribute"] == "age_group") & (measured["method"] == OWN)
-]
+of_age = measured[(measured["attribute"] == "age_group") & (measured["method"] == OWN)]
 sides = [schema.side(row) for _, row in of_age.iterrows()]
 known_sides = [side for side in sides if side != "undefined"]
 glue(
@@ -1578,12 +1275,8 @@ glue(
 # ```
 
 # %% tags=["remove-cell", "solution"]
-by_age = points[
-    (points["attribute"] == "age_group") & (points["label"] == "mean")
-]
-by_age = by_age[(by_age["model"] == names[0]) & (by_age["method"] == OWN)][
-    "value"
-]
+by_age = points[(points["attribute"] == "age_group") & (points["label"] == "mean")]
+by_age = by_age[(by_age["model"] == names[0]) & (by_age["method"] == OWN)]["value"]
 glue("gap-age", fmt(by_age.iloc[0] if len(by_age) else None, signed=True))
 glue("share-old", percent((cohort.table["age_group"] == "80+").mean()))
 glue("width", fmt(2 * half, 3))

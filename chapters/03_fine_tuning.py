@@ -49,9 +49,7 @@
 # to be found is known.
 
 # %% tags=["parameters"]
-models: str = (
-    "phantom-resnet,phantom-vit"  # model names separated by commas, or "all"
-)
+models: str = "phantom-resnet,phantom-vit"  # model names separated by commas, or "all"
 data: str = "phantom"  # {phantom, phantom-6x200, nih, nih-6x200, mimic, mimic-balanced, own, own-balanced} a balanced cohort, or the one beside which it lies
 options: dict = {}  # of the balanced cohort, such as {"per_cell": 50}, or the dials of a phantom
 protocol: str = "corrected"  # {corrected, as_published} the latter: one split, by image; prompts chosen on its test
@@ -60,18 +58,12 @@ n_splits: int = 5  # [1, 100] 7:1:2 splits; five of them test every image once
 n_seeds: int = 3  # [1, 100] trainings a split with other random numbers: linear probe and MLP
 n_seeds_encoder: int = 1  # [1, 100] likewise LoRA and full fine-tuning
 epochs_head: int = 30  # [1, 10000] of linear probe and MLP; the paper uses 150
-epochs_encoder: int = (
-    6  # [1, 10000] of LoRA and full fine-tuning; the paper uses 150
-)
+epochs_encoder: int = 6  # [1, 10000] of LoRA and full fine-tuning; the paper uses 150
 rates: str = "heads"  # {heads, all, none} learning rates sought; heads: linear probe, MLP
 n_draws: int = 10  # [1, 1000] random prompts of a format
 device: str = "cpu"  # as torch names it: "cuda" for a GPU
-precision: str = (
-    "float32"  # {float32, bfloat16, float16} of LoRA and full fine-tuning
-)
-jobs: int = (
-    1  # [1, 256] trainings at the same time, on a CPU with several cores
-)
+precision: str = "float32"  # {float32, bfloat16, float16} of LoRA and full fine-tuning
+jobs: int = 1  # [1, 256] trainings at the same time, on a CPU with several cores
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_permutations: int = 1000  # [1, 100000] groups dealt anew, for the gaps of an exactly fair model
 
@@ -93,16 +85,7 @@ from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol_of
-from cxrlib.show.notebook import (
-    asked,
-    figure,
-    glue,
-    keep,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
+from cxrlib.show.notebook import asked, figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.plots import bars, before_after, learning_curves, spread
 from cxrlib.show.words import (
     UNDEFINED,
@@ -143,12 +126,8 @@ diseases = asked(cohort.name, table["disease"], DISEASES, least=2)
 if chosen.repeats == "one split":
     splits = [table["split"].to_numpy()]
 else:
-    splits = nih6x200.rotations(
-        table["patient_id"], n_splits, seed, unit=chosen.split
-    )
-repeats.check_groups(
-    table, splits, attributes=("sex", "age60"), target="disease"
-)
+    splits = nih6x200.rotations(table["patient_id"], n_splits, seed, unit=chosen.split)
+repeats.check_groups(table, splits, attributes=("sex", "age60"), target="disease")
 
 # %% tags=["hide-input"]
 sizes = pd.DataFrame(
@@ -164,11 +143,7 @@ show(
     sizes.pivot(index="split", columns="part", values=["images", "patients"])
     .swaplevel(axis=1)
     .sort_index(axis=1, level=0, sort_remaining=False)
-    .pipe(
-        lambda t: t.set_axis(
-            [f"{part}: {what}" for part, what in t.columns], axis=1
-        )
-    ),
+    .pipe(lambda t: t.set_axis([f"{part}: {what}" for part, what in t.columns], axis=1)),
     caption=f"The 7:1:2 splits, drawn by {chosen.split}",
 )
 
@@ -177,9 +152,7 @@ films = table["disease"].value_counts()
 few, many = films.min(), films.max()
 glue("per-disease", str(few) if few == many else f"{few} to {many}")
 shared = [
-    table.loc[split == "test", "patient_id"]
-    .isin(table.loc[split != "test", "patient_id"])
-    .mean()
+    table.loc[split == "test", "patient_id"].isin(table.loc[split != "test", "patient_id"]).mean()
     for split in splits
 ]
 tested = np.isin(splits, "test").any(axis=0).mean()
@@ -207,10 +180,7 @@ glue("n-test", one_test)
 
 # %%
 tasks = {
-    name: finetune.Task(
-        cohort, load_model(name, chosen, device=device), diseases
-    )
-    for name in names
+    name: finetune.Task(cohort, load_model(name, chosen, device=device), diseases) for name in names
 }
 scores = {
     name: zeroshot.format_scores(cohort, task.model, diseases, n_draws, seed)
@@ -226,18 +196,7 @@ everything = pd.concat(
     ignore_index=True,
 )
 show(
-    everything[
-        [
-            "model",
-            "format",
-            "draws",
-            "accuracy",
-            "sd",
-            "lowest",
-            "highest",
-            "n",
-        ]
-    ],
+    everything[["model", "format", "draws", "accuracy", "sd", "lowest", "highest", "n"]],
     caption="Accuracy of the prompt formats on all films: mean, standard deviation and range over draws",
     digits=3,
     missing="one draw",
@@ -256,41 +215,28 @@ show(
 # {glue:text}`ensemble`.
 
 # %%
-part_that_chooses = {"test": "test", "validation": "valid"}[
-    chosen.prompt_choice
-]
+part_that_chooses = {"test": "test", "validation": "valid"}[chosen.prompt_choice]
 best_format, before = {}, []
 for name, task in tasks.items():
     for k, split in enumerate(splits):
         y, at = task.y.numpy(), split == "test"
-        ranked = zeroshot.format_table(
-            scores[name], y, rows=split == part_that_chooses
-        )
+        ranked = zeroshot.format_table(scores[name], y, rows=split == part_that_chooses)
         best_format[name, k] = zeroshot.best_format(ranked)
         score = scores[name][best_format[name, k]].mean(axis=0)[at]
-        rows = zeroshot.one_hot_rows(
-            cohort, at, name, "zero-shot", diseases, "disease", score
-        )
+        rows = zeroshot.one_hot_rows(cohort, at, name, "zero-shot", diseases, "disease", score)
         before.append(rows.assign(split=k))
 before = pd.concat(before, ignore_index=True)
 
 # %% tags=["remove-cell"]
 glue("n-draws", str(n_draws))
 glue("prompt-choice", chosen.prompt_choice)
-picked = (
-    pd.Series(best_format)
-    .rename_axis(["model", "split"])
-    .reset_index(name="format")
-)
+picked = pd.Series(best_format).rename_axis(["model", "split"]).reset_index(name="format")
 picks = picked.groupby("model", sort=False)["format"].value_counts(sort=False)
 glue(
     "picks",
     "; ".join(
         f"{name}: "
-        + ", ".join(
-            f"{kind} in {n} of {len(splits)}"
-            for kind, n in picks[name].items()
-        )
+        + ", ".join(f"{kind} in {n} of {len(splits)}" for kind, n in picks[name].items())
         for name in names
     ),
 )
@@ -333,19 +279,14 @@ for name, task in tasks.items():
             precision="float32" if strategy in HEADS else precision,
         )
         if strategy in SOUGHT[rates]:
-            tried = finetune.search(
-                task, strategy, splits[0], settings=start, seed=seed
-            )
+            tried = finetune.search(task, strategy, splits[0], settings=start, seed=seed)
             best_rate = tried.loc[tried["chosen"], "learning_rate"].item()
             start = replace(start, learning_rate=best_rate)
         settings[name, strategy] = start
 
 # %%
 seeds = {
-    strategy: [
-        seed + i
-        for i in range(n_seeds if strategy in HEADS else n_seeds_encoder)
-    ]
+    strategy: [seed + i for i in range(n_seeds if strategy in HEADS else n_seeds_encoder)]
     for strategy in finetune.STRATEGIES
 }
 if chosen.repeats == "one split":
@@ -356,10 +297,7 @@ tuned = {
         finetune.STRATEGIES,
         splits,
         seeds,
-        {
-            strategy: settings[name, strategy]
-            for strategy in finetune.STRATEGIES
-        },
+        {strategy: settings[name, strategy] for strategy in finetune.STRATEGIES},
         jobs=jobs,
     )
     for name, task in tasks.items()
@@ -370,9 +308,7 @@ runs = pd.concat([t.runs for t in tuned.values()], ignore_index=True)
 glue("batch", str(settings[first, "full"].batch))
 glue(
     "searched",
-    " and ".join(SOUGHT[rates])
-    if rates == "heads"
-    else rates.replace("none", "none of them"),
+    " and ".join(SOUGHT[rates]) if rates == "heads" else rates.replace("none", "none of them"),
 )
 
 # %% [markdown]
@@ -402,9 +338,7 @@ cost["films through the encoder"] = [
 ]
 cost["learning rate"] = cost["learning rate"].map("{:g}".format)
 cost["best epoch, median"] = cost["best epoch, median"].map("{:g}".format)
-cost["memory of a step (MiB)"] = cost["memory of a step (MiB)"].map(
-    "{:.3g}".format
-)
+cost["memory of a step (MiB)"] = cost["memory of a step (MiB)"].map("{:.3g}".format)
 show(cost, caption=f"What each way costs, on {device}", digits=3, counts=())
 
 # %% [markdown]
@@ -415,19 +349,14 @@ show(cost, caption=f"What each way costs, on {device}", digits=3, counts=())
 # %% tags=["hide-input"]
 adapted = pd.concat(
     [
-        next(f for k, f in t.fits.items() if k[0] == "LoRA").adapted.assign(
-            model=name
-        )
+        next(f for k, f in t.fits.items() if k[0] == "LoRA").adapted.assign(model=name)
         for name, t in tuned.items()
     ],
     ignore_index=True,
 )
 show(
     adapted[["model", "layer", "adapted", "left_out", "trained"]].rename(
-        columns={
-            "left_out": "left as they are",
-            "trained": "trained parameters",
-        }
+        columns={"left_out": "left as they are", "trained": "trained parameters"}
     ),
     caption="What LoRA adapts in the image encoder",
     counts=(),
@@ -451,10 +380,7 @@ glue(
     else "as much of a saving",
 )
 glue("probe-memory", percent(memory["linear probe"] / memory["full"], 1))
-glue(
-    "left-out",
-    f"{adapted['left_out'].sum()} of {adapted[['adapted', 'left_out']].sum().sum()}",
-)
+glue("left-out", f"{adapted['left_out'].sum()} of {adapted[['adapted', 'left_out']].sum().sum()}")
 
 # %% tags=["hide-input"]
 shown_runs = {s: tuned[first].fits[s, 0, seed] for s in finetune.STRATEGIES}
@@ -463,34 +389,22 @@ fig = learning_curves(
     {s: run.best_epoch for s, run in shown_runs.items()},
 )
 lowest = {s: run.history["valid_loss"].min() for s, run in shown_runs.items()}
-kept_epochs = {
-    s: f"{run.best_epoch} of {len(run.history)}"
-    for s, run in shown_runs.items()
-}
+kept_epochs = {s: f"{run.best_epoch} of {len(run.history)}" for s, run in shown_runs.items()}
 figure(
     "fig-tuning-curves",
     caption=f"Cross-entropy by epoch in training (solid) and validation (dashed), {first}, first split. The dot marks the epoch whose weights are kept.",
     alt="Small panels, one a strategy, with training and validation loss by epoch and a dot at the lowest validation loss: "
-    + "; ".join(
-        f"{s} {fmt(lowest[s])} in epoch {kept_epochs[s]}" for s in shown_runs
-    ),
-    table=pd.concat(
-        [run.history.assign(strategy=s) for s, run in shown_runs.items()]
-    ).drop(
+    + "; ".join(f"{s} {fmt(lowest[s])} in epoch {kept_epochs[s]}" for s in shown_runs),
+    table=pd.concat([run.history.assign(strategy=s) for s, run in shown_runs.items()]).drop(
         columns="seconds"  # differs from run to run
     ),
     counts=(),
 )
 
 # %% tags=["remove-cell"]
-glue(
-    "kept-epochs",
-    "; ".join(f"{readable(s)} {at}" for s, at in kept_epochs.items()),
-)
+glue("kept-epochs", "; ".join(f"{readable(s)} {at}" for s, at in kept_epochs.items()))
 ends = {s: run.history.iloc[-1] for s, run in shown_runs.items()}
-learnt_by_heart = [
-    s for s, end in ends.items() if end["valid_loss"] > end["train_loss"]
-]
+learnt_by_heart = [s for s, end in ends.items() if end["valid_loss"] > end["train_loss"]]
 glue("by-heart", ", ".join(map(readable, learnt_by_heart)) or "none of them")
 glue("lowest-loss", readable(min(lowest, key=lowest.get)))
 
@@ -516,13 +430,8 @@ glue("lowest-loss", readable(min(lowest, key=lowest.get)))
 attributes = table[["image_id", "sex", "age60"]].assign(
     age_sex=table["age60"].astype(str) + " " + table["sex"].astype(str)
 )
-pieces = [
-    (before[before["model"] == name], tuned[name].predictions)
-    for name in names
-]
-all_runs = pd.concat(
-    [piece for two in pieces for piece in two], ignore_index=True
-)
+pieces = [(before[before["model"] == name], tuned[name].predictions) for name in names]
+all_runs = pd.concat([piece for two in pieces for piece in two], ignore_index=True)
 all_runs = all_runs.merge(attributes, on="image_id")
 predictions = repeats.pooled(all_runs)
 pairs = {"sex": [("F", "M")], "age60": [("old", "young")]}
@@ -549,13 +458,7 @@ show(
 
 # %% tags=["hide-input"]
 shown = plain[plain["metric"] == "accuracy"]
-bars(
-    shown,
-    x="model",
-    hue="method",
-    baseline=0,
-    printed=published.table("X Fig. 2a"),
-)
+bars(shown, x="model", hue="method", baseline=0, printed=published.table("X Fig. 2a"))
 figure(
     "fig-tuning-accuracy",
     caption="Accuracy by model and strategy, with 95 % intervals (X, Fig. 2a). Diamonds: values printed in X, of other models on other films.",
@@ -589,22 +492,16 @@ def beats(model):
     better = [
         s
         for s in finetune.STRATEGIES
-        if schema.side(cell(f"{s} - zero-shot", "accuracy", model=model))
-        == "above"
+        if schema.side(cell(f"{s} - zero-shot", "accuracy", model=model)) == "above"
     ]
     return ", ".join(map(readable, better)) or "none"
 
 
 glue("better", "; ".join(f"{model}: {beats(model)}" for model in names))
-accuracy = pd.Series(
-    {s: cell(s, "accuracy")["value"] for s in finetune.STRATEGIES}
-)
+accuracy = pd.Series({s: cell(s, "accuracy")["value"] for s in finetune.STRATEGIES})
 best = accuracy.idxmax() if accuracy.notna().any() else UNDEFINED
 glue("best", readable(best))
-glue(
-    "acc-best",
-    UNDEFINED if best == UNDEFINED else fmt_row(cell(best, "accuracy"), 3),
-)
+glue("acc-best", UNDEFINED if best == UNDEFINED else fmt_row(cell(best, "accuracy"), 3))
 
 # %% [markdown]
 # Zero-shot, {glue:text}`first` reaches an accuracy of {glue:text}`acc-zero`. The paired change against
@@ -643,13 +540,7 @@ quiz(
 
 # %% tags=["hide-input"]
 shown = plain[(plain["metric"] == "f1") & (plain["method"] == "full")]
-bars(
-    shown,
-    x="label",
-    hue="model",
-    baseline=0,
-    printed=published.table("X Fig. 2b"),
-)
+bars(shown, x="label", hue="model", baseline=0, printed=published.table("X Fig. 2b"))
 figure(
     "fig-tuning-f1",
     caption="F1 by disease after full fine-tuning, with 95 % intervals (X, Fig. 2b). Diamonds: the lowest and the highest F1 over diseases that X prints for two models.",
@@ -659,12 +550,8 @@ figure(
 )
 
 # %% tags=["remove-cell"]
-by_disease = shown[
-    (shown["model"] == first) & shown["value"].notna()
-].sort_values("value")
-ends = [
-    f"{row['label']} ({fmt_row(row)})" for _, row in by_disease.iterrows()
-] or [UNDEFINED]
+by_disease = shown[(shown["model"] == first) & shown["value"].notna()].sort_values("value")
+ends = [f"{row['label']} ({fmt_row(row)})" for _, row in by_disease.iterrows()] or [UNDEFINED]
 glue("worst-f1", ends[0])
 glue("top-f1", ends[-1])
 
@@ -679,13 +566,7 @@ glue("top-f1", ends[-1])
 
 # %% tags=["hide-input"]
 shown = plain[plain["metric"] == "var_f1"]
-bars(
-    shown,
-    x="model",
-    hue="method",
-    baseline=0,
-    printed=published.table("X Fig. 3a"),
-)
+bars(shown, x="model", hue="method", baseline=0, printed=published.table("X Fig. 3a"))
 figure(
     "fig-tuning-variance",
     caption="Variance of F1 over diseases (X, Eq. 1 and Fig. 3a), with 95 % intervals. 0: as good on every disease.",
@@ -728,17 +609,9 @@ glue("var-where", interval_lies(var_change))
 # First the four groups themselves, as in X's Fig. 3b: women and men, young and old.
 
 # %% tags=["hide-input"]
-groups = results[
-    (results["attribute"] == "age_sex") & (results["metric"] == "macro_f1")
-]
+groups = results[(results["attribute"] == "age_sex") & (results["metric"] == "macro_f1")]
 shown = groups[groups["method"] == "full"]
-bars(
-    shown,
-    x="model",
-    hue="group",
-    baseline=0,
-    printed=published.table("X Fig. 3b"),
-)
+bars(shown, x="model", hue="group", baseline=0, printed=published.table("X Fig. 3b"))
 figure(
     "fig-tuning-groups",
     caption="Mean F1 over diseases after full fine-tuning, by age and sex, with 95 % intervals (X, Fig. 3b). Diamonds: values printed in X.",
@@ -748,13 +621,8 @@ figure(
 )
 
 # %% tags=["remove-cell"]
-of_four = shown[
-    (shown["model"] == first) & shown["value"].notna()
-].sort_values("value")
-ends = [
-    f"{readable(row['group'])} ({fmt_row(row)})"
-    for _, row in of_four.iterrows()
-]
+of_four = shown[(shown["model"] == first) & shown["value"].notna()].sort_values("value")
+ends = [f"{readable(row['group'])} ({fmt_row(row)})" for _, row in of_four.iterrows()]
 ends = ends or [UNDEFINED]
 glue("worst-group", ends[0])
 glue("top-group", ends[-1])
@@ -776,28 +644,17 @@ glue("top-group", ends[-1])
 
 # %%
 tests = inference.multiclass_gap_tests(
-    predictions,
-    pairs,
-    n_permutations=n_permutations,
-    n_resamples=n_resamples,
-    seed=seed,
+    predictions, pairs, n_permutations=n_permutations, n_resamples=n_resamples, seed=seed
 )
 
 # %% tags=["hide-input"]
 shown = tests[tests["model"].isin(names[:3]) & tests["metric"].isin(X_GAPS)]
-before_after(
-    shown,
-    printed=pd.concat(
-        [published.table("X Fig. 3c"), published.table("X Fig. 3d")]
-    ),
-)
+before_after(shown, printed=pd.concat([published.table("X Fig. 3c"), published.table("X Fig. 3d")]))
 figure(
     "fig-tuning-gaps",
     caption="Fairness before and after (X, Fig. 3c and 3d), women minus men and old minus young, with 95 % intervals; of many models, the first three. Grey: gaps of an exactly fair model reach this far in 95 of 100 cases. Diamonds: values printed in X.",
     alt="Panels for the F1 gap, EqOdds and the calibration gap, by sex and by age: a line with interval for zero-shot and for each strategy, over grey bars for the reach of a fair model's gaps; open diamonds for values that paper X prints. "
-    + " ".join(
-        in_words(shown[shown["metric"] == metric]) for metric in X_GAPS
-    ),
+    + " ".join(in_words(shown[shown["metric"] == metric]) for metric in X_GAPS),
     table=shown,
 )
 
@@ -809,8 +666,7 @@ figure(
 # %% tags=["hide-input"]
 gap_metrics = list(repeats.GAPS)
 gaps = results[
-    (results["group"].isin(["F - M", "old - young"]))
-    & results["metric"].isin(gap_metrics)
+    (results["group"].isin(["F - M", "old - young"])) & results["metric"].isin(gap_metrics)
 ]
 show(
     schema.wide(
@@ -829,28 +685,17 @@ SEX, AGE = ("sex", "F - M"), ("age60", "old - young")
 
 def tested_gap(method, metric, attribute, group, model=first):
     found = tests[(tests["model"] == model) & (tests["method"] == method)]
-    return found.set_index(["metric", "attribute", "group"]).loc[
-        metric, attribute, group
-    ]
+    return found.set_index(["metric", "attribute", "group"]).loc[metric, attribute, group]
 
 
-for method, key in (
-    ("zero-shot", "zero"),
-    ("linear probe", "lp"),
-    ("full", "full"),
-):
+for method, key in (("zero-shot", "zero"), ("linear probe", "lp"), ("full", "full")):
     for (attribute, group), of in ((SEX, "sex"), (AGE, "age")):
         row = cell(method, "f1_gap_signed", attribute, group)
         glue(f"{of}-{key}", fmt_row(row, signed=True))
         glue(f"{of}-{key}-where", interval_lies(row))
         glue(
             f"{of}-{key}-p",
-            fmt(
-                tested_gap(method, "f1_gap_signed", attribute, group)[
-                    "p_value"
-                ],
-                3,
-            ),
+            fmt(tested_gap(method, "f1_gap_signed", attribute, group)["p_value"], 3),
         )
 change = cell("full - zero-shot", "eq_odds_mean", *SEX)
 glue("eq-zero", fmt(cell("zero-shot", "eq_odds_mean", *SEX)["value"], 3))
@@ -861,12 +706,7 @@ counts = inference.flagged(tests[tests["metric"].isin(gap_metrics)])
 glue("k", str(counts["comparisons"]))
 glue("k-flagged", str(counts["uncorrected"]))
 glue("k-bh", str(counts["bh"]))
-for metric in (
-    "f1_gap_signed",
-    "f1_gap_absolute",
-    "eq_odds_mean",
-    "eq_odds_max",
-):
+for metric in ("f1_gap_signed", "f1_gap_absolute", "eq_odds_mean", "eq_odds_max"):
     glue(metric.replace("_", "-"), fmt(cell("full", metric, *SEX)["value"], 3))
 
 # %% [markdown]
@@ -921,9 +761,7 @@ quiz(
 # {glue:text}`n-test` films.
 
 # %%
-one_split = predictions[
-    (predictions["split"] == 0) & (predictions["method"] == "full")
-]
+one_split = predictions[(predictions["split"] == 0) & (predictions["method"] == "full")]
 small_tests = inference.multiclass_gap_tests(
     one_split[one_split["model"] == first],
     pairs,
@@ -932,12 +770,8 @@ small_tests = inference.multiclass_gap_tests(
     seed=seed,
 )
 printed = published.table("X Fig. 3c").assign(size=lambda t: t["value"].abs())
-printed = printed.pivot_table(
-    index=["attribute", "metric"], columns="model", values="size"
-)
-floors = small_tests[small_tests["metric"].isin(gap_metrics)].set_index(
-    ["attribute", "metric"]
-)
+printed = printed.pivot_table(index=["attribute", "metric"], columns="model", values="size")
+floors = small_tests[small_tests["metric"].isin(gap_metrics)].set_index(["attribute", "metric"])
 beside = floors[["value", "floor_mean", "floor_p95", "p_value"]].join(printed)
 NAMED = {
     "value": "here, full",
@@ -950,18 +784,14 @@ if shown[list(NAMED)].isna().any(axis=None):
     own = shown[list(NAMED)].astype(object)
     shown[list(NAMED)] = own.where(own.notna(), UNDEFINED)
 show(
-    shown.rename(columns=NAMED | {m: f"X, {m}" for m in printed}).rename(
-        index=readable
-    ),
+    shown.rename(columns=NAMED | {m: f"X, {m}" for m in printed}).rename(index=readable),
     caption="Gaps after full fine-tuning, the absolute gaps of a fair model, and what X prints",
     digits=3,
     missing="not printed",
 )
 
 # %% tags=["remove-cell"]
-reach = beside.dropna(subset=list(printed), how="all").dropna(
-    subset="floor_p95"
-)
+reach = beside.dropna(subset=list(printed), how="all").dropna(subset="floor_p95")
 below = sum((reach[m] <= reach["floor_p95"]).sum() for m in printed)
 n_printed = reach[list(printed)].notna().sum().sum()
 glue("x-below", str(below))
@@ -1006,9 +836,7 @@ glue("x-within", f"{within} of the {len(x_gaps)}")
 # %%
 planted = {
     "age planted": cohorts.load("phantom-6x200", seed=seed),
-    "nothing planted": cohorts.load(
-        "phantom-6x200", seed=seed, dials={"contrast": {}}
-    ),
+    "nothing planted": cohorts.load("phantom-6x200", seed=seed, dials={"contrast": {}}),
     "sex planted": cohorts.load(
         "phantom-6x200", seed=seed, dials={"contrast": {"sex": {"F": 0.6}}}
     ),
@@ -1026,15 +854,9 @@ for what, phantom in planted.items():
         ["linear probe"],
         turns,
         {"linear probe": [seed]},
-        {
-            "linear probe": finetune.settings_for(
-                "linear probe", epochs=epochs_head
-            )
-        },
+        {"linear probe": finetune.settings_for("linear probe", epochs=epochs_head)},
     )
-    rows = probe.predictions.merge(
-        phantom.table[["image_id", "sex", "age60"]], on="image_id"
-    )
+    rows = probe.predictions.merge(phantom.table[["image_id", "sex", "age60"]], on="image_id")
     found = inference.multiclass_gap_tests(
         rows.assign(cohort=what),
         pairs,
@@ -1051,9 +873,7 @@ show(
         {
             "phantom": control["cohort"],
             "gap": control["group"].map(readable),
-            "signed F1 gap": [
-                fmt_row(row, 3, signed=True) for _, row in control.iterrows()
-            ],
+            "signed F1 gap": [fmt_row(row, 3, signed=True) for _, row in control.iterrows()],
             "fair: 95th percentile": control["floor_p95"],
             "p": control["p_value"],
             "beyond the floor": np.where(
@@ -1068,28 +888,18 @@ show(
 
 # %% tags=["remove-cell"]
 def verdict(what, attribute):
-    row = control[
-        (control["cohort"] == what) & (control["attribute"] == attribute)
-    ].iloc[0]
-    return (
-        "found"
-        if -row["value"] > row["floor_p95"]
-        else "not found in this run"
-    )
+    row = control[(control["cohort"] == what) & (control["attribute"] == attribute)].iloc[0]
+    return "found" if -row["value"] > row["floor_p95"] else "not found in this run"
 
 
 def beyond(what, attribute):
-    row = control[
-        (control["cohort"] == what) & (control["attribute"] == attribute)
-    ].iloc[0]
+    row = control[(control["cohort"] == what) & (control["attribute"] == attribute)].iloc[0]
     return abs(row["value"]) > row["floor_p95"]
 
 
 glue("age-planted", verdict("age planted", "age60"))
 glue("sex-planted", verdict("sex planted", "sex"))
-of_sex = control[
-    (control["cohort"] == "sex planted") & (control["attribute"] == "sex")
-].iloc[0]
+of_sex = control[(control["cohort"] == "sex planted") & (control["attribute"] == "sex")].iloc[0]
 glue("sex-gap", fmt_row(of_sex, 3, signed=True))
 alarms = [a for a in ("sex", "age60") if beyond("nothing planted", a)]
 glue("alarms", "none" if not alarms else " and ".join(map(readable, alarms)))
@@ -1115,9 +925,7 @@ changes = per_run[per_run["method"].str.contains(" - ")]
 parts = repeats.components(changes)
 
 # %% tags=["hide-input"]
-shown = changes[
-    (changes["attribute"] == "sex") & (changes["metric"] == "eq_odds_mean")
-]
+shown = changes[(changes["attribute"] == "sex") & (changes["metric"] == "eq_odds_mean")]
 spread(shown, metric="eq_odds_mean", components=parts)
 figure(
     "fig-tuning-runs",
@@ -1131,36 +939,23 @@ figure(
 
 # %% tags=["hide-input"]
 unfair = ["f1_gap_size", "eq_odds_mean", "calibration_gap_eq4"]
-listed = parts[
-    parts["metric"].isin(unfair)
-    & parts["method"].str.startswith(("linear", "full"))
-]
+listed = parts[parts["metric"].isin(unfair) & parts["method"].str.startswith(("linear", "full"))]
 which = ["model", "method", "attribute", "group", "metric"]
 listed = listed.merge(repeats.spread(per_run), on=which)
-listed = listed.sort_values(
-    ["model", "attribute", "metric"], kind="stable", ignore_index=True
-)
+listed = listed.sort_values(["model", "attribute", "metric"], kind="stable", ignore_index=True)
 show(
     pd.DataFrame(
         {
             "model": listed["model"],
             "change": listed["method"],
-            "gap": listed["group"].map(readable)
-            + ", "
-            + listed["metric"].map(readable),
+            "gap": listed["group"].map(readable) + ", " + listed["metric"].map(readable),
             "mean": listed["mean"],
             "SD, seeds": listed["sd_seed"],
             "SD, splits": listed["sd_split"],
             "lowest": listed["lowest"],
             "highest": listed["highest"],
-            "rose in runs": [
-                f"{row.runs_above_0} of {row.runs}"
-                for row in listed.itertuples()
-            ],
-            "in splits": [
-                f"{row.splits_above_0} of {row.splits}"
-                for row in listed.itertuples()
-            ],
+            "rose in runs": [f"{row.runs_above_0} of {row.runs}" for row in listed.itertuples()],
+            "in splits": [f"{row.splits_above_0} of {row.splits}" for row in listed.itertuples()],
         }
     ),
     caption="Change of the gaps after adaptation against zero-shot, over splits and seeds. SD: standard deviation",
@@ -1199,15 +994,11 @@ glue(
     if 0 < share < 1
     else "All runs agree on the direction.",
 )
-reasons = dict.fromkeys(
-    part for note in listed["note"] for part in note.split("; ") if part
-)
+reasons = dict.fromkeys(part for note in listed["note"] for part in note.split("; ") if part)
 glue("n-seeds-encoder", str(len(seeds["full"])))
 glue("epochs-encoder", str(epochs_encoder))
 reasons = (
-    "; ".join(reasons)
-    .replace("sd_seed", "the SD of seeds")
-    .replace("sd_split", "the SD of splits")
+    "; ".join(reasons).replace("sd_seed", "the SD of seeds").replace("sd_split", "the SD of splits")
 )
 glue("notes", f"Notes to the table: {reasons}." if reasons else "")
 
@@ -1227,43 +1018,18 @@ glue("notes", f"Notes to the table: {reasons}." if reasons else "")
 # comes.
 
 # %% tags=["hide-input"]
-theirs = pd.concat(
-    [
-        published.table(f"X Fig. {f}")
-        for f in ("2a", "2b", "3a", "3b", "3c", "3d")
-    ]
-)
+theirs = pd.concat([published.table(f"X Fig. {f}") for f in ("2a", "2b", "3a", "3b", "3c", "3d")])
 verdicts = published.compare(results, theirs)
 show(
     verdicts[
-        [
-            "artefact",
-            "model",
-            "method",
-            "attribute",
-            "group",
-            "label",
-            "metric",
-            "value",
-            "verdict",
-        ]
-    ].assign(
-        **{
-            c: verdicts[c].map(readable)
-            for c in ("method", "attribute", "group", "metric")
-        }
-    ),
+        ["artefact", "model", "method", "attribute", "group", "label", "metric", "value", "verdict"]
+    ].assign(**{c: verdicts[c].map(readable) for c in ("method", "attribute", "group", "metric")}),
     caption="Numbers that X prints in its text",
     digits=3,
 )
 
 # %% tags=["remove-cell"]
-glue(
-    "verdicts",
-    "; ".join(
-        f"{n} {what}" for what, n in verdicts["verdict"].value_counts().items()
-    ),
-)
+glue("verdicts", "; ".join(f"{n} {what}" for what, n in verdicts["verdict"].value_counts().items()))
 
 # %% [markdown]
 # ## Limits

@@ -41,9 +41,7 @@
 
 # %% tags=["parameters"]
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
-probed: str = (
-    "first two"  # of `models`: whose embeddings are probed; or names, or "all"
-)
+probed: str = "first two"  # of `models`: whose embeddings are probed; or names, or "all"
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
 options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
 seed: int = 1907  # [0, 1000000] seed of the phantom cohort, the splits and the resamples
@@ -69,43 +67,18 @@ from cxrlib.models import choose_models, load_model, model_names
 from cxrlib.papers import published
 from cxrlib.protocol import NAMES, protocol_of
 from cxrlib.show import interactive
-from cxrlib.show.notebook import (
-    figure,
-    glue,
-    keep,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
-from cxrlib.show.plots import (
-    pca_ellipses,
-    pca_scatter,
-    probe_bars,
-    sorted_differences,
-)
-from cxrlib.show.words import (
-    fmt,
-    fmt_row,
-    in_words,
-    interval_lies,
-    percent,
-    readable,
-)
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
+from cxrlib.show.words import fmt, fmt_row, in_words, interval_lies, percent, readable
 from cxrlib.stats import bootstrap, metrics, probes
 
 setup()
-TITLES = {
-    "index": readable,
-    "columns": readable,
-}  # "F" reads "female" in tables
+TITLES = {"index": readable, "columns": readable}  # "F" reads "female" in tables
 names = choose_models(models)
 examined = names[:2] if probed == "first two" else choose_models(probed)
 first = examined[0]
 chosen = protocol_of(protocol)
-clips = {
-    n: load_model(n, chosen) for n in dict.fromkeys([first, *names, *examined])
-}
+clips = {n: load_model(n, chosen) for n in dict.fromkeys([first, *names, *examined])}
 resampling = {"n_resamples": n_resamples, "seed": seed}
 probing = {"protocol": chosen, **resampling}
 RACES = ("White", "Black", "Asian")  # the groups of S
@@ -119,9 +92,7 @@ warn_if_seeded(clips)
 # list of the same length, and training pulls the film towards its own report.
 
 # %%
-cohort = cohorts.study(
-    data, n_images, seed, options, preprocessing=chosen.preprocessing
-)
+cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
 table = cohort.table
 if "race" in table:
     table = table.assign(race=table["race"].where(table["race"].isin(RACES)))
@@ -132,16 +103,11 @@ if "report" in table:
     words = table["report"]
 else:
     present = table[list(cohort.findings)].to_numpy(bool)
-    recorded = [
-        ", ".join(np.array(cohort.findings)[row]) or "No Findings"
-        for row in present
-    ]
+    recorded = [", ".join(np.array(cohort.findings)[row]) or "No Findings" for row in present]
     words = "Chest " + pd.Series(recorded)
 spoken = words.notna().to_numpy()
 wordings, wording = np.unique(words[spoken], return_inverse=True)
-texts = {
-    name: embed_text(wordings, clip)[wording] for name, clip in clips.items()
-}
+texts = {name: embed_text(wordings, clip)[wording] for name, clip in clips.items()}
 z, t = images[first], texts[first]
 patient = table["patient_id"].to_numpy()
 patient_of_text = patient[spoken]
@@ -185,10 +151,7 @@ def pca_map(points, explained, patient, **attributes):
         return pca_scatter(points, explained, **attributes)
     shapes = {}
     for attribute, groups in attributes.items():
-        rows = {
-            g: np.flatnonzero(groups == g)
-            for g in pd.unique(groups[pd.notna(groups)])
-        }
+        rows = {g: np.flatnonzero(groups == g) for g in pd.unique(groups[pd.notna(groups)])}
         shapes[attribute] = {
             g: (points[at].mean(axis=0), np.cov(points[at].T))
             for g, at in rows.items()
@@ -201,10 +164,7 @@ def centroids(points, patient, **attributes):
     """The table behind a map: where each group's mean lies, and how far it spreads; no single film."""
     rows = [
         {"attribute": attribute, "group": g, "axis": axis + 1}
-        | {
-            "mean": points[at, axis].mean(),
-            "standard deviation": points[at, axis].std(),
-        }
+        | {"mean": points[at, axis].mean(), "standard deviation": points[at, axis].std()}
         for attribute, groups in attributes.items()
         for g in pd.unique(groups[pd.notna(groups)])
         for at in [np.flatnonzero(groups == g)]
@@ -248,9 +208,7 @@ def best_axis(points, positive, patient):
         one = [metrics.auc(positive, at[:, k], w) for k in range(2)]
         return {"auc": 0.5 + np.abs(np.array(one) - 0.5).max(axis=0)}
 
-    resamples = bootstrap.Resamples(
-        patient[known], n_resamples, seed, chosen.unit
-    )
+    resamples = bootstrap.Resamples(patient[known], n_resamples, seed, chosen.unit)
     found = bootstrap.evaluate({"axis": strength}, resamples)["axis", "auc"]
     return bootstrap.interval(*found, method=chosen.interval)
 
@@ -283,17 +241,11 @@ glue("explained", percent(explained.sum()))
 # %% tags=["hide-input"]
 points, explained = probes.image_panel(z, t, axes=chosen.pca_axes)
 WAY = "site" if cohort.planted else "view"
-known = [
-    a
-    for a in ("sex", "age_group", "race", WAY)
-    if a in table and table[a].nunique() > 1
-]
+known = [a for a in ("sex", "age_group", "race", WAY) if a in table and table[a].nunique() > 1]
 fig = pca_map(points, explained, patient, **{a: table[a] for a in known})
 fig.suptitle(first)
 behind = centroids(points, patient, **{a: table[a] for a in known})
-means = behind.pivot(
-    index=["attribute", "group"], columns="axis", values="mean"
-)
+means = behind.pivot(index=["attribute", "group"], columns="axis", values="mean")
 far = np.hypot(means[1], means[2]).groupby("attribute").max()
 figure(
     "fig-embeddings-attributes",
@@ -318,22 +270,12 @@ glue("sex-axis", fmt_row(sex_axis))
 if np.isnan(sex_axis["value"]):
     glue("sex-axis-word", "says nothing")
 else:
-    word = (
-        "barely differs from 0.5"
-        if sex_axis["value"] < 0.6
-        else "is more than a coin would do"
-    )
+    word = "barely differs from 0.5" if sex_axis["value"] < 0.6 else "is more than a coin would do"
     glue("sex-axis-word", word)
 if "race" in known:
     others = int(table["race"].isna().sum())
-    count = (
-        "few" if guard.active() and others < guard.MIN_CELL else f"{others:,d}"
-    )
-    left_out = (
-        f"; {count} films with another entry, or none, have no group"
-        if others
-        else ""
-    )
+    count = "few" if guard.active() and others < guard.MIN_CELL else f"{others:,d}"
+    left_out = f"; {count} films with another entry, or none, have no group" if others else ""
     glue("race-note", f"recorded as {', '.join(RACES)}{left_out}")
 else:
     glue("race-note", "not recorded in these data")
@@ -349,9 +291,7 @@ else:
 
 # %% tags=["hide-input"]
 interactive.scatter(
-    points,
-    {a: table[a] for a in known},
-    f"Explore: the films of {first}, recoloured",
+    points, {a: table[a] for a in known}, f"Explore: the films of {first}, recoloured"
 )
 
 # %% [markdown]
@@ -361,9 +301,7 @@ interactive.scatter(
 
 # %%
 AXES = {name: protocol_of(name).pca_axes for name in NAMES}
-drawn = {
-    name: probes.image_panel(z, t, axes=axes)[0] for name, axes in AXES.items()
-}
+drawn = {name: probes.image_panel(z, t, axes=axes)[0] for name, axes in AXES.items()}
 TOLD = {
     "women": whether(table["sex"] == "F", "sex"),
     "80 and over": whether(table["age"] >= 80, "age"),
@@ -372,24 +310,17 @@ one_way = "A" if WAY == "site" else "AP"
 TOLD[f"{WAY} {one_way}"] = whether(table[WAY] == one_way, WAY)
 rows = []
 for name, panel in drawn.items():
-    found = {
-        told: best_axis(panel, is_one, patient)
-        for told, is_one in TOLD.items()
-    }
+    found = {told: best_axis(panel, is_one, patient) for told, is_one in TOLD.items()}
     row = {"axes": f"{readable(name)} ({AXES[name]})"}
     row["correlation of the axes"] = np.corrcoef(panel.T)[0, 1]
-    rows.append(
-        row | {told: fmt_row(interval) for told, interval in found.items()}
-    )
+    rows.append(row | {told: fmt_row(interval) for told, interval in found.items()})
 show(
     pd.DataFrame(rows),
     caption=f"The better axis of the map of {first}: AUC, by the fits that the axes come from",
 )
 
 # %% tags=["remove-cell"]
-turned = abs(
-    np.corrcoef(drawn["as_published"][:, 0], drawn["corrected"][:, 0])[0, 1]
-)
+turned = abs(np.corrcoef(drawn["as_published"][:, 0], drawn["corrected"][:, 0])[0, 1])
 crossed = abs(np.corrcoef(drawn["as_published"].T)[0, 1])
 glue("axes-turned", fmt(turned))
 glue("axes-crossed", fmt(crossed))
@@ -447,9 +378,7 @@ glue(
 )
 glue(
     "hidden",
-    ", ".join(a.replace("_", " ") for a in hidden)
-    if len(hidden)
-    else "none of them",
+    ", ".join(a.replace("_", " ") for a in hidden) if len(hidden) else "none of them",
 )
 
 # %% [markdown]
@@ -508,17 +437,10 @@ compared = {
 }
 rng = np.random.default_rng(seed)
 patients = table["patient_id"].unique()
-half = (
-    table["patient_id"]
-    .isin(rng.permutation(patients)[: len(patients) // 2])
-    .to_numpy()
-)
+half = table["patient_id"].isin(rng.permutation(patients)[: len(patients) // 2]).to_numpy()
 differences = {
     "image, text": probes.centroid_differences(z, t),
-    **{
-        name: probes.centroid_differences(z[a], z[b])
-        for name, (a, b) in compared.items()
-    },
+    **{name: probes.centroid_differences(z[a], z[b]) for name, (a, b) in compared.items()},
     "random halves": probes.centroid_differences(z[half], z[~half]),
 }
 
@@ -558,10 +480,7 @@ show(
 
 # %% tags=["remove-cell"]
 far = distances.set_index("centroids of")["distance"]
-share = {
-    name: (d[:top] ** 2).sum() / (d**2).sum()
-    for name, d in differences.items()
-}
+share = {name: (d[:top] ** 2).sum() / (d**2).sum() for name, d in differences.items()}
 of_people = far[list(compared)]
 glue("modality-gap", fmt(far["image, text"]))
 glue("noise-gap", fmt(far["random halves"], 3))
@@ -579,10 +498,7 @@ glue(
 )
 glue("modality-share", percent(share["image, text"]))
 glue("noise-share", percent(share["random halves"]))
-glue(
-    "people-share",
-    ", ".join(f"{p}: {percent(share[p])}" for p in compared) or "undefined",
-)
+glue("people-share", ", ".join(f"{p}: {percent(share[p])}" for p in compared) or "undefined")
 
 # %% [markdown]
 # {numref}`fig-embeddings-centroids` shows the differences dimension by dimension; the table adds them up. The
@@ -604,20 +520,13 @@ glue(
 # for the random halves the largest tenth carries {glue:text}`noise-share`.
 
 # %% tags=["hide-input"]
-by_age_and_sex = [
-    name for name in ("18-25, 80+", "female, male") if name in compared
-]
+by_age_and_sex = [name for name in ("18-25, 80+", "female, male") if name in compared]
 rows = []
 for name, of_model in images.items():
-    row = {
-        "model": name,
-        "modality gap": probes.modality_gap(of_model, texts[name]),
-    }
+    row = {"model": name, "modality gap": probes.modality_gap(of_model, texts[name])}
     for pair in by_age_and_sex:
         a, b = compared[pair]
-        row[pair] = np.linalg.norm(
-            probes.centroid_differences(of_model[a], of_model[b])
-        )
+        row[pair] = np.linalg.norm(probes.centroid_differences(of_model[a], of_model[b]))
     rows.append(row)
 rows = pd.DataFrame(rows)
 show(rows, caption="Distances between centroids, all models", digits=3)
@@ -646,9 +555,7 @@ embeddings = {name: images[name] for name in examined}
 people = table.assign(**{"over 60": whether(table["age"] >= 60, "age")})
 ASKED = ("sex", "race", "age_group", "over 60", WAY, "drain")
 READ = [a for a in ASKED if a in people and people[a].nunique() > 1]
-read = probes.probe_table(embeddings, people, READ, **probing).assign(
-    cohort=cohort.name
-)
+read = probes.probe_table(embeddings, people, READ, **probing).assign(cohort=cohort.name)
 keep(read)
 show(
     schema.wide(read, index=["model", "label"], columns="method")
@@ -670,36 +577,23 @@ figure(
 # %% tags=["remove-cell"]
 for attribute in ASKED:
     rows = read[(read["label"] == attribute) & (read["method"] == "linear")]
-    above = sum(
-        schema.side(row, of=0.5) == "above" for _, row in rows.iterrows()
-    )
-    parts = " and ".join(
-        f"{fmt_row(row)} ({row['model']})" for _, row in rows.iterrows()
-    )
+    above = sum(schema.side(row, of=0.5) == "above" for _, row in rows.iterrows())
+    parts = " and ".join(f"{fmt_row(row)} ({row['model']})" for _, row in rows.iterrows())
     told = (
         f"{parts}, above chance in {above} of {len(rows)}"
         if parts
         else "undefined (not recorded in these data)"
     )
-    glue(
-        "lp-" + ("way" if attribute == WAY else attribute.replace(" ", "-")),
-        told,
-    )
-by_method = (
-    read.groupby("method")["value"].mean().reindex(["linear", "knn", "mlp"])
-)
+    glue("lp-" + ("way" if attribute == WAY else attribute.replace(" ", "-")), told)
+by_method = read.groupby("method")["value"].mean().reindex(["linear", "knn", "mlp"])
 WORDS = {"linear": "the linear probe", "knn": "k-NN", "mlp": "the MLP"}
 glue(
     "best-probe",
-    WORDS.get(by_method.idxmax(), "undefined")
-    if by_method.notna().any()
-    else "undefined",
+    WORDS.get(by_method.idxmax(), "undefined") if by_method.notna().any() else "undefined",
 )
 glue(
     "worst-probe",
-    WORDS.get(by_method.idxmin(), "undefined")
-    if by_method.notna().any()
-    else "undefined",
+    WORDS.get(by_method.idxmin(), "undefined") if by_method.notna().any() else "undefined",
 )
 
 # %% [markdown]
@@ -719,16 +613,10 @@ glue(
 
 # %%
 in_text = probes.probe_table(
-    {"texts": t, "films": z[spoken]},
-    table[spoken],
-    ("sex",),
-    ("linear",),
-    **probing,
+    {"texts": t, "films": z[spoken]}, table[spoken], ("sex",), ("linear",), **probing
 )
 show(
-    schema.wide(in_text, index="label", columns="model")
-    .rename(**TITLES)
-    .rename_axis("attribute"),
+    schema.wide(in_text, index="label", columns="model").rename(**TITLES).rename_axis("attribute"),
     caption=f"Sex, read from text embeddings and from image embeddings of {first}",
 )
 
@@ -770,9 +658,7 @@ glue("sex-finding-m", percent(often["M"].get(finding)))
 tuned = []
 for tuning in (protocol_of(name).probe_tuning for name in NAMES):
     p = replace(chosen, probe_tuning=tuning)
-    found = probes.probe_table(
-        embeddings, people, ("sex", "age_group"), ("knn",), p, **resampling
-    )
+    found = probes.probe_table(embeddings, people, ("sex", "age_group"), ("knn",), p, **resampling)
     tuned.append(found.assign(method=f"k-NN, tuned on {tuning} rows"))
 tuned = pd.concat(tuned, ignore_index=True)
 show(
@@ -784,22 +670,13 @@ show(
 
 # %% tags=["remove-cell"]
 train, valid, test = probes.patient_split(people["patient_id"], seed)
-taken, _ = probes.tuning_rows(
-    train, valid, protocol_of("as_published").probe_tuning
-)
+taken, _ = probes.tuning_rows(train, valid, protocol_of("as_published").probe_tuning)
 glue("own-rows", percent((taken == train).mean()))
 glue("test-rows", percent(np.isin(taken, test).mean()))
-by_tuning = tuned.pivot(
-    index=["model", "label"], columns="method", values="value"
-)
-lost = by_tuning.iloc[:, by_tuning.columns.str.contains("mismatched")].squeeze(
-    axis=1
-)
+by_tuning = tuned.pivot(index=["model", "label"], columns="method", values="value")
+lost = by_tuning.iloc[:, by_tuning.columns.str.contains("mismatched")].squeeze(axis=1)
 lost = by_tuning.drop(columns=lost.name).squeeze(axis=1) - lost
-glue(
-    "tuning-loss",
-    f"{fmt(lost.min(), 3, signed=True)} to {fmt(lost.max(), 3, signed=True)}",
-)
+glue("tuning-loss", f"{fmt(lost.min(), 3, signed=True)} to {fmt(lost.max(), 3, signed=True)}")
 glue(
     "tuning-verdict",
     "Here the blind choice costs little, since all settings are about as good; nothing guarantees that"
@@ -823,9 +700,7 @@ glue(
 theirs = published.table("S Table 2")
 show(
     schema.wide(theirs, index="model", columns=["label", "method"]).pipe(
-        lambda wide: wide.set_axis(
-            [", ".join(map(readable, pair)) for pair in wide], axis=1
-        )
+        lambda wide: wide.set_axis([", ".join(map(readable, pair)) for pair in wide], axis=1)
     ),
     caption="S, Table 2, as printed",
 )
@@ -833,28 +708,19 @@ show(
 # %% tags=["hide-input"]
 verdicts = published.compare(read, theirs)
 show(
-    verdicts.groupby("verdict")
-    .size()
-    .rename("values of S, Table 2")
-    .reset_index(),
+    verdicts.groupby("verdict").size().rename("values of S, Table 2").reset_index(),
     caption="Verdict on each printed value",
     counts=(),
 )
 
 # %% tags=["remove-cell"]
 glue("n-theirs", len(theirs))
-sex_theirs = theirs[theirs["label"] == "sex"].pivot(
-    index="model", columns="method", values="value"
-)
+sex_theirs = theirs[theirs["label"] == "sex"].pivot(index="model", columns="method", values="value")
 glue("s-sex-low", fmt(sex_theirs["linear"].min()))
 glue("s-sex-high", fmt(sex_theirs["linear"].max()))
-race_theirs = theirs[
-    (theirs["label"] == "race") & (theirs["method"] == "knn")
-]["value"]
+race_theirs = theirs[(theirs["label"] == "race") & (theirs["method"] == "knn")]["value"]
 glue("s-race-knn", f"{fmt(race_theirs.min())} to {fmt(race_theirs.max())}")
-sex_ours = read[(read["label"] == "sex") & (read["method"] == "linear")][
-    "value"
-]
+sex_ours = read[(read["label"] == "sex") & (read["method"] == "linear")]["value"]
 glue("our-sex", f"{fmt(sex_ours.min())} to {fmt(sex_ours.max())}")
 
 # %% [markdown]
@@ -876,30 +742,17 @@ glue("our-sex", f"{fmt(sex_ours.min())} to {fmt(sex_ours.max())}")
 # patients of *one* site, race cannot be read. And with all scanners alike, it cannot be read at all.
 
 # %%
-planted = (
-    cohort
-    if cohort.planted
-    else cohorts.load("phantom", n_images=n_images, seed=seed)
-)
+planted = cohort if cohort.planted else cohorts.load("phantom", n_images=n_images, seed=seed)
 drawn_films = embed(planted, clips[first])
 dials = planted.recipe["dials"]
-without_site = {
-    a: factors for a, factors in dials["contrast"].items() if a != "site"
-}
-alike = embed(
-    phantom.twin(planted, site_signature=0.0, contrast=without_site),
-    clips[first],
-)
+without_site = {a: factors for a, factors in dials["contrast"].items() if a != "site"}
+alike = embed(phantom.twin(planted, site_signature=0.0, contrast=without_site), clips[first])
 site = planted.table["site"].to_numpy()
 
 
 def read_race(label, embedding, rows=slice(None)):
     found = probes.probe_table(
-        {first: embedding[rows]},
-        planted.table[rows],
-        ("race",),
-        ("linear",),
-        **probing,
+        {first: embedding[rows]}, planted.table[rows], ("race",), ("linear",), **probing
     )
     return found.assign(label=label)
 
@@ -907,18 +760,13 @@ def read_race(label, embedding, rows=slice(None)):
 by_way = pd.concat(
     [
         read_race("all sites", drawn_films),
-        *(
-            read_race(f"site {s} only", drawn_films, site == s)
-            for s in phantom.SITES
-        ),
+        *(read_race(f"site {s} only", drawn_films, site == s) for s in phantom.SITES),
         read_race("all sites, scanners alike", alike),
     ],
     ignore_index=True,
 )
 show(
-    by_way[
-        ["label", "value", "ci_low", "ci_high", "n", "n_patients", "note"]
-    ].rename(
+    by_way[["label", "value", "ci_low", "ci_high", "n", "n_patients", "note"]].rename(
         columns={
             "label": "race read from",
             "value": "AUC",
@@ -938,14 +786,10 @@ glue("race-all", fmt_row(way.loc["all sites"]))
 glue(
     "race-within",
     "; ".join(
-        f"{s}: {fmt_row(r)}"
-        for s, (_, r) in zip(phantom.SITES, within.iterrows(), strict=True)
+        f"{s}: {fmt_row(r)}" for s, (_, r) in zip(phantom.SITES, within.iterrows(), strict=True)
     ),
 )
-glue(
-    "race-within-above",
-    f"{int((within_sides == 'above').sum())} of {len(within)}",
-)
+glue("race-within-above", f"{int((within_sides == 'above').sum())} of {len(within)}")
 glue("three-looks", percent(1 - 0.95**3))
 off = way.loc["all sites, scanners alike"]
 glue("race-off", fmt_row(off))
@@ -966,10 +810,7 @@ elif on_side == "above" and off["value"] < way.loc["all sites", "value"]:
 else:
     verdict = "is not found in this run"
 glue("race-verdict", verdict)
-glue(
-    "race-words",
-    "three words for race" if "race" in known else "and no race in these data",
-)
+glue("race-words", "three words for race" if "race" in known else "and no race in these data")
 
 # %% [markdown]
 # Over all sites, race is read with {glue:text}`race-all`. Within one site: {glue:text}`race-within`; the
@@ -1000,9 +841,7 @@ glue(
 
 # %%
 of_phantoms = {name: embed(planted, clip) for name, clip in clips.items()}
-drain = probes.probe_table(
-    of_phantoms, planted.table, ("drain",), ("linear",), **probing
-)
+drain = probes.probe_table(of_phantoms, planted.table, ("drain",), ("linear",), **probing)
 show(
     schema.wide(drain, index="model", columns="label").rename(**TITLES),
     caption="Chest drain of phantoms, read from image embeddings by a linear probe",
@@ -1012,15 +851,10 @@ show(
 biased = [m for m in clips if m.endswith("-drain")]
 others = [m for m in clips if m in model_names() and m not in biased]
 value = drain.set_index("model")
-glue(
-    "drain-biased",
-    "; ".join(fmt_row(value.loc[m]) for m in biased)
-    or "not known in this run",
-)
+glue("drain-biased", "; ".join(fmt_row(value.loc[m]) for m in biased) or "not known in this run")
 glue(
     "drain-others",
-    "; ".join(f"{m} {fmt_row(value.loc[m])}" for m in others)
-    or "not known in this run",
+    "; ".join(f"{m} {fmt_row(value.loc[m])}" for m in others) or "not known in this run",
 )
 n_betraying = int((drain.apply(schema.side, axis=1, of=0.5) == "above").sum())
 glue("drain-readable", f"{n_betraying} of {len(drain)}")
@@ -1030,11 +864,7 @@ glue(
     if n_betraying > 1
     else "which of them leans on it would have to be guessed",
 )
-highest = (
-    drain.loc[drain["value"].idxmax(), "model"]
-    if drain["value"].notna().any()
-    else None
-)
+highest = drain.loc[drain["value"].idxmax(), "model"] if drain["value"].notna().any() else None
 glue(
     "drain-most",
     "No model has a number here"

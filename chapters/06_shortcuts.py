@@ -40,13 +40,9 @@
 models: str = "all"  # names of `cxrbook models` separated by commas, or "all" of the small ones
 data: str = "phantom"  # a cohort of `cxrbook cohorts`
 options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials of a phantom
-seed: int = (
-    1907  # [0, 1000000] seed of the phantom cohort and of the resamples
-)
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of the resamples
 n_images: int = 4000  # [60, 17000] images in the phantom cohort; real cohorts are taken whole
-n_twins: int = (
-    1500  # [60, 17000] images that are drawn with and without a drain
-)
+n_twins: int = 1500  # [60, 17000] images that are drawn with and without a drain
 n_detector: int = 600  # [100, 17000] phantom films to teach the detector, and as many to label
 epochs: int = 5  # [1, 200] passes of the detector over its films; S makes 200
 drain_labels: str = "annotated"  # {annotated, predicted} where nobody looked, by `cxrbook drains`
@@ -86,27 +82,16 @@ from cxrlib.show.notebook import (
     withheld,
 )
 from cxrlib.show.plots import dose_response, drain_arms, gap_forest
-from cxrlib.show.words import (
-    fmt,
-    fmt_interval,
-    fmt_row,
-    in_words,
-    percent,
-    readable,
-)
+from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
 from cxrlib.stats import fairness, shortcuts
 
 setup()
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
-biased = [
-    m for m in names if m.endswith("-drain")
-]  # trained where drains go with pneumothorax
+biased = [m for m in names if m.endswith("-drain")]  # trained where drains go with pneumothorax
 fair = [m for m in names if m in model_names() and m not in biased]
-foreign = [
-    m for m in names if m not in model_names()
-]  # not trained in this book
+foreign = [m for m in names if m not in model_names()]  # not trained in this book
 LABEL = "Pneumothorax"
 resampling = {"n_resamples": n_resamples, "seed": seed}
 warn_if_seeded(names)
@@ -124,29 +109,16 @@ show(
     padchest.assign(share=[fmt_row(row, 4) for _, row in padchest.iterrows()])
     .set_index("group")
     .rename_axis("pneumothorax")[["n", "n_positive", "n_patients", "share"]]
-    .set_axis(
-        ["images", "images with a drain", "patients", "share with a drain"],
-        axis=1,
-    ),
+    .set_axis(["images", "images with a drain", "patients", "share with a drain"], axis=1),
     caption="PadChest: share of images with a chest drain, with and without pneumothorax",
 )
 
 # %% tags=["remove-cell"]
 with_, without = padchest.iloc[0], padchest.iloc[1]
-glue(
-    "p-with",
-    fmt_interval(
-        100 * with_["value"], 100 * with_["ci_low"], 100 * with_["ci_high"], 0
-    ),
-)
+glue("p-with", fmt_interval(100 * with_["value"], 100 * with_["ci_low"], 100 * with_["ci_high"], 0))
 glue(
     "p-without",
-    fmt_interval(
-        100 * without["value"],
-        100 * without["ci_low"],
-        100 * without["ci_high"],
-        2,
-    ),
+    fmt_interval(100 * without["value"], 100 * without["ci_low"], 100 * without["ci_high"], 2),
 )
 glue("n-with", int(with_["n_positive"]))
 glue("n-ptx", int(with_["n"]))
@@ -169,9 +141,7 @@ def shares(rows, index, arm):
     cells = rows.assign(share=[fmt_row(row, 3) for _, row in rows.iterrows()])
     cells = cells.pivot(index=index, columns=arm, values="share")
     return (
-        cells[["with", "without", "with - without"]]
-        .rename(columns=readable)
-        .rename(index=readable)
+        cells[["with", "without", "with - without"]].rename(columns=readable).rename(index=readable)
     )
 
 
@@ -183,14 +153,8 @@ show(
 
 # %% tags=["remove-cell"]
 bond = devices[devices["group"] == "with - without"].sort_values("value")
-glue(
-    "bond-least",
-    f"{bond['given'].iloc[0]} ({fmt_row(bond.iloc[0], signed=True)})",
-)
-glue(
-    "bond-most",
-    f"{bond['given'].iloc[-1]} ({fmt_row(bond.iloc[-1], signed=True)})",
-)
+glue("bond-least", f"{bond['given'].iloc[0]} ({fmt_row(bond.iloc[0], signed=True)})")
+glue("bond-most", f"{bond['given'].iloc[-1]} ({fmt_row(bond.iloc[-1], signed=True)})")
 
 # %% [markdown]
 # The share of films with a device rises most with {glue:text}`bond-most`, and rises least, or falls most,
@@ -205,9 +169,7 @@ groups = pd.concat(
     found(by=attribute).assign(source=source)
     for source, found in {
         "PadChest, drains": associations.padchest_drains,
-        "CheXpert, devices": partial(
-            associations.chexpert_devices, findings=[LABEL]
-        ),
+        "CheXpert, devices": partial(associations.chexpert_devices, findings=[LABEL]),
     }.items()
     for attribute in ("sex", "age_group")
 )
@@ -217,18 +179,10 @@ show(
 )
 
 # %% tags=["remove-cell"]
-drained = groups[
-    groups["source"].str.startswith("PadChest") & (groups["arm"] == "with")
-]
+drained = groups[groups["source"].str.startswith("PadChest") & (groups["arm"] == "with")]
 drained = drained[drained["value"].notna()].sort_values("value")
-glue(
-    "drained-least",
-    f"{readable(drained['group'].iloc[0])} ({fmt_row(drained.iloc[0])})",
-)
-glue(
-    "drained-most",
-    f"{readable(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[-1])})",
-)
+glue("drained-least", f"{readable(drained['group'].iloc[0])} ({fmt_row(drained.iloc[0])})")
+glue("drained-most", f"{readable(drained['group'].iloc[-1])} ({fmt_row(drained.iloc[-1])})")
 
 # %% [markdown]
 # Of PadChest's patients with pneumothorax, the group least often drained is {glue:text}`drained-least`, the
@@ -251,31 +205,18 @@ glue(
 # {doc}`09_coverage`).
 
 # %%
-cohort = cohorts.study(
-    data, n_images, seed, options, preprocessing=chosen.preprocessing
-)
+cohort = cohorts.study(data, n_images, seed, options, preprocessing=chosen.preprocessing)
 asked(cohort.name, cohort.findings, [LABEL])
 if drain_labels == "predicted":
     cohort = drains.stored(cohort)
-column = next(
-    (c for c in ("drain", "support_devices") if c in cohort.table), "drain"
-)
+column = next((c for c in ("drain", "support_devices") if c in cohort.table), "drain")
 DEVICE = column.replace("_", " ")
 GAP = f"with {DEVICE} - without {DEVICE}"
-status = cohort.table.reindex(columns=["image_id", LABEL, column]).rename(
-    columns={column: DEVICE}
-)
+status = cohort.table.reindex(columns=["image_id", LABEL, column]).rename(columns={column: DEVICE})
 carries = pd.crosstab(
     status[LABEL].map({1: "pneumothorax", 0: "controls"}).rename("images"),
-    status[DEVICE]
-    .map({1: "with", 0: "without"})
-    .fillna("unknown")
-    .rename(DEVICE),
-).reindex(
-    index=["pneumothorax", "controls"],
-    columns=["with", "without", "unknown"],
-    fill_value=0,
-)
+    status[DEVICE].map({1: "with", 0: "without"}).fillna("unknown").rename(DEVICE),
+).reindex(index=["pneumothorax", "controls"], columns=["with", "without", "unknown"], fill_value=0)
 show(carries, caption=f"Images with and without {DEVICE}")
 
 # %% [markdown]
@@ -291,9 +232,7 @@ mostly_known = of_controls["unknown"] <= 0.5
 if not mostly_known:
     corrected = replace(corrected, drain_controls="any")
 pair = [protocol_of("as_published"), corrected]
-predictions = zeroshot.predict(
-    cohort, clips, [LABEL], negative=chosen.negative_prompt
-)
+predictions = zeroshot.predict(cohort, clips, [LABEL], negative=chosen.negative_prompt)
 predictions = predictions.merge(status[["image_id", DEVICE]], on="image_id")
 resampled = {"device": DEVICE, "n_resamples": n_resamples, "seed": seed}
 arms = shortcuts.drain_arms(predictions, protocols=pair, **resampled)
@@ -330,11 +269,7 @@ glue("device-name", DEVICE)
 glue(
     "controls-used",
     f"Here it is unknown of {percent(of_controls['unknown'])} of the controls, so the corrected arms "
-    + (
-        f"have the controls labelled as without {DEVICE}."
-        if mostly_known
-        else "keep all of them."
-    ),
+    + (f"have the controls labelled as without {DEVICE}." if mostly_known else "keep all of them."),
 )
 raw = arms[(arms["protocol"] == "as_published") & (arms["metric"] == "auc")]
 raw = raw.drop_duplicates("group").set_index("group")
@@ -401,10 +336,7 @@ def sentence(model):
 glue("planted-with", percent(BIASED_DRAINS["drain_if_pneumothorax"]))
 glue("planted-without", percent(BIASED_DRAINS["drain_if_none"]))
 glue("planted-fair", percent(FAIR_DRAINS["drain_if_none"]))
-glue(
-    "gap-biased",
-    "; ".join(map(sentence, biased)) or "no drain-biased model was run",
-)
+glue("gap-biased", "; ".join(map(sentence, biased)) or "no drain-biased model was run")
 glue("gap-fair", "; ".join(map(sentence, fair)) or "no unbiased model was run")
 glue("gap-foreign", of_foreign(sentence))
 if gap.loc[[*biased, *fair], "value"].isna().any():
@@ -424,10 +356,7 @@ glue(
     "astray",
     f"Of the {len(fair)} models that never met the association, {len(astray)} "
     f"{'has' if len(astray) == 1 else 'have'} a gap whose interval excludes 0: "
-    + "; ".join(
-        f"{m} with an interval {WHERE[schema.side(gap.loc[m])]}"
-        for m in astray
-    )
+    + "; ".join(f"{m} with an interval {WHERE[schema.side(gap.loc[m])]}" for m in astray)
     if astray
     else f"Of the {len(fair)} models that never met the association, none has a gap whose interval "
     "excludes 0 in this run"
@@ -510,13 +439,9 @@ for words, switches in STEPS.items():
     turned = {switch: getattr(corrected, switch) for switch in switches}
     steps.append(replace(steps[-1], name=words, **turned))
 stepwise = shortcuts.drain_arms(predictions, protocols=steps, **resampled)
-stepwise = stepwise[
-    (stepwise["group"] == GAP) & (stepwise["metric"] == "adjusted_auprc")
-]
+stepwise = stepwise[(stepwise["group"] == GAP) & (stepwise["metric"] == "adjusted_auprc")]
 show(
-    schema.wide(stepwise, index="model", columns="protocol", digits=3).rename(
-        columns=readable
-    ),
+    schema.wide(stepwise, index="model", columns="protocol", digits=3).rename(columns=readable),
     caption="Gap in adjusted AUPRC, from the arms as published to the corrected ones",
 )
 
@@ -535,13 +460,8 @@ else:
     glue("step-largest", "none, or the gaps are undefined")
 width = stepwise.assign(width=stepwise["ci_high"] - stepwise["ci_low"])
 width = width.pivot(index="model", columns="protocol", values="width").mean()
-glue(
-    "patients-wider", percent(width["+ patients"] / width["as_published"] - 1)
-)
-glue(
-    "images-a-patient",
-    fmt(len(cohort.table) / cohort.table["patient_id"].nunique(), 1),
-)
+glue("patients-wider", percent(width["+ patients"] / width["as_published"] - 1))
+glue("images-a-patient", fmt(len(cohort.table) / cohort.table["patient_id"].nunique(), 1))
 
 # %% [markdown]
 # The step that moves a gap most is: {glue:text}`step-largest`. Resampling patients instead of images, with
@@ -557,21 +477,14 @@ glue(
 # three choices of controls:
 
 # %%
-choices = {
-    "without": "controls without",
-    "any": "all controls",
-    "with": "controls with",
-}
-choices = [
-    replace(chosen, name=words, drain_controls=which)
-    for which, words in choices.items()
-]
+choices = {"without": "controls without", "any": "all controls", "with": "controls with"}
+choices = [replace(chosen, name=words, drain_controls=which) for which, words in choices.items()]
 by_controls = shortcuts.drain_arms(predictions, protocols=choices, **resampled)
 by_controls = by_controls[by_controls["metric"] == "auc"]
 show(
-    schema.wide(
-        by_controls, index=["model", "group"], columns="protocol"
-    ).rename(index={GAP: "difference"}),
+    schema.wide(by_controls, index=["model", "group"], columns="protocol").rename(
+        index={GAP: "difference"}
+    ),
     caption=f"AUC for pneumothorax by what is known of the controls' {DEVICE}",
 )
 
@@ -587,27 +500,22 @@ def by_choice(model):
     if len(gaps) < 2:
         return f"{model}: undefined but for {len(gaps)} of {of_gap.shape[1]} choices"
     low, high = gaps.idxmin(), gaps.idxmax()
-    return f"{model}: {fmt(gaps[low], signed=True)} ({low}) to {fmt(gaps[high], signed=True)} ({high})"
+    return (
+        f"{model}: {fmt(gaps[low], signed=True)} ({low}) to {fmt(gaps[high], signed=True)} ({high})"
+    )
 
 
 glue("by-choice", "; ".join(map(by_choice, names)))
 missing = by_controls[by_controls["value"].isna()]
 reasons = dict.fromkeys(reason(row) for _, row in missing.iterrows())
-glue(
-    "by-choice-notes",
-    f" Undefined here: {'; '.join(reasons)}." if reasons else "",
-)
+glue("by-choice-notes", f" Undefined here: {'; '.join(reasons)}." if reasons else "")
 reach = (of_gap.max(axis=1) - of_gap.min(axis=1)).dropna()
 glue(
     "choice-most",
     "no model's, as too little is defined"
     if reach.empty
     else f"that of {reach.idxmax()}, by {fmt(reach.max())}"
-    + (
-        ", the model that was trained on drains"
-        if reach.idxmax() in biased
-        else ""
-    ),
+    + (", the model that was trained on drains" if reach.idxmax() in biased else ""),
 )
 
 # %% [markdown]
@@ -631,11 +539,7 @@ glue(
 
 # %%
 taught = cohorts.load(
-    "phantom",
-    n_images=n_detector,
-    seed=seed,
-    split="train",
-    dials={"drain_if_none": 0.5},
+    "phantom", n_images=n_detector, seed=seed, split="train", dials={"drain_if_none": 0.5}
 )
 detector = drains.train(
     taught, protocol, epochs=epochs, batch_size=16, lr=1e-3, seed=seed
@@ -644,13 +548,9 @@ truth = cohorts.load("phantom", n_images=n_detector, seed=seed)
 labelled = drains.label(drains.hide(truth, truth.table[LABEL] == 0), detector)
 error = drains.label_error(labelled, truth, n_resamples=n_resamples, seed=seed)
 own = drains.performance(detector, n_resamples, seed)
-quality = pd.concat(
-    [own.assign(group="its own test films"), error.assign(group="controls")]
-)
+quality = pd.concat([own.assign(group="its own test films"), error.assign(group="controls")])
 show(
-    schema.wide(quality, index="group", columns="metric").rename(
-        columns=readable
-    ),
+    schema.wide(quality, index="group", columns="metric").rename(columns=readable),
     caption="The drain detector on films like those it learned from, and on controls",
 )
 
@@ -682,57 +582,35 @@ glue("said-share", percent(actual[said].mean()))
 # their predicted drains:
 
 # %%
-scored = zeroshot.predict(
-    truth, clips, [LABEL], negative=chosen.negative_prompt
-)
+scored = zeroshot.predict(truth, clips, [LABEL], negative=chosen.negative_prompt)
 by_labels = []
 for words, source in {"known": truth, "predicted": labelled}.items():
-    named = [
-        replace(p, name=f"{p.name}, {words}")
-        for p in choices
-        if p.drain_controls != "any"
-    ]
-    named += [
-        p for p in choices if p.drain_controls == "any" and source is truth
-    ]
+    named = [replace(p, name=f"{p.name}, {words}") for p in choices if p.drain_controls != "any"]
+    named += [p for p in choices if p.drain_controls == "any" and source is truth]
     found = scored.merge(source.table[["image_id", "drain"]], on="image_id")
     by_labels.append(
-        shortcuts.drain_arms(
-            found, protocols=named, n_resamples=n_resamples, seed=seed
-        )
+        shortcuts.drain_arms(found, protocols=named, n_resamples=n_resamples, seed=seed)
     )
 by_labels = pd.concat(by_labels)
-of_arms = by_labels["group"].eq("with drain - without drain") & by_labels[
-    "metric"
-].eq("auc")
+of_arms = by_labels["group"].eq("with drain - without drain") & by_labels["metric"].eq("auc")
 by_labels = by_labels[of_arms].sort_values("protocol", kind="stable")
 show(
-    schema.wide(by_labels, index="protocol", columns="model").rename_axis(
-        "controls"
-    ),
+    schema.wide(by_labels, index="protocol", columns="model").rename_axis("controls"),
     caption="Phantom: difference in AUC between the arms, by known and by predicted drains of controls",
 )
 
 # %% tags=["remove-cell"]
 by_known = by_labels.pivot(index="model", columns="protocol", values="value")
 for which in ("with", "without"):
-    moved = (
-        by_known[f"controls {which}, predicted"]
-        - by_known[f"controls {which}, known"]
-    )
+    moved = by_known[f"controls {which}, predicted"] - by_known[f"controls {which}, known"]
     farthest = moved.abs().idxmax() if moved.notna().any() else None
     glue(
         f"moved-{which}",
-        "undefined"
-        if farthest is None
-        else f"{fmt(moved[farthest], signed=True)} ({farthest})",
+        "undefined" if farthest is None else f"{fmt(moved[farthest], signed=True)} ({farthest})",
     )
 if cohort.planted:
     here = "The drains of this run's cohort are planted: it needs no detector."
-elif (
-    "drain_source" in cohort.table
-    and (cohort.table["drain_source"] == "predicted").any()
-):
+elif "drain_source" in cohort.table and (cohort.table["drain_source"] == "predicted").any():
     shared = cohort.recipe["drains"]["shared_patients"]
     here = (
         f"In this run, {(cohort.table['drain_source'] == 'predicted').sum()} images of the "
@@ -775,9 +653,7 @@ else:
     for row, (drain, words) in zip(
         axes, {0: "without drain", 1: "with drain"}.items(), strict=True
     ):
-        for axis, image in zip(
-            row, phantom.twin(large, drain=drain).images(shown), strict=True
-        ):
+        for axis, image in zip(row, phantom.twin(large, drain=drain).images(shown), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             axis.axis("off")
         row[0].set_title(words, loc="left")
@@ -796,14 +672,9 @@ else:
 # deviations (SD) of that score over films without a drain, so that models can be compared.
 
 # %%
-FOUND, NOTHING = (
-    0.5,
-    0.15,
-)  # SD: a shift above one is a shortcut, a shift within the other is none
+FOUND, NOTHING = 0.5, 0.15  # SD: a shift above one is a shortcut, a shift within the other is none
 scores = {
-    drain: zeroshot.predict(
-        twin, clips, [LABEL], negative=chosen.negative_prompt
-    )
+    drain: zeroshot.predict(twin, clips, [LABEL], negative=chosen.negative_prompt)
     for drain, twin in twins.items()
 }
 
@@ -813,25 +684,14 @@ def shift_by_drain(films):
 
     def margins(drain, model):
         rows = scores[drain]
-        p = rows.loc[
-            (rows["model"] == model) & rows["image_id"].isin(films), "score"
-        ].to_numpy()
+        p = rows.loc[(rows["model"] == model) & rows["image_id"].isin(films), "score"].to_numpy()
         return np.log(p / (1 - p))
 
-    patient = small.table.loc[
-        small.table["image_id"].isin(films), "patient_id"
-    ]
+    patient = small.table.loc[small.table["image_id"].isin(films), "patient_id"]
     about = {"cohort": small.name, "label": LABEL, "group": "drain added"}
     about |= {"protocol": replace(chosen, interval="expanded")}
     rows = [
-        shortcuts.twin_shift(
-            margins(1, m),
-            margins(0, m),
-            patient,
-            model=m,
-            **about,
-            **resampling,
-        )
+        shortcuts.twin_shift(margins(1, m), margins(0, m), patient, model=m, **about, **resampling)
         for m in names
     ]
     return pd.concat(rows, ignore_index=True)
@@ -840,9 +700,7 @@ def shift_by_drain(films):
 has_pneumothorax = small.table["severity_Pneumothorax"] > 0
 shifts = shift_by_drain(small.table.loc[~has_pneumothorax, "image_id"])
 show(
-    schema.wide(shifts, index="model", columns="metric").set_axis(
-        ["shift (SD)"], axis=1
-    ),
+    schema.wide(shifts, index="model", columns="metric").set_axis(["shift (SD)"], axis=1),
     caption="Shift of the pneumothorax score when a drain is added to a film without the disease",
 )
 
@@ -867,10 +725,7 @@ glue(
     "; ".join(f"{m}: {fmt_row(shift.loc[m], signed=True)}" for m in fair)
     or "no unbiased model was run",
 )
-glue(
-    "shift-foreign",
-    of_foreign(lambda m: f"{m}: {fmt_row(shift.loc[m], signed=True)}"),
-)
+glue("shift-foreign", of_foreign(lambda m: f"{m}: {fmt_row(shift.loc[m], signed=True)}"))
 glue("bar-found", fmt(FOUND, 1))
 glue("bar-nothing", fmt(NOTHING))
 found = [m for m in biased if shift.loc[m, "ci_low"] > FOUND]
@@ -886,15 +741,8 @@ glue(
 )
 clean = [m for m in fair if abs(shift.loc[m, "value"]) < NOTHING]
 moved = shift.loc[fair, "value"].abs().dropna()
-farthest = (
-    ""
-    if moved.empty
-    else f"; the farthest, {moved.idxmax()}, moves by {fmt(moved.max())}"
-)
-glue(
-    "clean",
-    f"{len(clean)} of {len(fair)} stay within {fmt(NOTHING)} SD of no effect{farthest}",
-)
+farthest = "" if moved.empty else f"; the farthest, {moved.idxmax()}, moves by {fmt(moved.max())}"
+glue("clean", f"{len(clean)} of {len(fair)} stay within {fmt(NOTHING)} SD of no effect{farthest}")
 
 # %% [markdown]
 # In standard deviations of the score, the added drain moves the biased model by this much:
@@ -912,16 +760,12 @@ glue(
 # %%
 ill = shift_by_drain(small.table.loc[has_pneumothorax, "image_id"])
 show(
-    schema.wide(ill, index="model", columns="metric").set_axis(
-        ["shift (SD)"], axis=1
-    ),
+    schema.wide(ill, index="model", columns="metric").set_axis(["shift (SD)"], axis=1),
     caption="Shift of the pneumothorax score when a drain is added to a film with the disease",
 )
 
 # %% tags=["remove-cell"]
-lowered = [
-    m for m in fair if schema.side(ill.set_index("model").loc[m]) == "below"
-]
+lowered = [m for m in fair if schema.side(ill.set_index("model").loc[m]) == "below"]
 glue(
     "covered",
     f"lowers the score of ill films for {', '.join(lowered)}: the drain hides part of what it treats, "
@@ -945,21 +789,11 @@ glue(
 every_dose = replace(chosen, min_cases=protocol_of("corrected").min_cases)
 doses = []
 for dose in (0.0, 0.25, 0.5, 0.75, 1.0):
-    drained = (
-        phantom.twin(small, drain_if_pneumothorax=dose)
-        .table["drain"]
-        .to_numpy()
-    )
+    drained = phantom.twin(small, drain_if_pneumothorax=dose).table["drain"].to_numpy()
     has_drain = np.tile(drained == 1, len(names))
-    mixed = scores[0].assign(
-        score=np.where(has_drain, scores[1]["score"], scores[0]["score"])
-    )
+    mixed = scores[0].assign(score=np.where(has_drain, scores[1]["score"], scores[0]["score"]))
     rows = fairness.performance_table(
-        mixed,
-        ("auc",),
-        mean_over_labels=False,
-        protocol=every_dose,
-        **resampling,
+        mixed, ("auc",), mean_over_labels=False, protocol=every_dose, **resampling
     )
     doses.append(rows.assign(dose=dose))
 doses = pd.concat(doses, ignore_index=True)
@@ -974,10 +808,7 @@ rise = response[1.0] - response[0.0]
 steepest, flattest = rise.abs().idxmax(), rise.abs().idxmin()
 glue(
     "rise",
-    "; ".join(
-        f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}"
-        for m in names
-    ),
+    "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in names),
 )
 glue("steepest", f"{steepest} ({fmt(rise[steepest], signed=True)})")
 glue("flattest", f"{flattest} ({fmt(rise[flattest], signed=True)})")
@@ -989,10 +820,7 @@ figure(
     caption="Dose and response: the AUC that a test set reports as its share of treated pneumothorax grows, with intervals as bands.",
     alt="AUC for pneumothorax over the share of pneumothorax images with a drain, one line per model "
     "with an interval band. From no drain to a drain in every one, "
-    + "; ".join(
-        f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}"
-        for m in names
-    )
+    + "; ".join(f"{m}: {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in names)
     + ".",
     table=doses,
 )
@@ -1047,24 +875,18 @@ quiz(
 # %% tags=["hide-input"]
 ANSWER = {True: "yes", False: "no"}
 by_arms = gap["value"].where(
-    gap["value"].isna(),
-    [schema.side(row) == "above" for _, row in gap.iterrows()],
+    gap["value"].isna(), [schema.side(row) == "above" for _, row in gap.iterrows()]
 )
 by_twins = shift["ci_low"] > FOUND
 judged = pd.DataFrame(
     {
         "model": names,
-        "trained on drains": [
-            "not known" if m in foreign else ANSWER[m in biased] for m in names
-        ],
+        "trained on drains": ["not known" if m in foreign else ANSWER[m in biased] for m in names],
         "arms say": [ANSWER.get(by_arms[m], "undefined") for m in names],
         "twins say": [ANSWER[bool(by_twins[m])] for m in names],
     }
 )
-show(
-    judged,
-    caption="Does a model read drains? What was planted, and what each analysis says",
-)
+show(judged, caption="Does a model read drains? What was planted, and what each analysis says")
 
 # %% tags=["remove-cell"]
 known = judged[judged["trained on drains"] != "not known"]
@@ -1076,8 +898,7 @@ for analysis in ("arms", "twins"):
 glue(
     "biased-rise",
     "; ".join(
-        f"{m} from {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}"
-        for m in biased
+        f"{m} from {fmt(response.loc[m, 0.0])} to {fmt(response.loc[m, 1.0])}" for m in biased
     )
     or "none was run",
 )

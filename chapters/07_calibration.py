@@ -40,9 +40,7 @@ options: dict = {}  # of a real cohort, such as {"split": "all"}, or the dials o
 seed: int = 1907  # [0, 1000000] of the phantom cohorts and of the resamples
 n_images: int = 4000  # [60, 1000000] images in the phantom cohort; real cohorts are taken whole
 n_bins: int = 10  # [1, 1000] bins of reliability curves
-specificity: float = (
-    0.8  # (0, 1) share of healthy films that the operating point leaves alone
-)
+specificity: float = 0.8  # (0, 1) share of healthy films that the operating point leaves alone
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 protocol: str = "corrected"  # {corrected, as_published} models, resampling and prompt of S's code
 
@@ -77,14 +75,7 @@ from cxrlib.show.notebook import (
     withheld,
 )
 from cxrlib.show.plots import gap_forest, reliability
-from cxrlib.show.words import (
-    UNDEFINED,
-    fmt,
-    fmt_row,
-    in_words,
-    percent,
-    readable,
-)
+from cxrlib.show.words import UNDEFINED, fmt, fmt_row, in_words, percent, readable
 from cxrlib.stats import calibration, fairness
 
 setup()
@@ -95,17 +86,11 @@ clips = load_models(models, with_scale)
 names = [clip.name for clip in clips]
 biased = [m for m in names if m.endswith("-underreport")]
 others = [m for m in names if m not in biased]
-fair = [
-    m for m in others if m in model_names()
-]  # of the same making as the biased one
+fair = [m for m in others if m in model_names()]  # of the same making as the biased one
 LABEL = "Pneumothorax"
 # a group with few cases gets no number, whichever the protocol
 fewest = protocol_of("corrected").min_cases
-boot = {
-    "n_resamples": n_resamples,
-    "seed": seed,
-    "protocol": replace(chosen, min_cases=fewest),
-}
+boot = {"n_resamples": n_resamples, "seed": seed, "protocol": replace(chosen, min_cases=fewest)}
 WHERE = {"above": "above 0", "below": "below 0", "around": "including 0"}
 NO_BIASED, NO_OTHER = "no such model was run", "no other model was run"
 warn_if_seeded(names)
@@ -113,11 +98,7 @@ warn_if_seeded(names)
 
 def against_zero(row):
     side = schema.side(row)
-    return (
-        UNDEFINED
-        if side == UNDEFINED
-        else f"{fmt_row(row, 3, signed=True)}, {WHERE[side]}"
-    )
+    return UNDEFINED if side == UNDEFINED else f"{fmt_row(row, 3, signed=True)}, {WHERE[side]}"
 
 
 def each(models, text, none):
@@ -155,9 +136,7 @@ findings = asked(test.name, test.findings, S_FINDINGS)
 elsewhere = {key: value for key, value in options.items() if key != "split"}
 if "n_images" in elsewhere:
     elsewhere["n_images"] //= 2
-valid = cohorts.study(
-    data, n_images // 2, seed, elsewhere, split="valid", preprocessing=prepared
-)
+valid = cohorts.study(data, n_images // 2, seed, elsewhere, split="valid", preprocessing=prepared)
 # Where the options take in the validation patients, they are left out of the test.
 shared = test.table["patient_id"].isin(valid.table["patient_id"])
 if shared.all():
@@ -173,11 +152,7 @@ def both_readings(cohort):
     for reading, which in READINGS.items():
         temperature = protocol_of(which).temperature
         scores = zeroshot.predict(
-            cohort,
-            clips,
-            findings,
-            negative=chosen.negative_prompt,
-            temperature=temperature,
+            cohort, clips, findings, negative=chosen.negative_prompt, temperature=temperature
         )
         parts.append(scores.assign(method=reading))
     return pd.concat(parts, ignore_index=True)
@@ -218,13 +193,8 @@ def draw(curves, label, caption):
         return
     reliability(curves)
     ends = []
-    for model, curve in curves.sort_values("predicted").groupby(
-        "model", sort=False
-    ):
-        places = [
-            f"{fmt(at['observed'])} at {fmt(at['predicted'])}"
-            for _, at in curve.iterrows()
-        ]
+    for model, curve in curves.sort_values("predicted").groupby("model", sort=False):
+        places = [f"{fmt(at['observed'])} at {fmt(at['predicted'])}" for _, at in curve.iterrows()]
         ends.append(f"{model} from {places[0]} to {places[-1]}")
     figure(
         label,
@@ -262,8 +232,7 @@ draw(
 
 # %% tags=["hide-input"]
 interactive.reliability(
-    curves_of(predictions),
-    "Explore: reliability by finding, model and reading of the similarity",
+    curves_of(predictions), "Explore: reliability by finding, model and reading of the similarity"
 )
 
 # %% [markdown]
@@ -282,9 +251,7 @@ def highest(score):
     return np.sort(score)[-together:].mean()
 
 
-ranges = pneumothorax.groupby(["model", "method"], sort=False)["score"].agg(
-    [lowest, highest]
-)
+ranges = pneumothorax.groupby(["model", "method"], sort=False)["score"].agg([lowest, highest])
 ranges = ranges.unstack("method")
 ranges = pd.DataFrame(
     {
@@ -317,20 +284,13 @@ def strip(points, column, text=fmt):
 
 
 def below_diagonal(points):
-    return share(
-        (points["ci_high"] < points["predicted"]).where(
-            points["ci_high"].notna()
-        )
-    )
+    return share((points["ci_high"] < points["predicted"]).where(points["ci_high"].notna()))
 
 
 for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
     points = curves[curves["method"] == method]
     glue(f"strip-{key}", strip(points, "predicted"))
-    glue(
-        f"seen-{key}",
-        strip(points, "observed", percent).replace(" and ", " to "),
-    )
+    glue(f"seen-{key}", strip(points, "observed", percent).replace(" and ", " to "))
     glue(f"below-{key}", below_diagonal(points))
 glue("n-bins", str(n_bins))
 glue("cohort", test.name)
@@ -373,23 +333,11 @@ glue(
 # Multiplying by a positive number keeps the order of the films, and AUC sees only the order.
 
 # %%
-measures = (
-    "auc",
-    "brier",
-    "ece_equal_width",
-    "ece_equal_mass",
-    "calibration_in_the_large",
-)
+measures = ("auc", "brier", "ece_equal_width", "ece_equal_mass", "calibration_in_the_large")
 quality = fairness.performance_table(pneumothorax, measures, **boot)
-auc = quality[quality["metric"] == "auc"].pivot(
-    index="model", columns="method", values="value"
-)
+auc = quality[quality["metric"] == "auc"].pivot(index="model", columns="method", values="value")
 difference = (auc["learned scale"] - auc["cosine only"]).abs().max()
-show(
-    auc.loc[names].reset_index(),
-    caption="AUC for pneumothorax under both readings",
-    digits=4,
-)
+show(auc.loc[names].reset_index(), caption="AUC for pneumothorax under both readings", digits=4)
 
 # %% tags=["remove-cell"]
 known = not np.isnan(difference)
@@ -446,17 +394,13 @@ quiz(
 # %%
 off = quality[quality["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric").rename(
-        columns=readable
-    ),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=readable),
     caption="Calibration for pneumothorax with 95 % intervals over patients",
 )
 
 # %% tags=["remove-cell"]
 ill = cosine.loc[cosine["model"] == names[0], "y_true"]
-prevalence = (
-    ill.mean() if not guard.active() or ill.sum() >= guard.MIN_CELL else np.nan
-)
+prevalence = ill.mean() if not guard.active() or ill.sum() >= guard.MIN_CELL else np.nan
 constant = prevalence * (1 - prevalence)
 glue("prevalence", percent(prevalence))
 glue("half-gap", fmt(abs(0.5 - prevalence)))
@@ -464,9 +408,7 @@ glue("constant", fmt(constant, 3))
 
 
 def numbers(method, metric):
-    found = quality[
-        (quality["method"] == method) & (quality["metric"] == metric)
-    ]
+    found = quality[(quality["method"] == method) & (quality["metric"] == metric)]
     return found.set_index("model")
 
 
@@ -477,11 +419,7 @@ def count_above(method, metric, limit=0.0):
 
 def span(method, metric):
     values = numbers(method, metric)["value"].dropna()
-    return (
-        f"{fmt(values.min())} to {fmt(values.max())}"
-        if len(values)
-        else UNDEFINED
-    )
+    return f"{fmt(values.min())} to {fmt(values.max())}" if len(values) else UNDEFINED
 
 
 for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
@@ -510,9 +448,7 @@ for key, method in (("cosine", "cosine only"), ("learned", "learned scale")):
 switched = []
 for reading, which in READINGS.items():
     p = protocol_of(which)
-    scored = pneumothorax[pneumothorax["method"] == reading].assign(
-        method="zero-shot"
-    )
+    scored = pneumothorax[pneumothorax["method"] == reading].assign(method="zero-shot")
     resampling = boot | {"protocol": replace(p, min_cases=fewest)}
     found = fairness.performance_table(scored, measures, **resampling)
     switched.append(found.assign(protocol=p.name))
@@ -527,15 +463,10 @@ show(
 )
 
 # %% tags=["remove-cell"]
-by_protocol = shown.pivot(
-    index=["metric", "model"], columns="protocol", values="value"
-)
+by_protocol = shown.pivot(index=["metric", "model"], columns="protocol", values="value")
 change = by_protocol["corrected"] - by_protocol["as_published"]
 for metric in ("ece_equal_mass", "brier"):
-    glue(
-        f"switch-{metric}",
-        share((change[metric] < 0).where(change[metric].notna())),
-    )
+    glue(f"switch-{metric}", share((change[metric] < 0).where(change[metric].notna())))
 
 # %% [markdown]
 # The switch from as published to corrected lowers the equal-mass ECE of
@@ -568,43 +499,27 @@ def recalibrate(applied, fitted, by=(), intercept=True):
     keys = ["model", "label", *by]
     known = dict(list(fitted[fitted["method"] == "cosine only"].groupby(keys)))
     parts = []
-    for key, block in applied[applied["method"] == "cosine only"].groupby(
-        keys, sort=False
-    ):
+    for key, block in applied[applied["method"] == "cosine only"].groupby(keys, sort=False):
         if key not in known:  # nobody of this group to fit on
             continue
         y = known[key]["y_true"]
-        if (
-            y.nunique() < 2
-        ):  # the limit of the fit where only one outcome was seen
-            parts.append(
-                block.assign(score=float(y.mean()), slope=np.nan, shift=np.nan)
-            )
+        if y.nunique() < 2:  # the limit of the fit where only one outcome was seen
+            parts.append(block.assign(score=float(y.mean()), slope=np.nan, shift=np.nan))
             continue
-        fit = LogisticRegression(C=np.inf, fit_intercept=intercept).fit(
-            margin(known[key]), y
-        )
+        fit = LogisticRegression(C=np.inf, fit_intercept=intercept).fit(margin(known[key]), y)
         p = fit.predict_proba(margin(block))[:, 1]
         shift = fit.intercept_[0] if intercept else 0.0
         parts.append(block.assign(score=p, slope=fit.coef_[0, 0], shift=shift))
     return pd.concat(parts, ignore_index=True)
 
 
-temperature = recalibrate(predictions, fitting, intercept=False).assign(
-    method="temperature"
-)
+temperature = recalibrate(predictions, fitting, intercept=False).assign(method="temperature")
 platt = recalibrate(predictions, fitting).assign(method="Platt")
 
 # %% tags=["hide-input"]
-fits = pd.DataFrame(
-    {"learned scale": [c.logit_scale for c in clips]}, index=names
-)
+fits = pd.DataFrame({"learned scale": [c.logit_scale for c in clips]}, index=names)
 for what, fitted in (("temperature", temperature), ("Platt", platt)):
-    once = (
-        fitted[fitted["label"] == LABEL]
-        .drop_duplicates("model")
-        .set_index("model")
-    )
+    once = fitted[fitted["label"] == LABEL].drop_duplicates("model").set_index("model")
     fits[f"{what}: scale"] = once["slope"]
 fits["Platt: shift"] = once["shift"]
 show(
@@ -616,46 +531,31 @@ show(
 
 # %%
 repaired = pd.concat([temperature, platt])
-repaired = repaired[repaired["label"] == LABEL].drop(
-    columns=["slope", "shift"]
-)
+repaired = repaired[repaired["label"] == LABEL].drop(columns=["slope", "shift"])
 after = fairness.performance_table(repaired, measures, **boot)
 quality = pd.concat([quality, after], ignore_index=True)
 off = after[after["metric"] != "auc"]
 show(
-    schema.wide(off, index=["model", "method"], columns="metric").rename(
-        columns=readable
-    ),
+    schema.wide(off, index=["model", "method"], columns="metric").rename(columns=readable),
     caption="Calibration for pneumothorax after fitting on validation patients",
 )
 
 # %% tags=["hide-input"]
 mended = curves_of(repaired[repaired["method"] == "Platt"])
-draw(
-    mended,
-    "fig-calibration-platt",
-    "Reliability after Platt scaling on other patients.",
-)
+draw(mended, "fig-calibration-platt", "Reliability after Platt scaling on other patients.")
 
 # %% tags=["remove-cell"]
 glue("strip-platt", strip(mended, "predicted"))
 glue("below-platt", below_diagonal(mended))
 glue("n-valid", len(valid.table))
-glue(
-    "n-shared", len(set(valid.table["patient_id"]) & set(tested["patient_id"]))
-)
+glue("n-shared", len(set(valid.table["patient_id"]) & set(tested["patient_id"])))
 glue("ece-temperature", span("temperature", "ece_equal_mass"))
 glue("ece-platt", span("Platt", "ece_equal_mass"))
-glue(
-    "over-temperature", count_above("temperature", "calibration_in_the_large")
-)
+glue("over-temperature", count_above("temperature", "calibration_in_the_large"))
 glue("worse-platt", count_above("Platt", "brier", constant))
 shift = fits["Platt: shift"]
 glue("n-negative", share((shift < 0).where(shift.notna())))
-ece = {
-    m: numbers(m, "ece_equal_mass")["value"]
-    for m in ("Platt", "learned scale")
-}
+ece = {m: numbers(m, "ece_equal_mass")["value"] for m in ("Platt", "learned scale")}
 change = ece["Platt"] - ece["learned scale"]
 turned = list(fits.index[fits["Platt: scale"] < 0])
 refitted = after[(after["metric"] == "auc") & (after["method"] == "Platt")]
@@ -723,11 +623,7 @@ GROUPED = {"sex": None, "race": None, "site": None}  # None: all groups
 if not test.planted:
     GROUPED = {"sex": None, "age60": None}
     if "race" in test.attributes:  # the groups of S
-        GROUPED["race"] = [
-            r
-            for r in ("White", "Black", "Asian")
-            if (tested["race"] == r).any()
-        ]
+        GROUPED["race"] = [r for r in ("White", "Black", "Asian") if (tested["race"] == r).any()]
 attributes = by_age(tested)[["image_id", *GROUPED]]
 platt = platt.merge(attributes, on="image_id")
 by_group = fairness.performance_table(
@@ -737,26 +633,14 @@ by_group = fairness.performance_table(
 # %% tags=["hide-input"]
 in_group = platt[platt["label"] == LABEL].groupby(["model", "sex"], sort=False)
 table = in_group.agg(
-    films=("score", "size"),
-    observed=("y_true", "mean"),
-    predicted=("score", "mean"),
+    films=("score", "size"), observed=("y_true", "mean"), predicted=("score", "mean")
 )
-rows = by_group[
-    (by_group["label"] == LABEL) & (by_group["attribute"] == "sex")
-]
+rows = by_group[(by_group["label"] == LABEL) & (by_group["attribute"] == "sex")]
 rows = rows.set_index(["model", "group"]).rename_axis(["model", "sex"])
-if (
-    guard.active()
-):  # no counts, whose sum would tell how many have no sex recorded
+if guard.active():  # no counts, whose sum would tell how many have no sex recorded
     table = table.drop(columns="films").where(rows["value"].notna())
-table["predicted - observed"] = rows.apply(
-    fmt_row, axis=1, digits=3, signed=True
-)
-show(
-    table.loc[names],
-    caption="Risk of pneumothorax by sex, after Platt scaling",
-    digits=3,
-)
+table["predicted - observed"] = rows.apply(fmt_row, axis=1, digits=3, signed=True)
+show(table.loc[names], caption="Risk of pneumothorax by sex, after Platt scaling", digits=3)
 
 # %% tags=["remove-cell"]
 
@@ -784,9 +668,7 @@ glue(
 # One finding alone has fewer cases. Here are all groups, averaged over the findings of S:
 
 # %% tags=["hide-input"]
-shown = by_group[
-    (by_group["label"] == "mean") & (by_group["attribute"] != "all")
-]
+shown = by_group[(by_group["label"] == "mean") & (by_group["attribute"] != "all")]
 gap_forest(shown)
 figure(
     "fig-calibration-groups",
@@ -809,11 +691,7 @@ def biased_minus_fair(table, metric):
         return None
     pair = (biased[0], fair[0])
     return fairness.model_gap_table(
-        table[table["model"].isin(pair)],
-        [pair],
-        metrics=(metric,),
-        attributes=("sex",),
-        **boot,
+        table[table["model"].isin(pair)], [pair], metrics=(metric,), attributes=("sex",), **boot
     )
 
 
@@ -835,11 +713,7 @@ def why_not_judged(table):
         return "not judged, as these are no phantoms"
     if table is None:
         return "not judged, as the two models were not run"
-    return (
-        TOO_FEW
-        if schema.side(mean_row(table, group="F")) == UNDEFINED
-        else None
-    )
+    return TOO_FEW if schema.side(mean_row(table, group="F")) == UNDEFINED else None
 
 
 def of_women(table):
@@ -851,18 +725,13 @@ def of_men(table):
 
 
 def lowered_in_women(table):
-    return (
-        not why_not_judged(table)
-        and schema.side(mean_row(table, group="F")) == "below"
-    )
+    return not why_not_judged(table) and schema.side(mean_row(table, group="F")) == "below"
 
 
 further = [a for a in GROUPED if a != "sex"]
 sides = shown[shown["attribute"].isin(further)].apply(schema.side, axis=1)
 sides = sides[sides != "undefined"]
-glue(
-    "further", " and by ".join(map(readable, further)) or "no other attribute"
-)
+glue("further", " and by ".join(map(readable, further)) or "no other attribute")
 glue("n-further", str(len(sides)))
 glue("n-off", str(sides.isin(["above", "below"]).sum()) if len(sides) else "0")
 glue(
@@ -874,9 +743,7 @@ glue(
 )
 glue(
     "risk",
-    ""
-    if risk is None
-    else f"In women the difference is {of_women(risk)}; in men {of_men(risk)}. ",
+    "" if risk is None else f"In women the difference is {of_women(risk)}; in men {of_men(risk)}. ",
 )
 planted = lowered_in_women(risk)
 judged_here = "found" if planted else "not found in this run"
@@ -915,11 +782,7 @@ gaps = pd.concat(
     [
         fairness.gap_table(platt, "sex", WOMEN_MEN, metrics=("auc",), **boot),
         fairness.gap_table(
-            decided,
-            "sex",
-            WOMEN_MEN,
-            metrics=("sensitivity", "specificity"),
-            **boot,
+            decided, "sex", WOMEN_MEN, metrics=("sensitivity", "specificity"), **boot
         ),
     ],
     ignore_index=True,
@@ -927,26 +790,20 @@ gaps = pd.concat(
 keep(gaps.assign(protocol=chosen.name))
 on_mean = gaps[gaps["label"] == "mean"]
 show(
-    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(
-        columns=readable
-    ),
+    schema.wide(on_mean, index="model", columns="metric", digits=3).rename(columns=readable),
     caption="Women minus men, mean over findings: AUC, and sensitivity and specificity at the common threshold",
 )
 
 # %% tags=["hide-input"]
 drawn = on_mean[on_mean["metric"] != "specificity"]
 names_of = {"auc": "AUC", "sensitivity": "sensitivity"}
-shown = drawn.assign(
-    label=drawn["metric"].map(names_of), metric="women minus men", group="all"
-)
+shown = drawn.assign(label=drawn["metric"].map(names_of), metric="women minus men", group="all")
 gap_forest(shown)
 figure(
     "fig-calibration-underdiagnosis",
     caption="Women minus men, mean over findings: AUC, which compares films within a sex, and sensitivity at a threshold common to both.",
     alt="Two rows, AUC and sensitivity: the difference between women and men averaged over findings, one dot with an interval per model, around a line at zero. "
-    + " ".join(
-        in_words(drawn[drawn["metric"] == metric]) for metric in names_of
-    ),
+    + " ".join(in_words(drawn[drawn["metric"] == metric]) for metric in names_of),
     table=drawn,
 )
 
@@ -962,18 +819,9 @@ glue("specificity", percent(specificity))
 glue("sens-biased", each(biased, lambda m: gap(m, "sensitivity"), NO_BIASED))
 glue("auc-biased", each(biased, lambda m: gap(m, "auc"), NO_BIASED))
 sides = pd.Series(
-    [
-        schema.side(mean_row(gaps, model=m, metric="sensitivity"))
-        for m in others
-    ],
-    dtype=object,
+    [schema.side(mean_row(gaps, model=m, metric="sensitivity")) for m in others], dtype=object
 )
-glue(
-    "sens-other",
-    share((sides == "below").where(sides != "undefined"))
-    if others
-    else NO_OTHER,
-)
+glue("sens-other", share((sides == "below").where(sides != "undefined")) if others else NO_OTHER)
 glue(
     "pair",
     ""
@@ -981,10 +829,7 @@ glue(
     else " Again the paired difference of the two models does: sensitivity in women "
     f"{of_women(caught_less)}, in men {of_men(caught_less)}; AUC in women {of_women(ranked_less)}.",
 )
-missed_more, auc_tells = (
-    lowered_in_women(caught_less),
-    lowered_in_women(ranked_less),
-)
+missed_more, auc_tells = lowered_in_women(caught_less), lowered_in_women(ranked_less)
 glue(
     "hidden",
     "more sick women are missed, and AUC does not show it"
@@ -1031,9 +876,7 @@ def as_recorded(table, cohort):
     if cohort.planted:
         left = phantom.twin(cohort, underreport={"sex": {"F": 0.5}}).table
     else:
-        drawn = np.random.default_rng(seed).random(
-            (len(cohort.table), len(findings))
-        )
+        drawn = np.random.default_rng(seed).random((len(cohort.table), len(findings)))
         omitted = (drawn < 0.5) & (cohort.table[["sex"]] == "F").to_numpy()
         left = cohort.table[["image_id", *findings]].copy()
         left[list(findings)] = left[list(findings)].where(~omitted, 0)
@@ -1042,18 +885,13 @@ def as_recorded(table, cohort):
     return table.assign(y_true=table["recorded"]).drop(columns="recorded")
 
 
-recorded = recalibrate(
-    as_recorded(predictions, test), as_recorded(fitting, valid)
-)
+recorded = recalibrate(as_recorded(predictions, test), as_recorded(fitting, valid))
 recorded = recorded.assign(method="Platt").merge(attributes, on="image_id")
 audits = {
     label_source: fairness.gap_table(
         scored, "sex", WOMEN_MEN, metrics=("calibration_in_the_large",), **boot
     ).assign(protocol=label_source)
-    for label_source, scored in (
-        ("true labels", platt),
-        ("recorded labels", recorded),
-    )
+    for label_source, scored in (("true labels", platt), ("recorded labels", recorded))
 }
 audits = pd.concat(audits.values(), ignore_index=True)
 audit = audits[audits["label"] == "mean"]
@@ -1079,10 +917,7 @@ def judged(model, source):
 
 
 def both_audits(model):
-    true, rec = (
-        fmt_row(judged(model, f"{s} labels"), 3, True)
-        for s in ("true", "recorded")
-    )
+    true, rec = (fmt_row(judged(model, f"{s} labels"), 3, True) for s in ("true", "recorded"))
     return f"{true} with true and {rec} with recorded labels"
 
 
@@ -1097,10 +932,7 @@ def accused(model):
 
 
 glue("accused", share(pd.Series([accused(m) for m in others], dtype=object)))
-off = {
-    m: [abs(judged(m, f"{s} labels")["value"]) for s in ("true", "recorded")]
-    for m in biased
-}
+off = {m: [abs(judged(m, f"{s} labels")["value"]) for s in ("true", "recorded")] for m in biased}
 acquitted = [m for m, (true, rec) in off.items() if rec < true]
 glue(
     "acquitted",
@@ -1131,22 +963,16 @@ glue(
 # operating point is used for both.
 
 # %%
-ages = by_age(pd.concat([test.table, valid.table])).dropna(subset="age60")[
-    ["image_id", "age60"]
-]
+ages = by_age(pd.concat([test.table, valid.table])).dropna(subset="age60")[["image_id", "age60"]]
 within = recalibrate(
-    predictions.merge(ages, on="image_id"),
-    fitting.merge(ages, on="image_id"),
-    by=("age60",),
+    predictions.merge(ages, on="image_id"), fitting.merge(ages, on="image_id"), by=("age60",)
 ).assign(method="Platt by age")
 OLD_YOUNG = [("old", "young")]
 large = fairness.performance_table(
     within, ("calibration_in_the_large",), attributes=("age60",), **boot
 )
 errors = schema.results([])
-if (
-    within["age60"].nunique() == 2
-):  # of both there are validation patients to fit on
+if within["age60"].nunique() == 2:  # of both there are validation patients to fit on
     errors = fairness.gap_table(
         fairness.decide(within, specificity),
         "age60",
@@ -1164,35 +990,24 @@ columns = {
     ("sensitivity", "old - young"): "sensitivity, old - young",
     ("specificity", "old - young"): "specificity, old - young",
 }
-printed = schema.wide(
-    both, index="model", columns=["metric", "group"], digits=3
-)
+printed = schema.wide(both, index="model", columns=["metric", "group"], digits=3)
 printed = printed.reindex(columns=list(columns), fill_value=UNDEFINED)
 printed = printed.set_axis(list(columns.values()), axis=1)
-show(
-    printed, caption="Platt scaling within each age group, mean over findings"
-)
+show(printed, caption="Platt scaling within each age group, mean over findings")
 
 # %% tags=["remove-cell"]
 fainter = test.planted and "age_group" in test.recipe["dials"]["contrast"]
 glue(
     "fainter",
-    "In the phantom, findings of older patients are drawn with less contrast. "
-    if fainter
-    else "",
+    "In the phantom, findings of older patients are drawn with less contrast. " if fainter else "",
 )
-honest = both[both["metric"] == "calibration_in_the_large"].apply(
-    schema.side, axis=1
-)
+honest = both[both["metric"] == "calibration_in_the_large"].apply(schema.side, axis=1)
 glue("n-honest", share((honest == "around").where(honest != "undefined")))
 unequal = [
     m
     for m in names
     if len(errors)
-    and {
-        schema.side(mean_row(errors, model=m, metric=k))
-        for k in ("sensitivity", "specificity")
-    }
+    and {schema.side(mean_row(errors, model=m, metric=k)) for k in ("sensitivity", "specificity")}
     & {"above", "below"}
 ]
 glue("n-unequal", f"{len(unequal)} of {len(names)}")
@@ -1204,22 +1019,13 @@ glue(
     if unequal
     else "In this run the errors of the two groups are not told apart",
 )
-crowd = (
-    within.groupby(["model", "label", "age60"])["score"]
-    .std()
-    .groupby("age60")
-    .mean()
-)
+crowd = within.groupby(["model", "label", "age60"])["score"].std().groupby("age60").mean()
 glue("sd-old", fmt(crowd.get("old"), 3))
 glue("sd-young", fmt(crowd.get("young"), 3))
 narrower = crowd.get("old", np.nan) < crowd.get("young", np.nan)
 spread_of_old = "less spread out than those of the young"
 spread_of_old = spread_of_old if narrower else f"not {spread_of_old}"
-spread_of_old = (
-    spread_of_old
-    if len(crowd) == 2
-    else "not compared with those of the young"
-)
+spread_of_old = spread_of_old if len(crowd) == 2 else "not compared with those of the young"
 where = "narrower in the old" if narrower else "not narrower in the old"
 glue("narrower", where if len(crowd) == 2 else UNDEFINED)
 

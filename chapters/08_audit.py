@@ -50,18 +50,14 @@
 # stand together in the register at the end of the chapter; readers in a hurry begin there.
 
 # %% tags=["parameters"]
-models: str = (
-    "phantom-resnet"  # a name of `cxrbook models`: the model examined
-)
+models: str = "phantom-resnet"  # a name of `cxrbook models`: the model examined
 seed: int = 1907  # [0, 1000000] seed of the phantom cohort, of draws, splits and simulations
 n_patients: int = 4000  # [100, 30805] patients of NIH ChestX-ray14 on whom intervals are shown
 n_images: int = 1500  # [60, 17000] images in the phantom cohort
 n_resamples: int = 300  # [2, 100000] bootstrap resamples
 n_draws: int = 20  # [1, 1000] draws of NIH 6x200
 n_splits: int = 8  # [1, 1000] splits of patients for the probes
-n_simulations: int = (
-    1000  # [1, 100000] test sets of an exactly fair classifier
-)
+n_simulations: int = 1000  # [1, 100000] test sets of an exactly fair classifier
 
 # %% tags=["remove-cell"]
 from cxrlib.book.chapters import check
@@ -85,15 +81,7 @@ from cxrlib.models.registry import recipe
 from cxrlib.papers import published
 from cxrlib.predict.zeroshot import POSITIVE
 from cxrlib.protocol import NAMES, differences, protocol_of
-from cxrlib.show.notebook import (
-    figure,
-    glue,
-    keep,
-    quiz,
-    setup,
-    show,
-    warn_if_seeded,
-)
+from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
 from cxrlib.show.words import colours, fmt, fmt_interval, percent, readable
 from cxrlib.stats import calibration, inference, metrics, probes, simulate
 from cxrlib.stats.as_published import performance_by_protocol
@@ -113,10 +101,7 @@ warn_if_seeded([first])
 
 # %%
 switches = differences().rename(columns=readable)
-show(
-    switches.drop(columns="seen in"),
-    caption="The switches between the two protocols",
-)
+show(switches.drop(columns="seen in"), caption="The switches between the two protocols")
 
 # %% tags=["remove-cell"]
 glue("n-switches", len(switches))
@@ -133,13 +118,8 @@ glue("n-switches", len(switches))
 # split in the official file, which this book uses where a reader has access, has another size.
 
 # %%
-OFFICIAL = {
-    "images": 5159,
-    "reports": 3269,
-}  # of the test split in the file of MIMIC-CXR-JPG
-cohort_sizes = published.table("S Section 2.3").set_index(
-    ["cohort", "metric"]
-)["value"]
+OFFICIAL = {"images": 5159, "reports": 3269}  # of the test split in the file of MIMIC-CXR-JPG
+cohort_sizes = published.table("S Section 2.3").set_index(["cohort", "metric"])["value"]
 said = int(cohort_sizes["mimic-cxr-sourget", "n_images"])
 used = int(cohort_sizes["mimic-cxr-sourget", "n_images_with_findings_text"])
 
@@ -172,23 +152,15 @@ rng = np.random.default_rng(seed)
 some = rng.permutation(nih["patient_id"].unique())[:n_patients]
 part = nih[nih["patient_id"].isin(some) & nih["age_group"].notna()]
 by_age = part.melt(
-    ["image_id", "patient_id", "sex", "age_group", "age"],
-    list(S_FINDINGS),
-    "label",
-    "y_true",
+    ["image_id", "patient_id", "sex", "age_group", "age"], list(S_FINDINGS), "label", "y_true"
 )
 by_age = by_age.assign(
-    cohort="nih-metadata",
-    model="age alone",
-    method="none",
-    score=by_age["age"] / 120,
+    cohort="nih-metadata", model="age alone", method="none", score=by_age["age"] / 120
 )
 ATTRIBUTES = {"sex": ["F", "M"], "age_group": list(metadata.AGE_GROUPS)}
 both = pd.concat(
     [
-        performance_by_protocol(
-            by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed
-        )
+        performance_by_protocol(by_age, ATTRIBUTES, p, n_resamples=n_resamples, seed=seed)
         for p in NAMES
     ],
     ignore_index=True,
@@ -198,33 +170,23 @@ both = pd.concat(
 single = both[(both["label"] != "mean") & (both["metric"] == "auc")]
 shown = single[(single["label"] == "Pneumonia") | (single["group"] == "all")]
 cells = schema.wide(shown, index=["label", "group"], columns="protocol")
-positives = single.drop_duplicates(["label", "group"]).set_index(
-    ["label", "group"]
-)["n_positive"]
+positives = single.drop_duplicates(["label", "group"]).set_index(["label", "group"])["n_positive"]
 cells.insert(0, "positive images", positives.reindex(cells.index))
 cells = cells.rename(columns=readable, index=readable).rename(
     columns={"positive images": "positives"}
 )
 cells.index = pd.Index(map(", ".join, cells.index), name="finding, group")
-show(
-    cells,
-    caption="AUC of the age alone under both protocols, NIH ChestX-ray14",
-)
+show(cells, caption="AUC of the age alone under both protocols, NIH ChestX-ray14")
 
 # %% tags=["remove-cell"]
 width = single.assign(width=single["ci_high"] - single["ci_low"])
-width = width.pivot(
-    index=["label", "group"], columns="protocol", values="width"
-)
+width = width.pivot(index=["label", "group"], columns="protocol", values="width")
 ratio = (width["corrected"] / width["as_published"]).replace(np.inf, np.nan)
 glue("per-patient", fmt(len(part) / part["patient_id"].nunique(), 1))
 glue("width-ratio", fmt(ratio.median(), 1))
 glue("width-most", fmt(ratio.max(), 1))
 glue(
-    "width-where",
-    ", ".join(map(readable, ratio.idxmax()))
-    if ratio.notna().any()
-    else "undefined",
+    "width-where", ", ".join(map(readable, ratio.idxmax())) if ratio.notna().any() else "undefined"
 )
 few = single[(single["protocol"] == "as_published") & single["value"].notna()]
 few = few[few["n_positive"] < corrected.min_cases].sort_values("n_positive")
@@ -237,14 +199,9 @@ if len(few):
     limits = fmt_interval(*row[["value", "ci_low", "ci_high"]])
     scarcest = f"{row['label']}, {readable(row['group'])}: {limits} from {row['n_positive']} positive images"
 glue("scarcest", scarcest)
-means = both[both["label"] == "mean"].set_index(
-    ["protocol", "metric", "group"]
-)
+means = both[both["label"] == "mean"].set_index(["protocol", "metric", "group"])
 overall = means.loc[("corrected", "auc", "all")]
-glue(
-    "mean-sd",
-    fmt(means.loc[("as_published", "auc_sd_over_labels", "all"), "value"], 3),
-)
+glue("mean-sd", fmt(means.loc[("as_published", "auc_sd_over_labels", "all"), "value"], 3))
 glue("mean-half", fmt((overall["ci_high"] - overall["ci_low"]) / 2, 3))
 
 # %% [markdown]
@@ -269,9 +226,7 @@ glue("mean-half", fmt((overall["ci_high"] - overall["ci_low"]) / 2, 3))
 # films worse than chance. What the cut does to the limits of this run:
 
 # %%
-below = both[
-    (both["protocol"] == "as_published") & (both["metric"] == "adjusted_auprc")
-]
+below = both[(both["protocol"] == "as_published") & (both["metric"] == "adjusted_auprc")]
 below = below[(below["value"] < 0) & (below["label"] != "mean")]
 cut = below[["ci_low", "ci_high"]].clip(0, 1)
 excluded = (below["value"] < cut["ci_low"]) | (below["value"] > cut["ci_high"])
@@ -308,49 +263,30 @@ def adjusted_auprc(auc, prevalence):
     return simulate.population(auc, prevalence)["adjusted_auprc"]
 
 
-ARMS = {
-    "without drain": 0.04,
-    "with drain": 0.07,
-}  # prevalences in S's result files
+ARMS = {"without drain": 0.04, "with drain": 0.07}  # prevalences in S's result files
 by_auc = pd.DataFrame(
     [
         {"AUC of the test": auc}
-        | {
-            f"{arm}, {percent(share)}": adjusted_auprc(auc, share)
-            for arm, share in ARMS.items()
-        }
+        | {f"{arm}, {percent(share)}": adjusted_auprc(auc, share) for arm, share in ARMS.items()}
         for auc in (0.6, 0.7, 0.8, 0.9, 0.95)
     ]
 )
 by_auc["difference"] = by_auc.iloc[:, 2] - by_auc.iloc[:, 1]
-show(
-    by_auc,
-    caption="Adjusted AUPRC of one and the same test at the prevalences of S's two arms",
-)
+show(by_auc, caption="Adjusted AUPRC of one and the same test at the prevalences of S's two arms")
 
 # %% tags=["hide-input"]
 fig, axis = plt.subplots(figsize=(5, 3.4))
 grid = np.geomspace(0.005, 0.5, 40)
 curves = pd.DataFrame({"prevalence": grid})
 for auc in (0.6, 0.7, 0.8, 0.9):
-    curve = curves[f"AUC {auc}"] = [
-        adjusted_auprc(auc, share) for share in grid
-    ]
+    curve = curves[f"AUC {auc}"] = [adjusted_auprc(auc, share) for share in grid]
     axis.plot(100 * grid, curve, color="#0072B2")
     axis.annotate(
-        f"AUC {auc}",
-        (100 * grid[-1], curve[-1]),
-        xytext=(4, -3),
-        textcoords="offset points",
+        f"AUC {auc}", (100 * grid[-1], curve[-1]), xytext=(4, -3), textcoords="offset points"
     )
 for share in ARMS.values():
     axis.axvline(100 * share, color="#D55E00", lw=1, ls="--")
-axis.set(
-    xscale="log",
-    xlabel="prevalence (%)",
-    ylabel="adjusted AUPRC",
-    ylim=(0, None),
-)
+axis.set(xscale="log", xlabel="prevalence (%)", ylabel="adjusted AUPRC", ylim=(0, None))
 axis.set_xticks([0.5, 1, 2, 5, 10, 20, 50], [0.5, 1, 2, 5, 10, 20, 50])
 figure(
     "fig-audit-prevalence",
@@ -367,10 +303,7 @@ figure(
 
 # %% tags=["remove-cell"]
 drains = published.table("S Fig. 4b")["value"]
-glue(
-    "by-prevalence",
-    f"{fmt(by_auc['difference'].min())} to {fmt(by_auc['difference'].max())}",
-)
+glue("by-prevalence", f"{fmt(by_auc['difference'].min())} to {fmt(by_auc['difference'].max())}")
 glue("drain-range", f"{fmt(drains.min())} to {fmt(drains.max())}")
 explained = by_auc["difference"].max() / drains.min()
 glue("drain-share", percent(explained))
@@ -396,10 +329,7 @@ glue("drain-share", percent(explained))
 cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
 clip = load_model(first).members[0]
 z = embed(cohort, clip)
-prompts = [
-    *(POSITIVE.format(label=label) for label in S_FINDINGS),
-    corrected.negative_prompt,
-]
+prompts = [*(POSITIVE.format(label=label) for label in S_FINDINGS), corrected.negative_prompt]
 encoded = clip.encode_text(prompts, raw=True).numpy()
 length = np.linalg.norm(encoded, axis=1, keepdims=True)
 TEXTS = {"as encoded": encoded, "unit length": encoded / length}
@@ -415,18 +345,13 @@ text_auc = pd.DataFrame(
         "length of its prompt": length[:-1, 0],
         **{
             f"AUC, {readable(p.name)}": [
-                auc_of(TEXTS[p.text_vectors], k)
-                for k in range(len(S_FINDINGS))
+                auc_of(TEXTS[p.text_vectors], k) for k in range(len(S_FINDINGS))
             ]
             for p in (as_published, corrected)
         },
     }
 )
-show(
-    text_auc,
-    caption=f"AUC by the length of text embeddings, {first}",
-    digits=3,
-)
+show(text_auc, caption=f"AUC by the length of text embeddings, {first}", digits=3)
 
 # %% tags=["hide-input"]
 fig, axis = plt.subplots(figsize=(5, 4.2))
@@ -434,18 +359,11 @@ ratios = np.geomspace(0.25, 4, 17)
 unit = TEXTS["unit length"]
 bent, shade = {}, colours(S_FINDINGS)
 for k, label in enumerate(S_FINDINGS):
-    scaled = (
-        np.append(ratio * unit[: k + 1], unit[k + 1 :], axis=0)
-        for ratio in ratios
-    )
+    scaled = (np.append(ratio * unit[: k + 1], unit[k + 1 :], axis=0) for ratio in ratios)
     bent[label] = [auc_of(texts, k) for texts in scaled]
     axis.plot(ratios, bent[label], label=label, color=shade[label])
 axis.axvline(1, color="#888888", lw=1)
-axis.set(
-    xscale="log",
-    xlabel="length of the finding's prompt / length of the other",
-    ylabel="AUC",
-)
+axis.set(xscale="log", xlabel="length of the finding's prompt / length of the other", ylabel="AUC")
 axis.set_xticks([0.25, 0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4])
 axis.minorticks_off()
 axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
@@ -454,10 +372,7 @@ figure(
     "fig-audit-length",
     caption=f"AUC of {first} when the prompt of the finding is longer (right) or shorter (left) than that of no finding. The vertical line marks equal lengths.",
     alt="AUC over the ratio of the lengths of the two prompts, one line for each of six findings, with a vertical line where both have the same length. Lowest and highest AUC over all ratios: "
-    + "; ".join(
-        f"{label} {fmt(line.min())} and {fmt(line.max())}"
-        for label, line in bent.items()
-    )
+    + "; ".join(f"{label} {fmt(line.min())} and {fmt(line.max())}" for label, line in bent.items())
     + ".",
     table=bent.reset_index(),
 )
@@ -485,18 +400,13 @@ glue("length-label", fall.idxmax())
 # phantom film, upright as films of chests often are, and what enters the network.
 
 # %%
-upright = cohorts.load("phantom", n_images=60, seed=seed, size=512).images(
-    [0]
-)[0][:, 56:456]
+upright = cohorts.load("phantom", n_images=60, seed=seed, size=512).images([0])[0][:, 56:456]
 steps = {name: recipe(name) for name in published_models()}
 rows = []
 for name, step in steps.items():
     if step.preprocess_s is None:
         continue
-    theirs, by_s = (
-        each(prepare)(upright)
-        for prepare in (step.preprocess, step.preprocess_s)
-    )
+    theirs, by_s = (each(prepare)(upright) for prepare in (step.preprocess, step.preprocess_s))
     same_size = theirs.shape == by_s.shape
     rows.append(
         {
@@ -507,9 +417,7 @@ for name, step in steps.items():
             "mean, S": float(by_s.mean()),
             "SD, authors": float(theirs.std()),
             "SD, S": float(by_s.std()),
-            "mean absolute difference": float((theirs - by_s).abs().mean())
-            if same_size
-            else None,
+            "mean absolute difference": float((theirs - by_s).abs().mean()) if same_size else None,
         }
     )
 inputs = pd.DataFrame(rows)
@@ -525,16 +433,12 @@ shifted = inputs[alike].assign(
     in_sd=lambda t: t["mean absolute difference"] / t["SD, authors"],
     text=lambda t: [
         f"{m}: mean {fmt(a)} against {fmt(b)}"
-        for m, a, b in zip(
-            t["model"], t["mean, authors"], t["mean, S"], strict=True
-        )
+        for m, a, b in zip(t["model"], t["mean, authors"], t["mean, S"], strict=True)
     ],
 )
 resized = [
     f"{m}: {a} against {b} pixels"
-    for m, a, b in inputs.loc[
-        ~alike, ["model", "pixels, authors", "pixels, S"]
-    ].to_numpy()
+    for m, a, b in inputs.loc[~alike, ["model", "pixels, authors", "pixels, S"]].to_numpy()
 ]
 largest = shifted.loc[shifted["in_sd"].idxmax()]
 entrance_most = f"{fmt(largest['in_sd'])} SD ({largest['model']})"
@@ -609,15 +513,10 @@ draws = []
 for s in range(seed, seed + n_splits):
     train, valid, test = probes.patient_split(table["patient_id"], s)
     taken, _ = probes.tuning_rows(train, valid, as_published.probe_tuning)
-    row = {
-        "own": (taken == train).mean(),
-        "from test": np.isin(taken, test).mean(),
-    }
+    row = {"own": (taken == train).mean(), "from test": np.isin(taken, test).mean()}
     for tuning in (as_published.probe_tuning, corrected.probe_tuning):
         p = replace(corrected, probe_tuning=tuning)
-        read = probes.probe_table(
-            {first: z}, table, ("sex",), ("knn",), p, n_resamples=1, seed=s
-        )
+        read = probes.probe_table({first: z}, table, ("sex",), ("knn",), p, n_resamples=1, seed=s)
         row[tuning] = read["value"].iloc[0]
     draws.append(row)
 draws = pd.DataFrame(draws)
@@ -631,10 +530,7 @@ glue("tuning-lower", int((loss > 0).sum()))
 glue("tuning-equal", int((loss == 0).sum()))
 glue("tuning-higher", int((loss < 0).sum()))
 glue("tuning-mean", fmt(loss.mean(), 3, signed=True))
-glue(
-    "tuning-worst",
-    fmt(max(loss.dropna(), key=abs, default=np.nan), 3, signed=True),
-)
+glue("tuning-worst", fmt(max(loss.dropna(), key=abs, default=np.nan), 3, signed=True))
 glue(
     "tuning-said",
     "On average it cost performance here."
@@ -665,10 +561,7 @@ glue(
 # %%
 recipe_cells = nih6x200.cell_counts(nih)
 drawn = nih6x200.draws(range(seed, seed + n_draws))
-splits = {
-    p.name: nih6x200.draw(seed, split=p.split)
-    for p in (as_published, corrected)
-}
+splits = {p.name: nih6x200.draw(seed, split=p.split) for p in (as_published, corrected)}
 view = drawn.filter(like="AP ").mean().rename(lambda c: c.removeprefix("AP "))
 
 # %% tags=["hide-input"]
@@ -678,16 +571,11 @@ others = [d for d in satisfying if d not in nih6x200.DISEASES]
 by_unit = [nih6x200.leakage(splits[name]) for name in NAMES]
 counts = {"images": len(nih), "patients": nih["patient_id"].nunique()}
 said_x = (
-    published.table("X Section 2.1")
-    .query("cohort == 'nih-cxr14'")
-    .set_index("metric")["value"]
+    published.table("X Section 2.1").query("cohort == 'nih-cxr14'").set_index("metric")["value"]
 )
 old_edema = recipe_cells.loc["Edema", ["old F", "old M"]].tolist()
 in_x = published.table("X Section 2.1").query("cohort == 'nih-6x200'")
-edema_x = [
-    int(in_x.loc[in_x["group"] == cell, "value"].iloc[0])
-    for cell in ("old F", "old M")
-]
+edema_x = [int(in_x.loc[in_x["group"] == cell, "value"].iloc[0]) for cell in ("old F", "old M")]
 kinds_x = int(in_x.loc[in_x["metric"] == "n_labels", "value"].iloc[0])
 rebuilt = pd.DataFrame(
     [
@@ -701,16 +589,8 @@ rebuilt = pd.DataFrame(
             " / ".join(map(str, edema_x)),
             " / ".join(map(str, old_edema)),
         ),
-        (
-            "diseases with 50 images in each cell",
-            str(kinds_x),
-            str(len(satisfying)),
-        ),
-        (
-            "of the paper's six, short of 50",
-            "Edema (old)",
-            ", ".join(short) or "none",
-        ),
+        ("diseases with 50 images in each cell", str(kinds_x), str(len(satisfying))),
+        ("of the paper's six, short of 50", "Edema (old)", ", ".join(short) or "none"),
         ("not among the paper's six, with 50", "none", ", ".join(others)),
         (
             "test images with their patient in training",
@@ -740,33 +620,18 @@ about = {
     "group": "all",
 }
 nih_size = [
-    about | {"cohort": "nih-cxr14", "metric": f"n_{what}", "value": n}
-    for what, n in counts.items()
+    about | {"cohort": "nih-cxr14", "metric": f"n_{what}", "value": n} for what, n in counts.items()
 ]
 nih_size.append(
-    about
-    | {
-        "cohort": "nih-cxr14",
-        "metric": "n_labels",
-        "value": len(metadata.FINDINGS),
-    }
+    about | {"cohort": "nih-cxr14", "metric": "n_labels", "value": len(metadata.FINDINGS)}
 )
 cells = [
     about
-    | {
-        "cohort": "nih-6x200",
-        "label": "Edema",
-        "attribute": "age_sex",
-        "group": cell,
-    }
+    | {"cohort": "nih-6x200", "label": "Edema", "attribute": "age_sex", "group": cell}
     | {"metric": "n_images", "value": n}
     for cell, n in zip(("old F", "old M"), old_edema, strict=True)
 ]
-kinds = about | {
-    "cohort": "nih-6x200",
-    "metric": "n_labels",
-    "value": len(satisfying),
-}
+kinds = about | {"cohort": "nih-6x200", "metric": "n_labels", "value": len(satisfying)}
 keep(schema.results([*nih_size, *cells, kinds]))
 glue("x-images", int(said_x["n_images"]))
 glue("x-patients", int(said_x["n_patients"]))
@@ -804,18 +669,10 @@ glue("rule", "fits" if old_edema == edema_x else "does not fit")
 # balanced test set.
 
 # %%
-CLASSES, PER_CELL = (
-    len(nih6x200.DISEASES),
-    20,
-)  # 240 test images: 6 classes x 2 groups x 20
-full = published.table("X Fig. 2a").set_index("method")["value"][
-    "full"
-]  # best model of X
+CLASSES, PER_CELL = len(nih6x200.DISEASES), 20  # 240 test images: 6 classes x 2 groups x 20
+full = published.table("X Fig. 2a").set_index("method")["value"]["full"]  # best model of X
 truth = np.repeat(np.arange(CLASSES), PER_CELL)
-RECALL = {
-    "even": np.full(CLASSES, full),
-    "uneven": full + np.linspace(-0.38, 0.38, CLASSES),
-}
+RECALL = {"even": np.full(CLASSES, full), "uneven": full + np.linspace(-0.38, 0.38, CLASSES)}
 
 
 def fair_answers(recall):
@@ -827,9 +684,7 @@ def fair_answers(recall):
 def gaps_of(a, b):
     """What four definitions call the gap between two groups."""
     f1 = [metrics.f1_by_class(truth, answers, CLASSES) for answers in (a, b)]
-    rates = [
-        metrics.rates_by_class(truth, answers, CLASSES) for answers in (a, b)
-    ]
+    rates = [metrics.rates_by_class(truth, answers, CLASSES) for answers in (a, b)]
     return {
         "f1_gap_signed": abs(metrics.f1_gap_signed(*f1)),
         "f1_gap_absolute": metrics.f1_gap_absolute(*f1),
@@ -840,10 +695,7 @@ def gaps_of(a, b):
 
 floors = {
     kind: pd.DataFrame(
-        [
-            gaps_of(fair_answers(recall), fair_answers(recall))
-            for _ in range(n_simulations)
-        ]
+        [gaps_of(fair_answers(recall), fair_answers(recall)) for _ in range(n_simulations)]
     )
     for kind, recall in RECALL.items()
 }
@@ -879,19 +731,13 @@ glue(
 # column corrects *p* for the number of comparisons (Holm's method, {cite:t}`holm1979`).
 
 # %%
-fig_3 = pd.concat(
-    [published.table("X Fig. 3c"), published.table("X Fig. 3d")],
-    ignore_index=True,
-)
+fig_3 = pd.concat([published.table("X Fig. 3c"), published.table("X Fig. 3d")], ignore_index=True)
 claimed = fig_3[fig_3["metric"].isin(summary.index.levels[1])]
 
 
 def share_of_fair(metric, hits):
     """Share of simulated test sets that `hits` a condition; the classifier with the larger share."""
-    return max(
-        (1 + hits(floor[metric]).sum()) / (1 + len(floor))
-        for floor in floors.values()
-    )
+    return max((1 + hits(floor[metric]).sum()) / (1 + len(floor)) for floor in floors.values())
 
 
 pairs = list(zip(claimed["metric"], claimed["value"], strict=True))
@@ -902,18 +748,10 @@ claimed = claimed.assign(
 claimed["corrected"] = inference.corrected(claimed["p"], "holm")
 
 # %% tags=["hide-input"]
-about_gaps = (
-    claimed["metric"].map(readable)
-    + " by "
-    + claimed["attribute"].map(readable)
-)
+about_gaps = claimed["metric"].map(readable) + " by " + claimed["attribute"].map(readable)
 printed_gaps = pd.DataFrame(
     {
-        "gap": about_gaps
-        + ", "
-        + claimed["model"]
-        + ", "
-        + claimed["method"].map(readable),
+        "gap": about_gaps + ", " + claimed["model"] + ", " + claimed["method"].map(readable),
         "printed": claimed["value"].map(lambda v: percent(v, 1)),
         "fair below": claimed["below"].map(percent),
         "p": claimed["p"],
@@ -929,42 +767,19 @@ show(
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(2, 1, figsize=(5, 5))
 for axis, metric in zip(axes, ("f1_gap_signed", "eq_odds_mean"), strict=True):
-    bins = np.linspace(
-        0, 100 * max(floor[metric].max() for floor in floors.values()), 31
-    )
-    axis.hist(
-        100 * floors["even"][metric],
-        bins,
-        color="#B8CFE0",
-        label="fair, even recall",
-    )
-    style = {
-        "histtype": "step",
-        "color": "#0072B2",
-        "label": "fair, uneven recall",
-    }
+    bins = np.linspace(0, 100 * max(floor[metric].max() for floor in floors.values()), 31)
+    axis.hist(100 * floors["even"][metric], bins, color="#B8CFE0", label="fair, even recall")
+    style = {"histtype": "step", "color": "#0072B2", "label": "fair, uneven recall"}
     axis.hist(100 * floors["uneven"][metric], bins, **style)
     top = axis.get_ylim()[1]
     printed_here = 100 * claimed.loc[claimed["metric"] == metric, "value"]
-    axis.vlines(
-        printed_here,
-        0,
-        0.35 * top,
-        color="#D55E00",
-        lw=2,
-        label="printed in X",
-    )
-    axis.set(
-        xlabel=f"{readable(metric)} (%)", ylabel="test sets", xlim=(0, None)
-    )
+    axis.vlines(printed_here, 0, 0.35 * top, color="#D55E00", lw=2, label="printed in X")
+    axis.set(xlabel=f"{readable(metric)} (%)", ylabel="test sets", xlim=(0, None))
 axes[0].legend(loc="upper right")
 floor_alt = "; ".join(
     f"{readable(metric)} of fair classifiers {percent(summary.loc[(slice(None), metric), '5%'].min(), 1)} to "
     f"{percent(summary.loc[(slice(None), metric), '95%'].max(), 1)}, printed "
-    + ", ".join(
-        percent(v, 1)
-        for v in sorted(claimed.loc[claimed["metric"] == metric, "value"])
-    )
+    + ", ".join(percent(v, 1) for v in sorted(claimed.loc[claimed["metric"] == metric, "value"]))
     for metric in ("f1_gap_signed", "eq_odds_mean")
 )
 figure(
@@ -980,9 +795,7 @@ floor = floors["even"]
 glue("floor-f1", percent(floor["f1_gap_signed"].mean(), 1))
 glue("floor-f1-95", percent(floor["f1_gap_signed"].quantile(0.95), 1))
 glue("floor-eq", percent(floor["eq_odds_mean"].mean(), 1))
-low_odds = min(
-    floor["eq_odds_mean"].quantile(0.05) for floor in floors.values()
-)
+low_odds = min(floor["eq_odds_mean"].quantile(0.05) for floor in floors.values())
 glue("floor-eq-5", percent(low_odds, 1))
 glue("floor-f1-absolute", percent(floor["f1_gap_absolute"].mean(), 1))
 glue("n-claimed", len(claimed))
@@ -1040,24 +853,12 @@ quiz(
 
 # %%
 # Suppose these rates of women and men: a true positive rate each, then a false positive rate.
-women, men = (
-    (np.array([0.80]), np.array([0.10])),
-    (np.array([0.60]), np.array([0.06])),
-)
+women, men = (np.array([0.80]), np.array([0.10])), (np.array([0.60]), np.array([0.06]))
 three = pd.DataFrame(
     [
-        {
-            "definition": "X, Eq. 3: mean of the two gaps",
-            "value": metrics.eq_odds_mean(women, men),
-        },
-        {
-            "definition": "fairlearn: larger gap",
-            "value": metrics.eq_odds_max(women, men),
-        },
-        {
-            "definition": "FairMedFM: 1 - gap",
-            "value": 1 - metrics.eq_odds_mean(women, men),
-        },
+        {"definition": "X, Eq. 3: mean of the two gaps", "value": metrics.eq_odds_mean(women, men)},
+        {"definition": "fairlearn: larger gap", "value": metrics.eq_odds_max(women, men)},
+        {"definition": "FairMedFM: 1 - gap", "value": 1 - metrics.eq_odds_mean(women, men)},
     ]
 )
 show(three, caption="One pair of groups, three values of equalised odds")
@@ -1070,10 +871,7 @@ show(three, caption="One pair of groups, three values of equalised odds")
 
 # %%
 sure, unsure = np.full(10, 0.9), np.full(10, 0.6)
-outcome_sure, outcome_unsure = (
-    (np.arange(10) < 9).astype(int),
-    (np.arange(10) < 6).astype(int),
-)
+outcome_sure, outcome_unsure = (np.arange(10) < 9).astype(int), (np.arange(10) < 6).astype(int)
 eq_4 = metrics.calibration_gap_eq4(sure, outcome_sure, unsure, outcome_unsure)
 binned = [
     calibration.ece_equal_width(outcome_sure, sure),
@@ -1102,27 +900,11 @@ glue("binned", f"{fmt(binned[0])} and {fmt(binned[1])}")
 # %% tags=["hide-input"]
 none = pd.DataFrame(
     [
-        (
-            "groups treated alike",
-            readable("f1_gap_signed"),
-            floors["even"]["f1_gap_signed"].mean(),
-        ),
-        (
-            "groups treated alike",
-            readable("eq_odds_mean"),
-            floors["even"]["eq_odds_mean"].mean(),
-        ),
-        (
-            "one test, two prevalences",
-            "difference in adjusted AUPRC",
-            by_auc["difference"].max(),
-        ),
+        ("groups treated alike", readable("f1_gap_signed"), floors["even"]["f1_gap_signed"].mean()),
+        ("groups treated alike", readable("eq_odds_mean"), floors["even"]["eq_odds_mean"].mean()),
+        ("one test, two prevalences", "difference in adjusted AUPRC", by_auc["difference"].max()),
         ("two calibrated groups", readable("calibration_gap_eq4"), eq_4),
-        (
-            "two calibrated groups",
-            "difference in binned ECE",
-            abs(binned[0] - binned[1]),
-        ),
+        ("two calibrated groups", "difference in binned ECE", abs(binned[0] - binned[1])),
     ],
     columns=["planted", "metric", "what it says"],
 )
@@ -1130,10 +912,7 @@ show(none, caption="Where the truth is zero: what each metric says", digits=3)
 
 # %% tags=["remove-cell"]
 told = none.loc[none["what it says"].abs() < 0.0005, "metric"]
-glue(
-    "told",
-    f"{len(told)} of {len(none)} ({', '.join(told)})" if len(told) else "none",
-)
+glue("told", f"{len(told)} of {len(none)} ({', '.join(told)})" if len(told) else "none")
 
 # %% [markdown]
 # Metrics that find the planted zero: {glue:text}`told`. The others are not wrong, they measure something
@@ -1206,13 +985,7 @@ register = pd.DataFrame(
             "labels and features of different rows",
             f"test AUC {fmt(loss.mean(), 3, signed=True)} on average with the right rows",
         ),
-        (
-            "S",
-            "axes of Fig. 2",
-            "PCA",
-            "two fits mixed",
-            "chapter on embeddings",
-        ),
+        ("S", "axes of Fig. 2", "PCA", "two fits mixed", "chapter on embeddings"),
         (
             "S",
             "limits cut to [0, 1]",
@@ -1242,13 +1015,7 @@ register = pd.DataFrame(
             f"{len(satisfying)} of {len(recipe_cells)} do",
             "computed",
         ),
-        (
-            "X",
-            "size of the release",
-            rebuilt["paper X"][0],
-            rebuilt["metadata"][0],
-            "computed",
-        ),
+        ("X", "size of the release", rebuilt["paper X"][0], rebuilt["metadata"][0], "computed"),
         (
             "X",
             "patients in the split",
@@ -1300,13 +1067,7 @@ register = pd.DataFrame(
             STATED,
         ),
     ],
-    columns=[
-        "paper",
-        "item",
-        "what the paper says",
-        "what code or data show",
-        "effect",
-    ],
+    columns=["paper", "item", "what the paper says", "what code or data show", "effect"],
 )
 show(register.set_index("item"), caption="The register of the audit")
 
@@ -1375,10 +1136,7 @@ def floor_of(accuracy, per_cell, repeats=100):
 
 sizes = {n: 2 * CLASSES * n for n in (PER_CELL, 10 * PER_CELL)}
 answer = pd.DataFrame(
-    {
-        f"{size:,} images": [floor_of(a, n) for a in (0.3, full)]
-        for n, size in sizes.items()
-    },
+    {f"{size:,} images": [floor_of(a, n) for a in (0.3, full)] for n, size in sizes.items()},
     index=pd.Index([percent(0.3), percent(full, 1)], name="accuracy"),
 )
 show(answer, caption="Mean F1 gap of a fair classifier", digits=3)
@@ -1388,10 +1146,7 @@ by_accuracy = answer.iloc[:, 0].max() / answer.iloc[:, 0].min()
 by_size = (answer.iloc[:, 0] / answer.iloc[:, 1]).mean()
 glue("by-accuracy", fmt(by_accuracy, 1))
 glue("by-size", fmt(by_size, 1))
-glue(
-    "by-more",
-    "the number of images" if by_size > by_accuracy else "the accuracy",
-)
+glue("by-more", "the number of images" if by_size > by_accuracy else "the accuracy")
 
 # %% [markdown] tags=["solution"]
 # The accuracy changes the floor by a factor of {glue:text}`by-accuracy`, ten times the images by a factor of

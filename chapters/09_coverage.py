@@ -36,9 +36,7 @@
 # studies of which the truth is known and counts how many intervals hold it.
 
 # %% tags=["parameters"]
-seed: int = (
-    1907  # [0, 1000000] seed of the simulated studies and of the resamples
-)
+seed: int = 1907  # [0, 1000000] seed of the simulated studies and of the resamples
 n_simulations: int = 200  # [2, 10000] studies a design
 n_resamples: int = 500  # [2, 100000] bootstrap resamples a study
 grid: str = "small"  # {small, full} designs: for a page, or those of benchmarks/coverage.py
@@ -70,17 +68,9 @@ KINDS = {
     ("patient", "bca"): "patients, BCa",
     ("patient", "expanded"): "patients, expanded",
 }
-IMAGES, PATIENTS = list(KINDS)[
-    :2
-]  # the two that differ in nothing but the unit
-COLOUR = dict(
-    zip(KINDS, ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=True)
-)
-METRICS = {
-    "auc": "AUC",
-    "adjusted_auprc": "adjusted AUPRC",
-    "auc_gap": "gap in AUC",
-}
+IMAGES, PATIENTS = list(KINDS)[:2]  # the two that differ in nothing but the unit
+COLOUR = dict(zip(KINDS, ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=True))
+METRICS = {"auc": "AUC", "adjusted_auprc": "adjusted AUPRC", "auc_gap": "gap in AUC"}
 
 # %% [markdown]
 # ## A study whose truth is known
@@ -103,17 +93,11 @@ METRICS = {
 AUC, PREVALENCE, ICC = 0.8, 0.1, 0.6
 truth = simulate.population(AUC, PREVALENCE)
 patient = simulate.patients(n_images=300_000, images_per_patient=10)
-large = simulate.sample(
-    patient, AUC, PREVALENCE, ICC, ICC, np.random.default_rng(seed)
-)
+large = simulate.sample(patient, AUC, PREVALENCE, ICC, ICC, np.random.default_rng(seed))
 sampled = ranking.ranking(*large[:2], None)
 agree = pd.DataFrame(
     [
-        {
-            "metric": readable(m),
-            "by the formula": truth[m],
-            "in a large sample": sampled[m],
-        }
+        {"metric": readable(m), "by the formula": truth[m], "in a large sample": sampled[m]}
         for m in ("auc", "average_precision", "adjusted_auprc")
     ]
 )
@@ -145,32 +129,19 @@ alike = pd.DataFrame(
         "finding": metadata.FINDINGS,
         "positive images": [int(nih[f].sum()) for f in metadata.FINDINGS],
         "positive patients": [
-            int(nih.groupby("patient_id")[f].max().sum())
-            for f in metadata.FINDINGS
+            int(nih.groupby("patient_id")[f].max().sum()) for f in metadata.FINDINGS
         ],
-        "correlation": [
-            simulate.label_icc(nih[f], nih["patient_id"])
-            for f in metadata.FINDINGS
-        ],
+        "correlation": [simulate.label_icc(nih[f], nih["patient_id"]) for f in metadata.FINDINGS],
     }
 ).sort_values("correlation", ignore_index=True)
-show(
-    alike,
-    caption="NIH metadata: correlation of severity between two images of a patient",
-)
+show(alike, caption="NIH metadata: correlation of severity between two images of a patient")
 
 # %% tags=["remove-cell"]
 glue("nih-mean", fmt(images.mean(), 1))
 glue("nih-share", percent(images[images > 1].sum() / len(nih)))
 glue("nih-most", int(images.max()))
-glue(
-    "icc-low",
-    f"{fmt(alike['correlation'].iloc[0])} ({alike['finding'].iloc[0]})",
-)
-glue(
-    "icc-high",
-    f"{fmt(alike['correlation'].iloc[-1])} ({alike['finding'].iloc[-1]})",
-)
+glue("icc-low", f"{fmt(alike['correlation'].iloc[0])} ({alike['finding'].iloc[0]})")
+glue("icc-high", f"{fmt(alike['correlation'].iloc[-1])} ({alike['finding'].iloc[-1]})")
 glue("icc-middle", fmt(alike["correlation"].median()))
 several = [d for d in designs if d.images_per_patient != 1]
 glue("grid-icc", ", ".join(map(str, sorted({d.icc for d in several}))))
@@ -191,31 +162,23 @@ glue("grid-icc", ", ".join(map(str, sorted({d.icc for d in several}))))
 
 # %%
 example = simulate.Design(
-    n_images=300,
-    images_per_patient=10,
-    icc=ICC,
-    prevalence=PREVALENCE,
-    auc=AUC,
+    n_images=300, images_per_patient=10, icc=ICC, prevalence=PREVALENCE, auc=AUC
 )
 studies = simulate.studies(example, 60, n_resamples, seed)
-studies = studies[
-    (studies["metric"] == "auc") & (studies["method"] == "percentile")
-]
+studies = studies[(studies["metric"] == "auc") & (studies["method"] == "percentile")]
 misses = (studies["ci_low"] > AUC) | (studies["ci_high"] < AUC)
 
 # %% tags=["remove-cell"]
 n_studies = studies["simulation"].nunique()
-by_unit = studies.assign(
-    missed=misses, width=studies["ci_high"] - studies["ci_low"]
-).groupby("unit")
+by_unit = studies.assign(missed=misses, width=studies["ci_high"] - studies["ci_low"]).groupby(
+    "unit"
+)
 missed, widths = by_unit["missed"].sum(), by_unit["width"].mean()
 counts = studies[studies["unit"] == "patient"]
 glue("example-studies", n_studies)
 glue("example-images", example.n_images)
 glue(
-    "example-patients",
-    int(simulate.patients(example.n_images, example.images_per_patient)[-1])
-    + 1,
+    "example-patients", int(simulate.patients(example.n_images, example.images_per_patient)[-1]) + 1
 )
 glue("example-prevalence", percent(PREVALENCE))
 glue("example-auc", fmt(AUC))
@@ -232,13 +195,7 @@ for axis, unit in zip(axes, ("image", "patient"), strict=True):
     part = studies[studies["unit"] == unit]
     colour = np.where(misses[part.index], "#D55E00", "#0072B2")
     axis.axvline(AUC, color="#888888", linewidth=1)
-    axis.hlines(
-        part["simulation"],
-        part["ci_low"],
-        part["ci_high"],
-        color=colour,
-        linewidth=2,
-    )
+    axis.hlines(part["simulation"], part["ci_low"], part["ci_high"], color=colour, linewidth=2)
     axis.set_title(f"drawing {unit}s", loc="left")
     axis.set_xlabel("AUC")
     axis.set_yticks([])
@@ -304,18 +261,14 @@ quiz(
 
 # %%
 table = pd.concat(
-    [simulate.coverage(d, n_simulations, n_resamples, seed) for d in designs],
-    ignore_index=True,
+    [simulate.coverage(d, n_simulations, n_resamples, seed) for d in designs], ignore_index=True
 )
 
 
 # %% tags=["hide-input"]
 def with_error(row):
     """Coverage in percent with its Monte Carlo interval."""
-    return fmt_interval(
-        *(100 * row[c] for c in ("coverage", "coverage_low", "coverage_high")),
-        0,
-    )
+    return fmt_interval(*(100 * row[c] for c in ("coverage", "coverage_low", "coverage_high")), 0)
 
 
 HEADS = {
@@ -333,9 +286,7 @@ HEADS = {
 def beside(rows, lines):
     """Coverage with its Monte Carlo interval, the four kinds of interval side by side."""
     cells = [with_error(row) for row in rows.to_dict("records")]
-    kinds = pd.Series(
-        zip(rows["unit"], rows["method"], strict=True), index=rows.index
-    )
+    kinds = pd.Series(zip(rows["unit"], rows["method"], strict=True), index=rows.index)
     columns = rows.assign(cell=cells).groupby(kinds.map(KINDS), sort=False)
     return pd.concat(
         {k: part.set_index(lines)["cell"] for k, part in columns}, axis=1
@@ -349,19 +300,12 @@ text = of_auc.assign(
     prevalence=of_auc["prevalence"].map(lambda x: percent(x)),
     undefined=of_auc["undefined"].map(lambda x: percent(x)),
     **{c: of_auc[c].map(str) for c in ("auc", "icc")},
-    **{
-        c: of_auc[c].map(lambda x: fmt(x, 1))
-        for c in ("n_positive", "n_positive_patients")
-    },
+    **{c: of_auc[c].map(lambda x: fmt(x, 1)) for c in ("n_positive", "n_positive_patients")},
 )
 if text["auc"].nunique() == 1:
     HEADS.pop("auc")
 rows = beside(text, list(HEADS)).rename(columns=HEADS)
-first = [
-    "images a patient",
-    "positive patients",
-    *KINDS.values(),
-]  # the rest may need scrolling
+first = ["images a patient", "positive patients", *KINDS.values()]  # the rest may need scrolling
 show(
     rows[[*first, *(c for c in rows if c not in first)]],
     caption="Coverage of nominal 95 % intervals for AUC, in percent [Monte Carlo interval], by design",
@@ -372,10 +316,7 @@ glue("n-simulations", n_simulations)
 glue("n-designs", len(designs))
 glue("n-full", len(simulate.grid("full")))
 glue("mc", fmt(100 * 1.96 * np.sqrt(0.95 * 0.05 / n_simulations), 1))
-glue(
-    "n-undefined",
-    f"{int(of_auc['n_undefined'].groupby(of_auc['unit']).sum()['image']):,}",
-)
+glue("n-undefined", f"{int(of_auc['n_undefined'].groupby(of_auc['unit']).sum()['image']):,}")
 glue("n-studies", f"{n_simulations * len(designs):,}")
 worst = of_auc.loc[of_auc[of_auc["unit"] == "image"]["coverage"].idxmin()]
 glue("worst", percent(worst["coverage"]))
@@ -386,19 +327,13 @@ alone = of_auc[single & (of_auc["unit"] == "image")]["coverage"]
 glue("alone", f"{percent(alone.min())} to {percent(alone.max())}")
 
 # planted: images of a patient are alike, or each patient has one
-found = (
-    of_auc[(of_auc["unit"] == "image")].groupby(single)[simulate.COUNTS].sum()
-)
+found = of_auc[(of_auc["unit"] == "image")].groupby(single)[simulate.COUNTS].sum()
 found = simulate.shares(found.reset_index())
-alike_, apart_ = (
-    found[found["images_per_patient"] == k].iloc[0] for k in (False, True)
-)
+alike_, apart_ = (found[found["images_per_patient"] == k].iloc[0] for k in (False, True))
 
 
 def pooled_text(row):
-    limits = (
-        100 * row[c] for c in ("coverage", "coverage_low", "coverage_high")
-    )
+    limits = (100 * row[c] for c in ("coverage", "coverage_low", "coverage_high"))
     return f"{fmt_interval(*limits, digits=1)} %"
 
 
@@ -445,11 +380,7 @@ fig, axes = plt.subplots(3, 1, figsize=(6, 8.5), sharex=True, sharey=True)
 for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
     axis.axhspan(100 * LOW, 100 * HIGH, color="#DDDDDD", zorder=0)
     for k, text in KINDS.items():
-        at = (
-            (table["metric"] == metric)
-            & (table["unit"] == k[0])
-            & (table["method"] == k[1])
-        )
+        at = (table["metric"] == metric) & (table["unit"] == k[0]) & (table["method"] == k[1])
         rows = table[at]
         axis.plot(
             rows["n_positive_patients"],
@@ -464,15 +395,12 @@ for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
     axis.set_title(label, loc="left")
     axis.set_ylabel("coverage, %")
     axis.set_xscale("log")
-fig.legend(
-    *axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2
-)
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
 axes[-1].set_xlabel("positive patients in the group")
 axes[-1].set_xticks([1, 3, 10, 30, 100, 300], [1, 3, 10, 30, 100, 300])
 axes[-1].minorticks_off()
 axes[-1].set_xlim(
-    0.8 * table["n_positive_patients"].min(),
-    1.2 * table["n_positive_patients"].max(),
+    0.8 * table["n_positive_patients"].min(), 1.2 * table["n_positive_patients"].max()
 )
 lowest = table.loc[table.groupby(["unit", "method"])["coverage"].idxmin()]
 lowest = "; ".join(
@@ -483,23 +411,14 @@ figure(
     "fig-coverage-patients",
     caption="Coverage by the number of positive patients in the group: a mark for each design and interval. Grey: the band that passes for 95 %.",
     alt=f"Three panels, for AUC, adjusted AUPRC and the gap in AUC: coverage over the number of positive patients on a logarithmic axis, a mark a design, a colour and shape for each of four intervals. Lowest: {lowest}.",
-    table=table.assign(
-        images_per_patient=table["images_per_patient"].map(str)
-    ),
+    table=table.assign(images_per_patient=table["images_per_patient"].map(str)),
 )
 
 # %% tags=["hide-input"]
 text = pooled.assign(
-    metric=pooled["metric"].map(METRICS),
-    positive_patients=pooled["positive_patients"].astype(str),
-).sort_values(
-    "metric", key=lambda m: m.map(list(METRICS.values()).index), kind="stable"
-)
-lines = {
-    "metric": "metric",
-    "positive_patients": "positive patients",
-    "n_designs": "designs",
-}
+    metric=pooled["metric"].map(METRICS), positive_patients=pooled["positive_patients"].astype(str)
+).sort_values("metric", key=lambda m: m.map(list(METRICS.values()).index), kind="stable")
+lines = {"metric": "metric", "positive_patients": "positive patients", "n_designs": "designs"}
 show(
     beside(text, list(lines)).rename(columns=lines),
     caption="Coverage in percent, designs with a similar number of positive patients together",
@@ -511,11 +430,7 @@ def reaches(metric, k):
     found = simulate.trusted_from(pooled, metric, *k)
     if found is None:
         return "nowhere, not even in the largest groups"
-    return (
-        f"from {found} positive patients on"
-        if found
-        else "at any number of positive patients"
-    )
+    return f"from {found} positive patients on" if found else "at any number of positive patients"
 
 
 for k in KINDS:
@@ -524,23 +439,13 @@ for k in KINDS:
 least = pooled["positive_patients"].astype(str).map(simulate.CLASSES)
 kinds = ["unit", "method"]
 enough = pooled[least >= 10]
-distance = (
-    (enough["coverage"] - 0.95)
-    .abs()
-    .groupby([enough[c] for c in kinds])
-    .mean()
-)
+distance = (enough["coverage"] - 0.95).abs().groupby([enough[c] for c in kinds]).mean()
 distance = distance.reindex(list(KINDS))
-best = (
-    distance.idxmin() if distance.notna().any() else ("patient", "percentile")
-)
+best = distance.idxmin() if distance.notna().any() else ("patient", "percentile")
 glue("best", KINDS[best])
 for k in KINDS:
     glue(f"off-{k[0]}-{k[1]}", fmt(100 * distance[k], 1))
-glue(
-    "best-from",
-    "; ".join(f"{text} {reaches(m, best)}" for m, text in METRICS.items()),
-)
+glue("best-from", "; ".join(f"{text} {reaches(m, best)}" for m, text in METRICS.items()))
 missed = of_auc[(of_auc["unit"] == best[0]) & (of_auc["method"] == best[1])]
 glue("n-above", int(missed["n_above"].sum()))
 glue("n-below", int(missed["n_below"].sum()))
@@ -551,13 +456,8 @@ glue(
     if pd.isna(handful)
     else f"the best of the four held the true AUC in {percent(handful)} of studies",
 )
-largest = (
-    enough[enough["metric"] == "auc"].groupby(kinds).last().loc[[best]].iloc[0]
-)
-glue(
-    "pooled-error",
-    fmt(50 * (largest["coverage_high"] - largest["coverage_low"]), 1),
-)
+largest = enough[enough["metric"] == "auc"].groupby(kinds).last().loc[[best]].iloc[0]
+glue("pooled-error", fmt(50 * (largest["coverage_high"] - largest["coverage_low"]), 1))
 
 many = of_auc[(of_auc["n_images"] * of_auc["prevalence"]).round(3) >= 30]
 within = many["coverage"].between(LOW, HIGH)
@@ -587,22 +487,11 @@ def beyond(widths, kind, other):
 several = table[table["images_per_patient"].map(str) != "1"]
 glue("wider", beyond(several.groupby(kinds)["width"].mean(), PATIENTS, IMAGES))
 thin = [text for text, at in simulate.CLASSES.items() if at in (10, 20)]
-widths = (
-    pooled[least.isin([10, 20])]
-    .groupby(kinds)["width"]
-    .mean()
-    .reindex(list(KINDS))
-)
+widths = pooled[least.isin([10, 20])].groupby(kinds)["width"].mean().reindex(list(KINDS))
 glue("thin", " or ".join(thin))
 glue("expanded-wider", beyond(widths, ("patient", "expanded"), PATIENTS))
 few = pooled[(least < 10) & pooled["coverage"].notna()]
-few = (
-    (few["coverage"] - 0.95)
-    .abs()
-    .groupby([few[c] for c in kinds])
-    .mean()
-    .reindex(list(KINDS))
-)
+few = (few["coverage"] - 0.95).abs().groupby([few[c] for c in kinds]).mean().reindex(list(KINDS))
 closer = few["patient", "bca"] < few[PATIENTS]
 glue("bca-few", "closer to" if closer else "no closer to")
 glue("bca-few-off", fmt(100 * few["patient", "bca"], 1))

@@ -39,20 +39,12 @@
 
 # %% tags=["parameters"]
 n_images: int = 400  # [40, 100000] phantoms in the store that is made live
-seed: int = (
-    1907  # [0, 1000000] seed of the phantom cohort and of made-up films
-)
-price: float = (
-    4.0  # [0, 1000000] of a host with one GPU, an hour, in any currency
-)
+seed: int = 1907  # [0, 1000000] seed of the phantom cohort and of made-up films
+price: float = 4.0  # [0, 1000000] of a host with one GPU, an hour, in any currency
 n_hosts: int = 64  # [1, 100000] hosts of the cluster
 host_cores: int = 16  # [1, 10000] CPU cores of a host
-device_tflops: float = (
-    989.0  # (0, 1000000] peak of a GPU in bfloat16, 10^12 operations a second
-)
-device_share: float = (
-    0.3  # (0, 1] ASSUMED share of that peak, used where no GPU was measured
-)
+device_tflops: float = 989.0  # (0, 1000000] peak of a GPU in bfloat16, 10^12 operations a second
+device_share: float = 0.3  # (0, 1] ASSUMED share of that peak, used where no GPU was measured
 
 # %% tags=["remove-cell"]
 from cxrlib.book.chapters import check
@@ -115,16 +107,10 @@ cohort = cohorts.load("phantom", n_images=n_images, seed=seed)
 model = load_model("phantom-resnet")
 rows = max(1, n_images // 8)
 scratch = tempfile.TemporaryDirectory()
-whole = extract(
-    cohort, model, Path(scratch.name) / "whole", rows_per_shard=rows
-)
+whole = extract(cohort, model, Path(scratch.name) / "whole", rows_per_shard=rows)
 listing = pd.DataFrame(
     [
-        {
-            "file": path.name,
-            "KB": path.stat().st_size / 1000,
-            "images": len(whole.rows(shard)),
-        }
+        {"file": path.name, "KB": path.stat().st_size / 1000, "images": len(whole.rows(shard))}
         for shard, path in whole.present().items()
     ]
 )
@@ -245,9 +231,7 @@ victim = whole.image_ids()[rows]  # the first of the second shard
 read, mended = [], []
 store = extract(noting(read, broken=[victim]), model, folder)
 table = pd.read_parquet(store.folder)
-problems = table.loc[
-    table["problem"] != "", ["image_id", "problem"]
-].reset_index(drop=True)
+problems = table.loc[table["problem"] != "", ["image_id", "problem"]].reset_index(drop=True)
 show(problems, caption="Images without an embedding")
 store = extract(noting(mended), model, folder)
 
@@ -283,16 +267,8 @@ except StoreError as error:
 FOUND = {True: "yes", False: "NO"}
 faults = pd.DataFrame(
     [
-        (
-            "the power goes",
-            FOUND[there == 2 and apart == 0],
-            f"{again:,} images computed twice",
-        ),
-        (
-            "a flipped bit",
-            FOUND[flip_found],
-            f"{len(set(read)):,} images computed again",
-        ),
+        ("the power goes", FOUND[there == 2 and apart == 0], f"{again:,} images computed twice"),
+        ("a flipped bit", FOUND[flip_found], f"{len(set(read)):,} images computed again"),
         (
             "a broken film",
             FOUND[list(problems["image_id"]) == [victim]],
@@ -351,20 +327,13 @@ positions = np.arange(min(n_images, 64))
 rendered = cohort.images(positions)
 ready = model.preprocess(rendered)
 small = {
-    "render (in place of decode)": core_seconds(
-        lambda: cohort.images(positions)
-    ),
+    "render (in place of decode)": core_seconds(lambda: cohort.images(positions)),
     "prepare": core_seconds(lambda: model.preprocess(rendered)),
     "encode": core_seconds(lambda: model.image_vectors(ready)),
 }
 small = {step: seconds / len(positions) for step, seconds in small.items()}
 show(
-    pd.DataFrame(
-        {
-            "step": small.keys(),
-            "ms an image": [1000 * s for s in small.values()],
-        }
-    ),
+    pd.DataFrame({"step": small.keys(), "ms an image": [1000 * s for s in small.values()]}),
     caption=f"phantom-resnet on phantoms of {rendered.shape[1]} pixels, one core of this machine",
     digits=3,
 )
@@ -389,19 +358,13 @@ FILMS = pd.DataFrame(  # MB: size of the release, divided by its films
 
 def make(film, path):
     """A phantom, enlarged, with noise, on disk."""
-    large = np.asarray(
-        Image.fromarray(rendered[0]).resize(film["size"], Image.BICUBIC)
-    )
+    large = np.asarray(Image.fromarray(rendered[0]).resize(film["size"], Image.BICUBIC))
     noise = np.random.default_rng(seed).normal(0, film["noise"], large.shape)
-    Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)).save(
-        path, quality=95
-    )
+    Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)).save(path, quality=95)
 
 
 def check(path):
-    kept = path.with_suffix(
-        ".parquet"
-    )  # what the check found, which would spare the next one
+    kept = path.with_suffix(".parquet")  # what the check found, which would spare the next one
     kept.unlink(missing_ok=True)
     films.check(path.parent, [path.name], kept)
 
@@ -416,20 +379,14 @@ for kind, film in FILMS.iterrows():
     pixels = films.read(path)
     for name in ELEVEN:
         steps = each(recipe(name).preprocess)
-        prepare[name, kind] = core_seconds(
-            lambda s=steps, x=pixels: s([x]), runs=2
-        )
+        prepare[name, kind] = core_seconds(lambda s=steps, x=pixels: s([x]), runs=2)
 for name in ELEVEN:
     steps = each(recipe(name).preprocess)
-    prepare[name, "phantom"] = (
-        core_seconds(lambda s=steps: s(rendered[:4]), runs=2) / 4
-    )
+    prepare[name, "phantom"] = core_seconds(lambda s=steps: s(rendered[:4]), runs=2) / 4
 prepare = pd.Series(prepare).unstack()
 
 # %% tags=["hide-input", "timing"]
-by_film = FILMS[["MB", "made MB"]].rename(
-    columns={"MB": "MB a film", "made MB": "of ours"}
-)
+by_film = FILMS[["MB", "made MB"]].rename(columns={"MB": "MB a film", "made MB": "of ours"})
 by_film["megapixels"] = [w * h / 1e6 for w, h in FILMS["size"]]
 by_film["check, ms"] = 1000 * FILMS["check"]
 by_film["decode, ms"] = 1000 * FILMS["decode"]
@@ -457,9 +414,7 @@ for tensor in (*network.parameters(), *network.buffers()):
     tensor.data.zero_()
 batch = torch.zeros(4, 3, 224, 224)
 with torch.inference_mode():
-    vit_b32 = core_seconds(lambda: network.encode_image(batch), runs=2) / len(
-        batch
-    )
+    vit_b32 = core_seconds(lambda: network.encode_image(batch), runs=2) / len(batch)
 core_rate = operations["chexzero"] / vit_b32
 
 # %% tags=["remove-cell", "timing"]
@@ -492,24 +447,12 @@ PARTS = {
     "gpu": "encoders on a GPU",
     "ray": "several processes under Ray",
 }
-COLUMNS = [
-    "part",
-    "way",
-    "n_images",
-    "film_pixels",
-    "value",
-    "unit",
-    "low",
-    "high",
-    "rounds",
-]
+COLUMNS = ["part", "way", "n_images", "film_pixels", "value", "unit", "low", "high", "rounds"]
 COLUMNS += ["model", "device", "threads", "torch", "date"]
 NOT_RUN = "not run"
 NOT_MEASURED = "How much that is has not been measured yet."
 file = find_root() / "benchmarks" / "embeddings.csv"
-recorded = (
-    pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
-)
+recorded = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=COLUMNS)
 on_gpu = scale.on_gpu(file.with_name("gpu.json"))
 if len(on_gpu):
     recorded = pd.concat([recorded, on_gpu], ignore_index=True)
@@ -530,9 +473,7 @@ def machine(part):
     if found.empty:
         return NOT_RUN
     about = found[["device", "threads", "date"]].drop_duplicates().iloc[-1]
-    return (
-        f"{about['device']}, {int(about['threads'])} threads, {about['date']}"
-    )
+    return f"{about['device']}, {int(about['threads'])} threads, {about['date']}"
 
 
 show(
@@ -554,35 +495,20 @@ show(
 
 # %% tags=["hide-cell"]
 def cell(row):
-    limits = (
-        ""
-        if row["rounds"] < 2
-        else f" [{row['low']:,.4g}, {row['high']:,.4g}]"
-    )
+    limits = "" if row["rounds"] < 2 else f" [{row['low']:,.4g}, {row['high']:,.4g}]"
     return f"{row['value']:,.4g}{limits}"
 
 
 for part, text in PARTS.items():
     if len(found := those(part)):
-        measured = found[["way", "film_pixels", "n_images"]].reset_index(
-            drop=True
-        )
+        measured = found[["way", "film_pixels", "n_images"]].reset_index(drop=True)
         for column in ("film_pixels", "n_images"):
-            measured[column] = [
-                f"{n:,.0f}" if n == n else "" for n in measured[column]
-            ]
-        measured = measured.rename(
-            columns={"n_images": "images", "film_pixels": "pixels"}
-        )
-        measured["value [range]"] = [
-            cell(row) for row in found.to_dict("records")
-        ]
+            measured[column] = [f"{n:,.0f}" if n == n else "" for n in measured[column]]
+        measured = measured.rename(columns={"n_images": "images", "film_pixels": "pixels"})
+        measured["value [range]"] = [cell(row) for row in found.to_dict("records")]
         measured["unit"] = found["unit"].to_numpy()
         by = ", ".join(found["model"].dropna().unique())
-        show(
-            measured,
-            caption=f"{part}: {text}; {by + '; ' if by else ''}{machine(part)}",
-        )
+        show(measured, caption=f"{part}: {text}; {by + '; ' if by else ''}{machine(part)}")
 
 # %% tags=["hide-input"]
 WAYS = {
@@ -593,9 +519,7 @@ WAYS = {
 
 
 def empty(axis):
-    axis.text(
-        0.5, 0.5, NOT_RUN, ha="center", va="center", transform=axis.transAxes
-    )
+    axis.text(0.5, 0.5, NOT_RUN, ha="center", va="center", transform=axis.transAxes)
     axis.set(xticks=[], yticks=[])
 
 
@@ -607,27 +531,15 @@ if spent.empty:
     empty(axis)
 for k, (way, (text, colour)) in enumerate(WAYS.items()):
     for at, pixels in enumerate(sizes):
-        for row in spent[
-            (spent["way"] == way) & (spent["film_pixels"] == pixels)
-        ].to_dict("records"):
-            ms = {
-                c: 1000 * row[c] / row["n_images"]
-                for c in ("value", "low", "high")
-            }
+        for row in spent[(spent["way"] == way) & (spent["film_pixels"] == pixels)].to_dict(
+            "records"
+        ):
+            ms = {c: 1000 * row[c] / row["n_images"] for c in ("value", "low", "high")}
             y = at + 0.27 * (1 - k)
-            axis.barh(
-                y,
-                ms["value"],
-                0.25,
-                color=colour,
-                label=text if at == 0 else None,
-            )
+            axis.barh(y, ms["value"], 0.25, color=colour, label=text if at == 0 else None)
             axis.hlines(y, ms["low"], ms["high"], color="black", lw=1)
 if len(sizes):
-    axis.set_yticks(
-        range(len(sizes)),
-        [f"films of {pixels:.0f} pixels" for pixels in sizes],
-    )
+    axis.set_yticks(range(len(sizes)), [f"films of {pixels:.0f} pixels" for pixels in sizes])
     axis.set_xlabel("milliseconds an image")
     fig.legend(loc="outside upper left", ncols=2)
 figure(
@@ -647,22 +559,14 @@ figure(
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(6, 2.8))
 for axis, way, unit in zip(
-    axes,
-    ("peak above memory before", "steady rate"),
-    ("MB", "images/s"),
-    strict=True,
+    axes, ("peak above memory before", "steady rate"), ("MB", "images/s"), strict=True
 ):
     found = those("memory", way=way).sort_values("n_images")
     if found.empty:
         empty(axis)
         continue
     axis.plot(found["n_images"], found["value"], "o-", color="#0072B2")
-    axis.set(
-        xscale="log",
-        xlabel="images",
-        ylabel=unit,
-        ylim=(0, 1.25 * found["value"].max()),
-    )
+    axis.set(xscale="log", xlabel="images", ylabel=unit, ylim=(0, 1.25 * found["value"].max()))
     axis.set_title(way, loc="left")
 figure(
     "fig-scale-memory",
@@ -671,9 +575,7 @@ figure(
     + (
         "; ".join(
             f"{r['way']} at {r['n_images']:,.0f} images: {r['value']:,.0f} {r['unit']}"
-            for r in those("memory")
-            .dropna(subset="n_images")
-            .to_dict("records")
+            for r in those("memory").dropna(subset="n_images").to_dict("records")
             if r["way"] in ("peak above memory before", "steady rate")
         )
         or NOT_RUN
@@ -687,28 +589,16 @@ def each_size(part, way, text):
     """A recorded value at each film size, in words."""
     found = those(part, way=way).sort_values("film_pixels")
     said = [
-        f"{text(row['value'])} at {row['film_pixels']:.0f} pixels"
-        for _, row in found.iterrows()
+        f"{text(row['value'])} at {row['film_pixels']:.0f} pixels" for _, row in found.iterrows()
     ]
     return " and ".join(said) or NOT_RUN
 
 
 times_as_long = each_size("pipeline", "per label / once", lambda v: fmt(v, 1))
-by_encoding = each_size(
-    "pipeline", "of it, encoding again", lambda v: fmt(v, 1)
-)
-by_decoding = each_size(
-    "pipeline", "of it, decoding again and the rest", lambda v: fmt(v, 1)
-)
-AIMED, HIDDEN = (
-    6,
-    1.1,
-)  # times faster than S's way; times as long as the encoder alone
-aim = (
-    "met"
-    if (those("pipeline", way="per label / once")["value"] >= AIMED).all()
-    else "not met"
-)
+by_encoding = each_size("pipeline", "of it, encoding again", lambda v: fmt(v, 1))
+by_decoding = each_size("pipeline", "of it, decoding again and the rest", lambda v: fmt(v, 1))
+AIMED, HIDDEN = 6, 1.1  # times faster than S's way; times as long as the encoder alone
+aim = "met" if (those("pipeline", way="per label / once")["value"] >= AIMED).all() else "not met"
 glue(
     "against-s",
     NOT_MEASURED
@@ -719,11 +609,7 @@ glue(
 )
 ratios = those("bound", unit="x")
 ratios = ratios[ratios["way"].str.startswith("extract")]
-best = (
-    ratios.sort_values("value")
-    .drop_duplicates("film_pixels")
-    .sort_values("film_pixels")
-)
+best = ratios.sort_values("value").drop_duplicates("film_pixels").sort_values("film_pixels")
 said_of_best = [
     f"{fmt(r['value'])} at {r['film_pixels']:.0f} pixels (the aim, {HIDDEN} or less, is "
     f"{'met' if r['value'] <= HIDDEN else 'not met'})"
@@ -755,9 +641,7 @@ glue(
     f"the first tenth of the largest run to its last, memory changes by a factor of "
     f"{in_run('memory')}, and speed by one of {in_run('rate')}.",
 )
-glue(
-    "absent", ", ".join(part for part in PARTS if those(part).empty) or "none"
-)
+glue("absent", ", ".join(part for part in PARTS if those(part).empty) or "none")
 
 # %% [markdown]
 # S's code goes through all films once a finding, and once more, one by one, for the embeddings. It was
@@ -796,30 +680,18 @@ gpu = (
     .drop_duplicates("model", keep="last")
 )
 device_rate = device_share * device_tflops * 1e12
-if len(
-    gpu
-):  # operations a second, the mean of the models measured, each at its best
+if len(gpu):  # operations a second, the mean of the models measured, each at its best
     done = operations[gpu["model"].str.removeprefix("seeded:")].to_numpy()
     device_rate = float((gpu["value"] * done).mean())
 share = device_rate / (device_tflops * 1e12)
 share_is = "ASSUMED"
 if len(gpu):
     by = ", ".join(gpu["model"].str.removeprefix("seeded:"))
-    share_is = (
-        f"measured with {by} on {machine('gpu')}, ASSUMED for the other models"
-    )
-glue(
-    "gpu-is",
-    f" For this page it is {share_is}: {percent(share)} of the declared peak.",
-)
+    share_is = f"measured with {by} on {machine('gpu')}, ASSUMED for the other models"
+glue("gpu-is", f" For this page it is {share_is}: {percent(share)} of the declared peak.")
 PLACES = {
     "laptop": {"cores": 8, "devices": 0, "storage": 1e9, "price": 0.0},
-    "one GPU host": {
-        "cores": host_cores,
-        "devices": 1,
-        "storage": 1e9,
-        "price": price,
-    },
+    "one GPU host": {"cores": host_cores, "devices": 1, "storage": 1e9, "price": price},
     f"cluster of {n_hosts}": {
         "cores": n_hosts * host_cores,
         "devices": n_hosts,
@@ -828,11 +700,7 @@ PLACES = {
     },
 }
 START = 30.0  # seconds until a pass does its first image: libraries, weights
-NAME = {
-    "phantom": 16,
-    "NIH, PNG": 16,
-    "MIMIC-CXR, JPEG": 44,
-}  # characters of an image's name
+NAME = {"phantom": 16, "NIH, PNG": 16, "MIMIC-CXR, JPEG": 44}  # characters of an image's name
 N_PHANTOMS = 4_000  # of most chapters
 glue("n-phantoms", f"{N_PHANTOMS:,}")
 COHORTS = {
@@ -854,9 +722,7 @@ show(
                 "GB/s": w["storage"] / 1e9,
                 "price/hour": w["price"],
                 "encodes, TFLOP/s": (
-                    w["devices"] * device_rate
-                    if w["devices"]
-                    else w["cores"] * core_rate
+                    w["devices"] * device_rate if w["devices"] else w["cores"] * core_rate
                 )
                 / 1e12,
                 "that rate is": f"{percent(share)} of the peak, {share_is}"
@@ -884,26 +750,13 @@ def plan(place, kind, n, together=False, **other):
             "width": WIDTHS,
         }
     )
-    of_film = {
-        "film_bytes": 0.0,
-        "decode": small["render (in place of decode)"],
-    }
+    of_film = {"film_bytes": 0.0, "decode": small["render (in place of decode)"]}
     if kind in FILMS.index:
         film = FILMS.loc[kind]
-        of_film = {
-            "film_bytes": 1e6 * film["MB"],
-            "decode": film["decode"],
-            "check": film["check"],
-        }
+        of_film = {"film_bytes": 1e6 * film["MB"], "decode": film["decode"], "check": film["check"]}
     beside = row_bytes - NAME["phantom"] + NAME[kind]
     return scale.plan(
-        eleven,
-        n,
-        **of_film,
-        **there,
-        start=START,
-        row_bytes=beside,
-        together=together,
+        eleven, n, **of_film, **there, start=START, row_bytes=beside, together=together
     )
 
 
@@ -911,9 +764,7 @@ def duration(hours):
     """Hours as text, in the unit that fits."""
     for unit, size in (("years", 24 * 365.25), ("days", 24.0), ("hours", 1.0)):
         if hours >= 1.5 * size:
-            return (
-                f"{fmt(hours / size, 0 if hours >= 10 * size else 1)} {unit}"
-            )
+            return f"{fmt(hours / size, 0 if hours >= 10 * size else 1)} {unit}"
     return f"{fmt(60 * hours, 0)} minutes"
 
 
@@ -927,10 +778,7 @@ for cohort_name, (n, kind) in COHORTS.items():
         if found["cost"]:
             line[f"{place}: price"] = f"{found['cost']:,.0f}"
     lines.append(line)
-show(
-    pd.DataFrame(lines),
-    caption="Eleven models, one pass each: time, what limits it, price",
-)
+show(pd.DataFrame(lines), caption="Eleven models, one pass each: time, what limits it, price")
 
 # %% [markdown]
 # These are twelve passes with {glue:text}`start` seconds to start each, which is all that few films need.
@@ -950,39 +798,25 @@ def draw(axis, x, found, text, style="-"):
     axis.plot(x, hours, style, color="#BBBBBB", zorder=1)
     shade = [PART_COLOUR[one["bottleneck"]] for one in found]
     axis.scatter(x, hours, c=shade, s=22, zorder=2)
-    axis.annotate(
-        text, (x[-1], hours[-1]), xytext=(7, -3), textcoords="offset points"
-    )
+    axis.annotate(text, (x[-1], hours[-1]), xytext=(7, -3), textcoords="offset points")
 
 
 def key(axis, found):
     """A legend of the bottlenecks that occur."""
-    seen = [
-        s for s in PART_COLOUR if any(one["bottleneck"] == s for one in found)
-    ]
+    seen = [s for s in PART_COLOUR if any(one["bottleneck"] == s for one in found)]
     for stage in seen:
         axis.scatter([], [], color=PART_COLOUR[stage], s=22, label=stage)
     axis.figure.legend(loc="outside upper left", ncols=len(seen))
 
 
 fig, axis = plt.subplots(figsize=(6, 4))
-by_place = {
-    p: [scale.total(plan(p, MIMIC, int(n))) for n in GRID] for p in PLACES
-}
+by_place = {p: [scale.total(plan(p, MIMIC, int(n))) for n in GRID] for p in PLACES}
 for place, found in by_place.items():
     draw(axis, GRID, found, place)
 key(axis, [one for found in by_place.values() for one in found])
-axis.set(
-    xscale="log", yscale="log", xlabel="films", ylabel="time", xlim=(800, 3e9)
-)
+axis.set(xscale="log", yscale="log", xlabel="films", ylabel="time", xlim=(800, 3e9))
 axis.set_xticks([1e3, 1e4, 1e5, 1e6, 1e7, 1e8])
-marks = {
-    1 / 6: "10 min",
-    1: "1 hour",
-    24: "1 day",
-    24 * 30: "1 month",
-    24 * 365: "1 year",
-}
+marks = {1 / 6: "10 min", 1: "1 hour", 24: "1 day", 24 * 30: "1 month", 24 * 365: "1 year"}
 axis.set_yticks(list(marks), list(marks.values()))
 axis.minorticks_off()
 at_million = {p: scale.total(plan(p, MIMIC, MILLION)) for p in PLACES}
@@ -991,17 +825,11 @@ figure(
     caption="Time for eleven models on films like those of MIMIC-CXR; dots in the colour of what limits.",
     alt="Time over the number of films, both logarithmic, a line for each place, dots coloured by the step that limits. A million films: "
     + "; ".join(
-        f"{p}, {duration(m['hours'])}, limited by {m['bottleneck']}"
-        for p, m in at_million.items()
+        f"{p}, {duration(m['hours'])}, limited by {m['bottleneck']}" for p, m in at_million.items()
     ),
     table=pd.DataFrame(
         [
-            {
-                "place": p,
-                "films": n,
-                "hours": one["hours"],
-                "limit": one["bottleneck"],
-            }
+            {"place": p, "films": n, "hours": one["hours"], "limit": one["bottleneck"]}
             for p, found in by_place.items()
             for n, one in zip(GRID, found, strict=True)
         ]
@@ -1012,9 +840,7 @@ figure(
 glue("mimic-laptop", times["MIMIC-CXR", "laptop"])
 glue("mimic-host", times["MIMIC-CXR", "one GPU host"])
 glue("start", fmt(START, 0))
-limits = [
-    scale.total(plan(place, MIMIC, N_MIMIC))["bottleneck"] for place in PLACES
-]
+limits = [scale.total(plan(place, MIMIC, N_MIMIC))["bottleneck"] for place in PLACES]
 for key_, limit in zip(("laptop", "host", "cluster"), limits, strict=True):
     glue(f"limit-{key_}", limit)
 moves = len(set(limits)) > 1
@@ -1026,9 +852,7 @@ glue(
 )
 glue(
     "limits-word",
-    "What limits moves with the machine"
-    if moves
-    else "The same step limits on all machines",
+    "What limits moves with the machine" if moves else "The same step limits on all machines",
 )
 
 # %% [markdown]
@@ -1055,14 +879,9 @@ show(
         {
             "model": ELEVEN,
             "10^9 operations an image": (operations[ELEVEN] / 1e9).to_numpy(),
-            "images a second, one GPU": (1 / eleven["encode"]).map(
-                "{:,.0f}".format
-            ),
-            "decode and prepare, ms of a core": 1000
-            * (decode + eleven["prepare"]),
-            "cores to keep it busy": needed[ELEVEN]
-            .map("{:,.0f}".format)
-            .to_numpy(),
+            "images a second, one GPU": (1 / eleven["encode"]).map("{:,.0f}".format),
+            "decode and prepare, ms of a core": 1000 * (decode + eleven["prepare"]),
+            "cores to keep it busy": needed[ELEVEN].map("{:,.0f}".format).to_numpy(),
         }
     ),
     caption=f"Films like those of MIMIC-CXR; GPU at {percent(share)} of its peak, {share_is}",
@@ -1075,16 +894,8 @@ glue("cores-most", f"{needed.max():,.0f} ({needed.idxmax()})")
 glue("host-cores", str(host_cores))
 glue("small-pixels", f"{FILMS['size'].iloc[0][0]:,}")
 decode_share = len(ELEVEN) * decode + FILMS.loc[MIMIC, "check"]
-glue(
-    "decode-share",
-    percent(decode_share / (decode_share + eleven["prepare"].sum())),
-)
-glue(
-    "prepare-share",
-    percent(
-        eleven["prepare"].sum() / (decode_share + eleven["prepare"].sum())
-    ),
-)
+glue("decode-share", percent(decode_share / (decode_share + eleven["prepare"].sum())))
+glue("prepare-share", percent(eleven["prepare"].sum() / (decode_share + eleven["prepare"].sum())))
 
 # %% [markdown]
 # From {glue:text}`cores-least` to {glue:text}`cores-most`; the host has {glue:text}`host-cores`. Of the work
@@ -1117,11 +928,7 @@ steps = {
 show(
     pd.DataFrame(
         [
-            {
-                "change": text,
-                "time": duration(s["hours"]),
-                "limit": s["bottleneck"],
-            }
+            {"change": text, "time": duration(s["hours"]), "limit": s["bottleneck"]}
             for text, s in steps.items()
         ]
     ),
@@ -1132,15 +939,9 @@ show(
 now = steps["as the code stands"]["bottleneck"]
 glue(
     "gpu-waits",
-    "waiting for films"
-    if now in ("decode", "prepare")
-    else f'busy; the limit is "{now}"',
+    "waiting for films" if now in ("decode", "prepare") else f'busy; the limit is "{now}"',
 )
-for key_, text in (
-    ("now", "as the code stands"),
-    ("gpu", "a second GPU"),
-    ("both", "both"),
-):
+for key_, text in (("now", "as the code stands"), ("gpu", "a second GPU"), ("both", "both")):
     glue(f"steps-{key_}", duration(steps[text]["hours"]))
 
 # %% tags=["hide-input", "timing"]
@@ -1149,32 +950,17 @@ fig, axis = plt.subplots(figsize=(6, 4))
 drawn = []
 for text in ("as the code stands", "one pass for all models", "both"):
     kind, together, _ = STEPS[text]
-    found = [
-        scale.total(plan(HOST, kind, MILLION, together, cores=int(c)))
-        for c in cores
-    ]
+    found = [scale.total(plan(HOST, kind, MILLION, together, cores=int(c))) for c in cores]
     draw(axis, cores, found, text.replace("both", "one pass, smaller films"))
-    drawn += [
-        {"change": text, "cores": int(c), **one}
-        for c, one in zip(cores, found, strict=True)
-    ]
+    drawn += [{"change": text, "cores": int(c), **one} for c, one in zip(cores, found, strict=True)]
 key(axis, drawn)
 by_cores = pd.DataFrame(drawn)[["change", "cores", "hours", "bottleneck"]]
 axis.axvline(host_cores, color="#888888", lw=1, ls="--")
-axis.set(
-    xscale="log",
-    yscale="log",
-    xlabel="CPU cores beside one GPU",
-    ylabel="hours",
-)
+axis.set(xscale="log", yscale="log", xlabel="CPU cores beside one GPU", ylabel="hours")
 axis.set_xlim(1.6, 60_000)
 ticks = [2, 8, 32, 128, 512, 2048]
 axis.set_xticks(ticks, ticks)
-ticks = [
-    t
-    for t in (0.3, 1, 3, 10, 30, 100)
-    if axis.get_ylim()[0] < t < axis.get_ylim()[1]
-]
+ticks = [t for t in (0.3, 1, 3, 10, 30, 100) if axis.get_ylim()[0] < t < axis.get_ylim()[1]]
 axis.set_yticks(ticks, ticks)
 axis.minorticks_off()
 figure(
@@ -1230,9 +1016,7 @@ def size(number):
 lines = []
 for n in (N_MIMIC, MILLION, HUNDRED):
     for shard_rows, dtype in ((ROWS, "float32"), (2**16, "float16")):
-        found = scale.stores(
-            WIDTHS, n, rows_per_shard=shard_rows, row_bytes=beside, dtype=dtype
-        )
+        found = scale.stores(WIDTHS, n, rows_per_shard=shard_rows, row_bytes=beside, dtype=dtype)
         lines.append(
             {
                 "films": f"{n:,}",
@@ -1245,19 +1029,9 @@ for n in (N_MIMIC, MILLION, HUNDRED):
                 "a crash costs": f"{found['lost']:,} images",
             }
         )
-show(
-    pd.DataFrame(lines),
-    caption="Stores of eleven models, by shards and numbers",
-)
-whole_store = scale.stores(
-    WIDTHS, MILLION, rows_per_shard=ROWS, row_bytes=beside, dtype="float32"
-)
-glue(
-    "stores-share",
-    percent(
-        whole_store["bytes"] / (1e6 * FILMS.loc[MIMIC, "MB"] * MILLION), 1
-    ),
-)
+show(pd.DataFrame(lines), caption="Stores of eleven models, by shards and numbers")
+whole_store = scale.stores(WIDTHS, MILLION, rows_per_shard=ROWS, row_bytes=beside, dtype="float32")
+glue("stores-share", percent(whole_store["bytes"] / (1e6 * FILMS.loc[MIMIC, "MB"] * MILLION), 1))
 glue("large-shard", f"{2**16:,}")
 
 # %% [markdown]
@@ -1265,13 +1039,7 @@ glue("large-shard", f"{2**16:,}")
 # What that does to the numbers can be seen on the small store above:
 
 # %%
-half = extract(
-    cohort,
-    model,
-    Path(scratch.name) / "half",
-    dtype="float16",
-    rows_per_shard=rows,
-)
+half = extract(cohort, model, Path(scratch.name) / "half", dtype="float16", rows_per_shard=rows)
 error = np.linalg.norm(half.vectors() - whole.vectors(), axis=1)
 
 # %% tags=["remove-cell"]
@@ -1292,17 +1060,11 @@ table_bytes = cohort.table.memory_usage(deep=True).sum() / n_images
 WIDE = max(WIDTHS)
 lines = []
 for n in (n_images, N_MIMIC, MILLION, HUNDRED):
-    held = scale.memory(
-        WIDE, n, table_bytes=table_bytes, id_characters=NAME[MIMIC]
-    )
+    held = scale.memory(WIDE, n, table_bytes=table_bytes, id_characters=NAME[MIMIC])
     lines.append({"films": f"{n:,}"} | {k: size(v) for k, v in held.items()})
 show(
     pd.DataFrame(lines).rename(
-        columns={
-            "table": "cohort's table",
-            "names": "sorted names",
-            "embeddings": "embed()",
-        }
+        columns={"table": "cohort's table", "names": "sorted names", "embeddings": "embed()"}
     ),
     caption="Memory that the code of this book takes at its peak",
 )
@@ -1320,10 +1082,7 @@ glue("read-once", f"{fmt(read_once, 2)} PB")
 glue("shards-hundred", f"{-(-HUNDRED // ROWS):,}")
 glue("store-hundred", size(HUNDRED * (4 * WIDE + beside)))
 saves = HUNDRED // films.CHUNK
-glue(
-    "check-rows",
-    f"{fmt(films.CHUNK * saves * (saves + 1) / 2 / 1e12, 1)} million million",
-)
+glue("check-rows", f"{fmt(films.CHUNK * saves * (saves + 1) / 2 / 1e12, 1)} million million")
 glue("check-chunk", f"{films.CHUNK:,}")
 glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 
@@ -1514,12 +1273,8 @@ glue("check-million", f"{films.CHUNK * 1000 * 1001 // 2 / 1e6:,.0f} million")
 # %% tags=["timing"]
 goal = scale.total(plan(HOST, MIMIC, N_MIMIC))["hours"]
 for n_cores in (16, 64, 256, 1024):
-    hours = scale.total(plan(HOST, MIMIC, 377_110, devices=0, cores=n_cores))[
-        "hours"
-    ]
-    print(
-        f"{n_cores:>5} cores: {duration(hours)} (GPU host: {duration(goal)})"
-    )
+    hours = scale.total(plan(HOST, MIMIC, 377_110, devices=0, cores=n_cores))["hours"]
+    print(f"{n_cores:>5} cores: {duration(hours)} (GPU host: {duration(goal)})")
 
 # %% [markdown]
 # ````{solution-end}
