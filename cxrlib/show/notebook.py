@@ -53,7 +53,7 @@ def glue(key: str, value: Any) -> None:
     if guard.active():
         value = _guarded(key, value)
     if not in_notebook():
-        in_report(f"{key}: {value}")
+        print(f"{key}: {value}")
         return
     from myst_nb import glue as myst_glue
 
