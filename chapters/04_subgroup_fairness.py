@@ -74,7 +74,6 @@ chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
 warn_if_seeded(clip.name for clip in clips)
-
 cohort = cohorts.study(
     data, n_images, seed, options, preprocessing=chosen.preprocessing
 )
@@ -139,7 +138,7 @@ figure(
 plots.group_bars(results, "adjusted_auprc", first)
 figure(
     "fig-subgroup-auprc",
-    "Adjusted AUPRC in the same groups (S, Fig. 1): 0 is chance, 1 perfect.",
+    "Adjusted AUPRC in the same groups (S, Fig. 1): 0 is chance.",
 )
 
 # %% tags=["remove-input"]
