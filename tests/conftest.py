@@ -177,7 +177,7 @@ def write_book(root):
         if "numbered" in part:
             part["chapters"] = [{"glob": "chapters/0*"}]
     toc["parts"] = [
-        p for p in toc["parts"] if p["chapters"] and p["caption"] != "Beyond the papers"
+        p for p in toc["parts"] if p["chapters"] and p["caption"] != "Going deeper"
     ]
     (root / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
     for name, text in PAGES.items():

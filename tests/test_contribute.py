@@ -107,7 +107,7 @@ def test_the_chapter_runs_and_is_in_the_form_of_its_pair(mini, tmp_path):
     assert chapter.about["needs"] == ["01_data_curation"]
     (path,) = run(mini, [chapter], {"n_images": 60}, tmp_path / "out", 1)
     executed = path.read_text(encoding="utf-8")
-    assert "mean-films" in executed and "image/png" in executed
+    assert "films on average" in executed and "image/png" in executed
 
 
 # --- pairing -------------------------------------------------------------------------------------
