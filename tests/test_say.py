@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 
-from cxrlib.book import pages
+from cxrlib.book import pages, preface
 from cxrlib.book.chapters import Chapter
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import FIGURE, SAID
@@ -137,3 +138,27 @@ def test_small_counts_are_coarse_once_credentialed_data_were_loaded(monkeypatch,
     monkeypatch.setattr(latch, "_registers", [])
     say("7 patients.")
     assert capsys.readouterr().out == "fewer than 10 patients.\n\n"
+
+
+def test_the_preface_holds_films_and_findings_of_the_run(chapter, tmp_path):
+    films = {FIGURE: json.dumps({"name": preface.FILMS, "caption": "Two films.", "alt": "Two."})}
+    content = notebook(
+        ([], [PNG, films]),
+        ([], [said("Short.", figure="fig-films", found="Of 3 gaps, 1 is large.")]),
+        ([], [said("Another text.")]),
+    )
+    nbformat.write(content, path := tmp_path / "executed.ipynb")
+    entries = pd.DataFrame({"verdict": ["not run", "differs", "not run"]})
+    text = preface.page(
+        "# Book\n\n% films\n\n% found\n",
+        [chapter],
+        [tmp_path / "executed.ipynb"],
+        entries,
+        tmp_path,
+    )
+    assert text.startswith("# Book\n\n```{figure} films.png\n:alt: Two.\n\nTwo films.\n```\n\n")
+    assert "Of 3 gaps, 1 is large. ([1](chapters/01_a.ipynb)) Of 3 numbers and claims" in text
+    assert "2 not run; 1 differs" in text
+    assert (tmp_path / "films.png").is_file()
+    bare = preface.page("% films% found", [], [], entries, tmp_path)
+    assert bare.startswith("Of 3 numbers")
