@@ -152,7 +152,7 @@ def test_the_preface_holds_films_and_findings_of_the_run(chapter, tmp_path):
     text = preface.page(
         "# Book\n\n% films\n\n% found\n",
         [chapter],
-        [tmp_path / "executed.ipynb"],
+        [path],
         entries,
         tmp_path,
     )
