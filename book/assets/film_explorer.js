@@ -3,7 +3,7 @@
 (() => {
   const CHANGED = ["drain", "contrast", "site", "sex", "age"];
   const text = (score) => (score / 1000).toFixed(2);
-  const signed = (x) => (x > 0 ? "+" : x < 0 ? "−" : "") + text(Math.abs(x));
+  const signed = (x) => (Math.abs(x) < 5 ? "" : x > 0 ? "+" : "−") + text(Math.abs(x));
   const sentence = (words) => words[0].toUpperCase() + words.slice(1);
 
   function start(box) {

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohorts import phantom
+from cxrlib.cohorts import phantom, render
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.predict import zeroshot
 
@@ -68,15 +68,15 @@ def film_grid(
     other_age = np.where(drawn_as["age"] < (YOUNG + OLD) / 2, OLD, YOUNG)
     drawn_as["sex"] = drawn_as["sex"].mask(place % 2 == 1, other_sex)
     drawn_as["age"] = drawn_as["age"].mask(place > 1, other_age)
-    anatomies = replace(cohort, table=drawn_as)
-    planted = cohort.recipe["dials"]["contrast"]
+    seed, size, planted = (cohort.recipe[key] for key in ("seed", "size", "dials"))
+    faded_before = planted["contrast"].get("site", {})
     parts, tables = [], []
     for drain, faded, site in product((0, 1), FADED, phantom.SITES):
-        by_site = {s: faded * planted.get("site", {}).get(s, 1.0) for s in phantom.SITES}
-        dial = planted | {"site": by_site}  # factors multiply
-        twins = phantom.twin(anatomies, drain=drain, site=site, contrast=dial)
-        parts.append(twins.images(np.arange(len(place))))
-        tables.append(twins.table.assign(contrast=faded))
+        by_site = {s: faded * faded_before.get(s, 1.0) for s in phantom.SITES}
+        dials = phantom.Dials(**planted | {"contrast": planted["contrast"] | {"site": by_site}})
+        table = drawn_as.assign(drain=drain, contrast=faded, site=site)
+        parts.append(render.render(phantom.scene(table, seed, dials), size))
+        tables.append(table)
     by_patient = (
         np.arange(len(parts) * len(place)).reshape(len(parts), -1, 4).swapaxes(0, 1).ravel()
     )

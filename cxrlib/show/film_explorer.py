@@ -33,7 +33,7 @@ QUALITY = 50  # of WebP, at which a film of 112 pixels takes about 1 kB
 WIDE = 8  # films in a row of a sheet
 ELSEWHERE = (
     "In the built book, in a browser with JavaScript, patient and changes can be chosen here. "
-    "This is what each change alone does to the first patient."
+    "This is what each change alone does to the first patient, films in the order of the rows."
 )
 
 
@@ -69,23 +69,12 @@ def film_explorer(
             f"film explorer: {len(films)} films and {len(states)} states; expected one state per "
             "film, a score of each by each model, and one film as recorded per patient"
         )
-    now = states[CHANGED].to_numpy()
-    was = states[states["recorded"]].set_index("patient")[CHANGED].loc[states["patient"]].to_numpy()
-    moved = now != was
-    changes = [
-        ", ".join(_said(CHANGED[k], row[k]) for k in np.flatnonzero(differs)) or "as recorded"
-        for row, differs in zip(now, moved, strict=True)
-    ]
-    shown = {
-        "patient": states["patient"],
-        "drain": states["drain"],
-        "contrast": states["contrast"].map("× {:g}".format),
-        "site": states["site"],
-        "sex": states["sex"].map(readable),
-        "age": states["age"],
-        "report": states["report"],
-        "change": changes,
-    }
+    moved, changes = _changes(states)
+    shown = states.assign(
+        contrast=states["contrast"].map("× {:g}".format),
+        sex=states["sex"].map(readable),
+        change=changes,
+    )[[*CONTROLS, "report", "change"]]
 
     one = states["patient"].iloc[0]
     single = [i for i in np.flatnonzero(states["patient"] == one) if moved[i].sum() < 2]
@@ -100,7 +89,7 @@ def film_explorer(
     data = {
         "size": films.shape[1],
         "recorded": np.flatnonzero(states["recorded"]).tolist(),
-        "columns": {name: _coded(column) for name, column in shown.items()},
+        "columns": {name: _coded(shown[name]) for name in shown},
         "scores": {
             label: (1000 * scores[label]).round().astype(int).to_dict("list")  # in thousandths
             for label in scores.columns.unique("label")
@@ -146,6 +135,18 @@ PAGE = """<div class="cxr-films" role="group" aria-label="Film explorer">
 <script type="application/json">{data}</script></div>"""
 
 
+def _changes(states):
+    """What differs from the film as recorded, (n, changes) bool, and each row of it in words."""
+    now = states[CHANGED].to_numpy()
+    was = states[states["recorded"]].set_index("patient")[CHANGED].loc[states["patient"]]
+    moved = now != was.to_numpy()
+    words = [
+        ", ".join(_said(CHANGED[k], row[k]) for k in np.flatnonzero(differs)) or "as recorded"
+        for row, differs in zip(now, moved, strict=True)
+    ]
+    return moved, words
+
+
 def _said(column, value):
     """A change in words."""
     if column == "drain":
@@ -166,7 +167,7 @@ def _control(name, title):
 
 def _coded(column):
     """A column as its distinct entries and their place in each row."""
-    codes, entries = pd.factorize(pd.Series(column))
+    codes, entries = pd.factorize(column)
     return {"entries": entries.tolist(), "codes": codes.tolist()}
 
 
