@@ -10,7 +10,6 @@
 #     - tell images from patients, and why splits and intervals need patients
 #     - check whether a balanced subset is balanced, and say what a planted bias is
 #       good for
-#     minutes: 45
 #     needs: []
 # ---
 

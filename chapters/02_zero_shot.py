@@ -12,7 +12,6 @@
 #     - read a table of AUC and adjusted AUPRC, and tell a spread over diseases from
 #       an uncertainty
 #     - show that the wording of a question moves both performance and fairness
-#     minutes: 40
 #     needs:
 #     - 01_data_curation
 # ---

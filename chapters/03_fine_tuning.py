@@ -24,7 +24,6 @@
 #       fair model would show
 #     - judge a claim that adaptation raised a gap by the interval of the change and
 #       by several splits
-#     minutes: 35
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot

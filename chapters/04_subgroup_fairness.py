@@ -12,7 +12,6 @@
 #     - say why AUC can miss that a group is underdiagnosed, and which number shows
 #       it
 #     - test an audit against a bias that was planted, and tell a cause from a coincidence
-#     minutes: 45
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot

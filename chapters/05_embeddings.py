@@ -16,7 +16,6 @@
 #     - set up a probe that is honest, with new patients, an interval and a yardstick
 #     - keep three claims apart, "is encoded", "was learned" and "is used", and say
 #       what each would take
-#     minutes: 35
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot

@@ -13,7 +13,6 @@
 #     - compare performance with and without a device, and name what such a gap can
 #       mean besides a shortcut
 #     - prove a shortcut with counterfactual twins, and read a dose-response curve
-#     minutes: 35
 #     needs:
 #     - 02_zero_shot
 # ---

@@ -10,7 +10,6 @@
 #       no scale repairs
 #     - tell for which groups a calibrated model is calibrated, and what biased labels
 #       do to that answer
-#     minutes: 30
 #     needs:
 #     - 02_zero_shot
 #     - 04_subgroup_fairness

@@ -24,7 +24,6 @@
 #     - simulate the noise floor of a fairness gap before believing one
 #     - name the definition behind a metric, and show two that disagree on the same
 #       data
-#     minutes: 45
 #     needs:
 #     - 02_zero_shot
 #     - 04_subgroup_fairness
