@@ -10,7 +10,6 @@
 #     - give a gap between two groups its interval and its noise floor
 #     - count the comparisons before reading them
 #     - test an audit against a bias that was planted
-#     minutes: 20
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot

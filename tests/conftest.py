@@ -20,7 +20,6 @@ CHAPTER = """# ---
 #   chapter:
 #     answers: {{S Table 1: fig-{key}}}
 #     goals: [read a miniature book]
-#     minutes: 1
 # ---
 
 # %% [markdown]

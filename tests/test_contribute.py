@@ -177,9 +177,9 @@ def test_a_header_in_another_form_is_drift(mini):
     sync(mini)
     path = mini / "chapters" / "01_first.py"
     text = path.read_text()
-    path.write_text(text.replace("#     minutes: 1\n", "#     minutes:   1\n"))
+    path.write_text(text.replace("#     goals:\n", "#     goals:  \n"))
     assert out_of_sync(mini) == ([path], [])
-    assert Chapter(path).about["minutes"] == 1
+    assert Chapter(path).about["goals"] == ["read a miniature book"]
     sync(mini)
     assert path.read_text() == text
 
