@@ -59,5 +59,5 @@ def test_words_of_a_table_wrap_and_numbers_and_intervals_do_not():
     cells = BeautifulSoup(page, "html.parser").select("tbody th, tbody td")
     kinds = [(cell["class"] if cell.has_attr("class") else []) for cell in cells]
     assert kinds == [["text"], ["number"], ["text"], []]
-    assert [span.get_text() for span in cells[2].select(".cxr-whole")] == ["[-0.085, 0.05]"]
-    assert cells[2].get_text() == "0.067 [-0.085, 0.05]"
+    assert [span.get_text() for span in cells[2].select(".cxr-whole")] == ["[−0.085, 0.05]"]
+    assert cells[2].get_text() == "0.067 [−0.085, 0.05]"
