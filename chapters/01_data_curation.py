@@ -480,7 +480,7 @@ in the phantom, the interval counted over patients holds {recovered}.
 say(f"""
 ```{{solution}} ex-curation-threshold
 :class: dropdown
-In this run {(least >= 100).sum()} diseases would be left at 100 images a cell,
+{(least >= 100).sum()} diseases would be left at 100 images a cell,
 and {(least >= 30).sum()} at 30: `(single["smallest"] >= 100).sum()`. All six
 satisfy a threshold of {smallest}, the smallest cell among them.
 ```

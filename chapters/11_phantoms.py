@@ -358,6 +358,7 @@ axis.plot(counted["value"], lines, "o", color="#0072B2", label="counted")
 axis.plot(counted["planted"], lines, "kD", mfc="none", label="planted")
 axis.set(xlim=(0, 1), xlabel="share")
 axis.margins(y=0.3)
+axis.invert_yaxis()
 fig.legend(loc="outside upper left", ncols=2)
 figure(
     "fig-phantoms-found",
