@@ -268,7 +268,8 @@ quiz(
 # From here on, the cohort of this run. If one group is imaged in bed more
 # often, is older, or has a finding more often, a model can treat groups
 # differently without seeing the group at all. The table of patients in
-# [Data curation](01_data_curation) was by sex; by race it reads:
+# [Data curation](01_data_curation) was by sex; this one is by race, where race
+# is recorded.
 
 # %% tags=["hide-input"]
 if "race" in studied.attributes:
@@ -335,9 +336,9 @@ same = notes.str.startswith("trained on this source").sum()
 apart_from = notes.str.contains("on other patients").sum()
 say(f"""
 Of {len(examined)} models, {same} were trained on a source of this cohort, of
-them {apart_from} on other patients. Without that, their score is that of a
-student who is asked the questions of the textbook. A dash stands for a check
-that does not apply to this cohort; the note says why.
+them {apart_from} on other patients. A model that was trained on these very
+patients is a student who is asked the questions of the textbook. A dash stands
+for a check that does not apply to this cohort; the note says why.
 
 Copies are found by a hash of the file; near-duplicates by a *perceptual* hash
 of {leakage.HASH_BITS} bits, of which at most {leakage.MAX_DISTANCE} may
