@@ -312,12 +312,11 @@ show(claims, "What the papers say of NIH and of NIH 6x200, and what it holds")
 
 # %% [markdown]
 # The first line has a simple explanation. ChestX-ray8, the eight-label data
-# set of the article that paper X cites {cite:p}`wang2017`, has
-# {published}`X Section 2.1; nih-cxr14; n_images` images of
-# {published}`X Section 2.1; nih-cxr14; n_patients` patients; the release with
-# fourteen labels has the counts of paper S. Paper X describes the fourteen
-# labels and quotes the counts of the eight-label predecessor. No result hangs
-# on it. But whoever wants to rebuild a cohort starts from its size.
+# set of the article that paper X cites {cite:p}`wang2017`, has the counts that
+# paper X prints; the release with fourteen labels has those of paper S. Paper
+# X describes the fourteen labels and quotes the counts of the eight-label
+# predecessor. No result hangs on it. But whoever wants to rebuild a cohort
+# starts from its size.
 #
 # ## Who is in it? The cohort of this run
 #
