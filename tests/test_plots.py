@@ -534,3 +534,23 @@ def test_too_many_columns_and_doubled_runs_are_refused(gaps, runs):
     with pytest.raises(ValueError, match=r"more than one row for .*'label': 'lowest'"):
         f1 = schema.results([row("full", 0.5, label="Edema", metric="f1")])
         plots.bars(f1, hue="method", printed=published.table("X Fig. 2b"))
+
+
+def test_prevalence_is_drawn_by_finding_and_group():
+    shares = {"Mass": (0.05, 0.02), "Edema": (0.10, 0.20)}
+    rows = [
+        {"label": label, "attribute": "sex", "group": group, "value": share, "n_positive": share}
+        | {"ci_low": share / 2, "ci_high": share * 2}
+        for label, (female, male) in shares.items()
+        for group, share in (("F", female), ("M", male))
+    ]
+    fig = plots.prevalence_panels(pd.DataFrame(rows))
+    [ax] = [a for a in fig.axes if a.get_visible()]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["Edema", "Mass"]  # commonest on top
+    drawn = {(round(x, 6), colour) for x, _, colour in marks(ax)}
+    assert drawn == {
+        (100 * share, words.COLOURS[group])
+        for pair in shares.values()
+        for group, share in zip("FM", pair, strict=True)
+    }
+    assert "from 0.020 (Mass, male) to 0.200 (Edema, male)" in fig.alt

@@ -420,6 +420,40 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
     return _finished(fig, f"{drawn}prevalence of each finding.", results)
 
 
+def prevalence_panels(found: pd.DataFrame) -> Figure:
+    """How common findings are in groups, a panel for each attribute, on a logarithmic axis.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From :func:`cxrlib.cohorts.associations.prevalence`, of one or several attributes. The
+        commonest finding of the first one stands on top.
+    """
+    attributes = list(dict.fromkeys(found["attribute"]))
+    first = found[found["attribute"] == attributes[0]]
+    counts = first.groupby("label")["n_positive"].sum()
+    findings = list(counts.sort_values(ascending=False).index)
+    shared = {"sharex": True, "sharey": True}
+    fig, axes = _panels((WIDTH, 0.9 + 0.35 * len(findings)), len(attributes), 3, **shared)
+    for ax, attribute in zip(axes.flat, attributes, strict=False):
+        rows = found[found["attribute"] == attribute]
+        palette = colours(ordered(rows["group"]))
+        rows = rows.assign(**{c: 100 * rows[c] for c in ("value", "ci_low", "ci_high")})
+        at = _at(findings, list(palette), rows["label"], rows["group"], room=0.6)
+        _named_lines(ax, findings)
+        ax.set(xscale="log", xlim=(0.03, 40))
+        ax.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
+        _marks(ax, rows, at, rows["group"].map(palette))
+        ax.set_title(readable(attribute))
+        _legend(ax, _entries(palette), loc="upper left")
+    fig.supxlabel("prevalence", fontsize=10)
+    drawn = "Dots with whiskers, one line per finding and a panel for each attribute: prevalence "
+    drawn += "by group, on a logarithmic axis. "
+    _finished(fig, table=found)
+    fig.alt = drawn + in_words(found.assign(metric="prevalence"), 3)
+    return fig
+
+
 def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> Figure:
     """Fairness gaps before and after fine-tuning (X Fig. 3d and 3c): a column for each model.
 
