@@ -127,7 +127,7 @@ top_tenth = per_patient.head(len(per_patient) // 10).sum() / len(nih)
 # %% tags=["hide-input"]
 edges = np.unique(np.geomspace(1, most + 1, 25).astype(int)) - 0.5
 heights, _ = np.histogram(per_patient, edges)
-fig, axis = plt.subplots(figsize=(5, 3))
+fig, axis = plt.subplots(figsize=(4, 3))
 axis.stairs(heights, edges, fill=True, color="#0072B2")
 axis.set(xscale="log", yscale="log", ylim=(0.8, None), ylabel="patients")
 axis.set_xlabel("images of one patient")
@@ -261,7 +261,7 @@ be checked: each of the four cells must offer {nih6x200.PER_CELL} images.
 
 # %% tags=["hide-input"]
 shown, least = single[::-1], single["smallest"]
-fig, axis = plt.subplots(figsize=(5, 3.8))
+fig, axis = plt.subplots(figsize=(4, 3.8))
 shades = np.where(shown["in_paper"], "#0072B2", "#B8CFE0")
 axis.barh(shown.index, shown["smallest"], color=shades)
 axis.axvline(nih6x200.PER_CELL, color="#D55E00", lw=1.5)

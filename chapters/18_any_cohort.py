@@ -90,7 +90,7 @@ show(
 # %% tags=["hide-input"]
 leaking = draws["leakage"]
 over_draws = f"{percent(leaking.min())} to {percent(leaking.max())}"
-fig, axis = plt.subplots(figsize=(5, 2.8))
+fig, axis = plt.subplots(figsize=(4, 2.8))
 axis.hist(100 * leaking, bins=np.arange(0, 41, 2), color="#0072B2")
 axis.axvline(0, color="#D55E00", lw=3)
 label_at = (0.5, axis.get_ylim()[1] * 0.85)
@@ -145,7 +145,7 @@ bands = pd.cut(nih["age"], edges := np.arange(0, 101, 5), right=False)
 bands = bands.rename("age, years")
 by_age = [pd.crosstab(bands, nih[a], dropna=False) for a in ("sex", "view")]
 by_age = pd.concat(by_age, axis=1)
-fig, axes = plt.subplots(1, 2, figsize=(6, 3), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(4, 2.4), sharey=True)
 for group, axis in zip(by_age, np.repeat(axes, 2), strict=True):
     style = {"lw": 2, "color": COLOURS[group], "label": readable(group)}
     axis.stairs(by_age[group], edges, **style)
@@ -202,7 +202,7 @@ chapter says of patients over 80, it says with a wide interval.
 ap_share = draws.filter(like="AP ").rename(columns=lambda c: c[3:])
 ap_share = ap_share[ap_share.mean().sort_values().index]
 mean_ap = ap_share.mean()
-fig, axis = plt.subplots(figsize=(5, 2.8))
+fig, axis = plt.subplots(figsize=(4, 2.8))
 ends = (100 * ap_share.min(), 100 * ap_share.max())
 axis.hlines(ap_share.columns, *ends, color="#0072B2", lw=2)
 axis.plot(100 * mean_ap, ap_share.columns, "o", color="#0072B2")

@@ -8,7 +8,7 @@ rows, or with more than one row for one place of the figure.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -386,6 +386,29 @@ def flow_diagram(flow: pd.DataFrame) -> Figure:
         for row in flow.to_dict("records")
     )
     return fig
+
+
+def film_pair(films: np.ndarray, titles: Sequence[str], scores: pd.DataFrame) -> Figure:
+    """Films of one patient side by side, with the scores of some models below each.
+
+    Parameters
+    ----------
+    films : (2, size, size)
+    titles : what each film shows
+    scores : DataFrame
+        One row per model, one column per film, in [0, 1].
+    """
+    fig, axes = _panels((WIDTH, 2.1 + 0.16 * len(scores)), 2, 2)
+    told = []
+    for ax, film, title, of_film in zip(axes.flat, films, titles, scores, strict=True):
+        ax.imshow(film, cmap="gray", vmin=0, vmax=255)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(title, loc="left", fontsize=10)
+        said = [f"{model} {fmt(score)}" for model, score in scores[of_film].items()]
+        ax.set_xlabel("\n".join(said), fontsize=9)
+        told.append(f"{title}: {', '.join(said)}")
+    drawn = f"Two drawn chest radiographs of one patient. Scores below: {'; '.join(told)}."
+    return _finished(fig, drawn)
 
 
 def confounder_panel(results: pd.DataFrame) -> Figure:
