@@ -168,8 +168,8 @@ def estimate(table: pd.DataFrame, **where: object) -> Estimate:
         return Estimate(None, why="not in these data")
     row = schema.row(table, **where)
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
-    note = row.get("note") if pd.isna(row["value"]) else ""
-    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, str(note or ""))
+    note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
+    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:
