@@ -24,8 +24,9 @@ UNSTATED = "direction of the difference is not stated"  # in the note of a print
 
 
 def readable(text: object) -> str:
-    """How a code of the tables is written in figures: "F" -> "female", "F - M" likewise."""
-    return " − ".join(NAMES.get(part, part) for part in str(text).split(" - "))
+    """How a code of the tables is written: "F" -> "female", "F - M" and "F x 80+" likewise."""
+    sides = (part.split(" x ") for part in str(text).split(" - "))
+    return " − ".join(" x ".join(NAMES.get(code, code) for code in codes) for codes in sides)
 
 
 def in_words(results: pd.DataFrame, digits: int = 2) -> str:
