@@ -10,7 +10,6 @@
 #     - tell images from patients, and why splits and intervals need patients
 #     - check whether a balanced subset is balanced, and say what a planted bias is
 #       good for
-#     minutes: 45
 #     needs: []
 # ---
 
@@ -66,9 +65,24 @@ from cxrlib.models import model_names, published_models
 from cxrlib.models.leaks import leaks
 from cxrlib.papers import published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, withheld
+from cxrlib.show.notebook import (
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    withheld,
+)
 from cxrlib.show.plots import confounder_panel, flow_diagram
-from cxrlib.show.words import COLOURS, fmt, fmt_interval, in_words, percent, readable
+from cxrlib.show.words import (
+    COLOURS,
+    fmt,
+    fmt_interval,
+    in_words,
+    percent,
+    readable,
+)
 
 setup()
 # The cohort of this run comes first, so that a credentialed one is guarded from the first cell on.

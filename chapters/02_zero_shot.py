@@ -12,7 +12,6 @@
 #     - read a table of AUC and adjusted AUPRC, and tell a spread over diseases from
 #       an uncertainty
 #     - show that the wording of a question moves both performance and fairness
-#     minutes: 40
 #     needs:
 #     - 01_data_curation
 # ---
@@ -78,7 +77,14 @@ from cxrlib.show.notebook import (
     withheld,
 )
 from cxrlib.show.plots import bars, dose_response, gap_forest
-from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
+from cxrlib.show.words import (
+    fmt,
+    fmt_interval,
+    fmt_row,
+    in_words,
+    percent,
+    readable,
+)
 from cxrlib.stats import bootstrap, fairness, metrics
 from cxrlib.stats.as_published import METRICS, performance_by_protocol
 

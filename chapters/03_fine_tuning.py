@@ -24,7 +24,6 @@
 #       fair model would show
 #     - judge a claim that adaptation raised a gap by the interval of the change and
 #       by several splits
-#     minutes: 35
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot
@@ -85,7 +84,16 @@ from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.predict import finetune, repeats, zeroshot
 from cxrlib.protocol import protocol_of
-from cxrlib.show.notebook import asked, figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.notebook import (
+    asked,
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+)
 from cxrlib.show.plots import bars, before_after, learning_curves, spread
 from cxrlib.show.words import (
     UNDEFINED,

@@ -10,7 +10,6 @@
 #     - give a gap between two groups its interval and its noise floor
 #     - count the comparisons before reading them
 #     - test an audit against a bias that was planted
-#     minutes: 20
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot
@@ -25,8 +24,8 @@
 # Two patients come in with the same pleural effusion: a man of 40 and a woman
 # of 82. A model that is good *on average* has looked at both films and has
 # sorted the reading list of the night. If it sees effusions less well in
-# people like her, she waits until the morning. Nobody notices, for the average
-# is as good as ever, and nobody is an average patient.
+# people like her, she waits until the morning. Nobody notices: the average is
+# as good as ever.
 #
 # So paper S breaks its results down by age, sex and race. It reports gaps
 # between ages, smaller ones by sex and by race, and wide intervals where
@@ -50,10 +49,9 @@ check(globals())
 
 # %% [markdown]
 # The chapter needs a cohort, the models that read its films, and the groups to
-# compare. Behind the minus of every gap stands a *reference*: somebody has to
-# stand there, which is a choice of arithmetic and not a norm that others
-# depart from. Races are those of S; whoever has another entry, or none, counts
-# in the whole cohort and in no comparison.
+# compare. Behind the minus of every gap stands a *reference*: a choice of
+# arithmetic, not a norm that others depart from. Races are those of S; whoever
+# has another entry, or none, counts in the whole cohort and in no comparison.
 
 # %%
 import pandas as pd
@@ -75,7 +73,6 @@ chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
 warn_if_seeded(clip.name for clip in clips)
-
 cohort = cohorts.study(
     data, n_images, seed, options, preprocessing=chosen.preprocessing
 )
@@ -85,12 +82,7 @@ if "race" in people:
     people = people.assign(race=people["race"].where(of_s))
 REFERENCES = {"age_group": "25-50", "sex": "M", "race": "White"}
 ATTRIBUTES = [a for a in REFERENCES if a in people and people[a].nunique() > 1]
-# no gap of a group with few cases, whichever the protocol
-sampling = {
-    "protocol": chosen.cautious,
-    "n_resamples": n_resamples,
-    "seed": seed,
-}
+sampling = dict(protocol=chosen.cautious, n_resamples=n_resamples, seed=seed)
 
 # %% [markdown]
 # ## Who is in the groups?
@@ -145,8 +137,7 @@ figure(
 plots.group_bars(results, "adjusted_auprc", first)
 figure(
     "fig-subgroup-auprc",
-    "Adjusted AUPRC in the same groups (S, Fig. 1): 0 is chance, 1 is "
-    "perfect.",
+    "Adjusted AUPRC in the same groups (S, Fig. 1): 0 is chance.",
 )
 
 # %% tags=["remove-input"]
@@ -176,8 +167,7 @@ because its hard findings were counted.
 """)
 
 # %% [markdown]
-# Each of the other models and findings can be looked at in the same way, with
-# the counts behind every number:
+# Each of the other models and findings can be looked at in the same way:
 
 # %% tags=["remove-input"]
 interactive.explorer(
@@ -296,14 +286,12 @@ show(
 # %% tags=["remove-input"]
 of_means, asked = flags.values()
 expected = round(0.05 * asked["comparisons"])
-fewest = inference.fewest_alarms(families["single findings"])
 left = families["means over findings"].query("p_holm < 0.05")["group"]
 say(f"""
 Of {asked["comparisons"]} comparisons of single findings
 ({asked["undefined"]} more are undefined), {asked["uncorrected"]} would be
 flagged uncorrected; about {expected} would be expected of fair models.
-{asked["bh"]} remain after Benjamini and Hochberg, which with this number of
-permutations can flag no fewer than {fewest} at once. Of the
+{asked["bh"]} remain after Benjamini and Hochberg. Of the
 {of_means["comparisons"]} means, {of_means["uncorrected"]} would be flagged
 uncorrected; after Holm's correction there remain: {listed(left.unique())}.
 (Where Holm's count is undefined, no p-value that so few permutations can give
@@ -328,10 +316,6 @@ quiz(
             f"{asked['uncorrected']} were flagged before correction and "
             f"{asked['bh']} after Benjamini and Hochberg.",
         ),
-        "A larger model.": (
-            False,
-            "The number of questions does not depend on the model's size.",
-        ),
     },
 )
 
@@ -353,15 +337,11 @@ if not cohort.planted:
 contrast = planted.recipe["dials"]["contrast"]
 others = {a: of for a, of in contrast.items() if a != "age_group"}
 twins = {OFF: phantom.twin(planted, contrast=others)}
-pairs = zeroshot.beside_twins(
-    planted,
-    twins,
-    clips[0],
-    attributes=["age_group"],
-    negative=chosen.negative_prompt,
+both = zeroshot.beside_twins(
+    planted, twins, clips[0], ["age_group"], chosen.negative_prompt
 )
 age_gaps = fairness.gap_table(
-    pairs,
+    both,
     "age_group",
     [("65-80", "25-50")],
     groups=["25-50", "65-80"],
@@ -370,8 +350,7 @@ age_gaps = fairness.gap_table(
 )
 show(
     age_gaps,
-    f"Gap in AUC of {first}, ages 65–80 minus 25–50, as drawn and with the "
-    "dial off",
+    f"Gap in AUC of {first}, ages 65–80 minus 25–50: as drawn, dial off",
     rows="label",
     columns="model",
 )
@@ -390,10 +369,9 @@ nothing of it, sees a gap of {on} between 65–80 and 25–50 (the interval
 {on.lies}). With the dial off, the gap between the same people is {off} (the
 interval {off.lies}). **{verdict}.**
 
-What remains with the dial off is whatever else differs between a group of old
-and a group of young patients: how they were imaged, how their bones are drawn,
-what else they have, and chance. The observed gap is exactly the sum of the two
-parts. No real cohort shows its parts.
+What remains with the dial off is whatever else differs between old and young
+patients, such as how they were imaged and what else they have, and chance. The
+observed gap is exactly the sum of both parts. No real cohort shows them.
 """)
 
 # %% [markdown]
@@ -428,8 +406,7 @@ say(f"""
 #   none, and these people are seldom a random sample.
 # - An interval says what other patients of the same source would change. It
 #   knows nothing of another hospital, another scanner or another year.
-# - The figures show one model, and means over findings can hide a finding
-#   whose gap points the other way.
+# - A mean over findings can hide one whose gap points the other way.
 # - That a planted bias is found shows that the analysis can find such a bias.
 #   It does not show that real films hold it.
 
@@ -496,9 +473,7 @@ cause, such as another mix of ages.
 # The gap by sex should turn most clearly: women minus men, above 0. Of the
 # ages, 18–25 falls behind 25–50, and 50–65, whose findings are now the clearer
 # ones, should come out ahead of it. The oldest groups may gain less than their
-# factors promise: whatever gap is left with the dial off is there before the
-# dial, and where it lies below 0, a bias planted against the young has to work
-# against it.
+# factors promise: a gap that is left with the dial off was there before it.
 # ```
 #
 # ```{exercise}
@@ -511,8 +486,7 @@ cause, such as another mix of ages.
 # :class: dropdown
 # A planted gap keeps its sign from seed to seed, most clearly in the oldest
 # groups. Gaps by race, for which no cause but the site exists, wander around
-# 0. A result that changes its sign with the draw was not a result, however its
-# first interval looked.
+# 0. A result that changes its sign with the draw was not a result.
 # ```
 #
 # ## Further reading
@@ -523,4 +497,3 @@ cause, such as another mix of ages.
 #   ages and findings, and how to test for it.
 # - {cite:t}`oakdenrayner2020`: groups that nobody recorded, and in which a
 #   good average hides failures.
-# - {cite:t}`westfall1993`: the book behind the simultaneous bands.

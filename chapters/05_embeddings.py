@@ -16,7 +16,6 @@
 #     - set up a probe that is honest, with new patients, an interval and a yardstick
 #     - keep three claims apart, "is encoded", "was learned" and "is used", and say
 #       what each would take
-#     minutes: 35
 #     needs:
 #     - 01_data_curation
 #     - 02_zero_shot
@@ -67,9 +66,29 @@ from cxrlib.models import choose_models, load_model, model_names
 from cxrlib.papers import published
 from cxrlib.protocol import NAMES, protocol_of
 from cxrlib.show import interactive
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
-from cxrlib.show.plots import pca_ellipses, pca_scatter, probe_bars, sorted_differences
-from cxrlib.show.words import fmt, fmt_row, in_words, interval_lies, percent, readable
+from cxrlib.show.notebook import (
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+)
+from cxrlib.show.plots import (
+    pca_ellipses,
+    pca_scatter,
+    probe_bars,
+    sorted_differences,
+)
+from cxrlib.show.words import (
+    fmt,
+    fmt_row,
+    in_words,
+    interval_lies,
+    percent,
+    readable,
+)
 from cxrlib.stats import bootstrap, metrics, probes
 
 setup()

@@ -13,7 +13,6 @@
 #     - compare performance with and without a device, and name what such a gap can
 #       mean besides a shortcut
 #     - prove a shortcut with counterfactual twins, and read a dose-response curve
-#     minutes: 35
 #     needs:
 #     - 02_zero_shot
 # ---
@@ -82,7 +81,14 @@ from cxrlib.show.notebook import (
     withheld,
 )
 from cxrlib.show.plots import dose_response, drain_arms, gap_forest
-from cxrlib.show.words import fmt, fmt_interval, fmt_row, in_words, percent, readable
+from cxrlib.show.words import (
+    fmt,
+    fmt_interval,
+    fmt_row,
+    in_words,
+    percent,
+    readable,
+)
 from cxrlib.stats import fairness, shortcuts
 
 setup()

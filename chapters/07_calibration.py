@@ -10,7 +10,6 @@
 #       no scale repairs
 #     - tell for which groups a calibrated model is calibrated, and what biased labels
 #       do to that answer
-#     minutes: 30
 #     needs:
 #     - 02_zero_shot
 #     - 04_subgroup_fairness
@@ -75,7 +74,14 @@ from cxrlib.show.notebook import (
     withheld,
 )
 from cxrlib.show.plots import gap_forest, reliability
-from cxrlib.show.words import UNDEFINED, fmt, fmt_row, in_words, percent, readable
+from cxrlib.show.words import (
+    UNDEFINED,
+    fmt,
+    fmt_row,
+    in_words,
+    percent,
+    readable,
+)
 from cxrlib.stats import calibration, fairness
 
 setup()

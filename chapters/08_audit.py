@@ -24,7 +24,6 @@
 #     - simulate the noise floor of a fairness gap before believing one
 #     - name the definition behind a metric, and show two that disagree on the same
 #       data
-#     minutes: 45
 #     needs:
 #     - 02_zero_shot
 #     - 04_subgroup_fairness
@@ -81,7 +80,15 @@ from cxrlib.models.registry import recipe
 from cxrlib.papers import published
 from cxrlib.predict.zeroshot import POSITIVE
 from cxrlib.protocol import NAMES, differences, protocol_of
-from cxrlib.show.notebook import figure, glue, keep, quiz, setup, show, warn_if_seeded
+from cxrlib.show.notebook import (
+    figure,
+    glue,
+    keep,
+    quiz,
+    setup,
+    show,
+    warn_if_seeded,
+)
 from cxrlib.show.words import colours, fmt, fmt_interval, percent, readable
 from cxrlib.stats import calibration, inference, metrics, probes, simulate
 from cxrlib.stats.as_published import performance_by_protocol

@@ -9,7 +9,6 @@
 #     - say what a 95 % interval promises, and test the promise where the truth is known
 #     - explain why the number of patients counts, and not that of images
 #     - decide which interval to report for a small group, and when to report none
-#     minutes: 25
 #     needs:
 #     - 02_zero_shot
 #     - 04_subgroup_fairness

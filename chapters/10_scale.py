@@ -7,7 +7,6 @@
 #       them in silence
 #     - say what limits an extraction on a given machine, and what to buy or change
 #     - estimate the time and the price of an audit from a few measured rates
-#     minutes: 40
 #     needs:
 #     - 02_zero_shot
 # ---

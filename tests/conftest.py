@@ -20,7 +20,6 @@ CHAPTER = """# ---
 #   chapter:
 #     answers: {{S Table 1: fig-{key}}}
 #     goals: [read a miniature book]
-#     minutes: 1
 # ---
 
 # %% [markdown]
@@ -176,9 +175,7 @@ def write_book(root):
         part["chapters"] = [c for c in files if c["file"] not in left_out]
         if "numbered" in part:
             part["chapters"] = [{"glob": "chapters/0*"}]
-    toc["parts"] = [
-        p for p in toc["parts"] if p["chapters"] and p["caption"] != "Beyond the papers"
-    ]
+    toc["parts"] = [p for p in toc["parts"] if p["chapters"] and p["caption"] != "Going deeper"]
     (root / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
     for name, text in PAGES.items():
         (root / "book" / f"{name}.md").write_text(text)

@@ -240,7 +240,7 @@ STATES = {
     "button.copybtn": "() => window.copies",
     "button.toggle-button": "e => e.closest('.toggle').classList.contains('toggle-hidden')",
     **dict.fromkeys(
-        ["form select", "form [type=range]", "form [type=search]"],
+        ["form select", "form [type=range]", "form [type=search]", "form [type=checkbox]"],
         "e => e.form.querySelector('[role=status]').textContent",
     ),
 }
@@ -307,6 +307,8 @@ def by_key(page, element, kind):
     elif kind == "form [type=search]":
         page.keyboard.press("Control+A")
         page.keyboard.press("Delete")
+    elif kind == "form [type=checkbox]":
+        page.keyboard.press("Space")
     else:
         page.keyboard.press("Enter")
 
@@ -344,7 +346,8 @@ def broken_links(folder, path):
 def size(folder, path):
     """Bytes of a page with its own pictures."""
     pictures = {tag["src"] for tag in parsed(folder / path).select("img[src]")}
-    files = [folder / path, *((folder / path).parent / src for src in pictures)]
+    separate = (src for src in pictures if not src.startswith("data:"))
+    files = [folder / path, *((folder / path).parent / src for src in separate)]
     return sum(file.stat().st_size for file in files)
 
 

@@ -1,6 +1,6 @@
 """Students get no solution and no note for teachers, in any file of their book; teachers do.
 
-And what every chapter of the book owes its readers: goals, minutes, exercises with solutions.
+And what every chapter of the book owes its readers: goals, exercises with solutions.
 """
 
 import re
@@ -103,10 +103,9 @@ def prose(cells):
 
 
 @pytest.mark.parametrize("chapter", chapters(ROOT), ids=lambda c: c.name)
-def test_a_chapter_has_goals_minutes_and_exercises_with_solutions(chapter):
+def test_a_chapter_has_goals_and_exercises_with_solutions(chapter):
     about = chapter.about
     assert len(about["goals"]) >= 3
-    assert about["minutes"] >= 10
     names = {c.name for c in chapters(ROOT)}
     assert set(about["needs"]) <= names - {chapter.name}
     text = prose(chapter.notebook.cells)

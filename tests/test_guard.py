@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import mimic_tree
@@ -24,6 +25,7 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.errors import BookError
 from cxrlib.guard import latch, register
 from cxrlib.show import notebook
+from cxrlib.show.say import in_short, say
 from cxrlib.stats import inference
 
 
@@ -240,7 +242,7 @@ def test_any_table_can_be_suppressed(latched):
 def test_shown_tables_say_what_is_small_and_what_is_hidden(latched, capsys):
     notebook.show(TABLE)
     said = capsys.readouterr().out
-    assert [line.split()[-2] for line in said.splitlines()[2:]] == [
+    assert [line.split()[-2] for line in said.splitlines()[1:-1]] == [
         "40",
         "60",
         "70",
@@ -367,9 +369,12 @@ def protected(latched, tmp_path):
 def test_register_finds_what_was_in_the_cohort(protected, text, kinds):
     assert register.kinds(protected, text) == kinds
     if kinds:
-        with pytest.raises(guard.GuardError) as caught:
-            notebook.glue("key", text)
-        assert "'key'" in str(caught.value) and max(text.split(), key=len) not in str(caught.value)
+        ways = (partial(notebook.glue, "key"), say, partial(in_short, figure="fig-a"))
+        for way, called in zip(ways, ("'key'", "say", "say"), strict=True):
+            with pytest.raises(guard.GuardError) as caught:
+                way(text)
+            refusal = str(caught.value)
+            assert called in refusal and max(text.split(), key=len) not in refusal
         own = register.Known.of(text)
         assert register.kinds(protected, text, own) <= {"identifier", "date"}
 

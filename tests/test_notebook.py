@@ -4,8 +4,9 @@ import math
 
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
-from cxrlib.show.notebook import show
+from cxrlib.show.notebook import rendered, show
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, interval_lies, percent
 
 
@@ -50,3 +51,13 @@ def test_show_prints_in_plain_python(capsys):
         ["b", "undefined", "4"],
         [],
     ]
+
+
+def test_words_of_a_table_wrap_and_numbers_and_intervals_do_not():
+    table = pd.DataFrame({"auc": [0.5], "gap": ["0.067 [-0.085, 0.05]"], "of": ["short"]})
+    page, _ = rendered(table.set_index(pd.Index(["a name of several words"], name="model")))
+    cells = BeautifulSoup(page, "html.parser").select("tbody th, tbody td")
+    kinds = [(cell["class"] if cell.has_attr("class") else []) for cell in cells]
+    assert kinds == [["text"], ["number"], ["text"], []]
+    assert [span.get_text() for span in cells[2].select(".cxr-whole")] == ["[-0.085, 0.05]"]
+    assert cells[2].get_text() == "0.067 [-0.085, 0.05]"

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from cxrlib.book import pages, parameters, runs
+from cxrlib.book import pages, parameters, preface, runs
 from cxrlib.book.chapters import chapters
 from cxrlib.book.pages import STUDENT, TEACHER
 from cxrlib.book.run import check_writable, fingerprint, run
@@ -131,8 +131,11 @@ def _stage(root, notebooks, stage, edition, with_runs):
     for path, chapter in zip(notebooks, every, strict=True):
         pages.write(path, chapter, stage, edition)
     kept = ledger.collect(notebooks)
+    entries = ledger.ledger(kept)
+    opening = (stage / "index.md").read_text(encoding="utf-8-sig")
     made = {
-        "crosswalk": crosswalk.page(every, notebooks, ledger.ledger(kept)),
+        "index": preface.page(opening, every, notebooks, entries, stage),
+        "crosswalk": crosswalk.page(every, notebooks, entries),
         "metric_cards": metric_cards.page(),
         "model_cards": model_cards.page(),
         "ledger": ledger.page(kept),

@@ -100,9 +100,9 @@ class Chapter:
 
         ``answers``: dict of a paper's section, table, figure or equation -> the label of the figure
         here that answers it, or "" where the text does; ``goals``: list of str; ``needs``: names of
-        chapters to read first; ``minutes``: to read it. What is not said is empty.
+        chapters to read first. What is not said is empty.
         """
-        empty: dict[str, Any] = {"answers": {}, "goals": [], "needs": [], "minutes": None}
+        empty: dict[str, Any] = {"answers": {}, "goals": [], "needs": []}
         return empty | dict(self.notebook.metadata["chapter"])
 
     @property

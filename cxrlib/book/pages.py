@@ -10,12 +10,15 @@ import base64
 import html
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
+from cxrlib.book import parameters
 from cxrlib.book.chapters import Chapter
+from cxrlib.book.minutes import minutes
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, NUMBER, SAID
 
@@ -106,8 +109,10 @@ def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> 
         source = for_students(nbformat.reads(nbformat.writes(source), as_version=4))
     _figures(notebook, chapter, stage / "extra" / "tables")
     _tables(notebook, chapter, stage / "extra" / "tables")
+    before = _before(chapter, minutes(for_students(deepcopy(notebook))))
     first = 1 + (len(notebook.cells) > 1 and notebook.cells[1].id == SHORT)
-    notebook.cells.insert(first, nbformat.v4.new_markdown_cell(_before(chapter), id="before"))
+    notebook.cells.insert(first, nbformat.v4.new_markdown_cell(before, id="before"))
+    parameters.fold(notebook.cells, chapter)
     nbformat.write(notebook, stage / "chapters" / f"{chapter.name}.ipynb")
     nbformat.write(source, stage / "downloads" / f"{chapter.name}.ipynb")
     script = jupytext.writes(source, fmt="py:percent")
@@ -207,7 +212,7 @@ def csv_link(href: str, text: str, label: str) -> str:
     return f'<a class="cxr-csv" href="{href}" download aria-label="{label}">{html.escape(text)}</a>'
 
 
-def _before(chapter):
+def _before(chapter, time):
     """The box behind the opening: goals, what to read first, how long, the files."""
     about, lines = chapter.about, [":::{admonition} Before you read", ":class: tip cxr-before"]
     if about["goals"]:
@@ -215,9 +220,7 @@ def _before(chapter):
     if about["needs"]:
         needs = ", ".join(f"[](../chapters/{name}.ipynb)" for name in about["needs"])
         lines += ["", f"**Read first**: {needs}."]
-    if about["minutes"]:
-        lines += ["", f"**Time**: about {about['minutes']} minutes."]
+    lines += ["", f"**Time**: about {time} minute{'s' * (time > 1)}."]
     files = (f"{{download}}`{kind} <../downloads/{chapter.name}.{end}>`" for kind, end in FILES)
-    lines += ["", "**Parameters**: what each may be, on [their page](../parameters.md)."]
     lines += ["", f"**Take it along**: {', '.join(files)}.", ":::"]
     return "\n".join(lines)

@@ -246,7 +246,70 @@ def _device(device):
         raise ValueError(f"device={device!r}: torch sees no GPU here; use device=cpu")
 
 
-# --- the page ------------------------------------------------------------------------------------
+# --- on pages ------------------------------------------------------------------------------------
+
+
+def table(parameters: Iterable[Parameter], label: str, given: dict | None = None) -> str:
+    """Parameters as an HTML table: name, value, what it may be, what it is.
+
+    Parameters
+    ----------
+    parameters : list of Parameter
+    label : str
+        What the table is called to who cannot see where it stands.
+    given : dict, optional
+        name -> value of what a run changed; without it the values are called defaults.
+    """
+    import pandas as pd
+
+    from cxrlib.show.notebook import rendered
+
+    rows = []
+    for p in parameters:
+        value = f"`{p.default!r}`"
+        if p.name in (given or {}):
+            value = f"changed to `{given[p.name]!r}` from {value}"
+        may_be = f"{p.type}, one of {p.allowed}" if p.choices else f"{p.type} {p.allowed}".strip()
+        rows.append((f"`{p.name}`", value, may_be, p.help))
+    columns = ["parameter", "default" if given is None else "value", "may be", "what it is"]
+    page, _ = rendered(pd.DataFrame(rows, columns=columns).set_index("parameter"))
+    page = page.replace('aria-label="table"', f'aria-label="{label}"', 1)
+    return re.sub("`([^`]+)`", r"<code>\1</code>", page)
+
+
+def fold(cells: list, chapter: Any) -> None:
+    """Put a folded table in place of the cells that declare and change the parameters of a chapter.
+
+    Both stand below the table; a line above it names what this run changed.
+
+    Parameters
+    ----------
+    cells : list of notebook cells
+        Of the executed chapter; changed in place.
+    chapter : Chapter
+    """
+    from nbformat.v4 import new_markdown_cell
+
+    def tagged(tag):
+        return [c for c in cells if tag in c.metadata.get("tags", [])]
+
+    (declaring,), injected = tagged("parameters"), tagged("injected-parameters")
+    given = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for cell in injected
+        for node in ast.parse(cell.source).body
+    }
+    changed = (f"`{name} = {value!r}`" for name, value in given.items())
+    lines = ["**Changed in this run**: " + ", ".join(changed) + ".", ""] if given else []
+    lines += ["::::{dropdown} Parameters of this run", ":class-container: cxr-parameters"]
+    lines += ["", table(chapter.parameters.values(), "Parameters of this run", given), ""]
+    lines += ["How to change them: [](../parameters.md). As declared:"]
+    for cell in (declaring, *injected):
+        lines += ["", "```python", cell.source, "```"]
+    at = cells.index(declaring)
+    cells[at] = new_markdown_cell("\n".join([*lines, "::::"]), id=declaring.id)
+    for cell in injected:
+        cells.remove(cell)
 
 
 def page(chapters: Iterable) -> str:
@@ -259,10 +322,8 @@ def page(chapters: Iterable) -> str:
     lines = ["# Parameters", "", toml.beside(__file__)["introduction"]]
     for chapter in chapters:
         lines += ["", f"## {chapter.title}", "", f"Chapter [](chapters/{chapter.name}.ipynb).", ""]
-        lines += ["| parameter | type | default | allowed | what it is |", "|---|---|---|---|---|"]
-        for p in chapter.parameters.values():
-            cells = (f"`{p.name}`", f"`{p.type}`", f"`{p.default!r}`", p.allowed or "any", p.help)
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        label = f"Parameters of chapter {int(chapter.number)}"
+        lines.append(table(chapter.parameters.values(), label))
     return "\n".join(lines) + "\n"
 
 

@@ -443,12 +443,12 @@ def contact_sheet(cohort: Cohort, columns: int = 8) -> Figure:
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     for line, (name, positions) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(name, fontsize=8)
+        line[0].set_ylabel(name, fontsize=9)
         if not len(positions):
             continue
         for axis, i, image in zip(line, positions, cohort.images(positions), strict=False):
             row = table.iloc[i]
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             title = " ".join(str(row[c]) for c in ("sex", "age", "view", "site"))
-            axis.set_title(title, fontsize=8, pad=1.5)
+            axis.set_title(title, fontsize=9, pad=1.5)
     return figure

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SENTENCE = 45  # characters from which a cell of a table is a sentence
 MINUS_SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
+PHRASE = 13  # and from which its column may wrap, but not within an interval
+INTERVAL = re.compile(r"\[[^\[\]]*\]")
 
 
 def glue(key: str, value: Any) -> None:
@@ -53,7 +55,7 @@ def glue(key: str, value: Any) -> None:
     if guard.active():
         value = _guarded(key, value)
     if not in_notebook():
-        in_report(f"{key}: {value}")
+        print(f"{key}: {value}")
         return
     from myst_nb import glue as myst_glue
 
@@ -181,7 +183,11 @@ def rendered(
     looked_at.attrs[guard.LOOKED_AT] = True
     plain = looked_at.to_string(index=False)
 
-    kinds = [""] * len(names) + [' class="number"' if n else "" for n in numeric]
+    longest = [max(map(len, column)) for column in zip(*body, strict=True)] or [0] * len(head)
+    kinds = [
+        ' class="number"' if n else ' class="text"' * (length >= PHRASE)
+        for n, length in zip([False] * len(names) + numeric, longest, strict=True)
+    ]
     tags = ['th scope="row"'] * len(names) + ["td"] * len(numeric)
     label = html.escape(caption or "table", quote=True)
     lines = [f'<p class="cxr-caption">{label}</p>'] if caption else []
@@ -196,10 +202,15 @@ def rendered(
     lines.append("</tr></thead>\n<tbody>")
     for row in body:
         filled = zip(row, tags, kinds, strict=True)
-        line = "".join(f"<{t}{k}>{html.escape(x)}</{t[:2]}>" for x, t, k in filled)
+        line = "".join(f"<{t}{k}>{_whole(html.escape(x))}</{t[:2]}>" for x, t, k in filled)
         lines.append(f"<tr>{line}</tr>")
     lines.append("</tbody></table></div>")
     return "\n".join(lines), plain
+
+
+def _whole(text):
+    """A cell in which intervals do not break."""
+    return INTERVAL.sub(r'<span class="cxr-whole">\g<0></span>', text)
 
 
 def _csv(table, counts=None):

@@ -36,8 +36,10 @@ from cxrlib.show.words import (
     readable,
 )
 
-WIDTH = 6  # inches: letters stay legible where a phone shrinks the page
+WIDTH = 4  # inches, so that a phone of 390 pixels shows 9 points as 11 pixels
+WIDE = 6  # of what has no room there: a phone scrolls it sideways
 PALE, GREY, DARK = "#DDDDDD", "#888888", "#555555"
+LEGEND = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1}
 DIAMOND = {"marker": "D", "mfc": "white", "mew": 1.5, "markersize": 5.5}
 
 
@@ -75,7 +77,7 @@ def bars(
     printed = results.iloc[:0] if printed is None else _printed(printed, keys, results["metric"])
     both = pd.concat([results[keys], printed[keys]])
     panels = [None] if panel is None else list(dict.fromkeys(both[panel]))
-    fig, axes = _panels((WIDTH, 0.9 + 2.7 * len(panels)), len(panels), sharey=True)
+    fig, axes = _panels((WIDTH, 0.7 + 2.3 * len(panels)), len(panels), sharey=True)
     for ax, which in zip(axes.flat, panels, strict=True):
         own, other = (t if which is None else t[t[panel] == which] for t in (results, printed))
         _bars(ax, own, other, x, hue, baseline, None if which is None else readable(which))
@@ -195,7 +197,7 @@ def reliability(table: pd.DataFrame) -> Figure:
     hue = "model" if table["model"].nunique() > 1 or table["method"].nunique() == 1 else "method"
     one_row_each(table, [hue, "low", "high"])
     palette = colours(ordered(table[hue]))
-    fig, ((ax,), (below,)) = _panels((5.5, 6.2), 2, sharex=True, height_ratios=(3, 1))
+    fig, ((ax,), (below,)) = _panels((WIDTH, 5), 2, sharex=True, height_ratios=(3, 1))
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     _curves(ax, table, "predicted", "observed", hue, palette, err_style="bars", markersize=5)
     _curves(below, table, "predicted", "n", hue, palette, limits=(), markersize=4)
@@ -278,13 +280,17 @@ def sorted_differences(differences: Mapping[str, np.ndarray]) -> Figure:
         From :func:`cxrlib.stats.probes.centroid_differences`.
     """
     n = len(differences)
-    fig, axes = _panels((max(3.5, 1.9 * n), 2.8), n, n, sharey=True)
-    for ax, (title, values) in zip(axes.flat, differences.items(), strict=True):
+    columns = min(2, n)
+    size = (WIDTH, 0.5 + 1.6 * -(-n // columns))
+    fig, axes = _panels(size, n, columns, sharex=True, sharey=True)
+    for ax, (title, values) in zip(axes.flat, differences.items(), strict=False):
         ax.fill_between(np.arange(1, len(values) + 1), values, color="#0072B2", linewidth=0)
         ax.set_title(readable(title), loc="left", fontsize=9)
-        ax.set(xlim=(0, len(values)), xlabel="dimension, sorted")
+        ax.set(xlim=(0, len(values)))
     # Only now, so that the shared scale has seen every panel.
-    axes[0, 0].set(ylim=(0, None), ylabel="difference of centroids")
+    axes[0, 0].set(ylim=(0, None))
+    fig.supxlabel("dimension, sorted", fontsize=10)
+    fig.supylabel("difference of centroids", fontsize=10)
     drawn = "A panel for each pair of groups: the absolute difference of their centroids, largest "
     drawn += "dimension first. Largest: "
     drawn += "; ".join(f"{readable(t)} {fmt(max(d), 3)}" for t, d in differences.items())
@@ -308,7 +314,7 @@ def dose_response(
     """
     one_row_each(table, [x, hue])
     palette = colours(ordered(table[hue]))
-    fig, ((ax,),) = _panels((WIDTH, 3.6))
+    fig, ((ax,),) = _panels((WIDTH, 3))
     _curves(ax, table, x, "value", hue, palette, markersize=6, err_kws={"linewidth": 0})
     metric = table["metric"].iloc[0]
     chance, (low, high) = CHANCE.get(metric, 0), ax.get_ylim()
@@ -337,14 +343,14 @@ def flow_diagram(flow: pd.DataFrame) -> Figure:
         From :func:`cxrlib.cohorts.summary.flow`. Steps that left out nothing and say nothing of
         it have no side box.
     """
-    width, left, right = 4.0, 1.9, 1.9  # inches: the figure, the boxes, the side boxes
+    width, left, right = WIDTH, 1.9, 1.9  # inches: the figure, the boxes, the side boxes
     line, gap, edge = 0.17, 0.28, 0.09
     boxes, sides = [], []
     for row in flow.to_dict("records"):
         counts = [f"{row['images']:,} images", f"{row['patients']:,} patients"]
-        boxes.append(textwrap.wrap(row["step"], 27) + counts)
+        boxes.append(textwrap.wrap(row["step"], 26) + counts)
         out = [f"− {row['images_out']:,} images", f"− {row['patients_out']:,} patients"]
-        sides.append(out * (row["images_out"] > 0) + textwrap.wrap(row["left_out"], 29))
+        sides.append(out * (row["images_out"] > 0) + textwrap.wrap(row["left_out"], 26))
     heights = [line * len(box) + 2 * edge for box in boxes]
     # A side box stands between its step and the one before; the first one's beside it.
     between = [max(gap, line * len(side) + 2 * edge + 0.1) if side else gap for side in sides]
@@ -363,7 +369,7 @@ def flow_diagram(flow: pd.DataFrame) -> Figure:
             y += between[i]
         ax.add_patch(FancyBboxPatch((0.05, y), left - 0.05, height, fc="#E8F1F8", **frame))
         centre = (left / 2 + 0.02, y + height / 2)
-        ax.text(*centre, "\n".join(box), ha="center", fontsize=8.5, **text)
+        ax.text(*centre, "\n".join(box), ha="center", fontsize=9, **text)
         if side:
             tall = line * len(side) + 2 * edge
             start = width - right - 0.05
@@ -371,7 +377,7 @@ def flow_diagram(flow: pd.DataFrame) -> Figure:
                 ax.plot([left / 2, start], [middle, middle], color=DARK, lw=0.8, zorder=0)
             corner = (start, middle - tall / 2)
             ax.add_patch(FancyBboxPatch(corner, right, tall, fc="white", **frame))
-            ax.text(start + edge, middle, "\n".join(side), ha="left", fontsize=8, **text)
+            ax.text(start + edge, middle, "\n".join(side), ha="left", fontsize=9, **text)
         y += height
     fig.table = flow
     fig.alt = "Boxes from top to bottom, one per step, with what is left after it; "
@@ -395,7 +401,7 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
     findings = [x for x in dict.fromkeys(results["label"]) if x != "all"]
     height = 1.1 + 0.26 * len(groups) * 0.6 + len(findings) * max(0.24, 0.1 * len(groups))
     ratios = (0.2 * len(groups) + 0.2,) * 2 + (height - 1,)
-    fig, axes = _panels((4.4, height + 1.6), 3, height_ratios=ratios)
+    fig, axes = _panels((WIDTH, height + 1.6), 3, height_ratios=ratios)
     titles = {"share_ap": "AP films (%)", "mean_age": "mean age (years)"}
     titles["prevalence"] = "prevalence (%)"
     hollow = False
@@ -409,7 +415,7 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
         hollow |= _marks(ax, rows, at, rows["group"].map(palette))
         _named_lines(ax, [readable(x) for x in lines])
         ax.set(xlabel=title, xlim=(0, None))
-    _legend_above(fig, _entries(palette, hollow), room=45)
+    _legend_above(fig, _entries(palette, hollow))
     drawn = "Dots with whiskers, one colour per group: share of AP films, mean age, and the "
     return _finished(fig, f"{drawn}prevalence of each finding.", results)
 
@@ -455,7 +461,7 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
     pairs, methods = list(dict.fromkeys(both["pair"])), ordered(both["method"])
     palette = colours(methods)
     columns = len(models) + bool(others)
-    size = (WIDTH, 0.9 + len(metrics) * max(1.7, 0.4 + 0.16 * len(methods) * len(pairs)))
+    size = (WIDE, 0.9 + len(metrics) * max(1.7, 0.4 + 0.16 * len(methods) * len(pairs)))
     fig, axes = _panels(size, len(metrics) * columns, columns, sharex="row")
     hollow = floors = False
     for (i, j), ax in np.ndenumerate(axes):
@@ -494,7 +500,7 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
         unstated = printed["note"].str.contains(UNSTATED, regex=False).any()
         sign = " (±: no sign given)" if unstated else ""
         entries.append(_entry(_printed_in(printed) + sign, mec=DARK, **DIAMOND))
-    _legend_above(fig, entries)
+    _legend_above(fig, entries, room=80)
     drawn = "A row of panels for each gap of X, by sex and by age: a line with its interval for "
     drawn += "zero-shot and for each strategy"
     drawn += ", over grey bars for the reach of a fair model" if floors else ""
@@ -532,10 +538,12 @@ def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = 
     if components is not None:
         known = components[components["metric"] == metric]
         means = means.drop(columns="mean").merge(known[[*keys, "mean"]], on=keys)
-    size = (WIDTH, 1.1 + max(0.42, 0.3 * len(models)) * len(methods))
-    fig, axes = _panels(size, len(panels), len(panels), sharex=True, sharey=True)
+    columns = min(2, len(panels))
+    tall = 0.3 + max(0.42, 0.3 * len(models)) * len(methods)
+    size = (WIDTH, 0.8 + tall * -(-len(panels) // columns))
+    fig, axes = _panels(size, len(panels), columns, sharex=True, sharey=True)
     style = {"marker": "o", "markersize": 4.2, "mew": 0, "linewidth": 0.7, "alpha": 0.8}
-    for ax, (attribute, group) in zip(axes.flat, panels, strict=True):
+    for ax, (attribute, group) in zip(axes.flat, panels, strict=False):
         part, bar = (
             t[(t["attribute"] == attribute) & (t["group"] == group)] for t in (table, means)
         )
@@ -571,7 +579,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], best: Mapping[str, in
     best : dict of title -> int
         The epoch whose weights were kept; its validation loss has a dot.
     """
-    columns = min(4, len(histories))
+    columns = min(2, len(histories))
     rows = -(-len(histories) // columns)
     fig, axes = _panels((WIDTH, 0.7 + 1.7 * rows), len(histories), columns, sharey=True)
     blue, orange = "#0072B2", "#D55E00"
@@ -581,7 +589,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], best: Mapping[str, in
         ax.plot("epoch", "valid_loss", "--", data=history, color=orange, label="validation")
         chosen = "epoch whose weights are kept"
         ax.plot("epoch", "valid_loss", "o", data=kept, color=orange, label=chosen)
-        ax.set_title("\n".join(textwrap.wrap(readable(title), 22)), loc="left", fontsize=9)
+        ax.set_title("\n".join(textwrap.wrap(readable(title), 24)), loc="left", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.grid(axis="y", color=PALE, linewidth=0.6)
     fig.supxlabel("epoch", fontsize=10)
@@ -601,24 +609,25 @@ def _panels(size, n=1, columns=1, **shared):
     """A figure of n panels, row by row: it and its axes (rows, columns)."""
     grid = {"figsize": size, "squeeze": False, "layout": "constrained"}
     fig, axes = plt.subplots(-(-n // columns), columns, **grid, **shared)
-    for ax in axes.flat[n:]:
-        ax.remove()
+    for i in range(n, axes.size):
+        axes.flat[i - columns].tick_params(labelbottom=True)  # now the lowest of its column
+        axes.flat[i].remove()
     return fig, axes
 
 
 def _maps(n):
     """Figure and axes of n maps on one scale, two in a row."""
     columns = min(2, n)
-    size = (3.6 * columns + 0.2 * (columns == 1), 3.4 * -(-n // columns))
+    size = (WIDTH, (3.8 if n == 1 else 2.6) * -(-n // columns))
     return _panels(size, n, columns, sharex=True, sharey=True)
 
 
 def _map_axes(ax, title, palette, explained):
     """Title, axis labels and legend of one map."""
-    ax.set_title(readable(title), loc="left")
     share = [""] * 2 if explained is None else [f" ({100 * e:.0f} %)" for e in explained]
     ax.set(xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", xticks=[], yticks=[])
-    _legend(ax, _entries(palette), loc="best")
+    ax.label_outer()
+    _legend(ax, _entries(palette), title=readable(title))
 
 
 def _at(lines, hues, line, hue, room=0.8):
@@ -707,7 +716,7 @@ def _bars(ax, table, printed, x, hue, baseline, title):
         _diamonds(ax, rows, at, rows[hue].map(palette), horizontal=False)
     ax.axhline(foot, color=GREY, linewidth=1, linestyle="--")
     names = [readable(p) for p in places]
-    crowded = len(names) * max(map(len, names)) > 60
+    crowded = len(names) * max(map(len, names)) > 38
     slant = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     ax.set_xticks(range(len(names)), names, **slant)
     for name in ax.get_xticklabels()[len(own) :]:
@@ -779,28 +788,31 @@ def _entries(palette, hollow=False, marker="o"):
     return named + [_entry("undefined", mfc="white")] * bool(hollow)
 
 
-def _legend_above(fig, entries, room=80):
-    """One legend above all panels, in as few rows as fit in a width of `room` characters."""
-    labels = [e.get_label() for e in entries]
-    for columns in range(len(labels), 0, -1):
-        widths = [max(map(len, part)) + 4 for part in np.array_split(labels, columns)]
-        if sum(widths) <= room:
-            break
-    style = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1.2}
-    fig.legend(handles=entries, loc="outside upper left", ncols=columns, **style)
+def _legend_above(fig, entries, room=54):
+    """One legend above all panels."""
+    fig.legend(handles=entries, loc="outside upper left", ncols=_fitting(entries, room), **LEGEND)
 
 
 def _legend(ax, entries, loc=None, title=None):
     """Legend of one panel, above it unless loc is given."""
     where = {"loc": loc}
     if loc is None:
-        longest = max(len(e.get_label()) for e in entries)
-        fits = min(len(entries), max(1, 95 // (longest + 5)))  # as many characters in a row
-        where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": fits, "borderaxespad": 0.2}
-    style = {"fontsize": 9, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
+        room = 50 // ax.get_gridspec().ncols
+        where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        where |= {"ncols": _fitting(entries, room)}
     bold = {"weight": "bold", "size": 10}
-    style |= {"title": title, "alignment": "left", "title_fontproperties": bold}
-    ax.legend(handles=entries, **style, **where)
+    head = {"title": title, "alignment": "left", "title_fontproperties": bold, "handlelength": 1}
+    ax.legend(handles=entries, **LEGEND, **head, **where)
+
+
+def _fitting(entries, room):
+    """The most columns of a legend that fit in a width of `room` characters."""
+    labels = [e.get_label() for e in entries]
+    for columns in range(len(labels), 1, -1):
+        widths = [max(map(len, part)) + 4 for part in np.array_split(labels, columns)]
+        if sum(widths) <= room:
+            return columns
+    return 1
 
 
 def _point(row):

@@ -32,10 +32,10 @@ def say(text: str) -> None:
         Credentialed data were loaded, and the text holds an identifier, date, file name or piece
         of a report.
     """
-    _say(text, {})
+    _show(_checked(text))
 
 
-def in_short(text: str, figure: str) -> None:
+def in_short(text: str, figure: str, found: str = "") -> None:
     """Say what this run found, in three or four sentences: the box under the chapter's question.
 
     Called where everything is known; the page puts it to the top, beside a small copy of the
@@ -47,25 +47,31 @@ def in_short(text: str, figure: str) -> None:
         As in `say`.
     figure : str
         Label of the key figure, such as "fig-subgroup-gaps".
+    found : str, optional
+        One sentence of it for the preface, which has one of each chapter.
 
     Raises
     ------
     GuardError
         See `say`.
     """
-    _say(text, {"figure": figure})
+    text = _checked(text)
+    _show(text, f"**In short.** {text}", figure=figure, found=_checked(found))
 
 
-def _say(text, short):
+def _checked(text):
     text = NOT_A_NUMBER.sub(UNDEFINED, text).strip("\n")
-    if guard.active():
-        text = guard.text(text, "say")
-    shown = f"**In short.** {text}" if short else text
+    return guard.text(text, "say") if guard.active() else text
+
+
+def _show(text, titled=None, **short):
+    """Display a text, with what the page needs to know of it; or print it."""
+    readable = plain(titled or text)
     if not in_notebook():
-        in_report(plain(shown))
+        in_report(readable)
         return
 
     from IPython.display import display
 
     said = json.dumps({"text": text, **short})
-    display({"text/markdown": plain(shown), "text/plain": plain(shown), SAID: said}, raw=True)
+    display({"text/markdown": readable, "text/plain": readable, SAID: said}, raw=True)

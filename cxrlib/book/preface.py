@@ -1,0 +1,65 @@
+"""The preface: films and findings of this run, put into its text when the pages are made.
+
+The text (``book/index.md``) says where with comments of MyST: ``% films`` and ``% found``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlib.book.chapters import Chapter
+from cxrlib.core.kernel import FIGURE, SAID
+
+FILMS = "fig-films"  # the figure of a chapter that the preface opens with
+
+
+def page(
+    text: str,
+    chapters: Sequence[Chapter],
+    notebooks: Sequence[Path],
+    entries: pd.DataFrame,
+    stage: Path,
+) -> str:
+    """The preface with what this run found.
+
+    Parameters
+    ----------
+    text : str
+        Of ``index.md``.
+    chapters, notebooks : sequences
+        The chapters and where they were executed, in order.
+    entries : DataFrame
+        From :func:`cxrlib.papers.ledger.ledger`.
+    stage : Path
+        Folder of the pages; gets the picture.
+    """
+    films, found = "", []
+    for chapter, path in zip(chapters, notebooks, strict=True):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            data = [output.get("data", {}) for output in cell.get("outputs", [])]
+            said = [json.loads("".join(d[SAID])) for d in data if SAID in d]
+            link = f"[{int(chapter.number)}](chapters/{chapter.name}.ipynb)"
+            found += [f"{s['found']} ({link})" for s in said if s.get("found")]
+            figures = [json.loads("".join(d[FIGURE])) for d in data if FIGURE in d]
+            pictures = ["".join(d["image/png"]) for d in data if "image/png" in d]
+            if pictures and figures and figures[0]["name"] == FILMS:
+                films = _films(figures[0], pictures[0], stage)
+    return text.replace("% films", films).replace("% found", " ".join([*found, _ledger(entries)]))
+
+
+def _films(about, picture, stage):
+    (stage / "films.png").write_bytes(base64.b64decode(picture))
+    alt = " ".join(about["alt"].split())
+    return f"```{{figure}} films.png\n:alt: {alt}\n\n{about['caption']}\n```"
+
+
+def _ledger(entries):
+    """How the papers' numbers and claims fared, in a sentence."""
+    verdicts = entries["verdict"].value_counts()
+    told = "; ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+    return f"Of {len(entries)} numbers and claims in print, the [ledger](ledger.md) says: {told}."

@@ -1,0 +1,135 @@
+"""Words that chapters share: every branch, and the grammar of one and many."""
+
+import math
+
+import pytest
+
+from cxrlib import schema
+from cxrlib.guard import latch
+from cxrlib.show.words import Estimate, count, estimate, judged, listed, plural, sides
+
+
+def row(value, low=None, high=None, group="F - M", note="", model="a"):
+    return {
+        "model": model,
+        "label": "mean",
+        "group": group,
+        "metric": "auc",
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "note": note,
+    }
+
+
+GAPS = schema.results(
+    [
+        row(-0.0671, -0.0852, -0.0498),
+        row(0.004, -0.01, 0.02, model="b"),
+        row(math.nan, group="Asian - White", note="3 positive images; needs 10"),
+        row(0.8712, 0.84, 0.9, group="F"),
+        row(0.5, group="M"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "alone", "lies", "side"),
+    [
+        (
+            {"model": "a", "group": "F - M"},
+            "−0.067 [−0.085, −0.050]",
+            "−0.067",
+            "lies below 0",
+            "below",
+        ),
+        ({"model": "b"}, "+0.004 [−0.010, +0.020]", "+0.004", "includes 0", "around"),
+        ({"group": "F"}, "0.87 [0.84, 0.90]", "0.87", "lies above 0", "above"),
+        ({"group": "M"}, "0.50 [undefined]", "0.50", "is undefined", "undefined"),
+        (
+            {"group": "Asian - White"},
+            "undefined (3 positive images; needs 10)",
+            "undefined (3 positive images; needs 10)",
+            "is undefined",
+            "undefined",
+        ),
+        (
+            {"group": "80+ - 25-50"},
+            "undefined (not in these data)",
+            "undefined (not in these data)",
+            "is undefined",
+            "undefined",
+        ),
+    ],
+)
+def test_an_estimate_prints_itself(where, text, alone, lies, side):
+    found = estimate(GAPS, **where)
+    assert (f"{found}", f"{found:value}", found.lies, found.side) == (text, alone, lies, side)
+
+
+def test_an_estimate_of_several_rows_is_refused():
+    with pytest.raises(ValueError, match="they differ in model, group"):
+        estimate(GAPS, label="mean")
+    with pytest.raises(ValueError, match="no column 'sex'"):
+        estimate(GAPS, sex="F")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (listed([]), "none"),
+        (listed([], none="nobody"), "nobody"),
+        (listed(["F"]), "female"),
+        (listed(["F - M", "age_group"]), "female − male and age"),
+        (listed(["a", "b", "c"]), "a, b and c"),
+        (listed(["a", "b"], last="or"), "a or b"),
+        (plural(1, "model"), "1 model"),
+        (plural(0, "model"), "0 models"),
+        (plural(1204, "body", "bodies"), "1,204 bodies"),
+        (sides(GAPS[:1], "models"), "below 0 in 1 of 1 models"),
+        (sides(GAPS[:0]), "undefined: no models"),
+        (
+            sides(GAPS, "gaps"),
+            "below 0 in 1, above 0 in 1, on both sides of 0 in 1 and undefined in 2 of 5 gaps",
+        ),
+    ],
+)
+def test_lists_and_counts(text, expected):
+    assert text == expected
+
+
+def test_small_counts_of_people_are_coarse_once_credentialed_data_were_loaded(monkeypatch):
+    assert [count(n) for n in (0, 3, 1204)] == ["0", "3", "1,204"]
+    monkeypatch.setattr(latch, "_protected", ["made-up"])
+    assert [count(n) for n in (0, 3, 10)] == ["0", "fewer than 10", "10"]
+    assert count(None) == "undefined"
+
+
+BELOW, AROUND, ABOVE = (
+    Estimate(-0.1, -0.15, -0.05, True),
+    Estimate(-0.02, -0.05, 0.01, True),
+    Estimate(0.1, 0.05, 0.15, True),
+)
+NEAR_0 = Estimate(0.0, -0.02, 0.02, True)
+
+
+@pytest.mark.parametrize(
+    ("on", "off", "sign", "words"),
+    [
+        (BELOW, NEAR_0, -0.3, ["is found"]),
+        (ABOVE, NEAR_0, 0.3, ["is found"]),
+        (BELOW, BELOW, -0.3, ["most of the gap stays without the dial"]),
+        (AROUND, NEAR_0, -0.3, ["in the sign of the gap, but the interval includes 0"]),
+        (ABOVE, NEAR_0, -0.3, ["is not found", "wrong sign"]),
+        (ABOVE, ABOVE, -0.3, ["wrong sign", "points the other way"]),
+        (BELOW, ABOVE, 0.3, ["wrong sign"]),
+        (AROUND, NEAR_0, 0, ["No effect", "claims none"]),
+        (BELOW, NEAR_0, 0, ["No effect", "yet the interval of the audit excludes 0"]),
+        (Estimate(None), NEAR_0, -0.3, ["cannot be judged"]),
+        (BELOW, Estimate(None), -0.3, ["cannot be judged"]),
+    ],
+)
+def test_a_planted_difference_is_judged(on, off, sign, words):
+    said = judged("age", on, off, sign)
+    assert all(word in said for word in words), said
+    assert ("is found" in said) == (words == ["is found"])
