@@ -254,6 +254,17 @@ def test_copies_of_an_image_cost_positives_but_no_patients():
     assert copies["patients_needed_a"] == pytest.approx(single["patients_needed_a"], abs=2)
 
 
+def test_the_easiest_and_the_hardest_line_of_each_pair():
+    lines = [("F - M", 0.2), ("F - M", np.nan), ("F - M", 0.1), ("F - M", 0.3)]
+    lines += [("Black - White", np.nan), ("Black - White", np.nan), ("Asian - White", 0.4)]
+    plan = pd.DataFrame(lines, columns=["group", "detectable"])
+    plan["attribute"] = np.where(plan["group"] == "F - M", "sex", "race")
+    ends = inference.easiest_and_hardest(plan)
+    expected = [("F - M", 0.1), ("F - M", 0.3), ("Black - White", None), ("Asian - White", 0.4)]
+    found = zip(ends["group"], ends["detectable"], strict=True)
+    assert [(group, None if np.isnan(x) else x) for group, x in found] == expected
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

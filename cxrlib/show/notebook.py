@@ -145,7 +145,10 @@ def _laid_out(table, rows, columns, digits):
         named = table[["group", "model", "method"]].astype(str)
         digits = 3 if named.apply(lambda c: c.str.contains(" - ")).any(axis=1).all() else 2
     rank = {group: i for i, group in enumerate(ordered([*table["group"]]))}
-    table = table.sort_values("group", key=lambda c: c.map(rank), kind="stable")
+    before = [] if isinstance(rows, str) else [c for c in rows if c != "group"]
+    place = table.groupby(before, sort=False).ngroup() if before else 0
+    table = table.assign(place=place, rank=table["group"].map(rank))
+    table = table.sort_values(["place", "rank"], kind="stable")
     return schema.wide(table, rows, columns, digits).rename_axis(columns=None)
 
 

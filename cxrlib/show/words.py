@@ -24,8 +24,9 @@ UNSTATED = "direction of the difference is not stated"  # in the note of a print
 
 
 def readable(text: object) -> str:
-    """How a code of the tables is written in figures: "F" -> "female", "F - M" likewise."""
-    return " − ".join(NAMES.get(part, part) for part in str(text).split(" - "))
+    """How a code of the tables is written: "F" -> "female", "F - M" and "F x 80+" likewise."""
+    sides = (part.split(" x ") for part in str(text).split(" - "))
+    return " − ".join(" x ".join(NAMES.get(code, code) for code in codes) for codes in sides)
 
 
 def in_words(results: pd.DataFrame, digits: int = 2) -> str:
@@ -168,8 +169,8 @@ def estimate(table: pd.DataFrame, **where: object) -> Estimate:
         return Estimate(None, why="not in these data")
     row = schema.row(table, **where)
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
-    note = row.get("note") if pd.isna(row["value"]) else ""
-    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, str(note or ""))
+    note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
+    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:

@@ -114,7 +114,7 @@ def overlapping(gaps: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     """
     where = ["model", "method", "label", "attribute", "metric"]
     limits = results[[*where, "group", "ci_low", "ci_high"]]
-    pair = gaps["group"].str.split(" - ", expand=True)
+    pair = gaps["group"].str.split(" - ", expand=True).reindex(columns=[0, 1])
     a, b = (gaps[where].assign(group=pair[i]).merge(limits, how="left") for i in (0, 1))
     meet = (a["ci_low"] <= b["ci_high"]) & (b["ci_low"] <= a["ci_high"])
     return gaps[meet.to_numpy()]

@@ -371,6 +371,25 @@ def power_plan(
     return pd.DataFrame(out)
 
 
+def easiest_and_hardest(plan: pd.DataFrame) -> pd.DataFrame:
+    """Of each pair of a plan, the lines that show the smallest gap and only the largest.
+
+    Parameters
+    ----------
+    plan : DataFrame
+        From :func:`power_plan`.
+
+    Returns
+    -------
+    DataFrame, two rows per pair; one where fewer than two lines have cases enough.
+    """
+    parts = []
+    for _, pair in plan.groupby(["attribute", "group"], sort=False):
+        known = pair.dropna(subset="detectable").sort_values("detectable")
+        parts.append(known.iloc[[0, -1]] if len(known) > 1 else pair.head(1))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _plans(a, b, gaps, z):
     spread = np.array([np.nanstd(e.replicates, ddof=1) if not e.note else np.nan for e in (a, b)])
     positives = np.array([a.n_positive, b.n_positive])
