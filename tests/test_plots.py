@@ -526,3 +526,19 @@ def test_too_many_columns_and_doubled_runs_are_refused(gaps, runs):
     with pytest.raises(ValueError, match=r"more than one row for .*'label': 'lowest'"):
         f1 = schema.results([row("full", 0.5, label="Edema", metric="f1")])
         plots.bars(f1, hue="method", printed=published.table("X Fig. 2b"))
+
+
+def test_a_strip_has_a_dot_for_each_method(performance):
+    rows = performance[
+        (performance["label"] == "Pneumothorax") & (performance["attribute"] == "all")
+    ]
+    each = (rows.assign(method=m, value=rows["value"] + k / 50) for k, m in enumerate("abc"))
+    asked = pd.concat(each, ignore_index=True)
+    fig = plots.strips(asked, {"b": "the pair of S"})
+    [ax] = fig.axes
+    dots = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    assert [len(d) for d in dots] == [3, 3]
+    np.testing.assert_allclose(dots[0][:, 0], asked["value"][asked["model"] == "phantom-resnet"])
+    marked = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(marked, asked["value"][asked["method"] == "b"])
+    assert fig.table.equals(asked) and "(a, phantom-resnet)" in fig.alt

@@ -386,3 +386,12 @@ def test_counts_of_mimic_stand_beside_those_that_s_prints():
 
 def test_other_sources_have_no_counts_in_print(phantoms):
     assert counts_beside_papers(replace(phantoms, sources=("own",))).empty
+
+
+def test_the_clearest_film_shows_one_finding_and_most_of_it(phantoms):
+    table = phantoms.table
+    at = summary.clearest(phantoms, ["No such finding", "Edema"])
+    film = table.iloc[at]
+    assert film["Edema"] == 1 and film[list(phantoms.findings)].sum() == 1
+    alone = table[(table[list(phantoms.findings)].sum(axis=1) == 1) & (table["Edema"] == 1)]
+    assert film["severity_Edema"] == alone["severity_Edema"].max()
