@@ -660,3 +660,14 @@ def test_scan_by_hand(tmp_path):
 )
 def test_how_many_of_how_many_counts_no_small_group(n, m, words):
     assert guard.n_of_m(n, m, "films") == words
+
+
+def test_no_step_of_a_curve_is_a_single_film():
+    rng = np.random.default_rng(0)
+    y, score = (rng.random(500) < 0.2).astype(int), rng.normal(size=500)
+    block = guard.in_blocks(y, score)
+    sizes = pd.crosstab(block, y)
+    assert len(sizes) > 5 and sizes.to_numpy().min() >= guard.MIN_CELL
+    order = np.argsort(score)
+    assert (np.diff(block[order]) >= 0).all()
+    assert set(guard.in_blocks(y[:20], score[:20])) == {0}

@@ -554,3 +554,19 @@ def test_prevalence_is_drawn_by_finding_and_group():
         for group, share in zip("FM", pair, strict=True)
     }
     assert "from 0.020 (Mass, male) to 0.200 (Edema, male)" in fig.alt
+
+
+def test_a_strip_has_a_dot_for_each_method(performance):
+    rows = performance[
+        (performance["label"] == "Pneumothorax") & (performance["attribute"] == "all")
+    ]
+    each = (rows.assign(method=m, value=rows["value"] + k / 50) for k, m in enumerate("abc"))
+    asked = pd.concat(each, ignore_index=True)
+    fig = plots.strips(asked, {"b": "the pair of S"})
+    [ax] = fig.axes
+    dots = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    assert [len(d) for d in dots] == [3, 3]
+    np.testing.assert_allclose(dots[0][:, 0], asked["value"][asked["model"] == "phantom-resnet"])
+    marked = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(marked, asked["value"][asked["method"] == "b"])
+    assert fig.table.equals(asked) and "(a, phantom-resnet)" in fig.alt

@@ -431,3 +431,12 @@ def test_nih_is_counted_beside_both_papers():
     assert (said["verdict"] == "reproduced").equals(same)
     assert same.any()
     assert not same.all()
+
+
+def test_the_clearest_film_shows_one_finding_and_most_of_it(phantoms):
+    table = phantoms.table
+    at = summary.clearest(phantoms, ["No such finding", "Edema"])
+    film = table.iloc[at]
+    assert film["Edema"] == 1 and film[list(phantoms.findings)].sum() == 1
+    alone = table[(table[list(phantoms.findings)].sum(axis=1) == 1) & (table["Edema"] == 1)]
+    assert film["severity_Edema"] == alone["severity_Edema"].max()

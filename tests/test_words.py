@@ -6,7 +6,7 @@ import pytest
 
 from cxrlib import schema
 from cxrlib.guard import latch
-from cxrlib.show.words import Estimate, count, estimate, judged, listed, plural, sides
+from cxrlib.show.words import Estimate, beside, count, estimate, judged, listed, plural, sides
 
 
 def row(value, low=None, high=None, group="F - M", note="", model="a"):
@@ -133,3 +133,16 @@ def test_a_planted_difference_is_judged(on, off, sign, words):
     said = judged("age", on, off, sign)
     assert all(word in said for word in words), said
     assert ("is found" in said) == (words == ["is found"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.03, "better"),
+        (-0.03, -0.01, "worse"),
+        (-0.01, 0.01, "not told apart"),
+        (None, None, "undefined"),
+    ],
+)
+def test_what_one_model_is_beside_another(low, high, said):
+    assert beside(Estimate(0.0, low, high)) == said

@@ -90,6 +90,18 @@ def _joined(first, second):
 # --- groups ----------------------------------------------------------------------------------
 
 
+def clearest(cohort: Cohort, wanted: Sequence[str]) -> int:
+    """Place of the film that shows a finding best: it shows no other, and is most severe.
+
+    The finding is the first of those wanted that the cohort has. How severe it is only phantoms
+    know; of other films the first is taken. 0 where none shows the finding alone.
+    """
+    finding = next(f for f in wanted if f in cohort.findings)
+    alone = cohort.table[list(cohort.findings)].sum(axis=1) == 1
+    degree = cohort.table[f"severity_{finding}" if cohort.planted else finding]
+    return int(np.argmax(alone * degree))
+
+
 def group_sizes(
     table: pd.DataFrame, attributes: Sequence[str], findings: Sequence[str]
 ) -> pd.DataFrame:

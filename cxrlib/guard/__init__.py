@@ -25,6 +25,7 @@ from cxrlib.guard.suppression import (
     ROW_LEVEL,
     SUPPRESSED,
     cover,
+    in_blocks,
     presentable,
     suppress,
 )

@@ -40,6 +40,10 @@ WIDTH = 4  # inches, so that a phone of 390 pixels shows 9 points as 11 pixels
 WIDE = 6  # of what has no room there: a phone scrolls it sideways
 PALE, GREY, DARK = "#DDDDDD", "#888888", "#555555"
 LEGEND = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1}
+MARKED = (  # single dots among many
+    {"marker": "D", "markersize": 7, "mfc": "#D55E00", "mec": "black"},
+    {"marker": "o", "markersize": 7, "mfc": "none", "mec": "black"},
+)
 DIAMOND = {"marker": "D", "mfc": "white", "mew": 1.5, "markersize": 5.5}
 
 
@@ -299,7 +303,11 @@ def sorted_differences(differences: Mapping[str, np.ndarray]) -> Figure:
 
 
 def dose_response(
-    table: pd.DataFrame, x: str = "dose", hue: str = "model", xlabel: str | None = None
+    table: pd.DataFrame,
+    x: str = "dose",
+    hue: str = "model",
+    xlabel: str | None = None,
+    shares: bool = False,
 ) -> Figure:
     """A metric over the setting of a planted dial, with interval bands.
 
@@ -311,6 +319,8 @@ def dose_response(
         Columns of the setting and of the colour of a line.
     xlabel : str, optional
         What the setting is called; by default the name of its column.
+    shares : bool
+        The settings are shares: a logarithmic axis, with each of them in percent.
     """
     one_row_each(table, [x, hue])
     palette = colours(ordered(table[hue]))
@@ -322,6 +332,10 @@ def dose_response(
         ax.axhline(chance, color=GREY, linewidth=1)
     ax.set(xlabel=xlabel or readable(x), ylabel=readable(metric))
     ax.grid(axis="y", color=PALE, linewidth=0.6)
+    if shares:
+        ax.set_xscale("log")
+        ax.set_xticks(table[x].unique(), [f"{100 * s:g} %" for s in table[x].unique()])
+        ax.minorticks_off()
     _legend_above(fig, _entries(palette))
     drawn = f"{readable(metric)} against {xlabel or readable(x)}, a line with a band for each "
     drawn += f"{_readable(hue)}: " + "; ".join(
@@ -330,6 +344,108 @@ def dose_response(
         for name, rows in table.sort_values(x).groupby(hue)
     )
     return _finished(fig, f"{drawn}.", table)
+
+
+def film_and_phrases(
+    film: ArrayLike | None, phrases: Sequence[str], similarity: ArrayLike, title: str
+) -> Figure:
+    """A film beside its similarity to phrases, with a line at that to the last of them.
+
+    Parameters
+    ----------
+    film : (h, w) of 0 to 255, or None where it must not be seen
+    phrases : sequence of str
+    similarity : (phrases,)
+    title : str
+    """
+    grid = {"figsize": (5.6, 2.8), "width_ratios": (1, 1.3), "layout": "constrained"}
+    fig, (picture, ax) = plt.subplots(1, 2, **grid)
+    picture.axis("off")
+    if film is not None:
+        picture.imshow(film, cmap="gray", vmin=0, vmax=255)
+    ax.barh(phrases[:-1], similarity[:-1], color="#56B4E9")
+    ax.axvline(similarity[-1], color="#D55E00", linestyle="--", label=phrases[-1])
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set(xlabel="cosine similarity", ylim=(len(phrases) - 1.4, -0.6))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+    fig.suptitle(title)
+    table = pd.DataFrame({"phrase": phrases, "cosine similarity": similarity})
+    drawn = "A chest radiograph. " if film is not None else ""
+    drawn += "Bars of its cosine similarity to phrases, with a dashed line at that to the last: "
+    drawn += "; ".join(f"{x} {fmt(y)}" for x, y in zip(phrases, similarity, strict=True))
+    return _finished(fig, f"{drawn}.", table)
+
+
+def curves_by_prevalence(table: pd.DataFrame, areas: pd.DataFrame) -> Figure:
+    """ROC and precision-recall curves of the same scores at several prevalences.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`cxrlib.stats.prevalence.curves`.
+    areas : DataFrame
+        With ``prevalence`` and ``average_precision``: the table behind the figure.
+    """
+    fig, ((roc, pr),) = _panels((WIDTH, 3.4), 2, 2)
+    shades = dict(zip(areas["prevalence"], ("#56B4E9", "#0072B2", "#D55E00"), strict=True))
+    roc.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
+    # the curves of the left panel coincide: the first is the widest
+    for (prevalence, shade), width in zip(shades.items(), (6, 3.5, 1.2), strict=True):
+        for curve, ax, thick in (("ROC", roc, width), ("precision-recall", pr, 1.5)):
+            line = table[(table["prevalence"] == prevalence) & (table["curve"] == curve)]
+            ax.plot(line["x"], line["y"], color=shade, linewidth=thick)
+        pr.axhline(prevalence, color=shade, linestyle=":", linewidth=1)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    pr.set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
+    pr.set_ylim(0, 1.03)
+    _legend_above(fig, _entries({f"prevalence {100 * p:g} %": s for p, s in shades.items()}))
+    drawn = "Left: ROC curves at several prevalences, in lines of several widths because they "
+    drawn += "coincide. Right: precision against recall, each with a dotted line at its "
+    drawn += "prevalence. Average precision: " + "; ".join(
+        f"{fmt(row.average_precision)} at {100 * row.prevalence:g} %" for row in areas.itertuples()
+    )
+    return _finished(fig, f"{drawn}.", areas)
+
+
+def strips(results: pd.DataFrame, marked: Mapping[str, str], seed: int = 0) -> Figure:
+    """Every method of a model as a dot, a strip for each model, a panel for each group.
+
+    Parameters
+    ----------
+    results : results table
+        Of one metric; attribute, group, model and method identify its rows.
+    marked : dict of method -> what it is called
+        Up to two, drawn as a diamond and as a ring.
+    seed : int
+        Of the height of a dot within its strip, which says nothing.
+    """
+    keys = ["attribute", "group", "model", "method"]
+    one_row_each(results, keys)
+    models, groups = list(dict.fromkeys(results["model"])), list(dict.fromkeys(results["group"]))
+    size = (WIDTH, len(groups) * (0.8 + 0.35 * len(models)))
+    fig, axes = _panels(size, len(groups))
+    metric, told = readable(results["metric"].iloc[0]), []
+    for ax, group in zip(axes.flat, groups, strict=True):
+        of_panel = results[results["group"] == group]
+        title = f"mean {metric}" if group == "all" else f"gap in mean {metric}, {readable(group)}"
+        told.append(f"{title}: {in_words(of_panel)}")
+        chance = CHANCE.get(results["metric"].iloc[0], 0) if group == "all" else 0
+        ax.axvline(chance, color=GREY, linestyle=":", linewidth=1)
+        for k, model in enumerate(models):
+            strip = of_panel[of_panel["model"] == model].set_index("method")["value"]
+            height = k + np.random.default_rng(seed).uniform(-0.25, 0.25, len(strip))
+            ax.scatter(strip, height, s=14, color="#56B4E9", alpha=0.7, linewidths=0)
+            for method, style in zip(marked, MARKED, strict=False):
+                ax.plot(strip[method], k, linestyle="", zorder=3, **style)
+        _named_lines(ax, models)
+        ax.set_xlabel(title)
+    styles = zip(marked.values(), MARKED, strict=False)
+    entries = [Line2D([], [], linestyle="", label=name, **style) for name, style in styles]
+    _legend_above(fig, entries)
+    drawn = "Panels one above the other, in each one strip of dots per model and one dot per "
+    drawn += f"method, with a line at chance or 0. {' '.join(told)}"
+    _finished(fig, drawn).table = results
+    return fig
 
 
 def flow_diagram(flow: pd.DataFrame) -> Figure:

@@ -230,6 +230,12 @@ def sides(rows: pd.DataFrame, of: str = "models") -> str:
     return f"{listed(parts)} of {len(found)} {of}"
 
 
+def beside(gap: Estimate) -> str:
+    """What the first of two models is beside the second: "better", "worse", "not told apart"."""
+    words = {"above": "better", "below": "worse", "around": "not told apart"}
+    return words.get(gap.side, UNDEFINED)
+
+
 def judged(what: str, on: Estimate, off: Estimate, planted: float) -> str:
     """What an audit made of a planted difference between two groups, as a sentence.
 
