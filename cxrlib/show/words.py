@@ -6,7 +6,7 @@ with the common forms of colour blindness.
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -167,7 +167,10 @@ def estimate(table: pd.DataFrame, **where: object) -> Estimate:
 
     if schema.rows(table, **where).empty:
         return Estimate(None, why="not in these data")
-    row = schema.row(table, **where)
+    return _estimated(schema.row(table, **where))
+
+
+def _estimated(row):
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
     return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
@@ -208,6 +211,33 @@ def listed(entries: Iterable[object], none: str = "none", last: str = "and") -> 
     if len(names) < 2:
         return names[0] if names else none
     return f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def each(rows: pd.DataFrame, by: str = "model", none: str = "none") -> str:
+    """Every row's value by its name: "A 0.87 [0.84, 0.90] and B undefined".
+
+    Parameters
+    ----------
+    rows : results table
+    by : str
+        The column whose entries name the rows.
+    none : str
+        What to say of a table without rows.
+    """
+    named = [
+        f"{readable(row[by])} {replace(_estimated(row), why='')}" for _, row in rows.iterrows()
+    ]
+    return listed(named, none)
+
+
+def why_undefined(rows: pd.DataFrame) -> str:
+    """Why values of a results table are undefined: "Undefined here: 3 positive images, ...".
+
+    Each reason once; "" where every value is defined.
+    """
+    notes = rows.loc[rows["value"].isna(), "note"]
+    reasons = dict.fromkeys(note.split("; ")[0] for note in notes)
+    return f"Undefined here: {'; '.join(reasons)}." if reasons else ""
 
 
 def sides(rows: pd.DataFrame, of: str = "models") -> str:
