@@ -93,6 +93,23 @@ def predictions(y, p, image_id, patient_id):
     return pd.DataFrame(columns)
 
 
+def test_recalibration_finds_the_planted_line_in_each_group():
+    rng = np.random.default_rng(1907)
+    x = rng.normal(size=40_000)
+    sex = np.where(np.arange(len(x)) % 2, "F", "M")
+    risk = 1 / (1 + np.exp(-(2 * x - 1 - (sex == "F"))))
+    y, p = rng.binomial(1, risk), 1 / (1 + np.exp(-x))
+    table = predictions(y, p, np.arange(len(x)), np.arange(len(x))).assign(sex=sex, risk=risk)
+    found = calibration.recalibrate(table, table, by=["sex"])
+    lines = found.groupby("sex")[["slope", "shift"]].first()
+    np.testing.assert_allclose(lines, [[2, -2], [2, -1]], atol=0.1)
+    assert (found["score"] - found["risk"]).abs().max() < 0.03
+    assert set(calibration.recalibrate(table, table, intercept=False)["shift"]) == {0}
+    ill = table[(table["sex"] == "M") & (table["y_true"] == 1)]
+    one = calibration.recalibrate(table, ill, by=["sex"])  # no woman, and nobody healthy
+    assert set(one["sex"]) == {"M"} and set(one["score"]) == {1} and one["slope"].isna().all()
+
+
 def test_reliability_table_has_intervals_and_counts(squeezed):
     y, p = squeezed
     table = predictions(y, p, np.arange(400), np.arange(400) // 2)

@@ -1,6 +1,7 @@
 """Files as distributed: found, refused with one message, never followed out of their folder."""
 
 import gzip
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -174,3 +175,14 @@ def test_options_of_a_cohort():
         cohorts.study("phantom", 10, 1, "split=all")
     small = cohorts.study("phantom", 10, 1, {"n_images": 12}, split="valid", preprocessing="x")
     assert len(small.table) == 12 and set(small.table["split"]) == {"valid"}
+
+
+def test_validation_patients_are_not_tested():
+    test = cohorts.study("phantom", 60, 1)
+    valid, tested = cohorts.validation(test, "phantom", 60, 1)
+    assert len(valid.table) == 30 and len(tested) == 60
+    mixed = replace(test, table=pd.concat([test.table, valid.table]))  # as of the split "all"
+    _, tested = cohorts.validation(mixed, "phantom", 60, 1, {"split": "test"})
+    assert set(tested["patient_id"]) == set(test.table["patient_id"])
+    with pytest.raises(ValueError, match="all its patients are in the validation split"):
+        cohorts.validation(valid, "phantom", 60, 1)

@@ -24,7 +24,9 @@ from cxrlib.guard.suppression import (
     NEEDS_COUNT,
     ROW_LEVEL,
     SUPPRESSED,
+    bins,
     cover,
+    extremes,
     presentable,
     suppress,
 )
