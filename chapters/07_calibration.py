@@ -128,26 +128,14 @@ a curve without it hides where nobody is. The films are the {len(tested):,}
 of the cohort *{test.name}*. First the cosines alone:
 """)
 
-
 # %% tags=["hide-input"]
-def draw(points, label, what):
-    """A reliability figure, or a note that its bins hold too few films."""
-    if points.empty:
-        notebook.withheld("curves through bins of so few films")
-        return
-    plots.reliability(points)
-    figure(
-        label,
-        f"{what} Above: observed frequency of pneumothorax by predicted "
-        "probability, with 95 % intervals. Below: films in each bin.",
-    )
-
-
+HOW = """ Above: observed frequency of pneumothorax by predicted probability,
+with 95 % intervals. Below: films in each bin."""
 of_cosine = schema.rows(curves, method=plain)
-draw(
+notebook.reliability(
     of_cosine,
     "fig-calibration-cosine",
-    "Reliability of the cosines alone (S, Fig. 4c).",
+    f"Reliability of the cosines alone (S, Fig. 4c).{HOW}",
 )
 
 # %% tags=["remove-input"]
@@ -164,8 +152,11 @@ And now the same films with the scale that each model learned:
 
 # %% tags=["hide-input"]
 of_scaled = schema.rows(curves, method=learned)
-what = "Reliability with the learned logit scale."
-draw(of_scaled, "fig-calibration-learned", what)
+notebook.reliability(
+    of_scaled,
+    "fig-calibration-learned",
+    f"Reliability with the learned logit scale.{HOW}",
+)
 
 # %% tags=["remove-input"]
 say(f"""

@@ -156,3 +156,13 @@ def test_reliability_table_names_scores_that_are_no_probabilities(squeezed):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_risk_by_group_is_what_was_seen_and_said():
+    about = {"cohort": "c", "model": "m", "method": "Platt", "label": "Edema"}
+    table = pd.DataFrame({"y_true": [1, 0, 0, 1], "score": [0.6, 0.2, 0.1, 0.3]}).assign(**about)
+    table = table.assign(sex=["F", "F", "M", "M"])
+    off = pd.DataFrame({"attribute": ["sex"]})
+    found = calibration.risk_by_group(table, off)
+    assert found.loc[("m", "F")].tolist() == pytest.approx([2, 0.5, 0.4])
+    assert found.loc[("m", "M")].tolist() == pytest.approx([2, 0.5, 0.2])

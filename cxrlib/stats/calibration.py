@@ -145,6 +145,30 @@ def recalibrate(
     return pd.concat(parts, ignore_index=True)
 
 
+def risk_by_group(predictions: pd.DataFrame, off: pd.DataFrame) -> pd.DataFrame:
+    """Observed frequency and mean predicted probability of one label in groups of patients.
+
+    Parameters
+    ----------
+    predictions : predictions table of one label
+    off : results table, `calibration_in_the_large` of the same in groups of one attribute
+
+    Returns
+    -------
+    DataFrame, one row per model and group, in order of appearance: films, observed, predicted.
+    Once credentialed data were loaded, empty where `off` is, and without the number of films,
+    whose sum tells how many have no group recorded.
+    """
+    keys = ["model", off["attribute"].iloc[0]]
+    table = predictions.groupby(keys, sort=False, observed=True).agg(
+        films=("score", "size"), observed=("y_true", "mean"), predicted=("score", "mean")
+    )
+    if schema.smallest_cell():
+        known = off.set_index(["model", "group"])["value"].rename_axis(keys).notna()
+        table = table.drop(columns="films").where(known)
+    return table
+
+
 def calibration_in_the_large(y_true: ArrayLike, p: ArrayLike, weights: Weights = None) -> Value:
     r"""Calibration in the large, mean predicted probability minus observed frequency.
 
