@@ -231,3 +231,12 @@ def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError) as error:
         call()
     assert says in str(error.value)
+
+
+def test_gaps_of_a_fair_classifier_shrink_with_the_images():
+    rng = np.random.default_rng(1907)
+    small, large = (simulate.fair_gaps([0.6, 0.9, 0.3], n, 40, rng) for n in (20, 2000))
+    assert (small.mean() > 5 * large.mean()).all() and (large.mean() < 0.02).all()
+    assert (large["f1_gap_signed"] <= large["f1_gap_absolute"]).all()
+    assert (large["eq_odds_mean"] <= large["eq_odds_max"]).all()
+    assert (simulate.fair_gaps([1, 1], 5, 3, rng) == 0).all(axis=None)

@@ -302,6 +302,15 @@ def test_an_ensemble_has_no_embeddings_of_its_own(cohort, use):
 CLASSES = ("Edema", "Pleural Effusion", "Pneumothorax")
 
 
+def test_both_readings_differ_by_the_learned_scale(cohort):
+    model = models.load_model("phantom-resnet")
+    both = zeroshot.both_readings(cohort, [model], ["Edema"], tested=cohort.table[:30])
+    assert set(both["cohort"]) == {"phantom (part)"} and len(both) == 60
+    wide = both.pivot(index="image_id", columns="method", values="score")
+    plain, learned = (np.log(wide[m] / (1 - wide[m])) for m in ("cosine only", "learned scale"))
+    np.testing.assert_allclose(learned, model.logit_scale * plain, rtol=1e-3, atol=1e-3)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def own_cache(tmp_path_factory):
     """Embeddings of made-up models go nowhere else."""

@@ -252,6 +252,27 @@ def in_blocks(y_true: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.minimum(block, max(rank - 1, 0))  # what is left over joins the last full block
 
 
+def bins(curves: pd.DataFrame) -> pd.DataFrame:
+    """Reliability curves with ``n_negative``; of protected patients only the bins that hold enough.
+
+    curves : from :func:`cxrlib.stats.calibration.reliability_table`.
+    """
+    curves = curves.assign(n_negative=curves["n"] - curves["n_positive"])
+    numbers = ["predicted", "observed", "ci_low", "ci_high"]
+    return suppress(curves, COUNTS, numbers, ["model", "method", "label"]).dropna(subset="n")
+
+
+def extremes(values: pd.Series) -> pd.Series:
+    """The smallest and the largest of values of images: (2,).
+
+    Once credentialed data were loaded, the means of the ten smallest and the ten largest: a single
+    extreme is one patient's number.
+    """
+    together = MIN_CELL if active() else 1
+    values = values.sort_values()
+    return pd.Series([values[:together].mean(), values[-together:].mean()])
+
+
 def cover(counts: np.ndarray, hidden: np.ndarray, sums: Sequence[tuple]) -> np.ndarray:
     """Which entries to hide beside those hidden already, so that these cannot be computed.
 

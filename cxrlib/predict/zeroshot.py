@@ -20,6 +20,7 @@ from cxrlib.predict import prompts
 from cxrlib.stats import metrics
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
+READINGS = {"cosine only": "none", "learned scale": "learned"}  # method -> temperature
 UNIT = 1e-3  # how far the length of an embedding may be from 1
 
 
@@ -121,6 +122,32 @@ def predict(
             truth = cohort.table[label]
             parts.append(rows_of(cohort, model.name, "zero-shot", label, truth, score))
     return pd.concat(parts, ignore_index=True)
+
+
+def both_readings(
+    cohort: Cohort,
+    models: Sequence,
+    labels: Sequence[str],
+    negative: str | Sequence[str] = NEGATIVE,
+    tested: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Predictions with the cosines alone and with the learned scale, as two methods.
+
+    Parameters
+    ----------
+    cohort, models, labels, negative : as in :func:`predict`
+    tested : DataFrame, optional
+        The rows of the cohort to keep; where these are not all, the name of the cohort says so.
+    """
+    parts = [
+        predict(cohort, models, labels, negative=negative, temperature=t).assign(method=reading)
+        for reading, t in READINGS.items()
+    ]
+    both = pd.concat(parts, ignore_index=True)
+    if tested is None or len(tested) == len(cohort.table):
+        return both
+    both = both[both["image_id"].isin(tested["image_id"])]
+    return both.assign(cohort=f"{cohort.name} (part)")
 
 
 def beside_twins(

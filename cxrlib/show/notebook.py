@@ -309,6 +309,20 @@ def films(name: str, caption: str, lines: Mapping[str, Sequence], alt: str) -> N
     figure(name, caption, alt)
 
 
+def reliability(curves: pd.DataFrame, name: str, caption: str) -> None:
+    """A figure of reliability curves, or a note that protected patients are too few for one.
+
+    curves : of `cxrlib.guard.bins`; name, caption : as in `figure`.
+    """
+    from cxrlib.show import plots
+
+    if curves.empty:
+        withheld("curves through bins of so few films")
+        return
+    plots.reliability(curves)
+    figure(name, caption)
+
+
 def quiz(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
     """A question to check oneself: opening an answer says whether it holds, and why.
 

@@ -5,7 +5,7 @@ with the common forms of colour blindness.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -172,6 +172,7 @@ def estimate(table: pd.DataFrame, **where: object) -> Estimate:
 
 def _estimated(row):
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
+    difference |= row.get("metric") == "calibration_in_the_large"  # predicted minus observed
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
     return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
 
@@ -182,6 +183,36 @@ def interval_lies(row: Mapping, of: float = 0) -> str:
 
     where = {"above": "lies above {}", "below": "lies below {}", "around": "includes {}"}
     return where.get(schema.side(row, of), f"is {UNDEFINED}").format(of)
+
+
+def span(values: pd.Series, text: Callable[..., str] = fmt, to: str = "to", **how: object) -> str:
+    """The smallest and the largest of some values: "0.12 to 0.34"; undefined ones are left out.
+
+    text : function that writes a number, such as `percent`, with its keywords `how`.
+    """
+    known = values.dropna()
+    if known.empty:
+        return UNDEFINED
+    return f"{text(known.min(), **how)} {to} {text(known.max(), **how)}"
+
+
+def how_many(which: pd.Series) -> str:
+    """Of how many something holds: "3 of 4"; undefined entries (NaN) do not count."""
+    known = which.dropna().astype(bool)
+    return f"{known.sum()} of {len(known)}" if len(known) else UNDEFINED
+
+
+def lying(rows: pd.DataFrame, side: str, of: float | pd.Series = 0) -> str:
+    """How many intervals lie "above", "below" or "around" a number: "3 of 4".
+
+    rows : results table; of : the number, or one per row. Undefined intervals do not count.
+    """
+    from cxrlib import schema
+
+    limits = pd.Series(of, rows.index)
+    ends = zip(rows["ci_low"], rows["ci_high"], limits, strict=True)
+    found = pd.Series([schema.side({"ci_low": a, "ci_high": b}, x) for a, b, x in ends], dtype=str)
+    return how_many((found == side).where(found != UNDEFINED))
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from cxrlib.core import checks
-from cxrlib.stats import bootstrap
+from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.ranking import ranker
 
 KIND = ["metric", "unit", "method"]
@@ -87,6 +87,44 @@ def population(auc: float, prevalence: float) -> dict[str, float]:
         "average_precision": ap,
         "adjusted_auprc": float(1 - np.log(ap) / np.log(prevalence)),
     }
+
+
+def fair_gaps(
+    recall: ArrayLike, per_cell: int, repeats: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Gaps between two groups that a classifier treats exactly alike (X, Eqs. 2 and 3).
+
+    Its answers depend on the true class alone; wrong ones are spread over the other classes.
+
+    Parameters
+    ----------
+    recall : (k,), the share of each class that is recognised
+    per_cell : images of a class in a group of the test set
+    repeats : test sets
+    rng : the stream of random numbers
+
+    Returns
+    -------
+    DataFrame, one row per test set: f1_gap_signed (its modulus), f1_gap_absolute, eq_odds_mean,
+    eq_odds_max. Their truth is 0.
+    """
+    recall = np.asarray(recall)
+    classes, truth = len(recall), np.repeat(np.arange(len(recall)), per_cell)
+
+    def answers():
+        wrong = (truth + rng.integers(1, classes, len(truth))) % classes
+        return np.where(rng.random(len(truth)) < recall[truth], truth, wrong)
+
+    rows = []
+    for _ in range(repeats):
+        groups = answers(), answers()
+        f1 = [metrics.f1_by_class(truth, group, classes) for group in groups]
+        rates = [metrics.rates_by_class(truth, group, classes) for group in groups]
+        gaps = {"f1_gap_signed": abs(metrics.f1_gap_signed(*f1))}
+        gaps |= {"f1_gap_absolute": metrics.f1_gap_absolute(*f1)}
+        gaps |= {"eq_odds_mean": metrics.eq_odds_mean(*rates)}
+        rows.append(gaps | {"eq_odds_max": metrics.eq_odds_max(*rates)})
+    return pd.DataFrame(rows)
 
 
 def patients(n_images: int, images_per_patient: int | Sequence[int] = 1) -> np.ndarray:
