@@ -131,11 +131,12 @@ def _stage(root, notebooks, stage, edition, with_runs):
     for path, chapter in zip(notebooks, every, strict=True):
         pages.write(path, chapter, stage, edition)
     kept = ledger.collect(notebooks)
+    entries = ledger.ledger(kept)
     made = {
-        "crosswalk": crosswalk.page(every, notebooks, ledger.ledger(kept)),
+        "crosswalk": crosswalk.page(every, notebooks, entries),
         "metric_cards": metric_cards.page(),
         "model_cards": model_cards.page(),
-        "ledger": ledger.page(kept),
+        "ledger": ledger.page(entries, len(kept)),
         "parameters": parameters.page(every),
         "runs": runs.page(root, stage / "extra" / "tables", with_runs),
     }
