@@ -402,7 +402,8 @@ def curves_by_prevalence(table: pd.DataFrame, areas: pd.DataFrame) -> Figure:
     drawn = "Left: ROC curves at several prevalences, in lines of several widths because they "
     drawn += "coincide. Right: precision against recall, each with a dotted line at its "
     drawn += "prevalence. Average precision: " + "; ".join(
-        f"{fmt(row.average_precision)} at {100 * row.prevalence:g} %" for row in areas.itertuples()
+        f"{fmt(row['average_precision'])} at {100 * row['prevalence']:g} %"
+        for row in areas.to_dict("records")
     )
     return _finished(fig, f"{drawn}.", areas)
 
