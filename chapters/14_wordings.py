@@ -476,9 +476,8 @@ How much of a zero-shot result belongs to the words? Over {len(pairs)} ways of
 asking, the mean AUC of one model moves by up to
 {fmt((auc.max() - auc.min()).max())}, and its gap between two groups by up to
 {fmt(reach)}. With all phrases together, the interval of mean AUC less that of
-the pair of S is {sides(against)}. Planted was a fading of findings with age.
-{found}.
-Paper S asks in one way, paper X in three formats.
+the pair of S is {sides(against)}. Contrast planted by age:
+{listed(faded, none="none here")}. {found}. Paper S asks in one way, paper X in three formats.
 """,
     figure="fig-zeroshot-wording",
 )
@@ -558,12 +557,12 @@ Paper S asks in one way, paper X in three formats.
 # ```
 
 # %% tags=["remove-input", "solution"]
-gap_now = estimate(of_age, model=first)
+gap_now = fmt(estimate(of_age, model=first).value, 3, signed=True)
 share_old = (cohort.table["age_group"] == "80+").mean()
 say(f"""
 ```{{solution}} ex-zeroshot-fade
 :class: dropdown
-The gap by age: for {first} and the pair of S it is {gap_now:value} in this
+The gap by age: for {first} and the pair of S it is {gap_now} in this
 run, and will be far below that. The gap by sex should not move beyond chance,
 since the dial does not know sex. The mean AUC may hardly move: only
 {percent(share_old)} of the films are of patients of 80 years and more, and the

@@ -570,3 +570,18 @@ def test_a_strip_has_a_dot_for_each_method(performance):
     marked = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     np.testing.assert_allclose(marked, asked["value"][asked["method"] == "b"])
     assert fig.table.equals(asked) and "(a, phantom-resnet)" in fig.alt
+
+
+def test_studies_and_coverage_are_drawn_as_counted():
+    studies = pd.DataFrame({"unit": ["image", "image", "patient"], "simulation": [0, 1, 0]})
+    studies = studies.assign(metric="auc", ci_low=[0.7, 0.82, 0.6], ci_high=0.9, missed=[0, 1, 0])
+    fig = plots.studies_and_truth(studies, 0.8)
+    colours = [[to_hex(c) for c in ax.collections[0].get_colors()] for ax in fig.axes]
+    assert colours == [["#0072b2", "#d55e00"], ["#0072b2"]]
+    assert "1 from drawing images, 0 from drawing patients" in fig.alt
+    rows = [("auc", "a", 12, 0.9), ("auc", "b", 30, 0.95), ("auc_gap", "a", 12, 0.8)]
+    table = pd.DataFrame(rows, columns=["metric", "kind", "n_positive_patients", "coverage"])
+    fig = plots.coverage_by_patients(table, (0.93, 0.97))
+    marks = [[line.get_xydata().tolist() for line in ax.lines] for ax in fig.axes]
+    assert marks == [[[[12, 90]], [[30, 95]]], [[[12, 80]], []]]
+    assert "a 80 % (gap in AUC, 12 positive patients); b 95 %" in fig.alt

@@ -449,6 +449,78 @@ def strips(results: pd.DataFrame, marked: Mapping[str, str], seed: int = 0) -> F
     return fig
 
 
+def studies_and_truth(studies: pd.DataFrame, truth: float) -> Figure:
+    """Intervals of many studies of one group around the truth, a panel for each unit drawn.
+
+    Parameters
+    ----------
+    studies : DataFrame
+        From :func:`cxrlib.stats.simulate.studies`, of one metric and method, with ``missed``:
+        whether the interval misses the truth.
+    truth : float
+        Of the metric.
+    """
+    units = list(dict.fromkeys(studies["unit"]))
+    fig, axes = _panels((WIDTH, 5.5), len(units), len(units), sharex=True, sharey=True)
+    for ax, unit in zip(axes.flat, units, strict=True):
+        rows = studies[studies["unit"] == unit]
+        colour = np.where(rows["missed"], "#D55E00", "#0072B2")
+        ax.axvline(truth, color=GREY, linewidth=1)
+        ax.hlines(rows["simulation"], rows["ci_low"], rows["ci_high"], color=colour, linewidth=2)
+        ax.set_title(f"drawing {unit}s", loc="left")
+        ax.set(xlabel=readable(studies["metric"].iloc[0]), yticks=[])
+    axes[0, 0].set_ylabel("study")
+    missed = studies.groupby("unit", sort=False)["missed"].sum()
+    fig = _finished(fig)
+    fig.table = studies
+    fig.alt = f"Panels of horizontal intervals around a vertical line at {truth:g}, the truth. It "
+    fig.alt += f"is missed by {', '.join(f'{n} from drawing {u}s' for u, n in missed.items())}."
+    return fig
+
+
+def coverage_by_patients(table: pd.DataFrame, band: tuple[float, float]) -> Figure:
+    """Coverage over the number of positive patients: a panel per metric, a mark per design.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`cxrlib.stats.simulate.coverage`, of many designs, with ``kind`` of interval: at
+        most four.
+    band : (float, float)
+        What passes for the nominal coverage, drawn grey.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    looks = zip(kinds, "os^D", ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=False)
+    styles = {kind: {"marker": m, "color": c, "linestyle": ""} for kind, m, c in looks}
+    metrics = list(dict.fromkeys(table["metric"]))
+    fig, axes = _panels((WIDTH, 0.4 + 2.7 * len(metrics)), len(metrics), sharex=True, sharey=True)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        ax.axhspan(100 * band[0], 100 * band[1], color=PALE, zorder=0)
+        for kind, style in styles.items():
+            rows = table[(table["metric"] == metric) & (table["kind"] == kind)]
+            at = rows["n_positive_patients"], 100 * rows["coverage"]
+            ax.plot(*at, markersize=5, alpha=0.8, **style)
+        ax.set_title(readable(metric), loc="left")
+        ax.set(ylabel="coverage, %", xscale="log")
+    reach = table["n_positive_patients"].agg(["min", "max"])
+    ax.set(xlabel="positive patients in the group", xlim=(0.8 * reach["min"], 1.2 * reach["max"]))
+    ticks = [1, 3, 10, 30, 100, 300]
+    ax.set_xticks(ticks, ticks)
+    ax.minorticks_off()
+    entries = [Line2D([], [], label=kind, markersize=6, **s) for kind, s in styles.items()]
+    _legend_above(fig, entries)
+    lowest = table.loc[table.groupby("kind", sort=False)["coverage"].idxmin()]
+    fig = _finished(fig)
+    fig.table = table.drop(columns="kind")
+    fig.alt = "A panel per metric: coverage over the number of positive patients on a logarithmic "
+    fig.alt += "axis, a mark per design and kind of interval. Lowest: " + "; ".join(
+        f"{row.kind} {fmt(100 * row.coverage, 0)} % ({readable(row.metric)}, "
+        f"{fmt(row.n_positive_patients, 0)} positive patients)"
+        for row in lowest.itertuples()
+    )
+    return fig
+
+
 def flow_diagram(flow: pd.DataFrame) -> Figure:
     """Boxes downwards, one per step, and beside the arrows what was left out and why.
 

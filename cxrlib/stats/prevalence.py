@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib import schema
 from cxrlib.protocol import Protocol, protocol_of
@@ -38,6 +37,8 @@ def curves(y_true: ArrayLike, score: ArrayLike, prevalences: Sequence[float]) ->
     DataFrame with ``prevalence, curve`` ("ROC" or "precision-recall"), ``x, y``, in [0, 1]; no
     rows where nothing is positive.
     """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
     parts = [pd.DataFrame(columns=["prevalence", "curve", "x", "y"])]
     for prevalence in prevalences if np.any(y_true) else ():
         weight = weights(y_true, prevalence)

@@ -373,6 +373,63 @@ def trusted_from(pooled: pd.DataFrame, metric: str, unit: str, method: str) -> i
     return found
 
 
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `coverage` or `by_positive_patients` with a column ``kind``: "patients, BCa"."""
+    method = table["method"].replace("bca", "BCa")
+    return table.assign(kind=table["unit"] + "s, " + method)
+
+
+def in_percent(table: pd.DataFrame) -> pd.DataFrame:
+    """Coverage as a results table has it: value, ci_low and ci_high, in percent."""
+    limits = {"value": "", "ci_low": "_low", "ci_high": "_high"}
+    return table.assign(group="all", **{c: 100 * table[f"coverage{e}"] for c, e in limits.items()})
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """How well each kind of interval keeps its promise over many designs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `coverage` of several designs, all metrics.
+
+    Returns
+    -------
+    DataFrame, one row per kind of interval (see `named`):
+
+    off, off_few : mean distance of coverage from 0.95 over metrics and classes of designs (see
+        `by_positive_patients`) with ten positive patients or more, and with fewer; NaN without any
+    width, width_thin : mean width in designs with several images a patient; in the classes with 10
+        to 39 positive patients
+    many, within, beyond : designs that expect thirty positive images or more; those of them whose
+        coverage for AUC lies within `BAND`, and outside beyond Monte Carlo error
+    above, below : intervals for AUC that lie wholly above the truth, and below
+    """
+    table, pooled = named(table), named(by_positive_patients(table))
+    kinds = list(dict.fromkeys(table["kind"]))
+    least = pooled["positive_patients"].astype(str).map(CLASSES)
+    distance = (pooled["coverage"] - 0.95).abs()
+    auc = table[table["metric"] == "auc"]
+    many = auc[(auc["n_images"] * auc["prevalence"]).round(3) >= 30]
+    outside = (many["coverage_high"] < BAND[0]) | (many["coverage_low"] > BAND[1])
+    several = table["images_per_patient"].map(str) != "1"
+    found = {
+        "off": distance[least >= 10].groupby(pooled["kind"]).mean(),
+        "off_few": distance[least < 10].groupby(pooled["kind"]).mean(),
+        "width": table[several].groupby("kind")["width"].mean(),
+        "width_thin": pooled[least.isin([10, 20])].groupby("kind")["width"].mean(),
+    }
+    counted = {
+        "many": many.groupby("kind").size(),
+        "within": many["coverage"].between(*BAND).groupby(many["kind"]).sum(),
+        "beyond": outside.groupby(many["kind"]).sum(),
+        "above": auc.groupby("kind")["n_above"].sum(),
+        "below": auc.groupby("kind")["n_below"].sum(),
+    }
+    counts = pd.DataFrame(counted).reindex(kinds).fillna(0).astype(int)
+    return pd.DataFrame(found).reindex(kinds).join(counts).rename_axis("interval")
+
+
 def _draws(patient_id, n_resamples, seed):
     """Weights of the cohort itself, of all resamples and of the jackknife: (rows, n), and where."""
     by_patient = bootstrap.Resamples(patient_id, n_resamples, seed)
