@@ -258,7 +258,7 @@ for auc in (0.6, 0.7, 0.8, 0.9):
     curves[f"AUC {auc}"] = [
         adjusted_auprc(auc, share) for share in curves["prevalence"]
     ]
-axis = curves.plot("prevalence", logx=True, ylim=(0, None), figsize=(5, 3.4))
+axis = curves.plot("prevalence", logx=True, ylim=(0, None), figsize=(4, 2.9))
 axis.set_ylabel("adjusted AUPRC")
 for share in ARMS.values():
     axis.axvline(share, color="#D55E00", lw=1, ls="--")

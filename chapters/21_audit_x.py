@@ -196,7 +196,7 @@ what = "Gaps that X prints in its text, against an exactly fair classifier"
 show(table[[*columns, "p", "p, Holm"]].reset_index(drop=True), what, digits=3)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(2, 1, figsize=(5, 5))
+fig, axes = plt.subplots(2, 1, figsize=(4, 4))
 alt = "Histograms of gaps, with short lines where X prints one. "
 for axis, metric in zip(axes, ("f1_gap_signed", "eq_odds_mean"), strict=True):
     even, uneven = (100 * floor[metric] for floor in floors.values())

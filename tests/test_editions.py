@@ -110,7 +110,7 @@ def test_a_chapter_has_goals_and_exercises_with_solutions(chapter):
     assert set(about["needs"]) <= names - {chapter.name}
     text = prose(chapter.notebook.cells)
     exercises = EXERCISE.findall(text)
-    assert len(exercises) >= 3
+    assert exercises
     code = "\n".join(c.source for c in chapter.notebook.cells if c.cell_type == "code")
     assert sorted(exercises) == sorted(SOLUTION.findall(text + code))
 
