@@ -462,6 +462,8 @@ diseases could be studied, where it says six. Of {len(counted)} shares planted
 in the phantom, the interval counted over patients holds {recovered}.
 """,
     figure="fig-curation-cells",
+    found=f"By the rule that X prints, {len(enough)} diseases of NIH could "
+    "have been studied, where it says six.",
 )
 
 # %% [markdown]

@@ -456,6 +456,8 @@ Paper S prints, on films of its own: {in_words(s_means)} Its ± is a spread over
 diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
+    found="Asked in words, mean over findings: "
+    + in_words(schema.rows(means, metric="auc")),
 )
 
 # %% [markdown]

@@ -423,6 +423,8 @@ here the gap of {first} is {old} by age (65–80 minus 25–50) and {women} by s
 (women minus men).
 """,
     figure="fig-subgroup-gaps",
+    found=f"Of {len(known)} gaps between groups, {beyond} lie beyond those of "
+    "an exactly fair model.",
 )
 
 # %% [markdown]

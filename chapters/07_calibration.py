@@ -444,6 +444,7 @@ models miscalibrated, three with every probability near 0.5; the recipe
 explains two of them.
 """,
     figure="fig-calibration-groups",
+    found=f"The planted bias, too little risk for women, {found}.",
 )
 
 # %% [markdown]
