@@ -438,7 +438,7 @@ seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}.
 # %% [markdown]
 # ## Limits
 #
-# - One cohort, of phantoms or of films whose labels software read from reports.
+# - One cohort, of phantoms or of films labelled by software from reports.
 #   That one model is ahead on phantoms says nothing of real films.
 # - AUC and adjusted AUPRC know no threshold, nor what an alarm costs.
 # - The intervals are about other patients *like these*. Another hospital has
@@ -446,18 +446,18 @@ seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}.
 # - S asks in one way. There are many: [All the ways of asking](14_wordings).
 
 # %% tags=["remove-input"]
+overall = in_words(schema.rows(means, metric="auc"))
 in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
-{count(len(cohort.table))} films of the cohort {cohort.name}:
-{in_words(schema.rows(means, metric="auc"))} Of severities planted, the severe
-half is the easier one in {easier.sum()} of {len(easier)} findings by model.
+{count(len(cohort.table))} films of the cohort {cohort.name}: {overall} Of
+severities planted, the severe half is the easier one in {easier.sum()} of
+{len(easier)} findings by model.
 Paper S prints, on films of its own: {in_words(s_means)} Its ± is a spread over
 diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
-    found="Asked in words, mean over findings: "
-    + in_words(schema.rows(means, metric="auc")),
+    found=f"Asked in words, mean over findings: {overall}",
 )
 
 # %% [markdown]
