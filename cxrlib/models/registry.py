@@ -49,7 +49,8 @@ def entrances(film: np.ndarray) -> pd.DataFrame:
 
     rows = []
     for name in cards():
-        step, row = recipe(name), {"model": name}
+        row: dict[str, object] = {"model": name}
+        step = recipe(name)
         if step.preprocess_s is None:
             continue
         theirs, by_s = (each(how)(film) for how in (step.preprocess, step.preprocess_s))
