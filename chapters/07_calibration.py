@@ -66,7 +66,7 @@ from cxrlib.protocol import NAMES, protocol_of
 from cxrlib.show import interactive, notebook, plots
 from cxrlib.show.notebook import asked, figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
-from cxrlib.show.words import estimate, how_many, lying, percent, span
+from cxrlib.show.words import count, estimate, how_many, lying, percent, span
 from cxrlib.stats import calibration, fairness
 
 # %%
@@ -123,8 +123,8 @@ A **reliability curve** (S calls it calibration curve) sorts the films into
 {n_bins} bins by their probability and plots, for each bin, how often the
 disease was there. On the diagonal, probabilities keep their word. A point
 below it promises more disease than there is. The lower panel counts the films:
-a curve without it hides where nobody is. The films are the {len(tested):,}
-of the cohort *{test.name}*. First the cosines alone:
+a curve without it hides where nobody is. The films are the
+{count(len(tested))} of the cohort *{test.name}*. First the cosines alone:
 """)
 
 # %% tags=["hide-input"]
@@ -413,11 +413,12 @@ women, men = (estimate(risk, label="mean", group=g) for g in "FM")
 found = {"below": "is found", "undefined": "cannot be judged in this run"}
 found = found.get(women.side, "is not found in this run")
 hid = ", and the repaired average had hidden it" * (women.side == "below")
+difference = f"""In women the difference is {women} (the interval
+{women.lies}); in men {men} (the interval {men.lies}). """
 say(f"""
-In women the difference is {women} (the interval {women.lies}); in men {men}
-(the interval {men.lies}). **The planted bias {found}**{hid}. What it does at a
-threshold, and to an audit with labels from the same reports, is the subject of
-[Recalibration](17_recalibration).
+{difference * bool(len(risk))}**The planted bias {found}**{hid}. What it does
+at a threshold, and to an audit with labels from the same reports, is the
+subject of [Recalibration](17_recalibration).
 """)
 
 # %% [markdown]
@@ -437,11 +438,11 @@ Does 30 percent mean 30 percent? With the cosines alone, as S reads four of its
 six models, the probabilities of pneumothorax stand between
 {span(guard.extremes(cosine["score"]), to="and")}, by arithmetic; with the
 learned scale between {span(guard.extremes(scaled["score"]), to="and")}. AUC
-differs by {moved:.1g} between the two, so it is no witness. With the learned
-scale, {lying(at.loc[learned, large], "above")} models still promise too much.
-The planted bias, too little risk for women, {found}. Paper S finds all its
-models miscalibrated, three with every probability near 0.5; the recipe
-explains two of them.
+differs by {moved:.1g} at most, so it is no witness. With the learned scale,
+{lying(at.loc[learned, large], "above")} models still promise too much. The
+planted bias, too little risk for women, {found}. Paper S finds all its models
+miscalibrated, three with every probability near 0.5; the recipe explains two
+of them.
 """,
     figure="fig-calibration-groups",
     found=f"The planted bias, too little risk for women, {found}.",
@@ -466,6 +467,17 @@ explains two of them.
 # ```
 #
 # ```{exercise}
+# :label: ex-calibration-constant
+# A model says 12 % to every film, and 12 % of the films are ill. What are its
+# AUC, its ECE and its calibration in the large?
+# ```
+#
+# ```{solution} ex-calibration-constant
+# :class: dropdown
+# AUC 0.5, and 0 twice: it is calibrated and useless. Read both.
+# ```
+#
+# ```{exercise}
 # :label: ex-calibration-bins
 # Set `n_bins` to 5, 20 and 50. Does the ECE of the learned scale depend on the
 # number of bins? Would it be 0 for a perfectly calibrated model?
@@ -473,12 +485,11 @@ explains two of them.
 #
 # ```{solution} ex-calibration-bins
 # :class: dropdown
-# `n_bins` changes the curves; for the ECE pass `n_bins` to
+# `n_bins` changes the curves; for the ECE pass it to
 # `calibration.ece_equal_mass`. More bins mean fewer films in each, and the
 # absolute distance in a bin is never negative, so noise adds up: the ECE of a
 # perfectly calibrated model is above 0 in any finite sample and grows with the
-# number of bins. Compare ECEs only with the same bins and the same number of
-# films.
+# number of bins. Compare ECEs only with the same bins and as many films.
 # ```
 #
 # ## Further reading

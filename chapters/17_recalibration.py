@@ -59,7 +59,7 @@ from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
 from cxrlib.models import load_models, model_names
 from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol_of
-from cxrlib.show import notebook, plots
+from cxrlib.show import notebook, plots, words
 from cxrlib.show.notebook import asked, figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import (
@@ -171,24 +171,22 @@ notebook.reliability(
 
 # %% tags=["remove-input"]
 at = quality.set_index(["method", "metric"]).sort_index()
-truth = schema.rows(of_platt, model=names[0])["y_true"]
-constant = truth.var(ddof=0)  # the Brier score of who knows the prevalence
+constant = schema.rows(of_platt, model=names[0])["y_true"].var(ddof=0)
 values = quality.pivot_table("value", "model", ["metric", "method"])
 lower = values[mass]["Platt"] < values[mass][learned]
 moved = (values["auc"]["Platt"] - values["auc"][plain]).abs().max()
-shift = fits["Platt: shift"].dropna()
 turned = list(fits.index[fits["Platt: scale"] < 0])
 order = f"AUC has moved by {moved:.1g}, as a positive scale keeps the order"
 if turned:
     order = f"A negative scale turns the order of {', '.join(turned)} round"
 say(f"""
-Fitted on {len(valid.table):,} films of other patients, the equal-mass ECE runs
-over the models from {span(at.loc["temperature", mass]["value"])} with a fitted
-temperature and from {span(at.loc["Platt", mass]["value"])} with Platt scaling,
-which brings it below that of the learned scale for
-{how_many(lower)} models (the cosines alone:
-{span(at.loc[plain, mass]["value"])}). In the figure, points stand between
-{span(curves["predicted"], to="and")}, and
+Fitted on {words.count(len(valid.table))} films of other patients, the
+equal-mass ECE runs over the models from
+{span(at.loc["temperature", mass]["value"])} with a fitted temperature and from
+{span(at.loc["Platt", mass]["value"])} with Platt scaling, which brings it
+below that of the learned scale for {how_many(lower)} models (the cosines
+alone: {span(at.loc[plain, mass]["value"])}). In the figure, points stand
+between {span(curves["predicted"], to="and")}, and
 {lying(curves, "below", curves["predicted"])} lie below the diagonal. The Brier
 score is above that of a constant that knows the prevalence for
 {lying(at.loc["Platt", "brier"], "above", constant)} models.
@@ -197,7 +195,7 @@ With a temperature alone, {lying(at.loc["temperature", large], "above")} models
 overestimate the risk on average: a scale can spread probabilities around one
 half, and cannot move the middle. A negative shift moves it down; it is how the
 fit says that a disease is rarer than even odds, which the two phrases did not
-know. Models with a negative shift: {how_many(shift < 0)}.
+know. Models with a negative shift: {how_many(fits["Platt: shift"] < 0)}.
 
 {order}. No model has learned anything about chests. What was repaired is a
 scale.
@@ -247,7 +245,8 @@ honest = schema.rows(by_sex, model=others)["value"]
 say(f"""
 Predicted minus observed, for the model with the under-reported women:
 {women:value} in women, {men:value} in men. For the others, over both sexes:
-{span(honest, digits=3, signed=True)}. [Calibration](07_calibration) has means.
+{span(honest, digits=3, signed=True)}. Means over findings are in
+[Calibration](07_calibration).
 """)
 
 # %% [markdown]
@@ -321,15 +320,16 @@ hidden = {
     "below": f"more sick women are missed, and AUC {lower}",
     "undefined": "what the planted bias does cannot be judged in this run",
 }.get(caught.side, "no more sick women are missed, beyond chance")
+paired_says = f"""The paired difference to a model of the same making does:
+sensitivity in women {caught} (the interval {caught.lies}), in men {caught_men}
+(the interval {caught_men.lies}); AUC in women {in_order} (the interval
+{in_order.lies})."""
 say(f"""
 At a specificity of {100 * specificity:.0f} %, the sensitivity of the model
 with the under-reported women, women minus men, is {sens}; its AUC: {auc}.
 Other models whose sensitivity is lower in women, with the whole interval:
 {lying(rest, "below")}. A finding may be easier to see in one sex, so a gap by
-itself does not name its cause. The paired difference to a model of the same
-making does: sensitivity in women {caught} (the interval {caught.lies}), in men
-{caught_men} (the interval {caught_men.lies}); AUC in women {in_order} (the
-interval {in_order.lies}).
+itself does not name its cause. {paired_says if pair else ""}
 
 **At this threshold {hidden}.** Whatever the outcome of this run, look at both.
 AUC within women compares women with women: if all their scores were lowered
@@ -391,17 +391,19 @@ true, rec = (
 seen = rec["ci_low"].notna() & true["ci_low"].notna()
 blamed = (rec["ci_low"] > 0) & (rec["value"] > true["value"])
 accused = how_many(blamed.where(seen).loc[others])
-then, now = (estimate(audit, model=first, protocol=p) for p in audits)
+then, now = (
+    replace(estimate(audit, model=first, protocol=p), why="") for p in audits
+)
 better = abs(now.value or 0) < abs(then.value or 0)
 acquitted = "better" if better else "no better"
 if "undefined" in (now.side, then.side):
     acquitted = "neither better nor worse, as far as this run can tell,"
 say(f"""
 Women minus men, for the model with the under-reported women: {then} with true
-and {now} with recorded labels. Of the other models, {accused} seem, by the
-recorded labels, to overestimate the risk of women, and by more than they do by
-the true ones; and by the estimates, the model trained on such reports comes
-off {acquitted} with such labels.
+and {now} with recorded labels. Other models that seem, by the recorded labels,
+to overestimate the risk of women, and by more than by the true ones:
+{accused}. By the estimates, the model trained on such reports comes off
+{acquitted} with such labels.
 
 No film has changed and no model; only the labels have, and the scale that was
 fitted to them. Labels of this kind make an honest model look as if it saw too
@@ -500,7 +502,7 @@ say(f"""
 - *Fainter findings in the old*: {"" if fainter else "not "}planted; the spread
   of probabilities is {wider}.
 - *Labels of the audit that leave out findings of women*, planted by this
-  chapter: {accused} of the honest models are accused by them.
+  chapter: honest models accused by them, {accused}.
 """)
 
 # %% [markdown]
@@ -515,6 +517,8 @@ say(f"""
 #
 # - The operating point is one of many. At another, other errors differ.
 # - A mean over findings can hide one that goes the other way.
+# - The planted bias is mostly a shift in one sex. One of another kind would be
+#   repaired less by a shift, or not at all.
 # - A fit on patients of the same cohort is the best case. In another hospital,
 #   prevalence and films differ, and the fit has to be made anew.
 
@@ -525,9 +529,9 @@ What does a line of logistic regression repair, and for whom? Over the models,
 it takes the equal-mass ECE of pneumothorax from between
 {span(at.loc[plain, mass]["value"], to="and")} to between
 {span(at.loc["Platt", mass]["value"], to="and")}: the average, not each group.
-At a common threshold, {hidden}. An audit with labels from such reports accuses
-{accused} of the honest models. Calibrated within age groups,
-{how_many(unequal)} models still differ in errors. Paper S does not ask this.
+At a common threshold, {hidden}. Honest models that an audit with labels from
+such reports accuses: {accused}. Calibrated within age groups, models that
+still differ in errors: {how_many(unequal)}. Paper S does not ask this.
 """,
     figure="fig-calibration-underdiagnosis",
 )

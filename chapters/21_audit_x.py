@@ -474,6 +474,19 @@ would be $\\sqrt{{10}} \\approx 3.2$.
 # does not exist. A metric that is 0 has to be asked what its 0 means.
 # ```
 #
+# ```{exercise}
+# :label: ex-audit-simulations
+# Run the chapter with `n_simulations=100`. Which is the smallest *p* that a
+# gap can have? Could one of ten gaps still pass Holm's correction?
+# ```
+#
+# ```{solution} ex-audit-simulations
+# :class: dropdown
+# The smallest is $1 / 101$, when no fair test set shows as much. Holm
+# multiplies it by ten, and 0.099 is above 0.05: no gap can pass, however large
+# it is. Whoever corrects for many comparisons needs more simulations.
+# ```
+#
 # ## Further reading
 #
 # - {cite:t}`bouthillier2021`: where the variance of a benchmark comes from,
