@@ -112,7 +112,7 @@ def embed_reports(cohort: Cohort, model: Encoder | Ensemble | str) -> tuple[np.n
         words = np.array([f"Chest {', '.join(names[row]) or 'No Findings'}" for row in present])
     positions = np.flatnonzero(pd.notna(words))
     wordings, wording = np.unique(words[positions], return_inverse=True)
-    return embed_text(wordings, model)[wording], positions
+    return embed_text(wordings.tolist(), model)[wording], positions
 
 
 def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:

@@ -291,8 +291,8 @@ def pca_map(
     drawn += "attribute, coloured by its groups. The means of the groups lie at: "
     means = spreads.pivot(index=["attribute", "group"], columns="axis", values="mean")
     drawn += "; ".join(
-        f"{readable(group)} ({fmt(row['1'])}, {fmt(row['2'])})"
-        for (_, group), row in means.iterrows()
+        f"{readable(row['group'])} ({fmt(row['1'])}, {fmt(row['2'])})"
+        for _, row in means.reset_index().iterrows()
     )
     return _finished(fig, f"{drawn}.", spreads)
 
