@@ -156,8 +156,9 @@ arms = shortcuts.drain_arms(
 )
 keep(arms)
 ours = schema.rows(arms, protocol=chosen.name)
+GAP = f"with {DEVICE} - without {DEVICE}"
 show(
-    ours,
+    ours.replace({GAP: "difference"}),
     f"Zero-shot pneumothorax with and without {DEVICE}, protocol {protocol}",
     rows=["model", "metric"],
     columns="group",
@@ -180,8 +181,7 @@ figure(
 )
 
 # %% tags=["remove-input"]
-gap = f"with {DEVICE} - without {DEVICE}"
-gaps = schema.rows(ours, group=gap, metric="adjusted_auprc")
+gaps = schema.rows(ours, group=GAP, metric="adjusted_auprc")
 raw = schema.rows(arms, protocol="as_published", metric="auc", model=names[0])
 share = dict(zip(raw["group"], raw["n_positive"] / raw["n"], strict=True))
 of = {"fair": fair, "biased": biased, "foreign": foreign}

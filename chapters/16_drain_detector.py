@@ -98,7 +98,9 @@ sampling = {"n_resamples": n_resamples, "seed": seed}
 # %% tags=["hide-input"]
 devices = associations.chexpert_devices()
 show(
-    schema.wide(devices, "given", "group", digits=3).rename_axis("finding"),
+    schema.wide(devices, "given", "group", digits=3)
+    .rename(columns={"with - without": "difference"})
+    .rename_axis("finding"),
     "CheXpert, frontal films: share with support devices, with and without "
     "each finding",
 )
@@ -129,7 +131,9 @@ groups = pd.concat(
     for attribute in ("sex", "age_group")
 )
 show(
-    schema.wide(groups, ["source", "attribute", "group"], "arm", digits=3),
+    schema.wide(
+        groups, ["source", "attribute", "group"], "arm", digits=3
+    ).rename(columns={"with - without": "difference"}),
     "Share with a drain or device, with and without pneumothorax, by sex and "
     "age",
 )
@@ -228,7 +232,7 @@ by_controls = shortcuts.drain_arms(
 )
 by_controls = schema.rows(by_controls, metric="auc")
 show(
-    by_controls,
+    by_controls.replace({GAP: "difference"}),
     f"AUC for pneumothorax by what is known of the controls' {DEVICE}",
     rows=["group", "model"],
     columns="protocol",
@@ -482,6 +486,22 @@ Paper S describes such a detector; in its code the labels have no effect.
 # exactly where it was. It is a property of a model, and no model was trained
 # anew. Nor does the dose-response curve change: the dial is one point on its
 # axis.
+# ```
+#
+# ```{exercise}
+# :label: ex-detector-rare
+# A detector finds nine of ten drains and takes one undrained film in twenty
+# for a drained one. One control in a hundred carries a drain. Of the controls
+# that it calls drained, which share is? And if you need the controls *without*
+# a drain, does that matter?
+# ```
+#
+# ```{solution} ex-detector-rare
+# :class: dropdown
+# Of 10,000 controls, 100 have a drain, and 90 of them are called; so are 495
+# of the 9,900 others. The share is 90 of 585, or 15 %. For controls without a
+# drain it matters little: 10 drained films hide among some 9,400. For controls
+# *with* a drain it is a disaster, as most of them have none.
 # ```
 #
 # ## Further reading

@@ -614,3 +614,28 @@ def test_workers_hand_films_over_where_the_temporary_folder_has_a_long_name(tmp_
         multiprocessing_context="fork",
     )
     assert sum(film.sum().item() for film in films) == 6
+
+
+def test_reports_are_encoded_once_a_wording_and_findings_stand_in(monkeypatch):
+    asked = []
+
+    def encode(texts, model):
+        asked.append(list(texts))
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    monkeypatch.setattr(extract_module, "embed_text", encode)
+    films = cohorts.load("phantom", n_images=4)
+    written = ["No edema.", None, "Large effusion.", "No edema."]
+    spoken = replace(films, table=films.table.assign(report=written))
+    z, positions = extract_module.embed_reports(spoken, "any")
+    assert asked.pop() == ["Large effusion.", "No edema."]
+    assert positions.tolist() == [0, 2, 3] and z.ravel().tolist() == [9, 15, 9]
+    present = np.zeros((4, len(films.findings)), int)
+    present[0, :2] = 1
+    silent = films.table.drop(columns="report").assign(
+        **dict(zip(films.findings, present.T, strict=True))
+    )
+    _, positions = extract_module.embed_reports(replace(films, table=silent), "any")
+    both = ", ".join(films.findings[:2])
+    assert asked.pop() == sorted(["Chest No Findings", f"Chest {both}"])
+    assert positions.tolist() == [0, 1, 2, 3]

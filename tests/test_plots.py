@@ -585,3 +585,18 @@ def test_studies_and_coverage_are_drawn_as_counted():
     marks = [[line.get_xydata().tolist() for line in ax.lines] for ax in fig.axes]
     assert marks == [[[[12, 90]], [[30, 95]]], [[[12, 80]], []]]
     assert "a 80 % (gap in AUC, 12 positive patients); b 95 %" in fig.alt
+
+
+def test_a_map_has_points_and_under_guard_ellipses_alone(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    sex = {"sex": np.repeat(["F", "M"], 20)}
+    shapes = {"sex": {g: (np.array([0.5, -1.0]), np.eye(2)) for g in "FM"}}
+    rows = [("sex", g, axis, mean) for g in "FM" for axis, mean in (("1", 0.5), ("2", -1.0))]
+    spreads = pd.DataFrame(rows, columns=["attribute", "group", "axis", "mean"])
+    given = (points, sex, shapes, spreads, [0.3, 0.2])
+    fig = plots.pca_map(*given)
+    assert len(fig.axes[0].collections[0].get_offsets()) == 40
+    assert "30 % and 20 %" in fig.alt and "female (0.50, −1.00); male (0.50, −1.00)" in fig.alt
+    monkeypatch.setattr(plots.guard, "active", lambda: True)
+    drawn = plots.pca_map(*given).axes[0]
+    assert not drawn.collections and len(drawn.lines) == 4  # an edge and a middle for each group

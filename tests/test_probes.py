@@ -167,3 +167,56 @@ def test_tuning_on_the_rows_of_s_changes_the_choice_and_not_the_features():
     assert len(found) == 2 and (found[["own", "test"]] < 0.9).all(axis=None)
     found = probes.tuning_compared(x, table, "sex", "knn", (1, 2))
     assert (found[["matched", "mismatched"]] > 0.9).all(axis=None)
+
+
+# --- maps and distances ----------------------------------------------------------------------
+
+
+def test_the_better_axis_is_found_either_way_round_and_small_groups_are_undefined(cohort):
+    table, z = cohort
+    points = np.column_stack([z[:, 2], -z[:, 0]])  # sex is on the second axis, turned round
+    is_woman = table["sex"].map({"F": 1, "M": 0}).where(table["race"].notna())
+    few = np.arange(len(table)) < 5
+    found = probes.best_axis(
+        points,
+        {"women": is_woman, "few": few},
+        table["patient_id"],
+        protocol="as_published",
+        n_resamples=5,
+    ).set_index("label")
+    known = is_woman.notna()
+    expected = roc_auc_score(is_woman[known], z[known, 0])
+    assert found["value"]["women"] == pytest.approx(expected)
+    assert found["n"]["women"] == known.sum() and found["ci_low"]["women"] > 0.5
+    assert np.isnan(found["value"]["few"]) and "fewer than 10" in found["note"]["few"]
+
+
+def test_spreads_are_those_of_pandas_without_small_groups(cohort):
+    table, z = cohort
+    group = table["sex"].where(table["patient_id"] > 8, "few")
+    shapes, spreads = probes.group_spreads(z[:, :2], table["patient_id"], {"sex": group})
+    assert set(shapes["sex"]) == set(spreads["group"]) == {"F", "M"}
+    for axis in (0, 1):
+        rows = spreads[spreads["axis"] == str(axis + 1)].set_index("group")
+        by_sex = pd.Series(z[:, axis]).groupby(group.to_numpy())
+        assert rows["mean"].to_dict() == pytest.approx(
+            by_sex.mean().drop("few").to_dict(), abs=1e-5
+        )
+        spread = by_sex.std(ddof=0).drop("few").to_dict()
+        assert rows["standard deviation"].to_dict() == pytest.approx(spread, abs=1e-5)
+    _, covariance = shapes["sex"]["F"]
+    women = z[(group == "F").to_numpy(), :2]
+    assert covariance == pytest.approx(pd.DataFrame(women).cov().to_numpy(), abs=1e-5)
+
+
+def test_distances_of_groups_beside_those_of_random_halves(cohort):
+    table, z = cohort
+    pairs = {"sexes": ("sex", "F", "M"), "absent": ("site", "A", "B"), "few": ("sex", "F", "X")}
+    found = probes.group_differences(z, z + 1, table, pairs)
+    assert list(found) == ["image, text", "sexes", "random halves"]
+    rows = probes.concentration(found).set_index("centroids of")
+    assert rows["distance"]["image, text"] == pytest.approx(4)  # 16 dimensions, one apart in each
+    share = rows["share of the largest tenth"]
+    assert share["image, text"] == pytest.approx(1 / 16, rel=1e-5)
+    assert rows["distance"]["sexes"] == pytest.approx(3, abs=0.3) and share["sexes"] > 0.9
+    assert rows["distance"]["random halves"] < 1

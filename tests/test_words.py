@@ -198,3 +198,40 @@ def test_predicted_minus_observed_has_the_sign_of_a_difference():
     about = {"metric": "calibration_in_the_large", "model": "m", "ci_low": 0.01, "ci_high": 0.03}
     table = schema.results([about | {"value": 0.02}])
     assert str(words.estimate(table, model="m")) == "+0.020 [+0.010, +0.030]"
+
+
+@pytest.mark.parametrize(
+    ("on", "off", "is_open", "said"),
+    [
+        ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), True, "is found: race is readable, and only that way"),
+        (
+            (0.8, 0.7, 0.9),
+            (0.6, 0.55, 0.7),
+            True,
+            "is found in part: without it race is less readable, but not at chance",
+        ),
+        ((0.6, 0.55, 0.7), (0.8, 0.7, 0.9), True, "is not found in this run"),
+        ((0.5, 0.4, 0.6), (0.5, 0.4, 0.6), True, "is not found in this run"),
+        (
+            (0.8, 0.7, 0.9),
+            (0.5, 0.4, 0.6),
+            False,
+            "was closed by this run, and race is readable all the same",
+        ),
+        (
+            (0.5, 0.4, 0.6),
+            (0.5, 0.4, 0.6),
+            False,
+            "was closed by this run, and race is not readable",
+        ),
+        (
+            (0.8, 0.7, 0.9),
+            (np.nan, np.nan, np.nan),
+            True,
+            "cannot be judged in this run, which has too few patients",
+        ),
+    ],
+)
+def test_a_planted_path_is_judged_by_both_intervals(on, off, is_open, said):
+    rows = (dict(zip(("value", "ci_low", "ci_high"), limits, strict=True)) for limits in (on, off))
+    assert words.path_judged("race", *rows, is_open) == said

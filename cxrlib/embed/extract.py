@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cxrlib.cohorts.cohort import Cohort
@@ -90,6 +91,28 @@ def _order(cohort: Cohort) -> np.ndarray:
 def embed_text(texts: list[str], model: Encoder | Ensemble | str) -> np.ndarray:
     """Text embeddings, float32 (n, d), of unit norm unless the model's protocol says else."""
     return _one(model).encode_text(list(texts)).numpy()
+
+
+def embed_reports(cohort: Cohort, model: Encoder | Ensemble | str) -> tuple[np.ndarray, np.ndarray]:
+    """Text embeddings of what was written on each film; each wording is encoded once.
+
+    Without reports, the texts name the findings recorded: "Chest Edema, Pneumothorax".
+
+    Returns
+    -------
+    embeddings : float32 (m, d)
+    positions : int (m,)
+        The film of each text; films without a report have none.
+    """
+    if "report" in cohort.table:
+        words = cohort.table["report"].to_numpy(object)
+    else:
+        present = cohort.table[list(cohort.findings)].to_numpy(bool)
+        names = np.array(cohort.findings)
+        words = np.array([f"Chest {', '.join(names[row]) or 'No Findings'}" for row in present])
+    positions = np.flatnonzero(pd.notna(words))
+    wordings, wording = np.unique(words[positions], return_inverse=True)
+    return embed_text(wordings.tolist(), model)[wording], positions
 
 
 def loaded(model: Encoder | Ensemble | str) -> Encoder | Ensemble:

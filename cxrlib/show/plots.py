@@ -20,6 +20,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from cxrlib import guard
 from cxrlib.core.checks import one_row_each
 from cxrlib.show.words import (
     ABSOLUTE,
@@ -33,6 +34,7 @@ from cxrlib.show.words import (
     fmt,
     in_words,
     ordered,
+    percent,
     readable,
 )
 
@@ -270,6 +272,35 @@ def pca_ellipses(
         ax.margins(x=0.3, y=0.15)  # room for the legend
         _map_axes(ax, title, palette, explained)
     return _finished(fig)
+
+
+def pca_map(
+    points: ArrayLike,
+    attributes: Mapping[str, ArrayLike],
+    shapes: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    spreads: pd.DataFrame,
+    explained: ArrayLike,
+) -> Figure:
+    """:func:`pca_scatter`, or of credentialed data :func:`pca_ellipses`, with the groups in words.
+
+    Parameters
+    ----------
+    points, attributes, explained : see `pca_scatter`
+    shapes, spreads : from :func:`cxrlib.stats.probes.group_spreads` of these points
+    """
+    if guard.active():
+        fig = pca_ellipses(shapes, explained)
+    else:
+        fig = pca_scatter(points, explained, **attributes)
+    drawn = "Embeddings on their first two principal components, which carry "
+    drawn += f"{percent(explained[0])} and {percent(explained[1])} of the variance, a panel per "
+    drawn += "attribute, coloured by its groups. The means of the groups lie at: "
+    means = spreads.pivot(index=["attribute", "group"], columns="axis", values="mean")
+    drawn += "; ".join(
+        f"{readable(row['group'])} ({fmt(row['1'])}, {fmt(row['2'])})"
+        for _, row in means.reset_index().iterrows()
+    )
+    return _finished(fig, f"{drawn}.", spreads)
 
 
 def sorted_differences(differences: Mapping[str, np.ndarray]) -> Figure:

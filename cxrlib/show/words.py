@@ -328,3 +328,33 @@ def judged(what: str, on: Estimate, off: Estimate, planted: float) -> str:
     if on.side == "around":
         return f"{effect} shows in the sign of the gap, but the interval includes 0{other}"
     return f"{effect} is found: right sign, an interval that excludes 0, and it goes with its dial"
+
+
+def path_judged(what: str, on: Mapping, off: Mapping, is_open: bool, chance: float = 0.5) -> str:
+    """What an audit made of the only planted path to an attribute, to follow "The planted path".
+
+    Parameters
+    ----------
+    what : str
+        The attribute, such as "race".
+    on, off : rows of a results table
+        How well the attribute is read as drawn, and with the path closed.
+    is_open : bool
+        Whether this run has planted the path at all.
+    chance : float
+        The value of a reading that knows nothing.
+    """
+    from cxrlib import schema
+
+    as_drawn, closed = (schema.side(row, chance) for row in (on, off))
+    if UNDEFINED in (as_drawn, closed):
+        return "cannot be judged in this run, which has too few patients"
+    read = as_drawn == "above"
+    if not is_open:
+        readable_or_not = "readable all the same" if read else "not readable"
+        return f"was closed by this run, and {what} is {readable_or_not}"
+    if read and closed != "above":
+        return f"is found: {what} is readable, and only that way"
+    if read and off["value"] < on["value"]:
+        return f"is found in part: without it {what} is less readable, but not at chance"
+    return "is not found in this run"

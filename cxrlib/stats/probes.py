@@ -28,6 +28,7 @@ HEADS = {
 }
 METHODS = tuple(HEADS["penalised"])
 MIN_PATIENTS = 20  # of a group that is told from others
+FEW = 10  # images or patients below which a group is not described
 
 
 def _untrained(heads, method, value, seed):
@@ -265,6 +266,144 @@ def centroid_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def modality_gap(images: np.ndarray, texts: np.ndarray) -> float:
     """Euclidean distance between the centroids of image and text embeddings, >= 0."""
     return float(np.linalg.norm(np.mean(images, axis=0) - np.mean(texts, axis=0)))
+
+
+def group_differences(
+    images: np.ndarray,
+    texts: np.ndarray,
+    table: pd.DataFrame,
+    pairs: Mapping[str, tuple[str, str, str]],
+    seed: int = 1907,
+) -> dict[str, np.ndarray]:
+    """Differences of centroids: images and texts, pairs of groups, and a yardstick (S Fig. 3).
+
+    Parameters
+    ----------
+    images, texts : (n, d) and (m, d)
+    table : DataFrame
+        ``patient_id`` and the attributes of the images, in their order.
+    pairs : dict of name -> (attribute, group, other group)
+        Pairs with a group of less than `FEW` patients are left out, or not in the table.
+    seed : int
+        Deals the patients into two halves.
+
+    Returns
+    -------
+    dict of name -> (d,), see `centroid_differences`
+        "image, text" first, then the pairs, then "random halves" of the patients, which differ in
+        nothing.
+    """
+    found = {"image, text": centroid_differences(images, texts)}
+    for name, (attribute, *groups) in pairs.items():
+        both = [(table[attribute] == g).to_numpy() for g in groups] if attribute in table else []
+        if both and min(table.loc[rows, "patient_id"].nunique() for rows in both) >= FEW:
+            found[name] = centroid_differences(*(images[rows] for rows in both))
+    patients = table["patient_id"].unique()
+    drawn = np.random.default_rng(seed).permutation(patients)[: len(patients) // 2]
+    half = table["patient_id"].isin(drawn).to_numpy()
+    return found | {"random halves": centroid_differences(images[half], images[~half])}
+
+
+def concentration(differences: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """How large each difference of centroids is, and how few dimensions carry it.
+
+    Returns
+    -------
+    DataFrame
+        ``centroids of``, ``distance`` (Euclidean, >= 0), and ``share of the largest tenth``: of
+        the squared distance, what the largest tenth of the dimensions carries, in [0, 1].
+    """
+    rows = []
+    for name, d in differences.items():
+        top = max(1, len(d) // 10)
+        share = (d[:top] ** 2).sum() / (d**2).sum()
+        rows.append((name, np.linalg.norm(d), share))
+    return pd.DataFrame(rows, columns=["centroids of", "distance", "share of the largest tenth"])
+
+
+def best_axis(
+    points: np.ndarray,
+    groups: Mapping[str, ArrayLike],
+    patient_id: ArrayLike,
+    *,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
+    """How well the better of the two axes of a map tells a group from the others.
+
+    Since the better axis and the better direction are taken, chance gives slightly more than 0.5.
+
+    Parameters
+    ----------
+    points : (n, 2)
+    groups : dict of name -> (n,)
+        1 in the group, 0 outside, missing where nobody knows.
+    patient_id : (n,)
+    protocol, n_resamples, seed : its switches unit and interval
+
+    Returns
+    -------
+    Results table
+        A row for each group, its name in `label`, metric "auc" in [0.5, 1]; NaN with its reason
+        where fewer than `FEW` images are in the group or outside.
+    """
+    p, rows = protocol_of(protocol), []
+    for name, group in groups.items():
+        known = np.asarray(pd.notna(group))
+        at, y = points[known], np.asarray(group)[known].astype(bool)
+        patient = np.asarray(patient_id)[known]
+
+        def strength(w, at=at, y=y):
+            one = [metrics.auc(y, at[:, k], w) for k in range(2)]
+            return {"auc": 0.5 + np.abs(np.array(one) - 0.5).max(axis=0)}
+
+        row = {"protocol": p.name, "label": name, "attribute": "all", "group": "all"}
+        row |= {"metric": "auc", "unit": p.unit, "seed": seed}
+        row |= {"n": len(y), "n_positive": y.sum(), "n_patients": len(np.unique(patient))}
+        if min(y.sum(), (~y).sum()) < FEW:
+            found = {"value": np.nan, "note": f"fewer than {FEW} images in or outside the group"}
+        else:
+            found = bootstrap.intervals({"axis": strength}, patient, p, n_resamples, seed)
+            found = found["axis", "auc"]
+        rows.append(row | found)
+    return schema.results(rows)
+
+
+def group_spreads(
+    points: np.ndarray, patient_id: ArrayLike, attributes: Mapping[str, ArrayLike]
+) -> tuple[dict[str, dict], pd.DataFrame]:
+    """Where the groups of a map lie and how far they spread; nothing of a single image.
+
+    Parameters
+    ----------
+    points : (n, 2)
+    patient_id : (n,)
+    attributes : dict of name -> (n,)
+        Groups; those of less than `FEW` patients are left out.
+
+    Returns
+    -------
+    shapes : dict of attribute -> dict of group -> (mean (2,), covariance (2, 2))
+    table : DataFrame
+        ``attribute, group, axis`` ("1" or "2"), ``mean``, ``standard deviation``.
+    """
+    patient, shapes, rows = np.asarray(patient_id), {}, []
+    for attribute, groups in attributes.items():
+        groups, shapes[attribute] = np.asarray(groups, dtype=object), {}
+        for group in pd.unique(groups[pd.notna(groups)]):
+            at = points[groups == group]
+            if len(np.unique(patient[groups == group])) < FEW:
+                continue
+            shapes[attribute][group] = (at.mean(axis=0), np.cov(at.T))
+            middle, spread = at.mean(axis=0), at.std(axis=0)
+            rows += [
+                {"attribute": attribute, "group": group, "axis": str(k + 1)}
+                | {"mean": middle[k], "standard deviation": spread[k]}
+                for k in range(2)
+            ]
+    columns = ["attribute", "group", "axis", "mean", "standard deviation"]
+    return shapes, pd.DataFrame(rows, columns=columns)
 
 
 def project(*embeddings: np.ndarray) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
