@@ -341,7 +341,7 @@ def dose_response(
 
 
 def film_and_phrases(
-    film: ArrayLike | None, phrases: Sequence[str], similarity: ArrayLike, title: str
+    film: ArrayLike | None, phrases: Sequence[str], similarity: np.ndarray, title: str
 ) -> Figure:
     """A film beside its similarity to phrases, with a line at that to the last of them.
 
@@ -352,7 +352,7 @@ def film_and_phrases(
     similarity : (phrases,)
     title : str
     """
-    grid = {"figsize": (5.6, 2.8), "width_ratios": (1, 1.3), "layout": "constrained"}
+    grid = {"figsize": (5.6, 2.4), "width_ratios": (1, 1.3), "layout": "constrained"}
     fig, (picture, ax) = plt.subplots(1, 2, **grid)
     picture.axis("off")
     if film is not None:
