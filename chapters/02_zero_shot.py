@@ -305,7 +305,7 @@ Mean AUC beside {first}:
 {"; ".join(f"{a} {beside(x)}, {x}" for a, x in found.items())}. Of the
 {len(sides)} differences in a single finding, the intervals of
 {sides.isin(["above", "below"]).sum()} exclude 0. An interval that includes 0
-does not show that two models are equal: they are *not told apart*.
+does not show that two models are equal.
 """)
 
 # %% [markdown]
@@ -334,9 +334,9 @@ films = cohort.table.groupby("patient_id").size()
 say(f"""
 A patient has {films.mean():.1f} films on average here. The interval over
 patients is wider in {100 * (ratio > 1).mean():.0f} % of the rows; the median
-ratio is {ratio.median():.2f}. (Phantoms have their findings drawn anew for
-most films.) Where somebody is imaged every morning, as in intensive care,
-expect more. [A later chapter](09_coverage) tests it on a known truth.
+ratio is {ratio.median():.2f}. (Most phantoms have findings drawn anew for each
+film.) Where somebody is imaged every morning, as in intensive care, expect
+more. [A later chapter](09_coverage) tests it on a known truth.
 """)
 
 # %% [markdown]
@@ -438,26 +438,24 @@ seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}.
 # %% [markdown]
 # ## Limits
 #
-# - One cohort, of phantoms or of films labelled by software from reports.
-#   That one model is ahead on phantoms says nothing of real films.
+# - One cohort: phantoms, or films labelled by software that read reports. That
+#   one model is ahead on phantoms says nothing of real films.
 # - AUC and adjusted AUPRC know no threshold, nor what an alarm costs.
 # - The intervals are about other patients *like these*. Another hospital has
 #   other scanners, reports and labels, and no bootstrap knows them.
 # - S asks in one way. There are many: [All the ways of asking](14_wordings).
 
 # %% tags=["remove-input"]
-overall = in_words(schema.rows(means, metric="auc"))
 in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
-{count(len(cohort.table))} films of the cohort {cohort.name}: {overall} Of
-severities planted, the severe half is the easier one in {easier.sum()} of
-{len(easier)} findings by model.
+{count(len(cohort.table))} films ({cohort.name}):
+{in_words(schema.rows(means, metric="auc"))} Of severities planted, the severe
+half is the easier one in {easier.sum()} of {len(easier)} findings by model.
 Paper S prints, on films of its own: {in_words(s_means)} Its ± is a spread over
 diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
-    found=f"Asked in words, mean over findings: {overall}",
 )
 
 # %% [markdown]

@@ -49,14 +49,13 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# No film and no model is needed, only patients, images and scores that are
-# drawn by a formula.
+# No film and no model is needed, only patients and scores from a formula.
 
 # %%
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts
+from cxrlib import cohorts, schema
 from cxrlib.cohorts import metadata
 from cxrlib.protocol import protocol_of
 from cxrlib.show import plots
@@ -267,17 +266,19 @@ shown = of_auc.rename(columns={"auc": "true AUC", "icc": "correlation"})
 shown = shown.astype({"true AUC": str, "correlation": str})
 for column in ("n_positive", "n_positive_patients"):
     shown[column] = shown[column].map("{:.1f}".format)
-for column in ("prevalence", "undefined"):
-    shown[column] = shown[column].map(percent)
-rows = ["true AUC", "images_per_patient", "correlation", "n_images"]
-rows += ["prevalence", "n_positive", "n_positive_patients", "undefined"]
+shares = ["prevalence", "undefined"]
+shown[shares] = shown[shares].map(percent)
+first = ["images_per_patient", "n_positive_patients"]
+rest = ["n_positive", "true AUC", "prevalence", "n_images", "correlation"]
+rest.append("undefined")  # these may need scrolling
+wide = schema.wide(
+    simulate.in_percent(shown), [*first, *rest], "kind", digits=0
+)
+kinds = list(wide.columns)
 show(
-    simulate.in_percent(shown),
+    wide.reset_index()[[*first, *kinds, *rest]],
     "Coverage of nominal 95 % intervals for AUC, in percent [Monte Carlo "
     "interval], by design",
-    rows=rows,
-    columns="kind",
-    digits=0,
 )
 
 # %% tags=["remove-input"]
@@ -374,7 +375,7 @@ def kept(metric, kind):
 
 # %% tags=["hide-input"]
 told = {
-    readable(m): [kept(m, k) for k in verdicts.index]
+    readable(m): [kept(m, k).split(" positive")[0] for k in verdicts.index]
     for m in table["metric"].unique()
 }
 told = pd.DataFrame(told, index=verdicts.index)
@@ -384,9 +385,10 @@ told["designs within"] = verdicts["within"].astype(str) + " of " + many
 told["surely outside"] = verdicts["beyond"].astype(str)
 show(
     told,
-    "Where coverage is kept, how far it is off 95 % on average with ten "
-    "positive patients or more; of the designs that expect thirty positive "
-    "images, those within the band, and outside beyond Monte Carlo error",
+    "From how many positive patients on coverage is kept; how far it is off "
+    "95 % on average with ten or more; of the designs that expect thirty "
+    "positive images, those within the band, and outside beyond Monte Carlo "
+    "error",
 )
 
 # %% tags=["remove-input"]

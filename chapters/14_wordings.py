@@ -91,14 +91,7 @@ drawing = {"n_resamples": n_resamples, "seed": seed}
 # can be traced to a paper or to its authors' code.
 
 # %% tags=["hide-input"]
-kinds = {"is there": prompts.POSITIVE, "is not there": prompts.NEGATIVE}
-asked_by = pd.DataFrame(
-    (side, x.text, ", ".join(x.by), x.source)
-    for side, phrases in kinds.items()
-    for x in phrases
-)
-asked_by.columns = ["the finding", "phrase", "asked by", "source"]
-show(asked_by, "Phrases of papers and models")
+show(prompts.phrase_table(), "Phrases of papers and models")
 
 # %% [markdown]
 # Each phrase of the first kind against each of the second makes a pair. One
@@ -183,37 +176,25 @@ show(
 )
 
 # %% tags=["hide-input"]
-based_on = schema.rows(on_mean, model=first, method=OWN).set_index("group")
-based_on = based_on[["n", "n_positive", "n_patients"]]
+counts = ["n", "n_positive", "n_patients"]
+based_on = schema.rows(on_mean, model=first, method=OWN)
+based_on = based_on.set_index("group")[counts]
 based_on.columns = ["films", "fewest with a finding", "patients"]
-show(
-    based_on,
-    "What these numbers rest on, the same for every pair and model",
-    missing="hidden",
-)
+show(based_on, "What all of these numbers rest on", missing="hidden")
 
 # %%
-ensemble = {
-    m: estimate(measured, model=m, method=f"{ALL} - {OWN}", attribute="all")
-    for m in names
-}
 below = {
-    pair: (auc < auc.loc[pair]).sum().where(auc.notna().all())
-    for pair in (OWN, ALL)
+    f"below {name}": (auc < auc.loc[pair]).sum().where(auc.notna().all())
+    for name, pair in {"that of S": OWN, "all phrases": ALL}.items()
 }
 
 # %% tags=["hide-input"]
-strips = pd.DataFrame(
-    {
-        "lowest to highest": [
-            f"{fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names
-        ],
-        "all phrases less that of S": [str(ensemble[m]) for m in names],
-        "below that of S": below[OWN].astype("Int64").to_numpy(),
-        "below all phrases": below[ALL].astype("Int64").to_numpy(),
-    },
-    index=pd.Index(names, name="model"),
-)
+strips = pd.DataFrame(below, dtype="Int64").rename_axis("model")
+ends = [f"{fmt(auc[m].min())} to {fmt(auc[m].max())}" for m in names]
+strips.insert(0, "lowest to highest", ends)
+against = schema.rows(measured, method=f"{ALL} - {OWN}", attribute="all")
+less = [str(estimate(against, model=m)) for m in names]
+strips.insert(1, "all phrases less that of S", less)
 show(
     strips,
     "The strips of mean AUC in numbers; below: how many of the other "
@@ -232,17 +213,16 @@ if len(span):
     model, label = span.index[-1]
     low, high = swing.loc[span.index[-1]]
     widest = f"{label} in {model}, from {fmt(low)} to {fmt(high)}"
-most = (len(pairs) - 1) / 2
-against = schema.rows(measured, method=f"{ALL} - {OWN}", attribute="all")
+ahead = (strips.filter(like="below") > (len(pairs) - 1) / 2).sum()
 say(f"""
 Over {len(pairs)} ways of asking, the mean AUC of a single model moves by up to
 {fmt((auc.max() - auc.min()).max())}. The largest swing of a single finding is
 that of {widest}. In {(swing["min"] < 0.5).sum()} of {len(swing)} combinations
 of model and finding, at least one pair ranks films worse than a coin.
 
-The pair of S does better than most others in {(below[OWN] > most).sum()} of
+The pair of S does better than most others in {ahead["below that of S"]} of
 {plural(len(names), "model")}, all phrases together do better than most single
-pairs in {(below[ALL] > most).sum()}. The interval of the difference, all
+pairs in {ahead["below all phrases"]}. The interval of the difference, all
 phrases together less the pair of S, is {sides(against)}. They need no choice,
 and so no other patients to choose on. Which phrases do well depends on the
 reports that a model learned from, and the small models of this book learned
@@ -318,8 +298,8 @@ if len(halves):
         over_halves,
         "AUC of the best pair of one half of the patients, there (seen) and "
         "on the others: mean over halves [5 %, 95 % of them]",
-        rows=["model", "choice"],
-        columns="what",
+        rows=["model", "what"],
+        columns="choice",
         digits=3,
     )
 
@@ -405,7 +385,6 @@ one = zeroshot.predict(
 six = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 weighted, _ = prevalence.prevalence_table(one, six, chosen, **drawing)
 
-# %% tags=["hide-input"]
 y, score = one["y_true"].to_numpy(), one["score"].to_numpy()
 y = y if len(easy) else np.zeros_like(y)  # too few films: undefined
 if guard.active():  # no step of a curve is a single film
@@ -414,9 +393,10 @@ areas = pd.DataFrame(
     {"prevalence": p} | metrics.ranking(y, score, prevalence.weights(y, p))
     for p in (0.5, 0.1, 0.01)
 )
-plots.curves_by_prevalence(
-    prevalence.curves(y, score, areas["prevalence"]), areas
-)
+
+# %% tags=["hide-input"]
+curves = prevalence.curves(y, score, areas["prevalence"])
+plots.curves_by_prevalence(curves, areas)
 figure(
     "fig-zeroshot-curves",
     f"The same scores of {first} for {hardest} at three prevalences. ROC: "
@@ -477,7 +457,8 @@ asking, the mean AUC of one model moves by up to
 {fmt((auc.max() - auc.min()).max())}, and its gap between two groups by up to
 {fmt(reach)}. With all phrases together, the interval of mean AUC less that of
 the pair of S is {sides(against)}. Contrast planted by age:
-{listed(faded, none="none here")}. {found}. Paper S asks in one way, paper X in three formats.
+{listed(faded, none="none here")}. {found}. Paper S asks in one way, paper X in
+three formats.
 """,
     figure="fig-zeroshot-wording",
 )

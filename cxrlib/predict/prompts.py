@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cxrlib.core.checks import one_of
 
@@ -66,6 +67,13 @@ def pairs() -> dict[str, tuple]:
     positive, negative = (tuple(phrase.text for phrase in side) for side in (POSITIVE, NEGATIVE))
     single = {f"{yes} / {no}": (yes, no) for yes, no in product(positive, negative)}
     return single | {ALL: (positive, negative)}
+
+
+def phrase_table() -> pd.DataFrame:
+    """Every phrase, which side of a question it is, who asks so, and where that is written."""
+    sides = {"is there": POSITIVE, "is not there": NEGATIVE}
+    rows = [(k, x.text, ", ".join(x.by), x.source) for k, side in sides.items() for x in side]
+    return pd.DataFrame(rows, columns=["the finding", "phrase", "asked by", "source"])
 
 
 # --- the formats of X ---

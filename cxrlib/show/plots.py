@@ -378,7 +378,7 @@ def dose_response(
 
 
 def film_and_phrases(
-    film: ArrayLike | None, phrases: Sequence[str], similarity: ArrayLike, title: str
+    film: ArrayLike | None, phrases: Sequence[str], similarity: np.ndarray, title: str
 ) -> Figure:
     """A film beside its similarity to phrases, with a line at that to the last of them.
 
@@ -389,7 +389,7 @@ def film_and_phrases(
     similarity : (phrases,)
     title : str
     """
-    grid = {"figsize": (5.6, 2.8), "width_ratios": (1, 1.3), "layout": "constrained"}
+    grid = {"figsize": (5.6, 2.4), "width_ratios": (1, 1.3), "layout": "constrained"}
     fig, (picture, ax) = plt.subplots(1, 2, **grid)
     picture.axis("off")
     if film is not None:
@@ -492,7 +492,7 @@ def studies_and_truth(studies: pd.DataFrame, truth: float) -> Figure:
         Of the metric.
     """
     units = list(dict.fromkeys(studies["unit"]))
-    fig, axes = _panels((WIDTH, 5.5), len(units), len(units), sharex=True, sharey=True)
+    fig, axes = _panels((WIDTH, 4.6), len(units), len(units), sharex=True, sharey=True)
     for ax, unit in zip(axes.flat, units, strict=True):
         rows = studies[studies["unit"] == unit]
         colour = np.where(rows["missed"], "#D55E00", "#0072B2")
@@ -524,7 +524,7 @@ def coverage_by_patients(table: pd.DataFrame, band: tuple[float, float]) -> Figu
     looks = zip(kinds, "os^D", ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=False)
     styles = {kind: {"marker": m, "color": c, "linestyle": ""} for kind, m, c in looks}
     metrics = list(dict.fromkeys(table["metric"]))
-    fig, axes = _panels((WIDTH, 0.4 + 2.7 * len(metrics)), len(metrics), sharex=True, sharey=True)
+    fig, axes = _panels((WIDTH, 0.4 + 2.4 * len(metrics)), len(metrics), sharex=True, sharey=True)
     for ax, metric in zip(axes.flat, metrics, strict=True):
         ax.axhspan(100 * band[0], 100 * band[1], color=PALE, zorder=0)
         for kind, style in styles.items():
