@@ -6,7 +6,6 @@
 #     - match two groups on what they are made of, and say what it cannot mend
 #     - take a gap apart with counterfactual twins
 #     - say why AUC can miss that a group is underdiagnosed
-#     minutes: 20
 #     needs:
 #     - 04_subgroup_fairness
 # ---

@@ -6,7 +6,6 @@
 #     - say how wide an interval will be before a group is audited
 #     - plan how many patients a gap asks for
 #     - tell "no difference" from "too few to see one"
-#     minutes: 15
 #     needs:
 #     - 04_subgroup_fairness
 # ---

@@ -592,7 +592,7 @@ def test_the_zero_shot_chapter_runs_with_a_seeded_architecture(tmp_path, monkeyp
     tables = [page for page in pages if "cxr-table" in page and SEEDED in page]
     assert any(re.search(r">\s*0\.\d+ \[0\.\d+, 0\.\d+\]", page) for page in tables)
     assert any("image/png" in o.get("data", {}) for o in outputs)
-    mean = re.match(r"0\.\d+", record.numbers(notebook)["first-mean"])
+    mean = re.match(r"0\.\d+", record.said(notebook)["first-mean"])
     assert mean and 0 < float(mean[0]) < 1
     assert kept(path) and all(len(table) == 0 for table in kept(path))
 

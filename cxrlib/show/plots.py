@@ -30,6 +30,7 @@ from cxrlib.show.words import (
     UNSTATED,
     X_GAPS,
     colours,
+    duration,
     fmt,
     in_words,
     ordered,
@@ -40,6 +41,8 @@ WIDTH = 4  # inches, so that a phone of 390 pixels shows 9 points as 11 pixels
 WIDE = 6  # of what has no room there: a phone scrolls it sideways
 PALE, GREY, DARK = "#DDDDDD", "#888888", "#555555"
 LEGEND = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1}
+HOURS = {"10 min": 1 / 6, "1 hour": 1, "4 hours": 4, "1 day": 24, "1 week": 168}
+HOURS |= {"1 month": 720, "1 year": 8766}  # marks of an axis
 DIAMOND = {"marker": "D", "mfc": "white", "mew": 1.5, "markersize": 5.5}
 
 
@@ -330,6 +333,37 @@ def dose_response(
         for name, rows in table.sort_values(x).groupby(hue)
     )
     return _finished(fig, f"{drawn}.", table)
+
+
+def bottlenecks(table: pd.DataFrame, x: str, line: str, xlabel: str) -> Figure:
+    """How long a job takes, both axes logarithmic, dots in the colour of the step that limits it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns x (a number), line (name of a line), ``hours``, and ``bottleneck``, see
+        :func:`cxrlib.embed.plan.total`.
+    x, line, xlabel : str
+    """
+    fig, ((ax,),) = _panels((WIDTH, 3.6))
+    ends = []
+    for name, rows in table.groupby(line, sort=False):
+        at, hours = rows[x].to_numpy(), rows["hours"].to_numpy()
+        ax.plot(at, hours, color=PALE, zorder=1)
+        ax.scatter(at, hours, c=rows["bottleneck"].map(COLOURS), s=22, zorder=2)
+        style = {"xytext": (7, -3), "textcoords": "offset points", "fontsize": 9}
+        ax.annotate(name, (at[-1], hours[-1]), **style)
+        first, last = (f"{duration(hours[i])} at {at[i]:,.0f}" for i in (0, -1))
+        ends.append(f"{name}: {first}, {last}")
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="time")
+    low, high = ax.get_ylim()
+    marks = {h: name for name, h in HOURS.items() if low < h < high}
+    ax.set_yticks(list(marks), list(marks.values()))
+    ax.minorticks_off()
+    limits = ordered(table["bottleneck"])
+    _legend_above(fig, _entries({step: COLOURS[step] for step in limits}))
+    drawn = f"Time over {xlabel}, a line per {line}, dots coloured by the step that limits: "
+    return _finished(fig, f"{drawn}{', '.join(limits)}. {'; '.join(ends)}.", table)
 
 
 def flow_diagram(flow: pd.DataFrame) -> Figure:
