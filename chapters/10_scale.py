@@ -58,7 +58,6 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, schema
-from cxrlib.book.chapters import find_root
 from cxrlib.cohorts.files import DataError
 from cxrlib.embed import plan, rates
 from cxrlib.embed.extract import extract
@@ -290,9 +289,9 @@ quiz(
 # authors of the model did. *Encode*: the network. Below they are timed on the
 # machine that made this page, in processor seconds of one core, best of a few
 # runs. Processor seconds, and not those of a clock: a colleague's program
-# beside it should not count, and processor seconds add up. What one core does
-# in an hour, a hundred do in 36 seconds, if nothing else is in the way.
-# **Timings differ from run to run**; everything above is the same each time.
+# beside it should not count, and processor seconds add up, over cores and over
+# films. **Timings differ from run to run**; everything above is the same each
+# time.
 
 # %% tags=["timing"]
 films = np.arange(min(n_images, 64))
@@ -366,7 +365,7 @@ image, the models run from {least} to {most}; all eleven together take
 # a machine that was not at hand says so.
 
 # %%
-recorded = plan.recorded(find_root() / "benchmarks")
+recorded = plan.recorded()
 show(
     plan.overview(recorded),
     "The parts of benchmarks/embeddings.py, and of make gpu-check",
@@ -516,6 +515,20 @@ encodes each film once a finding, takes a multiple of the time, {against_s}.
 
 # %% [markdown]
 # ## Exercises
+#
+# ```{exercise}
+# :label: ex-scale-findings
+# In {numref}`fig-scale-pipeline`, six findings are asked for. What would the
+# bars be with fourteen, by the way of S's code and by one extraction?
+# ```
+#
+# ```{solution} ex-scale-findings
+# :class: dropdown
+# The way of S encodes each film once a finding and once more for its
+# embedding: seven times becomes fifteen, and its bar about doubles. One
+# extraction stays as it is. More findings are more texts, and a text is
+# encoded once for all films.
+# ```
 #
 # ```{exercise}
 # :label: ex-scale-shard

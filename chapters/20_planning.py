@@ -53,11 +53,10 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts
-from cxrlib.book.chapters import find_root
 from cxrlib.cohorts.films import CHUNK
 from cxrlib.embed import plan, rates
 from cxrlib.embed.extract import extract
-from cxrlib.embed.rates import MIMIC, NIH, PHANTOM
+from cxrlib.embed.rates import MIMIC, NIH, PHANTOM, SIZES
 from cxrlib.embed.store import ROWS
 from cxrlib.models import load_model, model_card, published_models
 from cxrlib.show import plots
@@ -82,7 +81,7 @@ operations = plan.operations()[ELEVEN]
 core_rate = operations["chexzero"] / rates.of_vit_b32()
 
 # %%
-measured = plan.gpu_rate(plan.recorded(find_root() / "benchmarks"))
+measured = plan.gpu_rate(plan.recorded())
 device_rate = device_share * device_tflops * 1e12  # operations a second
 how = "ASSUMED"
 if len(measured):
@@ -203,7 +202,7 @@ show(
     "Eleven models, one pass each: time, what limits it, price",
 )
 
-# %% tags=["hide-input", "timing"]
+# %% tags=["timing"]
 GRID = np.unique(np.round(np.geomspace(1e3, 1e8, 21), -2)).astype(int)
 hours = pd.DataFrame(
     [
@@ -212,6 +211,8 @@ hours = pd.DataFrame(
         for n in GRID
     ]
 )
+
+# %% tags=["hide-input", "timing"]
 plots.bottlenecks(hours, x="films", line="place", xlabel="films")
 figure(
     "fig-scale-hours",
@@ -243,7 +244,7 @@ line is flat, starting the passes takes longer than the films.
 # share of the peak flatters convolutional networks most; with a slower GPU,
 # fewer cores do.)
 
-# %% tags=["hide-input", "timing"]
+# %% tags=["timing"]
 decode = films["decode"][MIMIC]
 needed = plan.cores_a_device(work(MIMIC, device_rate), decode)
 table = pd.DataFrame(
@@ -254,6 +255,8 @@ table = pd.DataFrame(
         "cores to keep it busy": needed,
     }
 )
+
+# %% tags=["hide-input", "timing"]
 whole = ["images a second, one GPU", "cores to keep it busy"]
 table[whole] = table[whole].map("{:,.0f}".format)
 show(
@@ -273,10 +276,10 @@ From {least} to {most}; the host has {host_cores}. Of the work of the cores,
 {percent(part)} is reading the same films again and again (with the check), and
 {percent(1 - part)} is resizing them for eleven models. Two remedies cost no
 hardware. *One pass for all models* decodes a film once. *Smaller films*,
-stored once at 1,024 pixels, as NIH distributes them, have fewer pixels to
-decode and to resize; but other pixels give other embeddings, so that must be a
-declared step of the preprocessing, and its effect be measured, before anyone
-compares AUCs.
+stored once at {SIZES[NIH][0]:,} pixels, as NIH distributes them, have fewer
+pixels to decode and to resize; but other pixels give other embeddings, so that
+must be a declared step of the preprocessing, and its effect be measured,
+before anyone compares AUCs.
 """)
 
 # %% tags=["timing"]
@@ -289,7 +292,7 @@ STEPS = {
     NOW: (MIMIC, False, {}),
     TWO: (MIMIC, False, {"devices": 2}),
     ALL: (MIMIC, True, {}),
-    "films of 1,024 pixels": (NIH, False, {}),
+    f"films of {SIZES[NIH][0]:,} pixels": (NIH, False, {}),
     BOTH: (NIH, True, {}),
     f"that, and {busy} cores": (NIH, True, {"cores": busy}),
 }
@@ -305,7 +308,7 @@ show(
     "A million films, eleven models, one GPU host",
 )
 
-# %% tags=["hide-input", "timing"]
+# %% tags=["timing"]
 CORES = np.unique(np.geomspace(2, 2048, 21).astype(int))
 by_cores = pd.DataFrame(
     [
@@ -316,6 +319,8 @@ by_cores = pd.DataFrame(
         for c in CORES
     ]
 )
+
+# %% tags=["hide-input", "timing"]
 label = "CPU cores beside one GPU"
 fig = plots.bottlenecks(by_cores, x="cores", line="change", xlabel=label)
 fig.axes[0].axvline(host_cores, color="#888888", lw=1, ls="--")
@@ -361,7 +366,7 @@ quiz(
 # Without that, a plan that says "decode" can in truth be waiting for a
 # directory to answer. The stores of eleven models come on top:
 
-# %% tags=["hide-input"]
+# %%
 LARGE = 2**16
 options = {"row_bytes": beside + NAME[MIMIC]}
 rows = []
@@ -374,6 +379,8 @@ columns = ["films", "images a shard", "numbers", "stores", "files"]
 columns += ["largest file", "images lost in a crash"]
 stores = pd.DataFrame(rows, columns=columns)
 stores.insert(1, "of bytes", 1e6 * films["MB"][MIMIC] * stores["films"])
+
+# %% tags=["hide-input"]
 in_bytes = ["of bytes", "stores", "largest file"]
 whole = stores.columns.difference([*in_bytes, "numbers"])
 shown = stores.assign(**stores[in_bytes].map(size))
@@ -397,9 +404,7 @@ most. A ranking changes only where two films are that close to each other.
 # our code would not get there, and this is the place to say so. For one cohort
 # and one model with the widest embeddings it keeps in memory:
 
-# %% tags=["hide-input"]
-columns = {"table": "cohort's table", "names": "sorted names"}
-columns |= {"embeddings": "embed()"}
+# %%
 table_bytes = cohort.table.memory_usage(deep=True).sum() / n_images
 held = {
     f"{n:,}": plan.memory(
@@ -407,6 +412,10 @@ held = {
     )
     for n in (n_images, N_MIMIC, MILLION, HUNDRED)
 }
+
+# %% tags=["hide-input"]
+columns = {"table": "cohort's table", "names": "sorted names"}
+columns |= {"embeddings": "embed()"}
 held = pd.DataFrame(held).T.map(size).rename(columns=columns)
 show(
     held.rename_axis("films"),

@@ -22,7 +22,9 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.core.checks import one_of
+from cxrlib.core.folders import LIBRARY
 
+BENCHMARKS = LIBRARY.parent / "benchmarks"  # beside the library, in the project
 COUNTED = Path(__file__).with_name("operations.csv")
 NUMBER_BYTES = {"float32": 4, "float16": 2}
 CHECK = "check"  # the pass that reads and decodes each film before any model sees it
@@ -295,7 +297,7 @@ def on_gpu(file: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def recorded(folder: Path) -> pd.DataFrame:
+def recorded(folder: Path = BENCHMARKS) -> pd.DataFrame:
     """What was measured at length: ``embeddings.csv`` and ``gpu.json`` of a folder of benchmarks.
 
     Returns
