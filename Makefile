@@ -1,8 +1,9 @@
 # make book   executes every chapter and builds the book        make lint   checks style, types, pairs
 # make test   runs the tests                                    make sync   writes chapters/*.ipynb
 # make student  the book without solutions, in _build/student
-# make book-full  a book beside it, with fine-tuning as long as the paper's: hours on two cores, and
-#                 it goes on where it was cut off           make test-slow  the tests left out of test
+# make book-full  a book beside it, with fine-tuning as long as the paper's, of two models: hours on
+#                 two cores, and it goes on where it was cut off
+# make test-slow  the tests left out of test
 # make gpu-check  every test and benchmark that wants a GPU, in benchmarks/gpu.json; needs no .venv and
 #                 no network: PYTHON=python3 is one with PyTorch, WHEELS=folder holds what it lacks
 # Needs Python 3.11 or newer, make and a shell; everything else goes into .venv.
@@ -26,10 +27,9 @@ book: $(READY)
 	@$(CXRBOOK) build
 
 JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-# Chapter 3 as X trained: 150 epochs, on each of five splits.
+# Chapter 3 as X trained: 150 epochs, on each of five splits; of both small CLIPs.
 book-full: $(READY)
-	@$(CXRBOOK) build --out _build/full -p epochs_head=150 -p epochs_encoder=150 \
-		-p n_seeds=5 -p jobs=$(JOBS)
+	@$(CXRBOOK) build --out _build/full --profile long-training -p jobs=$(JOBS)
 
 # The same book without solutions and without the pages for teachers.
 student: $(READY)

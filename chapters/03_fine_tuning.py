@@ -48,7 +48,7 @@
 # to be found is known.
 
 # %% tags=["parameters"]
-models: str = "phantom-resnet,phantom-vit"  # model names separated by commas, or "all"
+models: str = "phantom-resnet"  # model names separated by commas, or "all"
 data: str = "phantom"  # {phantom, phantom-6x200, nih, nih-6x200, mimic, mimic-balanced, own, own-balanced} a balanced cohort, or the one beside which it lies
 options: dict = {}  # of the balanced cohort, such as {"per_cell": 50}, or the dials of a phantom
 protocol: str = "corrected"  # {corrected, as_published} the latter: one split, by image; prompts chosen on its test

@@ -50,8 +50,8 @@ check(globals())
 # %% [markdown]
 # The chapter needs a cohort, the models that read its films, and the groups to
 # compare. Behind the minus of every gap stands a *reference*: a choice of
-# arithmetic, not a norm that others depart from. Races are those of S; whoever
-# has another entry, or none, counts in the whole cohort and in no comparison.
+# arithmetic, not a norm. Races are those of S; whoever has another entry, or
+# none, counts in the whole cohort and in no comparison.
 
 # %%
 import pandas as pd
@@ -423,6 +423,7 @@ here the gap of {first} is {old} by age (65–80 minus 25–50) and {women} by s
 (women minus men).
 """,
     figure="fig-subgroup-gaps",
+    found=f"Of {len(known)} gaps, {beyond} lie beyond those of a fair model.",
 )
 
 # %% [markdown]

@@ -93,6 +93,23 @@ def predictions(y, p, image_id, patient_id):
     return pd.DataFrame(columns)
 
 
+def test_recalibration_finds_the_planted_line_in_each_group():
+    rng = np.random.default_rng(1907)
+    x = rng.normal(size=40_000)
+    sex = np.where(np.arange(len(x)) % 2, "F", "M")
+    risk = 1 / (1 + np.exp(-(2 * x - 1 - (sex == "F"))))
+    y, p = rng.binomial(1, risk), 1 / (1 + np.exp(-x))
+    table = predictions(y, p, np.arange(len(x)), np.arange(len(x))).assign(sex=sex, risk=risk)
+    found = calibration.recalibrate(table, table, by=["sex"])
+    lines = found.groupby("sex")[["slope", "shift"]].first()
+    np.testing.assert_allclose(lines, [[2, -2], [2, -1]], atol=0.1)
+    assert (found["score"] - found["risk"]).abs().max() < 0.03
+    assert set(calibration.recalibrate(table, table, intercept=False)["shift"]) == {0}
+    ill = table[(table["sex"] == "M") & (table["y_true"] == 1)]
+    one = calibration.recalibrate(table, ill, by=["sex"])  # no woman, and nobody healthy
+    assert set(one["sex"]) == {"M"} and set(one["score"]) == {1} and one["slope"].isna().all()
+
+
 def test_reliability_table_has_intervals_and_counts(squeezed):
     y, p = squeezed
     table = predictions(y, p, np.arange(400), np.arange(400) // 2)
@@ -139,3 +156,13 @@ def test_reliability_table_names_scores_that_are_no_probabilities(squeezed):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_risk_by_group_is_what_was_seen_and_said():
+    about = {"cohort": "c", "model": "m", "method": "Platt", "label": "Edema"}
+    table = pd.DataFrame({"y_true": [1, 0, 0, 1], "score": [0.6, 0.2, 0.1, 0.3]}).assign(**about)
+    table = table.assign(sex=["F", "F", "M", "M"])
+    off = pd.DataFrame({"attribute": ["sex"]})
+    found = calibration.risk_by_group(table, off)
+    assert found.loc[("m", "F")].tolist() == pytest.approx([2, 0.5, 0.4])
+    assert found.loc[("m", "M")].tolist() == pytest.approx([2, 0.5, 0.2])

@@ -156,7 +156,7 @@ def test_embed_builds_the_cohort_of_each_chapter(inside, monkeypatch, chapter, p
 
     monkeypatch.setattr(cohorts, "study", study)
     (path,) = (ROOT / "chapters").glob(f"{chapter}_*.py")
-    call = re.search(r"^(?:cohort|test) = (cohorts\.study\(.*\))$", path.read_text(), re.M)[1]
+    call = re.search(r"^(?:cohort|test) = (cohorts\.study\([^)]*\))", path.read_text(), re.M)[1]
     chosen, options = protocol_of(protocol), {"max_broken": 0.1}
     data = "nih-6x200" if chapter == "03" else "nih"
     known = {"cohorts": cohorts, "chosen": chosen, "prepared": chosen.preprocessing}

@@ -1,5 +1,6 @@
 """The drain detector on films with a planted line; a small DenseNet unless said otherwise."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -442,3 +443,24 @@ def test_command_trains_labels_and_the_cohort_takes_the_labels(small, monkeypatc
     assert table["drain"].isin((0, 1)).all()
     refused = CliRunner().invoke(app, ["drains", "--protocol", "mine"])
     assert "protocol='mine': expected one of" in str(refused.exception)
+
+
+def test_a_cohort_says_who_looked_for_drains():
+    cohort = made(n=20)
+    planted = cohorts.load("phantom", n_images=10)
+    devices = replace(cohort, table=cohort.table.rename(columns={"drain": "support_devices"}))
+    nobody = replace(cohort, table=cohort.table.assign(drain=np.nan))
+    source = np.where(np.arange(20) < 12, "predicted", "annotated")
+    guessed = replace(
+        cohort,
+        table=cohort.table.assign(drain_source=source),
+        recipe=cohort.recipe | {"drains": {"shared_patients": 3}},
+    )
+    for each, expected in [
+        (planted, "planted: 50 % of the films with pneumothorax have one, and 5 %"),
+        (devices, "does not name drains"),
+        (nobody, "nobody has looked"),
+        (cohort, "Drains are as annotated. The command"),
+        (guessed, r"on 12 images as a detector predicted them; .* chosen on: 3\."),
+    ]:
+        assert re.search(expected, drains.provenance(each))

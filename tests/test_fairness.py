@@ -1,5 +1,6 @@
 """Tables of groups and gaps against scikit-learn loops, fairlearn and planted gaps."""
 
+import statistics
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,8 +10,9 @@ import pytest
 import sklearn.metrics
 from fairlearn.metrics import equalized_odds_difference
 
+from cxrlib import schema
 from cxrlib.protocol import protocol_of
-from cxrlib.stats import bootstrap, fairness, inference, metrics
+from cxrlib.stats import as_published, bootstrap, fairness, inference, metrics
 
 AGES = ["25-50", "50-65", "65-80", "80+"]
 COUNTS = ["n", "n_positive", "n_negative", "n_patients"]
@@ -582,3 +584,20 @@ def test_an_operating_point_is_named_once_and_needs_negatives():
         fairness.decide(table, specificity=80)
     with pytest.raises(ValueError, match="made, a, zero-shot, Edema: y_true: no negatives"):
         fairness.decide(table.assign(y_true=1), 0.8)
+
+
+def test_the_spread_over_findings_is_no_interval():
+    values = {"Edema": 0.7, "Nodule": 0.8, "Mass": 0.95}
+    rows = [{"model": "m", "label": k, "metric": "auc", "value": v} for k, v in values.items()]
+    rows = [r | {"cohort": "c", "method": "z", "protocol": "corrected"} for r in rows]
+    rows = [r | {"attribute": "all", "group": "all"} for r in rows]
+    table = schema.results(rows)
+    mean = table.iloc[:1].assign(label="mean", value=0.1)
+    [found] = as_published.spread_over_labels(pd.concat([table, mean])).to_dict("records")
+    assert found["value"] == pytest.approx(statistics.stdev(values.values()))
+    assert found["metric"] == "auc_sd_over_labels" and np.isnan(found["ci_low"])
+    hidden = table.assign(value=[0.7, np.nan, 0.95], note="few")
+    assert as_published.spread_over_labels(hidden)["value"].isna().all()
+    both = pd.concat([table, mean, as_published.spread_over_labels(table)])
+    laid_out = as_published.like_table_1(both, "auc")
+    assert list(laid_out["label"]) == [*values, "mean", "SD over findings"]

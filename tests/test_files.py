@@ -1,12 +1,13 @@
 """Files as distributed: found, refused with one message, never followed out of their folder."""
 
 import gzip
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from cxrlib import cohorts
-from cxrlib.cohorts import files, mimic_files
+from cxrlib.cohorts import files, labels, mimic_files
 from cxrlib.cohorts.files import DataError
 
 COLUMNS = {"Image Index": "image_id", ("Patient Sex", "Patient Gender"): "sex"}
@@ -174,3 +175,25 @@ def test_options_of_a_cohort():
         cohorts.study("phantom", 10, 1, "split=all")
     small = cohorts.study("phantom", 10, 1, {"n_images": 12}, split="valid", preprocessing="x")
     assert len(small.table) == 12 and set(small.table["split"]) == {"valid"}
+
+
+def test_validation_patients_are_not_tested():
+    test = cohorts.study("phantom", 60, 1)
+    valid, tested = cohorts.validation(test, "phantom", 60, 1)
+    assert len(valid.table) == 30 and len(tested) == 60
+    mixed = replace(test, table=pd.concat([test.table, valid.table]))  # as of the split "all"
+    _, tested = cohorts.validation(mixed, "phantom", 60, 1, {"split": "test"})
+    assert set(tested["patient_id"]) == set(test.table["patient_id"])
+    with pytest.raises(ValueError, match="all its patients are in the validation split"):
+        cohorts.validation(valid, "phantom", 60, 1)
+
+
+def test_labels_that_omit_findings_of_women():
+    cohort = cohorts.load("phantom", n_images=400)
+    own = replace(cohort, name="own")  # of which nobody has a twin
+    for made in (cohort, own):
+        left = labels.underreported(made, ["Edema", "Pneumothorax"], 0.5, seed=1)
+        both = left.merge(made.table[["image_id", "sex", "Edema"]], on="image_id")
+        both = both[(both["label"] == "Edema") & (both["Edema"] == 1)]
+        kept = both.groupby("sex")["y_true"].mean()
+        assert kept["M"] == 1 and 0.2 < kept["F"] < 0.8

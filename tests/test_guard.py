@@ -660,3 +660,31 @@ def test_scan_by_hand(tmp_path):
 )
 def test_how_many_of_how_many_counts_no_small_group(n, m, words):
     assert guard.n_of_m(n, m, "films") == words
+
+
+def test_no_step_of_a_curve_is_a_single_film():
+    rng = np.random.default_rng(0)
+    y, score = (rng.random(500) < 0.2).astype(int), rng.normal(size=500)
+    block = guard.in_blocks(y, score)
+    sizes = pd.crosstab(block, y)
+    assert len(sizes) > 5 and sizes.to_numpy().min() >= guard.MIN_CELL
+    order = np.argsort(score)
+    assert (np.diff(block[order]) >= 0).all()
+    assert set(guard.in_blocks(y[:20], score[:20])) == {0}
+
+
+# --- reliability curves ------------------------------------------------------------------------
+
+
+def test_bins_and_extremes_of_protected_films(monkeypatch):
+    about = {"model": "m", "method": "zero-shot", "label": "Edema"}
+    numbers = dict.fromkeys(("predicted", "observed", "ci_low", "ci_high"), 0.5)
+    curve = pd.DataFrame({"n": [60, 12, 50], "n_positive": [30, 3, 20], "n_patients": [60, 12, 50]})
+    curve = curve.assign(**about, **numbers)
+    values = pd.Series(np.arange(30.0))
+    assert guard.bins(curve)["n_negative"].tolist() == [30, 9, 30]
+    assert guard.extremes(values).tolist() == [0, 29]
+    monkeypatch.setattr(latch, "_protected", ["made-up"])
+    kept = guard.bins(curve)
+    assert 12 not in kept["n"].tolist() and len(kept) < 3
+    assert guard.extremes(values).tolist() == [4.5, 24.5]

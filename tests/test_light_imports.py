@@ -5,7 +5,7 @@ import sys
 
 MODULES = (
     *("ranking", "metrics", "bootstrap", "calibration", "estimates", "fairness", "inference"),
-    *("probes", "shortcuts", "simulate", "as_published"),
+    *("probes", "shortcuts", "simulate", "as_published", "prevalence"),
 )
 HEAVY = ("torch", "sklearn", "statsmodels", "scipy.stats", "matplotlib")
 

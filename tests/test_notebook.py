@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
 from cxrlib import schema
+from cxrlib.show import notebook
 from cxrlib.show.notebook import rendered, show
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, interval_lies, percent
 
@@ -72,5 +74,22 @@ def test_words_of_a_table_wrap_and_numbers_and_intervals_do_not():
     cells = BeautifulSoup(page, "html.parser").select("tbody th, tbody td")
     kinds = [(cell["class"] if cell.has_attr("class") else []) for cell in cells]
     assert kinds == [["text"], ["number"], ["text"], []]
-    assert [span.get_text() for span in cells[2].select(".cxr-whole")] == ["[-0.085, 0.05]"]
-    assert cells[2].get_text() == "0.067 [-0.085, 0.05]"
+    assert [span.get_text() for span in cells[2].select(".cxr-whole")] == ["[−0.085, 0.05]"]
+    assert cells[2].get_text() == "0.067 [−0.085, 0.05]"
+
+
+def test_films_are_a_figure_and_withheld_under_guard(monkeypatch, capsys):
+    import matplotlib.pyplot as plt
+
+    film = np.arange(12).reshape(3, 4)
+    given = ("fig-a", "Two films.", {"before": [film, film], "after": [film, film + 1]}, "Films.")
+    drawn = []
+    monkeypatch.setattr(notebook, "figure", lambda *_: drawn.append(plt.gcf()))
+    notebook.films(*given)
+    shown = [ax.images[0].get_array() for ax in drawn[0].axes]
+    assert [ax.get_title(loc="left") for ax in drawn[0].axes] == ["before", "", "after", ""]
+    assert len(shown) == 4 and (shown[3] == film + 1).all()
+    plt.close("all")
+    monkeypatch.setattr(notebook.guard, "active", lambda: True)
+    notebook.films(*given)
+    assert len(drawn) == 1 and "Not shown: films" in capsys.readouterr().out

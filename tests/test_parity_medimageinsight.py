@@ -228,16 +228,22 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("text", ODD)
-def test_the_tokenizer_is_hugging_faces(text):
-    """Upstream's CLIPTokenizer, rebuilt from the same byte pairs."""
+@pytest.fixture(scope="module")
+def tokenizers():
+    """Ours, and upstream's CLIPTokenizer, rebuilt from the same byte pairs."""
     clip = SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     reference = CLIPTokenizer(
         vocab={names.get(piece, piece): i for piece, i in clip.encoder.items()},
         merges=list(clip.bpe_ranks),
     )
-    ids, mask = registry.recipe(NAME).tokenizer(None)([text])
+    return registry.recipe(NAME).tokenizer(None), reference
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_the_tokenizer_is_hugging_faces(tokenizers, text):
+    ours, reference = tokenizers
+    ids, mask = ours([text])
     expected = reference([text], max_length=77, padding="max_length", truncation=True)
     assert mask[0].tolist() == expected["attention_mask"][0]
     attended = [i for i, m in zip(expected["input_ids"][0], mask[0], strict=True) if m]

@@ -555,3 +555,54 @@ def test_too_many_columns_and_doubled_runs_are_refused(gaps, runs):
     with pytest.raises(ValueError, match=r"more than one row for .*'label': 'lowest'"):
         f1 = schema.results([row("full", 0.5, label="Edema", metric="f1")])
         plots.bars(f1, hue="method", printed=published.table("X Fig. 2b"))
+
+
+def test_prevalence_is_drawn_by_finding_and_group():
+    shares = {"Mass": (0.05, 0.02), "Edema": (0.10, 0.20)}
+    rows = [
+        {"label": label, "attribute": "sex", "group": group, "value": share, "n_positive": share}
+        | {"ci_low": share / 2, "ci_high": share * 2}
+        for label, (female, male) in shares.items()
+        for group, share in (("F", female), ("M", male))
+    ]
+    fig = plots.prevalence_panels(pd.DataFrame(rows))
+    [ax] = [a for a in fig.axes if a.get_visible()]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["Edema", "Mass"]  # commonest on top
+    drawn = {(round(x, 6), colour) for x, _, colour in marks(ax)}
+    assert drawn == {
+        (100 * share, words.COLOURS[group])
+        for pair in shares.values()
+        for group, share in zip("FM", pair, strict=True)
+    }
+    assert "from 0.020 (Mass, male) to 0.200 (Edema, male)" in fig.alt
+
+
+def test_a_strip_has_a_dot_for_each_method(performance):
+    rows = performance[
+        (performance["label"] == "Pneumothorax") & (performance["attribute"] == "all")
+    ]
+    each = (rows.assign(method=m, value=rows["value"] + k / 50) for k, m in enumerate("abc"))
+    asked = pd.concat(each, ignore_index=True)
+    fig = plots.strips(asked, {"b": "the pair of S"})
+    [ax] = fig.axes
+    dots = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    assert [len(d) for d in dots] == [3, 3]
+    np.testing.assert_allclose(dots[0][:, 0], asked["value"][asked["model"] == "phantom-resnet"])
+    marked = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(marked, asked["value"][asked["method"] == "b"])
+    assert fig.table.equals(asked) and "(a, phantom-resnet)" in fig.alt
+
+
+def test_studies_and_coverage_are_drawn_as_counted():
+    studies = pd.DataFrame({"unit": ["image", "image", "patient"], "simulation": [0, 1, 0]})
+    studies = studies.assign(metric="auc", ci_low=[0.7, 0.82, 0.6], ci_high=0.9, missed=[0, 1, 0])
+    fig = plots.studies_and_truth(studies, 0.8)
+    colours = [[to_hex(c) for c in ax.collections[0].get_colors()] for ax in fig.axes]
+    assert colours == [["#0072b2", "#d55e00"], ["#0072b2"]]
+    assert "1 from drawing images, 0 from drawing patients" in fig.alt
+    rows = [("auc", "a", 12, 0.9), ("auc", "b", 30, 0.95), ("auc_gap", "a", 12, 0.8)]
+    table = pd.DataFrame(rows, columns=["metric", "kind", "n_positive_patients", "coverage"])
+    fig = plots.coverage_by_patients(table, (0.93, 0.97))
+    marks = [[line.get_xydata().tolist() for line in ax.lines] for ax in fig.axes]
+    assert marks == [[[[12, 90]], [[30, 95]]], [[[12, 80]], []]]
+    assert "a 80 % (gap in AUC, 12 positive patients); b 95 %" in fig.alt

@@ -156,3 +156,14 @@ def test_unknown_switches_are_named():
         probes.tuning_rows(np.arange(3), np.arange(3, 5), "some")
     with pytest.raises(ValueError, match="axes='joint': expected one of own, mixed"):
         probes.image_panel(np.eye(4), np.eye(4), axes="joint")
+
+
+def test_tuning_on_the_rows_of_s_changes_the_choice_and_not_the_features():
+    rng = np.random.default_rng(0)
+    sex = np.repeat(["F", "M"], 60)
+    x = rng.normal(size=(120, 4)) + 2 * (sex == "M")[:, None]
+    table = pd.DataFrame({"image_id": range(120), "patient_id": range(120), "sex": sex})
+    found = probes.tuning_compared(x, table.sample(frac=1, random_state=0), "sex", "knn", (1, 2))
+    assert len(found) == 2 and (found[["own", "test"]] < 0.9).all(axis=None)
+    found = probes.tuning_compared(x, table, "sex", "knn", (1, 2))
+    assert (found[["matched", "mismatched"]] > 0.9).all(axis=None)

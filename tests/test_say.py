@@ -71,7 +71,7 @@ def test_myst_reads_without_its_software(myst, text):
 def notebook(*cells):
     """Executed cells: (tags, outputs)."""
     title = nbformat.v4.new_markdown_cell("# Title")
-    code = []
+    code = [nbformat.v4.new_code_cell("n: int = 3", metadata={"tags": ["parameters"]})]
     for tags, outputs in cells:
         outputs = [nbformat.v4.new_output("display_data", data) for data in outputs]
         code.append(nbformat.v4.new_code_cell("x", outputs=outputs, metadata={"tags": tags}))

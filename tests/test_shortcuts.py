@@ -218,6 +218,62 @@ def test_twin_shift_is_the_planted_shift_in_standard_deviations():
     assert same["value"] == same["ci_high"] == 0
 
 
+def test_score_shifts_are_those_of_the_log_odds_by_model_and_group():
+    rng = np.random.default_rng(0)
+    about = {"cohort": "made", "label": "Pneumothorax"}
+    image = [f"i{i}" for i in range(300)]
+    table = pd.DataFrame({"image_id": image, "patient_id": image, "film": ["ill", "healthy"] * 150})
+    ill = (table["film"] == "ill").to_numpy()
+    before, after = [], []
+    for model, moves in (("reads", 2.0), ("ignores", 0.0)):
+        logit = 1.7 * rng.normal(size=300)
+        named = table.assign(model=model, **about)
+        before.append(named.assign(score=1 / (1 + np.exp(-logit))))
+        after.append(named.assign(score=1 / (1 + np.exp(-logit - moves * ~ill))))
+        sd = np.std(logit[~ill])
+        if moves:
+            expected = moves / sd
+    before, after = pd.concat(before), pd.concat(after)
+    found = shortcuts.score_shifts(after, before, "film", n_resamples=5)
+    value = found.set_index(["model", "group"])["value"]
+    assert value["reads", "healthy"] == pytest.approx(expected)
+    assert value.drop(("reads", "healthy")).abs().max() < 1e-12
+    with pytest.raises(ValueError, match="same models and images in the same order"):
+        shortcuts.score_shifts(after[::-1], before, "film", n_resamples=5)
+
+
+def test_what_is_known_of_a_device_decides_the_controls():
+    table = pd.DataFrame({"image_id": range(10), "Pneumothorax": [1] * 4 + [0] * 6})
+    table["drain"] = [1, 1, 0, np.nan, 0, 0, np.nan, 1, 0, np.nan]
+    device, status = shortcuts.device_status(table.assign(support_devices=1))
+    counts = shortcuts.carriers(status)
+    assert device == "drain" and counts.loc["pneumothorax"].tolist() == [2, 1, 1]
+    assert counts.loc["controls"].tolist() == [1, 3, 2]
+    assert [p.drain_controls for p in shortcuts.arm_protocols(counts)] == ["any", "without"]
+    few = status.assign(drain=status["drain"].where(status.index < 5))
+    kept = shortcuts.arm_protocols(shortcuts.carriers(few))
+    assert [p.drain_controls for p in kept] == ["any", "any"] and kept[1].unit == "patient"
+    other = table.rename(columns={"drain": "support_devices"})
+    assert shortcuts.device_status(other)[0] == "support devices"
+    assert shortcuts.device_status(table[["image_id", "Pneumothorax"]])[1]["drain"].isna().all()
+    with pytest.raises(ValueError, match="no labels of Pneumothorax"):
+        shortcuts.device_status(table[["image_id"]])
+
+
+def test_device_readers_by_the_side_of_their_intervals():
+    def rows(limits):
+        return pd.DataFrame(limits, columns=["model", "ci_low", "ci_high"])
+
+    gaps = rows([("a", 0.1, 0.2), ("b", -0.1, 0.1), ("c", np.nan, np.nan)])
+    shifts = rows([("a", 0.4, 0.9), ("b", 0.6, 0.9), ("c", 0.1, 0.2)])
+    found = shortcuts.device_readers(gaps, shifts, {"a": True, "b": False, "c": None}, 0.5)
+    assert found.to_numpy().tolist() == [
+        ["a", "yes", "yes", "no"],
+        ["b", "no", "no", "yes"],
+        ["c", "not known", "undefined", "no"],
+    ]
+
+
 def test_twin_shift_of_a_constant_margin_is_undefined():
     row = shortcuts.twin_shift(np.ones(5), np.zeros(5) + 0.3, np.arange(5), n_resamples=5).iloc[0]
     assert np.isnan(row["value"]) and row["note"]

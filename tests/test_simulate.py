@@ -231,3 +231,37 @@ def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError) as error:
         call()
     assert says in str(error.value)
+
+
+def test_gaps_of_a_fair_classifier_shrink_with_the_images():
+    rng = np.random.default_rng(1907)
+    small, large = (simulate.fair_gaps([0.6, 0.9, 0.3], n, 40, rng) for n in (20, 2000))
+    assert (small.mean() > 5 * large.mean()).all() and (large.mean() < 0.02).all()
+    assert (large["f1_gap_signed"] <= large["f1_gap_absolute"]).all()
+    assert (large["eq_odds_mean"] <= large["eq_odds_max"]).all()
+    assert (simulate.fair_gaps([1, 1], 5, 3, rng) == 0).all(axis=None)
+
+
+def test_verdicts_of_designs_by_hand():
+    """Two designs of one metric, one kind of interval over images and one over patients."""
+    kinds = [("image", "percentile"), ("patient", "bca")]
+    rows = [
+        {"metric": "auc", "unit": unit, "method": method, "n_images": 100, "prevalence": share}
+        | {"images_per_patient": several, "n_positive_patients": ill, "width": wide}
+        | {
+            "n_studies": 1000,
+            "n_undefined": 0,
+            "n_hold": hold,
+            "n_below": 0,
+            "n_above": 1000 - hold,
+        }
+        for share, several, ill, holds in ((0.3, 1, 30, (800, 940)), (0.1, 3, 4, (700, 990)))
+        for (unit, method), hold, wide in zip(kinds, holds, (0.1, 0.2), strict=True)
+    ]
+    found = simulate.verdicts(simulate.shares(pd.DataFrame(rows)))
+    assert list(found.index) == ["images, percentile", "patients, BCa"]
+    assert found["off"].tolist() == pytest.approx([0.15, 0.01])  # of the design with 30
+    assert found["off_few"].tolist() == pytest.approx([0.25, 0.04])
+    assert found["width"].tolist() == found["width_thin"].tolist() == [0.1, 0.2]
+    counts = found[["many", "within", "beyond", "above", "below"]]
+    assert counts.to_numpy().tolist() == [[1, 0, 1, 500, 0], [1, 1, 0, 70, 0]]

@@ -10,9 +10,9 @@ import pytest
 from fairlearn.metrics import MetricFrame, selection_rate
 from matplotlib.collections import PathCollection
 
-from cxrlib import cohorts, guard
-from cxrlib.cohorts import summary
-from cxrlib.papers import published
+from cxrlib import cohorts, guard, schema
+from cxrlib.cohorts import metadata, summary
+from cxrlib.papers import counts, published
 from cxrlib.papers.counts import cohort_counts, counts_beside_papers
 from cxrlib.show import plots
 
@@ -386,3 +386,57 @@ def test_counts_of_mimic_stand_beside_those_that_s_prints():
 
 def test_other_sources_have_no_counts_in_print(phantoms):
     assert counts_beside_papers(replace(phantoms, sources=("own",))).empty
+
+
+@pytest.mark.parametrize(
+    ("shares", "widest"),
+    [
+        ({("sex", "Edema"): {"F": 0.1, "M": 0.3}, ("race", "Edema"): {"A": 0.2, "B": 0.1}}, "M F"),
+        ({("sex", "Edema"): {"F": 0.1, "M": 0.2}, ("sex", "Mass"): {"F": 0.9, "M": 0.4}}, "F M"),
+        ({("sex", "Edema"): {"F": 0.1, "M": np.nan}}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_widest_difference_between_groups(shares, widest):
+    tables = [
+        schema.results(
+            [
+                {"attribute": a, "label": label, "group": group, "metric": "prevalence"}
+                | {"value": value, "note": "too few"}
+                for group, value in groups.items()
+            ]
+        )
+        for (a, label), groups in shares.items()
+    ]
+    assert summary.widest_difference(tables)["group"].tolist() == widest.split()
+
+
+def test_nih_is_counted_beside_both_papers():
+    table = metadata.nih()
+    single = table[table[list(metadata.FINDINGS)].sum(axis=1) == 1]
+    cells = single.groupby([single["sex"], single["age"] >= 60])[list(metadata.FINDINGS)].sum()
+    said = counts.nih_beside_papers().set_index(["section", "quantity"])
+    old = cells.xs(True, level="age")["Edema"]
+    edema = said.loc["X Section 2.1", "old patients with edema, F / M"]
+    assert edema["this run"] == f"{old['F']} / {old['M']}" == edema["paper says"]
+    enough = said.loc["X Section 2.1", "diseases with 50 in each cell"]
+    assert enough["this run"] == str((cells.min() >= 50).sum())
+    sizes = said.xs("images / patients of NIH", level="quantity")
+    assert sizes["this run"].unique() == f"{len(table):,} / {table['patient_id'].nunique():,}"
+    assert sizes["paper says"].to_dict() == {
+        "X Section 2.1": "108,948 / 32,717",
+        "S Section 2.3": "112,120 / 30,805",
+    }
+    same = said["paper says"] == said["this run"]
+    assert (said["verdict"] == "reproduced").equals(same)
+    assert same.any()
+    assert not same.all()
+
+
+def test_the_clearest_film_shows_one_finding_and_most_of_it(phantoms):
+    table = phantoms.table
+    at = summary.clearest(phantoms, ["No such finding", "Edema"])
+    film = table.iloc[at]
+    assert film["Edema"] == 1 and film[list(phantoms.findings)].sum() == 1
+    alone = table[(table[list(phantoms.findings)].sum(axis=1) == 1) & (table["Edema"] == 1)]
+    assert film["severity_Edema"] == alone["severity_Edema"].max()

@@ -180,7 +180,7 @@ def test_profiles_of_the_book_name_what_there_is(name):
             chapter.parameters[parameter].parsed(value)  # or ValueError
 
 
-@pytest.mark.parametrize("name", ["default", "phantom-full"])
+@pytest.mark.parametrize("name", ["default", "phantom-full", "long-training"])
 def test_profiles_without_files_pass_the_check_of_a_run(name):
     combined = profiles.combined([name], ROOT)
     values = parameters_of(chapters(ROOT), {}, combined)

@@ -281,3 +281,48 @@ def test_a_model_cannot_rank_by_words_that_it_never_saw(tmp_path, monkeypatch):
     # the two sides exchanged rank the other way round
     assert mean["denied twice"] == pytest.approx(1 - mean["affirmed"], abs=1e-12)
     assert mean["affirmed"] > 0.6
+
+
+# --- told ----------------------------------------------------------------------------------------
+
+
+def test_gaps_that_turn_with_the_wording_are_counted(cohort, scores):
+    table = wordings.pair_table(cohort, scores, LABELS, NAMES, GAPS)
+    found = wordings.turned(table, "b").set_index(["model", "group"])
+    mean = table[table["label"] == "mean"]
+    for model, group in found.index:
+        at = (mean["model"] == model) & (mean["group"] == group)
+        gap = dict(zip(mean.loc[at, "method"], mean.loc[at, "value"], strict=True))
+        row = found.loc[(model, group)]
+        assert row["turned"] == sum(gap[k] * gap["b"] < 0 for k in "ac") and row["others"] == 2
+        assert (row["lowest"], row["highest"]) == (min(gap.values()), max(gap.values()))
+    hidden = table.assign(value=table["value"].mask(table["method"] == "a"))
+    assert wordings.turned(hidden, "b")["turned"].isna().all()
+
+
+def test_pairs_of_a_model_stand_beside_its_own(cohort, scores):
+    roles = pd.DataFrame({"lowest": ["a", "c"], "highest": "c", "of S": "b"}, index=["x", "y"])
+    asked = {m: [(pair, "b") for pair in roles.loc[m]] for m in roles.index}
+    table = wordings.interval_table(cohort, scores, LABELS, NAMES, asked, GAPS, n_resamples=10)
+    table = table[table["label"] == "mean"]
+    found = wordings.beside_own(table, roles, "b")
+    lines = found[["model", "pair", "method"]].drop_duplicates().to_records(index=False).tolist()
+    assert lines[:3] == [("x", "lowest", "a"), ("x", "highest", "c"), ("x", "of S", "b")]
+    assert lines[3:] == [("y", "lowest, highest", "c"), ("y", "of S", "b")]
+    cells = found.set_index(["model", "method", "what"])["value"]
+    difference = cells["x", "a", "mean AUC"] - cells["x", "b", "mean AUC"]
+    assert cells["x", "a", "difference"] == pytest.approx(difference)
+    assert ("x", "b", "difference") not in cells.index and ("x", "b", "F - M") in cells.index
+
+
+def test_what_a_choice_is_worth_is_told_with_the_middle_of_its_halves():
+    rng = np.random.default_rng(4)
+    truth = (rng.random((300, 2)) < 0.4).astype(int)
+    found = halves(rng.normal(size=(2, 5, 300)), truth).assign(model="m", choice="one")
+    told = wordings.over_halves(found).set_index("what")
+    optimism = found["seen"] - found["unseen"]
+    expected = [optimism.mean(), *np.quantile(optimism, [0.05, 0.95])]
+    np.testing.assert_allclose(told.loc["optimism", ["value", "ci_low", "ci_high"]], expected)
+    gain = (found["unseen"] - found["own"]).mean()
+    assert told.loc["gain over S", "value"] == pytest.approx(gain)
+    assert wordings.over_halves(found.iloc[:0]).empty

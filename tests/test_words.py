@@ -2,12 +2,16 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from cxrlib import schema
 from cxrlib.guard import latch
+from cxrlib.show import words
 from cxrlib.show.words import (
     Estimate,
+    beside,
     count,
     duration,
     estimate,
@@ -58,8 +62,8 @@ GAPS = schema.results(
         ({"group": "M"}, "0.50 [undefined]", "0.50", "is undefined", "undefined"),
         (
             {"group": "Asian - White"},
-            "undefined (3 positive images; needs 10)",
-            "undefined (3 positive images; needs 10)",
+            "undefined (3 positive images)",
+            "undefined (3 positive images)",
             "is undefined",
             "undefined",
         ),
@@ -160,3 +164,65 @@ def test_a_planted_difference_is_judged(on, off, sign, words):
     said = judged("age", on, off, sign)
     assert all(word in said for word in words), said
     assert ("is found" in said) == (words == ["is found"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.03, "better"),
+        (-0.03, -0.01, "worse"),
+        (-0.01, 0.01, "not told apart"),
+        (None, None, "undefined"),
+    ],
+)
+def test_what_one_model_is_beside_another(low, high, said):
+    assert beside(Estimate(0.0, low, high)) == said
+
+
+def made(*rows):
+    columns = ["model", "group", "value", "ci_low", "ci_high", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_each_row_is_named_with_its_value():
+    a, b = ("a", "F", 0.5, 0.4, 0.6, ""), ("b", "F - M", -0.1, np.nan, np.nan, "")
+    c = ("c", "F", np.nan, np.nan, np.nan, "3 positive images; weighted")
+    assert words.each(made(a, b, c)) == "a 0.50 [0.40, 0.60], b −0.100 [undefined] and c undefined"
+    assert words.each(made(a), by="group") == "female 0.50 [0.40, 0.60]"
+    assert words.each(made(), none="not run") == "not run"
+    again = ("d", *c[1:])
+    assert words.why_undefined(made(a, c, again)) == "Undefined here: 3 positive images."
+    assert words.why_undefined(made(a)) == ""
+
+
+VALUES = pd.Series([0.31, np.nan, 0.12])
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (words.span(VALUES), "0.12 to 0.31"),
+        (words.span(VALUES, words.percent, to="and"), "12 % and 31 %"),
+        (words.span(-VALUES, digits=3, signed=True), "−0.310 to −0.120"),
+        (words.span(VALUES[1:2]), "undefined"),
+        (words.how_many(pd.Series([True, False, np.nan])), "1 of 2"),
+        (words.how_many(pd.Series([np.nan])), "undefined"),
+    ],
+)
+def test_spans_and_shares(said, expected):
+    assert said == expected
+
+
+def test_intervals_lie_on_a_side_of_a_number_or_of_one_each():
+    rows = pd.DataFrame({"ci_low": [0.1, -0.3, -0.1, np.nan], "ci_high": [0.2, -0.2, 0.1, np.nan]})
+    sides = ("above", "below", "around")
+    assert [words.lying(rows, side) for side in sides] == ["1 of 3"] * 3
+    assert words.lying(rows, "above", -0.5) == "3 of 3"
+    assert words.lying(rows, "below", pd.Series([0.3, 0, 0, 0])) == "2 of 3"
+    assert words.lying(rows[3:], "above") == "undefined"
+
+
+def test_predicted_minus_observed_has_the_sign_of_a_difference():
+    about = {"metric": "calibration_in_the_large", "model": "m", "ci_low": 0.01, "ci_high": 0.03}
+    table = schema.results([about | {"value": 0.02}])
+    assert str(words.estimate(table, model="m")) == "+0.020 [+0.010, +0.030]"

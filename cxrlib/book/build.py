@@ -138,7 +138,7 @@ def _stage(root, notebooks, stage, edition, with_runs):
         "crosswalk": crosswalk.page(every, notebooks, entries),
         "metric_cards": metric_cards.page(),
         "model_cards": model_cards.page(),
-        "ledger": ledger.page(kept),
+        "ledger": ledger.page(entries, len(kept)),
         "parameters": parameters.page(every),
         "runs": runs.page(root, stage / "extra" / "tables", with_runs),
     }

@@ -421,6 +421,7 @@ def _execute(root, task, scratch, progress):
                 request_save_on_cell_execute=False,
                 resources={"metadata": {"path": str(root)}},
                 config=Config(KernelManager=channel),
+                shutdown_kernel="immediate",  # all is told; asked to end, one takes seconds
                 on_cell_start=lambda cell, cell_index: progress.cell(task, cell),
             )
     except PapermillExecutionError as error:

@@ -154,3 +154,42 @@ def study(
         wanted |= {"n_images": n_images}
     wanted = {name: value for name, value in wanted.items() if name in accepted}
     return load(data, **(wanted | (options or {})))
+
+
+def validation(
+    test: Cohort,
+    data: str,
+    n_images: int,
+    seed: int,
+    options: dict | None = None,
+    **wanted: Any,
+) -> tuple[Cohort, pd.DataFrame]:
+    """Validation patients beside a test cohort, half as many where their number is given.
+
+    Parameters
+    ----------
+    test : Cohort
+        From :func:`study`, called with what follows.
+
+    Returns
+    -------
+    (Cohort, DataFrame)
+        The validation cohort, and the rows of the test cohort whose patients are not in it:
+        options such as ``{"split": "all"}`` take some of them into the test.
+
+    Raises
+    ------
+    ValueError
+        No patient is left to be tested.
+    """
+    options = {key: value for key, value in (options or {}).items() if key != "split"}
+    if "n_images" in options:
+        options["n_images"] //= 2
+    valid = study(data, n_images // 2, seed, options, split="valid", **wanted)
+    shared = test.table["patient_id"].isin(valid.table["patient_id"])
+    if shared.all():
+        raise ValueError(
+            f"cohort {test.name!r}: all its patients are in the validation split, so that none is "
+            "left to be tested; choose another split, or give the table a column 'split'"
+        )
+    return valid, test.table[~shared]

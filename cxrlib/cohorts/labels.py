@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import toml
 
 
@@ -68,3 +69,32 @@ def decide(
     present = [1, -1] if how.uncertain == "positive" else [1]
     columns = [*findings, *beside]
     return rows.assign(**{c: rows[c].isin(present).astype(np.int8) for c in columns})
+
+
+def underreported(cohort: Cohort, findings: Sequence[str], share: float, seed: int) -> pd.DataFrame:
+    """The labels that reports would leave which omit a share of the findings of women.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        A phantom's reports omit what its twin's do; of other cohorts, findings are drawn.
+    findings : columns of the cohort
+    share : float in [0, 1]
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    DataFrame, one row per image and finding: image_id, label, y_true.
+    """
+    from cxrlib.cohorts import phantom
+
+    findings = list(findings)
+    if cohort.planted:
+        left = phantom.twin(cohort, underreport={"sex": {"F": share}}).table
+    else:
+        left = cohort.table[["image_id", *findings]].copy()
+        omitted = np.random.default_rng(seed).random((len(left), len(findings))) < share
+        omitted &= (cohort.table[["sex"]] == "F").to_numpy()
+        left[findings] = left[findings].where(~omitted, 0)
+    return left.melt("image_id", findings, "label", "y_true")

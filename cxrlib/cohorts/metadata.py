@@ -95,6 +95,15 @@ def age_group(age: ArrayLike) -> pd.Series:
     return groups.astype("str").where(groups.notna())
 
 
+def young_or_old(age: ArrayLike) -> pd.Series:
+    """ "young" below 60 years, "old" from 60 (the border of X); missing where the age is.
+
+    Two groups that are large in most cohorts, unlike those of :func:`age_group`.
+    """
+    age = pd.Series(age)
+    return pd.Series(np.where(age >= 60, "old", "young"), age.index).where(age.notna())
+
+
 def read_nih(path: Path) -> pd.DataFrame:
     """The table of NIH ChestX-ray14 as released, in either spelling, tidy.
 

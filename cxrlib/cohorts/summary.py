@@ -90,6 +90,18 @@ def _joined(first, second):
 # --- groups ----------------------------------------------------------------------------------
 
 
+def clearest(cohort: Cohort, wanted: Sequence[str]) -> int:
+    """Place of the film that shows a finding best: it shows no other, and is most severe.
+
+    The finding is the first of those wanted that the cohort has. How severe it is only phantoms
+    know; of other films the first is taken. 0 where none shows the finding alone.
+    """
+    finding = next(f for f in wanted if f in cohort.findings)
+    alone = cohort.table[list(cohort.findings)].sum(axis=1) == 1
+    degree = cohort.table[f"severity_{finding}" if cohort.planted else finding]
+    return int(np.argmax(alone * degree))
+
+
 def group_sizes(
     table: pd.DataFrame, attributes: Sequence[str], findings: Sequence[str]
 ) -> pd.DataFrame:
@@ -351,3 +363,29 @@ def confounders(cohort: Cohort, attribute: str) -> pd.DataFrame:
             note = "" if row["n"] else "not recorded in this group"
             rows.append(about | {"metric": metric, "unit": "patient", "note": note} | row)
     return schema.results(rows)
+
+
+def widest_difference(confounders: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The finding that differs most between two groups of one attribute.
+
+    Parameters
+    ----------
+    confounders : sequence of results tables
+        From :func:`confounders`, one per attribute.
+
+    Returns
+    -------
+    results table, 2 rows
+        The prevalence in the group where it is highest, then where it is lowest; no row where no
+        two groups have a number.
+    """
+    rows = pd.concat([schema.results([]), *confounders], ignore_index=True)
+    rows = rows[(rows["metric"] == "prevalence") & rows["value"].notna()]
+    ends = rows.groupby(["attribute", "label"])["value"].agg(["idxmax", "idxmin", "nunique"])
+    ends = ends[ends["nunique"] > 1]
+    if ends.empty:
+        return rows.iloc[:0]
+    pairs = [
+        rows.loc[[high, low]] for high, low in zip(ends["idxmax"], ends["idxmin"], strict=True)
+    ]
+    return max(pairs, key=lambda pair: pair["value"].iloc[0] - pair["value"].iloc[1])

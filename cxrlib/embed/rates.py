@@ -58,7 +58,8 @@ def of_films(
         model, one column per kind.
     """
     positions = np.arange(min(len(cohort.table), 64))
-    render = partial(cohort.images, positions)  # type: ignore[misc]
+    assert cohort.images is not None  # phantoms are drawn
+    render = partial(cohort.images, positions)
     drawn = np.asarray(render())
     rendering = core_seconds(render) / len(positions)
     pixels = drawn.shape[1] * drawn.shape[2] / 1e6

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from cxrlib.core.folders import for_sockets
 from cxrlib.embed.store import Store, StoreError
 from cxrlib.models.encoder import Encoder
 
+REMEMBERED = 2**26  # bytes of films that were drawn here: 16,384 of 64 pixels
 FEW_BROKEN = 10  # images that may have no embedding, however small the cohort
 WAIT = 60.0  # seconds until it is said that another process is waited for
 
@@ -154,8 +155,9 @@ def _encoded(
             for start in range(0, len(positions), job.at_once):
                 yield shard, positions[start : start + job.at_once]
 
+    images = job.images if job.workers else _remembered(job.images)
     films = DataLoader(
-        Films(job.images, job.model.preprocess),
+        Films(images, job.model.preprocess),
         sampler=asked(),
         batch_size=None,
         num_workers=job.workers,
@@ -174,6 +176,24 @@ def _encoded(
         else:
             yield shard, *_whole(vectors + batch.rest(), problems, job)
             vectors, problems = [], []
+
+
+@lru_cache(maxsize=1)
+def _remembered(images):
+    """The same films, where they fit into memory: one model after the other looks at a cohort."""
+    drawn: dict[bytes, np.ndarray] = {}
+
+    def films(positions):
+        key = positions.tobytes()
+        if key not in drawn:
+            found = images(positions)
+            full = sum(f.nbytes for f in drawn.values()) + getattr(found, "nbytes", 0) > REMEMBERED
+            if full or not isinstance(found, np.ndarray):
+                return found
+            drawn[key] = found
+        return drawn[key].copy()
+
+    return films
 
 
 def _begin(parent: int, _: int) -> None:

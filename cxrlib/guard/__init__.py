@@ -24,7 +24,10 @@ from cxrlib.guard.suppression import (
     NEEDS_COUNT,
     ROW_LEVEL,
     SUPPRESSED,
+    bins,
     cover,
+    extremes,
+    in_blocks,
     presentable,
     suppress,
 )

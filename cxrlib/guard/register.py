@@ -197,9 +197,7 @@ def found(
     strict : bool
         Whether long numbers count even where they are known: an example may be a true one.
     """
-    tokens, names = tokens_in(text), names_in(text)
-    words = words_in(text)
-    rows, pieces = rows_of([text]), rows_of([text], PIECE)
+    tokens, names, words, rows, pieces = _parts(text)
     if known is not None:
         long = {t for t in tokens if strict and re.search(r"\d{5}", t)}
         tokens = long | (tokens - known.tokens)
@@ -219,6 +217,17 @@ def found(
     return hits
 
 
+@functools.lru_cache(maxsize=1)  # the same text is looked for in one register after the other
+def _parts(text):
+    return (
+        tokens_in(text),
+        names_in(text),
+        words_in(text),
+        rows_of([text]),
+        rows_of([text], PIECE),
+    )
+
+
 class Known(NamedTuple):
     """Words that tell nothing of a cohort, since the project's own text has them."""
 
@@ -230,14 +239,15 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Known:
         """Of one text."""
-        return cls(tokens_in(text), words_in(text), rows_of([text]), rows_of([text], PIECE))
+        tokens, _, words, rows, pieces = _parts(text)
+        return cls(tokens, words, rows, pieces)
 
     def __or__(self, other):
         return Known(
             self.tokens | other.tokens,
             self.words | other.words,
-            np.union1d(self.rows, other.rows),
-            np.union1d(self.pieces, other.pieces),
+            _both(self.rows, other.rows),
+            _both(self.pieces, other.pieces),
         )
 
 
@@ -268,6 +278,11 @@ def _library_files():
 
 def _text_of(files):
     return "\n".join(f.read_text(encoding="utf-8") for f in files)
+
+
+def _both(some, others):
+    """Two sorted arrays as one, for `_in`, to which hashes that come twice are no matter."""
+    return np.sort(np.concatenate([some, others]), kind="stable")  # merges them
 
 
 def _in(hashes, among):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -55,9 +56,14 @@ def tokens_in(text: str) -> set[str]:
     return found | dates_in(text)
 
 
-def dates_in(text: str) -> set[str]:
+def dates_in(text: str) -> frozenset[str]:
     """Dates in a text, however written, as 2187-03-04; both readings of 3/4/2187."""
-    return set(_dates(text.lower()))
+    return _dates_of(text.lower())
+
+
+@functools.lru_cache(maxsize=1)  # asked for several times by whoever looks at a text
+def _dates_of(text):
+    return frozenset(_dates(text))
 
 
 def _dates(text: str) -> Iterator[str]:

@@ -230,6 +230,49 @@ def suppress(
     return out
 
 
+def in_blocks(y_true: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Scores as ranks of blocks of films, so that no step of a curve is a single film.
+
+    Parameters
+    ----------
+    y_true : (n,) of 0/1
+    score : (n,)
+
+    Returns
+    -------
+    int array (n,): in the order of the scores; each block has at least `MIN_CELL` films with the
+    finding and as many without. One block where there are too few for two.
+    """
+    rank, block, inside = 0, np.zeros(len(y_true), int), [0, 0]
+    for i in np.argsort(score):
+        block[i] = rank
+        inside[y_true[i]] += 1
+        if min(inside) >= MIN_CELL:
+            rank, inside = rank + 1, [0, 0]
+    return np.minimum(block, max(rank - 1, 0))  # what is left over joins the last full block
+
+
+def bins(curves: pd.DataFrame) -> pd.DataFrame:
+    """Reliability curves with ``n_negative``; of protected patients only the bins that hold enough.
+
+    curves : from :func:`cxrlib.stats.calibration.reliability_table`.
+    """
+    curves = curves.assign(n_negative=curves["n"] - curves["n_positive"])
+    numbers = ["predicted", "observed", "ci_low", "ci_high"]
+    return suppress(curves, COUNTS, numbers, ["model", "method", "label"]).dropna(subset="n")
+
+
+def extremes(values: pd.Series) -> pd.Series:
+    """The smallest and the largest of values of images: (2,).
+
+    Once credentialed data were loaded, the means of the ten smallest and the ten largest: a single
+    extreme is one patient's number.
+    """
+    together = MIN_CELL if active() else 1
+    values = values.sort_values()
+    return pd.Series([values[:together].mean(), values[-together:].mean()])
+
+
 def cover(counts: np.ndarray, hidden: np.ndarray, sums: Sequence[tuple]) -> np.ndarray:
     """Which entries to hide beside those hidden already, so that these cannot be computed.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import schema
-from cxrlib.cohorts import mimic, nih
+from cxrlib.cohorts import metadata, mimic, nih, nih6x200
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.papers import published
 
@@ -104,3 +104,36 @@ def counts_beside_papers(cohort: Cohort) -> pd.DataFrame:
         for cohort, metric in zip(table["cohort"], table["metric"], strict=True)
     ]
     return table.astype({"stated": "Int64", "computed": "Int64"})[columns]
+
+
+def nih_beside_papers() -> pd.DataFrame:
+    """What both papers say of NIH ChestX-ray14 and its 6x200 subset, and what its table holds.
+
+    Returns
+    -------
+    DataFrame
+        ``section, quantity, paper says, this run, verdict``, all text.
+    """
+    table = metadata.nih()
+    cells = nih6x200.cell_counts(table)
+    printed = [nih6x200.EXCEPTIONS["Edema", "old", sex] for sex in "FM"]
+    counted = [cells.loc["Edema", f"old {sex}"] for sex in "FM"]
+    x, s = "X Section 2.1", "S Section 2.3"
+    size = (len(table), table["patient_id"].nunique())
+    enough = f"diseases with {nih6x200.PER_CELL} in each cell"
+    rows = [
+        *((place, "images / patients of NIH", _printed_size(place), size) for place in (x, s)),
+        (x, "old patients with edema, F / M", printed, counted),
+        (x, enough, [len(nih6x200.DISEASES)], [cells["satisfies"].sum()]),
+    ]
+    said = pd.DataFrame(rows, columns=["section", "quantity", "paper says", "this run"])
+    for column in ("paper says", "this run"):
+        said[column] = [" / ".join(f"{count:,.0f}" for count in counts) for counts in said[column]]
+    same = said["paper says"] == said["this run"]
+    return said.assign(verdict=same.map({True: published.REPRODUCED, False: published.DIFFERS}))
+
+
+def _printed_size(place):
+    """Images and patients of NIH, as a section prints them."""
+    printed = published.table(place).query("cohort == 'nih-cxr14'")
+    return [schema.row(printed, metric=m)["value"] for m in ("n_images", "n_patients")]

@@ -191,12 +191,18 @@ def as_text(entries: pd.DataFrame) -> str:
 PAGE = Path(__file__).with_name("ledger.md").read_text(encoding="utf-8")
 
 
-def page(results: pd.DataFrame) -> str:
+def page(entries: pd.DataFrame, n_rows: int) -> str:
     """The ledger as a page of the book: MyST text.
 
     Everything is in the page; `book/assets/ledger.js` only hides rows on request.
+
+    Parameters
+    ----------
+    entries : DataFrame
+        See `ledger`.
+    n_rows : int
+        Of the results table behind it.
     """
-    entries = ledger(results)
     said = entries["artefact"] == SAID
     sections = []
     for paper, name in NAMES.items():
@@ -206,7 +212,7 @@ def page(results: pd.DataFrame) -> str:
     return PAGE.format(
         n_numbers=int((~said).sum()),
         n_claims=int(said.sum()),
-        n_rows=f"{len(results):,}",
+        n_rows=f"{n_rows:,}",
         counts=_counts_table(entries),
         verdicts="".join(f"<option>{html.escape(v)}</option>" for v in published.VERDICTS),
         papers="".join(f"<option>{p}</option>" for p in NAMES),

@@ -29,7 +29,9 @@ from cxrlib.predict import drain_detector
 from cxrlib.predict.drain_detector import NAME, Detector, annotations, load
 from cxrlib.predict.drain_detector import train as train  # so that callers need this module alone
 from cxrlib.protocol import protocol_of
+from cxrlib.show.words import count, percent
 from cxrlib.stats import fairness
+from cxrlib.stats.shortcuts import DEVICES
 
 CHUNK = 1000  # films between two savings of predictions
 
@@ -174,6 +176,45 @@ def overlap(detector: Detector, cohort: Cohort) -> int | None:
         return 0
     seen = detector.films.loc[detector.films["part"] != "test", "patient_id"]
     return len(set(cohort.table["patient_id"].astype(str)) & set(seen))
+
+
+def provenance(cohort: Cohort) -> str:
+    """What stands for the drain in a cohort, and who said so, in one or two sentences.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        As loaded, or with the labels of `stored` or `label`.
+    """
+    table = cohort.table
+    device = next((c for c in DEVICES if c in table), None)
+    if cohort.planted:
+        shares = (cohort.recipe["dials"][f"drain_if_{of}"] for of in ("pneumothorax", "none"))
+        ill, others = map(percent, shares)
+        return (
+            f"The drains of this cohort are planted: {ill} of the films with pneumothorax have "
+            f"one, and {others} of the others."
+        )
+    if device is None or table[device].isna().all():
+        return "In this cohort nobody has looked for drains, so that there are no arms."
+    if device != "drain":
+        return (
+            "This cohort does not name drains. Here the device is any support device that its "
+            "labels name, of which a drain is one kind; paper S has no such analysis to compare "
+            "with, and no detector could learn drains from it."
+        )
+    predicted = int(table.get("drain_source", pd.Series(dtype=str)).eq("predicted").sum())
+    if predicted:
+        shared = cohort.recipe["drains"]["shared_patients"]
+        return (
+            f"Drains are as annotated, and on {count(predicted)} images as a detector predicted "
+            "them; patients of this cohort that it was trained or chosen on: "
+            f"{'not known' if shared is None else count(shared)}."
+        )
+    return (
+        "Drains are as annotated. The command `cxrbook drains` trains a detector on them to label "
+        "the other films; the parameter drain_labels=predicted uses its labels."
+    )
 
 
 def hide(cohort: Cohort, rows: ArrayLike) -> Cohort:

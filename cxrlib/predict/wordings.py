@@ -212,6 +212,83 @@ def interval_table(
     return schema.results(out)
 
 
+def beside_own(measured: pd.DataFrame, roles: pd.DataFrame, own: str) -> pd.DataFrame:
+    """A few pairs of each model, for a table with a line for each.
+
+    Parameters
+    ----------
+    measured : results table
+        From :func:`interval_table`, of one label, with the differences from ``own``.
+    roles : DataFrame
+        Models (index) by what their pairs are called (columns): the pairs.
+    own : str
+        The pair that the others are compared with.
+
+    Returns
+    -------
+    The rows of these pairs, with ``pair`` (all that a pair is called) and ``what`` is in the row:
+    "mean AUC", "difference", or the two groups of a gap.
+    """
+    called = roles.stack().rename_axis(["model", "pair"]).rename("method").reset_index()
+    called = called.groupby(["model", "method"], sort=False)["pair"].agg(", ".join).reset_index()
+    ending = f" - {own}"
+    what = measured["group"].replace("all", "mean AUC")
+    what = what.mask(measured["method"].str.endswith(ending), "difference")
+    pair = measured["method"].str.removesuffix(ending)
+    return called.merge(measured.assign(method=pair, what=what), on=["model", "method"])
+
+
+def over_halves(halves: pd.DataFrame) -> pd.DataFrame:
+    """What a choice of pairs is worth, over the halves on which it was made.
+
+    Parameters
+    ----------
+    halves : DataFrame
+        From :func:`chosen_on_half`, with ``model`` and ``choice``.
+
+    Returns
+    -------
+    DataFrame
+        One row per model, choice and ``what``: "seen", "unseen", "optimism" (seen less unseen) and
+        "gain over S" (unseen less own). ``value`` is the mean over halves; nine of ten of them lie
+        from ``ci_low`` to ``ci_high``, which is no interval for other patients.
+    """
+    of_half = halves.assign(
+        optimism=halves["seen"] - halves["unseen"],
+        **{"gain over S": halves["unseen"] - halves["own"]},
+    )
+    what = ["seen", "unseen", "optimism", "gain over S"]
+    long = of_half.melt(["model", "choice"], what, "what").astype({"value": float})
+    by = long.groupby(["model", "choice", "what"], sort=False)["value"]
+    limits = {"ci_low": by.quantile(0.05), "ci_high": by.quantile(0.95)}
+    return pd.DataFrame({"value": by.mean(), **limits}).reset_index().assign(group="all")
+
+
+def turned(points: pd.DataFrame, own: str) -> pd.DataFrame:
+    """With how many pairs the gap of a model has the other sign than with its own.
+
+    Parameters
+    ----------
+    points : results table
+        From :func:`pair_table`, with gaps.
+    own : str
+        The pair that the others are compared with.
+
+    Returns
+    -------
+    DataFrame, one row per gap and model: ``attribute, group, model, turned`` (pairs with the other
+    sign; missing where a gap is undefined), ``others`` (pairs), ``lowest, highest`` (gap).
+    """
+    gaps = points[(points["label"] == "mean") & (points["attribute"] != "all")]
+    rows = []
+    for where, of in gaps.groupby(["attribute", "group", "model"], sort=False, observed=True):
+        gap = of.set_index("method")["value"]
+        other = (np.sign(gap) == -np.sign(gap[own])).sum() if gap.notna().all() else np.nan
+        rows.append((*where, other, len(gap) - 1, gap.min(), gap.max()))
+    columns = ["attribute", "group", "model", "turned", "others", "lowest", "highest"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def chosen_on_half(
     score: np.ndarray,
     truth: np.ndarray,

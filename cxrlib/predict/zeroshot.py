@@ -17,8 +17,10 @@ from cxrlib.embed.extract import embed, loaded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.loading import Ensemble
 from cxrlib.predict import prompts
+from cxrlib.stats import metrics
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
+READINGS = {"cosine only": "none", "learned scale": "learned"}  # method -> temperature
 UNIT = 1e-3  # how far the length of an embedding may be from 1
 
 
@@ -122,6 +124,32 @@ def predict(
     return pd.concat(parts, ignore_index=True)
 
 
+def both_readings(
+    cohort: Cohort,
+    models: Sequence,
+    labels: Sequence[str],
+    negative: str | Sequence[str] = NEGATIVE,
+    tested: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Predictions with the cosines alone and with the learned scale, as two methods.
+
+    Parameters
+    ----------
+    cohort, models, labels, negative : as in :func:`predict`
+    tested : DataFrame, optional
+        The rows of the cohort to keep; where these are not all, the name of the cohort says so.
+    """
+    parts = [
+        predict(cohort, models, labels, negative=negative, temperature=t).assign(method=reading)
+        for reading, t in READINGS.items()
+    ]
+    both = pd.concat(parts, ignore_index=True)
+    if tested is None or len(tested) == len(cohort.table):
+        return both
+    both = both[both["image_id"].isin(tested["image_id"])]
+    return both.assign(cohort=f"{cohort.name} (part)")
+
+
 def beside_twins(
     cohort: Cohort,
     twins: Mapping[str, Cohort],
@@ -150,6 +178,37 @@ def beside_twins(
         for name, films in {"as drawn": cohort, **twins}.items()
     ]
     return pd.concat(parts, ignore_index=True).merge(of_film, on="image_id")
+
+
+def severity_halves(cohort: Cohort, predictions: pd.DataFrame) -> pd.DataFrame:
+    """AUC of the mild and of the severe half of the films with a finding, against those without.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Of phantoms, which know how severe each finding was drawn.
+    predictions : DataFrame as of :func:`predict`
+        All of the cohort's films, in its order.
+
+    Returns
+    -------
+    DataFrame, one row per model and label: ``model, finding, mild half, severe half``. Films of
+    median severity are of the mild half. NaN where a half is empty; no rows where nothing was
+    planted.
+    """
+    rows, columns = [], ["model", "finding", "mild half", "severe half"]
+    known = predictions if cohort.planted else predictions.iloc[:0]
+    for (model, label), films in known.groupby(["model", "label"], sort=False):
+        severity = cohort.table[f"severity_{label}"].to_numpy()
+        ill, score = severity > 0, films["score"].to_numpy()
+        middle = np.median(severity[ill]) if ill.any() else 0
+        of_half = {"mild half": severity <= middle, "severe half": severity > middle}
+        areas = {
+            half: metrics.auc(ill[~ill | part].astype(int), score[~ill | part])
+            for half, part in of_half.items()
+        }
+        rows.append({"model": model, "finding": label} | areas)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def pair_scores(

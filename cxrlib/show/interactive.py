@@ -80,15 +80,14 @@ def reliability(table: pd.DataFrame, caption: str, name: str = "reliability") ->
     ValueError, GuardError
         See `explorer`.
     """
-    keys, by = ["model", "method", "label", "predicted"], ["model", "method", "label"]
+    keys = ["model", "method", "label", "predicted"]
     numbers = ["observed", "ci_low", "ci_high"]
     if guard.active() and table.empty:
         withheld("curves through bins of so few films")
         return
     one_row_each(table, keys)
     # Without bins of few protected patients, whether or not the caller left them out already.
-    table = table.assign(n_negative=table["n"] - table["n_positive"])
-    table = guard.suppress(table, guard.COUNTS, ["predicted", *numbers], by).dropna(subset="n")
+    table = guard.bins(table)
     models = ordered(table["model"])
     controls = {"label": _seen(table["label"]), "model": ["all models", *models]}
     if table["method"].nunique() > 1:

@@ -283,6 +283,46 @@ def figure(
     display(about, raw=True)
 
 
+def films(name: str, caption: str, lines: Mapping[str, Sequence], alt: str) -> None:
+    """Show films as a `figure`, lines of them below each other; withheld for credentialed data.
+
+    Parameters
+    ----------
+    name, caption, alt : str
+        See `figure`.
+    lines : dict of title -> sequence of (h, w) images, 0 to 255
+        As many in every line.
+    """
+    if guard.active():
+        withheld("films")
+        return
+    import matplotlib.pyplot as plt
+
+    columns = max(map(len, lines.values()))
+    size = (1.75 * columns, 1.95 * len(lines))
+    _, axes = plt.subplots(len(lines), columns, figsize=size, squeeze=False)
+    for row, (title, images) in zip(axes, lines.items(), strict=True):
+        row[0].set_title(title, loc="left")
+        for axis, image in zip(row, images, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axis.axis("off")
+    figure(name, caption, alt)
+
+
+def reliability(curves: pd.DataFrame, name: str, caption: str) -> None:
+    """A figure of reliability curves, or a note that protected patients are too few for one.
+
+    curves : of `cxrlib.guard.bins`; name, caption : as in `figure`.
+    """
+    from cxrlib.show import plots
+
+    if curves.empty:
+        withheld("curves through bins of so few films")
+        return
+    plots.reliability(curves)
+    figure(name, caption)
+
+
 def quiz(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
     """A question to check oneself: opening an answer says whether it holds, and why.
 

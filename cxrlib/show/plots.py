@@ -8,7 +8,7 @@ rows, or with more than one row for one place of the figure.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -41,6 +41,10 @@ WIDTH = 4  # inches, so that a phone of 390 pixels shows 9 points as 11 pixels
 WIDE = 6  # of what has no room there: a phone scrolls it sideways
 PALE, GREY, DARK = "#DDDDDD", "#888888", "#555555"
 LEGEND = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1}
+MARKED = (  # single dots among many
+    {"marker": "D", "markersize": 7, "mfc": "#D55E00", "mec": "black"},
+    {"marker": "o", "markersize": 7, "mfc": "none", "mec": "black"},
+)
 HOURS = {"10 min": 1 / 6, "1 hour": 1, "4 hours": 4, "1 day": 24, "1 week": 168}
 HOURS |= {"1 month": 720, "1 year": 8766}  # marks of an axis
 DIAMOND = {"marker": "D", "mfc": "white", "mew": 1.5, "markersize": 5.5}
@@ -302,7 +306,11 @@ def sorted_differences(differences: Mapping[str, np.ndarray]) -> Figure:
 
 
 def dose_response(
-    table: pd.DataFrame, x: str = "dose", hue: str = "model", xlabel: str | None = None
+    table: pd.DataFrame,
+    x: str = "dose",
+    hue: str = "model",
+    xlabel: str | None = None,
+    shares: bool = False,
 ) -> Figure:
     """A metric over the setting of a planted dial, with interval bands.
 
@@ -314,6 +322,8 @@ def dose_response(
         Columns of the setting and of the colour of a line.
     xlabel : str, optional
         What the setting is called; by default the name of its column.
+    shares : bool
+        The settings are shares: a logarithmic axis, with each of them in percent.
     """
     one_row_each(table, [x, hue])
     palette = colours(ordered(table[hue]))
@@ -325,6 +335,10 @@ def dose_response(
         ax.axhline(chance, color=GREY, linewidth=1)
     ax.set(xlabel=xlabel or readable(x), ylabel=readable(metric))
     ax.grid(axis="y", color=PALE, linewidth=0.6)
+    if shares:
+        ax.set_xscale("log")
+        ax.set_xticks(table[x].unique(), [f"{100 * s:g} %" for s in table[x].unique()])
+        ax.minorticks_off()
     _legend_above(fig, _entries(palette))
     drawn = f"{readable(metric)} against {xlabel or readable(x)}, a line with a band for each "
     drawn += f"{_readable(hue)}: " + "; ".join(
@@ -333,6 +347,181 @@ def dose_response(
         for name, rows in table.sort_values(x).groupby(hue)
     )
     return _finished(fig, f"{drawn}.", table)
+
+
+def film_and_phrases(
+    film: ArrayLike | None, phrases: Sequence[str], similarity: ArrayLike, title: str
+) -> Figure:
+    """A film beside its similarity to phrases, with a line at that to the last of them.
+
+    Parameters
+    ----------
+    film : (h, w) of 0 to 255, or None where it must not be seen
+    phrases : sequence of str
+    similarity : (phrases,)
+    title : str
+    """
+    grid = {"figsize": (5.6, 2.8), "width_ratios": (1, 1.3), "layout": "constrained"}
+    fig, (picture, ax) = plt.subplots(1, 2, **grid)
+    picture.axis("off")
+    if film is not None:
+        picture.imshow(film, cmap="gray", vmin=0, vmax=255)
+    ax.barh(phrases[:-1], similarity[:-1], color="#56B4E9")
+    ax.axvline(similarity[-1], color="#D55E00", linestyle="--", label=phrases[-1])
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set(xlabel="cosine similarity", ylim=(len(phrases) - 1.4, -0.6))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+    fig.suptitle(title)
+    table = pd.DataFrame({"phrase": phrases, "cosine similarity": similarity})
+    drawn = "A chest radiograph. " if film is not None else ""
+    drawn += "Bars of its cosine similarity to phrases, with a dashed line at that to the last: "
+    drawn += "; ".join(f"{x} {fmt(y)}" for x, y in zip(phrases, similarity, strict=True))
+    return _finished(fig, f"{drawn}.", table)
+
+
+def curves_by_prevalence(table: pd.DataFrame, areas: pd.DataFrame) -> Figure:
+    """ROC and precision-recall curves of the same scores at several prevalences.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`cxrlib.stats.prevalence.curves`.
+    areas : DataFrame
+        With ``prevalence`` and ``average_precision``: the table behind the figure.
+    """
+    fig, ((roc, pr),) = _panels((WIDTH, 3.4), 2, 2)
+    shades = dict(zip(areas["prevalence"], ("#56B4E9", "#0072B2", "#D55E00"), strict=True))
+    roc.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
+    # the curves of the left panel coincide: the first is the widest
+    for (prevalence, shade), width in zip(shades.items(), (6, 3.5, 1.2), strict=True):
+        for curve, ax, thick in (("ROC", roc, width), ("precision-recall", pr, 1.5)):
+            line = table[(table["prevalence"] == prevalence) & (table["curve"] == curve)]
+            ax.plot(line["x"], line["y"], color=shade, linewidth=thick)
+        pr.axhline(prevalence, color=shade, linestyle=":", linewidth=1)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    pr.set(xlabel="recall (true positive rate)", ylabel="precision", title="precision-recall")
+    pr.set_ylim(0, 1.03)
+    _legend_above(fig, _entries({f"prevalence {100 * p:g} %": s for p, s in shades.items()}))
+    drawn = "Left: ROC curves at several prevalences, in lines of several widths because they "
+    drawn += "coincide. Right: precision against recall, each with a dotted line at its "
+    drawn += "prevalence. Average precision: " + "; ".join(
+        f"{fmt(row['average_precision'])} at {100 * row['prevalence']:g} %"
+        for row in areas.to_dict("records")
+    )
+    return _finished(fig, f"{drawn}.", areas)
+
+
+def strips(results: pd.DataFrame, marked: Mapping[str, str], seed: int = 0) -> Figure:
+    """Every method of a model as a dot, a strip for each model, a panel for each group.
+
+    Parameters
+    ----------
+    results : results table
+        Of one metric; attribute, group, model and method identify its rows.
+    marked : dict of method -> what it is called
+        Up to two, drawn as a diamond and as a ring.
+    seed : int
+        Of the height of a dot within its strip, which says nothing.
+    """
+    keys = ["attribute", "group", "model", "method"]
+    one_row_each(results, keys)
+    models, groups = list(dict.fromkeys(results["model"])), list(dict.fromkeys(results["group"]))
+    size = (WIDTH, len(groups) * (0.8 + 0.35 * len(models)))
+    fig, axes = _panels(size, len(groups))
+    metric, told = readable(results["metric"].iloc[0]), []
+    for ax, group in zip(axes.flat, groups, strict=True):
+        of_panel = results[results["group"] == group]
+        title = f"mean {metric}" if group == "all" else f"gap in mean {metric}, {readable(group)}"
+        told.append(f"{title}: {in_words(of_panel)}")
+        chance = CHANCE.get(results["metric"].iloc[0], 0) if group == "all" else 0
+        ax.axvline(chance, color=GREY, linestyle=":", linewidth=1)
+        for k, model in enumerate(models):
+            strip = of_panel[of_panel["model"] == model].set_index("method")["value"]
+            height = k + np.random.default_rng(seed).uniform(-0.25, 0.25, len(strip))
+            ax.scatter(strip, height, s=14, color="#56B4E9", alpha=0.7, linewidths=0)
+            for method, style in zip(marked, MARKED, strict=False):
+                ax.plot(strip[method], k, linestyle="", zorder=3, **style)
+        _named_lines(ax, models)
+        ax.set_xlabel(title)
+    styles = zip(marked.values(), MARKED, strict=False)
+    entries = [Line2D([], [], linestyle="", label=name, **style) for name, style in styles]
+    _legend_above(fig, entries)
+    drawn = "Panels one above the other, in each one strip of dots per model and one dot per "
+    drawn += f"method, with a line at chance or 0. {' '.join(told)}"
+    _finished(fig, drawn).table = results
+    return fig
+
+
+def studies_and_truth(studies: pd.DataFrame, truth: float) -> Figure:
+    """Intervals of many studies of one group around the truth, a panel for each unit drawn.
+
+    Parameters
+    ----------
+    studies : DataFrame
+        From :func:`cxrlib.stats.simulate.studies`, of one metric and method, with ``missed``:
+        whether the interval misses the truth.
+    truth : float
+        Of the metric.
+    """
+    units = list(dict.fromkeys(studies["unit"]))
+    fig, axes = _panels((WIDTH, 5.5), len(units), len(units), sharex=True, sharey=True)
+    for ax, unit in zip(axes.flat, units, strict=True):
+        rows = studies[studies["unit"] == unit]
+        colour = np.where(rows["missed"], "#D55E00", "#0072B2")
+        ax.axvline(truth, color=GREY, linewidth=1)
+        ax.hlines(rows["simulation"], rows["ci_low"], rows["ci_high"], color=colour, linewidth=2)
+        ax.set_title(f"drawing {unit}s", loc="left")
+        ax.set(xlabel=readable(studies["metric"].iloc[0]), yticks=[])
+    axes[0, 0].set_ylabel("study")
+    missed = studies.groupby("unit", sort=False)["missed"].sum()
+    fig = _finished(fig)
+    fig.table = studies
+    fig.alt = f"Panels of horizontal intervals around a vertical line at {truth:g}, the truth. It "
+    fig.alt += f"is missed by {', '.join(f'{n} from drawing {u}s' for u, n in missed.items())}."
+    return fig
+
+
+def coverage_by_patients(table: pd.DataFrame, band: tuple[float, float]) -> Figure:
+    """Coverage over the number of positive patients: a panel per metric, a mark per design.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`cxrlib.stats.simulate.coverage`, of many designs, with ``kind`` of interval: at
+        most four.
+    band : (float, float)
+        What passes for the nominal coverage, drawn grey.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    looks = zip(kinds, "os^D", ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=False)
+    styles = {kind: {"marker": m, "color": c, "linestyle": ""} for kind, m, c in looks}
+    metrics = list(dict.fromkeys(table["metric"]))
+    fig, axes = _panels((WIDTH, 0.4 + 2.7 * len(metrics)), len(metrics), sharex=True, sharey=True)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        ax.axhspan(100 * band[0], 100 * band[1], color=PALE, zorder=0)
+        for kind, style in styles.items():
+            rows = table[(table["metric"] == metric) & (table["kind"] == kind)]
+            at = rows["n_positive_patients"], 100 * rows["coverage"]
+            ax.plot(*at, markersize=5, alpha=0.8, **style)
+        ax.set_title(readable(metric), loc="left")
+        ax.set(ylabel="coverage, %", xscale="log")
+    reach = table["n_positive_patients"].agg(["min", "max"])
+    ax.set(xlabel="positive patients in the group", xlim=(0.8 * reach["min"], 1.2 * reach["max"]))
+    ticks = [1, 3, 10, 30, 100, 300]
+    ax.set_xticks(ticks, ticks)
+    ax.minorticks_off()
+    entries = [Line2D([], [], label=kind, markersize=6, **s) for kind, s in styles.items()]
+    _legend_above(fig, entries)
+    lowest = table.loc[table.groupby("kind", sort=False)["coverage"].idxmin()]
+    fig = _finished(fig)
+    fig.table = table.drop(columns="kind")
+    fig.alt = "A panel per metric: coverage over the number of positive patients on a logarithmic "
+    fig.alt += "axis, a mark per design and kind of interval. Lowest: " + "; ".join(
+        f"{row.kind} {fmt(100 * row.coverage, 0)} % ({readable(row.metric)}, "
+        f"{fmt(row.n_positive_patients, 0)} positive patients)"
+        for row in lowest.itertuples()
+    )
+    return fig
 
 
 def bottlenecks(table: pd.DataFrame, x: str, line: str, xlabel: str) -> Figure:
@@ -422,6 +611,29 @@ def flow_diagram(flow: pd.DataFrame) -> Figure:
     return fig
 
 
+def film_pair(films: np.ndarray, titles: Sequence[str], scores: pd.DataFrame) -> Figure:
+    """Films of one patient side by side, with the scores of some models below each.
+
+    Parameters
+    ----------
+    films : (2, size, size)
+    titles : what each film shows
+    scores : DataFrame
+        One row per model, one column per film, in [0, 1].
+    """
+    fig, axes = _panels((WIDTH, 2.1 + 0.16 * len(scores)), 2, 2)
+    told = []
+    for ax, film, title, of_film in zip(axes.flat, films, titles, scores, strict=True):
+        ax.imshow(film, cmap="gray", vmin=0, vmax=255)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(title, loc="left", fontsize=10)
+        said = [f"{model} {fmt(score)}" for model, score in scores[of_film].items()]
+        ax.set_xlabel("\n".join(said), fontsize=9)
+        told.append(f"{title}: {', '.join(said)}")
+    drawn = f"Two drawn chest radiographs of one patient. Scores below: {'; '.join(told)}."
+    return _finished(fig, drawn)
+
+
 def confounder_panel(results: pd.DataFrame) -> Figure:
     """View, age and findings of the groups of one attribute, side by side.
 
@@ -452,6 +664,40 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
     _legend_above(fig, _entries(palette, hollow))
     drawn = "Dots with whiskers, one colour per group: share of AP films, mean age, and the "
     return _finished(fig, f"{drawn}prevalence of each finding.", results)
+
+
+def prevalence_panels(found: pd.DataFrame) -> Figure:
+    """How common findings are in groups, a panel for each attribute, on a logarithmic axis.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From :func:`cxrlib.cohorts.associations.prevalence`, of one or several attributes. The
+        commonest finding of the first one stands on top.
+    """
+    attributes = list(dict.fromkeys(found["attribute"]))
+    first = found[found["attribute"] == attributes[0]]
+    counts = first.groupby("label")["n_positive"].sum()
+    findings = list(counts.sort_values(ascending=False).index)
+    shared = {"sharex": True, "sharey": True}
+    fig, axes = _panels((WIDTH, 0.9 + 0.35 * len(findings)), len(attributes), 3, **shared)
+    for ax, attribute in zip(axes.flat, attributes, strict=False):
+        rows = found[found["attribute"] == attribute]
+        palette = colours(ordered(rows["group"]))
+        rows = rows.assign(**{c: 100 * rows[c] for c in ("value", "ci_low", "ci_high")})
+        at = _at(findings, list(palette), rows["label"], rows["group"], room=0.6)
+        _named_lines(ax, findings)
+        ax.set(xscale="log", xlim=(0.03, 40))
+        ax.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
+        _marks(ax, rows, at, rows["group"].map(palette))
+        ax.set_title(readable(attribute))
+        _legend(ax, _entries(palette), loc="upper left")
+    fig.supxlabel("prevalence", fontsize=10)
+    drawn = "Dots with whiskers, one line per finding and a panel for each attribute: prevalence "
+    drawn += "by group, on a logarithmic axis. "
+    _finished(fig, table=found)
+    fig.alt = drawn + in_words(found.assign(metric="prevalence"), 3)
+    return fig
 
 
 def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> Figure:

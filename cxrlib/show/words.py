@@ -5,8 +5,8 @@ with the common forms of colour blindness.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -167,8 +167,12 @@ def estimate(table: pd.DataFrame, **where: object) -> Estimate:
 
     if schema.rows(table, **where).empty:
         return Estimate(None, why="not in these data")
-    row = schema.row(table, **where)
+    return _estimated(schema.row(table, **where))
+
+
+def _estimated(row):
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
+    difference |= row.get("metric") == "calibration_in_the_large"  # predicted minus observed
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
     note = note.partition("; left out: ")[0]  # a list of all labels, which a table may show
     return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note)
@@ -180,6 +184,36 @@ def interval_lies(row: Mapping, of: float = 0) -> str:
 
     where = {"above": "lies above {}", "below": "lies below {}", "around": "includes {}"}
     return where.get(schema.side(row, of), f"is {UNDEFINED}").format(of)
+
+
+def span(values: pd.Series, text: Callable[..., str] = fmt, to: str = "to", **how: object) -> str:
+    """The smallest and the largest of some values: "0.12 to 0.34"; undefined ones are left out.
+
+    text : function that writes a number, such as `percent`, with its keywords `how`.
+    """
+    known = values.dropna()
+    if known.empty:
+        return UNDEFINED
+    return f"{text(known.min(), **how)} {to} {text(known.max(), **how)}"
+
+
+def how_many(which: pd.Series) -> str:
+    """Of how many something holds: "3 of 4"; undefined entries (NaN) do not count."""
+    known = which.dropna().astype(bool)
+    return f"{known.sum()} of {len(known)}" if len(known) else UNDEFINED
+
+
+def lying(rows: pd.DataFrame, side: str, of: float | pd.Series = 0) -> str:
+    """How many intervals lie "above", "below" or "around" a number: "3 of 4".
+
+    rows : results table; of : the number, or one per row. Undefined intervals do not count.
+    """
+    from cxrlib import schema
+
+    limits = pd.Series(of, rows.index)
+    ends = zip(rows["ci_low"], rows["ci_high"], limits, strict=True)
+    found = pd.Series([schema.side({"ci_low": a, "ci_high": b}, x) for a, b, x in ends], dtype=str)
+    return how_many((found == side).where(found != UNDEFINED))
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:
@@ -229,6 +263,33 @@ def listed(entries: Iterable[object], none: str = "none", last: str = "and") -> 
     return f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
+def each(rows: pd.DataFrame, by: str = "model", none: str = "none") -> str:
+    """Every row's value by its name: "A 0.87 [0.84, 0.90] and B undefined".
+
+    Parameters
+    ----------
+    rows : results table
+    by : str
+        The column whose entries name the rows.
+    none : str
+        What to say of a table without rows.
+    """
+    named = [
+        f"{readable(row[by])} {replace(_estimated(row), why='')}" for _, row in rows.iterrows()
+    ]
+    return listed(named, none)
+
+
+def why_undefined(rows: pd.DataFrame) -> str:
+    """Why values of a results table are undefined: "Undefined here: 3 positive images, ...".
+
+    Each reason once; "" where every value is defined.
+    """
+    notes = rows.loc[rows["value"].isna(), "note"]
+    reasons = dict.fromkeys(note.split("; ")[0] for note in notes)
+    return f"Undefined here: {'; '.join(reasons)}." if reasons else ""
+
+
 def sides(rows: pd.DataFrame, of: str = "models") -> str:
     """Where the intervals of several rows lie: "below 0 in 3 and above 0 in 1 of 4 models".
 
@@ -247,6 +308,12 @@ def sides(rows: pd.DataFrame, of: str = "models") -> str:
     where[UNDEFINED] = UNDEFINED
     parts = [f"{text} in {found.count(side)}" for text, side in where.items() if side in found]
     return f"{listed(parts)} of {len(found)} {of}"
+
+
+def beside(gap: Estimate) -> str:
+    """What the first of two models is beside the second: "better", "worse", "not told apart"."""
+    words = {"above": "better", "below": "worse", "around": "not told apart"}
+    return words.get(gap.side, UNDEFINED)
 
 
 def judged(what: str, on: Estimate, off: Estimate, planted: float) -> str:

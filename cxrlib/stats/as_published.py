@@ -72,6 +72,42 @@ def performance_by_protocol(
     return table.assign(protocol=p.name)
 
 
+def spread_over_labels(results: pd.DataFrame) -> pd.DataFrame:
+    """The standard deviation over findings, which S prints behind its means as +-.
+
+    Parameters
+    ----------
+    results : results table
+        Rows of single findings over all images; any others are left out.
+
+    Returns
+    -------
+    Results table with label "mean" and metrics such as "auc_sd_over_labels" (divisor: findings -
+    1), undefined where a finding has no value. A spread between findings, not an uncertainty.
+    """
+    single = results[(results["label"] != "mean") & (results["attribute"] == "all")]
+    values = single.groupby([*MODEL, "protocol", "metric"], sort=False)["value"]
+    spread = values.agg(lambda found: found.std(ddof=1, skipna=False)).reset_index()
+    spread = spread.assign(label="mean", attribute="all", group="all")
+    spread["metric"] += "_sd_over_labels"
+    spread["note"] = np.where(
+        spread["value"].notna(),
+        "standard deviation over the findings: a spread, not an uncertainty",
+        "undefined: a finding has no value",
+    )
+    return schema.results(spread)
+
+
+def like_table_1(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of a metric as S prints them: its spread over findings below the mean.
+
+    table : results table, with the rows of `spread_over_labels`. Returns rows of one name per
+    label, the last of which is "SD over findings".
+    """
+    below = schema.rows(table, metric=f"{metric}_sd_over_labels").assign(label="SD over findings")
+    return pd.concat([schema.rows(table, metric=metric), below], ignore_index=True)
+
+
 def interval_widths(results: pd.DataFrame) -> pd.DataFrame:
     """How wide the intervals of single findings in groups are, by metric and protocol.
 

@@ -4,6 +4,8 @@ The fields at the end of a docstring (Formula, Source, ...) are the metric's car
 `cxrlib.book.metric_cards`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -94,6 +96,77 @@ def reliability_table(
         curve["n_patients"] = block["patient_id"].groupby(in_bin).nunique().to_numpy()
         parts.append(pd.DataFrame([names] * len(curve), columns=keys).join(curve))
     return pd.concat(parts, ignore_index=True)
+
+
+def recalibrate(
+    predictions: pd.DataFrame,
+    fitted: pd.DataFrame,
+    by: Sequence[str] = (),
+    intercept: bool = True,
+) -> pd.DataFrame:
+    """Probabilities by a logistic regression of the outcome on the logit of the score.
+
+    Fitted for each model and label on other patients. With the cosines alone the logit is the
+    difference of the two similarities.
+
+    Parameters
+    ----------
+    predictions, fitted : predictions tables
+        What gets new scores, and the patients to fit on; of one method, scores in (0, 1).
+    by : columns, such as ("sex",)
+        Within whose groups to fit apart. Rows of a group without a patient to fit on are left out.
+    intercept : bool
+        With a shift (Platt 1999), or a scale alone (temperature, Guo et al. 2017).
+
+    Returns
+    -------
+    The predictions, group by group, with the new score and columns slope and shift. Where only
+    one outcome was seen, the score is its frequency, and slope and shift are NaN.
+    """
+    # takes seconds to import
+    from sklearn.linear_model import LogisticRegression
+
+    def logit(table):
+        return np.log(table["score"] / (1 - table["score"])).to_numpy()[:, None]
+
+    keys = ["model", "label", *by]
+    known, parts = dict(list(fitted.groupby(keys))), []
+    for key, block in predictions.groupby(keys, sort=False):
+        if key not in known:
+            continue
+        y = known[key]["y_true"]
+        if y.nunique() < 2:
+            parts.append(block.assign(score=float(y.mean()), slope=np.nan, shift=np.nan))
+            continue
+        fit = LogisticRegression(C=np.inf, fit_intercept=intercept).fit(logit(known[key]), y)
+        p = fit.predict_proba(logit(block))[:, 1]
+        shift = fit.intercept_[0] if intercept else 0.0
+        parts.append(block.assign(score=p, slope=fit.coef_[0, 0], shift=shift))
+    return pd.concat(parts, ignore_index=True)
+
+
+def risk_by_group(predictions: pd.DataFrame, off: pd.DataFrame) -> pd.DataFrame:
+    """Observed frequency and mean predicted probability of one label in groups of patients.
+
+    Parameters
+    ----------
+    predictions : predictions table of one label
+    off : results table, `calibration_in_the_large` of the same in groups of one attribute
+
+    Returns
+    -------
+    DataFrame, one row per model and group, in order of appearance: films, observed, predicted.
+    Once credentialed data were loaded, empty where `off` is, and without the number of films,
+    whose sum tells how many have no group recorded.
+    """
+    keys = ["model", off["attribute"].iloc[0]]
+    table = predictions.groupby(keys, sort=False, observed=True).agg(
+        films=("score", "size"), observed=("y_true", "mean"), predicted=("score", "mean")
+    )
+    if schema.smallest_cell():
+        known = off.set_index(["model", "group"])["value"].rename_axis(keys).notna()
+        table = table.drop(columns="films").where(known)
+    return table
 
 
 def calibration_in_the_large(y_true: ArrayLike, p: ArrayLike, weights: Weights = None) -> Value:

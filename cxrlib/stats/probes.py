@@ -5,6 +5,7 @@ That an attribute can be read from embeddings does not show that a model uses it
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,37 @@ def tuning_rows(
         return train, valid
     rest = np.union1d(train, valid)
     return np.searchsorted(rest, train), np.searchsorted(rest, valid)
+
+
+def tuning_compared(
+    embeddings: np.ndarray, table: pd.DataFrame, attribute: str, method: str, seeds: Sequence[int]
+) -> pd.DataFrame:
+    """What tuning a probe on the rows of S's code does to its test AUC, split by split.
+
+    Parameters
+    ----------
+    embeddings : (n, d)
+    table : DataFrame, n rows with patient_id and the attribute
+    attribute, method : as in `probe_table`
+    seeds : one per split
+
+    Returns
+    -------
+    DataFrame, one row per split: matched and mismatched, the test AUC by either tuning; own and
+    test, the shares of training labels that the mismatched tuning gives their own embedding, and
+    the embedding of a test image.
+    """
+    rows = []
+    for seed in seeds:
+        train, valid, test = patient_split(table["patient_id"], seed)
+        taken, _ = tuning_rows(train, valid, "mismatched")
+        row = {"own": (taken == train).mean(), "test": np.isin(taken, test).mean()}
+        for tuning in ("matched", "mismatched"):
+            p = replace(protocol_of("corrected"), probe_tuning=tuning)
+            given = ({"model": embeddings}, table, (attribute,), (method,), p)
+            row[tuning] = probe_table(*given, n_resamples=1, seed=seed)["value"].iloc[0]
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def probe_table(

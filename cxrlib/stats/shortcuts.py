@@ -5,7 +5,8 @@ Two looks at a chest drain as a shortcut for pneumothorax: performance with and 
 renderings of the same patient that differ in one thing, which only a phantom allows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,76 @@ from cxrlib.stats.ranking import ranking
 METRICS = ("auc", "adjusted_auprc")
 CONTROLS = ("any", "without", "with")
 MATCHED = "positives weighted to equal prevalence"
+DEVICES = ("drain", "support_devices")  # columns of a cohort, the better one first
+
+
+def device_status(table: pd.DataFrame, label: str = "Pneumothorax") -> tuple[str, pd.DataFrame]:
+    """Which device a cohort names, and which of its images carry it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of a cohort: ``image_id``, the finding, and a column of `DEVICES` where it has one.
+    label : str
+        The finding.
+
+    Returns
+    -------
+    device : str
+        "drain", or "support devices" of any kind where drains are not told apart.
+    status : DataFrame
+        ``image_id``, the finding, and the device: 1, 0, or missing where nobody knows.
+
+    Raises
+    ------
+    ValueError
+        The table has no column of the finding.
+    """
+    if label not in table:
+        raise ValueError(f"the cohort has no labels of {label}, which drains are compared on")
+    column = next((c for c in DEVICES if c in table), DEVICES[0])
+    device = column.replace("_", " ")
+    columns = ["image_id", label, column]
+    return device, table.reindex(columns=columns).rename(columns={column: device})
+
+
+def carriers(status: pd.DataFrame) -> pd.DataFrame:
+    """How many images with and without the finding carry the device.
+
+    Parameters
+    ----------
+    status : DataFrame
+        Of `device_status`.
+
+    Returns
+    -------
+    DataFrame of counts
+        Rows "pneumothorax" (or the finding in lower case) and "controls", columns "with",
+        "without" and "unknown".
+    """
+    label, device = status.columns[1:]
+    rows, columns = [label.lower(), "controls"], ["with", "without", "unknown"]
+    counts = pd.crosstab(
+        status[label].map({1: rows[0], 0: rows[1]}).rename("images"),
+        status[device].map({1: "with", 0: "without"}).fillna("unknown").rename(device),
+    )
+    return counts.reindex(index=rows, columns=columns, fill_value=0)
+
+
+def arm_protocols(carriers: pd.DataFrame) -> tuple[Protocol, Protocol]:
+    """The arms as published, and as corrected for a cohort of this make.
+
+    Corrected controls are those known to be without the device. But a few that somebody happened
+    to annotate are no sample of all: where the status of fewer than half of the controls is known,
+    the corrected arms keep every control too.
+
+    carriers : counts of `carriers`
+    """
+    published, corrected = map(protocol_of, NAMES)
+    controls = carriers.loc["controls"]
+    if controls["unknown"] > controls.sum() / 2:
+        corrected = replace(corrected, drain_controls="any")
+    return published, corrected
 
 
 def drain_arms(
@@ -201,3 +272,77 @@ def twin_shift(
     row |= {"unit": p.unit, "seed": seed, "note": joined(about.get("note"), found["note"])}
     row |= {"n": len(a), "n_patients": len(pd.unique(patient))}
     return schema.results([row])
+
+
+def score_shifts(
+    changed: pd.DataFrame,
+    reference: pd.DataFrame,
+    attribute: str,
+    *,
+    protocol: str | Protocol = "corrected",
+    n_resamples: int = 500,
+    seed: int = 1907,
+) -> pd.DataFrame:
+    """:func:`twin_shift` of each model's probability, on the log-odds scale, between twins.
+
+    Parameters
+    ----------
+    changed, reference : predictions tables
+        Of one label, the same images in the same order; scores in (0, 1).
+    attribute : column of both, such as whether a film shows the finding: a row for each group
+    protocol, n_resamples, seed : see `twin_shift`
+
+    Returns
+    -------
+    Results table, one row per model and group.
+
+    Raises
+    ------
+    ValueError
+        The two tables do not hold the same models and images in the same order.
+    """
+    same = ["model", "image_id", attribute]
+    if changed[same].to_numpy().tolist() != reference[same].to_numpy().tolist():
+        raise ValueError("score_shifts: expected the same models and images in the same order")
+    changed, reference = (scores.reset_index(drop=True) for scores in (changed, reference))
+    sampling = {"protocol": protocol, "n_resamples": n_resamples, "seed": seed}
+    rows = []
+    for (model, group), after in changed.groupby(["model", attribute], sort=False):
+        before = reference.loc[after.index, "score"]
+        margins = (np.log(p / (1 - p)) for p in (after["score"].to_numpy(), before.to_numpy()))
+        about = after[["cohort", "label"]].iloc[0].to_dict()
+        about |= {"model": model, "attribute": attribute, "group": group}
+        rows.append(twin_shift(*margins, after["patient_id"], **sampling, **about))
+    return pd.concat(rows, ignore_index=True)
+
+
+def device_readers(
+    gaps: pd.DataFrame, shifts: pd.DataFrame, trained: Mapping[str, bool | None], bar: float
+) -> pd.DataFrame:
+    """Which models read the device: what is known of them, and what the two looks say.
+
+    Parameters
+    ----------
+    gaps : results table
+        Of `drain_arms`, the gap of one metric: one that lies above 0 says yes.
+    shifts : results table
+        Of `twin_shift`, of films without the finding: one that lies above `bar` says yes.
+    trained : dict of model -> bool or None
+        Whether it was trained where the device gives the finding away; None where nobody knows.
+    bar : float
+        In standard deviations.
+
+    Returns
+    -------
+    DataFrame of text, one row per model
+        ``model, trained on drains, arms say, twins say``: "yes", "no", and "undefined" or
+        "not known".
+    """
+    says = {"above": "yes", "around": "no", "below": "no", "undefined": "undefined"}
+    arms, twins = (
+        {row["model"]: says[schema.side(row, of)] for _, row in table.iterrows()}
+        for table, of in ((gaps, 0), (shifts, bar))
+    )
+    known = {True: "yes", False: "no", None: "not known"}
+    rows = [(m, known[of], arms[m], twins[m]) for m, of in trained.items()]
+    return pd.DataFrame(rows, columns=["model", "trained on drains", "arms say", "twins say"])

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from cxrlib.core import checks
-from cxrlib.stats import bootstrap
+from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.ranking import ranker
 
 KIND = ["metric", "unit", "method"]
@@ -87,6 +87,44 @@ def population(auc: float, prevalence: float) -> dict[str, float]:
         "average_precision": ap,
         "adjusted_auprc": float(1 - np.log(ap) / np.log(prevalence)),
     }
+
+
+def fair_gaps(
+    recall: ArrayLike, per_cell: int, repeats: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Gaps between two groups that a classifier treats exactly alike (X, Eqs. 2 and 3).
+
+    Its answers depend on the true class alone; wrong ones are spread over the other classes.
+
+    Parameters
+    ----------
+    recall : (k,), the share of each class that is recognised
+    per_cell : images of a class in a group of the test set
+    repeats : test sets
+    rng : the stream of random numbers
+
+    Returns
+    -------
+    DataFrame, one row per test set: f1_gap_signed (its modulus), f1_gap_absolute, eq_odds_mean,
+    eq_odds_max. Their truth is 0.
+    """
+    recall = np.asarray(recall)
+    classes, truth = len(recall), np.repeat(np.arange(len(recall)), per_cell)
+
+    def answers():
+        wrong = (truth + rng.integers(1, classes, len(truth))) % classes
+        return np.where(rng.random(len(truth)) < recall[truth], truth, wrong)
+
+    rows = []
+    for _ in range(repeats):
+        groups = answers(), answers()
+        f1 = [metrics.f1_by_class(truth, group, classes) for group in groups]
+        rates = [metrics.rates_by_class(truth, group, classes) for group in groups]
+        gaps = {"f1_gap_signed": abs(metrics.f1_gap_signed(*f1))}
+        gaps |= {"f1_gap_absolute": metrics.f1_gap_absolute(*f1)}
+        gaps |= {"eq_odds_mean": metrics.eq_odds_mean(*rates)}
+        rows.append(gaps | {"eq_odds_max": metrics.eq_odds_max(*rates)})
+    return pd.DataFrame(rows)
 
 
 def patients(n_images: int, images_per_patient: int | Sequence[int] = 1) -> np.ndarray:
@@ -333,6 +371,63 @@ def trusted_from(pooled: pd.DataFrame, metric: str, unit: str, method: str) -> i
             break
         found = CLASSES[row.positive_patients]
     return found
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `coverage` or `by_positive_patients` with a column ``kind``: "patients, BCa"."""
+    method = table["method"].replace("bca", "BCa")
+    return table.assign(kind=table["unit"] + "s, " + method)
+
+
+def in_percent(table: pd.DataFrame) -> pd.DataFrame:
+    """Coverage as a results table has it: value, ci_low and ci_high, in percent."""
+    limits = {"value": "", "ci_low": "_low", "ci_high": "_high"}
+    return table.assign(group="all", **{c: 100 * table[f"coverage{e}"] for c, e in limits.items()})
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """How well each kind of interval keeps its promise over many designs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `coverage` of several designs, all metrics.
+
+    Returns
+    -------
+    DataFrame, one row per kind of interval (see `named`):
+
+    off, off_few : mean distance of coverage from 0.95 over metrics and classes of designs (see
+        `by_positive_patients`) with ten positive patients or more, and with fewer; NaN without any
+    width, width_thin : mean width in designs with several images a patient; in the classes with 10
+        to 39 positive patients
+    many, within, beyond : designs that expect thirty positive images or more; those of them whose
+        coverage for AUC lies within `BAND`, and outside beyond Monte Carlo error
+    above, below : intervals for AUC that lie wholly above the truth, and below
+    """
+    table, pooled = named(table), named(by_positive_patients(table))
+    kinds = list(dict.fromkeys(table["kind"]))
+    least = pooled["positive_patients"].astype(str).map(CLASSES)
+    distance = (pooled["coverage"] - 0.95).abs()
+    auc = table[table["metric"] == "auc"]
+    many = auc[(auc["n_images"] * auc["prevalence"]).round(3) >= 30]
+    outside = (many["coverage_high"] < BAND[0]) | (many["coverage_low"] > BAND[1])
+    several = table["images_per_patient"].map(str) != "1"
+    found = {
+        "off": distance[least >= 10].groupby(pooled["kind"]).mean(),
+        "off_few": distance[least < 10].groupby(pooled["kind"]).mean(),
+        "width": table[several].groupby("kind")["width"].mean(),
+        "width_thin": pooled[least.isin([10, 20])].groupby("kind")["width"].mean(),
+    }
+    counted = {
+        "many": many.groupby("kind").size(),
+        "within": many["coverage"].between(*BAND).groupby(many["kind"]).sum(),
+        "beyond": outside.groupby(many["kind"]).sum(),
+        "above": auc.groupby("kind")["n_above"].sum(),
+        "below": auc.groupby("kind")["n_below"].sum(),
+    }
+    counts = pd.DataFrame(counted).reindex(kinds).fillna(0).astype(int)
+    return pd.DataFrame(found).reindex(kinds).join(counts).rename_axis("interval")
 
 
 def _draws(patient_id, n_resamples, seed):
