@@ -178,11 +178,11 @@ truth = fairness.model_gap_table(
 truth = schema.rows(truth, label="mean", attribute="age_group")
 
 # %% tags=["hide-input"]
-plots.gap_forest(truth).suptitle(first)
+plots.gap_forest(truth)
 figure(
     "fig-subgroup-age-truth",
-    "The recorded truth of the age dial: mean AUC as drawn minus mean AUC of "
-    "the twins, by age group. Left of 0, the dial does harm.",
+    f"The recorded truth of the age dial: mean AUC of {first} as drawn minus "
+    "that of the twins, by age group. Left of 0, the dial does harm.",
 )
 
 # %% tags=["remove-input"]

@@ -212,6 +212,20 @@ def test_reference_group_and_undefined_gaps(predictions):
     assert np.isnan(row["value"]) and row["note"].startswith("80+: not given")
 
 
+def test_gaps_of_groups_whose_intervals_overlap():
+    limits = {"F": (0.6, 0.8), "M": (0.75, 0.9), "X": (0.85, 0.95), "Y": (np.nan, np.nan)}
+    keys = {"model": "a", "method": "zero-shot", "label": "Edema", "attribute": "sex"}
+    results = pd.DataFrame(
+        [
+            keys | {"metric": "auc", "group": g, "ci_low": a, "ci_high": b}
+            for g, (a, b) in limits.items()
+        ]
+    )
+    gaps = pd.DataFrame([keys | {"metric": "auc", "group": g} for g in ("F - M", "F - X", "F - Y")])
+    assert list(fairness.overlapping(gaps, results)["group"]) == ["F - M"]
+    assert fairness.overlapping(gaps.iloc[:0], results).empty
+
+
 def test_model_gap_is_paired(predictions):
     """A model against a copy of itself has a gap of exactly 0, with an interval of width 0."""
     copy = predictions[predictions["model"] == "a"].assign(model="copy of a")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
+from cxrlib import schema
 from cxrlib.show import notebook
 from cxrlib.show.notebook import rendered, show
 from cxrlib.show.words import fmt, fmt_interval, fmt_row, interval_lies, percent
@@ -40,6 +41,18 @@ from cxrlib.show.words import fmt, fmt_interval, fmt_row, interval_lies, percent
 )
 def test_formats(text, expected):
     assert text == expected
+
+
+def test_groups_stand_in_their_order_within_what_stands_before_them(capsys):
+    rows = [("b", "M"), ("b", "F x 80+"), ("b", "F"), ("a", "M"), ("a", "F")]
+    table = schema.results(
+        [{"model": m, "group": g, "metric": "auc", "label": "x", "value": 0.5} for m, g in rows]
+    )
+    show(table, rows=["model", "group"], columns="metric")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert [line[:2] for line in lines[:2]] == [["b", "female"], ["b", "male"]]
+    assert lines[2][:4] == ["b", "female", "x", "80+"]
+    assert [line[:2] for line in lines[3:]] == [["a", "female"], ["a", "male"]]
 
 
 def test_show_prints_in_plain_python(capsys):

@@ -80,7 +80,7 @@ def test_a_changed_parameter_changes_card_and_numbers(copy_of_built, tmp_path):
     after = record.read(path)
     given = [of.card["parameters"]["n_images"] for of in (before, after)]
     assert given == [20, 33]
-    assert (before.card["numbers"]["number"], after.card["numbers"]["number"]) == ("20", "33")
+    assert (before.card["said"]["number"], after.card["said"]["number"]) == ("20", "33")
     assert before.card["key"] != after.card["key"]
 
 
@@ -148,4 +148,4 @@ def test_every_parameter_changes_the_results(small_run, chapter, name):
     before = small_run(chapter)
     after = small_run(chapter, **{name: second(chapter.parameters[name], SMALL)})
     same_table = before.table.equals(after.table)
-    assert not same_table or before.card["numbers"] != after.card["numbers"]
+    assert not same_table or before.card["said"] != after.card["said"]

@@ -481,6 +481,27 @@ def test_learning_curves_have_a_panel_a_run_and_a_dot_at_the_kept_epoch():
     assert len({ax.get_ylim() for ax in fig.axes}) == 1
 
 
+def test_bottlenecks_have_a_dot_in_the_colour_of_what_limits():
+    table = pd.DataFrame(
+        {
+            "place": ["laptop", "laptop", "host"],
+            "films": [1000, 10_000, 1000],
+            "hours": [0.5, 30.0, 2.0],
+            "bottleneck": ["start", "encode", "decode"],
+        }
+    )
+    fig = plots.bottlenecks(table, x="films", line="place", xlabel="films")
+    (ax,) = fig.axes
+    laptop, host = ax.collections
+    assert laptop.get_offsets().tolist() == [[1000, 0.5], [10_000, 30]]
+    shades = [words.COLOURS[step] for step in ("start", "encode", "decode")]
+    drawn = [*laptop.get_facecolors(), *host.get_facecolors()]
+    assert [matplotlib.colors.to_hex(c).upper() for c in drawn] == shades
+    assert [text.get_text() for text in ax.texts] == ["laptop", "host"]
+    assert {t.get_text() for t in ax.get_yticklabels()} == {"1 hour", "4 hours", "1 day"}
+    assert "laptop: 30 minutes at 1,000, 30 hours at 10,000; host: 2.0 hours at 1,000" in fig.alt
+
+
 @pytest.mark.parametrize("figure", ["group_bars", "before_after", "spread", "learning_curves"])
 def test_letters_have_11_pixels_in_the_width_of_a_phone(performance, gaps, runs, figure):
     draw = {

@@ -65,8 +65,8 @@ def test_the_card_says_how_the_numbers_came_about(ran):
     assert card["packages"]["numpy"] == np.__version__
     assert card["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (card["device"], card["gpu"], card["rows"]) == ("cpu", None, 2)
-    assert card["numbers"]["interval"] == "0.87 [0.84, 0.90]"
-    assert card["numbers"]["nothing"] == "undefined"
+    assert card["said"]["interval"] == "0.87 [0.84, 0.90]"
+    assert card["said"]["nothing"] == "undefined"
     assert 0 < card["seconds"] < 600
     assert 100 < card["memory_mb"] < 10_000  # a kernel with torch in it
     assert len(card["code"]["library"]) == len(card["code"]["chapter"]) == 64
@@ -127,7 +127,7 @@ def test_what_must_not_be_shown_is_found_in_card_and_table(ran, monkeypatch, tmp
     _, _, mine = ran
     notebook = json.loads(mine.notebook.read_text())
     assert record.hits(mine.card, mine.table, notebook, "x") == []
-    card = mine.card | {"numbers": {"path": "/home/somebody/data"}}
+    card = mine.card | {"said": {"path": "/home/somebody/data"}}
     table = mine.table.assign(note="see /home/somebody/data")
     hits = [str(hit) for hit in record.hits(card, table, notebook, "x")]
     assert hits == ["x.json: machine path", "x.parquet: machine path"]
@@ -217,6 +217,16 @@ def test_a_run_beside_the_book(ran):
     other = reference.card | {"code": mine.card["code"] | {"files": files}}
     found = compare_runs.compare(reference._replace(card=other), mine)
     assert found.notes == ["the reference was made by other code: run its chapter again to be sure"]
+
+
+def test_texts_are_cut_to_where_they_begin_to_differ():
+    common = "In this run the gap between women and men over all films is"
+    pairs = [("fair", ""), (f"{common} 0.12, and so on.", f"{common} 0.14, and so on.")]
+    found = compare_runs.excerpts(pd.DataFrame(pairs, columns=["reference", "run"]))
+    assert found.to_numpy().tolist() == [
+        ["fair", ""],
+        ["…over all films is 0.12, and so on.", "…over all films is 0.14, and so on."],
+    ]
 
 
 def test_without_a_reference_it_says_how_to_make_one(ran, tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxrlib import models
+from cxrlib import cohorts, models
 from cxrlib.cohorts import films
-from cxrlib.embed import plan, store
+from cxrlib.embed import plan, rates, store
 from cxrlib.models import registry
 
 TWO = pd.DataFrame(
@@ -54,6 +54,59 @@ def test_one_pass_for_all_models_decodes_once():
     assert found["encode"].item() == pytest.approx(6000)
     assert found["hours"].item() == pytest.approx(6000 / 3600)
     assert found["bottleneck"].item() == "encode"
+
+
+def test_all_passes_over_one_kind_of_film():
+    film = pd.Series({"MB": 1.5, "decode": 0.05, "check": 0.08})
+    place = {"cores": 16, "devices": 1, "storage": 1e9, "price": 4}
+    found = plan.over_films(TWO, film, 1_000_000, start=60, row_bytes=100, **place)
+    # check, a and b, as worked out above
+    assert found["hours"] == pytest.approx(13_930 / 3600)
+    assert (found["bottleneck"], found["cost"]) == ("decode", pytest.approx(4 * 13_930 / 3600))
+
+
+def test_made_films_weigh_what_real_ones_do_and_more_pixels_take_longer():
+    cohort = cohorts.load("phantom", n_images=4)
+    read, prepare = rates.of_films(cohort, ["chexzero"])
+    real = read.drop(rates.PHANTOM)
+    assert real["made"].to_numpy() == pytest.approx(real["MB"].to_numpy(), rel=0.15)
+    # 112,120 PNGs are 45 GB, 377,110 JPEGs 570 GB
+    assert real["MB"].to_numpy() == pytest.approx([0.40, 1.51], abs=0.01)
+    small, nih, mimic = prepare.loc["chexzero", [rates.PHANTOM, rates.NIH, rates.MIMIC]]
+    assert 0 < small < nih < mimic and real.loc[rates.NIH, "decode"] > 0
+    assert (read.loc[rates.PHANTOM, ["MB", "check"]] == 0).all()
+
+
+RECORDED = pd.DataFrame(
+    [
+        ("gpu", "clip_vit_b16, compiled", 4000.0, "images/s", "seeded:clip_vit_b16"),
+        ("gpu", "clip_vit_b16, compiled, larger", 5000.0, "images/s", "seeded:clip_vit_b16"),
+        ("gpu", "clip_vit_b16", 9000.0, "images/s", "seeded:clip_vit_b16"),
+        ("pipeline", "once", 2.0, "s", "seeded:chexzero"),
+        ("pipeline", "once", 1.0, "s", "seeded:chexzero"),
+    ],
+    columns=["part", "way", "value", "unit", "model"],
+).assign(low=[1.0] * 5, high=3.0, rounds=[1, 1, 1, 2, 1], n_images=100)
+RECORDED["film_pixels"] = [np.nan, np.nan, np.nan, 1024, 224]
+RECORDED = RECORDED.assign(device="a chip", threads=2.0, date="2026-11-22")
+
+
+def test_what_was_recorded_in_words():
+    once = RECORDED[RECORDED["part"] == "pipeline"]
+    assert plan.at_sizes(once) == "1.0 at 224 and 2.0 at 1,024 pixels"
+    assert plan.at_sizes(once.iloc[:0]) == plan.measured_on(once.iloc[:0]) == "not run"
+    assert plan.measured_on(once) == "a chip, 2 threads, 2026-11-22"
+    assert plan.overview(RECORDED)["numbers"].tolist() == [2, 0, 0, 0, 3, 0]
+    assert plan.as_printed(once)["value [range]"].tolist() == ["2 [1, 3]", "1"]
+    assert plan.as_printed(RECORDED)["pixels"].tolist()[3:] == ["1,024", "224"]
+    each = plan.an_image(once)
+    assert each[["ci_low", "value", "ci_high"]].to_numpy().tolist() == [[10, 20, 30], [10, 10, 30]]
+
+
+def test_the_rate_of_a_gpu_is_that_of_its_fastest_compiled_run():
+    rate = plan.gpu_rate(RECORDED)
+    assert rate.to_dict() == {"clip_vit_b16": 5000 * plan.operations()["clip_vit_b16"]}
+    assert plan.gpu_rate(RECORDED[3:]).empty
 
 
 def test_without_devices_the_cores_encode_too():

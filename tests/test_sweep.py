@@ -108,7 +108,7 @@ def test_joined_results_have_one_column_a_parameter(swept, tmp_path):
     assert auc["value"].to_list() == pytest.approx((0.25 + auc["p_n_images"] / 1000).to_list())
     assert set(table["p_how"]) == {"fancy"} and set(table["p_names"]) == {"['a', 'b']"}
     assert set(table["run"]) == {"tried"}
-    numbers = texts[texts["number"] == "number"]
+    numbers = texts[texts["name"] == "number"]
     assert (numbers["text"].astype(int) == numbers["p_n_images"]).all()
     assert sweep.collect([folder]) == sorted(done)
     for name in ("all.csv", "all.parquet"):

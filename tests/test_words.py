@@ -9,7 +9,18 @@ import pytest
 from cxrlib import schema
 from cxrlib.guard import latch
 from cxrlib.show import words
-from cxrlib.show.words import Estimate, beside, count, estimate, judged, listed, plural, sides
+from cxrlib.show.words import (
+    Estimate,
+    beside,
+    count,
+    duration,
+    estimate,
+    judged,
+    listed,
+    plural,
+    sides,
+    size,
+)
 
 
 def row(value, low=None, high=None, group="F - M", note="", model="a"):
@@ -99,6 +110,23 @@ def test_an_estimate_of_several_rows_is_refused():
 )
 def test_lists_and_counts(text, expected):
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [(0.4, "24 minutes"), (1.4, "84 minutes"), (1.5, "1.5 hours"), (30, "30 hours"),
+     (40, "1.7 days"), (24 * 60, "60 days"), (24 * 365.25 * 4, "4.0 years")],
+)  # fmt: skip
+def test_durations(hours, expected):
+    assert duration(hours) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "expected"),
+    [(640, "1 kB"), (94_000, "94 kB"), (4.3e6, "4.3 MB"), (417e9, "417 GB"), (1.51e12, "1.5 TB")],
+)
+def test_sizes(n_bytes, expected):
+    assert size(n_bytes) == expected
 
 
 def test_small_counts_of_people_are_coarse_once_credentialed_data_were_loaded(monkeypatch):

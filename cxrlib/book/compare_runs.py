@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import NamedTuple
 
 import pandas as pd
@@ -23,7 +24,7 @@ class Comparison(NamedTuple):
 
     parameters: pd.DataFrame  # parameter, reference, run: those that differ
     numbers: pd.DataFrame  # rows of both results tables, joined
-    texts: pd.DataFrame  # name, reference, run: numbers in the text that differ
+    texts: pd.DataFrame  # name, reference, run: paragraphs of the text that differ
     n_texts: int  # in both
     notes: list[str]  # what to keep in mind
 
@@ -42,13 +43,14 @@ def compare(reference: Run, run: Run) -> Comparison:
     """
     old, new = reference.card, run.card
     parameters = _differing(old["parameters"], new["parameters"], "parameter")
-    texts = _differing(old["numbers"], new["numbers"], "name")
+    before, after = (card.get("said", {}) for card in (old, new))
+    texts = _differing(before, after, "name")
     numbers, notes = differences(reference.table, run.table)
     if _other_code(old["code"], new["code"]):
         notes.append("the reference was made by other code: run its chapter again to be sure")
     if old["packages"] != new["packages"] or old["python"] != new["python"]:
         notes.append("the reference was made with other packages")
-    shared = len(old["numbers"].keys() & new["numbers"].keys())
+    shared = len(before.keys() & after.keys())
     return Comparison(parameters, numbers, texts, shared, notes)
 
 
@@ -151,7 +153,7 @@ def _digits(x):
 def summary(numbers: pd.DataFrame) -> str:
     """In words: how many rows were joined, intervals are apart, and have no counterpart."""
     if numbers.empty:
-        return "this chapter keeps no table of results; the numbers in its text are compared"
+        return "this chapter keeps no table of results; its text is compared"
     both = numbers[numbers["in"] == "both"]
     same = int((both["difference"] == 0).sum())
     parts = [f"{len(both)} numbers in both", f"{same} of them equal"]
@@ -186,12 +188,19 @@ def as_text(comparison: Comparison, n: int = 10) -> str:
     if (both["difference"] != 0).any():
         lines.append(largest(both[both["difference"] != 0], n).to_string(index=False))
     texts = comparison.texts
-    lines.append(f"numbers in the text: {len(texts)} differ, {comparison.n_texts} are in both")
+    lines.append(f"paragraphs of the text: {len(texts)} differ, {comparison.n_texts} are in both")
     if comparison.numbers.empty and len(texts):
-        lines.append(texts.head(n).map(shortened).to_string(index=False))
+        lines.append(excerpts(texts.head(n)).to_string(index=False))
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
-def shortened(text: str, length: int = 60) -> str:
-    """A text cut off behind `length` characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def excerpts(texts: pd.DataFrame, length: int = 60) -> pd.DataFrame:
+    """Pairs of texts (columns reference and run), each cut to where it begins to differ."""
+
+    def cut(pair):
+        same = next((i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b), 0)
+        start = pair["run"].rfind(" ", 0, max(0, same - 20)) + 1
+        return ["…" * (start > 0) + textwrap.shorten(text[start:], length) for text in pair]
+
+    pairs = texts[["reference", "run"]].apply(cut, axis=1, result_type="broadcast")
+    return texts.assign(**pairs)

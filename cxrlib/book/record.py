@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import json
 import platform
 import subprocess
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError
-from cxrlib.core.kernel import RECORD
+from cxrlib.core.kernel import RECORD, SAID
 
 if TYPE_CHECKING:  # pandas takes seconds
     import pandas as pd
@@ -106,17 +107,27 @@ def results(notebook: Path) -> pd.DataFrame:
     return schema.results(pd.concat(tables, ignore_index=True) if tables else [])
 
 
-def numbers(notebook: dict) -> dict[str, str]:
-    """What a chapter glued into its text: dict of name -> text.
+def said(notebook: dict) -> dict[str, str]:
+    """What a chapter says of its run: dict of name -> text.
 
     Parameters
     ----------
     notebook : dict
         An executed notebook in nbformat 4.
+
+    Returns
+    -------
+    dict
+        "paragraph 1", "paragraph 2", ... of :func:`cxrlib.show.say.say`, "in short" of `in_short`,
+        and glued values by their names.
     """
-    found = {}
+    found, number = {}, itertools.count(1)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
+            if record := output.get("data", {}).get(SAID):
+                told = json.loads("".join(record))
+                name = "in short" if "figure" in told else f"paragraph {next(number)}"
+                found[name] = told["text"]
             name = output.get("metadata", {}).get("scrapbook", {}).get("name")
             text = output.get("data", {}).get(GLUED)
             if name and text is not None:
@@ -179,7 +190,7 @@ def card(task: Any, told: dict, seconds: float, notebook: dict, table: pd.DataFr
         "memory_mb": _rounded(told["memory_mb"]),
         "gpu_memory_mb": _rounded(told["gpu_memory_mb"]),
         "rows": len(table),
-        "numbers": numbers(notebook),
+        "said": said(notebook),
         "key": task.key(told["files"]),
     }
 

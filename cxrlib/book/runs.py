@@ -160,8 +160,8 @@ def _section(root, name, path, tables):
         )
     if len(found.texts):
         link = _csv(found.texts, f"run-{label}-text", tables, "all that differ")
-        texts = found.texts.head(SHOWN).map(compare_runs.shortened)
-        caption = f"Numbers in the text that differ, {len(texts)} of {len(found.texts)}"
+        texts = compare_runs.excerpts(found.texts.head(SHOWN))
+        caption = f"Where the text differs, {len(texts)} of {len(found.texts)} paragraphs"
         lines.append(_table(texts, caption, link))
     return "\n".join(lines)
 

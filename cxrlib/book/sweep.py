@@ -128,7 +128,8 @@ def joined(notebooks: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns
     -------
     (DataFrame, DataFrame)
-        Results tables one below the other, and numbers glued into the texts (``number``, ``text``).
+        Results tables one below the other, and what the chapters say (``name``, ``text``), see
+        :func:`cxrlib.book.record.said`.
         Before them the columns ``run`` (its name, or folder), ``chapter``, and one column per
         parameter, ``p_NAME``: as text where runs have different types.
     """
@@ -137,8 +138,8 @@ def joined(notebooks: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for run in map(record.read, notebooks):
         head = {"run": run.card["name"] or run.notebook.parent.name, "chapter": run.card["chapter"]}
         head |= {f"{PREFIX}{name}": _plain(v) for name, v in run.card["parameters"].items()}
-        numbers = pd.DataFrame(run.card["numbers"].items(), columns=["number", "text"])
-        for found, table in ((tables, run.table), (texts, numbers)):
+        said = pd.DataFrame(run.card["said"].items(), columns=["name", "text"])
+        for found, table in ((tables, run.table), (texts, said)):
             repeated = pd.DataFrame([head]).loc[[0] * len(table)].reset_index(drop=True)
             found.append(pd.concat([repeated, table.reset_index(drop=True)], axis=1))
     return _below(tables), _below(texts)
@@ -325,7 +326,7 @@ def report(
     """
     table, texts = joined(notebooks)
     lines = []
-    files = {"sweep.parquet": table, "sweep.csv": table, "numbers.csv": texts}
+    files = {"sweep.parquet": table, "sweep.csv": table, "said.csv": texts}
     for name, content in files.items():
         write(content, folder / name)
         lines.append(f"{folder / name}: {len(content)} rows of {len(notebooks)} runs")

@@ -16,18 +16,30 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.core.checks import one_of
+from cxrlib.core.folders import LIBRARY
 
+BENCHMARKS = LIBRARY.parent / "benchmarks"  # beside the library, in the project
 COUNTED = Path(__file__).with_name("operations.csv")
 NUMBER_BYTES = {"float32": 4, "float16": 2}
 CHECK = "check"  # the pass that reads and decodes each film before any model sees it
 STAGES = ("start", "read", "write", "decode", "prepare", "encode")
 RESOURCES = {"storage": ("read", "write"), "cores": ("decode", "prepare"), "devices": ("encode",)}
 WITHOUT_DEVICES = {"storage": ("read", "write"), "cores": ("decode", "prepare", "encode")}
+PARTS = {
+    "pipeline": "the way of S's code, and ours",
+    "bound": "extraction, and the encoder alone",
+    "memory": "from few images to many",
+    "store": "bytes and speed of the store",
+    "gpu": "encoders on a GPU",
+    "ray": "several processes under Ray",
+}  # of the benchmarks
+NOT_RUN = "not run"
 MODEL_COLUMNS = ("model", "prepare", "encode", "width")
 
 
@@ -140,6 +152,24 @@ def total(passes: pd.DataFrame) -> dict:
     longest = passes.groupby("bottleneck", sort=False)["hours"].sum().idxmax()
     hours, cost = float(passes["hours"].sum()), float(passes["cost"].sum())
     return {"hours": hours, "bottleneck": longest, "cost": cost}
+
+
+def over_films(
+    models: pd.DataFrame, film: pd.Series, n_images: int, together: bool = False, **place: Any
+) -> dict:
+    """What all passes over films of one kind come to: `total` of a `plan`.
+
+    Parameters
+    ----------
+    models, n_images, together
+        See `plan`.
+    film : Series
+        A kind of film of :func:`cxrlib.embed.rates.of_films`: MB, decode, check.
+    **place
+        Further arguments of `plan`, such as cores, devices, storage and price.
+    """
+    of_film = {"film_bytes": 1e6 * film["MB"], "decode": film["decode"], "check": film["check"]}
+    return total(plan(models, n_images, together=together, **of_film, **place))
 
 
 def cores_a_device(models: pd.DataFrame, decode: float, together: bool = False) -> pd.Series:
@@ -265,6 +295,88 @@ def on_gpu(file: Path) -> pd.DataFrame:
     figures = record["parts"]["throughput"].get("figures", [])
     rows = [{"rounds": 1, **figure, **about, "way": figure["what"]} for figure in figures]
     return pd.DataFrame(rows, columns=columns)
+
+
+def recorded(folder: Path = BENCHMARKS) -> pd.DataFrame:
+    """What was measured at length: ``embeddings.csv`` and ``gpu.json`` of a folder of benchmarks.
+
+    Returns
+    -------
+    DataFrame, one row per number: part, way, n_images, film_pixels, value, unit, low, high, rounds,
+    model, device, threads, torch, date; without what was not run
+    """
+    table = pd.read_csv(folder / "embeddings.csv")
+    gpu = on_gpu(folder / "gpu.json")
+    if len(gpu):
+        table = pd.concat([table, gpu], ignore_index=True)
+    return table[table["value"].notna() & (table["unit"] != NOT_RUN)]
+
+
+def measured_on(rows: pd.DataFrame) -> str:
+    """Machine and day of some rows of `recorded`, in words; "not run" where there are none."""
+    if rows.empty:
+        return NOT_RUN
+    device, threads, date = rows[["device", "threads", "date"]].iloc[-1]
+    return f"{device}, {int(threads)} threads, {date}"
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """The parts of `recorded`: what they compare, how many numbers they have, and where from."""
+    of = {part: table[table["part"] == part] for part in PARTS}
+    return pd.DataFrame(
+        {
+            "part": PARTS.keys(),
+            "compares": PARTS.values(),
+            "numbers": [len(rows) for rows in of.values()],
+            "measured on": [measured_on(rows) for rows in of.values()],
+        }
+    )
+
+
+def an_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Times of `recorded` for :func:`cxrlib.show.plots.bars`: milliseconds an image."""
+    numbers = {"value": "value", "ci_low": "low", "ci_high": "high"}
+    ms = {to: 1000 * rows[c] / rows["n_images"] for to, c in numbers.items()}
+    films = rows["film_pixels"].map("{:,.0f} pixels".format)
+    return rows[["way"]].assign(metric="milliseconds an image", films=films, **ms)
+
+
+def at_sizes(rows: pd.DataFrame, digits: int = 1) -> str:
+    """Values of `recorded` by the size of their films: "7.9 at 224 and 7.3 at 1,024 pixels"."""
+    found = rows.sort_values("film_pixels")
+    pairs = zip(found["value"], found["film_pixels"], strict=True)
+    said = " and ".join(f"{value:.{digits}f} at {pixels:,.0f}" for value, pixels in pairs)
+    return f"{said} pixels" if said else NOT_RUN
+
+
+def as_printed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Some rows of `recorded` for a table: way, pixels, images, value with its range, unit."""
+
+    def text(row):
+        spread = f" [{row.low:,.4g}, {row.high:,.4g}]" if row.rounds >= 2 else ""
+        return f"{row.value:,.4g}{spread}"
+
+    whole = {
+        c: rows[c].map("{:,.0f}".format, na_action="ignore") for c in ("film_pixels", "n_images")
+    }
+    return pd.DataFrame(
+        {
+            "way": rows["way"],
+            "pixels": whole["film_pixels"],
+            "images": whole["n_images"],
+            "value [range]": [text(row) for row in rows.itertuples()],
+            "unit": rows["unit"],
+        }
+    ).reset_index(drop=True)
+
+
+def gpu_rate(rows: pd.DataFrame) -> pd.Series:
+    """Operations a second of a GPU, by model: its fastest compiled run out of `recorded`."""
+    speed = rows[(rows["part"] == "gpu") & (rows["unit"] == "images/s")]
+    speed = speed[speed["way"].str.contains("compiled")]
+    speed = speed.assign(model=speed["model"].str.removeprefix("seeded:"))
+    best = speed.groupby("model", sort=False)["value"].max().astype(float)
+    return best * operations().reindex(best.index)
 
 
 def _number_bytes(dtype):

@@ -31,6 +31,7 @@ from cxrlib.show.words import (
     UNSTATED,
     X_GAPS,
     colours,
+    duration,
     fmt,
     in_words,
     ordered,
@@ -46,6 +47,8 @@ MARKED = (  # single dots among many
     {"marker": "D", "markersize": 7, "mfc": "#D55E00", "mec": "black"},
     {"marker": "o", "markersize": 7, "mfc": "none", "mec": "black"},
 )
+HOURS = {"10 min": 1 / 6, "1 hour": 1, "4 hours": 4, "1 day": 24, "1 week": 168}
+HOURS |= {"1 month": 720, "1 year": 8766}  # marks of an axis
 DIAMOND = {"marker": "D", "mfc": "white", "mew": 1.5, "markersize": 5.5}
 
 
@@ -550,6 +553,37 @@ def coverage_by_patients(table: pd.DataFrame, band: tuple[float, float]) -> Figu
         for row in lowest.itertuples()
     )
     return fig
+
+
+def bottlenecks(table: pd.DataFrame, x: str, line: str, xlabel: str) -> Figure:
+    """How long a job takes, both axes logarithmic, dots in the colour of the step that limits it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns x (a number), line (name of a line), ``hours``, and ``bottleneck``, see
+        :func:`cxrlib.embed.plan.total`.
+    x, line, xlabel : str
+    """
+    fig, ((ax,),) = _panels((WIDTH, 3.6))
+    ends = []
+    for name, rows in table.groupby(line, sort=False):
+        at, hours = rows[x].to_numpy(), rows["hours"].to_numpy()
+        ax.plot(at, hours, color=PALE, zorder=1)
+        ax.scatter(at, hours, c=rows["bottleneck"].map(COLOURS), s=22, zorder=2)
+        style = {"xytext": (7, -3), "textcoords": "offset points", "fontsize": 9}
+        ax.annotate(name, (at[-1], hours[-1]), **style)
+        first, last = (f"{duration(hours[i])} at {at[i]:,.0f}" for i in (0, -1))
+        ends.append(f"{name}: {first}, {last}")
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="time")
+    low, high = ax.get_ylim()
+    marks = {h: name for name, h in HOURS.items() if low < h < high}
+    ax.set_yticks(list(marks), list(marks.values()))
+    ax.minorticks_off()
+    limits = ordered(table["bottleneck"])
+    _legend_above(fig, _entries({step: COLOURS[step] for step in limits}))
+    drawn = f"Time over {xlabel}, a line per {line}, dots coloured by the step that limits: "
+    return _finished(fig, f"{drawn}{', '.join(limits)}. {'; '.join(ends)}.", table)
 
 
 def flow_diagram(flow: pd.DataFrame) -> Figure:

@@ -174,7 +174,8 @@ def _estimated(row):
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
     difference |= row.get("metric") == "calibration_in_the_large"  # predicted minus observed
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
-    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
+    note = note.partition("; left out: ")[0]  # a list of all labels, which a table may show
+    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note)
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:
@@ -219,6 +220,24 @@ def percent(fraction: float | None, digits: int = 0) -> str:
     """A fraction as text: ``percent(0.123)`` -> "12 %"."""
     text = fmt(None if fraction is None else 100 * fraction, digits)
     return text if text == UNDEFINED else f"{text} %"
+
+
+def duration(hours: float) -> str:
+    """``duration(0.4)`` -> "24 minutes", ``duration(30)`` -> "30 hours", 40 -> "1.7 days"."""
+    return _in_units(60 * hours, {"years": 525_960, "days": 1440, "hours": 60}, 1.5, "minutes")
+
+
+def size(n_bytes: float) -> str:
+    """``size(4.3e6)`` -> "4.3 MB", ``size(417e9)`` -> "417 GB"; 1 kB is 1,000 bytes."""
+    return _in_units(n_bytes / 1e3, {"TB": 1e9, "GB": 1e6, "MB": 1e3}, 1, "kB")
+
+
+def _in_units(x, units, least, smallest):
+    """A number in the largest unit of which it has so many, with two digits or more."""
+    for unit, of in units.items():
+        if x >= least * of:
+            return f"{fmt(x / of, 0 if x >= 10 * of else 1)} {unit}"
+    return f"{fmt(x, 0)} {smallest}"
 
 
 def count(n: float | None) -> str:
