@@ -446,16 +446,17 @@ seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}.
 # - S asks in one way. There are many: [All the ways of asking](14_wordings).
 
 # %% tags=["remove-input"]
+overall = in_words(schema.rows(means, metric="auc"))
 in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
-{count(len(cohort.table))} films ({cohort.name}):
-{in_words(schema.rows(means, metric="auc"))} Of severities planted, the severe
-half is the easier one in {easier.sum()} of {len(easier)} findings by model.
+{count(len(cohort.table))} films ({cohort.name}): {overall} Of severities
+planted, the severe half is the easier one in {easier.sum()} of {len(easier)}.
 Paper S prints, on films of its own: {in_words(s_means)} Its ± is a spread over
 diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
+    found=f"Asked in words, mean over findings: {overall}",
 )
 
 # %% [markdown]

@@ -457,6 +457,7 @@ patients of its own, sees nothing on its maps either, and its linear probes
 read sex with {lp_sex["min"]:.2f} to {lp_sex["max"]:.2f}.
 """,
     figure="fig-embeddings-attributes",
+    found=f"A probe on an embedding reads sex with an AUC of {sex_all}.",
 )
 
 # %% [markdown]
