@@ -282,8 +282,8 @@ zero would come out as zero. Prevalence alone moves adjusted AUPRC by
 {span(drains)} for five models. The smallest of them can be prevalence up to
 {percent(by_auc["difference"].max() / drains.min())}; the largest cannot be
 explained in this way. The direction of the finding stands, its size needs arms
-of equal prevalence. [The controls](16_drain_detector) shows the arms raw, matched and
-with controls free of drains. It also quotes the exception, CXR-CLIP, that the
+of equal prevalence. [The controls](16_drain_detector) shows the arms raw,
+matched and with controls free of drains. CXR-CLIP is the exception that the
 abstract's "all models" passes over and the results section names.
 """)
 
