@@ -174,8 +174,7 @@ def _estimated(row):
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
     difference |= row.get("metric") == "calibration_in_the_large"  # predicted minus observed
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
-    note = note.partition("; left out: ")[0]  # a list of all labels, which a table may show
-    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note)
+    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:
