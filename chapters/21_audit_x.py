@@ -70,9 +70,7 @@ from cxrlib.stats import calibration, inference, metrics, simulate
 # %%
 nih = cohorts.load("nih-metadata").table
 rng = np.random.default_rng(seed)
-rng.permutation(
-    nih["patient_id"].unique()
-)  # as Audit does; its stream goes on
+_ = rng.permutation(nih["patient_id"].unique())  # the stream of Audit goes on
 
 # %% [markdown]
 # ## The recipe, on the real metadata
