@@ -482,8 +482,8 @@ would be $\\sqrt{{10}} \\approx 3.2$.
 # ```{solution} ex-audit-simulations
 # :class: dropdown
 # The smallest is $1 / 101$, when no fair test set shows as much. Holm
-# multiplies it by ten, and 0.099 is above 0.05: no gap can pass, however large
-# it is. Whoever corrects for many comparisons needs more simulations.
+# multiplies it by ten, which makes 0.099, more than 0.05: no gap can pass,
+# however large. Who corrects for many comparisons needs more simulations.
 # ```
 #
 # ## Further reading
