@@ -273,7 +273,7 @@ few = guard.active() and ill.sum() < guard.MIN_CELL
 prevalence = np.nan if few else ill.mean()
 constant = prevalence * (1 - prevalence)
 
-at = quality.set_index(["method", "metric"]).sort_index()
+at = quality.set_index(["method", "metric", "model"]).sort_index()
 say(f"""
 {percent(prevalence)} of the films show a pneumothorax. Whoever says 0.5 to
 every film is off by {abs(0.5 - prevalence):.2f}, and has a Brier score of

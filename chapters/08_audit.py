@@ -93,7 +93,7 @@ nih = cohorts.load("nih-metadata").table
 # authors prescribe or statistics ask for. Neither is the truth; the difference
 # between them is a finding.
 
-# %%
+# %% tags=["hide-output"]
 switches = differences().drop(columns="seen in").replace("all", "all digits")
 show(switches, "The switches between the two protocols")
 
@@ -103,9 +103,10 @@ sizes = sizes.loc["mimic-cxr-sourget", "value"].astype(int)
 said, used = sizes["n_images"], sizes["n_images_with_findings_text"]
 OFFICIAL = {"images": 5159, "reports": 3269}  # test split, MIMIC-CXR-JPG
 say(f"""
-There are {len(switches)} of them, and the rest of this chapter asks what they
-are worth. A single one can be turned too: `replace(protocol_of("corrected"),
-unit="image")`. [Zero-shot](02_zero_shot) and the chapters from [Subgroup
+There are {len(switches)} of them, in the folded table with their reasons, and
+the rest of this chapter asks what they are worth. A single one can be turned
+too: `replace(protocol_of("corrected"), unit="image")`.
+[Zero-shot](02_zero_shot) and the chapters from [Subgroup
 fairness](04_subgroup_fairness) on take the protocol as a parameter.
 
 ## Which images?
@@ -258,7 +259,7 @@ for auc in (0.6, 0.7, 0.8, 0.9):
     curves[f"AUC {auc}"] = [
         adjusted_auprc(auc, share) for share in curves["prevalence"]
     ]
-axis = curves.plot("prevalence", logx=True, ylim=(0, None), figsize=(4, 2.9))
+axis = curves.plot("prevalence", logx=True, ylim=(0, 1.2), figsize=(5, 3.4))
 axis.set_ylabel("adjusted AUPRC")
 for share in ARMS.values():
     axis.axvline(share, color="#D55E00", lw=1, ls="--")
@@ -282,8 +283,8 @@ zero would come out as zero. Prevalence alone moves adjusted AUPRC by
 {span(drains)} for five models. The smallest of them can be prevalence up to
 {percent(by_auc["difference"].max() / drains.min())}; the largest cannot be
 explained in this way. The direction of the finding stands, its size needs arms
-of equal prevalence. [The controls](16_drain_detector) shows the arms raw,
-matched and with controls free of drains. CXR-CLIP is the exception that the
+of equal prevalence. [Shortcuts](06_shortcuts) shows the arms raw, matched and
+with controls free of drains. It also quotes the exception, CXR-CLIP, that the
 abstract's "all models" passes over and the results section names.
 """)
 
@@ -335,7 +336,7 @@ line = line.reset_index().assign(metric="auc", ci_low=line.to_numpy())
 line["ci_high"] = line["value"]
 xlabel = "length of the finding's prompt / length of the other"
 fig = plots.dose_response(line, "ratio of lengths", "finding", xlabel)
-fig.axes[0].set_xscale("log")
+fig.axes[0].set_xscale("log", base=2)
 fig.axes[0].axvline(1, color="#888888", lw=1)
 figure(
     "fig-audit-length",
@@ -462,7 +463,7 @@ rows, so the slip can choose a poor setting but cannot invent performance. On
 average it {cost} here.
 
 The panels of Fig. 2 for single attributes mix axes of two projections;
-[Probes](19_probes) draws both versions.
+[Embeddings](05_embeddings) draws both versions.
 """)
 
 # %% [markdown]

@@ -170,7 +170,7 @@ notebook.reliability(
 )
 
 # %% tags=["remove-input"]
-at = quality.set_index(["method", "metric"]).sort_index()
+at = quality.set_index(["method", "metric", "model"]).sort_index()
 constant = schema.rows(of_platt, model=names[0])["y_true"].var(ddof=0)
 values = quality.pivot_table("value", "model", ["metric", "method"])
 lower = values[mass]["Platt"] < values[mass][learned]

@@ -69,9 +69,7 @@ from cxrlib.stats import calibration, inference, metrics, simulate
 # %%
 nih = cohorts.load("nih-metadata").table
 rng = np.random.default_rng(seed)
-rng.permutation(
-    nih["patient_id"].unique()
-)  # as Audit does; its stream goes on
+_ = rng.permutation(nih["patient_id"].unique())  # the stream of Audit goes on
 
 # %% [markdown]
 # ## The recipe, on the real metadata
@@ -483,8 +481,8 @@ would be $\\sqrt{{10}} \\approx 3.2$.
 # ```{solution} ex-audit-simulations
 # :class: dropdown
 # The smallest is $1 / 101$, when no fair test set shows as much. Holm
-# multiplies it by ten, and 0.099 is above 0.05: no gap can pass, however large
-# it is. Whoever corrects for many comparisons needs more simulations.
+# multiplies it by ten, which makes 0.099, more than 0.05: no gap can pass,
+# however large. Who corrects for many comparisons needs more simulations.
 # ```
 #
 # ## Further reading
