@@ -375,9 +375,9 @@ observed gap is exactly the sum of both parts. No real cohort shows them.
 """)
 
 # %% [markdown]
-# The same is done for each age group, for sex, for race by way of the scanner,
-# and for reports that are silent on women in
-# [Where a gap comes from](12_gap_causes).
+# [Where a gap comes from](12_gap_causes) does this for each age group, for sex,
+# race by way of the scanner, and reports that are silent on women;
+# [Small groups](13_small_groups) asks how many patients a gap needs.
 #
 # ## Beside the paper
 #

@@ -283,8 +283,8 @@ zero would come out as zero. Prevalence alone moves adjusted AUPRC by
 {span(drains)} for five models. The smallest of them can be prevalence up to
 {percent(by_auc["difference"].max() / drains.min())}; the largest cannot be
 explained in this way. The direction of the finding stands, its size needs arms
-of equal prevalence. [Shortcuts](06_shortcuts) shows the arms raw, matched and
-with controls free of drains. It also quotes the exception, CXR-CLIP, that the
+of equal prevalence. [The controls](16_drain_detector) shows the arms raw,
+matched and with controls free of drains. CXR-CLIP is the exception that the
 abstract's "all models" passes over and the results section names.
 """)
 
@@ -463,7 +463,7 @@ rows, so the slip can choose a poor setting but cannot invent performance. On
 average it {cost} here.
 
 The panels of Fig. 2 for single attributes mix axes of two projections;
-[Embeddings](05_embeddings) draws both versions.
+[Probes](19_probes) draws both versions.
 """)
 
 # %% [markdown]

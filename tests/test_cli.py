@@ -160,6 +160,7 @@ def test_embed_builds_the_cohort_of_each_chapter(inside, monkeypatch, chapter, p
     chosen, options = protocol_of(protocol), {"max_broken": 0.1}
     data = "nih-6x200" if chapter == "03" else "nih"
     known = {"cohorts": cohorts, "chosen": chosen, "prepared": chosen.preprocessing}
+    known["how"] = {"preprocessing": chosen.preprocessing}
     known |= {"data": data, "balanced": data, "n_images": 4000, "seed": 7, "options": options}
     with pytest.raises(ValueError, match="seen"):
         eval(call, known)

@@ -9,11 +9,13 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from cxrlib.book.chapters import Chapter
 from cxrlib.core.kernel import FIGURE, SAID
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILMS = "fig-films"  # the figure of a chapter that the preface opens with
 
