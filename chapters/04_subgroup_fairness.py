@@ -375,7 +375,7 @@ observed gap is exactly the sum of both parts. No real cohort shows them.
 """)
 
 # %% [markdown]
-# [Where a gap comes from](12_gap_causes) does this for each age group, for sex,
+# [Where a gap comes from](12_gap_causes) does this for each age group, sex,
 # race by way of the scanner, and reports that are silent on women;
 # [Small groups](13_small_groups) asks how many patients a gap needs.
 #
