@@ -49,11 +49,12 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, root / name, ignore=leave)
     for name in ("_config.yml", "_toc.yml", "requirements.lock"):
         shutil.copy(ROOT / name, root)
-    [tuning] = find(root, "fine_tuning")
-    source = tuning.path.read_text()
-    small = source.replace("options: dict = {}", f"options: dict = {{'per_cell': {PER_CELL}}}")
-    assert small != source
-    tuning.path.write_text(small)
+    for name in ("fine_tuning", "splits_and_seeds"):
+        [tuning] = find(root, name)
+        source = tuning.path.read_text()
+        small = source.replace("options: dict = {}", f"options: dict = {{'per_cell': {PER_CELL}}}")
+        assert small != source
+        tuning.path.write_text(small)
     return root
 
 

@@ -17,6 +17,7 @@ from cxrlib.cohorts import nih6x200
 from cxrlib.cohorts.nih6x200 import DISEASES
 from cxrlib.guard import latch
 from cxrlib.predict import finetune, repeats, training
+from cxrlib.protocol import protocol_of
 from cxrlib.schema import row
 
 PAIRS = {"sex": [("F", "M")], "age60": [("old", "young")]}
@@ -436,6 +437,53 @@ def test_five_rotations_predict_every_image_once(task, splits):
         assert set(block["image_id"]) == set(tested)
         trained = task.cohort.table.loc[split == "train", "patient_id"]
         assert not set(block["patient_id"]) & set(trained)
+
+
+def test_splits_and_their_parts_are_those_of_the_protocol(task):
+    table = task.cohort.table
+    own, turned = (
+        repeats.splits_of(table, 2, 1, protocol_of(name)) for name in ("as_published", "corrected")
+    )
+    assert [list(split) for split in own] == [list(table["split"])]
+    assert len(turned) == 2 and not ((turned[0] == "test") & (turned[1] == "test")).any()
+    sizes = repeats.part_sizes(table, turned)
+    for k, split in enumerate(turned):
+        parts = table.assign(part=split).groupby("part")["patient_id"].agg(["size", "nunique"])
+        for part, (images, patients) in parts.iterrows():
+            line = sizes.loc[str(k + 1)]
+            assert (line[f"{part}: images"], line[f"{part}: patients"]) == (images, patients)
+
+
+@pytest.mark.parametrize(("protocol", "accuracy"), [("corrected", 0), ("as_published", 1)])
+def test_the_films_of_the_protocol_choose_the_prompts(task, splits, protocol, accuracy):
+    """One format is right on validation films alone, the other on all others."""
+    y, at = task.y.numpy(), splits[0] == "valid"
+    right = np.eye(6)[y][None]
+    wrong = np.roll(right, 1, axis=2)
+    scores = {"a": np.where(at[:, None], right, wrong), "b": np.where(at[:, None], wrong, right)}
+    found = repeats.zero_shot(task, scores, splits[:1], protocol_of(protocol))
+    top = found.loc[found.groupby("image_id")["score"].idxmax()]
+    assert len(top) == (splits[0] == "test").sum() and (top["y_true"] == accuracy).all()
+    assert (found["method"] == "zero-shot").all()
+
+
+def test_rates_are_sought_where_asked_and_settings_are_those_given(task, splits, monkeypatch):
+    def search(task, strategy, split, settings, seed):
+        assert split is splits[0] and seed == 5 and settings.epochs == 3
+        return pd.DataFrame({"learning_rate": [0.5, 0.25], "chosen": [False, True]})
+
+    monkeypatch.setattr(finetune, "search", search)
+    found = repeats.settings_of(task, splits[0], 3, 4, "heads", "bfloat16", seed=5)
+    asked = [(s, f.learning_rate, f.epochs, f.precision) for s, f in found.items()]
+    middle = {s: rates[1] for s, rates in finetune.LEARNING_RATES.items()}
+    assert asked == [
+        ("linear probe", 0.25, 3, "float32"),
+        ("MLP", 0.25, 3, "float32"),
+        ("LoRA", middle["LoRA"], 4, "bfloat16"),
+        ("full", middle["full"], 4, "bfloat16"),
+    ]
+    none = repeats.settings_of(task, splits[0], 3, 4, "none")
+    assert {s: f.learning_rate for s, f in none.items()} == middle
 
 
 def test_a_run_is_that_of_its_split_seed_and_settings(task, splits):

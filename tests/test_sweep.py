@@ -258,4 +258,4 @@ def test_listing_says_what_profiles_need():
     said = profiles.listing(ROOT)
     assert said.startswith("default: ")
     assert "needs a GPU" in said and "the folder nih-cxr14 below CXRBOOK_DATA" in said
-    assert "device=cuda  (chapters 03)" in said
+    assert "device=cuda  (chapters 03, 15)" in said

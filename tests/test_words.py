@@ -195,6 +195,20 @@ def test_each_row_is_named_with_its_value():
     assert words.why_undefined(made(a)) == ""
 
 
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ("cab", "a 0.30 [undefined] to c 0.90 [undefined]"),
+        ("b", "b 0.50 [undefined]"),
+        ("", "undefined"),
+    ],
+)
+def test_the_ends_of_a_column_are_named(known, said):
+    values = {"a": 0.3, "b": 0.5, "c": 0.9}
+    rows = [(name, "F", values[name], np.nan, np.nan, "") for name in known]
+    assert words.ends(made(*rows, ("d", "F", np.nan, np.nan, np.nan, "few"))) == said
+
+
 VALUES = pd.Series([0.31, np.nan, 0.12])
 
 

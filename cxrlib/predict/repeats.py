@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import guard
-from cxrlib.cohorts.nih6x200 import ROTATIONS
+from cxrlib.cohorts.nih6x200 import ROTATIONS, rotations
 from cxrlib.core.checks import one_of
-from cxrlib.predict import finetune
-from cxrlib.protocol import protocol_of
+from cxrlib.predict import finetune, zeroshot
+from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import fairness
 
 UTILITY = ("accuracy", "macro_f1", "var_f1")
@@ -28,6 +28,8 @@ SIZES = ("var_f1", "f1_gap_size", *_UNSIGNED)
 """What is 0 where all fare alike, and larger the less they do."""
 KEYS = ["model", "method", "attribute", "group", "metric"]
 FEWEST_PATIENTS = 2
+SOUGHT = {"heads": finetune.ON_EMBEDDINGS, "all": finetune.STRATEGIES, "none": ()}
+"""Strategies whose learning rate is sought on validation images, by the word that asks for it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,131 @@ def check_groups(
                     f"cell, or leave {attribute!r} out"
                 )
                 raise ValueError(guard.text(few, "split: the message"))
+
+
+def splits_of(
+    table: pd.DataFrame, n_splits: int, seed: int, protocol: Protocol
+) -> list[np.ndarray]:
+    """The 7:1:2 splits of a balanced cohort: as X has it, its own one, or several rotations.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of the cohort: ``patient_id, sex, age60, disease``, and ``split`` for one split.
+    n_splits, seed : int
+        Of :func:`cxrlib.cohorts.nih6x200.rotations`; one split has no use for them.
+    protocol : Protocol
+        Its switches ``repeats`` and ``split``.
+
+    Raises
+    ------
+    ValueError
+        See :func:`check_groups`.
+    """
+    splits = [table["split"].to_numpy()] if protocol.repeats == "one split" else None
+    splits = splits or rotations(table["patient_id"], n_splits, seed, unit=protocol.split)
+    check_groups(table, splits, attributes=("sex", "age60"), target="disease")
+    return splits
+
+
+def part_sizes(table: pd.DataFrame, splits: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Images and patients of each part of each split; one row per split, numbered from 1.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of the cohort, with ``patient_id``.
+    splits : sequence of arrays of str (n,)
+    """
+    rows = []
+    for number, split in enumerate(splits, 1):
+        row = {"split": str(number)}
+        for part in sorted(finetune.SPLITS):
+            row[f"{part}: images"] = int((split == part).sum())
+            row[f"{part}: patients"] = table.loc[split == part, "patient_id"].nunique()
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("split")
+
+
+def zero_shot(
+    task: finetune.Task,
+    scores: Mapping[str, np.ndarray],
+    splits: Sequence[np.ndarray],
+    protocol: Protocol,
+) -> pd.DataFrame:
+    """What the model answers before it is adapted, for the test images of every split.
+
+    The prompt format is the best one on the images that the protocol chooses with; the score is
+    the mean probability over its draws.
+
+    Parameters
+    ----------
+    task : finetune.Task
+    scores : dict
+        Of :func:`cxrlib.predict.zeroshot.format_scores` for the same cohort, model and classes.
+    splits : sequence of arrays of str (n,)
+    protocol : Protocol
+        Its switch ``prompt_choice``.
+
+    Returns
+    -------
+    DataFrame
+        As `Runs.predictions`, with method "zero-shot", without seeds, and with ``format``.
+    """
+    chooses = {"test": "test", "validation": "valid"}[protocol.prompt_choice]
+    parts = []
+    for k, split in enumerate(splits):
+        ranked = zeroshot.format_table(scores, task.y.numpy(), rows=split == chooses)
+        best, test = zeroshot.best_format(ranked), split == "test"
+        rows = zeroshot.one_hot_rows(
+            task.cohort,
+            test,
+            task.model.name,
+            "zero-shot",
+            task.labels,
+            task.target,
+            scores[best].mean(axis=0)[test],
+        )
+        parts.append(rows.assign(split=k, format=best))
+    return pd.concat(parts, ignore_index=True)
+
+
+def settings_of(
+    task: finetune.Task,
+    split: np.ndarray,
+    epochs_head: int,
+    epochs_encoder: int,
+    rates: str = "heads",
+    precision: str = "float32",
+    seed: int = 0,
+) -> dict[str, finetune.Settings]:
+    """How each strategy is trained, its learning rate sought on validation images where asked.
+
+    Parameters
+    ----------
+    task : finetune.Task
+    split : array of str (n,)
+        The split on whose validation images rates are sought.
+    epochs_head, epochs_encoder : int
+        Of linear probe and MLP, and of LoRA and full fine-tuning.
+    rates : a key of :data:`SOUGHT`
+    precision : str
+        Of LoRA and full fine-tuning; the others take float32.
+    seed : int
+        Of the trainings that are tried; the one at the chosen rate is kept and read again.
+    """
+    one_of("rates", rates, tuple(SOUGHT))
+    settings = {}
+    for strategy in finetune.STRATEGIES:
+        own = {"epochs": epochs_encoder, "precision": precision}
+        if strategy in finetune.ON_EMBEDDINGS:
+            own = {"epochs": epochs_head}
+        how = finetune.settings_for(strategy, **own)
+        if strategy in SOUGHT[rates]:
+            tried = finetune.search(task, strategy, split, settings=how, seed=seed)
+            how = replace(how, learning_rate=tried.loc[tried["chosen"], "learning_rate"].item())
+        settings[strategy] = how
+    return settings
 
 
 def tune(

@@ -816,7 +816,7 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
     drawn += "zero-shot and for each strategy"
     drawn += ", over grey bars for the reach of a fair model" if floors else ""
     drawn += f". Open diamonds: what is {_printed_in(printed)}." if len(printed) else "."
-    return _finished(fig, drawn, table)
+    return _finished(fig, drawn, table.drop(columns="pair"))
 
 
 def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = None) -> Figure:

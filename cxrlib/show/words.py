@@ -279,6 +279,17 @@ def each(rows: pd.DataFrame, by: str = "model", none: str = "none") -> str:
     return listed(named, none)
 
 
+def ends(rows: pd.DataFrame, by: str = "model") -> str:
+    """The smallest and the largest value: "A 0.61 [0.55, 0.66] to B 0.93 [0.90, 0.95]".
+
+    rows : results table; by : the column whose entries name the rows. Undefined values do not
+    count; of one there is one, of none it reads "undefined".
+    """
+    known = rows.dropna(subset="value").sort_values("value", kind="stable")
+    known = known.iloc[[0, -1][: len(known)]]
+    return " to ".join(each(known[i : i + 1], by) for i in range(len(known))) or UNDEFINED
+
+
 def why_undefined(rows: pd.DataFrame) -> str:
     """Why values of a results table are undefined: "Undefined here: 3 positive images, ...".
 
