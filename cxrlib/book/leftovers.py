@@ -44,16 +44,27 @@ def hits(root: Path, before: State, kept: Iterable[Path] = ()) -> list[Hit]:
     now = state(root, kept)
     found = []
     for file in sorted(path for path in now if before.get(path) != now[path]):
-        kinds = {hit.kind for hit in scan.anything(file)}
-        if file not in before and file.suffix in scan.TEXTS | {".csv"}:
-            kinds |= scan.printed_kinds(file.read_text(encoding="utf-8", errors="replace"))
-        if file.suffix in scan.PICTURES and not scan.drawn_by_matplotlib(file.read_bytes()):
-            kinds.add("image")
         name = str(file.relative_to(root))
-        if kinds and file not in before:
-            away = data_folder() / "derived" / "refused" / file.name
-            away.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(file, away)  # perhaps to another disk
-            name += " (now in derived/refused of the data)"
+        try:
+            kinds = _kinds(file, new=file not in before)
+            if kinds and file not in before:
+                away = data_folder() / "derived" / "refused" / file.name
+                away.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(file, away)  # perhaps to another disk
+                name += " (now in derived/refused of the data)"
+        except FileNotFoundError:  # a chapter that ended at the same time has moved it
+            continue
         found += scan.hits(name, kinds)
     return found
+
+
+def _kinds(file, new):
+    """What a file holds that must not be shown."""
+    from cxrlib.book import scan
+
+    kinds = {hit.kind for hit in scan.anything(file)}
+    if new and file.suffix in scan.TEXTS | {".csv"}:
+        kinds |= scan.printed_kinds(file.read_text(encoding="utf-8", errors="replace"))
+    if file.suffix in scan.PICTURES and not scan.drawn_by_matplotlib(file.read_bytes()):
+        kinds.add("image")
+    return kinds
