@@ -174,7 +174,7 @@ after = []
 for task in tasks.values():
     epochs = (epochs_head, epochs_encoder)
     how = repeats.settings_of(task, splits[0], *epochs, rates, precision, seed)
-    once = dict.fromkeys(how, [seed])
+    once = {way: [seed] for way in how}
     tuned = repeats.tune(task, list(how), splits, once, how, jobs=jobs)
     after.append(tuned.predictions)
 
