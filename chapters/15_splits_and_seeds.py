@@ -130,16 +130,17 @@ before = pd.concat(before, ignore_index=True)
 # %% tags=["remove-input"]
 picked = before.drop_duplicates(["model", "split"])
 picks = picked.groupby("model", sort=False)["format"].value_counts(sort=False)
-picks = [f"{kind} {n} times ({model})" for (model, kind), n in picks.items()]
+of = f"of {len(splits)}"
+picks = [f"{kind} in {n} {of} ({model})" for (model, kind), n in picks.items()]
 taken = schema.rows(picked, model=first, split=0)["format"].item()
 y = tasks[first].y.numpy()
 every = zeroshot.format_table(scores[first], y).set_index("format")
 ensemble = scores[first][taken].mean(axis=0).argmax(axis=1) == y
 say(f"""
-The {chosen.prompt_choice} films of each split chose {words.listed(picks)}. X
-reports the mean accuracy of single draws. For {first} and the format of the
-first split, that is {every.loc[taken, "accuracy"]:.3f}, where single draws
-reach from {every.loc[taken, "lowest"]:.3f} to
+The best format on the {chosen.prompt_choice} films, split by split:
+{words.listed(picks)}. X reports the mean accuracy of single draws. For {first}
+and the format of the first split, that is {every.loc[taken, "accuracy"]:.3f},
+where single draws reach from {every.loc[taken, "lowest"]:.3f} to
 {every.loc[taken, "highest"]:.3f}; the mean of their probabilities, with which
 this book goes on, has {ensemble.mean():.3f}.
 """)
