@@ -451,8 +451,7 @@ show(beside.assign(of=of)[columns], "Numbers that X prints", digits=3)
 #
 # - The settings that X leaves open were chosen on the default phantom; films
 #   of a hospital may want others, and more epochs.
-# - Each film has one disease and the groups are balanced by design: without
-#   the differences in prevalence that a clinic has.
+# - Each film has one disease, and groups are balanced, as in no clinic.
 # - Two groups by age hide what happens within them, with a border at 60.
 
 # %% tags=["remove-input"]
@@ -468,6 +467,7 @@ real films, prints {{published}}`X Fig. 3c; GLoRIA; sex; f1_gap_signed` by sex
 for its fairest model, without an interval.
 """,
     figure="fig-tuning-gaps",
+    found=f"After full fine-tuning, the F1 gap by age is {old['full']}.",
 )
 
 # %% [markdown]
