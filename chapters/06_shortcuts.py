@@ -456,7 +456,7 @@ changes most, from {low} to {high}. Paper S, which has arms alone, reports
 better results with drains in five of its six models.
 """,
     figure="fig-shortcut-dose",
-    found=f"The planted drain shortcut {verdict}.",
+    found=f"The planted drain shortcut {verdict.split(':')[0]}.",
 )
 
 # %% [markdown]

@@ -46,7 +46,7 @@ def page(
             data = [output.get("data", {}) for output in cell.get("outputs", [])]
             said = [json.loads("".join(d[SAID])) for d in data if SAID in d]
             link = f"[{int(chapter.number)}](chapters/{chapter.name}.ipynb)"
-            found += [f"{s['found']} ({link})" for s in said if s.get("found")]
+            found += [f"{s['found'].rstrip('.')} ({link})." for s in said if s.get("found")]
             figures = [json.loads("".join(d[FIGURE])) for d in data if FIGURE in d]
             pictures = ["".join(d["image/png"]) for d in data if "image/png" in d]
             if pictures and figures and figures[0]["name"] == FILMS:
