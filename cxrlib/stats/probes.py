@@ -263,11 +263,6 @@ def centroid_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sort(np.abs(np.mean(a, axis=0) - np.mean(b, axis=0)))[::-1]
 
 
-def modality_gap(images: np.ndarray, texts: np.ndarray) -> float:
-    """Euclidean distance between the centroids of image and text embeddings, >= 0."""
-    return float(np.linalg.norm(np.mean(images, axis=0) - np.mean(texts, axis=0)))
-
-
 def group_differences(
     images: np.ndarray,
     texts: np.ndarray,
