@@ -293,7 +293,7 @@ Of {asked["comparisons"]} comparisons of single findings
 flagged uncorrected; about {expected} would be expected of fair models.
 {asked["bh"]} remain after Benjamini and Hochberg. Of the
 {of_means["comparisons"]} means, {of_means["uncorrected"]} would be flagged
-uncorrected; after Holm's correction there remain: {listed(left.unique())}. With
+uncorrected; after Holm's correction remain: {listed(left.unique())}. With
 so few permutations Benjamini and Hochberg flag no fewer than
 {inference.fewest_alarms(families["single findings"])}, Holm none if undefined.
 """)
