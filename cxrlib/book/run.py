@@ -287,12 +287,14 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end; of chapters never
-            # run, the one that trains encoders.
+            # run, the one that trains encoders, but not one that would wait for its trainings.
+            of = [task.chapter for task in stale]
+            train = {chapter.name for chapter in of if "epochs_encoder" in chapter.parameters}
             ordered = sorted(
                 stale,
                 key=lambda t: (
                     -sum(progress.past.get(t.name, [])),
-                    "epochs_encoder" not in t.chapter.parameters,
+                    t.chapter.name not in train or not train.isdisjoint(t.chapter.about["needs"]),
                 ),
             )
             running = {pool.submit(one, task) for task in ordered}
