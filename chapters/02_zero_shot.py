@@ -451,9 +451,9 @@ in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
 {count(len(cohort.table))} films ({cohort.name}): {overall} Of severities
-planted, the severe half is the easier one in {easier.sum()} of {len(easier)}.
-Paper S prints, on films of its own: {in_words(s_means)} Its ± is a spread over
-diseases, here {sd / half:.1f} times the uncertainty.
+planted, the severe half is easier in {easier.sum()} of {len(easier)} pairs of
+model and finding. Paper S prints, on its own films: {in_words(s_means)} Its ±
+is a spread over diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
     found=f"Asked in words, mean over findings: {overall}",
