@@ -425,7 +425,7 @@ found = found.set_axis(control["cohort"] + ", " + control["attribute"])
 by_age, by_sex = found["age planted, age60"], found["sex planted, sex"]
 alarm = beyond & (control["cohort"] == "nothing planted")
 say(f"""
-**The gap planted by age is {by_age}, the one by sex {by_sex}.** (A model that
+**The gap planted by age is {by_age}, that by sex is {by_sex}.** (A model that
 does worse in the old, or in women, has a gap below 0, and it has to lie beyond
 the floor.) Where nothing is planted, gaps beyond the floor:
 {words.listed(control.loc[alarm, "group"])}. A floor at the 95th percentile
@@ -462,7 +462,7 @@ Who gains by an adaptation? Here ({plural(len(names), "model")},
 accuracy lies {sides(gains, "adaptations")}. After full fine-tuning, {first}
 has an F1 gap of {old["full"]} between old and young and {women["full"]}
 between women and men; of {alarms["comparisons"]} gaps, {alarms["bh"]} remain
-after correction. A gap planted by age is {by_age}, one by sex {by_sex}. X, on
+after correction. A gap planted by age is {by_age}, by sex is {by_sex}. X, on
 real films, prints {{published}}`X Fig. 3c; GLoRIA; sex; f1_gap_signed` by sex
 for its fairest model, without an interval.
 """,

@@ -450,10 +450,10 @@ Does a model read the pneumothorax, or the tube that treats it? In PadChest, a
 drain is {times:.0f} times as common with pneumothorax as without. A gap
 between films with and without {DEVICE} hints at a shortcut; here it judges
 {arms_right} of {plural(len(judged), "model")} as they were trained. Adding a
-drain to the same film is the proof, and the planted shortcut {verdict}. As
-the share of treated patients goes from none to all, the AUC of {steepest}
-changes most, from {low} to {high}. Paper S, which has arms alone, reports
-better results with drains in five of its six models.
+drain to the same film is the proof: the planted shortcut
+{verdict.split(":")[0]}. As the share of treated patients goes from none to
+all, the AUC of {steepest} changes most, from {low} to {high}. Paper S, which
+has arms alone, reports better results with drains in five of its six models.
 """,
     figure="fig-shortcut-dose",
     found=f"The planted drain shortcut {verdict.split(':')[0]}.",
