@@ -32,7 +32,7 @@ def check(html, names):
     for path in html.rglob("*.html"):
         page = soup(path)
         assert external(page) == [], path
-        for image in page.select("article img"):
+        for image in page.select('article img:not([src^="data:"])'):
             assert (path.parent / image["src"]).is_file(), image["src"]
     for name in names:
         page = soup(html / "chapters" / f"{name}.html")
@@ -57,8 +57,8 @@ def test_glued_values_read_as_text(built):
 
 def test_tables_are_accessible(built):
     page = soup(built / "_build" / "html" / "chapters" / "01_first.html")
-    region = page.select_one("div.cxr-scroll")
-    assert region["aria-label"] == "Table of <01>" and region["tabindex"] == "0"
+    [region] = [r for r in page.select("div.cxr-scroll") if r["aria-label"] == "Table of <01>"]
+    assert region["tabindex"] == "0"
     assert [th["scope"] for th in region.select("thead th")] == ["col", "col"]
     assert region.select_one("td.number").get_text() == "0.81"
 
