@@ -325,9 +325,9 @@ quiz(
 # On real data the story ends here: a gap was seen, and its cause can be argued
 # about. The phantom goes on. How well its findings stand out is multiplied by
 # a known factor, group by group. Turn the factors for age off and draw *the
-# same patients* again, alike in everything else down to the grain. These
-# images are counterfactual *twins*. (This part is about phantoms, whatever the
-# data of the chapter.)
+# same patients* again, alike in everything else down to the grain: as
+# counterfactual *twins*, such as you can make on the page
+# [Phantoms](11_phantoms). (This part is about phantoms, whatever the data.)
 
 # %%
 OFF = "age restored"
