@@ -105,6 +105,7 @@ show(met, f"What the models were pretrained on, and cohort {cohort.name!r}")
 # %%
 shown = cohort
 if guard.active():  # no film of a protected patient; a phantom serves as well
+    notebook.withheld("the film")
     shown = cohorts.load("phantom", n_images=100, seed=seed)
 film = clearest(shown, ["Pleural Effusion", *findings])
 
@@ -117,8 +118,6 @@ image, texts = embed(shown, clip)[[film]], embed_text(phrases, clip)
 similarity = zeroshot.similarity(image, texts, clip.unit_text)[0]
 
 # %% tags=["hide-input"]
-if guard.active():
-    notebook.withheld("the film")
 fine = cohorts.study(data, n_images, seed, options, size=192)  # of a phantom
 seen = None if guard.active() else fine.images([film])[0]
 plots.film_and_phrases(seen, phrases, similarity, first)

@@ -9,6 +9,7 @@ import pytest
 
 from cxrlib import schema
 from cxrlib.papers import published
+from cxrlib.show.words import fmt
 from tests import authors
 
 PAPERS = Path(__file__).parents[2] / "shared" / "papers"
@@ -359,7 +360,7 @@ def test_nothing_computed_means_nothing_run_but_for_what_print_itself_contradict
     assert flagged["model"].eq("CXR-CLIP").all() and flagged["artefact"].eq("Table 1").all()
     labels = ["Consolidation", "Pneumonia", "Pneumothorax"]
     assert flagged["label"].tolist() == labels and flagged["metric"].eq("adjusted_auprc").all()
-    assert flagged["reason"].iloc[2].endswith("0.00 to 0.09, excludes the printed estimate, -0.01")
+    assert flagged["reason"].iloc[2].endswith("0.00 to 0.09, excludes the printed estimate, −0.01")
 
 
 @pytest.mark.parametrize(
@@ -380,8 +381,8 @@ def test_a_run_is_compared_with_an_estimate_that_its_own_interval_excludes(
     found = published.compare(schema.results([row]), published.table("S Table 1"))
     found = found[found["computed"].notna()]
     assert found["verdict"].tolist() == [verdict]
-    assert found["reason"].item().startswith(f"computed {value:.2f}")
-    assert found["reason"].item().endswith("0.00 to 0.09, excludes the printed estimate, -0.01")
+    assert found["reason"].item().startswith(f"computed {fmt(value)}")
+    assert found["reason"].item().endswith("0.00 to 0.09, excludes the printed estimate, −0.01")
 
 
 def test_not_run_says_what_is_missing():

@@ -17,7 +17,7 @@ from published_role import find
 IN_PRINT = {
     "S Table 1; MedCLIP; mean; auc": "0.83",
     "S Table 1; MedCLIP; mean; auc_sd_over_labels": "0.06",
-    "S Table 1; Biovil; Pneumonia; adjusted_auprc; interval": "0.00 [-0.03, 0.03]",
+    "S Table 1; Biovil; Pneumonia; adjusted_auprc; interval": "0.00 [−0.03, 0.03]",
     "S Table 2; CXR-CLIP; sex; knn": "0.89",
     "S Section 2.3; mimic-cxr-sourget; n_images": "30,359",
     "X Fig. 2a; zero-shot; %": "49.4 %",

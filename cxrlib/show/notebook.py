@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SENTENCE = 45  # characters from which a cell of a table is a sentence
 MINUS_SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
+LAID_OUT = "laid out"  # attribute of a table whose heads are names, not codes of columns
 PHRASE = 13  # and from which its column may wrap, but not within an interval
 INTERVAL = re.compile(r"\[[^\[\]]*\]")
 
@@ -149,7 +150,9 @@ def _laid_out(table, rows, columns, digits):
     place = table.groupby(before, sort=False).ngroup() if before else 0
     table = table.assign(place=place, rank=table["group"].map(rank))
     table = table.sort_values(["place", "rank"], kind="stable")
-    return schema.wide(table, rows, columns, digits).rename_axis(columns=None)
+    wide = schema.wide(table, rows, columns, digits).rename_axis(columns=None)
+    wide.attrs[LAID_OUT] = True
+    return wide
 
 
 def rendered(
@@ -168,6 +171,7 @@ def rendered(
         return fmt(x, digits) if isinstance(x, float) else MINUS_SIGN.sub(MINUS, readable(x))
 
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    laid_out = LAID_OUT in table.attrs
     if guard.active():
         table = guard.presentable(table, counts)
         caption = caption and guard.text(caption, "table: the caption")
@@ -177,7 +181,9 @@ def rendered(
         names = [name or "" for name in table.index.names]
         rows = table.index.to_frame().to_numpy(dtype=object).tolist()
     cells = [[text(x) for x in row] for row in table.to_numpy(dtype=object)]
-    head = [readable(name).replace("_", " ") for name in [*names, *table.columns]]
+    named = [readable(name) for name in table.columns]
+    head = [readable(name).replace("_", " ") for name in names]
+    head += named if laid_out else [name.replace("_", " ") for name in named]
     body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
     looked_at = pd.DataFrame(body, columns=head)
     looked_at.attrs[guard.LOOKED_AT] = True
