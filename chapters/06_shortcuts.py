@@ -77,7 +77,7 @@ from cxrlib.stats import fairness, shortcuts
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 trained = {m: m.endswith("-drain") for m in names if m in model_names()}
 biased = [m for m, on_drains in trained.items() if on_drains]
 fair = [m for m, on_drains in trained.items() if not on_drains]
