@@ -52,6 +52,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
+from cxrlib.cohorts.look import credit
 from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.cohorts.summary import clearest
 from cxrlib.embed.extract import embed, embed_text
@@ -124,7 +125,7 @@ plots.film_and_phrases(seen, phrases, similarity, first)
 figure(
     "fig-zeroshot-film",
     "A film, and its similarity to phrases. What counts is the distance of a "
-    "bar's end from the dashed line, the phrase for health.",
+    f"bar's end from the dashed line, the phrase for health. {credit(shown)}",
 )
 
 # %% tags=["remove-input"]
@@ -426,15 +427,13 @@ if cohort.planted:
 LOW, HIGH = 0.78, 0.95  # what the training of the models was planned to reach
 small = describe_models()["name"] if cohort.planted else []
 small = schema.rows(means, metric="auc", model=list(small))["value"].dropna()
-severe = f"""the severe half is the easier one in {easier.sum()} of
-{len(easier)} combinations of model and finding."""
-planted = f"""
-Here {severe} Nobody told the models; where one ranks by severity, it saw it.
-The small CLIPs were built to be good but not perfect, with a mean AUC between
-{LOW} and {HIGH} on phantom patients whom they have not seen: found for
-{small.between(LOW, HIGH).sum()} of {len(small)}."""
-real = "These are real films: nothing was planted in them."
-say(planted if cohort.planted else real)
+severe = f"the severe half is the easier one in {easier.sum()} of "
+severe += f"{len(easier)} combinations of model and finding."
+planted = f"""Here {severe} Nobody told the models; where one ranks by
+severity, it saw it. The small CLIPs were built to be good but not perfect,
+with a mean AUC between {LOW} and {HIGH} on phantom patients whom they have not
+seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}."""
+say(planted if cohort.planted else "Real films: nothing was planted in them.")
 
 # %% [markdown]
 # ## Limits
@@ -453,7 +452,8 @@ in_short(
 How good are answers to a question in words? Means over findings, on
 {count(len(cohort.table))} films ({cohort.name}): {overall}
 {f"Of severities planted, {severe}" * cohort.planted}
-Paper S prints, on its own films: {in_words(s_means)} Its ± is a spread over diseases, here {sd / half:.1f} times the uncertainty.
+Paper S prints, on its own films: {in_words(s_means)} Its ±
+is a spread over diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
     found=f"Asked in words, mean over findings: {overall}",

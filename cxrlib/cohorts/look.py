@@ -1,0 +1,83 @@
+"""What films look like: a few of real ones beside phantoms, how alike they are, whom to credit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from PIL import Image
+
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.cohorts.hannover import FETCH as FETCH_HANNOVER
+from cxrlib.cohorts.nih import FETCH_NIH
+from cxrlib.cohorts.table import SEXES
+
+SIDE = 64  # pixels to which films are reduced before they are compared
+CREDITS = {
+    "NIH-CXR14": "Real films: NIH Clinical Center, ChestX-ray14 {cite:p}`wang2017`, "
+    f"[download site]({FETCH_NIH}).",
+    "COVID-19 Image Repository": "Real films: Hannover Medical School, Winther et al., "
+    f"[COVID-19 Image Repository]({FETCH_HANNOVER}), CC BY 3.0, "
+    "[doi:10.6084/m9.figshare.12275009](https://doi.org/10.6084/m9.figshare.12275009).",
+}
+"""Source of a cohort -> what its owners ask to be said beside its films, in MyST."""
+
+
+def credit(cohort: Cohort) -> str:
+    """Whom the films of a cohort are owed to; "" for phantoms, and where none ask."""
+    if cohort.films is None:
+        return ""
+    return " ".join(CREDITS[source] for source in cohort.sources if source in CREDITS)
+
+
+def of_the_same_kind(cohort: Cohort, other: Cohort) -> tuple[list[int], list[int], list[str]]:
+    """A film of each sex and view in both cohorts, without a finding where there is such a one.
+
+    Returns
+    -------
+    (list of int, list of int, list of str)
+        Positions in either table, and what they are, such as "woman PA". Kinds that one of the
+        cohorts lacks are left out.
+    """
+    found = []
+    for sex, view in product(SEXES, ("PA", "AP")):
+        at = [_first(c, sex, view) for c in (cohort, other)]
+        if None not in at:
+            found.append((*at, f"{'woman' if sex == 'F' else 'man'} {view}"))
+    first, second, kinds = zip(*(found or [(0, 0, "the first films")]), strict=True)
+    return list(first), list(second), list(kinds)
+
+
+def _first(cohort, sex, view):
+    table = cohort.table
+    kind = (table["sex"] == sex) & (table["view"] == view)
+    healthy = kind & (table[list(cohort.findings)].sum(axis=1) == 0)
+    of = healthy if healthy.any() else kind
+    return int(np.argmax(of)) if of.any() else None
+
+
+def alike(cohort: Cohort, n: int = 60) -> float:
+    """How alike films of different patients are: median correlation of their pixels.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    n : int
+        Films that are compared, the first of as many patients, each reduced to 64 by 64 pixels.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; missing for fewer than two patients.
+    """
+    first = np.flatnonzero(~cohort.table["patient_id"].duplicated())[:n]
+    if len(first) < 2:
+        return float("nan")
+    size = (SIDE, SIDE)
+    small = [
+        np.asarray(Image.fromarray(np.asarray(film)).resize(size, Image.Resampling.BILINEAR))
+        for film in cohort.images(first)
+    ]
+    pixels = np.stack(small).reshape(len(small), -1).astype(float)
+    upper = np.triu_indices(len(small), 1)
+    return float(np.median(np.corrcoef(pixels)[upper]))
