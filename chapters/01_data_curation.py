@@ -48,7 +48,7 @@ import pandas as pd
 
 from cxrlib import cohorts, guard
 from cxrlib.cohorts import associations, metadata, nih6x200, planted, summary
-from cxrlib.cohorts.look import alike, credit, of_the_same_kind
+from cxrlib.cohorts.look import alike, of_the_same_kind
 from cxrlib.papers import counts, published
 from cxrlib.show import plots
 from cxrlib.show.notebook import figure, films, keep, show, withheld
@@ -422,7 +422,7 @@ if studied.films is not None and not guard.active():
     real, drawn, kinds = of_the_same_kind(studied, phantoms)
     films(
         "fig-curation-real",
-        f"Real films, phantoms below: {listed(kinds)}. {credit(studied)}",
+        f"Real films, phantoms below: {listed(kinds)}. {studied.credit}",
         {"real": studied.images(real), "phantoms": phantoms.images(drawn)},
         f"Chest radiographs, and phantoms of the same kinds: {listed(kinds)}.",
     )
@@ -430,8 +430,8 @@ if studied.films is not None and not guard.active():
 **What the phantom lacks.** It has what this book plants or needs: lungs, a
 heart, bones, vessels, findings, devices, the scanner of a site. It lacks what
 nobody planted: arms, air in the stomach, films turned or cropped by hand, most
-tubes and lines, illness that no label names. And phantoms resemble each other:
-films of two patients correlate at {alike(studied):.2f} here, phantoms at
+tubes and lines, illness that no label names. How alike are two patients? The
+pixels of real films correlate at {alike(studied):.2f}, those of phantoms at
 {alike(phantoms):.2f} (medians). What holds on phantoms shows that a method
 works where the truth is known. A model that learned from them has seen none of
 what {{numref}}`fig-curation-real` shows in its upper row.

@@ -52,7 +52,6 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard, schema
-from cxrlib.cohorts.look import credit
 from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.cohorts.summary import clearest
 from cxrlib.embed.extract import embed, embed_text
@@ -125,7 +124,7 @@ plots.film_and_phrases(seen, phrases, similarity, first)
 figure(
     "fig-zeroshot-film",
     "A film, and its similarity to phrases. What counts is the distance of a "
-    f"bar's end from the dashed line, the phrase for health. {credit(shown)}",
+    f"bar's end from the dashed line, the phrase for health. {shown.credit}",
 )
 
 # %% tags=["remove-input"]

@@ -1,4 +1,4 @@
-"""What films look like: a few of real ones beside phantoms, how alike they are, whom to credit."""
+"""What films look like: a few of real ones beside phantoms, and how alike they are."""
 
 from __future__ import annotations
 
@@ -8,26 +8,9 @@ import numpy as np
 from PIL import Image
 
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.hannover import FETCH as FETCH_HANNOVER
-from cxrlib.cohorts.nih import FETCH_NIH
 from cxrlib.cohorts.table import SEXES
 
 SIDE = 64  # pixels to which films are reduced before they are compared
-CREDITS = {
-    "NIH-CXR14": "Real films: NIH Clinical Center, ChestX-ray14 {cite:p}`wang2017`, "
-    f"[download site]({FETCH_NIH}).",
-    "COVID-19 Image Repository": "Real films: Hannover Medical School, Winther et al., "
-    f"[COVID-19 Image Repository]({FETCH_HANNOVER}), CC BY 3.0, "
-    "[doi:10.6084/m9.figshare.12275009](https://doi.org/10.6084/m9.figshare.12275009).",
-}
-"""Source of a cohort -> what its owners ask to be said beside its films, in MyST."""
-
-
-def credit(cohort: Cohort) -> str:
-    """Whom the films of a cohort are owed to; "" for phantoms, and where none ask."""
-    if cohort.films is None:
-        return ""
-    return " ".join(CREDITS[source] for source in cohort.sources if source in CREDITS)
 
 
 def of_the_same_kind(cohort: Cohort, other: Cohort) -> tuple[list[int], list[int], list[str]]:
