@@ -177,7 +177,7 @@ def _nih(root: Path) -> Iterator[Line]:
 
 
 def _nih_films(root, rows):
-    parts = {"the table": (rows["image_id"].notna(), "note")}
+    parts = {"the table": (rows["image_id"].notna(), "problem")}
     if nih.has_lists(root):
         split = nih.official_split(root, rows)
         in_list = (split == "test", np.isin(split.astype(str), ("train", "valid")))
