@@ -450,9 +450,9 @@ in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
 {count(len(cohort.table))} films ({cohort.name}): {overall}
-{f"Of severities planted, {severe}" * cohort.planted}
-Paper S prints, on its own films: {in_words(s_means)} Its ±
-is a spread over diseases, here {sd / half:.1f} times the uncertainty.
+{f"Of severities planted, {severe} " * cohort.planted}Paper S
+prints, on its own films: {in_words(s_means)} Its ± is a spread over diseases,
+here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
     found=f"Asked in words, mean over findings: {overall}",

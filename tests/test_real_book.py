@@ -52,12 +52,12 @@ def test_the_preface_of_a_book_on_real_films_says_what_is_real(two, tmp_path):
         executed(tmp_path, two[0], [NIH], ["phantom-vit", "biovil"]),
         executed(tmp_path, two[1], [phantom], ["phantom-resnet"]),
     ]
-    text = real.preface(TEXT, two, paths, {two[1].name: "no 6x200; it needs more"})
+    text = real.preface(TEXT, two, paths, {two[1].name: "no 6x200; needed: more"})
     assert "All films are phantoms" not in text and "What is real in this book" in text
     link = "[1](chapters/01_data_curation.ipynb)"
     assert f"*nih-cxr14 (part)*: 1,000 **real films** of 682 patients, in chapter {link}." in text
     assert "NIH Clinical Center" in text
-    assert "[3](chapters/03_fine_tuning.ipynb) is on phantoms: no 6x200; it needs more." in text
+    assert "On phantoms: [3](chapters/03_fine_tuning.ipynb). no 6x200; needed: more." in text
     assert "- phantom-vit learned from phantoms" in text  # not phantom-resnet: it saw none here
 
 
@@ -91,9 +91,9 @@ def test_chapters_that_the_films_do_not_allow_stay_on_phantoms(tmp_path, monkeyp
     values = {c.name: {k: v for k, v in given.items() if k in c.parameters} for c in every}
     allowed, why = real.allowed(every, values)
     assert [name[:2] for name in why] == ["03", "06", "15", "16"]
-    assert "`data=nih` is not enough for it: no drains; it needs NEATX" in why["06_shortcuts"]
+    assert "`data=nih` is not enough: no drains; needed: NEATX" in why["06_shortcuts"]
     for name, mine in allowed.items():
-        kept = {"seed": 3} if name in why else values[name]
+        kept = {"seed": 3} if name in why or name == "11_phantoms" else values[name]
         assert mine == ({} if not values[name] else kept)
     assert "is about phantoms" in real.note(why["06_shortcuts"])
     assert real.allowed(every, {c.name: {} for c in every}) == ({c.name: {} for c in every}, {})

@@ -37,7 +37,8 @@ def allowed(every: Sequence[Chapter], values: dict[str, dict]) -> tuple[dict, di
     given = [v for v in values.values() if v.get("data", "phantom") != "phantom"]
     if not given:
         return values, {}
-    from cxrlib.cohorts.check_data import CHAPTERS, lacking  # pandas takes a while
+    from cxrlib.cohorts import known  # pandas takes a while
+    from cxrlib.cohorts.check_data import CHAPTERS, lacking
 
     values, why = dict(values), {}
     needs = {n: need for need, numbers in CHAPTERS.items() for n in numbers}
@@ -48,8 +49,10 @@ def allowed(every: Sequence[Chapter], values: dict[str, dict]) -> tuple[dict, di
             continue
         missing = lacking(name, mine.get("options", {}))
         if need in missing:
-            what, cure = missing[need]
-            why[chapter.name] = f"`data={name}` is not enough for it: {what}; it needs {cure}"
+            why[chapter.name] = "`data={}` is not enough: {}; needed: {}".format(
+                name, *missing[need]
+            )
+        if need in missing or (need == "phantoms" and known(name).access == "open"):
             values[chapter.name] = {k: v for k, v in mine.items() if k not in ("data", "options")}
     return values, why
 
@@ -89,10 +92,13 @@ def preface(
     lines = [":::{admonition} What is real in this book", ":class: important", ""]
     lines += [
         f"- *{name}*: {c['films']:,} **real films** of {c['patients']:,} patients, in "
-        f"{'chapter' if len(on[name]) == 1 else 'chapters'} {', '.join(on[name])}. {c['credit']}"
+        f"{'chapter' if len(on[name]) == 1 else 'chapters'} {', '.join(on[name])}."
         for name, c in cohorts.items()
     ]
-    lines += [f"- {_link(c)} is on phantoms: {why[c.name]}." for c in chapters if c.name in why]
+    lines += [f"- {credit}" for credit in dict.fromkeys(c["credit"] for c in cohorts.values())]
+    for reason in dict.fromkeys(why.values()):
+        of = ", ".join(_link(c) for c in chapters if why.get(c.name) == reason)
+        lines.append(f"- On phantoms: {of}. {reason}.")
     lines += ["- Every other film is a phantom: drawn by a program, with planted effects."]
     if drawn := sorted(name for name in models if name.startswith("phantom-")):
         lines += [
