@@ -277,7 +277,7 @@ def models(
         return
     print("Come with the book:")
     print(describe_models().to_string(index=False))
-    print("\nPublished, from files of your own; nothing is downloaded:")
+    print("\nPublished, from files of your own or by 'cxrbook fetch NAME':")
     with _mendable():
         print(listing(hashes))
 

@@ -22,6 +22,8 @@ import torch
 
 from cxrlib.book import fetch
 from cxrlib.cli import app
+from cxrlib.cohorts import files
+from cxrlib.cohorts import nih as nih_cohort
 from cxrlib.core import download
 from cxrlib.core.errors import BookError
 from cxrlib.models import registry
@@ -219,6 +221,12 @@ def test_another_size_than_known_is_refused_before_it_is_read(web, tmp_path):
     assert f"{len(DATA):,} bytes in place of 1,234" in text and list(tmp_path.iterdir()) == []
 
 
+def test_a_known_size_is_asked_for_where_the_server_says_none(web, tmp_path):
+    url = web.add("/f", lambda r: answer(r, DATA[:-1], length="none"))
+    assert "ended early" in refusal(download.download, url, tmp_path / "f", len(DATA))
+    assert nothing_of(tmp_path / "f")
+
+
 def test_a_slow_server_is_not_waited_for_without_end(web, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", (1, 0.05))
     done = threading.Event()
@@ -378,6 +386,7 @@ def test_a_part_of_nih_lands_where_chapters_look_and_a_second_run_asks_nothing(w
     assert "name the NIH Clinical Center" in said.split("images_001.tar.gz")[0]
     expected = {f"images_001/images/{f}": nih.content[f] for f in FILMS[:4]}
     assert films_of(nih.root) == expected
+    assert {v: nih.content[k] for k, v in nih_cohort.films_in(nih.root).items()} == expected
     assert {p.name for p in nih.root.iterdir() if p.is_file()} >= {
         *(one["name"] for one in nih.entry["files"]),
         "TERMS.txt",
@@ -441,8 +450,9 @@ def test_room_for_archive_and_films_is_asked_for_at_the_start(web, nih, monkeypa
 
 def test_unknown_hashes_are_recorded_and_hold_from_then_on(web, catalogue, places, capsys):
     one = catalogue["data"]["neatx"]["files"][0]
-    one["url"] = web.add("/neatx", file(b"Image Index,Drain\n"))
+    one["url"] = web.add("/neatx", file(b"Image Index,Drain\na.png,1\n"))
     run("neatx")
+    assert len(nih_cohort.neatx(places.data)) == 1  # where the cohort looks
     path = places.data / "neatx" / one["name"]
     value = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (path.parent / "SHA256SUMS").read_text() == f"{value}  {one['name']}\n"
@@ -450,8 +460,37 @@ def test_unknown_hashes_are_recorded_and_hold_from_then_on(web, catalogue, place
     assert f"in place of {value}" in refusal(run, "neatx")
     path.unlink()
     web.add("/neatx", file(b"another version\n"))
-    assert f"in place of {value}" in refusal(run, "neatx")
-    assert not path.exists()
+    text = refusal(run, "neatx")
+    assert f"in place of {value}" in text and "remove its line" in text and not path.exists()
+    (path.parent / "SHA256SUMS").unlink()
+    run("neatx")
+    assert path.read_bytes() == b"another version\n"
+
+
+def test_an_older_table_of_nih_that_is_there_stays_the_only_one(web, nih):
+    nih.root.mkdir()
+    (nih.root / "Data_Entry_2017.csv").write_text("older")
+    run("nih")
+    assert "/Data_Entry_2017_v2020.csv" not in dict(web.asked)
+
+
+def test_a_no_op_leaves_the_folder_as_it_was(nih):
+    run("nih", "--part", "1")
+    before = files.stamp(nih.root)
+    run("nih", "--part", "1")
+    assert files.stamp(nih.root) == before
+
+
+def test_an_archive_that_came_damaged_can_be_fetched_again(web, catalogue, places):
+    """Its server told a length that is too short, and no hash is known."""
+    one = catalogue["data"]["hannover"]["files"][0]
+    packed = zip_of({"r/data.csv": b"patient_id\n"})
+    one["url"] = web.add("/zip", lambda r: answer(r, packed, length=len(packed) - 9))
+    assert "damaged" in refusal(run, "hannover")
+    (places.data / "hannover" / one["name"]).unlink()
+    web.add("/zip", file(packed))
+    run("hannover")
+    assert (places.data / "hannover" / "data.csv").is_file()
 
 
 def test_hannover_is_laid_out_as_in_its_repository(web, catalogue, places):
@@ -464,7 +503,7 @@ def test_hannover_is_laid_out_as_in_its_repository(web, catalogue, places):
     found = {
         p.relative_to(root).as_posix(): p.read_bytes()
         for p in root.rglob("*")
-        if p.is_file() and p.name not in ("TERMS.txt", "SHA256SUMS", ".fetch.lock")
+        if p.is_file() and p.name not in ("TERMS.txt", "SHA256SUMS")
     }
     assert found == inner and "CC BY 3.0" in (root / "TERMS.txt").read_text()
     web.asked.clear()
@@ -489,7 +528,7 @@ def test_a_model_comes_with_its_vocabulary_and_is_found(web, catalogue, places, 
     catalogue["shared"]["Bio_ClinicalBERT"] = web.add("/vocab.txt", file(b"[PAD]\n"))
     run("medclip_vit")
     folder = places.models / "medclip_vit"
-    assert {p.name for p in folder.iterdir()} - {".fetch.lock"} == {
+    assert {p.name for p in folder.iterdir()} == {
         *("pytorch_model.bin", "vocab.txt", "TERMS.txt", "SHA256SUMS")
     }
     assert "models=medclip_vit" in capsys.readouterr().out

@@ -294,7 +294,9 @@ def _file(one, folder):
     """The item of an entry ``files``."""
     item = Item(one["url"], one["name"], one.get("size"), _hashes(one))
     if "unpack" not in one:
-        return replace(item, there=folder is not None and (folder / item.name).is_file())
+        names = [item.name, *one.get("instead", ())]
+        there = folder is not None and any((folder / name).is_file() for name in names)
+        return replace(item, there=there)
 
     def place(name):
         inner = PurePosixPath(*PurePosixPath(name).parts[1:])
@@ -445,10 +447,13 @@ def _there_of(folder, todo):
 @contextmanager
 def _alone(folder):
     """Refuse to write into a folder into which another process fetches."""
-    lock = FileLock(folder / ".fetch.lock")
+    path = folder / ".fetch.lock"
     try:
-        with lock.acquire(timeout=0):
-            yield
+        with FileLock(path, timeout=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)  # left behind, it would change the folder's stamp
     except Timeout:
         raise BookError(f"{folder}: another process fetches into it; wait for it") from None
 
@@ -456,26 +461,26 @@ def _alone(folder):
 def _got(thing, item, keep_archives):
     """Fetch a file, and unpack it where it is an archive."""
     path = thing.folder / item.name
-    if path.is_file():  # an archive that was not unpacked to its end
-        yield from _verify(thing.folder, item.name, item.hashes)
-    else:
+    if not path.is_file():  # else an archive that was not unpacked to its end
         recorded = _sums(thing.folder).get(item.name)
         hashes = item.hashes | ({"sha256": recorded} if recorded else {})
-        value = download(item.url, path, item.size, hashes)
-        if item.place or not thing.card:  # what a model is made of is recorded when it was read
+        hint = f"; to take a new version, remove its line from {thing.folder / SUMS}"
+        value = download(item.url, path, item.size, hashes, hint if recorded else "")
+        if not (item.place or thing.card):  # these are recorded when they have been opened
             _record(thing.folder, {item.name: value})
         yield f"{path}: {path.stat().st_size / MB:,.1f} MB, SHA-256 {value}"
     if item.place is None:
         return
+    value = _same(thing.folder, item.name, item.hashes)
     placed = unpack(path, item.place)
     if len(placed) < item.wanted:
         raise BookError(
             f"{path}: holds {len(placed):,} of the {item.wanted:,} files that are wanted of it: "
             "another archive than the one known here"
         )
-    if item.listed:
-        held = {one.relative_to(thing.folder).as_posix(): digest(one) for one in placed}
-        _record(thing.folder, held)
+    held = placed if item.listed else []
+    hashes = {one.relative_to(thing.folder).as_posix(): digest(one) for one in held}
+    _record(thing.folder, {item.name: value, **hashes})
     if not keep_archives:
         path.unlink()
     yield f"{path}: {len(placed):,} files unpacked, {'kept' if keep_archives else 'removed'}"
@@ -522,6 +527,14 @@ def _converted(path):
 
 def _verify(folder, name, hashes):
     """Compare a file with the hash that is known and with the recorded one, or record it."""
+    own = _same(folder, name, hashes)
+    if name not in _sums(folder):
+        _record(folder, {name: own})
+        yield f"{folder / name}: SHA-256 {own}, from now on in {SUMS}"
+
+
+def _same(folder, name, hashes):
+    """The SHA-256 of a file, once it is that which is known and recorded, if it is."""
     path, recorded = folder / name, _sums(folder).get(name)
     own = digest(path)
     for kind, value in [*hashes.items(), *([("sha256", recorded)] if recorded else [])]:
@@ -531,9 +544,7 @@ def _verify(folder, name, hashes):
                 f"{path}: {model_files.HASHES[kind]} {found} in place of {value}: damaged, or "
                 "another file; remove it, and the same command fetches it again"
             )
-    if not recorded:
-        _record(folder, {name: own})
-        yield f"{path}: SHA-256 {own}, from now on in {SUMS}"
+    return own
 
 
 def _hashes(entry):

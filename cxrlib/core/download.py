@@ -78,7 +78,11 @@ def headers(url: str) -> Headers:
 
 
 def download(
-    url: str, path: Path, size: int | None = None, hashes: dict[str, str] | None = None
+    url: str,
+    path: Path,
+    size: int | None = None,
+    hashes: dict[str, str] | None = None,
+    hint: str = "",
 ) -> str:
     """Fetch a file; it appears under its name when it is whole and its hash is right.
 
@@ -95,6 +99,8 @@ def download(
         Bytes expected.
     hashes : dict of str to str, optional
         "sha256" or "md5", in hexadecimal digits.
+    hint : str
+        What to say beside a hash that differs.
 
     Returns
     -------
@@ -128,7 +134,7 @@ def download(
             _forget(part)
             raise BookError(
                 f"{url}: {HASHES[kind]} {found[kind]} in place of {value}: damaged on the way, or "
-                "another file; nothing was kept"
+                f"another file; nothing was kept{hint}"
             )
     with part.open("rb") as file:
         os.fsync(file.fileno())
@@ -165,7 +171,7 @@ def _rest(
         _refuse(response, part, total, size, have)
         bar.total = total and total // MB
         try:
-            _save(response, part, have, total, bar)
+            _save(response, part, have, size if total is None else total, bar)
         except OSError as error:
             why = error.strerror or error
             raise BookError(f"{part}: cannot be written ({why}); what came is kept") from None
