@@ -414,7 +414,11 @@ def test_a_draw_keeps_its_films_only_and_the_parts_add_the_rest_once(web, nih):
     assert sorted(name.rpartition("/")[2] for name in found) == FILMS
     assert all(nih.content[name.rpartition("/")[2]] == film for name, film in found.items())
     assert [path for path, _ in web.asked] == ["/images1", "/images2"]
-    assert len(list(nih.root.glob("*.tar.gz"))) == 2
+    (nih.root / found.popitem()[0]).unlink()
+    web.asked.clear()
+    run("nih", "--part", "all")
+    assert web.asked == [] and len(films_of(nih.root)) == len(FILMS)
+    assert len(list(nih.root.glob("*.tar.gz"))) == 2  # kept ones stay kept
 
 
 def test_an_archive_whose_unpacking_was_cut_goes_on_without_the_network(web, nih, monkeypatch):

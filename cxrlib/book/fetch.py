@@ -341,11 +341,11 @@ def _archives(folder, parts, draw, seed):
                 f"images_{number:03d}.tar.gz",
                 one.get("size"),
                 _hashes(one),
-                not missing,
-                note,
-                _placed(folder, place, missing),
-                len(missing),
-                round(share * one.get("size", 0)),
+                there=not missing,
+                note=note,
+                place=_placed(folder, place, missing),
+                wanted=len(missing),
+                unpacked=round(share * one.get("size", 0)),
             )
         )
     return items
@@ -460,9 +460,11 @@ def _alone(folder):
 
 def _got(thing, item, keep_archives):
     """Fetch a file, and unpack it where it is an archive."""
-    path = thing.folder / item.name
-    if not path.is_file():  # else an archive that was not unpacked to its end
-        recorded = _sums(thing.folder).get(item.name)
+    path, recorded = thing.folder / item.name, _sums(thing.folder).get(item.name)
+    if path.is_file():  # an archive whose unpacking was cut, or one that was kept
+        value = _same(thing.folder, item.name, item.hashes)
+        keep_archives = keep_archives or recorded is not None
+    else:
         hashes = item.hashes | ({"sha256": recorded} if recorded else {})
         hint = f"; to take a new version, remove its line from {thing.folder / SUMS}"
         value = download(item.url, path, item.size, hashes, hint if recorded else "")
@@ -471,7 +473,6 @@ def _got(thing, item, keep_archives):
         yield f"{path}: {path.stat().st_size / MB:,.1f} MB, SHA-256 {value}"
     if item.place is None:
         return
-    value = _same(thing.folder, item.name, item.hashes)
     placed = unpack(path, item.place)
     if len(placed) < item.wanted:
         raise BookError(
