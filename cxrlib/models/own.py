@@ -2,7 +2,7 @@
 
 The file defines ``build()``, which returns an :class:`~cxrlib.models.encoder.Encoder`. Its code
 runs when the model is loaded, at no other time, and with all that Python may do: the notes of the
-model say so. Files that it reads lie beside it: ``Path(__file__).with_name("weights.safetensors")``.
+model say so. Files that it reads lie beside it (``Path(__file__).with_name(...)``).
 """
 
 from __future__ import annotations
