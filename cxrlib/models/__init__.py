@@ -45,7 +45,9 @@ WEIGHTS = Path(__file__).with_name("weights")
 #   load(name, protocol) -> Encoder.
 # A name is the one that `choose_models` returns; `places.place_of` says where it lies.
 KINDS = {
+    "open_clip:": "open_clip_folder",
     "own:": "own",
+    "transformers:": "transformers_folder",
 }
 
 
