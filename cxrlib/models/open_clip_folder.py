@@ -63,7 +63,7 @@ def check(name: str) -> None:
 
 def card(name: str) -> dict:
     """What the configuration tells, and the headers of weights in safetensors."""
-    folder, about, weights = _found(name)
+    _, about, weights = _found(name)
     counted = all(path.suffix == ".safetensors" for path in weights)
     text = about["model_cfg"]["text_cfg"]
     return unlisted.card(
@@ -137,11 +137,11 @@ def _about(name: str, place: Path, folder: Path) -> dict:
         parts = model if isinstance(model, dict) else {}
         if not all(isinstance(parts.get(key), dict) for key in ("text_cfg", "vision_cfg")):
             raise ValueError(
-                f"{name}: {folder / CONFIG} has no model_cfg with text_cfg and vision_cfg; expected "
-                "the configuration of a model of open_clip"
+                f"{name}: {folder / CONFIG} has no model_cfg with text_cfg and vision_cfg; "
+                "expected the configuration of a model of open_clip"
             )
-        vision = parts["vision_cfg"].get("timm_model_name") or "transformer"
-        about = {"architecture": f"{vision} of {CONFIG}", "source": "its own file"}
+        vision = parts["vision_cfg"].get("timm_model_name") or "CLIP"
+        about = {"architecture": vision, "source": f"its {CONFIG}"}
         return about | {"model_cfg": parts, "preprocess_cfg": found.get("preprocess_cfg", {})}
     spec = find_spec("open_clip")
     configs = Path(str(spec and spec.origin)).with_name("model_configs")
@@ -152,7 +152,7 @@ def _about(name: str, place: Path, folder: Path) -> dict:
             f"{name}: {folder} has no {CONFIG}, and {asked[0]!r} is no architecture of open_clip "
             f"({_near(asked[0], known)}); add that file, or rename the folder"
         )
-    about = {"architecture": called[0], "source": "what open_clip lists for its architecture"}
+    about = {"architecture": called[0], "source": f"what open_clip lists for {called[0]}"}
     return about | {"model_cfg": unlisted.read_json(name, known[called[0]]), "preprocess_cfg": None}
 
 
@@ -256,9 +256,11 @@ def _steps(about: dict, model: nn.Module) -> PreprocessCfg:
 
 
 def _in_words(steps: PreprocessCfg) -> str:
-    ways = {"shortest": "shorter side to", "longest": "longer side to", "squash": "squeezed to"}
+    from open_clip.utils import to_2tuple
+
+    ways = {"shortest": "cropped to", "longest": "padded to", "squash": "squeezed to"}
     mean, sd = (", ".join(f"{x:.3g}" for x in values) for values in (steps.mean, steps.std))
     return (
-        f"{ways[steps.resize_mode]} {steps.size} pixels ({steps.interpolation}); mean {mean} and "
-        f"SD {sd} of the channels"
+        f"{ways[steps.resize_mode]} {' x '.join(map(str, to_2tuple(steps.size)))} pixels "
+        f"({steps.interpolation}); mean {mean} and SD {sd} of the channels"
     )

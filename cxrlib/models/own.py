@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch takes seconds
     from cxrlib.protocol import Protocol
 
 BUILD = "build"
-_cards: dict[str, dict] = {}  # of the models that were loaded
 
 
 def check(name: str) -> None:
@@ -57,8 +56,8 @@ def file_of(name: str) -> Path:
 
 
 def card(name: str) -> dict:
-    """What the encoder's own card says, and what can be counted; loads the model once."""
-    return _cards[name] if name in _cards else load(name).card
+    """What the encoder's own card says, and what can be counted: runs the file."""
+    return load(name).card
 
 
 def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
@@ -88,9 +87,7 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
         protocol=protocol_of(protocol).name,
         notes=(ran, *model.notes),
     )
-    model = _tried(model)
-    _cards[name] = model.card
-    return model
+    return _tried(model)
 
 
 def _built(name: str, path: Path) -> Encoder:

@@ -21,7 +21,12 @@ from cxrlib.models import unlisted
 if TYPE_CHECKING:  # torch and transformers take seconds
     from PIL import Image
     from torch import Tensor
-    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BaseImageProcessor,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
     from cxrlib.models.encoder import Encoder, Tokens
     from cxrlib.protocol import Protocol
@@ -191,7 +196,9 @@ def _tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
         return PreTrainedTokenizerFast.from_pretrained(folder, **LOCAL), (note,)
 
 
-def _texts(tokenizer, config, padded, what) -> Callable[[list[str]], Tokens]:
+def _texts(
+    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, padded: bool, what: str
+) -> Callable[[list[str]], Tokens]:
     """Texts to tokens: cut to what the model takes; padded as in its training."""
     import torch
 

@@ -20,7 +20,13 @@ SIGMOID = "trained with a sigmoid; its bias cancels between two prompts"
 INDEX = "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the format's own limit
 # Files of which one is enough for a tokenizer of transformers.
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def card(name: str, **known: Any) -> dict:
@@ -105,7 +111,7 @@ def numbers_in(name: str, path: Path) -> int:
     with path.open("rb") as f:
         length = int.from_bytes(f.read(8), "little")
         try:
-            header = json.loads(f.read(length)) if 0 < length <= LONGEST_HEADER else None
+            header = json.loads(f.read(length)) if 0 < length <= LONGEST_HEADER else {}
             tensors = [about for key, about in header.items() if key != "__metadata__"]
             end = 8 + length + max(about["data_offsets"][1] for about in tensors)
             numbers = sum(prod(about["shape"]) for about in tensors)
