@@ -42,10 +42,12 @@ WEIGHTS = Path(__file__).with_name("weights")
 # module here that knows such models. Each has
 #   check(name): raises a ValueError of one line, before anything heavy is imported or loaded;
 #   card(name) -> dict, with the keys that the cards of published models have;
-#   load(name, protocol) -> Encoder.
+#   load(name, protocol) -> Encoder, or what of it a file can be.
 # A name is the one that `choose_models` returns; `places.place_of` says where it lies.
 KINDS = {
     "own:": "own",
+    "scores:": "scores",
+    "embeddings:": "embeddings",
 }
 
 
