@@ -423,7 +423,7 @@ quiz(
 
 # %% tags=["remove-input"]
 show(answers, "Does a model read drains? What was planted, what was found")
-judged = answers[answers["trained on drains"] != "not known"]
+judged = answers[~answers.isin(["not known", "not asked"]).any(axis=1)]
 arms_right, twins_right = (
     (judged[f"{by} say"] == judged["trained on drains"]).sum()
     for by in ("arms", "twins")

@@ -189,7 +189,7 @@ of two lies between $-2$ and $2$, and the sigmoid of that lies between
 Where embeddings are never opposite, the band is narrower still: over all
 models, probabilities run from {span(guard.extremes(cosine["score"]))},
 {"inside" if inside else "outside"} the bound (which texts that are not of
-length 1 do not keep). With the learned scale they run from
+length 1 do not keep, nor scores of files). With the learned scale they run from
 {span(guard.extremes(scaled["score"]))}.
 
 So "all probabilities around 0.5" can be a property of the recipe and not of a
@@ -436,9 +436,9 @@ in_short(
     f"""
 Does 30 percent mean 30 percent? With the cosines alone, as S reads four of its
 six models, the probabilities of pneumothorax stand between
-{span(guard.extremes(cosine["score"]), to="and")}, by arithmetic; with the
-learned scale between {span(guard.extremes(scaled["score"]), to="and")}. AUC
-differs by {moved:.1g} at most, so it is no witness. With the learned scale,
+{span(guard.extremes(cosine["score"]), to="and")}{", by arithmetic" * inside};
+with the learned scale between {span(guard.extremes(scaled["score"]), to="and")}.
+AUC differs by {moved:.1g} at most, so it is no witness. With the scale,
 {lying(at.loc[learned, large], "above")} models still promise too much. The
 planted bias, too little risk for women, {found}. Paper S finds all its models
 miscalibrated, three with every probability near 0.5; the recipe explains two
