@@ -59,7 +59,7 @@ import pandas as pd
 from cxrlib import cohorts, schema
 from cxrlib.cohorts import phantom, summary
 from cxrlib.models import load_models
-from cxrlib.predict import zeroshot
+from cxrlib.predict import recorded, zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, plots
 from cxrlib.show.notebook import figure, keep, quiz, show, warn_if_seeded
@@ -73,9 +73,9 @@ chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
 warn_if_seeded(clip.name for clip in clips)
-cohort = cohorts.study(
-    data, n_images, seed, options, preprocessing=chosen.preprocessing
-)
+how = {"preprocessing": chosen.preprocessing}
+cohort = cohorts.study(data, n_images, seed, options, **how)
+cohort = recorded.answerable(cohort, clips)
 people = cohort.table
 if "race" in people:
     of_s = people["race"].isin(["White", "Black", "Asian"])
@@ -325,12 +325,12 @@ quiz(
 # On real data the story ends here: a gap was seen, and its cause can be argued
 # about. The phantom goes on. How well its findings stand out is multiplied by
 # a known factor, group by group. Turn the factors for age off and draw *the
-# same patients* again, alike in everything else down to the grain: as
-# counterfactual *twins*, such as you can make on the page
-# [Phantoms](11_phantoms). (This part is about phantoms, whatever the data.)
+# same patients* again, alike in all else: as counterfactual *twins*, such as
+# you can make in [Phantoms](11_phantoms). (All here is of phantoms.)
 
 # %%
 OFF = "age restored"
+seer = recorded.seeing(clips, chosen)[0]
 planted = cohort
 if not cohort.planted:
     planted = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -338,7 +338,7 @@ contrast = planted.recipe["dials"]["contrast"]
 others = {a: of for a, of in contrast.items() if a != "age_group"}
 twins = {OFF: phantom.twin(planted, contrast=others)}
 both = zeroshot.beside_twins(
-    planted, twins, clips[0], ["age_group"], chosen.negative_prompt
+    planted, twins, seer, ["age_group"], chosen.negative_prompt
 )
 age_gaps = fairness.gap_table(
     both,
@@ -350,7 +350,7 @@ age_gaps = fairness.gap_table(
 )
 show(
     age_gaps,
-    f"Gap in AUC of {first}, ages 65–80 minus 25–50: as drawn, dial off",
+    f"Gap in AUC of {seer.name}, 65–80 minus 25–50: as drawn, dial off",
     rows="label",
     columns="model",
 )

@@ -477,7 +477,7 @@ def _without_traces(path, about):
 
 
 def _ended(path, said):
-    """Leave of a chapter its head and why it ends there; return the reason, where it may be told."""
+    """Leave of a chapter its head and why it ends there; the reason, where it may be told."""
     from cxrlib.book import scan
     from cxrlib.guard import MARK
 

@@ -47,12 +47,14 @@ Any other, by its place (a path below CXRBOOK_CHECKPOINTS, or an absolute one):
 # module here that knows such models. Each has
 #   check(name): raises a ValueError of one line, before anything heavy is imported or loaded;
 #   card(name) -> dict, with the keys that the cards of published models have;
-#   load(name, protocol) -> Encoder.
+#   load(name, protocol) -> Encoder, or what of it a file can be.
 # A name is the one that `choose_models` returns; `places.place_of` says where it lies.
 KINDS = {
     "open_clip:": "open_clip_folder",
     "own:": "own",
     "transformers:": "transformers_folder",
+    "scores:": "scores",
+    "embeddings:": "embeddings",
 }
 _loaded: dict[str, dict] = {}  # cards of such models, which know more once they were loaded
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from cxrlib.core import places
 from cxrlib.core.errors import Lacks
-from cxrlib.models import files
+from cxrlib.models import files, unlisted
 from cxrlib.protocol import Protocol, protocol_of
 
 TEXTS, ABOUT = "texts.parquet", "about.json"
@@ -125,15 +125,10 @@ def card(name: str) -> dict:
         about = _about(places.place_of(name))
     except ValueError:
         about = {}
-    return {
-        "name": name,
-        "title": name,
-        "architecture": "not known: vectors from files",
-        "parameters": None,
-        "trained_on": about.get("trained_on", "cannot be told"),
-        "sources": about.get("sources", []),
-        "sources_complete": "sources" in about,
-    }
+    about.pop("logit_scale", None)
+    complete = "sources" in about
+    how = "not known: vectors from files"
+    return unlisted.card(name, architecture=how, sources_complete=complete, **about)
 
 
 def load(name: str, protocol: str | Protocol = "corrected") -> Vectors:
@@ -217,8 +212,7 @@ def _read(path: Path, key: str, values: str) -> tuple[list[str], list]:
     try:
         table = pd.read_parquet(path)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not read as Parquet ({reason})") from None
+        raise ValueError(f"{path}: not read as Parquet ({unlisted.line(error)})") from None
     if absent := [column for column in (key, values) if column not in table]:
         have = ", ".join(map(str, table.columns))
         raise ValueError(f"{path}: column {absent[0]!r} is missing; the file has {have}")

@@ -8,7 +8,6 @@ What cohort it belongs to, only the film names say; :mod:`cxrlib.predict.recorde
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pandas as pd
 
 from cxrlib.core import places
 from cxrlib.core.errors import Lacks
-from cxrlib.models import files
+from cxrlib.models import files, unlisted
 from cxrlib.protocol import Protocol, protocol_of
 
 COLUMNS = ("image_id", "finding", "score")
@@ -101,15 +100,7 @@ def check(name: str) -> None:
 
 def card(name: str) -> dict:
     """What is known of such a model: nothing but that it is a file."""
-    return {
-        "name": name,
-        "title": name,
-        "architecture": "not known: a table of scores",
-        "parameters": None,
-        "trained_on": "cannot be told",
-        "sources": [],
-        "sources_complete": False,
-    }
+    return unlisted.card(name, architecture="not known: a table of scores")
 
 
 def load(name: str, protocol: str | Protocol = "corrected") -> Scores:
@@ -146,9 +137,9 @@ def _read(path: Path) -> tuple[pd.DataFrame, str]:
         text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
         return pd.read_csv(path, skip_blank_lines=False, **text), digest
     except Exception as error:  # each reader has its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
         raise ValueError(
-            f"{path}: not read as {'Parquet' if path.suffix == '.parquet' else 'CSV'} ({reason}); "
+            f"{path}: not read as {kind} ({unlisted.line(error)}); "
             f"{EXPECTED}, as CSV with commas in UTF-8, or as .parquet"
         ) from None
 

@@ -54,27 +54,45 @@ def calibratable(models: Sequence) -> list:
     Lacks
         None is.
     """
-    odd = [m.name for m in models if isinstance(m, Scores) and not m.probabilities]
-    if not odd:
-        return list(models)
-    said = (
-        f"Calibration of {', '.join(odd)} is undefined: what lies below 0 or above 1, or is bare 0 "
-        "and 1, orders films and is no probability"
-    )
+    of_files = [model for model in models if isinstance(model, Scores)]
+    odd = [model.name for model in of_files if not model.probabilities]
+    plain = [m.name for m in of_files if len(m.methods) == 1 and m.probabilities]
+    lines = []
+    if odd:
+        lines.append(
+            f"the calibration of {', '.join(odd)} is undefined: scores below 0 or above 1, and "
+            "bare 0 and 1, order films and are no probabilities"
+        )
     if len(odd) == len(models):
-        raise Lacks(said)
-    _note("Undefined", [said])
+        raise Lacks(lines[0])
+    if plain:
+        lines.append(
+            f"{', '.join(plain)}: no scale was learned that could be left out, and both readings "
+            "below are the scores as they are in the file"
+        )
+    if lines:
+        _note("Probabilities of files", lines)
     return [model for model in models if model.name not in odd]
 
 
-def answerable(cohort: Cohort, models: Sequence) -> Cohort:
+def answerable(cohort: Cohort, models: Sequence, fitted: bool = False) -> Cohort:
     """The films and findings of a cohort for which every model of a run has an answer.
 
     Encoders have one for all, so that without a model of files it is the cohort itself. What is
     left out, and what was noticed in the files, is shown on the page.
 
+    Parameters
+    ----------
+    cohort : Cohort
+    models : sequence of loaded models
+    fitted : bool
+        These are patients to fit something on, beside those that are tested: what was noticed is
+        not said again.
+
     Raises
     ------
+    Lacks
+        Patients to fit on, of which a file has none.
     ValueError
         A file knows none of the films or findings, spells a finding otherwise, or repeats the
         cohort's labels.
@@ -85,12 +103,17 @@ def answerable(cohort: Cohort, models: Sequence) -> Cohort:
         if not isinstance(model, KINDS):
             continue
         known, has = cohort.table["image_id"].isin(_images(model)).to_numpy(), set(findings)
+        if fitted and not known.any():
+            raise Lacks(
+                f"{model.name} has no validation patients, on whom this chapter fits: films of "
+                "patients apart from the test, such as those of the split 'valid'; add them"
+            )
         if not known.any():
             raise ValueError(
                 f"{model.name} knows none of the {len(known):,} films of cohort {cohort.name!r}: "
                 "expected its image_id, as the cohort spells it"
             )
-        lines += [f"{model.name}: {note}" for note in model.notes]
+        lines += [f"{model.name}: {note}" for note in model.notes if not fitted]
         if isinstance(model, Scores):
             has = _findings(model, cohort, lines)
             known = _with_all(model, cohort, [f for f in findings if f in has], known)
@@ -114,7 +137,7 @@ def answerable(cohort: Cohort, models: Sequence) -> Cohort:
             f"all numbers below are of {left}, those that every model has answered; if a model "
             "is silent where films are hard, it looks better than it is"
         )
-    if lines:
+    if lines and not fitted:
         _note("Models that are files", lines)
     return _part(cohort, there, tuple(findings))
 

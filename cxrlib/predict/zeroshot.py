@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.checks import one_of
+from cxrlib.core.errors import Lacks
 from cxrlib.embed.extract import embed, loaded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.loading import Ensemble
@@ -109,13 +110,13 @@ def predict(
     Raises
     ------
     ValueError
-        A label that the cohort does not have, no prompt, or an unknown temperature.
+        No prompt, or an unknown temperature.
     Lacks
-        A model that is a file has no answer for some film.
+        A label that the cohort does not have; a model that is a file has no answer for some film.
     """
     one_of("temperature", temperature, ("learned", "none"))
     if missing := [label for label in labels if label not in cohort.findings]:
-        raise ValueError(
+        raise Lacks(
             f"labels not in cohort {cohort.name!r}: {', '.join(missing)}; "
             f"it has {', '.join(cohort.findings)}"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrlib import guard
+from cxrlib.core.errors import Lacks
 from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
 from cxrlib.core.used import SEEDED
 from cxrlib.show.script import in_report, plain
@@ -359,14 +360,14 @@ def asked(cohort: str, has: Iterable[str], wanted: Iterable[str], least: int = 1
 
     Raises
     ------
-    ValueError
+    Lacks
         Fewer than that are there.
     """
     wanted, has = tuple(wanted), tuple(dict.fromkeys(has))
     found = tuple(finding for finding in wanted if finding in has)
     absent = ", ".join(finding for finding in wanted if finding not in has)
     if len(found) < least:
-        raise ValueError(
+        raise Lacks(
             f"cohort {cohort!r} has no labels of {absent}, and this chapter cannot go on without "
             f"{'them' if ', ' in absent else 'it'}; it has {', '.join(has) or 'none'}"
         )
