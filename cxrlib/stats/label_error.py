@@ -12,7 +12,8 @@ rates. They are a predictions table of the label: y_true is the truth, score wha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
+from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -22,13 +23,14 @@ from scipy.special import ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks, levels
-from cxrlib.stats import bootstrap
+from cxrlib.stats import bootstrap, simulate
 from cxrlib.stats import estimates as est
-from cxrlib.stats.ranking import ranking
+from cxrlib.stats.ranking import ranker, ranking
 
 LEAST = 0.1  # sensitivity + specificity - 1 of a label, below which nothing is corrected
 METRICS = ("auc", "sensitivity", "specificity", "prevalence")
 CORRECTED = "labels corrected"  # follows the method in tables
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "label_error.csv"
 BEYOND = "not between 0 and 1: by chance, or the rates do not fit"
 
 Number = float | np.ndarray
@@ -370,26 +372,25 @@ def _estimates(study, audit, metrics, by):
         few = _few_audited(audit[audit["label"] == label], names, fewest)
         for attribute, groups in ({"all": ["all"]} | study.groups).items():
             for group in groups:
+                key = est.Key(model, method, label, attribute, group, "")
                 at = np.flatnonzero((study.member(attribute, group) & known)[image])
                 own = y[at], score[at], image[at], code[image[at]]
                 reason = est.not_given(own[0], study.patient[own[2]], fewest)
-                for of in (None, rates):
-                    as_named = method if of is None else f"{method}, {CORRECTED}"
-                    key = est.Key(model, as_named, label, attribute, group, "")
-                    if of is not None and not reason:
-                        reason = _why(own, names, few, of, once)
-                    cells[key] = own, reason
-                    if not reason:
-                        statistics[key] = _statistic(own, metrics, of)
+                why = reason or _why(own, names, few, rates, once)
+                cells[key] = own, {"noted": reason, "corrected": why}
+                if not reason:
+                    statistics[key] = _statistic(own, metrics, None if why else rates)
     evaluated = study.evaluate(statistics)
     nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
     out = {}
-    for key, ((y, _, image, _), reason) in cells.items():
+    for key, ((y, _, image, _), reasons) in cells.items():
         n = len(y), int(y.sum()), int((~y).sum()), np.unique(study.patient[image])
-        for metric in metrics:
-            found = evaluated.get((key, metric), (np.nan, *nothing))
-            note = est.joined(reason, BEYOND if found[0] < 0 or found[0] > 1 else "", lost)
-            out[key._replace(metric=metric)] = est.Estimate(*found, *n, note)
+        for (labels, why), metric in product(reasons.items(), metrics):
+            found = evaluated.get((key, (labels, metric)), (np.nan, *nothing))
+            note = est.joined(why, BEYOND if found[0] < 0 or found[0] > 1 else "", lost)
+            method = key.method if labels == "noted" else f"{key.method}, {CORRECTED}"
+            where = key._replace(method=method, metric=metric)
+            out[where] = est.Estimate(*found, *n, note)
     return out
 
 
@@ -423,57 +424,69 @@ def _rates(audit, label, names, n_images):
     return rates
 
 
-def _classes(y, image, stratum, rates, weights):
-    """Weight of each film as a positive and as a negative, (b, k) each, by its noted label."""
-    own = est.take(weights, image).astype(float)
-    if rates is None:
-        return own * y, own * ~y
-    se, sp = rates(weights)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        youden = np.where(se + sp > 1, se + sp - 1, np.nan)
-        part = np.stack([-(1 - sp) / youden, sp / youden], axis=2)  # of a film noted 0, noted 1
-    part = est.take(part.reshape(len(part), -1), 2 * stratum + y)
-    return own * part, own * (1 - part)
+def _part(noted, sensitivity, specificity):
+    """How much of a film counts as positive, by what was noted; NaN for labels of a coin."""
+    youden = _youden(sensitivity, specificity)
+    return np.where(noted, specificity, specificity - 1) / np.where(youden > 0, youden, np.nan)
 
 
 def _why(own, names, few, rates, once):
     """Why nothing can be corrected in a group, or ""."""
-    y, _, image, stratum = own
-    here = np.unique(stratum)
-    for k in here:
-        if names[k] in few:
-            return few[names[k]]
-    for k in here:
-        youden = _youden(*(rate[0, k] for rate in rates(once)))
-        if youden < LEAST:
-            sum_of = f"label sensitivity + specificity - 1 is {youden:.2f} ({names[k]})"
-            return f"undefined: {sum_of}, below {LEAST}: such labels say next to nothing"
-    positive, negative = (part.sum() for part in _classes(y, image, stratum, rates, once))
-    share = positive / (positive + negative)
+    y, _, _, stratum = own
+    here = [names[k] for k in np.unique(stratum)]
+    if reasons := [few[name] for name in here if name in few]:
+        return reasons[0]
+    se, sp = (rate[0, stratum] for rate in rates(once))
+    youden = _youden(se, sp)
+    if youden.min() < LEAST:
+        which = f"label sensitivity + specificity - 1 is {youden.min():.2f}"
+        which += f" ({names[stratum[youden.argmin()]]})"
+        return f"undefined: {which}, below {LEAST}: such labels say next to nothing"
+    share = _part(y, se, sp).mean()
     if not 0 < share < 1:
         return f"undefined: corrected prevalence {share:.3f} is not between 0 and 1: rates misfit"
     return ""
 
 
 def _statistic(own, metrics, rates):
-    """Function of weights (b, N) over images and audit that gives each metric, (b,)."""
+    """Function of weights (b, N) over images and audit: (labels, metric) -> (b,).
+
+    Films of one stratum that were noted alike form a cell; cells are compared once, and then
+    counted with what part of them is positive.
+    """
     y, score, image, stratum = own
-    order = np.argsort(score, kind="stable")
-    y, score, image, stratum = (x[order] for x in own)
-    start = np.flatnonzero(np.r_[True, np.diff(score) != 0])  # of each block of tied scores
+    cells, cell = np.unique(2 * stratum + y, return_inverse=True)
+    member = np.eye(len(cells))[cell]  # (k, C)
+    noted, stratum = cells % 2, cells // 2
+    duels = {}
+    for c, d in combinations(range(len(cells)), 2) if "auc" in metrics else ():
+        c, d = sorted((c, d), key=lambda x: member[:, x].sum())  # few positives rank fastest
+        at = np.flatnonzero((cell == c) | (cell == d))
+        duels[c, d] = ranker(cell[at] == c, score[at], image[at])
 
     def evaluate(weights):
-        positive, negative = _classes(y, image, stratum, rates, weights)
-        n_pos, n_neg = positive.sum(axis=1), negative.sum(axis=1)
-        n_pos, n_neg = (np.where((n_pos > 0) & (n_neg > 0), n, np.nan) for n in (n_pos, n_neg))
-        found = {"prevalence": n_pos / (n_pos + n_neg)}
-        if "auc" in metrics:
-            pos, neg = (np.add.reduceat(x, start, axis=1) for x in (positive, negative))
-            below = np.cumsum(neg, axis=1) - neg / 2
-            found["auc"] = (pos * below).sum(axis=1) / (n_pos * n_neg)
-        found["sensitivity"] = positive @ score / n_pos
-        found["specificity"] = 1 - negative @ score / n_neg
-        return {metric: found[metric] for metric in metrics}
+        films = est.take(weights, image)
+        n, called = films @ member, films @ (member * score[:, None])  # (b, C)
+        won = n[:, :, None] * n[:, None, :]  # (b, C, C), by cell c against cell d
+        pairs = won.copy()
+        won /= 2  # of a cell against itself
+        for (c, d), rank in duels.items():
+            won[:, c, d] = np.nan_to_num(rank(weights)["auc"]) * pairs[:, c, d]
+            won[:, d, c] = pairs[:, c, d] - won[:, c, d]
+        parts = {"noted": noted.astype(float)}
+        if rates is not None:
+            parts["corrected"] = _part(noted, *(rate[:, stratum] for rate in rates(weights)))
+        out = {}
+        for labels, part in parts.items():
+            positive, negative = np.broadcast_to(part, n.shape), np.broadcast_to(1 - part, n.shape)
+            n_pos, n_neg = (n * positive).sum(axis=1), (n * negative).sum(axis=1)
+            inside = (n_pos > 0) & (n_neg > 0)
+            n_pos, n_neg = (np.where(inside, x, np.nan) for x in (n_pos, n_neg))
+            out[labels, "auc"] = np.einsum("bc,bcd,bd->b", positive, won, negative) / n_pos / n_neg
+            out[labels, "sensitivity"] = (called * positive).sum(axis=1) / n_pos
+            out[labels, "specificity"] = 1 - (called * negative).sum(axis=1) / n_neg
+            out[labels, "prevalence"] = n_pos / (n_pos + n_neg)
+        return {name: values for name, values in out.items() if name[1] in metrics}
 
     return evaluate
 
@@ -548,3 +561,16 @@ def dependent(
         rows.append({"dependence": r, "truth": truth, "noted": against, "corrected": corrected})
     table = pd.DataFrame(rows)
     return table.assign(error=table["corrected"] - table["truth"])
+
+
+def recorded(path: Path = RECORDED) -> pd.DataFrame:
+    """How often corrected intervals held the truth on phantoms: ``benchmarks/label_error.py``.
+
+    Returns
+    -------
+    DataFrame, one row per design, group, metric and labels ("as noted" or "corrected"): truth, of
+    the whole population; n_studies, n_undefined, n_hold, n_below and n_above of their intervals;
+    mean and width, of values and intervals; n_images, n_resamples, date; and coverage with its
+    interval, see `cxrlib.stats.simulate.shares`.
+    """
+    return simulate.shares(pd.read_csv(path))
