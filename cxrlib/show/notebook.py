@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 
 from cxrlib import guard
 from cxrlib.core.errors import Lacks
-from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
+from cxrlib.core.kernel import (
+    CSV,
+    DOWNLOAD,
+    FIGURE,
+    KEPT,
+    MEANINGLESS,
+    NUMBER,
+    RECORD,
+    in_notebook,
+)
 from cxrlib.core.used import SEEDED
 from cxrlib.show.script import in_report, plain
 from cxrlib.show.words import FIGURES, MINUS, fmt, ordered, readable
@@ -323,26 +332,43 @@ def withheld(what: str) -> None:
     displayed(page, plain)
 
 
-def warn_if_seeded(models: Iterable[str]) -> None:
-    """Say loudly that numbers of models with computed weights mean nothing; else show nothing.
+def warn_if_seeded(models: Iterable[str], data: str = "phantom") -> None:
+    """Say loudly that numbers of some models mean nothing; show nothing where there are none.
+
+    So it is of models with computed weights, and on real films of those trained on phantoms.
 
     Parameters
     ----------
     models : iterable of str
         Names of models.
+    data : str
+        The cohort of the chapter.
     """
+    models = list(models)
     seeded = [name for name in models if name.startswith(SEEDED)]
-    if not seeded:
+    drawn = [name for name in models if name.startswith("phantom-")]
+    drawn = [] if data.startswith("phantom") else drawn
+    if not seeded and not drawn:
         return
-    title = "The numbers of this page mean nothing"
-    text = (
-        f"The weights of {', '.join(seeded)} were computed from the names of their tensors, not "
-        "learned. Whatever tables, figures and sentences say of them shows only that the chapter "
-        "runs with such a network. None of it goes to the ledger."
-    )
-    plain = f"{title.upper()}: {text}"
-    page = f'<div class="admonition danger"><p class="admonition-title">{title}</p>'
-    page += f"<p>{html.escape(text)}</p></div>"
+    every = len(seeded) + len(drawn) == len(models)
+    title = f"The numbers of {'this page' if every else 'some models'} mean nothing"
+    title += " where films are real" * (not seeded)
+    texts = []
+    if seeded:
+        texts.append(
+            f"The weights of {', '.join(seeded)} were computed from the names of their tensors, "
+            "not learned. Whatever tables, figures and sentences say of them shows only that the "
+            "chapter runs with such a network. None of it goes to the ledger."
+        )
+    if drawn:
+        texts.append(
+            f"{', '.join(drawn)} learned from phantoms and never saw a real film. Whatever tables, "
+            "figures and sentences say of them on real films shows only that the chapter runs on "
+            "these. Name a model of real radiographs with the parameter models."
+        )
+    plain = f"{title.upper()}: {' '.join(texts)}"
+    page = f'<div class="admonition danger {MEANINGLESS}"><p class="admonition-title">{title}</p>'
+    page += "".join(f"<p>{html.escape(text)}</p>" for text in texts) + "</div>"
     displayed(page, plain)
 
 
