@@ -7,7 +7,6 @@ NIH ChestX-ray14. No pixel is needed to ask where the labels mined from reports 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -25,8 +24,6 @@ FINDINGS = READ[:3]
 
 OPACITY = _NAMES["opacity"]
 """Ways to compose "Airspace opacity" out of NIH's findings, each wider than the one before."""
-
-Reference = Literal["adjudicated", "noted"]
 
 
 def noted(opacity: str = "infiltration") -> dict[str, list[str]]:
@@ -95,7 +92,8 @@ def load(opacity: str = "infiltration") -> pd.DataFrame:
     Majkowska et al., Radiology 294:421-431, 2020; file ``google2019_nih-chest-xray-labels.csv``.
     """
     sources, read = noted(opacity), _read()
-    nih = metadata.nih().set_index("image_id")
+    nih = metadata.nih()
+    nih = nih[nih["image_id"].isin(read["image_id"])].set_index("image_id")
     stranger = ~read["image_id"].isin(nih.index)
     if stranger.any():
         raise files.DataError(
@@ -112,33 +110,28 @@ def load(opacity: str = "infiltration") -> pd.DataFrame:
     )
 
 
-def predictions(table: pd.DataFrame, reference: Reference = "adjudicated") -> pd.DataFrame:
-    """The labels as a classifier that says 0 or 1, in the shape of a predictions table.
+def predictions(table: pd.DataFrame) -> pd.DataFrame:
+    """The noted labels as a classifier that says 0 or 1, judged by the adjudicated ones.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`load`, or some rows of it.
-    reference : "adjudicated" or "noted"
-        What is taken for true. By the adjudicated labels, sensitivity and specificity are those of
-        the noted ones. By the noted labels, the same two functions give the positive and the
-        negative predictive value of the noted ones.
+        From :func:`load`, or some rows of it, with further columns that describe a film.
 
     Returns
     -------
     DataFrame, one row per film and finding of :data:`FINDINGS`
-        :data:`cxrlib.schema.PREDICTION_COLUMNS`, and the columns of the table that describe a film.
+        An audit as :mod:`cxrlib.stats.label_audit` and `label_error` take it: a predictions table
+        with y_true adjudicated and score noted, and the columns that describe a film.
     """
-    checks.one_of("reference", reference, ("adjudicated", "noted"))
-    sides = {"adjudicated": "noted", "noted": "adjudicated"}
     about = table.loc[:, [c for c in table if not c.startswith(("noted ", "adjudicated "))]]
+    about = about.assign(cohort="nih-adjudicated", model="text-mined labels", method="as mapped")
     parts = [
         about.assign(
             label=finding,
-            y_true=table[f"{reference} {finding}"],
-            score=table[f"{sides[reference]} {finding}"].astype(float),
+            y_true=table[f"adjudicated {finding}"],
+            score=table[f"noted {finding}"].astype(float),
         )
         for finding in FINDINGS
     ]
-    named = {"cohort": "nih-adjudicated", "model": "text-mined labels", "method": "as mapped"}
-    return pd.concat(parts, ignore_index=True).assign(**named)
+    return pd.concat(parts, ignore_index=True)
