@@ -10,10 +10,11 @@ Predictions are judged against N. Films of which both N and T are known, the *au
 rates. They are a predictions table of the label: y_true is the truth, score what was noted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
-from typing import Unpack
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -22,13 +23,14 @@ from scipy.special import ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks, levels
-from cxrlib.stats import bootstrap
+from cxrlib.stats import bootstrap, simulate
 from cxrlib.stats import estimates as est
-from cxrlib.stats.ranking import ranking
+from cxrlib.stats.ranking import ranker, ranking
 
 LEAST = 0.1  # sensitivity + specificity - 1 of a label, below which nothing is corrected
 METRICS = ("auc", "sensitivity", "specificity", "prevalence")
 CORRECTED = "labels corrected"  # follows the method in tables
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "label_error.csv"
 BEYOND = "not between 0 and 1: by chance, or the rates do not fit"
 
 Number = float | np.ndarray
@@ -268,7 +270,7 @@ def corrected_table(
     metrics: str | Sequence[str] = ("auc",),
     *,
     rates_by: str | Sequence[str] | None = None,
-    pairs: Mapping[str, est.Pairs] | None = None,
+    references: Mapping[str, str] | None = None,
     **sampling: Unpack[est.Sampling],
 ) -> pd.DataFrame:
     """A model's numbers against noted labels, and against the truth behind them.
@@ -294,7 +296,7 @@ def corrected_table(
     metrics : out of `METRICS`; prevalence is the share of positives
     rates_by : column or columns within whose groups the label has rates of its own; by default
         one rate for all films
-    pairs : attribute -> list of (A, B); all pairs of groups by default
+    references : attribute -> the group B of its gaps "A - B"; all pairs of groups by default
     sampling : protocol, n_resamples and seed
 
     Returns
@@ -308,30 +310,155 @@ def corrected_table(
     Raises
     ------
     ValueError
-        For an unknown metric, attribute or pair, a malformed table, or labels without audit.
+        For an unknown metric, attribute or group, a malformed table, or labels without audit.
     """
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     est.check_known(metrics, METRICS, "metrics")
+    out = []
+    for study, labels in _studies(predictions, audit, attributes, rates_by, **sampling):
+        found = _estimates(study, labels, metrics)
+        gaps = {}
+        for attribute, groups in study.groups.items():
+            some = est.pairs_of(groups, None, (references or {}).get(attribute))
+            of = est.group_gaps(found, attribute, some) if some else {}
+            gaps |= of | _odds(of)
+        out += est.rows(found | gaps, study)
+    return schema.results(out)
+
+
+def corrected_arms(
+    predictions: pd.DataFrame,
+    audit: pd.DataFrame,
+    device: str = "drain",
+    *,
+    rates_by: str | Sequence[str] | None = None,
+    **sampling: Unpack[est.Sampling],
+) -> pd.DataFrame:
+    """AUC of the arms of `cxrlib.stats.shortcuts.drain_arms`, as noted and corrected.
+
+    Films are split between the classes as in `corrected_table`, each class then between the arms.
+    Error has to be nondifferential with the device and without; where those who write reports note
+    a treated finding more readily, rates need ``rates_by`` the device.
+
+    Parameters
+    ----------
+    predictions : DataFrame with the device column joined in: 0, 1, or missing where unknown
+    others : as in `corrected_table`; of the protocol also the switch drain_controls
+
+    Returns
+    -------
+    Results table: attribute = device, groups "with drain", "without drain" and their difference,
+    two rows each. Corrected values are undefined where the device of some films is not known, but
+    for a label without false notes and controls of any device: nobody knows from which arm to take
+    what was noted wrongly.
+    """
+    out, named = [], (f"with {device}", f"without {device}")
+    for study, labels in _studies(predictions, audit, (), rates_by, **sampling):
+        films = study.predictions.drop_duplicates("image_id").set_index("image_id")
+        status = films.loc[study.images.index, device]
+        side = np.select([status.isin((0,)), status.isin((1,))], [0, 1], 2)
+        rule = study.protocol.drain_controls
+        controls = {"any": (0, 1, 2), "without": (0,), "with": (1,)}[rule]
+        parts, unknown, false = {}, (side == 2).sum(), False
+        for (model, method, label), y, score, image in study.blocks():
+            at = np.flatnonzero(labels.code[image] >= 0)
+            own = y[at], score[at], image[at], labels.code[image[at]], side[image[at]]
+            rates = _Rates(labels, label, len(side))
+            false |= (rates.of_audit()[1] < 1).any()
+            for group, has in zip(named, (1, 0), strict=True):
+                key = est.Key(model, method, label, device, group, "")
+                parts[key] = _Films(*own, (has,), controls), rates
+        refused = f"undefined: {device} not known of {unknown} films"
+        refused = refused if unknown and (false or rule != "any") else ""
+        found = _evaluated(study, parts, ("auc",), labels, refused)
+        gaps = {}
+        for key, a in found.items():
+            if key.group == named[0]:
+                b = found[key._replace(group=named[1])]
+                counts = {"n": a.n + b.n_positive, "n_positive": a.n_positive + b.n_positive}
+                gap = est.difference(a, b, *named)._replace(**counts)
+                gaps[key._replace(group=" - ".join(named))] = gap
+        out += est.rows(found | gaps, study)
+    return schema.results(out)
+
+
+def as_stated(
+    table: Callable[..., pd.DataFrame],
+    predictions: pd.DataFrame,
+    rates: Mapping[str, Mapping],
+    *arguments: Any,
+    **options: Any,
+) -> pd.DataFrame:
+    """`corrected_table` or `corrected_arms` with rates of which only the figures are known.
+
+    Parameters
+    ----------
+    table : one of the two
+    rates : label -> dict of sensitivity, positives, specificity, negatives as in `stated`; or
+        label -> attribute -> group -> such a dict, for rates of its own in each group. Labels that
+        the predictions do not hold are passed over.
+    others : as in the two, but for audit and rates_by
+
+    Raises
+    ------
+    ValueError
+        Also where the predictions hold none of the labels.
+    """
+    there, found = set(predictions["label"]), audits(rates)
+    tables = [
+        table(predictions, audit, *arguments, rates_by=by, **options)
+        for label, (audit, by) in found.items()
+        if label in there
+    ]
+    if not tables:
+        names = ", ".join(sorted(there))
+        raise ValueError(f"label_error: rates of {', '.join(found)}; expected some of {names}.")
+    return pd.concat(tables, ignore_index=True)
+
+
+def audits(rates: Mapping[str, Mapping]) -> dict[str, tuple[pd.DataFrame, str | None]]:
+    """label -> (audit, rates_by) of the rates that `as_stated` takes; ValueError for others."""
+    out = {}
+    for label, given in rates.items():
+        by = None
+        if isinstance(given, Mapping) and len(given) == 1:
+            [(by, given)] = given.items()
+        if by and not isinstance(given, Mapping):
+            raise ValueError(f"label_error: {label}, {by}: {given!r}; expected rates by group.")
+        out[label] = stated({label: given}, by), by
+    return out
+
+
+class _Labels(NamedTuple):
+    """What is known of the labels of a study."""
+
+    audit: pd.DataFrame  # with the column "stratum"
+    names: list  # of strata
+    code: np.ndarray  # (n,) position of each image's stratum in names, -1 where not known
+    by: list  # columns that strata are made of
+    fewest: int  # cases, below which no number is given
+
+
+def _studies(predictions, audit, attributes, rates_by, **sampling):
+    """One study per cohort, whose resamples end with the audit, and its _Labels."""
     by = [] if rates_by is None else [rates_by] if isinstance(rates_by, str) else list(rates_by)
     audit = _checked(audit, by)
     predictions = predictions[predictions["label"].isin(audit["label"].unique())]
     if predictions.empty:
         have = ", ".join(audit["label"].unique())
-        raise ValueError(f"audit: holds {have}; expected a label of the predictions.")
-    out = []
+        raise ValueError(f"label error: known of {have}; expected a label of the predictions.")
+    if missing := [c for c in by if c not in predictions]:
+        raise ValueError(f"rates_by: no column {missing[0]!r} in the predictions; join it in.")
     for study in est.studies(predictions, attributes, **sampling):
         who = [levels.text(p) for p in (*study.images["patient_id"], *audit["patient_id"])]
         drawn = study.resamples
         drawn = bootstrap.Resamples(np.array(who), len(drawn), drawn.seed, drawn.unit)
-        study = replace(study, resamples=drawn)
-        found = _estimates(study, audit, metrics, by)
-        gaps = {}
-        for attribute, groups in study.groups.items():
-            some = est.pairs_of(groups, (pairs or {}).get(attribute), None)
-            of = est.group_gaps(found, attribute, some) if some else {}
-            gaps |= of | _odds(of)
-        out += est.rows(found | gaps, study)
-    return schema.results(out)
+        films = study.predictions.drop_duplicates("image_id").set_index("image_id")
+        stratum = _stratum(films.loc[study.images.index], by)
+        names = list(stratum.dropna().unique())
+        code = pd.Categorical(stratum, categories=names).codes.astype(int)
+        fewest = max(1, study.protocol.min_cases, schema.smallest_cell())
+        yield replace(study, resamples=drawn), _Labels(audit, names, code, by, fewest)
 
 
 def _checked(audit, by):
@@ -353,127 +480,159 @@ def _stratum(table, by):
     return text.where(parts.notna().all(axis=1))
 
 
-def _estimates(study, audit, metrics, by):
+def _estimates(study, labels, metrics):
     """Every metric for every model, method, label and group, noted and corrected."""
-    if missing := [c for c in by if c not in study.predictions]:
-        raise ValueError(f"rates_by: no column {missing[0]!r} in the predictions; join it in.")
-    fewest = max(1, study.protocol.min_cases, schema.smallest_cell())
-    films = study.predictions.drop_duplicates("image_id").set_index("image_id")
-    stratum = _stratum(films.loc[study.images.index], by).to_numpy(object)
-    known, once = pd.notna(stratum), study.resamples.once()
-    names = list(pd.unique(stratum[known]))
-    code = pd.Categorical(stratum, categories=names).codes
-    lost = "" if known.all() else f"{(~known).sum()} films without {' or '.join(by)} left out"
-    cells, statistics = {}, {}
+    known, parts = labels.code >= 0, {}
     for (model, method, label), y, score, image in study.blocks():
-        rates = _rates(audit, label, names, len(study.images))
-        few = _few_audited(audit[audit["label"] == label], names, fewest)
+        rates = _Rates(labels, label, len(known))
         for attribute, groups in ({"all": ["all"]} | study.groups).items():
             for group in groups:
                 at = np.flatnonzero((study.member(attribute, group) & known)[image])
-                own = y[at], score[at], image[at], code[image[at]]
-                reason = est.not_given(own[0], study.patient[own[2]], fewest)
-                for of in (None, rates):
-                    as_named = method if of is None else f"{method}, {CORRECTED}"
-                    key = est.Key(model, as_named, label, attribute, group, "")
-                    if of is not None and not reason:
-                        reason = _why(own, names, few, of, once)
-                    cells[key] = own, reason
-                    if not reason:
-                        statistics[key] = _statistic(own, metrics, of)
+                films = _Films(y[at], score[at], image[at], labels.code[image[at]])
+                parts[est.Key(model, method, label, attribute, group, "")] = films, rates
+    return _evaluated(study, parts, metrics, labels)
+
+
+def _evaluated(study, parts, metrics, labels, refused=""):
+    """Key -> Estimate, noted and (unless refused) corrected, of parts: Key -> (films, rates)."""
+    statistics, reasons, fewest = {}, {}, labels.fewest
+    lost = (labels.code < 0).sum()
+    remark = f"{lost} films without {' or '.join(labels.by)} left out" if lost else ""
+    for key, (films, rates) in parts.items():
+        counted = films.counted()
+        reason = est.not_given(films.y[counted], study.patient[films.image[counted]], fewest)
+        why = reason or refused or rates.why_not(films, fewest)
+        reasons[key] = {"noted": reason, "corrected": why}
+        if not reason:
+            statistics[key] = _statistic(films, metrics, None if why else rates)
     evaluated = study.evaluate(statistics)
     nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
     out = {}
-    for key, ((y, _, image, _), reason) in cells.items():
+    for key, (films, _) in parts.items():
+        y, image = films.y[films.counted()], films.image[films.counted()]
         n = len(y), int(y.sum()), int((~y).sum()), np.unique(study.patient[image])
-        for metric in metrics:
-            found = evaluated.get((key, metric), (np.nan, *nothing))
-            note = est.joined(reason, BEYOND if found[0] < 0 or found[0] > 1 else "", lost)
-            out[key._replace(metric=metric)] = est.Estimate(*found, *n, note)
+        for (which, why), metric in product(reasons[key].items(), metrics):
+            found = evaluated.get((key, (which, metric)), (np.nan, *nothing))
+            note = est.joined(why, BEYOND if found[0] < 0 or found[0] > 1 else "", remark)
+            method = key.method if which == "noted" else f"{key.method}, {CORRECTED}"
+            where = key._replace(method=method, metric=metric)
+            out[where] = est.Estimate(*found, *n, note)
     return out
 
 
-def _few_audited(audit, names, fewest):
-    """stratum -> why its rates are not given, of strata with too few audited films."""
-    few = {}
-    for name in names:
-        truth = audit.loc[audit["stratum"] == name, "y_true"]
-        for n, kind in (((truth == 1).sum(), "with"), ((truth == 0).sum(), "without")):
-            if n < fewest and name not in few:
-                which = f"{n} audited films {kind} the finding ({name})"
-                few[name] = f"not given: {which}, fewer than {fewest}"
-    return few
+class _Films(NamedTuple):
+    """The films of a number: (k,) each."""
+
+    y: np.ndarray  # noted, bool
+    score: np.ndarray
+    image: np.ndarray  # positions in the study
+    stratum: np.ndarray  # codes
+    side: np.ndarray | int = 0  # which of them may stand for positives, and which for negatives
+    positives: tuple = (0,)
+    negatives: tuple = (0,)
+
+    def counted(self):
+        """(k,) bool: those whose noted label has a place among positives or negatives."""
+        side = np.broadcast_to(self.side, self.y.shape)
+        return np.where(self.y, np.isin(side, self.positives), np.isin(side, self.negatives))
 
 
-def _rates(audit, label, names, n_images):
-    """Function of weights (b, N) over images and audit: Se and Sp of each stratum, (b, K) each."""
-    here = np.flatnonzero(audit["label"] == label)
-    truth = audit["y_true"].to_numpy(float)[here, None]
-    noted = audit["score"].to_numpy(float)[here, None]
-    member = (audit["stratum"].to_numpy(object)[here, None] == np.array(names, object)) * 1.0
-    parts = [truth * noted, truth, (1 - truth) * (1 - noted), 1 - truth]
-    parts = np.hstack([part * member for part in parts])  # (a, 4 K)
+class _Rates:
+    """Sensitivity and specificity of one label in each stratum, from the audit."""
 
-    def rates(weights):
-        sums = est.take(weights, n_images + here) @ parts
-        hits, positives, rejections, negatives = np.split(sums, 4, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return hits / positives, rejections / negatives
+    def __init__(self, labels, label, n_images):
+        audit, self.names = labels.audit, labels.names
+        here = np.flatnonzero(audit["label"] == label)
+        truth = audit["y_true"].to_numpy(float)[here, None]
+        noted = audit["score"].to_numpy(float)[here, None]
+        member = audit["stratum"].to_numpy(object)[here, None] == np.array(self.names, object)
+        parts = [truth * noted, truth, (1 - truth) * (1 - noted), 1 - truth]
+        self.parts = np.hstack([part * member for part in parts])  # (a, 4 K)
+        self.column = n_images + here
+        self.sums = self.parts.sum(axis=0).reshape(4, -1)
 
-    return rates
+    def drawn(self, weights):
+        """Both rates under weights (b, N) over images and audit, (b, K) each."""
+        return self._of(np.split(est.take(weights, self.column) @ self.parts, 4, axis=1))
 
+    def of_audit(self):
+        """Both rates in the audit itself, (K,) each."""
+        return self._of(self.sums)
 
-def _classes(y, image, stratum, rates, weights):
-    """Weight of each film as a positive and as a negative, (b, k) each, by its noted label."""
-    own = est.take(weights, image).astype(float)
-    if rates is None:
-        return own * y, own * ~y
-    se, sp = rates(weights)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        youden = np.where(se + sp > 1, se + sp - 1, np.nan)
-        part = np.stack([-(1 - sp) / youden, sp / youden], axis=2)  # of a film noted 0, noted 1
-    part = est.take(part.reshape(len(part), -1), 2 * stratum + y)
-    return own * part, own * (1 - part)
+    def _of(self, sums):
+        hits, positives, rejections, negatives = sums
+        return hits / _or_nan(positives), rejections / _or_nan(negatives)
 
-
-def _why(own, names, few, rates, once):
-    """Why nothing can be corrected in a group, or ""."""
-    y, _, image, stratum = own
-    here = np.unique(stratum)
-    for k in here:
-        if names[k] in few:
-            return few[names[k]]
-    for k in here:
-        youden = _youden(*(rate[0, k] for rate in rates(once)))
-        if youden < LEAST:
-            sum_of = f"label sensitivity + specificity - 1 is {youden:.2f} ({names[k]})"
-            return f"undefined: {sum_of}, below {LEAST}: such labels say next to nothing"
-    positive, negative = (part.sum() for part in _classes(y, image, stratum, rates, once))
-    share = positive / (positive + negative)
-    if not 0 < share < 1:
+    def why_not(self, films, fewest):
+        """Why nothing can be corrected with these rates, or ""."""
+        for k in np.unique(films.stratum):
+            for n, kind in zip(self.sums[[1, 3], k], ("with", "without"), strict=True):
+                if n < fewest:
+                    which = f"{n:.0f} audited films {kind} the finding ({self.names[k]})"
+                    return f"not given: {which}, fewer than {fewest}"
+        se, sp = (rate[films.stratum] for rate in self.of_audit())
+        youden = _youden(se, sp)
+        if youden.min() < LEAST:
+            which = f"{youden.min():.2f} ({self.names[films.stratum[youden.argmin()]]})"
+            what = f"label sensitivity + specificity - 1 is {which}, below {LEAST}"
+            return f"undefined: {what}: such labels say next to nothing"
+        part = _part(films.y, se, sp)
+        side = np.broadcast_to(films.side, films.y.shape)
+        positive = part[np.isin(side, films.positives)].sum()
+        negative = (1 - part)[np.isin(side, films.negatives)].sum()
+        if positive > 0 and negative > 0:
+            return ""
+        share = positive / (positive + negative)
         return f"undefined: corrected prevalence {share:.3f} is not between 0 and 1: rates misfit"
-    return ""
 
 
-def _statistic(own, metrics, rates):
-    """Function of weights (b, N) over images and audit that gives each metric, (b,)."""
-    y, score, image, stratum = own
-    order = np.argsort(score, kind="stable")
-    y, score, image, stratum = (x[order] for x in own)
-    start = np.flatnonzero(np.r_[True, np.diff(score) != 0])  # of each block of tied scores
+def _part(noted, sensitivity, specificity):
+    """How much of a film counts as positive, by what was noted; NaN for labels of a coin."""
+    youden = _youden(sensitivity, specificity)
+    return np.where(noted, specificity, specificity - 1) / np.where(youden > 0, youden, np.nan)
+
+
+def _statistic(films, metrics, rates):
+    """Function of weights (b, N) over images and audit: (labels, metric) -> (b,).
+
+    Films of one stratum and side that were noted alike form a cell; cells are compared once, and
+    then counted with what part of them is positive.
+    """
+    y, score, image, *_ = films
+    codes = np.stack(np.broadcast_arrays(films.stratum, films.side, y))
+    (stratum, side, noted), cell = np.unique(codes, axis=1, return_inverse=True)
+    member = np.eye(len(noted))[cell]  # (k, C)
+    as_positive, as_negative = np.isin(side, films.positives), np.isin(side, films.negatives)
+    duels = {}
+    for c, d in combinations(range(len(noted)), 2) if "auc" in metrics else ():
+        c, d = sorted((c, d), key=lambda x: member[:, x].sum())  # few positives rank fastest
+        at = np.flatnonzero((cell == c) | (cell == d))
+        duels[c, d] = ranker(cell[at] == c, score[at], image[at])
 
     def evaluate(weights):
-        positive, negative = _classes(y, image, stratum, rates, weights)
-        n_pos, n_neg = positive.sum(axis=1), negative.sum(axis=1)
-        n_pos, n_neg = (np.where((n_pos > 0) & (n_neg > 0), n, np.nan) for n in (n_pos, n_neg))
-        found = {"prevalence": n_pos / (n_pos + n_neg)}
-        if "auc" in metrics:
-            pos, neg = (np.add.reduceat(x, start, axis=1) for x in (positive, negative))
-            below = np.cumsum(neg, axis=1) - neg / 2
-            found["auc"] = (pos * below).sum(axis=1) / (n_pos * n_neg)
-        found["sensitivity"] = positive @ score / n_pos
-        found["specificity"] = 1 - negative @ score / n_neg
-        return {metric: found[metric] for metric in metrics}
+        own = est.take(weights, image)
+        n, called = own @ member, own @ (member * score[:, None])  # (b, C)
+        won = n[:, :, None] * n[:, None, :]  # (b, C, C), by cell c against cell d
+        pairs = won.copy()
+        won /= 2  # of a cell against itself
+        for (c, d), rank in duels.items():
+            won[:, c, d] = np.nan_to_num(rank(weights)["auc"]) * pairs[:, c, d]
+            won[:, d, c] = pairs[:, c, d] - won[:, c, d]
+        parts = {"noted": noted.astype(float)}
+        if rates is not None:
+            parts["corrected"] = _part(noted, *(r[:, stratum] for r in rates.drawn(weights)))
+        out = {}
+        for labels, part in parts.items():
+            positive = np.broadcast_to(part * as_positive, n.shape)
+            negative = np.broadcast_to((1 - part) * as_negative, n.shape)
+            n_pos, n_neg = (n * positive).sum(axis=1), (n * negative).sum(axis=1)
+            inside = (n_pos > 0) & (n_neg > 0)
+            n_pos, n_neg = (np.where(inside, x, np.nan) for x in (n_pos, n_neg))
+            out[labels, "auc"] = np.einsum("bc,bcd,bd->b", positive, won, negative) / n_pos / n_neg
+            out[labels, "sensitivity"] = (called * positive).sum(axis=1) / n_pos
+            out[labels, "specificity"] = 1 - (called * negative).sum(axis=1) / n_neg
+            out[labels, "prevalence"] = n_pos / (n_pos + n_neg)
+        return {name: values for name, values in out.items() if name[1] in metrics}
 
     return evaluate
 
@@ -548,3 +707,16 @@ def dependent(
         rows.append({"dependence": r, "truth": truth, "noted": against, "corrected": corrected})
     table = pd.DataFrame(rows)
     return table.assign(error=table["corrected"] - table["truth"])
+
+
+def recorded(path: Path = RECORDED) -> pd.DataFrame:
+    """How often corrected intervals held the truth on phantoms: ``benchmarks/label_error.py``.
+
+    Returns
+    -------
+    DataFrame, one row per design, group, metric and labels ("as noted" or "corrected"): truth, of
+    the whole population; n_studies, n_undefined, n_hold, n_below and n_above of their intervals;
+    mean and width, of values and intervals; n_images, n_resamples, date; and coverage with its
+    interval, see `cxrlib.stats.simulate.shares`.
+    """
+    return simulate.shares(pd.read_csv(path))
