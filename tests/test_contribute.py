@@ -147,16 +147,14 @@ def test_an_edit_of_the_notebook_lands_in_the_script(mini, tmp_path):
     script, notebook = (folder / "chapters" / f"01_first.{end}" for end in ("py", "ipynb"))
     before = script.read_text()
     content = json.loads(notebook.read_text())
-    cell = next(c for c in content["cells"] if 'glue("number", n_images)\n' in c["source"])
-    cell["source"] = [x.replace("n_images)", "n_images + 1)") for x in cell["source"]]
+    cell = next(c for c in content["cells"] if "Said: {n_images};" in "".join(c["source"]))
+    cell["source"] = [x.replace("{n_images}", "{n_images + 1}") for x in cell["source"]]
     cell["execution_count"] = 3
     cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["an output"]}]
     notebook.write_text(json.dumps(content))
     os.utime(script, (1, 1))  # the notebook is the newer one
     synced(folder, "chapters/01_first.ipynb")
-    assert script.read_text() == before.replace(
-        'glue("number", n_images)', 'glue("number", n_images + 1)'
-    )
+    assert script.read_text() == before.replace("Said: {n_images};", "Said: {n_images + 1};")
     assert "an output" in notebook.read_text()
     assert notebook in out_of_sync(folder)[0]
     sync(folder)

@@ -185,6 +185,7 @@ def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) 
         balanced = "options" in parameters and "balanced" in parameters["options"].help
         every = {p.name: p.default for p in parameters.values()} | values
         _meaning(every, set(values), who, balanced)
+        values |= {name: every[name] for name in ("models", "probed") if name in values}
     return values
 
 
@@ -212,17 +213,20 @@ def _meaning(values, given, who, balanced):
 
 
 def _models(values):
+    """Models and their files; folders of this machine go from the values, which pages show."""
     from cxrlib import models  # pandas takes a while
 
     chosen = models.choose_models(values["models"])
     probed = values.get("probed", "all")
     if probed not in ("all", "first two"):
-        for name in probed.split(","):
+        for name in models.without_places(probed).split(","):
             if name.strip() not in chosen:
                 raise ValueError(
                     f"probed={probed!r}: {name.strip()!r} is not among models={values['models']!r}"
                 )
+        values["probed"] = models.without_places(probed)
     models.check_files(values["models"])
+    values["models"] = models.without_places(values["models"])
 
 
 def _cohort(data, options, balanced):
