@@ -8,7 +8,6 @@ book that uses the network, and it does when it is asked to. Beside the files it
 from __future__ import annotations
 
 import os
-from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -164,12 +163,6 @@ def parts_of(texts: Sequence[str]) -> list[int]:
     return sorted(found)
 
 
-def part_of(films: Sequence[str]) -> list[int]:
-    """The number of the NIH archive that holds each film: the release is sorted by name."""
-    firsts = [archive["first"] for archive in CATALOGUE["data"][NIH]["archives"]]
-    return [bisect(firsts, film) for film in films]
-
-
 def described(thing: Thing) -> str:
     """Terms, addresses, sizes and destination, as they are shown before anything is fetched."""
     place = thing.folder or f"${thing.variable}/{thing.name} ({thing.variable} is not set)"
@@ -318,12 +311,14 @@ def _archives(folder, parts, draw, seed):
     """The items of NIH's archives that hold films that are wanted and not there."""
     if not (parts or draw):
         return []
+    from cxrlib.cohorts import nih
+
     entries = CATALOGUE["data"][NIH]["archives"]
     films = _released()
     present = _films_in(folder)
     drawn = _drawn(seed, folder) if draw else None
     held: dict[int, list[str]] = {}
-    for film, number in zip(films, part_of(films), strict=True):
+    for film, number in zip(films, nih.archive_of(films), strict=True):
         held.setdefault(number, []).append(film)
     items = []
     for number in parts or range(1, len(entries) + 1):
@@ -362,10 +357,10 @@ def _placed(folder, place, missing):
 
 
 def _released():
-    """Names of all NIH films, sorted; the open table has them."""
+    """Names of all NIH films; the open table has them."""
     from cxrlib.cohorts import metadata
 
-    return sorted(metadata.nih()["image_id"])
+    return metadata.nih()["image_id"].tolist()
 
 
 def _drawn(seed, folder):
