@@ -86,7 +86,7 @@ def report(name: str | None = None, root: Path | str | None = None) -> tuple[str
 def present(name: str, options: dict) -> None:
     """Refuse a cohort whose tables, or any films, are not there; only names are looked at.
 
-    The table of an own cohort is read, whose columns nobody else knows.
+    The table of an own cohort is read, whose columns nobody else knows, and that of Hannover.
 
     Parameters
     ----------
@@ -106,6 +106,8 @@ def present(name: str, options: dict) -> None:
     root = files.root_of(folder, options.get("root"))
     if folder == "own":
         own.read(root, options.get("findings"))
+    elif folder == "hannover":
+        hannover.read(root)
     elif folder == "mimic-cxr":
         from cxrlib.cohorts import mimic, mimic_files
 
@@ -177,7 +179,7 @@ def _nih(root: Path) -> Iterator[Line]:
 
 
 def _nih_films(root, rows):
-    parts = {"the table": (rows["image_id"].notna(), "note")}
+    parts = {"the table": (rows["image_id"].notna(), "problem")}
     if nih.has_lists(root):
         split = nih.official_split(root, rows)
         in_list = (split == "test", np.isin(split.astype(str), ("train", "valid")))
