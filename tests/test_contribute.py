@@ -15,9 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
+from cxrlib import models
 from cxrlib.book.chapters import FILTERS, Chapter, chapters, find, out_of_sync, script_text, sync
 from cxrlib.book.run import run
+from cxrlib.core import places
+from cxrlib.models.clip import TokenCLIP
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "book" / "contribute.md").read_text(encoding="utf-8")
@@ -44,8 +48,8 @@ def place(root, caption, text):
     path.write_text(before[: found.end()] + text + before[found.end() :], encoding="utf-8")
 
 
-def test_there_are_four_recipes_of_less_than_40_lines():
-    assert list(BLOCKS) == ["model", "cohort", "metric", "chapter"]
+def test_there_are_five_recipes_of_less_than_40_lines():
+    assert list(BLOCKS) == ["model", "file", "cohort", "metric", "chapter"]
     for name, blocks in BLOCKS.items():
         assert 0 < sum(text.count("\n") for _, text in blocks) < 40, name
 
@@ -84,6 +88,19 @@ def tried(tmp_path_factory):
 def test_the_model_scores_films(tried):
     assert tried["model"].count("seeded:mine") == 4
     assert "zero-shot" in tried["model"]
+
+
+def test_a_model_is_a_file_anywhere(tmp_path, monkeypatch):
+    ((caption, text),) = BLOCKS["file"]
+    place(tmp_path, caption, text)
+    image = {"image_size": 224, "patch_size": 32, "width": 64, "layers": 2}
+    weights = TokenCLIP(32, image, {"width": 64, "heads": 2, "layers": 2}).state_dict()
+    save_file(weights, tmp_path / "mine.safetensors")
+    monkeypatch.delenv(places.PLACES, raising=False)
+    model = models.load_model(f"own:{tmp_path}/mine.py")
+    assert model.name == "own:mine.py" and model.card["embed_dim"] == 32
+    assert model.logit_scale == pytest.approx(1 / 0.07)
+    assert model.card["sources"] == ["NIH-CXR14"] and not model.card["sources_complete"]
 
 
 def test_the_cohort_has_its_flow_and_films(tried):

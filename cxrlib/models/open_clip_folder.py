@@ -21,7 +21,7 @@ from cxrlib.models import unlisted
 
 if TYPE_CHECKING:  # torch and open_clip take seconds
     from open_clip.transform import PreprocessCfg
-    from torch import nn
+    from torch import Tensor, nn
 
     from cxrlib.models.encoder import Encoder, Tokens
     from cxrlib.protocol import Protocol
@@ -82,8 +82,9 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
     ValueError
         A file that is missing, damaged, unsafe or of another architecture.
     """
-    from open_clip.transform import image_transform_v2
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    from cxrlib.models import checkpoints
     from cxrlib.models.encoder import Encoder
     from cxrlib.models.images import each
     from cxrlib.models.loading import SHARED_CODE
@@ -93,12 +94,14 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
     check(name)
     folder, about, weights = _found(name)
     what = f"{name}, {folder}"
+    wanted = _preprocessing(about, what)
+    state = checkpoints.read(weights[0])
     with unlisted.quietly(what):
         model = _model(about["model_cfg"], folder)
         tokenizer = _tokenizer(about["model_cfg"]["text_cfg"], folder)
-        steps = _steps(about, model)
+        steps = PreprocessCfg(**wanted | {"size": model.visual.image_size})
         prepare = image_transform_v2(steps, is_train=False)
-    noted = _fill(model, weights, what)
+    noted = _fill(model, state, what)
     scale = float(model.logit_scale.detach().exp())
     others = [p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".model")]
     if getattr(model, "logit_bias", None) is not None:
@@ -143,9 +146,7 @@ def _about(name: str, place: Path, folder: Path) -> dict:
         vision = parts["vision_cfg"].get("timm_model_name") or "CLIP"
         about = {"architecture": vision, "source": f"its {CONFIG}"}
         return about | {"model_cfg": parts, "preprocess_cfg": found.get("preprocess_cfg", {})}
-    spec = find_spec("open_clip")
-    configs = Path(str(spec and spec.origin)).with_name("model_configs")
-    known = {path.stem: path for path in configs.glob("*.json")}
+    known = _architectures()
     asked = [place.stem if place.is_file() else place.name, folder.name]
     if not (called := [x for x in asked if x in known]):
         raise ValueError(
@@ -154,6 +155,13 @@ def _about(name: str, place: Path, folder: Path) -> dict:
         )
     about = {"architecture": called[0], "source": f"what open_clip lists for {called[0]}"}
     return about | {"model_cfg": unlisted.read_json(name, known[called[0]]), "preprocess_cfg": None}
+
+
+def _architectures() -> dict[str, Path]:
+    """The configurations that come with open_clip, by name; found without importing it."""
+    spec = find_spec("open_clip")
+    folder = Path(str(spec and spec.origin)).with_name("model_configs")
+    return {path.stem: path for path in folder.glob("*.json")}
 
 
 def _near(word, names):
@@ -193,7 +201,7 @@ def _model(about: dict, folder: Path) -> nn.Module:
     return kind(**about).eval()
 
 
-def _fill(model: nn.Module, weights: list[Path], what: str) -> list[str]:
+def _fill(model: nn.Module, state: dict[str, Tensor], what: str) -> list[str]:
     """Put the weights in their places, with the names that open_clip's own loading accepts."""
     import torch
     from open_clip.convert import convert_state_dict
@@ -201,7 +209,6 @@ def _fill(model: nn.Module, weights: list[Path], what: str) -> list[str]:
 
     from cxrlib.models import checkpoints
 
-    state = checkpoints.read(weights[0])
     state = {checkpoints.WRAPPED.sub(r"\1", key): x for key, x in state.items()}
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
@@ -233,26 +240,22 @@ def _tokenizer(text: dict, folder: Path) -> Callable[[list[str]], Tokens]:
     return tokenize
 
 
-def _steps(about: dict, model: nn.Module) -> PreprocessCfg:
+def _preprocessing(about: dict, what: str) -> dict:
     """What is done to an image: by the configuration, or by all checkpoints that are listed."""
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    found = about["preprocess_cfg"]
+    found, architecture = about["preprocess_cfg"], about["architecture"]
     if found is None:
-        architecture = about["architecture"]
         tags = list_pretrained_tags_by_model(architecture)
-        listed = [
-            merge_preprocess_dict({}, get_pretrained_cfg(architecture, tag)) for tag in tags
-        ] or [{}]
-        if any(x != listed[0] for x in listed):
+        listed = [merge_preprocess_dict({}, get_pretrained_cfg(architecture, x)) for x in tags]
+        found = listed[0] if listed else {}  # open_clip's own, in which it trains them
+        if any(x != found for x in listed):
             raise ValueError(
-                f"open_clip lists checkpoints of {architecture} that want films prepared in "
-                f"several ways; say which in {CONFIG}, beside the weights"
+                f"{what}: open_clip lists checkpoints of {architecture} for which films are "
+                f"prepared in several ways; say which in a file {CONFIG} beside the weights"
             )
-        found = listed[0]
-    size = {"size": model.visual.image_size}
-    return PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), found) | size)
+    return merge_preprocess_dict(PreprocessCfg(), found)
 
 
 def _in_words(steps: PreprocessCfg) -> str:

@@ -163,6 +163,8 @@ def quietly(what: str) -> Iterator[None]:
     logging.set_verbosity_error()
     try:
         yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {line(error)}") from None
     except Exception as error:  # whatever a library raises over such a file, it is the file's fault
         raise ValueError(f"{what}: {type(error).__name__}: {line(error)}") from None
     finally:
