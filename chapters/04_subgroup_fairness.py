@@ -80,6 +80,7 @@ people = cohort.table
 if "race" in people:
     of_s = people["race"].isin(["White", "Black", "Asian"])
     people = people.assign(race=people["race"].where(of_s))
+MEAN = "mean" if len(cohort.findings) > 1 else cohort.findings[0]
 REFERENCES = {"age_group": "25-50", "sex": "M", "race": "White"}
 ATTRIBUTES = [a for a in REFERENCES if a in people and people[a].nunique() > 1]
 sampling = dict(protocol=chosen.cautious, n_resamples=n_resamples, seed=seed)
@@ -146,10 +147,9 @@ auc = auc[(auc["label"] != "mean") & (auc["attribute"] != "all")]
 undefined = auc[auc["value"].isna()]
 width = (auc["ci_high"] - auc["ci_low"]).groupby(auc["group"]).mean()
 width = width.dropna().sort_values()
-means = schema.rows(
-    results, model=first, attribute="age_group", label="mean"
-).sort_values("value")
-worst = means.dropna(subset="value").groupby("metric")["group"].first()
+means = schema.rows(results, model=first, attribute="age_group", label=MEAN)
+means = means.dropna(subset="value").sort_values("value")
+worst = means.groupby("metric")["group"].first()
 say(f"""
 These are the figures of paper S, drawn for {first}.
 {{numref}}`fig-subgroup-auc` asks how well ill and healthy are put in order,
@@ -176,7 +176,7 @@ interactive.explorer(
 
 # %%
 show(
-    schema.rows(results, metric="auc", label="mean"),
+    schema.rows(results, metric="auc", label=MEAN),
     "Mean AUC over findings, by group and model",
     rows=["attribute", "group"],
     columns="model",
@@ -210,7 +210,7 @@ tests = inference.gap_tests(
     n_permutations=n_permutations,
     **sampling,
 )
-gaps = schema.rows(tests, label="mean")
+gaps = schema.rows(tests, label=MEAN)
 
 # %% tags=["hide-input"]
 plots.gap_forest(gaps)

@@ -181,7 +181,7 @@ show(ends, what, digits=1, counts=())
 
 # %% tags=["remove-input"]
 floor, ceiling = 1 / (1 + np.exp(2)), 1 / (1 + np.exp(-2))
-inside = cosine["score"].between(floor, ceiling).all()
+inside = bool(cosine["score"].between(floor, ceiling).all())
 say(f"""
 The squeeze is built in. A cosine lies between $-1$ and $1$, so the difference
 of two lies between $-2$ and $2$, and the sigmoid of that lies between
@@ -189,7 +189,7 @@ of two lies between $-2$ and $2$, and the sigmoid of that lies between
 Where embeddings are never opposite, the band is narrower still: over all
 models, probabilities run from {span(guard.extremes(cosine["score"]))},
 {"inside" if inside else "outside"} the bound (which texts that are not of
-length 1 do not keep, nor scores of files). With the learned scale they run from
+length 1 do not keep, nor files). With the learned scale they run from
 {span(guard.extremes(scaled["score"]))}.
 
 So "all probabilities around 0.5" can be a property of the recipe and not of a
@@ -438,7 +438,7 @@ in_short(
 Does 30 percent mean 30 percent? With the cosines alone, as S reads four of its
 six models, the probabilities of pneumothorax stand between
 {span(guard.extremes(cosine["score"]), to="and")}{", by arithmetic" * inside};
-with the learned scale between {span(guard.extremes(scaled["score"]), to="and")}.
+with the learned scale from {span(guard.extremes(scaled["score"]))}.
 AUC differs by {moved:.1g} at most, so it is no witness. With the scale,
 {lying(at.loc[learned, large], "above")} models still promise too much. The
 planted bias, too little risk for women, {found}. Paper S finds all its models

@@ -170,7 +170,7 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Vectors:
         )
     scale = 1.0 if chosen.temperature == "none" else float(about.get("logit_scale", 1.0))
     return Vectors(
-        name,
+        f"embeddings:{folder.name}",
         _places(ids, "image_id", folder),
         vectors,
         _places(texts, "text", folder / TEXTS),

@@ -123,7 +123,7 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Scores:
     path = places.place_of(name)
     table, digest = _read(path)
     table, notes = _checked(table, path)
-    return Scores(name, table, digest, protocol_of(protocol).name, notes)
+    return Scores(f"scores:{path.name}", table, digest, protocol_of(protocol).name, notes)
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, str]:
