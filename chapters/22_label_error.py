@@ -74,9 +74,9 @@ draws = {"n_resamples": n_resamples, "seed": seed}
 # %% [markdown]
 # ## Two labels of one film
 #
-# {cite:t}`majkowska2020` had each of these films read by several radiologists,
-# who settled where they disagreed. We take this for the truth here and write
-# *read* for it, and *noted* for what the program found in the report.
+# {cite:t}`majkowska2020` had each of these films read by several radiologists
+# and brought to one answer. We take this for the truth here and write *read*
+# for it, and *noted* for what the program found in the report.
 
 # %%
 crossed = pd.crosstab(
@@ -110,7 +110,8 @@ se_all, ppv_all = (
 say(f"""
 {count(len(films))} films of {count(films["patient_id"].nunique())} patients
 were read. Of the {count(read.sum())} with {THIS}, the label finds a share of
-{se_all}; of the {count(noted.sum())} that it marks, {ppv_all} hold it.
+{se_all}; of the {count(noted.sum())} that it marks, a share of {ppv_all} holds
+it.
 
 Fractures were read too, in {count(broken.sum())} films. NIH has no label for
 them; {count((broken & (words == 0)).sum())} of these films are noted with no
@@ -128,20 +129,16 @@ model that learned from it cannot be right.
 # radiologists use and others avoid. One number for such a label is a choice.
 
 # %%
-choices = []
-for name, chosen in adjudicated.OPACITY.items():
-    own = adjudicated.predictions(adjudicated.load(name))
-    own = schema.rows(own, label="Airspace opacity")
-    of = label_audit.shares(own, **draws)
-    choices.append(of.assign(method=f"{chosen[-1]} ({name})"))
-choices = pd.concat(choices)
-show(
-    choices,
-    "Airspace opacity: the last word of NIH that counts as a note of it, and "
-    "what the parameter calls the choice",
-    rows="method",
-    columns="metric",
+choices = pd.concat(
+    adjudicated.predictions(adjudicated.load(name)).assign(cohort=name)
+    for name in adjudicated.OPACITY
 )
+choices = schema.rows(choices, label="Airspace opacity")
+choices = label_audit.shares(choices, **draws)
+what = (
+    "Airspace opacity, noted up to the word from which the choice has a name"
+)
+show(choices, what, rows="cohort", columns="metric")
 
 # %% [markdown]
 # ## For whom are they right?
