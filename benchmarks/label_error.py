@@ -38,7 +38,6 @@ SPARED = {"sex": {"F": 0.5, "M": 0.2}}
 DESIGNS = {
     "one rate": {"missed": 0.4, "added": 0.02},
     "rates by sex": {"missed": SPARED, "added": 0.02, "rates_by": "sex"},
-    "rates by sex, one corrected for": {"missed": SPARED, "added": 0.02},
     "one rate, other patients audited": {"missed": 0.4, "added": 0.02, "elsewhere": True},
     "one rate, the faint missed": {"missed": 0.4, "added": 0.02, "faint": 1.0},
 }

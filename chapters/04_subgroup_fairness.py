@@ -40,6 +40,7 @@ seed: int = 1907  # [0, 1000000] of the phantom cohort and of the resamples
 n_images: int = 4000  # [100, 1000000] of a phantom; real ones are whole
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_permutations: int = 1000  # [10, 1000000] groups dealt anew, for a fair model
+label_error: dict = {}  # known error rates of the labels, by finding
 protocol: str = "corrected"  # {corrected, as_published} as S's code does it
 
 # %% tags=["remove-cell"]
@@ -62,11 +63,13 @@ from cxrlib.models import load_models
 from cxrlib.predict import recorded, zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, plots
+from cxrlib.show.corrections import beside_noted
 from cxrlib.show.notebook import figure, keep, quiz, show, warn_if_seeded
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, estimate, judged, listed, plural, sides
 from cxrlib.stats import fairness, inference
 from cxrlib.stats.as_published import performance_by_protocol
+from cxrlib.stats.label_error import as_stated, corrected_table
 
 # %%
 chosen = protocol_of(protocol)
@@ -113,9 +116,8 @@ many. {"" if "race" in ATTRIBUTES else "Race is not recorded here."}
 # %% [markdown]
 # ## One model, three attributes
 #
-# Every model scores every image once. The scores are then evaluated group by
-# group. A group with fewer than ten positive or ten negative images gets no
-# number, and the table says so.
+# Every model scores every image once; the scores are evaluated group by group.
+# A group with fewer than ten positive or ten negative images gets no number.
 
 # %%
 predictions = zeroshot.predict(
@@ -182,11 +184,16 @@ show(
     columns="model",
 )
 
+# %% tags=["remove-input"]
+if label_error:
+    how = {"films": people, "references": REFERENCES, **sampling}
+    told = predictions, label_error, ATTRIBUTES
+    beside_noted(as_stated(corrected_table, *told, **how), first)
+
 # %% [markdown]
-# The eye now compares intervals: do they overlap? That is not a test of the
-# gap. Two intervals can overlap while their difference is certain, and groups
-# that share patients, findings and a model are not independent. So the *gap
-# itself* gets an interval.
+# The eye now compares intervals: do they overlap? That is no test of the gap:
+# two intervals can overlap while their difference is certain, and groups that
+# share patients and a model are not independent. The *gap* gets an interval.
 #
 # ## Gaps, and those of a fair model
 #
@@ -402,13 +409,11 @@ say(f"""
 # ## Limits
 #
 # - Groups are what was recorded: two sexes, five bands of age, three words for
-#   race. Who was recorded wrongly, or not at all, is in the wrong group or in
-#   none, and these people are seldom a random sample.
-# - An interval says what other patients of the same source would change. It
-#   knows nothing of another hospital, another scanner or another year.
-# - A mean over findings can hide one whose gap points the other way.
-# - That a planted bias is found shows that the analysis can find such a bias.
-#   It does not show that real films hold it.
+#   race. Who was recorded wrongly, or not at all, is in the wrong one or none.
+# - Labels err, and perhaps not alike: the parameter `label_error` corrects.
+# - An interval says what other patients of the same source would change, not
+#   another hospital or year. A mean can hide a gap that points the other way.
+# - A planted bias that is found shows that the analysis can find it, no more.
 
 # %% tags=["remove-input"]
 in_short(
@@ -472,9 +477,8 @@ ill are in the pair. Without a dial, ages may be mixed in another way.
 # ```{solution} ex-subgroup-turn
 # :class: dropdown
 # The gap by sex should turn most clearly: women minus men, above 0. Of the
-# ages, 18–25 falls behind 25–50, and 50–65, whose findings are now the clearer
-# ones, should come out ahead of it. The oldest groups may gain less than their
-# factors promise: a gap that is left with the dial off was there before it.
+# ages, 18–25 falls behind 25–50, and 50–65 comes out ahead. The oldest may
+# gain less: a gap that is left with the dial off was there before it.
 # ```
 #
 # ```{exercise}
@@ -485,16 +489,12 @@ ill are in the pair. Without a dial, ages may be mixed in another way.
 #
 # ```{solution} ex-subgroup-seed
 # :class: dropdown
-# A planted gap keeps its sign from seed to seed, most clearly in the oldest
-# groups. Gaps by race, for which no cause but the site exists, wander around
-# 0. A result that changes its sign with the draw was not a result.
+# A planted gap keeps its sign, most clearly in the oldest groups. Gaps by
+# race, caused by the site at most, wander around 0: not a result.
 # ```
 #
 # ## Further reading
 #
-# - {cite:t}`seyyedkalantari2021`: underdiagnosis in chest films, group by
-#   group and at the crossing of groups.
-# - {cite:t}`glocker2023`: how a gap between groups can come from their mix of
-#   ages and findings, and how to test for it.
-# - {cite:t}`oakdenrayner2020`: groups that nobody recorded, and in which a
-#   good average hides failures.
+# - {cite:t}`seyyedkalantari2021`: underdiagnosis by group and by crossing.
+# - {cite:t}`glocker2023`: gaps from a mix of ages and findings, and tests.
+# - {cite:t}`oakdenrayner2020`: failures in groups that nobody recorded.

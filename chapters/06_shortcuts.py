@@ -42,6 +42,7 @@ seed: int = 1907  # [0, 1000000] of the phantom cohort and of the resamples
 n_images: int = 4000  # [60, 17000] of a phantom; real ones are whole
 n_twins: int = 1500  # [60, 17000] films drawn with and without a drain
 drain_labels: str = "annotated"  # {annotated, predicted} of unlabelled films
+label_error: dict = {}  # known error rates of the labels, by finding
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 protocol: str = "corrected"  # {corrected, as_published} as S's code does it
 
@@ -68,10 +69,12 @@ from cxrlib.predict import drains, recorded, zeroshot
 from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, notebook, plots, words
+from cxrlib.show.corrections import beside_noted
 from cxrlib.show.notebook import figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import each, fmt, listed, percent, plural, why_undefined
 from cxrlib.stats import fairness, shortcuts
+from cxrlib.stats.label_error import as_stated, corrected_arms
 
 # %%
 chosen = protocol_of(protocol)
@@ -115,10 +118,9 @@ devices, and the bond differs between women and men, young and old:
 # %% [markdown]
 # ## Two arms
 #
-# S forms two *arms*. The positives of one are films of pneumothorax with a
-# drain, those of the other without. Both share their negatives, the
-# *controls*: all films without pneumothorax. Each arm gets its own AUC and
-# adjusted AUPRC (chapter {doc}`02_zero_shot`): how far apart are they?
+# S forms two *arms*: positives of one are films of pneumothorax with a drain,
+# of the other without. Both share the *controls*, films without pneumothorax.
+# Each arm gets an AUC and adjusted AUPRC ({doc}`02_zero_shot`): how far apart?
 #
 # Two things first. The arms differ in *prevalence*, the share of positives, as
 # soon as one has more positives than the other; and adjusted AUPRC does not
@@ -203,6 +205,12 @@ films, ill or not, so that the drain told them nothing: {told["fair"]}.
 {why_undefined(gaps)}
 """)
 
+# %% tags=["remove-input"]
+if label_error:
+    told = predictions, label_error, DEVICE
+    how = {"films": cohort.table, "protocol": both[protocol == "corrected"]}
+    beside_noted(as_stated(corrected_arms, *told, **how, **sampling), names[0])
+
 # %% [markdown]
 # Is a gap above 0 proof of a shortcut, and one at 0 proof of none? Patients
 # with a drain may have a larger pneumothorax, which is easier to see. And a
@@ -249,9 +257,8 @@ show(
 # %% [markdown]
 # The abstract of S says that all models do worse without drains; its results
 # section names the exception, CXR-CLIP. S calls the gaps a *potential*
-# reliance on the drain, which is as far as arms can go. How far a gap moves
-# with the choice of controls, and with a detector that labels them:
-# [A detector for the controls](16_drain_detector).
+# reliance on the drain, as far as arms can go. How a gap moves with the choice
+# of controls: [A detector for the controls](16_drain_detector).
 #
 # ## The same film, with and without
 #
@@ -260,8 +267,7 @@ show(
 # what the other would have been. From here on the chapter uses the phantom,
 # whatever the data above.
 #
-# **On the page [Phantoms](11_phantoms) you can add the drain to a film
-# yourself, and watch the scores.**
+# **In [Phantoms](11_phantoms) you can add the drain yourself, and watch.**
 
 # %%
 small = cohorts.load("phantom", n_images=n_twins, seed=seed)
@@ -436,12 +442,10 @@ Of {plural(len(judged), "model")} whose training is known, the arms judge
 # %% [markdown]
 # ## Limits
 #
-# - The drains of the phantom resemble each other more than real tubes do, and
-#   the bars of the shift are this book's choice, not a standard.
-# - Twins need a renderer: they are phantoms, whatever the cohort above. Their
-#   shift says what a model learned, not how it does in a hospital.
-# - One finding, one device, one pair of prompts. A model may be immune to
-#   drains and read something else.
+# - Drains of phantoms are more alike than real tubes; bars of the shift are
+#   this book's choice. Twins say what a model learned, not how it does.
+# - One finding, one device, one pair of prompts: it may read something else.
+# - Labels may err with the drain: the parameter `label_error` corrects.
 
 # %% tags=["remove-input"]
 in_short(
@@ -470,31 +474,27 @@ has arms alone, reports better results with drains in five of its six models.
 #
 # ```{solution} ex-shortcut-confounding
 # :class: dropdown
-# Yes and no. The drained arm would hold the easier cases, so every honest
-# model would do better there: a gap without a shortcut. The twins compare each
-# film with itself, so the shift stays near zero. Choose rows by
-# `severity_Pneumothorax` from `small.table` to try it.
+# Yes and no. The drained arm would hold the easier cases: a gap without a
+# shortcut. Twins compare each film with itself: the shift stays near zero.
+# Choose rows by `severity_Pneumothorax` from `small.table` to try it.
 # ```
 #
 # ```{exercise}
 # :label: ex-shortcut-remedy
-# A colleague proposes to remove the shortcut by masking drains in the test
-# set. What would that fix?
+# A colleague proposes to mask drains in the test set. What would that fix?
 # ```
 #
 # ```{solution} ex-shortcut-remedy
 # :class: dropdown
 # The number, not the model. Masking moves the test set to the left end of the
-# dose curve, which is honest about untreated patients; a model that learned
-# the drain keeps its ignorance of the air. The remedy lies in training:
-# compare `phantom-resnet` with `phantom-resnet-drain`.
+# dose curve; a model that learned the drain stays ignorant of the air. The
+# remedy is training: compare `phantom-resnet` with `phantom-resnet-drain`.
 # ```
 #
 # ## Further reading
 #
 # - {cite:t}`oakdenrayner2020`: how a good average hides the untreated patient.
-# - {cite:t}`jimenezsanchez2023`: drains as a shortcut of classifiers for chest
-#   radiographs, with annotations by non-experts.
+# - {cite:t}`jimenezsanchez2023`: drains as a shortcut, marked by non-experts.
 # - {cite:t}`zech2018`: a pneumonia model that recognised the hospital.
 # - {cite:t}`degrave2021`: COVID-19 models that read markers, found by twins.
 # - {cite:t}`geirhos2020`: shortcuts in medicine, language and animal learning.

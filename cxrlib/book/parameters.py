@@ -202,6 +202,8 @@ def _meaning(values, given, who, balanced):
             _cohort(values["data"], values.get("options", {}), balanced)
         if "device" in given:
             _device(values["device"])
+        if "label_error" in given:
+            _label_error(values["label_error"])
     except ValueError as error:
         raise BookError(f"{who}: {error}", code=2) from None
     if values.get("jobs", 1) > 1 and values.get("device", "cpu") != "cpu":
@@ -248,6 +250,12 @@ def _device(device):
         raise ValueError(f"device={device!r}: expected {expected}") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: torch sees no GPU here; use device=cpu")
+
+
+def _label_error(rates):
+    from cxrlib.stats import label_error
+
+    label_error.audits(rates)
 
 
 # --- on pages ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxrlib import schema
 from cxrlib.stats import estimates as est
-from cxrlib.stats import fairness
+from cxrlib.stats import fairness, label_error
 from cxrlib.stats import metrics as measure
 
 RATES = ("sensitivity", "specificity")
@@ -57,6 +57,35 @@ def shares(
             found = fairness.gap_table(table, attributes, pairs, metrics=RATES, **options)
         found["metric"] = found["metric"].replace(dict(zip(RATES, names, strict=True)))
         out.append(found)
+    return pd.concat(out, ignore_index=True)
+
+
+def as_noted(audit: pd.DataFrame, attribute: str, pairs: est.Pairs, **model: float) -> pd.DataFrame:
+    """What labels as wrong as those of an audit make of a model that treats groups alike.
+
+    Parameters
+    ----------
+    audit : predictions table of the label, of one finding, with the attribute
+    attribute, pairs : such as "sex", [("F", "M")]
+    model : auc, sensitivity and specificity of the model in every group, against the truth; 1, a
+        perfect model, where not given
+
+    Returns
+    -------
+    DataFrame, one row per pair and metric: group "A - B", metric, truth, noted, change; see
+    `cxrlib.stats.label_error.distorted`, whose rates and prevalences are those of the audit.
+    """
+    out = []
+    for pair in pairs:
+        given = {}
+        for group in pair:
+            own = audit[audit[attribute] == group]
+            y, said = own["y_true"].to_numpy(), own["score"].to_numpy()
+            rates = measure.sensitivity(y, said), measure.specificity(y, said)
+            label = dict(zip(("label_sensitivity", "label_specificity"), rates, strict=True))
+            given[group] = label | {"prevalence": y.mean()} | model
+        table = label_error.distorted(given)
+        out.append(table[table["group"] == " - ".join(pair)])
     return pd.concat(out, ignore_index=True)
 
 

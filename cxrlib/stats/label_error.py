@@ -208,8 +208,8 @@ def _youden(sensitivity, specificity):
 
 
 def _or_nan(x):
-    """A divisor, NaN where it is 0."""
-    return np.where(np.equal(x, 0), np.nan, x)
+    """A divisor, NaN where it is 0 or but rounding."""
+    return np.where(np.abs(x) < 1e-12, np.nan, x)
 
 
 def _information(prevalence, sensitivity, specificity):
@@ -352,6 +352,8 @@ def corrected_arms(
     for a label without false notes and controls of any device: nobody knows from which arm to take
     what was noted wrongly.
     """
+    if device not in predictions:
+        raise ValueError(f"device: no column {device!r} in the predictions; join it in.")
     out, named = [], (f"with {device}", f"without {device}")
     for study, labels in _studies(predictions, audit, (), rates_by, **sampling):
         films = study.predictions.drop_duplicates("image_id").set_index("image_id")
@@ -387,6 +389,7 @@ def as_stated(
     predictions: pd.DataFrame,
     rates: Mapping[str, Mapping],
     *arguments: Any,
+    films: pd.DataFrame | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """`corrected_table` or `corrected_arms` with rates of which only the figures are known.
@@ -397,6 +400,7 @@ def as_stated(
     rates : label -> dict of sensitivity, positives, specificity, negatives as in `stated`; or
         label -> attribute -> group -> such a dict, for rates of its own in each group. Labels that
         the predictions do not hold are passed over.
+    films : table of the cohort, for attributes that are not in the predictions
     others : as in the two, but for audit and rates_by
 
     Raises
@@ -405,11 +409,14 @@ def as_stated(
         Also where the predictions hold none of the labels.
     """
     there, found = set(predictions["label"]), audits(rates)
-    tables = [
-        table(predictions, audit, *arguments, rates_by=by, **options)
-        for label, (audit, by) in found.items()
-        if label in there
-    ]
+    tables = []
+    for label, (audit, by) in found.items():
+        if label not in there:
+            continue
+        own = predictions[predictions["label"] == label]
+        if by and by not in own and films is not None and by in films:
+            own = own.merge(films[["image_id", by]], on="image_id", how="left")
+        tables.append(table(own, audit, *arguments, rates_by=by, **options))
     if not tables:
         names = ", ".join(sorted(there))
         raise ValueError(f"label_error: rates of {', '.join(found)}; expected some of {names}.")
