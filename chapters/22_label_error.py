@@ -51,6 +51,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+
 from cxrlib import cohorts, schema
 from cxrlib.cohorts import adjudicated, metadata, planted
 from cxrlib.papers import published
