@@ -426,12 +426,13 @@ if cohort.planted:
 LOW, HIGH = 0.78, 0.95  # what the training of the models was planned to reach
 small = describe_models()["name"] if cohort.planted else []
 small = schema.rows(means, metric="auc", model=list(small))["value"].dropna()
+promise = f"""The small CLIPs were built to be good but not perfect, with a
+mean AUC between {LOW} and {HIGH} on phantom patients whom they have not seen:
+found for {small.between(LOW, HIGH).sum()} of {len(small)}."""
 severe = f"the severe half is the easier one in {easier.sum()} of "
 severe += f"{len(easier)} combinations of model and finding."
 planted = f"""Here {severe} Nobody told the models; where one ranks by
-severity, it saw it. The small CLIPs were built to be good but not perfect,
-with a mean AUC between {LOW} and {HIGH} on phantom patients whom they have not
-seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}."""
+severity, it saw it. {promise if len(small) else ""}"""
 say(planted if cohort.planted else "Real films: nothing was planted in them.")
 
 # %% [markdown]

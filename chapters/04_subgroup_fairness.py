@@ -40,6 +40,7 @@ seed: int = 1907  # [0, 1000000] of the phantom cohort and of the resamples
 n_images: int = 4000  # [100, 1000000] of a phantom; real ones are whole
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_permutations: int = 1000  # [10, 1000000] groups dealt anew, for a fair model
+label_error: dict = {}  # known error rates of the labels, by finding
 protocol: str = "corrected"  # {corrected, as_published} as S's code does it
 
 # %% tags=["remove-cell"]
@@ -59,27 +60,30 @@ import pandas as pd
 from cxrlib import cohorts, schema
 from cxrlib.cohorts import phantom, summary
 from cxrlib.models import load_models
-from cxrlib.predict import zeroshot
+from cxrlib.predict import recorded, zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, plots
+from cxrlib.show.corrections import beside_noted
 from cxrlib.show.notebook import figure, keep, quiz, show, warn_if_seeded
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, estimate, judged, listed, plural, sides
 from cxrlib.stats import fairness, inference
 from cxrlib.stats.as_published import performance_by_protocol
+from cxrlib.stats.label_error import as_stated, corrected_table
 
 # %%
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
 warn_if_seeded([clip.name for clip in clips], data)
-cohort = cohorts.study(
-    data, n_images, seed, options, preprocessing=chosen.preprocessing
-)
+how = {"preprocessing": chosen.preprocessing}
+cohort = cohorts.study(data, n_images, seed, options, **how)
+cohort = recorded.answerable(cohort, clips)
 people = cohort.table
 if "race" in people:
     of_s = people["race"].isin(["White", "Black", "Asian"])
     people = people.assign(race=people["race"].where(of_s))
+MEAN = "mean" if len(cohort.findings) > 1 else cohort.findings[0]
 REFERENCES = {"age_group": "25-50", "sex": "M", "race": "White"}
 ATTRIBUTES = [a for a in REFERENCES if a in people and people[a].nunique() > 1]
 sampling = dict(protocol=chosen.cautious, n_resamples=n_resamples, seed=seed)
@@ -112,9 +116,8 @@ many. {"" if "race" in ATTRIBUTES else "Race is not recorded here."}
 # %% [markdown]
 # ## One model, three attributes
 #
-# Every model scores every image once. The scores are then evaluated group by
-# group. A group with fewer than ten positive or ten negative images gets no
-# number, and the table says so.
+# Every model scores every image once; the scores are evaluated group by group.
+# A group with fewer than ten positive or ten negative images gets no number.
 
 # %%
 predictions = zeroshot.predict(
@@ -146,10 +149,9 @@ auc = auc[(auc["label"] != "mean") & (auc["attribute"] != "all")]
 undefined = auc[auc["value"].isna()]
 width = (auc["ci_high"] - auc["ci_low"]).groupby(auc["group"]).mean()
 width = width.dropna().sort_values()
-means = schema.rows(
-    results, model=first, attribute="age_group", label="mean"
-).sort_values("value")
-worst = means.dropna(subset="value").groupby("metric")["group"].first()
+means = schema.rows(results, model=first, attribute="age_group", label=MEAN)
+means = means.dropna(subset="value").sort_values("value")
+worst = means.groupby("metric")["group"].first()
 say(f"""
 These are the figures of paper S, drawn for {first}.
 {{numref}}`fig-subgroup-auc` asks how well ill and healthy are put in order,
@@ -176,17 +178,22 @@ interactive.explorer(
 
 # %%
 show(
-    schema.rows(results, metric="auc", label="mean"),
+    schema.rows(results, metric="auc", label=MEAN),
     "Mean AUC over findings, by group and model",
     rows=["attribute", "group"],
     columns="model",
 )
 
+# %% tags=["remove-input"]
+if label_error:
+    how = {"films": people, "references": REFERENCES, **sampling}
+    told = predictions, label_error, ATTRIBUTES
+    beside_noted(as_stated(corrected_table, *told, **how), first)
+
 # %% [markdown]
-# The eye now compares intervals: do they overlap? That is not a test of the
-# gap. Two intervals can overlap while their difference is certain, and groups
-# that share patients, findings and a model are not independent. So the *gap
-# itself* gets an interval.
+# The eye now compares intervals: do they overlap? That is no test of the gap:
+# two intervals can overlap while their difference is certain, and groups that
+# share patients and a model are not independent. The *gap* gets an interval.
 #
 # ## Gaps, and those of a fair model
 #
@@ -210,7 +217,7 @@ tests = inference.gap_tests(
     n_permutations=n_permutations,
     **sampling,
 )
-gaps = schema.rows(tests, label="mean")
+gaps = schema.rows(tests, label=MEAN)
 
 # %% tags=["hide-input"]
 plots.gap_forest(gaps)
@@ -325,12 +332,12 @@ quiz(
 # On real data the story ends here: a gap was seen, and its cause can be argued
 # about. The phantom goes on. How well its findings stand out is multiplied by
 # a known factor, group by group. Turn the factors for age off and draw *the
-# same patients* again, alike in everything else down to the grain: as
-# counterfactual *twins*, such as you can make on the page
-# [Phantoms](11_phantoms). (This part is about phantoms, whatever the data.)
+# same patients* again, alike in all else: as counterfactual *twins*, such as
+# you can make in [Phantoms](11_phantoms). (All here is of phantoms.)
 
 # %%
 OFF = "age restored"
+seer = recorded.seeing(clips, chosen)[0]
 planted = cohort
 if not cohort.planted:
     planted = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -338,7 +345,7 @@ contrast = planted.recipe["dials"]["contrast"]
 others = {a: of for a, of in contrast.items() if a != "age_group"}
 twins = {OFF: phantom.twin(planted, contrast=others)}
 both = zeroshot.beside_twins(
-    planted, twins, clips[0], ["age_group"], chosen.negative_prompt
+    planted, twins, seer, ["age_group"], chosen.negative_prompt
 )
 age_gaps = fairness.gap_table(
     both,
@@ -350,7 +357,7 @@ age_gaps = fairness.gap_table(
 )
 show(
     age_gaps,
-    f"Gap in AUC of {first}, ages 65–80 minus 25–50: as drawn, dial off",
+    f"Gap in AUC of {seer.name}, 65–80 minus 25–50: as drawn, dial off",
     rows="label",
     columns="model",
 )
@@ -402,13 +409,11 @@ say(f"""
 # ## Limits
 #
 # - Groups are what was recorded: two sexes, five bands of age, three words for
-#   race. Who was recorded wrongly, or not at all, is in the wrong group or in
-#   none, and these people are seldom a random sample.
-# - An interval says what other patients of the same source would change. It
-#   knows nothing of another hospital, another scanner or another year.
-# - A mean over findings can hide one whose gap points the other way.
-# - That a planted bias is found shows that the analysis can find such a bias.
-#   It does not show that real films hold it.
+#   race. Who was recorded wrongly, or not at all, is in the wrong one or none.
+# - Labels err, and perhaps not alike: the parameter `label_error` corrects.
+# - An interval says what other patients of the same source would change, not
+#   another hospital or year. A mean can hide a gap that points the other way.
+# - A planted bias that is found shows that the analysis can find it, no more.
 
 # %% tags=["remove-input"]
 in_short(
@@ -472,9 +477,8 @@ ill are in the pair. Without a dial, ages may be mixed in another way.
 # ```{solution} ex-subgroup-turn
 # :class: dropdown
 # The gap by sex should turn most clearly: women minus men, above 0. Of the
-# ages, 18–25 falls behind 25–50, and 50–65, whose findings are now the clearer
-# ones, should come out ahead of it. The oldest groups may gain less than their
-# factors promise: a gap that is left with the dial off was there before it.
+# ages, 18–25 falls behind 25–50, and 50–65 comes out ahead. The oldest may
+# gain less: a gap that is left with the dial off was there before it.
 # ```
 #
 # ```{exercise}
@@ -485,16 +489,12 @@ ill are in the pair. Without a dial, ages may be mixed in another way.
 #
 # ```{solution} ex-subgroup-seed
 # :class: dropdown
-# A planted gap keeps its sign from seed to seed, most clearly in the oldest
-# groups. Gaps by race, for which no cause but the site exists, wander around
-# 0. A result that changes its sign with the draw was not a result.
+# A planted gap keeps its sign, most clearly in the oldest groups. Gaps by
+# race, caused by the site at most, wander around 0: not a result.
 # ```
 #
 # ## Further reading
 #
-# - {cite:t}`seyyedkalantari2021`: underdiagnosis in chest films, group by
-#   group and at the crossing of groups.
-# - {cite:t}`glocker2023`: how a gap between groups can come from their mix of
-#   ages and findings, and how to test for it.
-# - {cite:t}`oakdenrayner2020`: groups that nobody recorded, and in which a
-#   good average hides failures.
+# - {cite:t}`seyyedkalantari2021`: underdiagnosis by group and by crossing.
+# - {cite:t}`glocker2023`: gaps from a mix of ages and findings, and tests.
+# - {cite:t}`oakdenrayner2020`: failures in groups that nobody recorded.

@@ -48,9 +48,8 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# The chapter needs the models, films to test them on, and films of other
-# patients, the *validation* patients, on whom probabilities are repaired in
-# its second half.
+# The chapter needs the models, films to test them on, and those of other
+# patients, for *validation*: on these, probabilities are repaired.
 
 # %%
 from dataclasses import replace
@@ -61,7 +60,7 @@ import pandas as pd
 from cxrlib import cohorts, guard, schema
 from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
 from cxrlib.models import load_models, model_names
-from cxrlib.predict import zeroshot
+from cxrlib.predict import recorded, zeroshot
 from cxrlib.protocol import NAMES, protocol_of
 from cxrlib.show import interactive, notebook, plots
 from cxrlib.show.notebook import asked, figure, keep, quiz, show
@@ -73,14 +72,16 @@ from cxrlib.stats import calibration, fairness
 chosen = protocol_of(protocol)
 # both readings below want the learned scale, whatever the protocol
 clips = load_models(models, replace(chosen, temperature="learned"))
+clips = recorded.calibratable(clips)
 names = [clip.name for clip in clips]
 notebook.warn_if_seeded(names, data)
 
-prepared = chosen.preprocessing
-test = cohorts.study(data, n_images, seed, options, preprocessing=prepared)
-valid, tested = cohorts.validation(
-    test, data, n_images, seed, options, preprocessing=prepared
-)
+how = {"preprocessing": chosen.preprocessing}
+test = cohorts.study(data, n_images, seed, options, **how)
+test = recorded.answerable(test, clips)
+drawn = (data, n_images, seed, options)
+valid, tested = cohorts.validation(test, *drawn, **how)
+valid = recorded.answerable(valid, clips, fitted=True)
 (LABEL,) = asked(test.name, test.findings, ["Pneumothorax"])
 findings = asked(test.name, test.findings, S_FINDINGS)
 question = (clips, findings, chosen.negative_prompt)
@@ -143,8 +144,7 @@ All points stand between {span(of_cosine["predicted"], to="and")} on the
 horizontal axis, while the disease is observed in
 {span(of_cosine["observed"], percent)} of the films of a bin. Of the points,
 {lying(of_cosine, "below", of_cosine["predicted"])} lie below the diagonal with
-their whole interval. A whisker that spans the figure stands over a bin with
-hardly any film.
+their whole interval. A whisker that spans the figure: hardly a film is there.
 
 And now the same films with the scale that each model learned:
 """)
@@ -181,7 +181,7 @@ show(ends, what, digits=1, counts=())
 
 # %% tags=["remove-input"]
 floor, ceiling = 1 / (1 + np.exp(2)), 1 / (1 + np.exp(-2))
-inside = cosine["score"].between(floor, ceiling).all()
+inside = bool(cosine["score"].between(floor, ceiling).all())
 say(f"""
 The squeeze is built in. A cosine lies between $-1$ and $1$, so the difference
 of two lies between $-2$ and $2$, and the sigmoid of that lies between
@@ -189,7 +189,7 @@ of two lies between $-2$ and $2$, and the sigmoid of that lies between
 Where embeddings are never opposite, the band is narrower still: over all
 models, probabilities run from {span(guard.extremes(cosine["score"]))},
 {"inside" if inside else "outside"} the bound (which texts that are not of
-length 1 do not keep). With the learned scale they run from
+length 1 do not keep, nor files). With the learned scale they run from
 {span(guard.extremes(scaled["score"]))}.
 
 So "all probabilities around 0.5" can be a property of the recipe and not of a
@@ -437,9 +437,9 @@ in_short(
     f"""
 Does 30 percent mean 30 percent? With the cosines alone, as S reads four of its
 six models, the probabilities of pneumothorax stand between
-{span(guard.extremes(cosine["score"]), to="and")}, by arithmetic; with the
-learned scale between {span(guard.extremes(scaled["score"]), to="and")}. AUC
-differs by {moved:.1g} at most, so it is no witness. With the learned scale,
+{span(guard.extremes(cosine["score"]), to="and")}{", by arithmetic" * inside};
+with the learned scale from {span(guard.extremes(scaled["score"]))}.
+AUC differs by {moved:.1g} at most, so it is no witness. With the scale,
 {lying(at.loc[learned, large], "above")} models still promise too much. The
 planted bias, too little risk for women, {found}. Paper S finds all its models
 miscalibrated, three with every probability near 0.5; the recipe explains two

@@ -1,9 +1,8 @@
 """The files that may decide about a chapter beside its own source, and what is in them.
 
 A kernel notes which of them it opened (:func:`cxrlib.core.used.watch`). They are the library with
-its package data, the recorded benchmarks, and the weights of published models. A file has a name
-that is the same on every machine, such as ``cxrlib/stats/metrics.py``; a folder that was listed
-ends in ``/``.
+its package data, the recorded benchmarks, and the files of models. A file has a name that is the
+same on every machine, such as ``cxrlib/stats/metrics.py``; a folder that was listed ends in ``/``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,11 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-WEIGHTS = "checkpoints"  # may be gigabytes
+from cxrlib.core.places import remembered
+
+CODE, RECORDED = "cxrlib", "benchmarks"
+WEIGHTS = "checkpoints"  # may be gigabytes, as whatever else a model is named by
+BESIDE = "beside "  # what lies in the folder of a file, not in the folders below
 
 
 def places(root: Path, library: Path) -> dict[str, Path]:
@@ -27,24 +30,28 @@ def places(root: Path, library: Path) -> dict[str, Path]:
     library : Path
         The folder of `cxrlib`.
     """
-    found = {"cxrlib": library, "benchmarks": (root / "benchmarks").resolve()}
+    found = {CODE: library, RECORDED: (root / "benchmarks").resolve()}
     if folder := os.environ.get("CXRBOOK_CHECKPOINTS"):
         found[WEIGHTS] = Path(folder).expanduser().absolute()
+    for name, path in remembered().items():
+        found |= {name: path} if path.is_dir() else {f"{BESIDE}{name}": path.parent}
     return found
 
 
 def hashes(folders: dict[str, Path]) -> dict[str, str]:
     """What is in every file of the `places`, and which data lie in their folders: name -> SHA-256.
 
-    Of published weights, size and time stand for the content. A folder's hash covers the names of
+    Of the files of models, size and time stand for the content. A folder's hash covers the names of
     all but Python modules, so that a new module changes nothing before somebody imports it.
     """
     found = {}
     for place, folder in folders.items():
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        inside = folder.glob("*") if place.startswith(BESIDE) else folder.rglob("*")
+        for file in sorted(p for p in inside if p.is_file()):
             if "__pycache__" not in file.parts:
                 name = f"{place}/{file.relative_to(folder).as_posix()}"
-                found[name] = _sha256(_status(file) if place == WEIGHTS else file.read_bytes())
+                ours = place in (CODE, RECORDED)
+                found[name] = _sha256(file.read_bytes() if ours else _status(file))
     listed = defaultdict(set)
     for path in (PurePosixPath(name) for name in found if not name.endswith(".py")):
         for entry, above in pairwise([path, *path.parents]):

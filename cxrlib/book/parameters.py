@@ -185,6 +185,7 @@ def validate(parameters: dict[str, Parameter], given: dict[str, Any], who: str) 
         balanced = "options" in parameters and "balanced" in parameters["options"].help
         every = {p.name: p.default for p in parameters.values()} | values
         _meaning(every, set(values), who, balanced)
+        values |= {name: every[name] for name in ("models", "probed") if name in values}
     return values
 
 
@@ -201,6 +202,8 @@ def _meaning(values, given, who, balanced):
             _cohort(values["data"], values.get("options", {}), balanced)
         if "device" in given:
             _device(values["device"])
+        if "label_error" in given:
+            _label_error(values["label_error"])
     except ValueError as error:
         raise BookError(f"{who}: {error}", code=2) from None
     if values.get("jobs", 1) > 1 and values.get("device", "cpu") != "cpu":
@@ -212,17 +215,20 @@ def _meaning(values, given, who, balanced):
 
 
 def _models(values):
+    """Models and their files; folders of this machine go from the values, which pages show."""
     from cxrlib import models  # pandas takes a while
 
     chosen = models.choose_models(values["models"])
     probed = values.get("probed", "all")
     if probed not in ("all", "first two"):
-        for name in probed.split(","):
+        for name in models.without_places(probed).split(","):
             if name.strip() not in chosen:
                 raise ValueError(
                     f"probed={probed!r}: {name.strip()!r} is not among models={values['models']!r}"
                 )
+        values["probed"] = models.without_places(probed)
     models.check_files(values["models"])
+    values["models"] = models.without_places(values["models"])
 
 
 def _cohort(data, options, balanced):
@@ -244,6 +250,12 @@ def _device(device):
         raise ValueError(f"device={device!r}: expected {expected}") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: torch sees no GPU here; use device=cpu")
+
+
+def _label_error(rates):
+    from cxrlib.stats import label_error
+
+    label_error.audits(rates)
 
 
 # --- on pages ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cxrlib.book import inputs, leftovers, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
-from cxrlib.core.errors import BookError
+from cxrlib.core.errors import BookError, Lacks
 from cxrlib.core.folders import LIBRARY, for_sockets
 from cxrlib.core.progress import STATUS
 
@@ -56,6 +56,7 @@ class Task:
     name: str  # for messages: of the chapter, and what tells the task from others
     run: str | None = None  # the name that the user gave the run
     guarded: Path | None = None  # the only folder for anything of credentialed data
+    among: bool = False  # others: where its models or data lack what it wants, it ends with a note
 
     def content(self, used: Iterable[str]) -> dict[str, str | None]:
         """Files that were used, with their hashes; None for one that is not there."""
@@ -128,7 +129,7 @@ def run(
     values = parameters_of(chosen, given or {}, profile or {})
     out = out or _default_out(root, chosen, values)
     wanted = [(c, values[c.name], out / f"{c.name}.ipynb", c.name) for c in chosen]
-    every = tasks(root, wanted, name)
+    every = tasks(root, wanted, name, among=len(chosen) > 1)
     check_writable(out)
     execute(root, every, jobs, out / ".durations.json")
     return [task.target for task in every]
@@ -147,7 +148,10 @@ def parameters_of(chosen: list[Chapter], given: dict, profile: dict) -> dict[str
 
 
 def tasks(
-    root: Path, wanted: list[tuple[Chapter, dict, Path, str]], run: str | None = None
+    root: Path,
+    wanted: list[tuple[Chapter, dict, Path, str]],
+    run: str | None = None,
+    among: bool = False,
 ) -> list[Task]:
     """What to execute: list of Task.
 
@@ -158,6 +162,8 @@ def tasks(
         Parameters that differ from the defaults, the executed notebook, and the task's name.
     run : str, optional
         The name that the user gave the run.
+    among : bool
+        Chapters that lack something end with a note, so that the others make a book.
 
     Raises
     ------
@@ -182,6 +188,7 @@ def tasks(
             name,
             run,
             _guarded(chapter, given),
+            among,
         )
         for chapter, given, target, name in wanted
     ]
@@ -410,7 +417,7 @@ def _execute(root, task, scratch, progress):
     variables = {used.WATCH: watched, STATUS: str(progress.status)}
     progress.start(task)
     begun = time.monotonic()
-    problem = None
+    problem, lacks = None, False
     try:
         with _channel() as channel:
             papermill.execute_notebook(
@@ -430,6 +437,7 @@ def _execute(root, task, scratch, progress):
         first = error.source.strip().splitlines()[0]
         said = str(error.evalue).strip().partition("\n")[0]
         problem = (f"(begins {first!r}) failed: {error.ename}", said)
+        lacks = error.ename == Lacks.__name__
     except RuntimeError as error:
         problem = ("lost its kernel, perhaps for want of memory", str(error))
     seconds = time.monotonic() - begun
@@ -437,7 +445,13 @@ def _execute(root, task, scratch, progress):
     files = inputs.named(opened, places)
     if target.is_file():
         told = _without_traces(target, {"key": task.key(files), "parameters": task.given})
-    if problem:
+    if lacks:
+        said = _ended(target, problem[1])
+        if not task.among:
+            raise BookError(f"chapter {task.name} did not run: {said}")
+        sys.stderr.write(f"{task.name} did not run: {said}\n")
+        told = {"cohorts": [], "models": [], "memory_mb": None, "modules": []} | used.gpu()
+    elif problem:
         where = f"chapter {task.name}, cell {progress.where(task)}"
         raise BookError(f"{where} {_failure(root, task, target, *problem)}")
     kernels.learn(told.pop("modules"))
@@ -460,6 +474,27 @@ def _without_traces(path, about):
     notebook.metadata["cxrbook"] = about
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return told
+
+
+def _ended(path, said):
+    """Leave of a chapter its head and why it ends there; the reason, where it may be told."""
+    from cxrlib.book import scan
+    from cxrlib.guard import MARK
+
+    notebook = nbformat.read(path, as_version=4)
+    if scan.is_guarded(notebook) and scan.text_kinds(said, scan.watch(True)):
+        said = "it lacks something; what, is withheld"
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    declaring = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    head = notebook.cells[: notebook.cells.index(declaring) + 1]
+    head += [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    text = f"```{{warning}}\nThis chapter did not run here: {said}.\n```"
+    why = nbformat.v4.new_markdown_cell(text, id="did-not-run")
+    guard = nbformat.v4.new_code_cell(id="guard", metadata={"tags": ["remove-cell"]})
+    guard.outputs = [output for output in outputs if MARK in output.get("data", {})]
+    notebook.cells = [*head, why, *([guard] if guard.outputs else [])]
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    return said
 
 
 def _failure(root, task, target, what, said):

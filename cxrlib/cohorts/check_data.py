@@ -404,6 +404,9 @@ def _own(root: Path) -> Iterator[Line]:
         few = known < FEW_KNOWN * len(rows)
         of = guard.n_of_m(known, len(rows), "images")
         yield Line("note" if few else "ok", f"{column}: known for {of}")
+    if "path" not in rows:
+        yield Line("note", "no column 'path': no films; models=scores:FILE can be audited on it")
+        return
     paths = [f if (root / f).is_file() else "" for f in rows["path"]]
     yield from _films(root, paths, path.name, "problem")
 

@@ -19,8 +19,8 @@ from cxrlib.cohorts.real import with_films
 from cxrlib.core.checks import one_of
 from cxrlib.core.folders import cache_folder
 
-REQUIRED = ("image_id", "patient_id", "path", "sex", "age", "view")
-OPTIONAL = ("race", "split", "drain")
+REQUIRED = ("image_id", "patient_id", "sex", "age", "view")
+OPTIONAL = ("path", "race", "split", "drain")  # without paths, a cohort without films
 CURE = "save it as CSV with commas, in UTF-8 (a spreadsheet's 'CSV UTF-8')"
 _NEEDED = ("image_id", "patient_id", "path")  # never empty
 _EMPTY = ("", "NA", "N/A", "NaN", "nan", "None", "null")
@@ -42,9 +42,10 @@ def build(
 ) -> Cohort:
     """The films of ``cohort.csv`` in ``CXRBOOK_DATA/own``.
 
-    Columns: ``image_id`` (unique), ``patient_id``, ``path`` (relative to the folder; PNG, JPEG,
-    TIFF or DICOM), ``sex`` (F, M), ``age`` (years, or as DICOM writes them: 045Y, 006M), ``view``
-    (such as PA, AP). Where you have them: ``race`` (White, Black, Asian, other, unknown), ``split``
+    Columns: ``image_id`` (unique), ``patient_id``, ``sex`` (F, M), ``age`` (years, or as DICOM
+    writes them: 045Y, 006M), ``view`` (such as PA, AP). Where you have them: ``path`` (relative to
+    the folder; PNG, JPEG, TIFF or DICOM; without this column the cohort has no films, and models
+    that are files can be audited on it), ``race`` (White, Black, Asian, other, unknown), ``split``
     (train, valid, test), ``drain`` (0, 1). Sex, age, view and race may be empty for single films.
     Every further column of 0 and 1, and of -1 and nothing where the ``policy`` decides, is a
     finding; a chapter finds those that it asks for if they are spelt as in
@@ -164,10 +165,11 @@ def read(root: Path | str | None = None, findings: Sequence[str] | None = None) 
         )
     if text.empty:
         raise DataError(f"{path}: no row below the names of the columns; expected one a film")
-    for column in _NEEDED:
+    needed = [column for column in _NEEDED if column in text]
+    for column in needed:
         if (empty := text[column] == "").any():
             raise DataError(f"{path}: column {column!r} is empty in {in_lines(empty)}")
-    rows = text[list(_NEEDED)].join(_attributes(text, path))[
+    rows = text[needed].join(_attributes(text, path))[
         [*REQUIRED, *(column for column in OPTIONAL if column in text)]
     ]
     files.unique(rows, "image_id", path, "Give each film its own")
@@ -228,12 +230,14 @@ def _decided(root, findings, policy):
 
 
 def _cohort(root, name, rows, found, steps, recipe, access, sources, max_broken):
-    """The rows whose films can be read."""
+    """The rows whose films can be read; all of them where the table names no films."""
     one_of("access", access, ("credentialed", "open"))
-    paths = rows["path"]
-    rows = rows.drop(columns="path")
+    if "path" not in rows:
+        steps.append(("no column 'path': without films", rows, ""))
     keep = files.derived(root) if access == "credentialed" else None
     about = {"flow": flow(steps), "sources": tuple(sources), "keep": keep}
-    draft = Cohort(name, rows, found, access, recipe, **about)
+    if "path" not in rows:
+        return Cohort(name, table.validated(rows, found, name), found, access, recipe, **about)
+    draft = Cohort(name, rows.drop(columns="path"), found, access, recipe, **about)
     checks = (keep or cache_folder()) / "films-own.parquet"
-    return with_films(draft, root, paths, checks, max_broken)
+    return with_films(draft, root, rows["path"], checks, max_broken)

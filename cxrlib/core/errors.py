@@ -14,6 +14,13 @@ class BookError(Exception):
         self.code = code
 
 
+class Lacks(ValueError):
+    """What a chapter wants and the models or data of this run do not have, in one line.
+
+    Not an error of the reader's: in a whole book the driver ends such a chapter with that line.
+    """
+
+
 def nearest(word: str, names: Sequence[str]) -> str:
     """A hint for a misspelt name: the nearest one, or all of them."""
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)

@@ -21,16 +21,20 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cxrlib import guard
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.checks import one_of
+from cxrlib.core.errors import Lacks
 from cxrlib.core.folders import folder_for
 from cxrlib.core.progress import Bar
 from cxrlib.embed.store import ROWS, Store, StoreError, create
 from cxrlib.embed.worker import Films, Job, encode, try_again, work
+from cxrlib.models.embeddings import Vectors
 from cxrlib.models.encoder import Encoder
 
 if TYPE_CHECKING:  # torchvision takes seconds
     from cxrlib.models.loading import Ensemble
+    from cxrlib.models.scores import Scores
 
 BATCH_PIXELS = 2**20  # 256 images of 64 x 64 pixels, 20 of 224 x 224
 FILM_PIXELS = 2**27  # as they are on disk: 128 films of 1024 x 1024
@@ -57,18 +61,50 @@ def embed(cohort: Cohort, model: Encoder | Ensemble | str, cache: bool = True) -
     Raises
     ------
     ValueError
-        The cohort has no images, or the model is an ensemble.
+        The model is an ensemble.
     StoreError
         Images that could not be read or encoded, or a damaged store.
+    Lacks
+        A cohort without films, or a model that is a file and has no answer for some.
     OSError
         The store cannot be written.
     """
+    model = loaded(model)
+    if isinstance(model, Vectors):
+        return _recorded(cohort, model)
     if not cache:
         if cohort.keep:  # of credentialed data nothing lies elsewhere, even for a while
             cohort.keep.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cohort.keep) as folder:
             return _in_order(cohort, extract(cohort, model, Path(folder) / "store"))
     return _in_order(cohort, extract(cohort, model))
+
+
+def not_a_twin(cohort: Cohort, model: Scores | Vectors) -> None:
+    """Refuse to take what a file says of a film for its twin, which has the same name.
+
+    Raises
+    ------
+    Lacks
+        The cohort is a twin.
+    """
+    if "twin" in cohort.recipe:
+        raise Lacks(
+            f"{model.name} has answers to films as they were, and none to the same films drawn "
+            "with a difference; chapters 4, 6 and 7 ask the small models of the book instead"
+        )
+
+
+def _recorded(cohort, model):
+    """Vectors of a folder for the films of a cohort."""
+    not_a_twin(cohort, model)
+    names = cohort.table["image_id"].tolist()
+    if absent := sum(name not in model.images for name in names):
+        raise Lacks(
+            f"{model.name} has no vector for {guard.n_of_m(absent, len(names), 'films')} of cohort "
+            f"{cohort.name!r}; chapters 4, 6 and 7 leave such films out"
+        )
+    return model.image_vectors[[model.images[name] for name in names]]
 
 
 def _in_order(cohort: Cohort, store: Store) -> np.ndarray:
@@ -232,7 +268,7 @@ def extract(
     """
     model = _one(model)
     if cohort.images is None:
-        raise ValueError(f"cohort {cohort.name!r} is metadata only; embeddings need images")
+        raise Lacks(f"cohort {cohort.name!r} is metadata only; embeddings need images")
     if not len(cohort.table):
         raise ValueError(f"cohort {cohort.name!r} has no images")
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):

@@ -10,21 +10,24 @@ A model owns its preprocessing, its tokenizer and its temperature; no chapter se
 - ``fingerprint``: changes whenever its embeddings could.
 
 The small models of the book come with it. The published ones are built from their own files on
-your disk; ``seeded:NAME`` builds one with weights that mean nothing, for trying things out. Must
-not know who is studied, nor what may be shown.
+your disk; ``seeded:NAME`` builds one with weights that mean nothing, for trying things out. Any
+other model is named by its kind and by where it lies (:data:`KINDS`). Must not know who is studied,
+nor what may be shown.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from textwrap import TextWrapper
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cxrlib.core import used
+from cxrlib.core import places, used
 from cxrlib.core.errors import nearest
 from cxrlib.core.used import SEEDED
 from cxrlib.models import files, registry
@@ -35,6 +38,25 @@ if TYPE_CHECKING:  # they import torch, which names and cards do without
     from cxrlib.protocol import Protocol
 
 WEIGHTS = Path(__file__).with_name("weights")
+OTHERS = """\
+Any other, by its place (a path below CXRBOOK_CHECKPOINTS, or an absolute one):
+    transformers:FOLDER  CLIP, SigLIP and kin, as save_pretrained writes them (safetensors)
+    open_clip:FOLDER     with open_clip_config.json, or under the name of an architecture
+    own:FILE             a Python file with a function build() that returns an Encoder"""
+# Models that are in no list: what stands before their place (:mod:`cxrlib.core.places`), and the
+# module here that knows such models. Each has
+#   check(name): raises a ValueError of one line, before anything heavy is imported or loaded;
+#   card(name) -> dict, with the keys that the cards of published models have;
+#   load(name, protocol) -> Encoder, or what of it a file can be.
+# A name is the one that `choose_models` returns; `places.place_of` says where it lies.
+KINDS = {
+    "open_clip:": "open_clip_folder",
+    "own:": "own",
+    "transformers:": "transformers_folder",
+    "scores:": "scores",
+    "embeddings:": "embeddings",
+}
+_loaded: dict[str, dict] = {}  # cards of such models, which know more once they were loaded
 
 
 def model_names() -> list[str]:
@@ -53,8 +75,16 @@ def model_cards() -> list[dict]:
     return sorted(found, key=lambda card: card["order"])
 
 
+def kind_of(name: str) -> ModuleType | None:
+    """The module that knows a model of :data:`KINDS`; None for models that come by name alone."""
+    module = next((KINDS[prefix] for prefix in KINDS if name.startswith(prefix)), None)
+    return import_module(f"cxrlib.models.{module}") if module else None
+
+
 def model_card(name: str) -> dict:
     """What is known about a model; of a ``seeded:`` one, what is known about its architecture."""
+    if kind := kind_of(name):
+        return _loaded[name] if name in _loaded else kind.card(name)
     plain = name.removeprefix(SEEDED)
     own = {card["name"]: card for card in model_cards()}
     return own.get(plain) or registry.cards()[plain]
@@ -63,14 +93,20 @@ def model_card(name: str) -> dict:
 def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
     """One row per model: name, architecture, parameters, what it was trained on.
 
+    Where there are remarks, as of models in no list, they are a further column.
+
     Parameters
     ----------
     chosen : list of str, optional
         Names as :func:`choose_models` returns them; by default the models that come with the book.
     """
     names = model_names() if chosen is None else chosen
+    cards = list(map(model_card, names))
     columns = ["name", "architecture", "parameters", "trained_on"]
-    table = pd.DataFrame(map(model_card, names), columns=columns).assign(name=names)
+    columns += ["remarks"] if any(card.get("remarks") for card in cards) else []
+    table = pd.DataFrame(cards, columns=columns).assign(name=names)
+    if "remarks" in table:
+        table["remarks"] = table["remarks"].fillna("")
     nothing = "nothing: weights computed from names, numbers mean nothing"
     table.loc[[name.startswith(SEEDED) for name in names], "trained_on"] = nothing
     return table
@@ -80,24 +116,38 @@ def choose_models(wanted: str) -> list[str]:
     """Model names from a chapter parameter: ``"all"`` or names separated by commas.
 
     ``"all"`` are the models that come with the book. A published model is named as in
-    :func:`published_models`; ``seeded:`` before its name asks for weights that mean nothing.
+    :func:`published_models`; ``seeded:`` before its name asks for weights that mean nothing. Any
+    other is named by its kind and where it lies (:mod:`cxrlib.core.places`); the name returned is
+    without folders, as tables and pages show it, and loads the same model.
 
     Raises
     ------
     ValueError
-        An unknown name; the message gives the nearest one.
+        An unknown name; the message gives the nearest one. Two models that would have one name.
     """
     own = model_names()
     if wanted.strip() == "all":
         return own
     known = own + published_models()
-    chosen = [name.strip() for name in wanted.split(",") if name.strip()]
-    for name in chosen:
-        if name not in known and name.removeprefix(SEEDED) not in published_models():
+    chosen = []
+    for name in (name.strip() for name in wanted.split(",") if name.strip()):
+        if name.startswith(tuple(KINDS)):
+            if (name := places.shown(name)) in chosen:
+                raise ValueError(f"models={wanted!r}: two are called {name}; name each once")
+        elif name not in known and name.removeprefix(SEEDED) not in published_models():
             raise ValueError(f"unknown model {name!r}: {nearest(name, known)}")
+        chosen.append(name)
     if not chosen:
         raise ValueError(f"models={wanted!r} names no model; known models: {', '.join(known)}")
     return chosen
+
+
+def without_places(wanted: str) -> str:
+    """The same parameter of a chapter without folders of this machine, fit to be shown.
+
+    wanted : as for :func:`choose_models`, which then finds the same models
+    """
+    return ", ".join(choose_models(wanted)) if "/" in wanted or "\\" in wanted else wanted
 
 
 def check_files(wanted: str) -> None:
@@ -106,7 +156,9 @@ def check_files(wanted: str) -> None:
     wanted : as for :func:`choose_models`; raises as :func:`load_model` would
     """
     for name in choose_models(wanted):
-        if card := registry.cards().get(name):
+        if kind := kind_of(name):
+            kind.check(name)
+        elif card := registry.cards().get(name):
             where = files.folder_of(name)
             files.all_there(card, files.find(card, where), where)
 
@@ -147,7 +199,12 @@ def load_model(
 
     (name,) = choose_models(name)
     model: Encoder | Ensemble
-    if name in model_names():
+    if kind := kind_of(name):
+        if checkpoint:
+            raise ValueError(f"{name}: its name says where it lies; leave checkpoint= out")
+        model = kind.load(name, protocol)
+        _loaded[name] = model.card
+    elif name in model_names():
         from cxrlib.models import phantom_clip
         from cxrlib.protocol import protocol_of
 
@@ -191,7 +248,7 @@ def listing(hashes: bool = False) -> str:
     hashes : bool
         Compute the SHA-256 of the files that are there.
     """
-    return "\n\n".join(_entry(card, hashes) for card in registry.cards().values())
+    return "\n\n".join([*(_entry(card, hashes) for card in registry.cards().values()), OTHERS])
 
 
 def _entry(card: dict, hashes: bool) -> str:

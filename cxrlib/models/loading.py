@@ -121,12 +121,18 @@ def _filled(made, card, paths):
         what = f"{card['name']}, {path}"
         notes += checkpoints.load_strictly(target, state, what, made.upstream, made.prefix)
     scale = made.learned_scale(network)
-    if scale is not None and not 0 < scale < LARGEST_SCALE:
+    if scale is not None:
+        check_scale(scale, what)
+    return network, hashes, tuple(dict.fromkeys(notes))
+
+
+def check_scale(scale: float, what: str) -> None:
+    """Refuse a logit scale that no training ends with; ``what`` is the model, for the message."""
+    if not 0 < scale < LARGEST_SCALE:
         raise ValueError(
             f"{what}: its logit scale is {scale} (expected e to the stored number, usually 10 to "
             "100): damaged, or not a logarithm as its authors' code stores it"
         )
-    return network, hashes, tuple(dict.fromkeys(notes))
 
 
 def _vocabulary(card: dict, found: list[Path] | None) -> Path | None:

@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike
 
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core.checks import one_of
+from cxrlib.core.errors import Lacks
 from cxrlib.embed.extract import embed, loaded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.loading import Ensemble
-from cxrlib.predict import prompts
+from cxrlib.models.scores import Scores
+from cxrlib.predict import prompts, recorded
 from cxrlib.stats import metrics
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
@@ -88,6 +90,7 @@ def predict(
     ----------
     cohort : Cohort
     models : sequence of loaded models or names
+        Of a file of scores (:mod:`cxrlib.models.scores`), these are taken as they are.
     labels : sequence of str
         Finding columns of the cohort.
     positive, negative : str or sequence of str
@@ -107,16 +110,25 @@ def predict(
     Raises
     ------
     ValueError
-        A label that the cohort does not have, no prompt, or an unknown temperature.
+        No prompt, or an unknown temperature.
+    Lacks
+        A label that the cohort does not have; a model that is a file has no answer for some film.
     """
+    one_of("temperature", temperature, ("learned", "none"))
     if missing := [label for label in labels if label not in cohort.findings]:
-        raise ValueError(
+        raise Lacks(
             f"labels not in cohort {cohort.name!r}: {', '.join(missing)}; "
             f"it has {', '.join(cohort.findings)}"
         )
     labels = list(dict.fromkeys(labels))
     parts = []
     for model in map(loaded, models):
+        if isinstance(model, Scores):  # of a file, whatever was asked and how
+            for label in labels:
+                score = recorded.scores(cohort, model, label, temperature)
+                how, truth = recorded.method(model), cohort.table[label]
+                parts.append(rows_of(cohort, model.name, how, label, truth, score))
+            continue
         scores = pair_scores(cohort, model, labels, [(positive, negative)], temperature, cache)
         for label, (score,) in zip(labels, scores, strict=True):
             truth = cohort.table[label]

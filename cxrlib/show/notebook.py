@@ -1,4 +1,4 @@
-"""What chapters use to show things: glued numbers, tables, one look for all figures.
+"""What chapters use to show things: tables, figures, one look for all of them.
 
 Every function also works in plain Python (``python chapters/02_zero_shot.py``), where it prints.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxrlib import guard
+from cxrlib.core.errors import Lacks
 from cxrlib.core.kernel import (
     CSV,
     DOWNLOAD,
@@ -28,7 +28,7 @@ from cxrlib.core.kernel import (
 )
 from cxrlib.core.used import SEEDED
 from cxrlib.show.script import in_report, plain
-from cxrlib.show.words import FIGURES, MINUS, UNDEFINED, fmt, ordered, readable
+from cxrlib.show.words import FIGURES, MINUS, fmt, ordered, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,48 +38,6 @@ MINUS_SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
 LAID_OUT = "laid out"  # attribute of a table whose heads are names, not codes of columns
 PHRASE = 13  # and from which its column may wrap, but not within an interval
 INTERVAL = re.compile(r"\[[^\[\]]*\]")
-
-
-def glue(key: str, value: Any) -> None:
-    """Give a value a name under which the prose can show it: ``{glue:text}`key```.
-
-    Parameters
-    ----------
-    key : str
-        Unique within the chapter.
-    value : str, number, None, or anything that a notebook can display
-        Numbers may be formatted in the prose (``{glue:text}`key:.2f```); NaN and None read
-        "undefined". Figures and tables are pasted with the ``{glue}`` directive. Once credentialed
-        data were loaded, a whole number from 1 to 9 reads "fewer than 10", since it may count
-        patients; glue one that does not as text.
-
-    Raises
-    ------
-    GuardError
-        Text that holds an identifier, date, file name or piece of a report.
-    """
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        value = value.item()  # NumPy and torch scalars
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        value = UNDEFINED
-    if guard.active():
-        value = _guarded(key, value)
-    if not in_notebook():
-        print(f"{key}: {value}")
-        return
-    from myst_nb import glue as myst_glue
-
-    myst_glue(key, value, display=False)
-
-
-def _guarded(key, value):
-    if isinstance(value, str):
-        return guard.text(value, f"glue: the value of {key!r}")
-    if isinstance(value, int) and 0 < value < guard.MIN_CELL and not isinstance(value, bool):
-        return guard.FEW
-    if isinstance(value, int | float):
-        guard.refuse(str(value), f"glue: the value of {key!r}")
-    return value
 
 
 def displayed(page: str, plain: str) -> None:
@@ -428,14 +386,14 @@ def asked(cohort: str, has: Iterable[str], wanted: Iterable[str], least: int = 1
 
     Raises
     ------
-    ValueError
+    Lacks
         Fewer than that are there.
     """
     wanted, has = tuple(wanted), tuple(dict.fromkeys(has))
     found = tuple(finding for finding in wanted if finding in has)
     absent = ", ".join(finding for finding in wanted if finding not in has)
     if len(found) < least:
-        raise ValueError(
+        raise Lacks(
             f"cohort {cohort!r} has no labels of {absent}, and this chapter cannot go on without "
             f"{'them' if ', ' in absent else 'it'}; it has {', '.join(has) or 'none'}"
         )

@@ -16,6 +16,8 @@ from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.ranking import Value, Weights, as_weights, shaped
 
+ROUNDED = 2.0**-53  # 1 minus less than this is 1
+
 
 def bin_edges(p: np.ndarray, n_bins: int = 10, strategy: str = "uniform") -> np.ndarray:
     """Edges of probability bins: equal width on [0, 1], or equal numbers of images.
@@ -112,7 +114,8 @@ def recalibrate(
     Parameters
     ----------
     predictions, fitted : predictions tables
-        What gets new scores, and the patients to fit on; of one method, scores in (0, 1).
+        What gets new scores, and the patients to fit on; of one method, scores in [0, 1]: exact 0
+        and 1, whose logit is infinite, are taken for what is rounded to them.
     by : columns, such as ("sex",)
         Within whose groups to fit apart. Rows of a group without a patient to fit on are left out.
     intercept : bool
@@ -127,7 +130,8 @@ def recalibrate(
     from sklearn.linear_model import LogisticRegression
 
     def logit(table):
-        return np.log(table["score"] / (1 - table["score"])).to_numpy()[:, None]
+        p = table["score"].replace({0.0: ROUNDED, 1.0: 1 - ROUNDED})
+        return np.log(p / (1 - p)).to_numpy()[:, None]
 
     keys = ["model", "label", *by]
     known, parts = dict(list(fitted.groupby(keys))), []

@@ -335,8 +335,8 @@ def device_readers(
     Returns
     -------
     DataFrame of text, one row per model
-        ``model, trained on drains, arms say, twins say``: "yes", "no", and "undefined" or
-        "not known".
+        ``model, trained on drains, arms say, twins say``: "yes", "no", and "undefined",
+        "not known", or "not asked" of a model that is in only one of the tables.
     """
     says = {"above": "yes", "around": "no", "below": "no", "undefined": "undefined"}
     arms, twins = (
@@ -344,5 +344,8 @@ def device_readers(
         for table, of in ((gaps, 0), (shifts, bar))
     )
     known = {True: "yes", False: "no", None: "not known"}
-    rows = [(m, known[of], arms[m], twins[m]) for m, of in trained.items()]
+    rows = [
+        (m, known[of], arms.get(m, "not asked"), twins.get(m, "not asked"))
+        for m, of in trained.items()
+    ]
     return pd.DataFrame(rows, columns=["model", "trained on drains", "arms say", "twins say"])
