@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -43,9 +44,10 @@ from cxrlib.book.chapters import Chapter
 from cxrlib.book.parameters import validate
 from cxrlib.cohorts import leakage
 from cxrlib.core import places
-from cxrlib.models import open_clip_folder
+from cxrlib.models import open_clip_folder, parity
 from cxrlib.models.leaks import leaks
 from cxrlib.predict import zeroshot
+from cxrlib.show.notebook import rendered
 from tests.conftest import ROOT
 
 FILMS = ROOT.parent / "shared" / "samples" / "nih"
@@ -275,6 +277,7 @@ def test_a_folder_of_transformers_gives_the_embeddings_of_transformers(saved, fi
     alone = torch.cat([model.encode_text([text]) for text in TEXTS])
     assert (alone - texts).abs().max() < ATOL
     assert model.card["embed_dim"] == images.shape[1] and model.card["image_size"] == 64
+    assert parity.self_test(model)["holds"].all()
 
 
 def test_weights_in_several_files_are_the_same_model(saved, films, tmp_path):
@@ -405,7 +408,8 @@ def test_a_folder_of_open_clip_gives_the_embeddings_of_open_clip(saved, films, n
         texts = theirs.encode_text(tokens, normalize=True)
     assert (model.encode_image(model.preprocess(films)) - images).abs().max() < ATOL
     assert (model.encode_text(TEXTS) - texts).abs().max() < ATOL
-    assert model.logit_scale == pytest.approx(float(theirs.logit_scale.exp()))
+    assert model.logit_scale == pytest.approx(float(theirs.logit_scale.detach().exp()))
+    assert parity.self_test(model)["holds"].all()
 
 
 @pytest.fixture
@@ -601,6 +605,12 @@ def test_two_of_one_name_are_refused(saved, tmp_path):
     for nothing in ("transformers:", "own: ", "own:/"):
         with pytest.raises(ValueError, match="expected the name or path"):
             models.choose_models(nothing)
+
+
+def test_a_table_with_a_column_per_model_keeps_their_spelling():
+    rows = {"of": ["a_b", "a_b"], "model": ["open_clip:x_y", "medclip_vit"], "value": [1.0, 2.0]}
+    page, plain = rendered(pd.DataFrame(rows).pivot(index="of", columns="model", values="value"))
+    assert "open_clip:x_y" in page and "medclip_vit" in plain.splitlines()[0]
 
 
 def test_chapters_get_the_name_without_the_folder(saved):

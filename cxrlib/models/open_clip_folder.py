@@ -110,7 +110,7 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
     return unlisted.tried(
         Encoder(
             name=name,
-            network=OfOpenClip(model),
+            network=OfOpenClip(model).eval(),
             preprocess=each(prepare),
             tokenizer=tokenizer,
             card=card(name) | {"remarks": remarks},

@@ -115,7 +115,7 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
     return unlisted.tried(
         Encoder(
             name=name,
-            network=OfTransformers(model, masked),
+            network=OfTransformers(model, masked).eval(),
             preprocess=each(prepare),
             tokenizer=_texts(tokenizer, model.config.get_text_config(), padded, what),
             card=card(name),
@@ -230,7 +230,7 @@ def _scale(model: PreTrainedModel) -> tuple[float, tuple[str, ...]]:
     """The factor on cosine similarities, and what to note of it."""
     if not hasattr(model, "logit_scale"):
         if hasattr(model, "temperature"):  # ALIGN divides by it
-            return 1 / float(model.temperature), ()
+            return 1 / float(model.temperature.detach()), ()
         return 1.0, ("no logit scale was learned; similarities are used as they are",)
     scale = float(model.logit_scale.detach().exp())
     if not hasattr(model, "logit_bias"):

@@ -138,7 +138,7 @@ def rendered(
         return fmt(x, digits) if isinstance(x, float) else MINUS_SIGN.sub(MINUS, readable(x))
 
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    laid_out = LAID_OUT in table.attrs
+    names_above = LAID_OUT in table.attrs or table.columns.name == "model"
     if guard.active():
         table = guard.presentable(table, counts)
         caption = caption and guard.text(caption, "table: the caption")
@@ -150,7 +150,7 @@ def rendered(
     cells = [[text(x) for x in row] for row in table.to_numpy(dtype=object)]
     named = [readable(name) for name in table.columns]
     head = [readable(name).replace("_", " ") for name in names]
-    head += named if laid_out else [name.replace("_", " ") for name in named]
+    head += named if names_above else [name.replace("_", " ") for name in named]
     body = [[*map(text, row), *rest] for row, rest in zip(rows, cells, strict=True)]
     looked_at = pd.DataFrame(body, columns=head)
     looked_at.attrs[guard.LOOKED_AT] = True
