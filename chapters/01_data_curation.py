@@ -43,15 +43,15 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from cxrlib import cohorts, guard
 from cxrlib.cohorts import associations, metadata, nih6x200, planted, summary
+from cxrlib.cohorts.look import alike, of_the_same_kind
 from cxrlib.papers import counts, published
 from cxrlib.show import plots
-from cxrlib.show.notebook import figure, keep, show, withheld
+from cxrlib.show.notebook import figure, films, keep, show, withheld
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, fmt_row, listed, percent, plural
 
@@ -125,22 +125,11 @@ once = (per_patient == 1).mean()
 top_tenth = per_patient.head(len(per_patient) // 10).sum() / len(nih)
 
 # %% tags=["hide-input"]
-edges = np.unique(np.geomspace(1, most + 1, 25).astype(int)) - 0.5
-heights, _ = np.histogram(per_patient, edges)
-fig, axis = plt.subplots(figsize=(4, 3))
-axis.stairs(heights, edges, fill=True, color="#0072B2")
-axis.set(xscale="log", yscale="log", ylim=(0.8, None), ylabel="patients")
-axis.set_xlabel("images of one patient")
-axis.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100], ticks)
-bounds = {"from": np.ceil(edges[:-1]).astype(int), "to": edges[1:].astype(int)}
+plots.images_per_patient(per_patient)
 figure(
     "fig-curation-images-per-patient",
     "Images per patient in NIH ChestX-ray14. Both axes are logarithmic: each "
     "step is a factor, not a sum.",
-    "Histogram, both axes logarithmic: images of one patient against the "
-    f"number of patients. {percent(once)} of the patients have one image, the "
-    f"most imaged one has {most}.",
-    pd.DataFrame(bounds | {"patients": heights}),
     counts=("patients",),
 )
 
@@ -260,23 +249,13 @@ be checked: each of the four cells must offer {nih6x200.PER_CELL} images.
 """)
 
 # %% tags=["hide-input"]
-shown, least = single[::-1], single["smallest"]
-fig, axis = plt.subplots(figsize=(4, 3.8))
-shades = np.where(shown["in_paper"], "#0072B2", "#B8CFE0")
-axis.barh(shown.index, shown["smallest"], color=shades)
-axis.axvline(nih6x200.PER_CELL, color="#D55E00", lw=1.5)
-axis.set(xscale="log", xlabel="images in the smallest cell")
-axis.set_xticks(ticks := [10, 50, 100, 500, 1000], ticks)
+least = single["smallest"]
+plots.smallest_cells(single, nih6x200.PER_CELL)
 figure(
     "fig-curation-cells",
     "The smallest of the four cells of each disease. Dark bars: the six "
     "diseases of paper X. The line marks the number of images that the recipe "
     "asks for.",
-    "Horizontal bars on a logarithmic axis: images in the smallest of the "
-    f"four cells, one bar per disease, from {least.min()} ({least.idxmin()}) "
-    f"to {least.max()} ({least.idxmax()}), with a line at "
-    f"{nih6x200.PER_CELL}.",
-    single,
     counts=("young F", "young M", "old F", "old M", "smallest"),
 )
 
@@ -326,7 +305,7 @@ show(claims, "What the papers say of NIH and of NIH 6x200, and what it holds")
 
 # %% tags=["remove-input"]
 people = studied.table
-hidden = ("name", "dials", "renderer")  # say nothing here
+hidden = ("name", "dials", "renderer", "drains")  # say nothing here
 recipe = [f"{k} {v}" for k, v in studied.recipe.items() if k not in hidden]
 say(f"""
 Here it is **{data}**: {count(len(people))} images of
@@ -436,6 +415,26 @@ say(f"""
 The interval over patients holds the planted share for {recovered} of
 {len(counted)}. What else is planted, and how twins find what no table shows:
 [Phantoms](11_phantoms).
+""")
+
+# %% tags=["remove-input"]
+if studied.films is not None and not guard.active():
+    real, drawn, kinds = of_the_same_kind(studied, phantoms)
+    films(
+        "fig-curation-real",
+        f"Real films, phantoms below: {listed(kinds)}. {studied.credit}",
+        {"real": studied.images(real), "phantoms": phantoms.images(drawn)},
+        f"Chest radiographs, and phantoms of the same kinds: {listed(kinds)}.",
+    )
+    say(f"""
+**What the phantom lacks.** It has what this book plants or needs: lungs, a
+heart, bones, vessels, findings, devices, the scanner of a site. It lacks what
+nobody planted: arms, air in the stomach, films turned or cropped by hand, most
+tubes and lines, illness that no label names. How alike are two patients? The
+pixels of real films correlate at {alike(studied):.2f}, those of phantoms at
+{alike(phantoms):.2f} (medians). What holds on phantoms shows that a method
+works where the truth is known. A model that learned from them has seen none of
+what {{numref}}`fig-curation-real` shows in its upper row.
 """)
 
 # %% [markdown]

@@ -72,7 +72,7 @@ chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 first = names[0]
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 how = {"preprocessing": chosen.preprocessing}
 cohort = cohorts.study(data, n_images, seed, options, **how)
 findings = notebook.asked(cohort.name, cohort.findings, S_FINDINGS)
@@ -124,7 +124,7 @@ plots.film_and_phrases(seen, phrases, similarity, first)
 figure(
     "fig-zeroshot-film",
     "A film, and its similarity to phrases. What counts is the distance of a "
-    "bar's end from the dashed line, the phrase for health.",
+    f"bar's end from the dashed line, the phrase for health. {shown.credit}",
 )
 
 # %% tags=["remove-input"]
@@ -426,13 +426,13 @@ if cohort.planted:
 LOW, HIGH = 0.78, 0.95  # what the training of the models was planned to reach
 small = describe_models()["name"] if cohort.planted else []
 small = schema.rows(means, metric="auc", model=list(small))["value"].dropna()
-say(f"""
-The severe half is the easier one in {easier.sum()} of {len(easier)}
-combinations of model and finding. Nobody told the models; where one ranks by
-severity, it saw it. The small CLIPs were built to be good but not perfect,
-with a mean AUC between {LOW} and {HIGH} on phantom patients whom they have not
-seen: found for {small.between(LOW, HIGH).sum()} of {len(small)}.
-""")
+promise = f"""The small CLIPs were built to be good but not perfect, with a
+mean AUC between {LOW} and {HIGH} on phantom patients whom they have not seen:
+found for {small.between(LOW, HIGH).sum()} of {len(small)}."""
+planted = f"""Here the severe half is the easier one in {easier.sum()} of
+{len(easier)} combinations of model and finding. Nobody told the models; where
+one ranks by severity, it saw it. {promise if len(small) else ""}"""
+say(planted if cohort.planted else "Real films: nothing was planted in them.")
 
 # %% [markdown]
 # ## Limits
@@ -449,9 +449,9 @@ overall = in_words(schema.rows(means, metric="auc"))
 in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
-{count(len(cohort.table))} films ({cohort.name}): {overall} Of severities
-planted, the severe half is easier in {easier.sum()} of {len(easier)} pairs of
-model and finding. Paper S prints, on its own films: {in_words(s_means)} Its ±
+{count(len(cohort.table))} films ({cohort.name}): {overall}
+{f"Of severities planted, {severe}" * cohort.planted}
+Paper S prints, on its own films: {in_words(s_means)} Its ±
 is a spread over diseases, here {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",

@@ -72,7 +72,7 @@ from cxrlib.stats.as_published import performance_by_protocol
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
-warn_if_seeded(clip.name for clip in clips)
+warn_if_seeded([clip.name for clip in clips], data)
 how = {"preprocessing": chosen.preprocessing}
 cohort = cohorts.study(data, n_images, seed, options, **how)
 cohort = recorded.answerable(cohort, clips)
@@ -417,8 +417,8 @@ Do models fare alike by age, sex and race? Here ({plural(len(clips), "model")},
 {count(len(people))} films of the cohort {cohort.name}) {beyond} of
 {len(known)} gaps in mean AUC lie beyond what an exactly fair model would show;
 of {asked["comparisons"]} gaps of single findings, {asked["uncorrected"]} look
-significant alone and {asked["bh"]} after correction. {verdict}. Paper S, on
-patients of its own, reports gaps across ages and smaller ones by sex and race;
+significant alone and {asked["bh"]} after correction. On phantoms: {verdict}.
+Paper S, reports gaps by age and smaller ones by sex and race;
 here the gap of {first} is {old} by age (65–80 minus 25–50) and {women} by sex
 (women minus men).
 """,
@@ -450,11 +450,11 @@ where = [
 say(f"""
 ```{{solution}} ex-subgroup-blind
 :class: dropdown
-In this run the contrast of findings was multiplied by
-{listed(dials, none="the same factor in everybody")}. The intervals of the gaps
-of {first}: {listed(where)}. Where these disagree, look at the noise floor, and
-at how many ill patients the pair has. A gap without a dial may still have a
-cause, such as another mix of ages.
+In a phantom of this run the contrast of findings is multiplied by
+{listed(dials, none="the same factor in everybody")}, in real films by nobody
+knows what. The intervals of the gaps of {first} in {cohort.name}:
+{listed(where)}. Where these disagree, look at the noise floor, and at how many
+ill are in the pair. Without a dial, ages may be mixed in another way.
 ```
 """)
 

@@ -78,7 +78,7 @@ chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 seers = recorded.seeing(clips, chosen)
 names, seen = ([clip.name for clip in of] for of in (clips, seers))
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 every = [*names, *seen]
 trained = {m: m.endswith("-drain") for m in every if m in model_names()}
 biased = [m for m, on_drains in trained.items() if on_drains]

@@ -74,7 +74,7 @@ chosen = protocol_of(protocol)
 clips = load_models(models, replace(chosen, temperature="learned"))
 clips = recorded.calibratable(clips)
 names = [clip.name for clip in clips]
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 
 how = {"preprocessing": chosen.preprocessing}
 test = cohorts.study(data, n_images, seed, options, **how)
@@ -410,8 +410,9 @@ if biased and len(pair) == 2 and test.planted:
 
 # %% tags=["remove-input"]
 women, men = (estimate(risk, label="mean", group=g) for g in "FM")
-found = {"below": "is found", "undefined": "cannot be judged in this run"}
-found = found.get(women.side, "is not found in this run")
+here = "in this run" if test.planted else "on real films"
+found = {"below": "is found", "undefined": f"cannot be judged {here}"}
+found = found.get(women.side, f"is not found {here}")
 hid = ", and the repaired average had hidden it" * (women.side == "below")
 difference = f"""In women the difference is {women} (the interval
 {women.lies}); in men {men} (the interval {men.lies}). """
@@ -496,5 +497,4 @@ of them.
 #
 # - {cite:t}`vancalster2019` explain to clinicians what calibration is, from
 #   the large to the single probability.
-# - {cite:t}`mosquera2024` say how to judge calibration when a finding is rare,
-#   as here.
+# - {cite:t}`mosquera2024` say how to judge calibration of rare findings.

@@ -67,7 +67,7 @@ from cxrlib.stats import fairness
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
-warn_if_seeded(clip.name for clip in clips)
+warn_if_seeded([clip.name for clip in clips], data)
 
 cohort = cohorts.study(
     data, n_images, seed, options, preprocessing=chosen.preprocessing

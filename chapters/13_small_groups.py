@@ -62,7 +62,7 @@ from cxrlib.stats.as_published import interval_widths, performance_by_protocol
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
-warn_if_seeded(clip.name for clip in clips)
+warn_if_seeded([clip.name for clip in clips], data)
 
 cohort = cohorts.study(
     data, n_images, seed, options, preprocessing=chosen.preprocessing

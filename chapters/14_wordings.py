@@ -73,7 +73,7 @@ chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
 first = names[0]
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 
 how = {"preprocessing": chosen.preprocessing}
 cohort = cohorts.study(data, n_images, seed, options, **how)

@@ -75,7 +75,7 @@ from cxrlib.stats import fairness, inference
 chosen = protocol_of(protocol)
 names = choose_models(models)
 first = names[0]
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 balanced = cohorts.BALANCED.get(data, data)
 cohort = cohorts.study(balanced, None, seed, options, split=chosen.split)
 table = cohort.table

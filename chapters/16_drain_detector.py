@@ -77,7 +77,7 @@ from cxrlib.stats import shortcuts
 # %%
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
-warn_if_seeded(clip.name for clip in clips)
+warn_if_seeded([clip.name for clip in clips], data)
 cohort = cohorts.study(
     data, n_images, seed, options, preprocessing=chosen.preprocessing
 )

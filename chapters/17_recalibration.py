@@ -77,7 +77,7 @@ chosen = protocol_of(protocol)
 # one of the readings wants the learned scale, whatever the protocol
 clips = load_models(models, replace(chosen, temperature="learned"))
 names = [clip.name for clip in clips]
-notebook.warn_if_seeded(names)
+notebook.warn_if_seeded(names, data)
 
 prepared = chosen.preprocessing
 test = cohorts.study(data, n_images, seed, options, preprocessing=prepared)

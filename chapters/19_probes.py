@@ -75,7 +75,7 @@ examined = names[:2] if probed == "first two" else choose_models(probed)
 first = examined[0]
 loaded = dict.fromkeys([first, *names, *examined])
 clips = {name: load_model(name, chosen) for name in loaded}
-warn_if_seeded(clips)
+warn_if_seeded(clips, data)
 resampling = {"n_resamples": n_resamples, "seed": seed}
 sampling = {"protocol": chosen, **resampling}
 cohort = cohorts.study(

@@ -190,6 +190,49 @@ def check_data(
         raise BookError(f"{problems} problem{'s' if problems > 1 else ''}, see above")
 
 
+@app.command()
+def fetch(
+    what: Annotated[list[str] | None, Argument(help="Names; without any, all are listed.")] = None,
+    part: Annotated[
+        list[str] | None, Option(help="Archives of NIH: 1 to 12, such as 1, 2-4 or all.")
+    ] = None,
+    draw: Annotated[
+        Literal["6x200"] | None, Option(help="Of NIH: only the films of this draw.")
+    ] = None,
+    seed: Annotated[int, Option(help="Of the draw.")] = 1907,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only list addresses, sizes and terms.")
+    ] = False,
+    check: Annotated[
+        bool, Option("--check", help="Only ask each address for its headers.")
+    ] = False,
+    keep_archives: Annotated[
+        bool, Option("--keep-archives", help="Do not remove them when they are unpacked.")
+    ] = False,
+) -> None:
+    """Download open data or an open model to where chapters look for it, or go on."""
+    from cxrlib.book import fetch as fetching
+
+    if not (what or check):
+        print(fetching.listing())
+        return
+    with _resumable(), _mendable(OSError):
+        if check:
+            failed = 0
+            for line, fine in fetching.check(what or fetching.names()):
+                print(line, flush=True)
+                failed += not fine
+            if failed:
+                raise BookError(f"addresses that do not answer as expected: {failed}, see above")
+            return
+        things = fetching.plan(what or [], fetching.parts_of(part or []), draw, seed)
+        for thing in things:
+            print(fetching.described(thing), flush=True)
+        for thing in [] if dry_run else things:
+            for line in fetching.fetch(thing, keep_archives):
+                print(line, flush=True)
+
+
 @app.command("nih-6x200-list")
 def nih_6x200_list(
     seed: Annotated[int, Option(help="Of the draw.")] = 1907,
@@ -234,7 +277,7 @@ def models(
         return
     print("Come with the book:")
     print(describe_models().to_string(index=False))
-    print("\nPublished, from files of your own; nothing is downloaded:")
+    print("\nPublished, from files of your own or by 'cxrbook fetch NAME':")
     with _mendable():
         print(listing(hashes))
 

@@ -43,14 +43,15 @@ check(globals())
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cxrlib.show.notebook import figure, glue, quiz, setup, show
+from cxrlib.show.notebook import figure, quiz, setup, show
+from cxrlib.show.say import say
 from cxrlib.show.words import fmt_interval
 
 setup()
-glue("number", n_images)
-glue("interval", fmt_interval(0.8712, 0.84, 0.9))
-glue("sentence", "It's \\"higher\\" than 0.")
-glue("nothing", float("nan"))
+say(f'''
+Said: {{n_images}}; {{fmt_interval(0.8712, 0.84, 0.9)}}; It's "higher" than 0.;
+{{float("nan")}}. See {{{{numref}}}}`fig-{key}`.
+''')
 
 # %%
 plt.plot(range(n_images))
@@ -61,9 +62,6 @@ figure("fig-{key}", "One, of *{key}*.", f"A line to {{n_images - 1}}.", line)
 show(pd.DataFrame({{"model": ["a"], "auc": [0.8123]}}), caption="Table of <{key}>")
 
 # %% [markdown]
-# Glued: {{glue:text}}`number`; {{glue:text}}`interval`; {{glue:text}}`sentence`;
-# {{glue:text}}`nothing`. See {{numref}}`fig-{key}`.
-#
 # ```{{exercise}}
 # :label: ex-{key}
 # How many?

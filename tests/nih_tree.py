@@ -24,7 +24,7 @@ TEST_SHARE = 0.75  # of the images beside the small 6x200
 RGBA_EVERY = 40
 ODD_AGES = ("006M", "013D", "412Y", "412Y")  # of the first test images, in the release of 2017
 STRANGERS = ("00039999_000.png", "00039999_001.png")  # in NEATX, unknown to NIH
-FOLDERS = 12
+ARCHIVES = [4_999] + 10 * [10_000] + [7_121]  # films of NIH's archives, by name
 
 
 def write(
@@ -49,7 +49,7 @@ def write(
         Of them ``24 * per_cell`` are a small 6x200 (in the train_val list); three quarters of the
         others are in the test list. Patients of the lists are disjoint.
     layout : "images" or "images_001"
-        One folder, or twelve.
+        One folder, or a folder for each of NIH's archives.
     table : TABLE_2017 or TABLE_2020
         The old release writes ages as 058Y and ends each line with a comma.
     sex_column : "Patient Gender" or "Patient Sex"
@@ -88,7 +88,7 @@ def write(
         rows.loc[odd, "age"] = [int(a[:-1]) if a.endswith("Y") else 0 for a in ODD_AGES]
 
     rows["rgba"] = np.arange(len(rows)) % RGBA_EVERY == 7
-    part = np.arange(len(rows)) * FOLDERS // len(rows) + 1
+    part = np.searchsorted(_first_films(), rows["image_id"].to_numpy(str), side="right")
     folders = [f"images_{k:03d}/images" if layout == "images_001" else "images" for k in part]
     rows["file"] = [f"{f}/{i}" for f, i in zip(folders, rows["image_id"], strict=True)]
     for file, film, rgba in zip(rows["file"], films, rows["rgba"], strict=True):
@@ -116,6 +116,12 @@ def write(
         _write_neatx(root / NEATX, rows[covered])
     kept = ["image_id", "patient_id", "sex", "age", "view", *metadata.FINDINGS]
     return {"table": rows[[*kept, "drain", "annotated", "test", "file", "rgba"]]}
+
+
+def _first_films():
+    """The first film of each archive, of the real names."""
+    names = sorted(metadata.nih()["image_id"])
+    return [names[start] for start in np.cumsum([0, *ARCHIVES[:-1]])]
 
 
 def _parts(n_images, seed, per_cell, size):

@@ -29,8 +29,9 @@ from IPython.display import HTML, SVG, Image, JSON, Markdown, display
 from PIL import Image as Pillow
 
 from cxrlib import cohorts, guard, schema
-from cxrlib.show.notebook import figure, glue, keep, quiz, show
-from cxrlib.show.words import fmt
+from cxrlib.show.notebook import figure, keep, quiz, show
+from cxrlib.show.say import say
+from cxrlib.show.words import count, fmt
 
 cohort = cohorts.load("mimic")
 t = cohort.table.copy()
@@ -84,10 +85,10 @@ ATTEMPTS = [
     (REFUSED, "print(f'{int(pid):.7e}')"),
     (REFUSED, "print('patient', 'p' + pid, 'study', 's' + study)"),
     (REFUSED, "print(f's{int(study):,}')"),
-    (REFUSED, "glue('a1', fmt(int(pid)))"),
-    (REFUSED, "glue('a2', int(pid))"),
-    (REFUSED, "glue('a3', float(study))"),
-    (REFUSED, "glue('a4', f'{int(pid):,}')"),
+    (REFUSED, "say(fmt(int(pid)))"),
+    (REFUSED, "say(str(int(pid)))"),
+    (REFUSED, "say(str(float(study)))"),
+    (REFUSED, "say(f'Patient {int(pid):,} is odd.')"),
     (REFUSED, "show(pd.DataFrame({'who': [f'{int(pid):,}'], 'share': [0.5]}))"),
     (REFUSED, "display(pd.DataFrame({'who': [int(pid)], 'share': [0.5]}))"),
     (REFUSED, "display(JSON({'who': int(pid)}))"),
@@ -118,7 +119,7 @@ ATTEMPTS = [
     (REFUSED, "print(f'the {day.day}th of {day:%B}, {day.year}')"),
     (REFUSED, "print(day.isoformat())"),
     (REFUSED, "print(f'in {day:%B %Y}')"),
-    (REFUSED, "glue('a5', f'{day:%d %b %Y}')"),
+    (REFUSED, "say(f'{day:%d %b %Y}')"),
     # names and pieces of reports
     (REFUSED, "print(planted['name'])"),
     (REFUSED, "print(planted['name'].upper())"),
@@ -128,7 +129,7 @@ ATTEMPTS = [
     (REFUSED, "print(planted['sentence'])"),
     (REFUSED, "print(' '.join(words[1:5]))"),
     (REFUSED, "print(' '.join(words[1:6]).upper())"),
-    (REFUSED, "glue('a6', '_'.join(words[-6:]))"),
+    (REFUSED, "say('_'.join(words[-6:]))"),
     (REFUSED, "print(', '.join(words[2:9]))"),
     (REFUSED, "quiz(' '.join(words[1:6]) + '?', {'a': (True, 'b')})"),
     (SEEN, "print(' '.join(words[7:10]))"),  # three words of a report
@@ -172,8 +173,8 @@ ATTEMPTS = [
     (MASKED, "print(table)"),
     (MASKED, "keep(schema.results([row | {'n_positive': 3}]))"),
     (MASKED, "keep(schema.results([row | {'n_patients': 4}]))"),
-    (MASKED, "glue('a7', 7)"),
-    (MASKED, "glue('a8', '7 patients')"),
+    (MASKED, "say(count(7))"),
+    (MASKED, "say('7 patients')"),
     (MASKED, "print(table.to_string())"),
     (MASKED, "print(few.to_string())"),
     (MASKED, "display(table.style)"),
@@ -236,11 +237,11 @@ INNOCENT = [
     )],
     *[f"print(np.round(np.linspace(0, 1, {n}), 2))" for n in range(2, 12)],
     *[f"print(list(range({n})))" for n in range(2, 12)],
-    *[f"glue('n{n}', {n})" for n in (10, 12345678, 20250711, 0, 1000, 3_141_592)],
-    *[f"glue('t{i}', '{text}')" for i, text in enumerate((
+    *[f"say('{n}')" for n in (10, 12345678, 20250711, 0, 1000, 3_141_592)],
+    *[f"say('{text}')" for text in (
         "4,000", "0.91 [0.88, 0.93]", "undefined", "women", "the lungs", "March 2025", "seed 3",
         "Atelectasis and Edema", "12 of 14 findings", "below 0 in 3 of 4 models",
-    ))],
+    )],
     *[f"show(pd.DataFrame({{'model': ['a', 'b'], '{c}': [0.91, 0.{n}]}}))"
       for c in ("auc", "gap", "share", "ECE", "mean age") for n in range(71, 80)],
     *[f"show(pd.DataFrame({{'group': ['F', 'M'], 'images': [{n}, {n + 40}]}}))"

@@ -50,9 +50,9 @@ def test_miniature_pages(built):
     check(built / "_build" / "html", ["01_first", "02_zero_shot"])
 
 
-def test_glued_values_read_as_text(built):
+def test_what_was_said_reads_as_text(built):
     text = soup(built / "_build" / "html" / "chapters" / "01_first.html").get_text()
-    assert "Glued: 20; 0.87 [0.84, 0.90]; It’s “higher” than 0.;\nundefined. See Fig. 1.1." in text
+    assert "Said: 20; 0.87 [0.84, 0.90]; It’s “higher” than 0.;\nundefined. See Fig. 1.1." in text
 
 
 def test_tables_are_accessible(built):
@@ -94,8 +94,8 @@ def test_a_book_with_other_parameters_goes_beside_the_book(copy_of_built):
     root = copy_of_built
     page, changed = build(root, {"n_images": "5"})
     assert changed and page.is_relative_to(root / "_build" / "runs")
-    assert "Glued: 5;" in soup(page.parent / "chapters" / "01_first.html").get_text()
-    assert "Glued: 20;" in soup(root / "_build/html/chapters/01_first.html").get_text()
+    assert "Said: 5;" in soup(page.parent / "chapters" / "01_first.html").get_text()
+    assert "Said: 20;" in soup(root / "_build/html/chapters/01_first.html").get_text()
     shutil.rmtree(page.parents[1])
 
 

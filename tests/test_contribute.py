@@ -15,9 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
+from cxrlib import models
 from cxrlib.book.chapters import FILTERS, Chapter, chapters, find, out_of_sync, script_text, sync
 from cxrlib.book.run import run
+from cxrlib.core import places
+from cxrlib.models.clip import TokenCLIP
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "book" / "contribute.md").read_text(encoding="utf-8")
@@ -44,8 +48,8 @@ def place(root, caption, text):
     path.write_text(before[: found.end()] + text + before[found.end() :], encoding="utf-8")
 
 
-def test_there_are_four_recipes_of_less_than_40_lines():
-    assert list(BLOCKS) == ["model", "cohort", "metric", "chapter"]
+def test_there_are_five_recipes_of_less_than_40_lines():
+    assert list(BLOCKS) == ["model", "file", "cohort", "metric", "chapter"]
     for name, blocks in BLOCKS.items():
         assert 0 < sum(text.count("\n") for _, text in blocks) < 40, name
 
@@ -84,6 +88,19 @@ def tried(tmp_path_factory):
 def test_the_model_scores_films(tried):
     assert tried["model"].count("seeded:mine") == 4
     assert "zero-shot" in tried["model"]
+
+
+def test_a_model_is_a_file_anywhere(tmp_path, monkeypatch):
+    ((caption, text),) = BLOCKS["file"]
+    place(tmp_path, caption, text)
+    image = {"image_size": 224, "patch_size": 32, "width": 64, "layers": 2}
+    weights = TokenCLIP(32, image, {"width": 64, "heads": 2, "layers": 2}).state_dict()
+    save_file(weights, tmp_path / "mine.safetensors")
+    monkeypatch.delenv(places.PLACES, raising=False)
+    model = models.load_model(f"own:{tmp_path}/mine.py")
+    assert model.name == "own:mine.py" and model.card["embed_dim"] == 32
+    assert model.logit_scale == pytest.approx(1 / 0.07)
+    assert model.card["sources"] == ["NIH-CXR14"] and not model.card["sources_complete"]
 
 
 def test_the_cohort_has_its_flow_and_films(tried):
@@ -147,16 +164,14 @@ def test_an_edit_of_the_notebook_lands_in_the_script(mini, tmp_path):
     script, notebook = (folder / "chapters" / f"01_first.{end}" for end in ("py", "ipynb"))
     before = script.read_text()
     content = json.loads(notebook.read_text())
-    cell = next(c for c in content["cells"] if 'glue("number", n_images)\n' in c["source"])
-    cell["source"] = [x.replace("n_images)", "n_images + 1)") for x in cell["source"]]
+    cell = next(c for c in content["cells"] if "Said: {n_images};" in "".join(c["source"]))
+    cell["source"] = [x.replace("{n_images}", "{n_images + 1}") for x in cell["source"]]
     cell["execution_count"] = 3
     cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["an output"]}]
     notebook.write_text(json.dumps(content))
     os.utime(script, (1, 1))  # the notebook is the newer one
     synced(folder, "chapters/01_first.ipynb")
-    assert script.read_text() == before.replace(
-        'glue("number", n_images)', 'glue("number", n_images + 1)'
-    )
+    assert script.read_text() == before.replace("Said: {n_images};", "Said: {n_images + 1};")
     assert "an output" in notebook.read_text()
     assert notebook in out_of_sync(folder)[0]
     sync(folder)

@@ -246,6 +246,7 @@ def cut_gzip(root, planted):
 
 def no_table(root, planted):
     (root / OLD).unlink()
+    shutil.rmtree(root / "images")
 
 
 def twice(root, planted):
@@ -351,7 +352,7 @@ BAD = {
     no_column: "column 'Patient Age' is missing",
     semicolons: "semicolons",
     cut_gzip: r"Data_Entry_2017\.csv\.gz: damaged or cut off",
-    no_table: r"has no Data_Entry_2017\*\.csv: get it at https://nihcc",
+    no_table: r"has no Data_Entry_2017\*\.csv and no folder of films: get it at https://nihcc",
     twice: "1 rows repeat the image_id",
     unknown_finding: "'Finding Labels' holds 'Oedema'",
     no_finding: r"'Finding Labels' is empty in line \d+",
@@ -393,7 +394,7 @@ def test_films_of_another_disk_linked_from_the_folder(copy, tree):
 
 def test_the_folder_above_or_below_is_named(tree):
     root = tree[0]
-    for wrong in (root.parent, root / "images"):
+    for wrong in (root.parent, root / "images"):  # neither holds a folder of films
         with pytest.raises(DataError, match=f"{root} has one: pass that folder"):
             cohorts.load("nih", root=wrong)
 

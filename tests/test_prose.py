@@ -1,8 +1,8 @@
 """No number typed by hand in a chapter's prose where a result belongs.
 
-Numbers come from the run (``{glue:text}``) or from print (``{published}``). What may be typed:
+Numbers come from the run (``say(f"...")``) or from print (``{published}``). What may be typed:
 references, names, math, what a sentence supposes, and the conventions in `ALLOWED`. Prose is the
-text of a chapter, and what its code glues, its captions and text alternatives.
+text of a chapter, and what its code says, its captions and text alternatives.
 """
 
 import ast
@@ -25,7 +25,7 @@ NUMBER = r"\d+[a-d]?(?:\.\d+)*"
 SERIES = rf"{NUMBER}(?:(?:,|,? and|,? or| to| minus|-|–) {NUMBER}|[-–]{NUMBER})*"
 NO_PROSE = (
     re.compile(r"\$\$.*?\$\$(?: *\([\w-]+\))?", re.S),
-    re.compile(r"\{[\w:]+\}`[^`]*`"),  # roles: glued, printed, cited, referenced
+    re.compile(r"\{[\w:]+\}`[^`]*`"),  # roles: printed, cited, referenced
     re.compile(r"`[^`\n]*`"),
     re.compile(r"\$[^$]+\$"),
     re.compile(r"\]\([^)\s]*\)"),  # the target of a link
@@ -135,7 +135,6 @@ def shown(source):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
             "figure",
             "show",
-            "glue",
         ):
             for argument in [
                 *node.args[1:],
@@ -197,7 +196,7 @@ def findings(chapter):
 @pytest.mark.parametrize("chapter", chapters(ROOT), ids=lambda chapter: chapter.name)
 def test_no_result_is_typed(chapter):
     found = findings(chapter)
-    assert not found, "glue these, or look them up with {published}:\n" + "\n".join(found)
+    assert not found, "say these, or look them up with {published}:\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_no_result_is_typed(chapter):
         "Old patients fare worse (0.71 [0.68, 0.75]).",
         "Of 240 images, the model misses 31.",
         "In Fig. 2 the best AUC is 0.9.",
-        "The gap is {glue:text}`gap`, against 0.05 in print.",
+        "The gap is ` `, against 0.05 in print.",
         "All but 3 intervals exclude 0.",
         "95 % of the films are right.",
         "In patients over 80 the AUC drops to 0.6.",
@@ -229,7 +228,7 @@ def test_a_typed_result_is_found(sentence):
 @pytest.mark.parametrize(
     "text",
     [
-        "The AUC is {glue:text}`auc`, in print {published}`S Table 1; MedCLIP; mean; auc`.",
+        "The AUC is ` `, in print {published}`S Table 1; MedCLIP; mean; auc`.",
         "Section 3.1, Table 1, Fig. 4a and 4b, Eqs. 2 to 4 and X 3.3 say so {cite:p}`sun2025`.",
         "NIH ChestX-ray14, NIH 6x200, a ViT-B/16 and a DenseNet-121, split 7:1:2, by F1.",
         "The 95 % interval excludes\n0; 0 is random, 1 is perfect.",
@@ -257,11 +256,11 @@ def test_what_is_said_is_read_too(tmp_path):
     assert places == ["01_a.py:8", "01_a.py:10", "01_a.py:13"]
 
 
-def test_glued_values_captions_and_alternatives_are_read_too(tmp_path):
+def test_captions_and_alternatives_are_read_too(tmp_path):
     path = tmp_path / "01_a.py"
     path.write_text(
         "# %% [markdown]\n# # Title\n#\n# Fine.\n#\n# An AUC of 0.87.\n\n# %%\n"
-        'glue("a", 0.87)\nglue("b", f"falls by 12 %{x:.2f}")\nglue("c", fmt(x, 3))\n'
+        'show(t, 0.87)\nshow(t, f"falls by 12 %{x:.2f}")\nshow(t, fmt(x, 3), digits=3)\n'
         'figure("fig-2", caption="AUC, with 95 % intervals", alt="AUC up to 0.87", table=t[:30])\n'
     )
     places = [found.split(": ")[0] for found in findings(Chapter(path))]

@@ -141,7 +141,7 @@ def test_small_counts_are_coarse_once_credentialed_data_were_loaded(monkeypatch,
 
 
 def test_the_preface_holds_films_and_findings_of_the_run(chapter, tmp_path):
-    films = {FIGURE: json.dumps({"name": preface.FILMS, "caption": "Two films.", "alt": "Two."})}
+    films = {FIGURE: json.dumps({"name": preface.FILMS[1], "caption": "Two films.", "alt": "Two."})}
     content = notebook(
         ([], [PNG, films]),
         ([], [said("Short.", figure="fig-films", found="Of 3 gaps, 1 is large.")]),

@@ -11,10 +11,10 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from cxrlib.book import pages, parameters, preface, runs
+from cxrlib.book import pages, parameters, preface, real, runs
 from cxrlib.book.chapters import chapters
 from cxrlib.book.pages import STUDENT, TEACHER
-from cxrlib.book.run import check_writable, fingerprint, run
+from cxrlib.book.run import check_writable, fingerprint, parameters_of, run
 from cxrlib.core.errors import BookError
 from cxrlib.core.folders import LIBRARY
 
@@ -64,9 +64,13 @@ def build(
     check_writable(out)
     try:
         with FileLock(out / ".lock", timeout=0):
-            notebooks = run(root, chapters(root), given, executed, jobs, profile)
+            every = chapters(root)
+            values, why = real.allowed(every, parameters_of(every, given, profile))
+            for name, reason in why.items():
+                print(f"{name} is on phantoms: {reason}", file=sys.stderr)
+            notebooks = run(root, every, {}, executed, jobs, values)
             # Runs with a name belong to the book with the default parameters, and to who ran them.
-            return _pages_of(root, notebooks, out, edition, not other and edition == TEACHER)
+            return _pages_of(root, notebooks, out, edition, not other and edition == TEACHER, why)
     except Timeout:
         raise BookError(
             f"another build is writing to {out}: wait until it has ended, or name another folder "
@@ -74,7 +78,7 @@ def build(
         ) from None
 
 
-def _pages_of(root, notebooks, out, edition, with_runs):
+def _pages_of(root, notebooks, out, edition, with_runs, why):
     """Render what changed; the first page, and whether anything had to be done."""
     stage, html = out / "stage", out / "html"
     old = html.with_name("html.old")
@@ -82,12 +86,12 @@ def _pages_of(root, notebooks, out, edition, with_runs):
         os.replace(old, html)
     # the library makes the reference pages
     sources = [*_pages(root), *notebooks, LIBRARY, root / "requirements.lock"]
-    key = fingerprint(sources, sys.version, runs.state(root) if with_runs else "")
+    key = fingerprint(sources, sys.version, runs.state(root) if with_runs else "", why)
     key_file = html / ".key"
     if key_file.is_file() and key_file.read_text() == key:
         return html / "index.html", False
 
-    _stage(root, notebooks, stage, edition, with_runs)
+    _stage(root, notebooks, stage, edition, with_runs, why)
     fresh = out / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
@@ -113,7 +117,7 @@ def _pages(root):
     return [root / "_config.yml", root / "_toc.yml", *(p for p in book if p.name[0] != ".")]
 
 
-def _stage(root, notebooks, stage, edition, with_runs):
+def _stage(root, notebooks, stage, edition, with_runs, why):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
     from cxrlib.book import metric_cards, model_cards  # they import torch, which costs seconds
@@ -129,10 +133,11 @@ def _stage(root, notebooks, stage, edition, with_runs):
             shutil.copy(page, stage)
     every = chapters(root)
     for path, chapter in zip(notebooks, every, strict=True):
-        pages.write(path, chapter, stage, edition)
+        pages.write(path, chapter, stage, edition, why.get(chapter.name, ""))
     kept = ledger.collect(notebooks)
     entries = ledger.ledger(kept)
     opening = (stage / "index.md").read_text(encoding="utf-8-sig")
+    opening = real.preface(opening, every, notebooks, why)
     made = {
         "index": preface.page(opening, every, notebooks, entries, stage),
         "crosswalk": crosswalk.page(every, notebooks, entries),

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from cxrlib.book import parameters
+from cxrlib.book import parameters, real
 from cxrlib.book.chapters import Chapter
 from cxrlib.book.minutes import minutes
 from cxrlib.core.errors import BookError
@@ -80,7 +80,7 @@ def for_students(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> None:
+def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER, why: str = "") -> None:
     """Write the page of an executed chapter and its downloads below `stage`.
 
     Parameters
@@ -92,6 +92,8 @@ def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> 
         Gets ``chapters/NAME.ipynb``, ``downloads/NAME.py`` and ``.ipynb`` without outputs, and one
         ``extra/tables/*.csv`` for each table and figure with data.
     edition : {"teacher", "student"}
+    why : str
+        Why the page is on phantoms, in a book on real films.
 
     Raises
     ------
@@ -112,6 +114,8 @@ def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER) -> 
     before = _before(chapter, minutes(for_students(deepcopy(notebook))))
     first = 1 + (len(notebook.cells) > 1 and notebook.cells[1].id == SHORT)
     notebook.cells.insert(first, nbformat.v4.new_markdown_cell(before, id="before"))
+    if why:
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(real.note(why), id="phantoms"))
     parameters.fold(notebook.cells, chapter)
     nbformat.write(notebook, stage / "chapters" / f"{chapter.name}.ipynb")
     nbformat.write(source, stage / "downloads" / f"{chapter.name}.ipynb")
@@ -144,7 +148,8 @@ def _with_said(notebook, chapter, folder):
 
 def _short(short, notebook, chapter, folder):
     """The box with what this run found, beside a small copy of the key figure."""
-    lines = [":::{admonition} In short", f":class: important {SHORT}", "", short["text"], ""]
+    text = f"**{title}.** {short['text']}" if (title := real.warning(notebook)) else short["text"]
+    lines = [":::{admonition} In short", f":class: important {SHORT}", "", text, ""]
     for cell in notebook.cells:
         outputs = [o.get("data", {}) for o in cell.get("outputs", [])]
         about = [json.loads(data[FIGURE]) for data in outputs if FIGURE in data]

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrlib.book import real
 from cxrlib.book.chapters import Chapter
 from cxrlib.core.kernel import FIGURE, SAID
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILMS = "fig-films"  # the figure of a chapter that the preface opens with
+FILMS = ("fig-curation-real", "fig-films")  # the figure that the preface opens with: the first
 
 
 def page(
@@ -40,18 +41,23 @@ def page(
     stage : Path
         Folder of the pages; gets the picture.
     """
-    films, found = "", []
+    films: dict[str, tuple] = {}
+    found = []
     for chapter, path in zip(chapters, notebooks, strict=True):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        silent = bool(real.warning(notebook))  # what it found means nothing
+        for cell in notebook["cells"]:
             data = [output.get("data", {}) for output in cell.get("outputs", [])]
             said = [json.loads("".join(d[SAID])) for d in data if SAID in d]
             link = f"[{int(chapter.number)}](chapters/{chapter.name}.ipynb)"
-            found += [f"{s['found'].rstrip('.')} ({link})." for s in said if s.get("found")]
+            told = [s["found"] for s in said if s.get("found") and not silent]
+            found += [f"{text.rstrip('.')} ({link})." for text in told]
             figures = [json.loads("".join(d[FIGURE])) for d in data if FIGURE in d]
             pictures = ["".join(d["image/png"]) for d in data if "image/png" in d]
-            if pictures and figures and figures[0]["name"] == FILMS:
-                films = _films(figures[0], pictures[0], stage)
-    return text.replace("% films", films).replace("% found", " ".join([*found, _ledger(entries)]))
+            if pictures and figures and figures[0]["name"] in FILMS:
+                films[figures[0]["name"]] = (figures[0], pictures[0])
+    first = next((_films(*films[name], stage) for name in FILMS if name in films), "")
+    return text.replace("% films", first).replace("% found", " ".join([*found, _ledger(entries)]))
 
 
 def _films(about, picture, stage):

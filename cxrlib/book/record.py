@@ -7,8 +7,6 @@ to no run.
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import itertools
 import json
 import platform
@@ -23,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError
-from cxrlib.core.kernel import RECORD, SAID
+from cxrlib.core.kernel import SAID
 
 if TYPE_CHECKING:  # pandas takes seconds
     import pandas as pd
@@ -31,7 +29,6 @@ if TYPE_CHECKING:  # pandas takes seconds
     from cxrlib.book.scan import Hit
 
 KEY = b"cxrbook"  # in the metadata of the Parquet file
-GLUED = f"{RECORD}text/plain"
 PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "peft"),
     *("numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "pyarrow", "matplotlib"),
@@ -118,8 +115,7 @@ def said(notebook: dict) -> dict[str, str]:
     Returns
     -------
     dict
-        "paragraph 1", "paragraph 2", ... of :func:`cxrlib.show.say.say`, "in short" of `in_short`,
-        and glued values by their names.
+        "paragraph 1", "paragraph 2", ... of :func:`cxrlib.show.say.say`, "in short" of `in_short`.
     """
     found, number = {}, itertools.count(1)
     for cell in notebook["cells"]:
@@ -128,12 +124,6 @@ def said(notebook: dict) -> dict[str, str]:
                 told = json.loads("".join(record))
                 name = "in short" if "figure" in told else f"paragraph {next(number)}"
                 found[name] = told["text"]
-            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            text = output.get("data", {}).get(GLUED)
-            if name and text is not None:
-                found[name] = "".join(text)
-                with contextlib.suppress(ValueError, SyntaxError):  # quotes that Python shows
-                    found[name] = str(ast.literal_eval(found[name]))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cxrlib import guard
-from cxrlib.cohorts import files, films, known, metadata, nih, own
+from cxrlib.cohorts import files, films, hannover, known, metadata, nih, nih6x200, own
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.table import validated
 from cxrlib.core import toml
@@ -24,6 +24,8 @@ SAMPLE = 50  # films that are opened
 NEATX_SHARE = 0.9  # of its films that the table of NIH has to know
 FEW_KNOWN = 0.9  # share of the rows of one's own of whom sex, age, ... should be known
 SEED = 1907  # of the sample, and of the 6x200 draw that is looked for
+ENOUGH = 10  # patients with a finding, and without: fewer give no number
+CHAPTERS = toml.beside(__file__, "chapters")
 
 
 class Line(NamedTuple):
@@ -38,7 +40,10 @@ class Line(NamedTuple):
 
 
 _COLUMNS = {"required": ", ".join(own.REQUIRED), "optional": ", ".join(own.OPTIONAL)}
-FETCH = {name: text.format(nih=nih, **_COLUMNS) for name, text in toml.beside(__file__).items()}
+FETCH = {
+    name: text.format(nih=nih, hannover=hannover, **_COLUMNS)
+    for name, text in toml.beside(__file__).items()
+}
 """Where each data set comes from, and which of its files are needed."""
 
 
@@ -81,7 +86,7 @@ def report(name: str | None = None, root: Path | str | None = None) -> tuple[str
 def present(name: str, options: dict) -> None:
     """Refuse a cohort whose tables, or any films, are not there; only names are looked at.
 
-    The table of an own cohort is read, whose columns nobody else knows.
+    The table of an own cohort is read, whose columns nobody else knows, and that of Hannover.
 
     Parameters
     ----------
@@ -101,6 +106,8 @@ def present(name: str, options: dict) -> None:
     root = files.root_of(folder, options.get("root"))
     if folder == "own":
         own.read(root, options.get("findings"))
+    elif folder == "hannover":
+        hannover.read(root)
     elif folder == "mimic-cxr":
         from cxrlib.cohorts import mimic, mimic_files
 
@@ -112,8 +119,7 @@ def present(name: str, options: dict) -> None:
     else:
         if name == "nih":
             nih.table_of(root)
-            for each in nih.LISTS:
-                nih.list_of(root, each)
+            nih.has_lists(root)
         nih.films_in(root)
 
 
@@ -139,7 +145,7 @@ def _text(name, folder, lines):
 
 def _check(name, folder, root):
     """The lines of one data set."""
-    of_folder = {"nih-cxr14": _nih, "mimic-cxr": _mimic, "own": _own}
+    of_folder = {"nih-cxr14": _nih, "hannover": _hannover, "mimic-cxr": _mimic, "own": _own}
     look = {"nih-6x200": _nih_6x200}.get(name, of_folder[folder])
 
     def lines():
@@ -160,26 +166,111 @@ def _safely(lines):
 
 def _nih(root: Path) -> Iterator[Line]:
     rows, path = nih.read(root)
-    yield _counted(path.name, rows, nih.OFFICIAL[None])
+    yield _counted(nih.source(path), rows, nih.OFFICIAL[None])
     possible = rows["age"].where(rows["age"].between(0, metadata.OLDEST_POSSIBLE_AGE))
     validated(rows.assign(age=possible), metadata.FINDINGS, "nih-cxr14", path)
     odd = len(metadata.impossible_ages(rows))
     if odd:
         yield Line("note", f"{odd} ages above {metadata.OLDEST_POSSIBLE_AGE}, taken as missing")
-    yield from _safely(_nih_lists(root, rows))
-    yield from _safely(_neatx(root, rows))
+    found = [*_safely(_nih_films(root, rows)), *_safely(_neatx(root, rows))]
+    yield from found
+    if not _problems(found):
+        yield from _nih_enough(root, rows)
 
 
-def _nih_lists(root, rows):
-    split = nih.official_split(root, rows)
-    test, train = rows[split == "test"], rows[np.isin(split.astype(str), ("train", "valid"))]
-    yield _counted(nih.LISTS[0], test, nih.OFFICIAL["test"])
-    yield _counted(nih.LISTS[1], train, nih.OFFICIAL["train_val"])
-    yield Line("ok", "no patient is in both lists")
-    found = nih.films_in(root)
-    for name, part, state in zip(nih.LISTS, (test, train), ("problem", "note"), strict=True):
-        yield from _films(root, [found.get(x, "") for x in part["image_id"]], name, state)
+def _nih_films(root, rows):
+    parts = {"the table": (rows["image_id"].notna(), "problem")}
+    if nih.has_lists(root):
+        split = nih.official_split(root, rows)
+        in_list = (split == "test", np.isin(split.astype(str), ("train", "valid")))
+        for name, which, of in zip(nih.LISTS, in_list, ("test", "train_val"), strict=True):
+            yield _counted(name, rows[which], nih.OFFICIAL[of])
+        yield Line("ok", "no patient is in both lists")
+        parts = dict(zip(nih.LISTS, zip(in_list, ("problem", "note"), strict=True), strict=True))
+    else:
+        text = "the official split is not known; all films are taken, parts are drawn by patients"
+        yield Line("note", f"no {', no '.join(nih.LISTS)}: {text}")
+    found, there = nih.films_in(root), nih.on_disk(root, rows["image_id"])
+    if there.absent.any():
+        yield Line("note", f"a part: {there.what}; {there.absent.sum():,} films are left out")
+    for name, (part, state) in parts.items():
+        meant = rows["image_id"][part & ~there.absent]
+        if len(meant) or not there.absent.any():
+            yield from _films(root, [found.get(x, "") for x in meant], name, state)
     yield from _beside(found, rows)
+
+
+def _nih_enough(root, rows):
+    n, missing = rows["image_id"].isin(nih.films_in(root)).sum(), lacking("nih", {"root": root})
+    enough = [n for need, numbers in CHAPTERS.items() if need not in missing for n in numbers]
+    text = [f"{n:,} of {len(rows):,} films: enough for {_chapters(enough)}"]
+    text += [f"{why}: {_chapters(CHAPTERS[need], cure)}" for need, (why, cure) in missing.items()]
+    yield Line("ok", "; ".join(text))
+
+
+def _chapters(numbers, needs=""):
+    several = len(numbers) > 1
+    text = f"chapter{'s' * several} {', '.join(map(str, sorted(numbers)))}"
+    return f"{text} need{'s' * (not several)} {needs}" if needs else text
+
+
+def lacking(name: str, options: dict) -> dict[str, tuple[str, str]]:
+    """What some chapters need that the films of an open data set do not give.
+
+    Nothing is opened but tables and the names of films. Empty for data of which this cannot be told
+    without reading more; there, the chapter says what it lacks.
+
+    Parameters
+    ----------
+    name : str
+        A cohort.
+    options : dict
+        Of its builder.
+
+    Returns
+    -------
+    dict
+        Need, of those in :data:`CHAPTERS`, to what is the matter, and what is needed.
+    """
+    folder = known(name).folder
+    if folder == "hannover":
+        why = "all patients have COVID-19, nothing else is labelled"
+        needs = {
+            "labels": "films without the finding",
+            "drains": "drains",
+            "balanced": "six findings",
+        }
+        return {need: (why, what) for need, what in needs.items()}
+    if folder != "nih-cxr14":
+        return {}
+    root = files.root_of(folder, options.get("root"))
+    rows = nih.read(root)[0]
+    there, missing = rows[rows["image_id"].isin(nih.films_in(root))], {}
+    ill = {f: _patients(there, there[f]) for f in metadata.S_FINDINGS}
+    if max(ill.values()) < ENOUGH:
+        missing["labels"] = (f"no finding in {ENOUGH} patients or more", "more films")
+    drains = nih.neatx(root)
+    if drains is None:
+        missing["drains"] = ("no drains", "NEATX")
+    else:
+        both = there[there["Pneumothorax"] == 1].merge(drains, on="image_id")
+        fewest = min(_patients(both, both["drain"] == drain) for drain in (0, 1))
+        if fewest < ENOUGH:
+            why = f"pneumothorax with and without a drain in fewer than {ENOUGH} patients"
+            missing["drains"] = (why, "more films")
+    try:
+        nih.choose_6x200(
+            root, options.get("seed", SEED), per_cell=options.get("per_cell", nih6x200.PER_CELL)
+        )
+    except DataError:
+        missing["balanced"] = ("no 6x200", "the films that 'cxrbook nih-6x200-list' names")
+    return missing
+
+
+def _patients(rows, which):
+    """How many patients have such images, or have others, whichever are fewer."""
+    which = which.astype(bool)
+    return min(rows.loc[w, "patient_id"].nunique() for w in (which, ~which))
 
 
 def _beside(found, rows):
@@ -240,6 +331,16 @@ def _nih_6x200(root: Path) -> Iterator[Line]:
     paths = [found.get(name, "") for name in drawn["image_id"]]
     yield from _films(root, paths, f"the draw with seed {SEED}", "problem")
     yield from _beside(found, released)
+
+
+def _hannover(root: Path) -> Iterator[Line]:
+    rows = hannover.read(root)
+    yield _counted(hannover.TABLE, rows, hannover.OFFICIAL)
+    paths = hannover.films_of(root, rows)
+    part = np.mean([path != "" for path in paths]) < nih.MEANT
+    yield from _films(root, paths, hannover.TABLE, "note" if part else "problem")
+    text = "COVID-19 in all of them, and no ages: enough for"
+    yield Line("note", f"{text} {_chapters(CHAPTERS['films'])}")
 
 
 def _mimic(root: Path) -> Iterator[Line]:

@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxrlib.cohorts.pixels import READING
+from cxrlib.core import toml
 
 # What the options of builders may be; chapters refuse others before they run.
 Count = Annotated[int, Field(ge=1)]
@@ -23,6 +24,9 @@ Unit = Literal["patient", "image"]
 
 ATTRIBUTES = ("sex", "age_group", "race")
 """Attributes of S, section 2.1; a cohort has those that its source records."""
+
+CREDITS = toml.beside(__file__, "credits")
+"""Data set that films come from -> what its owners ask to be said beside them, in MyST."""
 
 AT_ONCE = 10_000  # rows whose texts are in memory a second time while they are hashed
 
@@ -86,6 +90,13 @@ class Cohort:
     def attributes(self) -> tuple[str, ...]:
         """Those of :data:`ATTRIBUTES` that are recorded, with two groups or more."""
         return tuple(a for a in ATTRIBUTES if a in self.table and self.table[a].nunique() > 1)
+
+    @property
+    def credit(self) -> str:
+        """Whom its films are owed to, in MyST; "" for phantoms, and where no owner asks."""
+        if self.films is None:
+            return ""
+        return " ".join(CREDITS[source] for source in self.sources if source in CREDITS)
 
     @property
     def planted(self) -> bool:

@@ -1,16 +1,21 @@
 """NIH ChestX-ray14 from a folder as distributed, with the drains that NEATX annotated.
 
-The folder holds the table ``Data_Entry_2017*.csv``, the official lists ``test_list.txt`` and
-``train_val_list.txt``, and the films, in one folder ``images`` or in ``images_001/images`` to
-``images_012/images``. The file of NEATX lies beside them, or in ``CXRBOOK_DATA/neatx``.
+The folder holds the films, in one folder ``images`` or in ``images_001/images`` to
+``images_012/images``: all of them, some of the twelve archives, or a selection. Beside them lie the
+table ``Data_Entry_2017*.csv`` (without it that of the torchxrayvision wheel is read), the official
+lists ``test_list.txt`` and ``train_val_list.txt`` (without them the official split is not known),
+and the file of NEATX, which may also lie in ``CXRBOOK_DATA/neatx``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,33 +37,43 @@ FETCH_NEATX = "https://zenodo.org/records/14944064"
 OFFICIAL = {None: (112_120, 30_805), "test": (25_596, 2_797), "train_val": (86_524, 28_008)}
 """Images and patients of the whole release and of its official lists."""
 
+ARCHIVES = (4_999, *[10_000] * 10, 7_121)
+"""Films in each of NIH's twelve archives, which hold them in the order of their names."""
+
+MEANT = 0.5  # share of an archive, or of a draw, from which on all of it is meant to be there
+
 SPLITS = ("test", "train", "valid")
 VALID_SHARE = 0.1  # of the patients of train_val_list.txt
+DRAWN = {"valid": 0.2, "train": 0.4, "test": 0.4}  # of all patients, where there is no list
 PREPROCESSING = ("authors", "paper S")
 
 
 def build(
     root: Path | str | None = None,
-    split: Split = "test",
+    split: Split | Literal["as listed"] = "as listed",
     preprocessing: Literal["authors", "paper S"] = "authors",
     n_images: Count | None = None,
     seed: Whole = 1907,
     max_broken: Share = films.MAX_BROKEN,
 ) -> Cohort:
-    """NIH ChestX-ray14: by default its official test list.
+    """NIH ChestX-ray14: by default its official test list, of the films that are there.
 
     The table has, beside the columns of :func:`cxrlib.cohorts.metadata.nih`, ``split`` and, where
     the file of NEATX is there, ``drain`` (1, 0, or missing where nobody looked) and
     ``drain_source`` ("annotated" or ""). Ages above 120 are set to missing. The
-    cohort is called "(part)" unless it has all images of the official release or list.
+    cohort is called "(part)" unless it has all images of the official release or list. Films whose
+    archive is not there (:func:`on_disk`) are a step of the flow; the name says which ones are.
 
     Parameters
     ----------
     root : path, optional
         The folder as distributed; ``CXRBOOK_DATA/nih-cxr14`` by default.
-    split : {"test", "train", "valid"} or None
+    split : {"as listed", "test", "train", "valid"} or None
         Images of the official test list; of the official train_val list, whose patients are
         divided by a hash of the patient into 90 % "train" and 10 % "valid"; None or "all" for all.
+        "as listed" is "test" where the official lists are there, else all. Without the lists the
+        others are drawn by the same hash, 40 % of the patients for "test", 40 % for "train" and
+        20 % for "valid".
     preprocessing : {"authors", "paper S"}
         Films as they are, or as paper S stored them before any model saw them
         (:func:`cxrlib.models.images.stored_by_s`).
@@ -78,22 +93,39 @@ def build(
         Unknown split, preprocessing, or more images than there are.
     """
     split = None if split == "all" else split
-    one_of("split", split, (*SPLITS, None))
+    one_of("split", split, (*SPLITS, None, "as listed"))
     one_of("preprocessing", preprocessing, PREPROCESSING)
     root = files.root_of("nih-cxr14", root)
     rows, path = read(root)
-    rows["split"] = official_split(root, rows)
-    steps = [(path.name, rows, "")]
-    whole = _counts(rows) == OFFICIAL[None] and rows["split"].notna().all()
-    if split is not None:
-        listed = "test" if split == "test" else "train_val"
+    listed = has_lists(root)
+    if split == "as listed":
+        split = "test" if listed else None
+    rows["split"] = official_split(root, rows) if listed else drawn_split(rows)
+    steps = [(source(path), rows, "")]
+    there = on_disk(root, rows["image_id"])
+    whole = listed and _counts(rows) == OFFICIAL[None] and rows["split"].notna().all()
+    whole = whole and not there.absent.any()
+    if there.absent.any():
+        rows = rows[~there.absent]
+        steps.append((f"films that are there: {there.what}", rows, "not in the folder"))
+    if split is not None and listed:
+        of = "test" if split == "test" else "train_val"
         of_list = rows[rows["split"].isin(("test",) if split == "test" else ("train", "valid"))]
-        whole = _counts(of_list) == OFFICIAL[listed]
+        whole = _counts(of_list) == OFFICIAL[of]
         rows = of_list[of_list["split"] == split]
         part = "" if split == "test" else f": patients for {split}"
-        steps.append((f"{listed}_list.txt{part}", rows, "in another list or part"))
+        steps.append((f"{of}_list.txt{part}", rows, "in another list or part"))
+    elif split is not None:
+        rows = rows[rows["split"] == split]
+        drawn = f"no official lists: {DRAWN[split]:.0%} of the patients, drawn for {split}"
+        steps.append((drawn, rows, "drawn for another part"))
+    elif not listed:
+        steps.append(("no official lists, the official split is not known: all films", rows, ""))
+        rows = rows.drop(columns="split")
     name = f"nih-cxr14-{split}" if split else "nih-cxr14"
     recipe = {"name": name, "preprocessing": preprocessing, "drains": "annotated"}
+    if split is not None and not listed:
+        recipe["split_by"] = "patients"
     if n_images is not None:
         rows, whole = drawn_by_patients(rows, n_images, seed), False
         steps.append(("drawn by patients", rows, "not drawn"))
@@ -110,7 +142,7 @@ def build(
         counted = f"{rows['drain'].count()} of {len(rows)} images"
         text = f"drain known for {counted}; unknown to NIH: {unknown} of {len(drain)} of NEATX"
         steps.append((text, rows, ""))
-    return _cohort(root, name, steps, whole, recipe, max_broken)
+    return _cohort(root, name + there.named, steps, whole, recipe, max_broken)
 
 
 def build_6x200(
@@ -123,8 +155,10 @@ def build_6x200(
 ) -> Cohort:
     """The NIH 6x200 recipe of X on real films; only the films of the draw need to be on disk.
 
-    ``cxrbook nih-6x200-list`` writes their names before anything is fetched. The table has the
-    columns of :func:`cxrlib.cohorts.metadata.nih`, ``disease``, ``age60`` and ``split``.
+    ``cxrbook nih-6x200-list`` writes their names before anything is fetched. Where less than half
+    of the draw is there, it is drawn anew from the films that are, if these fill its cells. The
+    table has the columns of :func:`cxrlib.cohorts.metadata.nih`, ``disease``, ``age60`` and
+    ``split``.
 
     Parameters
     ----------
@@ -135,12 +169,35 @@ def build_6x200(
     """
     one_of("preprocessing", preprocessing, PREPROCESSING)
     root = files.root_of("nih-cxr14", root)
-    released, rows, source = draw_6x200(seed, split, per_cell, root)
-    steps = [(source, released, ""), ("drawn by the 6x200 rule", rows, "not drawn")]
-    whole = _counts(released) == OFFICIAL[None] and per_cell == nih6x200.PER_CELL
+    steps = choose_6x200(root, seed, split, per_cell)
+    whole = _counts(steps[0][1]) == OFFICIAL[None] and per_cell == nih6x200.PER_CELL
+    whole = whole and len(steps) == 2  # drawn from the release, not from what is there
     recipe = {"name": "nih-6x200", "seed": seed, "split": split, "per_cell": per_cell}
     recipe |= {"preprocessing": preprocessing}
     return _cohort(root, "nih-6x200", steps, whole, recipe, max_broken)
+
+
+def choose_6x200(
+    root: Path, seed: int, split: str = "patient", per_cell: int = nih6x200.PER_CELL
+) -> list[tuple[str, pd.DataFrame, str]]:
+    """The steps from the release to a 6x200 draw; see :func:`build_6x200`.
+
+    Raises
+    ------
+    DataError
+        Less than half of the draw is there, and the films that are there do not fill its cells.
+    """
+    released, rows, of = draw_6x200(seed, split, per_cell, root)
+    steps, found = [(of, released, "")], films_in(root)
+    n_there = int(rows["image_id"].isin(found).sum())
+    if n_there < MEANT * len(rows):
+        there = released[released["image_id"].isin(found)]
+        steps.append(("films that are there", there, "not in the folder"))
+        try:
+            rows = nih6x200.draw(seed, split, there, per_cell)
+        except DataError:
+            raise DataError(_short(n_there, rows, there, per_cell)) from None
+    return [*steps, ("drawn by the 6x200 rule", rows, "not drawn")]
 
 
 def draw_6x200(
@@ -153,8 +210,7 @@ def draw_6x200(
     """
     path = files.locate(root, TABLES) if root else None
     released = metadata.read_nih(path) if path else metadata.nih()
-    source = path.name if path else "Data_Entry_2017_v2020.csv of the torchxrayvision wheel"
-    return released, nih6x200.draw(seed, split, released, per_cell), source
+    return released, nih6x200.draw(seed, split, released, per_cell), source(path)
 
 
 def list_6x200(seed: int, root: Path | str | None = None) -> tuple[list[str], str]:
@@ -172,29 +228,50 @@ def list_6x200(seed: int, root: Path | str | None = None) -> tuple[list[str], st
     )
 
 
-def read(root: Path) -> tuple[pd.DataFrame, Path]:
+def read(root: Path) -> tuple[pd.DataFrame, Path | None]:
     """The table of the release (:func:`cxrlib.cohorts.metadata.read_nih`), and its file.
+
+    The file is None, and the table that of the torchxrayvision wheel, where the folder has none.
 
     Raises
     ------
     DataError
-        No such table, with the folder to pass instead if it is one level up or down.
+        See :func:`table_of`.
     """
     path = table_of(root)
-    return metadata.read_nih(path), path
+    return (metadata.read_nih(path) if path else metadata.nih()), path
 
 
-def table_of(root: Path) -> Path:
-    """The file with the table of the release; see :func:`read`."""
+def table_of(root: Path) -> Path | None:
+    """The file with the table of the release; None where only films are there.
+
+    Raises
+    ------
+    DataError
+        Neither the table nor a folder of films is there; names the folder to pass instead if it is
+        one level up or down.
+    """
     path = files.locate(root, TABLES)
-    if path is None:
+    if path is None and not any(folder.is_dir() for folder in _folders(root)):
         folders = (p for p in (root.parent, *sorted(root.iterdir())) if p.is_dir())
         near = [p for p in folders if any((p / name).is_file() for name in TABLES)]
         raise DataError(
-            f"{root} has no Data_Entry_2017*.csv"
+            f"{root} has no Data_Entry_2017*.csv and no folder of films"
             + (f"; {near[0]} has one: pass that folder" if near else f": get it at {FETCH_NIH}")
         )
     return path
+
+
+def source(path: Path | None) -> str:
+    """What the table of a file is called; None is that of the torchxrayvision wheel."""
+    return path.name if path else "Data_Entry_2017_v2020.csv of the torchxrayvision wheel"
+
+
+def has_lists(root: Path) -> bool:
+    """Whether both official lists are there; DataError where only one is."""
+    if all(files.locate(root, name) is None for name in LISTS):
+        return False
+    return all(list_of(root, name) for name in LISTS)
 
 
 def list_of(root: Path, name: str) -> Path:
@@ -221,9 +298,19 @@ def official_split(root: Path, rows: pd.DataFrame) -> np.ndarray:
             f"{len(both)} patients are in both {LISTS[0]} and {LISTS[1]}; in the official lists "
             f"no patient is. Fetch both again at {FETCH_NIH}"
         )
-    keys = pd.util.hash_array(rows["patient_id"].astype(str).to_numpy(object))
-    part = np.where(keys / 2.0**64 < VALID_SHARE, "valid", "train")
+    part = np.where(_place(rows) < VALID_SHARE, "valid", "train")
     return np.select([test_list, train_list], [np.full(len(rows), "test"), part], None)
+
+
+def drawn_split(rows: pd.DataFrame) -> np.ndarray:
+    """A part for each image where no list tells: patients stay whole, a hash draws them."""
+    edges = np.cumsum(list(DRAWN.values()))[:-1]
+    return np.array(list(DRAWN))[np.searchsorted(edges, _place(rows), side="right")]
+
+
+def _place(rows):
+    """A number in [0, 1) for the patient of each image, the same in every release."""
+    return pd.util.hash_array(rows["patient_id"].astype(str).to_numpy(object)) / 2.0**64
 
 
 def _listed(root, name, rows):
@@ -266,6 +353,59 @@ def neatx(root: Path) -> pd.DataFrame | None:
     return table[table["drain"].isin((0, 1))].astype({"drain": float}).reset_index(drop=True)
 
 
+def _folders(root):
+    """Where films may be."""
+    return root / "images", *sorted(root.glob("images_*/images"))
+
+
+@lru_cache(maxsize=1)
+def _names():
+    """All films of the release, in the order of the archives."""
+    return pd.Index(np.sort(metadata.nih()["image_id"].to_numpy(str)))
+
+
+def archive_of(image_ids: Iterable[str]) -> np.ndarray:
+    """The archive, 1 to 12, in which NIH distributes each film, shape (n,); 0 for unknown names."""
+    place = _names().get_indexer(list(image_ids))
+    return np.where(place < 0, 0, 1 + np.searchsorted(np.cumsum(ARCHIVES), place, side="right"))
+
+
+class OnDisk(NamedTuple):
+    """Which of the films of a table are meant to be in a folder."""
+
+    absent: np.ndarray  # (n,) bool: not there, nor is the archive that holds it
+    what: str  # such as "archives 1 and 3"
+    named: str  # what the name of a cohort gets of it, such as ", archives 1 and 3"
+
+
+def on_disk(root: Path, image_ids: pd.Series) -> OnDisk:
+    """Films that are not there because their archive is not, apart from damaged archives.
+
+    An archive is there if its folder ``images_0NN`` is, or at least half of those of its films that
+    the table lists. What is missing of it was lost on the way, and is for
+    :func:`cxrlib.cohorts.films.sound` to judge. Of other archives, films may have been picked.
+
+    Parameters
+    ----------
+    root : Path
+    image_ids : Series of str, shape (n,)
+        All films of the table of the release.
+    """
+    archive = archive_of(image_ids)
+    there = image_ids.isin(films_in(root)).to_numpy()
+    numbers = (re.fullmatch(r"images_0*(\d+)", p.parent.name) for p in _folders(root))
+    unpacked = {int(number[1]) for number in numbers if number}
+    share = pd.Series(there).groupby(archive).mean()
+    meant = sorted(k for k in share.index if k and (share[k] >= MEANT or k in unpacked))
+    selected = ~np.isin(archive, [0, *meant])
+    absent, picked = ~there & selected, int((there & selected).sum())
+    if not meant:
+        return OnDisk(absent, f"a selection of {picked:,}, no archive whole", "")
+    archives = f"archive{'s' * (len(meant) > 1)} {', '.join(map(str, meant))}"
+    others = f" and {picked:,} films of others" if picked else ""
+    return OnDisk(absent, archives + others, f", {archives}" if absent.any() else "")
+
+
 def films_in(root: Path) -> dict[str, str]:
     """Where each film is: its name to its path relative to ``root``.
 
@@ -275,7 +415,7 @@ def films_in(root: Path) -> dict[str, str]:
         No film is there, one is there twice, or a link leads out of ``root``.
     """
     found = {}
-    for folder in (root / "images", *sorted(root.glob("images_*/images"))):
+    for folder in _folders(root):
         if not folder.is_dir():
             continue
         for entry in os.scandir(files.inside(root, folder)):
@@ -292,6 +432,18 @@ def films_in(root: Path) -> dict[str, str]:
             f"images_012/images/, as unpacked from the archives at {FETCH_NIH}"
         )
     return found
+
+
+def _short(n_there, drawn, there, per_cell):
+    """Why no 6x200 can be drawn from the films that are there."""
+    cells = nih6x200.cell_counts(there).loc[list(nih6x200.DISEASES), "smallest"]
+    most = f", or pass options={{'per_cell': {cells.min()}}}" if cells.min() else ""
+    return (
+        f"nih-6x200: {n_there:,} of the {len(drawn):,} films of the draw are there, and the "
+        f"{len(there):,} films that are do not fill its cells: the smallest, of {cells.idxmin()}, "
+        f"holds {cells.min()} of {per_cell} films with one finding. Fetch the films that "
+        f"'cxrbook nih-6x200-list' names{most}"
+    )
 
 
 def _counts(rows):

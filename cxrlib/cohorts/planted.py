@@ -77,6 +77,63 @@ def counted(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def noted(
+    table: pd.DataFrame,
+    finding: str,
+    missed: float | Mapping = 0.0,
+    added: float | Mapping = 0.0,
+    *,
+    faint: float = 0.0,
+    seed: int = 1907,
+) -> np.ndarray:
+    """Wrong labels planted on a phantom table: what somebody notes of a finding, (n,) of 0/1.
+
+    The dial ``underreport`` does as much to the labels and reports of a whole cohort. This one
+    also notes what is not there, and can miss the faint. The fate of a film hangs on the seed and
+    its image_id alone; no pixel changes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of a phantom cohort; ``severity_<finding>`` is the truth.
+    finding : str
+    missed, added : float or dict
+        Probability that a finding which is there is not noted, and that one is noted which is not
+        there: one number, or attribute -> group -> number as in the dials (where several apply
+        they multiply, where none does it is 0).
+    faint : float
+        0: misses fall on all severities alike; 1: the faintest is missed with twice the
+        probability, the clearest never. The mean stays ``missed``.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        A probability outside [0, 1], also of the faintest film.
+    """
+    severity = table[f"severity_{finding}"].to_numpy(float)
+    clear = (severity - 0.15) / 0.85  # uniform in [0, 1] where the finding is there
+    miss = _chance(table, missed) * (1 + faint * (1 - 2 * clear))
+    chance = np.where(severity > 0, 1 - miss, _chance(table, added))
+    if ((chance < 0) | (chance > 1)).any():
+        raise ValueError(
+            f"noted: missed={missed}, added={added}, faint={faint}; expected probabilities from 0 "
+            "to 1, missed * (1 + faint) too."
+        )
+    names = f"{seed} {finding} " + table["image_id"].astype(str)
+    draw = pd.util.hash_array(names.to_numpy(object)) / 2.0**64
+    return (draw < chance).astype(np.int8)
+
+
+def _chance(table, dial):
+    """(n,) the probability of each row under a dial: a number, or attribute -> group -> number."""
+    if not isinstance(dial, Mapping):
+        return np.full(len(table), float(dial))
+    factors = [table[attribute].map(groups) for attribute, groups in dial.items()]
+    known = pd.concat(factors, axis=1).notna().any(axis=1)
+    return np.where(known, np.prod([f.fillna(1.0) for f in factors], axis=0), 0.0)
+
+
 def switches(cohort: Cohort) -> dict[str, tuple[Cohort, pd.Series]]:
     """Twins of a phantom cohort with one bias off, and which images each is meant to change.
 

@@ -12,6 +12,7 @@ SAID = f"{RECORD}text/cxrbook-said"  # a paragraph of the page
 CSV = f"{RECORD}text/csv"  # the table behind a figure or a shown table
 NUMBER = '<span class="cxr-number"></span>'  # where the page puts the number of a table
 DOWNLOAD = '<span class="cxr-download"></span>'  # and the link to its CSV
+MEANINGLESS = "cxr-meaningless"  # class of the warning that numbers mean nothing
 
 
 def in_notebook() -> bool:

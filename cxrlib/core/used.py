@@ -67,8 +67,11 @@ def watch() -> None:
 
 
 def cohort(cohort: Any) -> None:
-    """Note a cohort that was loaded: its name, access and fingerprint."""
+    """Note a cohort that was loaded: its name, access, fingerprint, and whose its films are."""
     about = {"name": cohort.name, "access": cohort.access, "fingerprint": cohort.fingerprint}
+    if cohort.films is not None and cohort.access == "open":
+        patients = cohort.table["patient_id"].nunique()
+        about |= {"films": len(cohort.films), "patients": patients, "credit": cohort.credit}
     _cohorts[json.dumps(about)] = about
 
 

@@ -1,6 +1,6 @@
 """What of a credentialed cohort may leave its folder: aggregates over ten or more, nothing else.
 
-A latch: once a credentialed cohort was loaded in a process, what is shown, glued or kept there
+A latch: once a credentialed cohort was loaded in a process, what is shown, said or kept there
 passes through here, whoever wrote the cell. That is why it is state of the process and no argument.
 A second, independent look at what was written is :mod:`cxrlib.book.scan`.
 """

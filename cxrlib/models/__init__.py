@@ -38,6 +38,11 @@ if TYPE_CHECKING:  # they import torch, which names and cards do without
     from cxrlib.protocol import Protocol
 
 WEIGHTS = Path(__file__).with_name("weights")
+OTHERS = """\
+Any other, by its place (a path below CXRBOOK_CHECKPOINTS, or an absolute one):
+    transformers:FOLDER  CLIP, SigLIP and kin, as save_pretrained writes them (safetensors)
+    open_clip:FOLDER     with open_clip_config.json, or under the name of an architecture
+    own:FILE             a Python file with a function build() that returns an Encoder"""
 # Models that are in no list: what stands before their place (:mod:`cxrlib.core.places`), and the
 # module here that knows such models. Each has
 #   check(name): raises a ValueError of one line, before anything heavy is imported or loaded;
@@ -45,10 +50,13 @@ WEIGHTS = Path(__file__).with_name("weights")
 #   load(name, protocol) -> Encoder, or what of it a file can be.
 # A name is the one that `choose_models` returns; `places.place_of` says where it lies.
 KINDS = {
+    "open_clip:": "open_clip_folder",
     "own:": "own",
+    "transformers:": "transformers_folder",
     "scores:": "scores",
     "embeddings:": "embeddings",
 }
+_loaded: dict[str, dict] = {}  # cards of such models, which know more once they were loaded
 
 
 def model_names() -> list[str]:
@@ -76,7 +84,7 @@ def kind_of(name: str) -> ModuleType | None:
 def model_card(name: str) -> dict:
     """What is known about a model; of a ``seeded:`` one, what is known about its architecture."""
     if kind := kind_of(name):
-        return kind.card(name)
+        return _loaded[name] if name in _loaded else kind.card(name)
     plain = name.removeprefix(SEEDED)
     own = {card["name"]: card for card in model_cards()}
     return own.get(plain) or registry.cards()[plain]
@@ -85,14 +93,20 @@ def model_card(name: str) -> dict:
 def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
     """One row per model: name, architecture, parameters, what it was trained on.
 
+    Where there are remarks, as of models in no list, they are a further column.
+
     Parameters
     ----------
     chosen : list of str, optional
         Names as :func:`choose_models` returns them; by default the models that come with the book.
     """
     names = model_names() if chosen is None else chosen
+    cards = list(map(model_card, names))
     columns = ["name", "architecture", "parameters", "trained_on"]
-    table = pd.DataFrame(map(model_card, names), columns=columns).assign(name=names)
+    columns += ["remarks"] if any(card.get("remarks") for card in cards) else []
+    table = pd.DataFrame(cards, columns=columns).assign(name=names)
+    if "remarks" in table:
+        table["remarks"] = table["remarks"].fillna("")
     nothing = "nothing: weights computed from names, numbers mean nothing"
     table.loc[[name.startswith(SEEDED) for name in names], "trained_on"] = nothing
     return table
@@ -189,6 +203,7 @@ def load_model(
         if checkpoint:
             raise ValueError(f"{name}: its name says where it lies; leave checkpoint= out")
         model = kind.load(name, protocol)
+        _loaded[name] = model.card
     elif name in model_names():
         from cxrlib.models import phantom_clip
         from cxrlib.protocol import protocol_of
@@ -233,7 +248,7 @@ def listing(hashes: bool = False) -> str:
     hashes : bool
         Compute the SHA-256 of the files that are there.
     """
-    return "\n\n".join(_entry(card, hashes) for card in registry.cards().values())
+    return "\n\n".join([*(_entry(card, hashes) for card in registry.cards().values()), OTHERS])
 
 
 def _entry(card: dict, hashes: bool) -> str:

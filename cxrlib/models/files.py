@@ -91,7 +91,7 @@ def all_there(card: dict, found: dict[str, list[Path]], where: Path | None) -> N
     )
     raise ValueError(
         f"{card['name']}: files are missing ({place}). Wanted are {wanted}. Nothing is downloaded "
-        "by itself; `cxrbook models` lists what each model wants"
+        "by itself; `cxrbook models` lists what each model wants, `cxrbook fetch` gets it"
     )
 
 

@@ -71,5 +71,5 @@ def _other_patients(card, cohort):
     The seed makes the persons, so that another seed means other ones; of the same persons, the
     models have seen those of the training split.
     """
-    same_persons = cohort.recipe["seed"] == card["cohort_seed"]
+    same_persons = cohort.recipe["seed"] == card.get("cohort_seed", cohort.recipe["seed"])
     return not (same_persons and cohort.table["split"].eq("train").any())

@@ -2,7 +2,7 @@
 
 The file defines ``build()``, which returns an :class:`~cxrlib.models.encoder.Encoder`. Its code
 runs when the model is loaded, at no other time, and with all that Python may do: the notes of the
-model say so. Files that it reads lie beside it: ``Path(__file__).with_name("weights.safetensors")``.
+model say so. Files that it reads lie beside it (``Path(__file__).with_name(...)``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch takes seconds
     from cxrlib.protocol import Protocol
 
 BUILD = "build"
-_cards: dict[str, dict] = {}  # of the models that were loaded
 
 
 def check(name: str) -> None:
@@ -57,8 +56,8 @@ def file_of(name: str) -> Path:
 
 
 def card(name: str) -> dict:
-    """What the encoder's own card says, and what can be counted; loads the model once."""
-    return _cards[name] if name in _cards else load(name).card
+    """What the encoder's own card says, and what can be counted: runs the file."""
+    return load(name).card
 
 
 def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
@@ -78,18 +77,17 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
         if beside.is_file():  # whatever reads it, the record of a run counts it as used
             beside.open("rb").close()
     model = _built(name, path)
-    known = _tried(name, model) | {"name": name}
-    known |= {"parameters": sum(x.numel() for x in model.network.parameters())}
-    _cards[name] = unlisted.card(**model.card | known)
-    return replace(
+    ran = f"built by the code of {path.name}, which was run"
+    model = replace(
         model,
         name=name,
-        card=_cards[name],
+        card=unlisted.card(**{"remarks": ran} | model.card | {"name": name}),
         weights=_hash(model.network),
         code=(path, *model.code),
         protocol=protocol_of(protocol).name,
-        notes=(f"the code of {path.name} was run to build it", *model.notes),
+        notes=(ran, *model.notes),
     )
+    return _tried(model)
 
 
 def _built(name: str, path: Path) -> Encoder:
@@ -115,36 +113,20 @@ def _built(name: str, path: Path) -> Encoder:
     return model
 
 
-def _tried(name: str, model: Encoder) -> dict:
-    """Side of images and length of embeddings, for the card, once images and texts were tried."""
-    import torch
+def _tried(model: Encoder) -> Encoder:
+    """See :func:`unlisted.tried`; and the same film has to get the same embedding."""
+    from cxrlib.models import parity
 
-    from cxrlib.models import loading, parity
-
-    what = f"{name}, as its file builds it"
-    loading.check_scale(model.logit_scale, what)
-    try:
-        batch = model.preprocess([parity.film(), parity.film(280, 320)])
-        images = model.encode_image(batch)
-        texts = model.encode_text(["Chest Pneumothorax", "Chest No Findings", "Chest Edema"])
-    except Exception as error:
-        raise ValueError(f"{what}: {type(error).__name__}: {unlisted.line(error)}") from None
-    if images.ndim != 2 or texts.shape != (3, images.shape[1]) or len(images) != 2:
-        raise ValueError(
-            f"{what}: 2 films gave {tuple(images.shape)} numbers and 3 texts "
-            f"{tuple(texts.shape)}; expected (2, d) and (3, d)"
-        )
-    if not torch.cat([images, texts]).isfinite().all():
-        raise ValueError(f"{what}: embeddings with values that are NaN or infinite")
+    model = unlisted.tried(model)
     table = parity.self_test(model)
     if len(failed := table[~table["holds"]]):
         row = failed.iloc[0]
         raise ValueError(
-            f"{what}: fails the check {row['check']!r}, by {row['difference']:.1e} where "
-            f"{row['tolerance']:.0e} is allowed; a network has to be in evaluation mode (.eval()) "
-            "and give a film the same embedding whenever and whatever with it is encoded"
+            f"{model.name}: as its file builds it, it fails the check {row['check']!r} (by "
+            f"{row['difference']:.1e}; allowed is {row['tolerance']:.0e}). A network has to be in "
+            "evaluation mode (.eval()), and a film to get the same embedding every time"
         )
-    return {"embed_dim": images.shape[1], "image_size": max(batch.shape[2:])}
+    return model
 
 
 def _hash(network: nn.Module) -> str:

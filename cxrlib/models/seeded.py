@@ -33,6 +33,9 @@ GAINS = (
 )
 
 
+CHUNK = 2**15  # numbers at a time, which stay in a processor's cache
+
+
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The numbers of the tensor of that name: float32, of the given shape.
 
@@ -40,21 +43,27 @@ def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     tensor is for, so that signals neither vanish nor explode.
     """
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    z = np.random.Generator(np.random.PCG64(seed)).standard_normal(math.prod(shape)).reshape(shape)
+    draw = np.random.Generator(np.random.PCG64(seed))
+    found = np.empty(math.prod(shape), np.float32)
+    for start in range(0, found.size, CHUNK):
+        part = found[start : start + CHUNK]
+        part[:] = _scaled(draw.standard_normal(part.size), name, shape)
+    return found.reshape(shape)
+
+
+def _scaled(z, name, shape):
     if name.endswith("running_var"):
-        z = 1 + 0.1 * np.abs(z)
-    elif name.endswith("running_mean"):
-        z *= 0.1
-    elif len(shape) >= 2 and SMALL.search(name):
-        z *= 0.02
-    elif len(shape) >= 2:
+        return 1 + 0.1 * np.abs(z)
+    if name.endswith("running_mean"):
+        return 0.1 * z
+    if len(shape) >= 2 and SMALL.search(name):
+        return 0.02 * z
+    if len(shape) >= 2:
         gain = next((gain for pattern, gain in GAINS if pattern.search(name)), 1.0)
-        z = gain * z / math.sqrt(math.prod(shape[1:]))
-    elif name.endswith((".weight", ".gamma")):
-        z = 1 + 0.1 * z
-    else:
-        z *= 0.1
-    return z.astype(np.float32)
+        return gain * z / math.sqrt(math.prod(shape[1:]))
+    if name.endswith((".weight", ".gamma")):
+        return 1 + 0.1 * z
+    return 0.1 * z
 
 
 @torch.no_grad()

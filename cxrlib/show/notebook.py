@@ -1,4 +1,4 @@
-"""What chapters use to show things: glued numbers, tables, one look for all figures.
+"""What chapters use to show things: tables, figures, one look for all of them.
 
 Every function also works in plain Python (``python chapters/02_zero_shot.py``), where it prints.
 """
@@ -8,19 +8,27 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxrlib import guard
 from cxrlib.core.errors import Lacks
-from cxrlib.core.kernel import CSV, DOWNLOAD, FIGURE, KEPT, NUMBER, RECORD, in_notebook
+from cxrlib.core.kernel import (
+    CSV,
+    DOWNLOAD,
+    FIGURE,
+    KEPT,
+    MEANINGLESS,
+    NUMBER,
+    RECORD,
+    in_notebook,
+)
 from cxrlib.core.used import SEEDED
 from cxrlib.show.script import in_report, plain
-from cxrlib.show.words import FIGURES, MINUS, UNDEFINED, fmt, ordered, readable
+from cxrlib.show.words import FIGURES, MINUS, fmt, ordered, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,48 +38,6 @@ MINUS_SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
 LAID_OUT = "laid out"  # attribute of a table whose heads are names, not codes of columns
 PHRASE = 13  # and from which its column may wrap, but not within an interval
 INTERVAL = re.compile(r"\[[^\[\]]*\]")
-
-
-def glue(key: str, value: Any) -> None:
-    """Give a value a name under which the prose can show it: ``{glue:text}`key```.
-
-    Parameters
-    ----------
-    key : str
-        Unique within the chapter.
-    value : str, number, None, or anything that a notebook can display
-        Numbers may be formatted in the prose (``{glue:text}`key:.2f```); NaN and None read
-        "undefined". Figures and tables are pasted with the ``{glue}`` directive. Once credentialed
-        data were loaded, a whole number from 1 to 9 reads "fewer than 10", since it may count
-        patients; glue one that does not as text.
-
-    Raises
-    ------
-    GuardError
-        Text that holds an identifier, date, file name or piece of a report.
-    """
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        value = value.item()  # NumPy and torch scalars
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        value = UNDEFINED
-    if guard.active():
-        value = _guarded(key, value)
-    if not in_notebook():
-        print(f"{key}: {value}")
-        return
-    from myst_nb import glue as myst_glue
-
-    myst_glue(key, value, display=False)
-
-
-def _guarded(key, value):
-    if isinstance(value, str):
-        return guard.text(value, f"glue: the value of {key!r}")
-    if isinstance(value, int) and 0 < value < guard.MIN_CELL and not isinstance(value, bool):
-        return guard.FEW
-    if isinstance(value, int | float):
-        guard.refuse(str(value), f"glue: the value of {key!r}")
-    return value
 
 
 def displayed(page: str, plain: str) -> None:
@@ -366,26 +332,43 @@ def withheld(what: str) -> None:
     displayed(page, plain)
 
 
-def warn_if_seeded(models: Iterable[str]) -> None:
-    """Say loudly that numbers of models with computed weights mean nothing; else show nothing.
+def warn_if_seeded(models: Iterable[str], data: str = "phantom") -> None:
+    """Say loudly that numbers of some models mean nothing; show nothing where there are none.
+
+    So it is of models with computed weights, and on real films of those trained on phantoms.
 
     Parameters
     ----------
     models : iterable of str
         Names of models.
+    data : str
+        The cohort of the chapter.
     """
+    models = list(models)
     seeded = [name for name in models if name.startswith(SEEDED)]
-    if not seeded:
+    drawn = [name for name in models if name.startswith("phantom-")]
+    drawn = [] if data.startswith("phantom") else drawn
+    if not seeded and not drawn:
         return
-    title = "The numbers of this page mean nothing"
-    text = (
-        f"The weights of {', '.join(seeded)} were computed from the names of their tensors, not "
-        "learned. Whatever tables, figures and sentences say of them shows only that the chapter "
-        "runs with such a network. None of it goes to the ledger."
-    )
-    plain = f"{title.upper()}: {text}"
-    page = f'<div class="admonition danger"><p class="admonition-title">{title}</p>'
-    page += f"<p>{html.escape(text)}</p></div>"
+    every = len(seeded) + len(drawn) == len(models)
+    title = f"The numbers of {'this page' if every else 'some models'} mean nothing"
+    title += " where films are real" * (not seeded)
+    texts = []
+    if seeded:
+        texts.append(
+            f"The weights of {', '.join(seeded)} were computed from the names of their tensors, "
+            "not learned. Whatever tables, figures and sentences say of them shows only that the "
+            "chapter runs with such a network. None of it goes to the ledger."
+        )
+    if drawn:
+        texts.append(
+            f"{', '.join(drawn)} learned from phantoms and never saw a real film. Whatever tables, "
+            "figures and sentences say of them on real films shows only that the chapter runs on "
+            "these. Name a model of real radiographs with the parameter models."
+        )
+    plain = f"{title.upper()}: {' '.join(texts)}"
+    page = f'<div class="admonition danger {MEANINGLESS}"><p class="admonition-title">{title}</p>'
+    page += "".join(f"<p>{html.escape(text)}</p>" for text in texts) + "</div>"
     displayed(page, plain)
 
 

@@ -731,6 +731,56 @@ def prevalence_panels(found: pd.DataFrame) -> Figure:
     return fig
 
 
+def images_per_patient(per_patient: pd.Series) -> Figure:
+    """How many patients have how many images, both axes logarithmic.
+
+    Parameters
+    ----------
+    per_patient : Series of int
+        Images of each patient.
+    """
+    most, once = per_patient.max(), (per_patient == 1).mean()
+    edges = np.unique(np.geomspace(1, most + 1, 25).astype(int)) - 0.5
+    heights, _ = np.histogram(per_patient, edges)
+    fig, axis = plt.subplots(figsize=(WIDTH, 3))
+    axis.stairs(heights, edges, fill=True, color="#0072B2")
+    axis.set(xscale="log", yscale="log", ylim=(0.8, None), ylabel="patients")
+    axis.set_xlabel("images of one patient")
+    axis.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100], ticks)
+    fig.alt = (
+        "Histogram, both axes logarithmic: images of one patient against the number of patients. "
+        f"{percent(once)} of the patients have one image, the most imaged one has {most}."
+    )
+    bounds = {"from": np.ceil(edges[:-1]).astype(int), "to": edges[1:].astype(int)}
+    fig.table = pd.DataFrame(bounds | {"patients": heights})
+    return fig
+
+
+def smallest_cells(cells: pd.DataFrame, per_cell: int) -> Figure:
+    """The smallest cell of each disease beside what a recipe asks for.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        From :func:`cxrlib.cohorts.nih6x200.cell_counts`.
+    per_cell : int
+    """
+    shown, least = cells[::-1], cells["smallest"]
+    fig, axis = plt.subplots(figsize=(WIDTH, 3.8))
+    shades = np.where(shown["in_paper"], "#0072B2", "#B8CFE0")
+    axis.barh(shown.index, shown["smallest"], color=shades)
+    axis.axvline(per_cell, color="#D55E00", lw=1.5)
+    axis.set(xscale="log", xlabel="images in the smallest cell")
+    axis.set_xticks(ticks := [10, 50, 100, 500, 1000], ticks)
+    fig.alt = (
+        "Horizontal bars on a logarithmic axis: images in the smallest of the four cells, one bar "
+        f"per disease, from {least.min()} ({least.idxmin()}) to {least.max()} ({least.idxmax()}), "
+        f"with a line at {per_cell}."
+    )
+    fig.table = cells
+    return fig
+
+
 def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> Figure:
     """Fairness gaps before and after fine-tuning (X Fig. 3d and 3c): a column for each model.
 

@@ -180,7 +180,7 @@ def _estimates(study, metrics, mean_over_labels, match):
         for attribute, groups in ({"all": ["all"]} | study.groups).items():
             at = {g: np.flatnonzero(study.member(attribute, g)[image]) for g in groups}
             patient = study.patient[image]
-            why = {g: _not_given(y[rows], patient[rows], fewest) for g, rows in at.items()}
+            why = {g: not_given(y[rows], patient[rows], fewest) for g, rows in at.items()}
             matching = {}
             if match is not None and attribute != "all":
                 matching = _matching(y, image, strata, {g: at[g] for g in groups if not why[g]})
@@ -219,8 +219,8 @@ def estimated(
         yield study, _estimates(study, metrics, mean_over_labels, match)
 
 
-def _not_given(y, patient, fewest):
-    """Why a group's numbers are not given, or ""."""
+def not_given(y: np.ndarray, patient: np.ndarray, fewest: int) -> str:
+    """Why a group's numbers are not given, or "": y (k,) bool, patients (k,), fewest of a class."""
     n_positive, n_negative = int(y.sum()), int((~y).sum())
     if n_positive < fewest:
         return f"not given: {n_positive} positive images, fewer than {fewest}"
