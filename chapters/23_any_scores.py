@@ -334,10 +334,11 @@ in_short(
     f"""
 Can a model be audited of which there are only answers? Here three files
 ({listed(WHO.values())}) go through one audit on {count(len(people))} films;
-{count(lost)} were left out because one model said nothing. In the reader,
-women are found less often than men by {fmt(-PLANTED, 3)}: the planted bias
-{verdict}, {at["reader"]}. Of {plural(len(WHO), "file")}, {len(able)} can be
-asked for calibration. Papers S and X look at CLIPs alone.
+{count(lost)} were left out because one model said nothing. Planted in the
+reader: of the ill, she finds {fmt(-PLANTED, 3)} fewer in women than in men.
+The planted bias {verdict}; the audit says {at["reader"]}. Of
+{plural(len(WHO), "file")}, {len(able)} can be asked for calibration. Papers S
+and X look at CLIPs alone.
 """,
     figure="fig-scores-gaps",
     found=f"A reader's planted bias {verdict}, from her answers alone.",
