@@ -297,9 +297,10 @@ probabilities and were never fitted to any; theirs is {of_words} (the interval
 # Other questions need more than scores, and chapters that ask them say so and
 # end there. [Embeddings](05_embeddings) and [probes](19_probes) need vectors;
 # `models=embeddings:FOLDER` takes them from a folder, with a vector for each
-# phrase. Twins, films drawn again with one thing changed, need a model that
-# can be shown new films: chapters [4](04_subgroup_fairness) and
-# [6](06_shortcuts) then show them to the small CLIPs of the book, and say so.
+# phrase. Twins, films drawn again with one thing changed, need a model that can
+# be shown new films: [Subgroup fairness](04_subgroup_fairness) and
+# [Shortcuts](06_shortcuts) then show them to the small CLIPs of the book, and
+# say so.
 #
 # ```{list-table} What can be asked of what
 # :header-rows: 1
@@ -334,10 +335,11 @@ in_short(
     f"""
 Can a model be audited of which there are only answers? Here three files
 ({listed(WHO.values())}) go through one audit on {count(len(people))} films;
-{count(lost)} were left out because one model said nothing. In the reader,
-women are found less often than men by {fmt(-PLANTED, 3)}: the planted bias
-{verdict}, {at["reader"]}. Of {plural(len(WHO), "file")}, {len(able)} can be
-asked for calibration. Papers S and X look at CLIPs alone.
+{count(lost)} were left out because one model said nothing. Planted in the
+reader: of the ill, she finds {fmt(-PLANTED, 3)} fewer in women than in men.
+The planted bias {verdict}; the audit says {at["reader"]}. Of
+{plural(len(WHO), "file")}, {len(able)} can be asked for calibration. Papers S
+and X look at CLIPs alone.
 """,
     figure="fig-scores-gaps",
     found=f"A reader's planted bias {verdict}, from her answers alone.",

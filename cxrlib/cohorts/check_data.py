@@ -241,6 +241,8 @@ def lacking(name: str, options: dict) -> dict[str, tuple[str, str]]:
             "balanced": "six findings",
         }
         return {need: (why, what) for need, what in needs.items()}
+    if folder == "own" and "path" not in own.read(options.get("root")).rows:
+        return {"films": ("its table names no films", "a column `path`")}
     if folder != "nih-cxr14":
         return {}
     root = files.root_of(folder, options.get("root"))

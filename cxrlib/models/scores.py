@@ -134,8 +134,10 @@ def _read(path: Path) -> tuple[pd.DataFrame, str]:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path), digest
-        text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-        return pd.read_csv(path, skip_blank_lines=False, **text), digest
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
+        )
+        return table, digest
     except Exception as error:  # each reader has its own
         kind = "Parquet" if path.suffix == ".parquet" else "CSV"
         raise ValueError(
@@ -148,8 +150,9 @@ def _checked(raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ..
     raw = raw.rename(columns=lambda column: str(column).strip())
     if missing := [column for column in COLUMNS if column not in raw]:
         wide = "; a table with a column for each finding: turn it with pandas.melt"
+        has = ", ".join(map(str, raw)) or "none"
         raise ValueError(
-            f"{path}: column {missing[0]!r} is missing; the file has {', '.join(raw) or 'none'}. "
+            f"{path}: column {missing[0]!r} is missing; the file has {has}. "
             f"{EXPECTED}{wide if 'image_id' in raw else ''}"
         )
     if twice := [column for column in (*COLUMNS, "method") if list(raw).count(column) > 1]:

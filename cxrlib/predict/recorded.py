@@ -67,8 +67,8 @@ def calibratable(models: Sequence) -> list:
         raise Lacks(lines[0])
     if plain:
         lines.append(
-            f"{', '.join(plain)}: no scale was learned that could be left out, and both readings "
-            "below are the scores as they are in the file"
+            f"{', '.join(plain)}: no scale was learned that could be left out; where a chapter "
+            "reads a model with and without it, both are the scores as they are in the file"
         )
     if lines:
         _note("Probabilities of files", lines)
