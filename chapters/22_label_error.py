@@ -31,7 +31,7 @@
 
 # %% tags=["parameters"]
 finding: str = "pneumothorax"  # {pneumothorax, nodule, opacity} looked at
-opacity: str = "infiltration"  # {pneumonia, infiltration, edema, all} as one
+opacity: str = "infiltration"  # {pneumonia, infiltration, edema, every} as one
 seed: int = 1907  # [0, 1000000] of resamples, simulations and phantoms
 n_images: int = 4000  # [100, 1000000] of the phantom, in the second half
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
@@ -125,9 +125,10 @@ model that learned from it cannot be right.
 #
 # "Pneumothorax" is one word in both sources, and a nodule or mass is noted
 # where either is. "Airspace opacity" is none of NIH's words. Which of them
-# count is a choice. Each wider one adds a word, so that it finds more and is
-# wrong more often: *infiltration* is a word for the same shadow that some
-# radiologists use and others avoid. One number for such a label is a choice.
+# count is a choice: the narrowest takes consolidation and pneumonia, the next
+# infiltration too, then edema, and the last atelectasis. Each finds more and
+# is wrong more often. *Infiltration* is a word for the same shadow that some
+# radiologists use and others avoid; one number for such a label is a choice.
 
 # %%
 choices = pd.concat(
@@ -136,9 +137,7 @@ choices = pd.concat(
 )
 choices = schema.rows(choices, label="Airspace opacity")
 choices = label_audit.shares(choices, **draws)
-what = (
-    "Airspace opacity, noted up to the word from which the choice has a name"
-)
+what = "Airspace opacity: how often it is noted rightly, by what counts as one"
 show(choices, what, rows="cohort", columns="metric")
 
 # %% [markdown]
@@ -463,11 +462,12 @@ show(100 * wide.rename_axis(columns=None), what, digits=1)
 # %% tags=["remove-input"]
 fit = ["one rate", "rates by sex", "one rate, other patients audited"]
 right = schema.rows(cover, design=fit, labels="corrected")["coverage"]
+odd = [design for design in wide.index if design not in fit]
+least = count(cover["n_studies"].min())
 say(f"""
-Recorded on {recorded["date"].max()}, {count(recorded["n_studies"].max())}
-studies a line. Where the rates fit, the share of corrected intervals that hold
-the truth goes from {span(right)}. Two lines correct with what does not fit:
-with one rate for both sexes, or for faint findings as for others.
+Recorded on {recorded["date"].max()}, {least} studies a line or more. Where the
+rates fit, the share of corrected intervals that hold the truth goes from
+{span(right)}. Lines that correct with what does not fit: {listed(odd)}.
 """)
 
 # %% [markdown]
@@ -563,7 +563,7 @@ counts, can test what the correction assumes.
 # %% [markdown]
 # ```{exercise}
 # :label: ex-label-opacity
-# Predict, then run `cxrbook run 22 -p finding=opacity -p opacity=all`: where
+# Predict, then run `cxrbook run 22 -p finding=opacity -p opacity=every`: where
 # do sensitivity, the gap by view and the ceiling go?
 # ```
 #
