@@ -8,8 +8,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrlib import cohorts, schema
+from cxrlib.book import parameters
 from cxrlib.cohorts import planted
+from cxrlib.core.errors import BookError
 from cxrlib.protocol import protocol_of
+from cxrlib.show import words
+from cxrlib.show.corrections import beside_noted
 from cxrlib.stats import fairness, label_error, shortcuts
 
 RATES = {"F": (0.5, 0.98), "M": (0.8, 0.95)}  # sensitivity, specificity of the label
@@ -342,6 +346,31 @@ def test_an_audit_that_does_not_fit(change, message):
 def test_rates_that_cannot_be(given, message):
     with pytest.raises(ValueError, match=message):
         label_error.audits(given)
+
+
+def test_the_parameter_is_refused_before_a_run():
+    declared = parameters.declared("label_error: dict = {}", "chapter x")
+    given = {"label_error": {"Edema": {"sensitivity": 0.5}}}
+    with pytest.raises(
+        BookError, match=r"x: label_error: Edema, sensitivity: 0\.5; expected rates"
+    ):
+        parameters.validate(declared, given, "chapter x")
+    good = {"label_error": rates(0.5, 0.9)}
+    assert parameters.validate(declared, good, "chapter x") == good
+
+
+def test_chapters_show_both_and_say_what_it_rests_on(capsys):
+    predictions, *_ = study(400)
+    table = label_error.as_stated(
+        label_error.corrected_table, predictions, rates(0.6, 0.97), ("sex",), n_resamples=9
+    )
+    beside_noted(table, "m")
+    shown = " ".join(capsys.readouterr().out.split())
+    noted, corrected = (
+        words.fmt_row(schema.row(table, method=m, group="all")) for m in ("zero-shot", CORRECTED)
+    )
+    assert f"m, Edema, as noted {noted} and corrected {corrected}" in shown
+    assert "female" in shown and "errors do not go with the score" in shown
 
 
 def test_stated_rates_are_those_of_the_audit():
