@@ -94,9 +94,9 @@ for value in (0.7, 0.9):
 
 
 LONGEST = (
-    "test_book.py",
     "test_guard_book.py",
     "test_browser.py",
+    "test_book.py",
     # these fork or start processes, which takes long where the networks of others fill the memory
     "test_training.py",
     "test_embed.py",

@@ -262,7 +262,7 @@ def test_a_killed_process(cluster, cohort, model, local, tmp_path, at_half):
     killed = []
     missing = at_half(kill)
     slow = seen(cohort, tmp_path / "seen")
-    store = by_ray(slow, model, tmp_path / "store", workers=1, actors=2)
+    store = by_ray(slow, model, tmp_path / "store", workers=1, actors=1)
     assert 0 < missing[0] < local.n_shards
     same(store, local)
     assert killed and not psutil.pid_exists(killed[0])

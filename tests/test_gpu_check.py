@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from cxrlib.embed import plan as scale
+from cxrlib.embed import plan
 from cxrlib.models import parity
 from tests.conftest import ROOT
 
@@ -197,7 +197,7 @@ def test_throughput_is_a_share_of_the_product_and_the_chapter_reads_it(benchmark
     figures = told(benchmark, tmp_path, "throughput")
     file = tmp_path / "gpu.json"
     file.write_text(json.dumps({**head, "parts": {"throughput": {"figures": figures}}}))
-    table = scale.on_gpu(file).set_index("way")
+    table = plan.on_gpu(file).set_index("way")
     peak = table["value"]["product of two matrices, bfloat16"]
     # by hand: phantom-vit's layers take some 80 million operations on an image of 64 pixels
     work = table["value"]["phantom-vit: operations of an image"]
@@ -211,7 +211,7 @@ def test_throughput_is_a_share_of_the_product_and_the_chapter_reads_it(benchmark
     assert set(table["device"]) == {"a GPU"} and set(table["part"]) == {"gpu"}
     not_run = {**head, "parts": {"throughput": {"outcome": "not run"}}}
     file.write_text(json.dumps(not_run))
-    assert scale.on_gpu(file).empty and scale.on_gpu(tmp_path / "none.json").empty
+    assert plan.on_gpu(file).empty and plan.on_gpu(tmp_path / "none.json").empty
 
 
 def test_fine_tuning_against_a_bare_loop(benchmark, tmp_path):

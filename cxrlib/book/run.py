@@ -294,9 +294,9 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end; of chapters never
-            # run, the one that trains encoders, but not one that would wait for its trainings.
+            # run, those that train networks, but not one that would wait for another's trainings.
             of = [task.chapter for task in stale]
-            train = {chapter.name for chapter in of if "epochs_encoder" in chapter.parameters}
+            train = {c.name for c in of if {"epochs", "epochs_encoder"} & c.parameters.keys()}
             ordered = sorted(
                 stale,
                 key=lambda t: (
