@@ -302,9 +302,9 @@ def extract(
         with Bar(len(order), title, "image", kept) as bar:
             tell = partial(_tell, bar)
             if engine == "ray":
-                from cxrlib.embed import ray as embed_ray
+                from cxrlib.embed import ray
 
-                embed_ray.run(job, tell, actors, address)
+                ray.run(job, tell, actors, address)
             else:
                 work(job, range(store.n_shards), tell)
     store.tidy()

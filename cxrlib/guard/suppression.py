@@ -178,7 +178,6 @@ def _chain(column):
 COUNTS = ["n", "n_positive", "n_negative", "n_patients"]
 NUMBERS = ["value", "ci_low", "ci_high"]
 SEVERAL = ("mean", "all")  # labels of rows over several findings
-SUMMARIES = ("worst group", "max - min", "mean pairwise gap")
 FREE_OF_COUNTS = ("auc", "adjusted_auprc")  # metrics that tell nothing of the counts behind them
 BLOCK = ["paper", "artefact", "protocol", "cohort", "model", "method", "metric"]
 
@@ -349,25 +348,24 @@ def _suppress_results(table):
     where = out[["label", "attribute", "group"]].astype(object).fillna("all").astype(str)
     pair = where["group"].str.contains(" - ").to_numpy()
     several = where["label"].isin(SEVERAL).to_numpy()
-    groups = ~pair & ~where["group"].isin(SUMMARIES).to_numpy()
     # Some metrics exist for pairs of groups alone: which groups are small, other metrics tell.
     about = out.groupby([c for c in BLOCK if c != "metric"], dropna=False, sort=False).ngroup()
     places = list(zip(about, where["label"], where["attribute"], strict=True))
-    bad = {(*places[i], where["group"][i]) for i in np.flatnonzero(small & groups)}
+    bad = {(*places[i], where["group"][i]) for i in np.flatnonzero(small & ~pair)}
     for i in np.flatnonzero(pair):
         small[i] |= any((*places[i], g) in bad for g in where["group"][i].split(" - "))
     lost, done = pd.DataFrame(False, out.index, COUNTS), {}
     of_label = ["n_positive", "n_negative"]
     for _, block in out.groupby(BLOCK, dropna=False, sort=False):
         rows = block.index.to_numpy()
-        rows = rows[groups[rows]]
+        rows = rows[~pair[rows]]
         key = (where.loc[rows].to_csv(), numbers.loc[rows].to_csv(index=False))
         if key not in done:  # models share their counts
             done[key] = _cover_block(where.loc[rows], numbers.loc[rows], several[rows])
         of_images, of_labels = done[key]
         lost.loc[rows] |= of_images[:, None]
         lost.loc[rows, of_label] |= of_labels[:, None]
-    hidden = lost.any(axis=1) & groups & ~several
+    hidden = lost.any(axis=1) & ~pair & ~several
     lost[of_label] |= several[:, None]  # those of whichever label is scarcest
     lost |= pair[:, None]  # sums of two groups
     for c in COUNTS:

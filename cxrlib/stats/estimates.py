@@ -14,22 +14,21 @@ from numpy.typing import ArrayLike
 from cxrlib import schema
 from cxrlib.core import checks, levels
 from cxrlib.protocol import Protocol, protocol_of
-from cxrlib.stats import bootstrap, calibration
-from cxrlib.stats import metrics as measure
+from cxrlib.stats import bootstrap, calibration, metrics
 from cxrlib.stats.ranking import ranker
 
 RANKING_METRICS = ("auc", "average_precision", "adjusted_auprc")
 PROBABILITY_METRICS = {
-    "brier": measure.brier,
+    "brier": metrics.brier,
     "ece_equal_width": calibration.ece_equal_width,
     "ece_equal_mass": calibration.ece_equal_mass,
     "calibration_in_the_large": calibration.calibration_in_the_large,
 }
 DECISION_METRICS = {
-    "sensitivity": measure.sensitivity,
-    "specificity": measure.specificity,
-    "false_negative_rate": measure.false_negative_rate,
-    "false_positive_rate": measure.false_positive_rate,
+    "sensitivity": metrics.sensitivity,
+    "specificity": metrics.specificity,
+    "false_negative_rate": metrics.false_negative_rate,
+    "false_positive_rate": metrics.false_positive_rate,
 }
 FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
 

@@ -12,9 +12,8 @@ import pandas as pd
 
 from cxrlib import schema
 from cxrlib.core import checks
-from cxrlib.stats import calibration
+from cxrlib.stats import calibration, metrics
 from cxrlib.stats import estimates as est
-from cxrlib.stats import metrics as measure
 
 DEFAULT = ("auc", "adjusted_auprc")
 
@@ -206,7 +205,7 @@ def decide(
         at, own = threshold, score[block.index]
         try:
             if at is None:
-                at = measure.threshold_at_specificity(block["y_true"], own, specificity)
+                at = metrics.threshold_at_specificity(block["y_true"], own, specificity)
         except ValueError as error:
             raise ValueError(f"predictions, {', '.join(names)}: {error}") from None
         yes[block.index] = own > checks.precision(own)(at)
@@ -344,11 +343,11 @@ def _multiclass_utility(answers):
     y, predicted, _, _, labels = answers
 
     def utility(w):
-        f1 = measure.f1_by_class(y, predicted, len(labels), w)
+        f1 = metrics.f1_by_class(y, predicted, len(labels), w)
         values = {(label, "f1"): f1[..., i] for i, label in enumerate(labels)}
-        values["all", "accuracy"] = measure.accuracy(y, predicted, w)
+        values["all", "accuracy"] = metrics.accuracy(y, predicted, w)
         values["all", "macro_f1"] = f1.mean(axis=-1)
-        values["all", "var_f1"] = measure.var_f1(f1)
+        values["all", "var_f1"] = metrics.var_f1(f1)
         return values
 
     return utility
@@ -360,16 +359,16 @@ def multiclass_gaps(answers: Answers) -> Callable:
     correct, n = y == predicted, len(labels)
 
     def gaps(w_a, w_b):
-        f1_a, f1_b = (measure.f1_by_class(y, predicted, n, w) for w in (w_a, w_b))
-        rates_a, rates_b = (measure.rates_by_class(y, predicted, n, w) for w in (w_a, w_b))
+        f1_a, f1_b = (metrics.f1_by_class(y, predicted, n, w) for w in (w_a, w_b))
+        rates_a, rates_b = (metrics.rates_by_class(y, predicted, n, w) for w in (w_a, w_b))
         values = {
-            "accuracy": measure.accuracy(y, predicted, w_a) - measure.accuracy(y, predicted, w_b),
+            "accuracy": metrics.accuracy(y, predicted, w_a) - metrics.accuracy(y, predicted, w_b),
             "macro_f1": f1_a.mean(axis=-1) - f1_b.mean(axis=-1),
-            "f1_gap_signed": measure.f1_gap_signed(f1_a, f1_b),
-            "f1_gap_absolute": measure.f1_gap_absolute(f1_a, f1_b),
-            "eq_odds_mean": measure.eq_odds_mean(rates_a, rates_b),
-            "eq_odds_max": measure.eq_odds_max(rates_a, rates_b),
-            "calibration_gap_eq4": measure.calibration_gap_eq4(p, correct, p, correct, w_a, w_b),
+            "f1_gap_signed": metrics.f1_gap_signed(f1_a, f1_b),
+            "f1_gap_absolute": metrics.f1_gap_absolute(f1_a, f1_b),
+            "eq_odds_mean": metrics.eq_odds_mean(rates_a, rates_b),
+            "eq_odds_max": metrics.eq_odds_max(rates_a, rates_b),
+            "calibration_gap_eq4": metrics.calibration_gap_eq4(p, correct, p, correct, w_a, w_b),
             "ece_gap": calibration.ece_gap(correct, p, w_a, w_b),
         }
         return {("all", metric): value for metric, value in values.items()}
