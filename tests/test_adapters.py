@@ -240,7 +240,9 @@ def test_attention_is_torchs(batch_first):
     ours = adapters.Attention(own)
     x = torch.randn(2, 5, 24)
     assert_same(ours, own, x, lambda m, z: m(z, z, z, need_weights=False)[0])
-    with pytest.raises(NotImplementedError, match="other than plain self-attention"):
+    asking = torch.randn(2, 1, 24) if batch_first else torch.randn(1, 5, 24)  # as SigLIP pools
+    assert_same(ours, own, x, lambda m, z: m(asking, z, z)[0])
+    with pytest.raises(NotImplementedError, match="attention with a mask"):
         ours(x, x, x, attn_mask=torch.zeros(5, 5))
 
 

@@ -46,7 +46,7 @@ from cxrlib.cohorts import leakage
 from cxrlib.core import places
 from cxrlib.models import open_clip_folder, parity
 from cxrlib.models.leaks import leaks
-from cxrlib.predict import zeroshot
+from cxrlib.predict import adapters, zeroshot
 from cxrlib.show.notebook import rendered
 from tests.conftest import ROOT
 
@@ -278,6 +278,18 @@ def test_a_folder_of_transformers_gives_the_embeddings_of_transformers(saved, fi
     assert (alone - texts).abs().max() < ATOL
     assert model.card["embed_dim"] == images.shape[1] and model.card["image_size"] == 64
     assert parity.self_test(model)["holds"].all()
+
+
+@pytest.mark.parametrize("name", ["transformers:siglip", "open_clip:plain"])
+def test_the_image_half_can_be_adapted(saved, name):
+    kind, _, folder = name.partition(":")
+    model = models.load_model(f"{kind}:{saved[folder]}")
+    x = adapters.probe(model)
+    adapted = adapters.with_lora(adapters.tower(model), x, rank=2).eval()
+    assert adapters.listing(adapted)["adapted"].sum() > 0
+    with torch.inference_mode():  # untrained updates change nothing
+        found, expected = F.normalize(adapted(x)), model.encode_image(x)
+    assert (found - expected).abs().max() < 1e-5
 
 
 def test_weights_in_several_files_are_the_same_model(saved, films, tmp_path):

@@ -42,7 +42,9 @@ OTHERS = """\
 Any other, by its place (a path below CXRBOOK_CHECKPOINTS, or an absolute one):
     transformers:FOLDER  CLIP, SigLIP and kin, as save_pretrained writes them (safetensors)
     open_clip:FOLDER     with open_clip_config.json, or under the name of an architecture
-    own:FILE             a Python file with a function build() that returns an Encoder"""
+    own:FILE             a Python file with a function build() that returns an Encoder
+    scores:FILE          a table of scores from anywhere: image_id, finding, score
+    embeddings:FOLDER    vectors of films, and of texts by phrase"""
 # Models that are in no list: what stands before their place (:mod:`cxrlib.core.places`), and the
 # module here that knows such models. Each has
 #   check(name): raises a ValueError of one line, before anything heavy is imported or loaded;

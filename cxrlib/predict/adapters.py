@@ -61,7 +61,7 @@ class AttentionPool(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of open_clip's blocks, with its two layers called.
+    """Self-attention of open_clip's blocks, and SigLIP's pooling, with their two layers called.
 
     torch's own reads its weights without calling layers. peft adapts it nevertheless, by adding
     the update to the weights before each pass and subtracting it afterwards, which wears away
@@ -85,14 +85,16 @@ class Attention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """What torch's returns, for the arguments that open_clip's image encoders give."""
-        if key is not x or value is not x or need_weights or attn_mask is not None:
-            raise NotImplementedError("LoRA on attention other than plain self-attention")
-        x = x if self.batch_first else x.transpose(0, 1)
-        q, k, v = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.in_proj(x).chunk(3, dim=2)
-        )
+        """What torch's returns, for the arguments that these image encoders give."""
+        if key is not value or need_weights or attn_mask is not None:
+            raise NotImplementedError(
+                "LoRA on attention with a mask, weights, or keys of their own"
+            )
+        queries, pairs = (y if self.batch_first else y.transpose(0, 1) for y in (x, key))
+        q, k, v = self.in_proj(queries).chunk(3, dim=2)
+        if key is not x:
+            _, k, v = self.in_proj(pairs).chunk(3, dim=2)
+        q, k, v = (y.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for y in (q, k, v))
         x = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return (x if self.batch_first else x.transpose(0, 1)), None
 
