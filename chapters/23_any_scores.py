@@ -297,8 +297,8 @@ probabilities and were never fitted to any; theirs is {of_words} (the interval
 # Other questions need more than scores, and chapters that ask them say so and
 # end there. [Embeddings](05_embeddings) and [probes](19_probes) need vectors;
 # `models=embeddings:FOLDER` takes them from a folder, with a vector for each
-# phrase. Twins, films drawn again with one thing changed, need a model that can
-# be shown new films: [Subgroup fairness](04_subgroup_fairness) and
+# phrase. Twins, films drawn again with one thing changed, need a model that
+# can be shown new films: [Subgroup fairness](04_subgroup_fairness) and
 # [Shortcuts](06_shortcuts) then show them to the small CLIPs of the book, and
 # say so.
 #

@@ -139,6 +139,11 @@ def embed_reports(cohort: Cohort, model: Encoder | Ensemble | str) -> tuple[np.n
     embeddings : float32 (m, d)
     positions : int (m,)
         The film of each text; films without a report have none.
+
+    Raises
+    ------
+    Lacks
+        A folder of vectors that has not all of the texts.
     """
     if "report" in cohort.table:
         words = cohort.table["report"].to_numpy(object)
@@ -148,6 +153,11 @@ def embed_reports(cohort: Cohort, model: Encoder | Ensemble | str) -> tuple[np.n
         words = np.array([f"Chest {', '.join(names[row]) or 'No Findings'}" for row in present])
     positions = np.flatnonzero(pd.notna(words))
     wordings, wording = np.unique(words[positions], return_inverse=True)
+    if isinstance(one := _one(model), Vectors):  # never a wording in a message: it may be a report
+        if absent := sum(text not in one.texts for text in wordings):
+            of = guard.n_of_m(absent, len(wordings), "wordings")
+            raise Lacks(f"{one.name} has no vector for {of} of what was written on the films")
+        model = one
     return embed_text(wordings.tolist(), model)[wording], positions
 
 
