@@ -326,6 +326,9 @@ def test_vectors_answer_the_prompts_that_are_there(cohort, vectors):
     np.testing.assert_allclose(found["score"], expected["score"], atol=1e-6)
     with pytest.raises(Lacks, match=r"no vector for the text 'Signs of Edema' \(1 of 2 phrases"):
         zeroshot.predict(cohort, [model], ["Edema"], positive="Signs of {label}")
+    with pytest.raises(Lacks, match=r"no vector for .* wordings of what was written") as caught:
+        extract.embed_reports(cohort, model)
+    assert not any(text in str(caught.value) for text in cohort.table["report"].dropna())
     with pytest.raises(Lacks, match="no network"):
         _ = model.preprocess
     more = cohorts.load("phantom", n_images=N, seed=3)
