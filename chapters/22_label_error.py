@@ -51,6 +51,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+
 from cxrlib import cohorts, schema
 from cxrlib.cohorts import adjudicated, metadata, planted
 from cxrlib.papers import published
@@ -519,8 +520,7 @@ text-mined label finds a share of {se_all} of {THIS}, and is right in
 and men, and between AP and PA by {view} as drawn, by {over} carried over to
 all films. A perfect model would show an AUC of {fmt(top[FINDING])}. Planted
 notes, worse for women, turn a gap in AUC of {true} into {by_note}, corrected
-{fixed}; if the fainter findings are missed, the corrected AUC lies {astray} the
-truth.
+{fixed}; if they miss the fainter, the corrected AUC lies {astray} the truth.
 """,
     figure="fig-label-gaps",
     found=f"NIH's label finds {se_all} of {THIS} on films read again.",
