@@ -137,8 +137,9 @@ choices = pd.concat(
 )
 choices = schema.rows(choices, label="Airspace opacity")
 choices = label_audit.shares(choices, **draws)
+choices["method"] = choices["cohort"]
 what = "Airspace opacity: how often it is noted rightly, by what counts as one"
-show(choices, what, rows="cohort", columns="metric")
+show(choices, what, rows="method", columns="metric")
 
 # %% [markdown]
 # ## For whom are they right?
@@ -423,15 +424,20 @@ whom, overdone = (
     estimate(measured, metric="auc", group="all", model=m)
     for m in ("in truth", "the fainter, corrected")
 )
-astray = "above the truth" if overdone.low > whom.value else "around the truth"
+ends = {"ci_low": overdone.low, "ci_high": overdone.high}
+astray = {"above": "above", "below": "below", "around": "not apart from"}
+astray = astray.get(
+    schema.side(ends, whom.value), "in an unknown place beside"
+)
 say(f"""
 In truth, the gap in AUC is {true}. The notes make {by_note} of it. Corrected
 it is {fixed}: a wider interval, since the rates are uncertain too.
 
-If the fainter are missed, the corrected AUC of all is {overdone}, {astray} of
-{whom.value:.2f}. About as many findings are missed. What differs is *which*:
-the faint are hard for the model too, notes without them make it look good, and
-a correction that knows only rates takes what is left for typical.
+If the fainter are missed, the corrected AUC of all is {overdone}: the interval
+lies {astray} the truth, {whom.value:.2f}. About as many findings are missed.
+What differs is *which*: the faint are hard for the model too, notes without
+them make it look good, and a correction that knows only rates takes what is
+left for typical.
 
 A simulation shows how far this goes, for labels that are as often wrong as
 those of the NIH and a model with an AUC of {MODELS["imperfect"]["auc"]}, the
@@ -510,12 +516,11 @@ in_short(
     f"""
 Against radiologists who read {count(len(films))} films of the NIH again, the
 text-mined label finds a share of {se_all} of {THIS}, and is right in
-{ppv_all} of the films it marks. The gap in what it finds is {sex} by sex; by
-view (AP minus PA) it is {view} as drawn and {over} carried over to all films:
-the answer {depends}. A perfect model would show an AUC of {fmt(top[FINDING])}.
-On phantoms with worse labels for women, a fair model has a gap in AUC of
-{by_note} by the notes and of {fixed} corrected, where it is {true}; if the
-fainter are missed, its corrected AUC lies {astray}.
+{ppv_all} of the films it marks. What it finds differs by {sex} between women
+and men, and between AP and PA by {view} as drawn, by {over} carried over to
+all films. A perfect model would show an AUC of {fmt(top[FINDING])}. Planted
+notes, worse for women, turn a gap in AUC of {true} into {by_note}, corrected
+{fixed}; if they miss the fainter, the corrected AUC lies {astray} the truth.
 """,
     figure="fig-label-gaps",
     found=f"NIH's label finds {se_all} of {THIS} on films read again.",
