@@ -422,10 +422,10 @@ Do models fare alike by age, sex and race? Here ({plural(len(clips), "model")},
 {count(len(people))} films of the cohort {cohort.name}) {beyond} of
 {len(known)} gaps in mean AUC lie beyond what an exactly fair model would show;
 of {asked["comparisons"]} gaps of single findings, {asked["uncorrected"]} look
-significant alone and {asked["bh"]} after correction. On phantoms: {verdict}.
-Paper S, reports gaps by age and smaller ones by sex and race;
-here the gap of {first} is {old} by age (65–80 minus 25–50) and {women} by sex
-(women minus men).
+significant alone and {asked["bh"]} after correction.
+{"On phantoms: " * (not cohort.planted)}{verdict}. Paper S, on its patients,
+reports gaps by age and smaller ones by sex and race; here that of {first} is
+{old} by age (65–80 minus 25–50) and {women} by sex (women minus men).
 """,
     figure="fig-subgroup-gaps",
     found=f"Of {len(known)} gaps, {beyond} lie beyond those of a fair model.",
