@@ -133,7 +133,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, str]:
     digest = files.sha256(path)
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path), digest
+            table = pd.read_parquet(path)
+            return table.set_axis(range(-1, len(table) - 1)), digest  # rows are counted from 1
         table = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
         )
