@@ -475,9 +475,10 @@ gap = gap.set_index("labels")["coverage"]
 say(f"""
 Recorded on {recorded["date"].max()}, {least} studies a line or more. Where the
 rates fit, the share of corrected intervals that hold the truth goes from
-{span(right)}. Lines that correct with what does not fit: {listed(odd)}. The gap
-in AUC by sex, where rates differ by sex, is held by {fmt(gap["corrected"])} of
-the corrected intervals and by {fmt(gap["as noted"])} of the others.
+{span(right)}. Lines that correct with what does not fit: {listed(odd)}. Where
+rates differ by sex, the gap in AUC between women and men is held by
+{fmt(gap["corrected"])} of the corrected intervals and by
+{fmt(gap["as noted"])} of the others.
 """)
 
 # %% [markdown]
