@@ -91,7 +91,6 @@ def write(name, answers, of=people["image_id"]):
     table = pd.DataFrame(answers, columns=findings).assign(image_id=[*of])
     table = table.melt("image_id", var_name="finding", value_name="score")
     table.to_csv(folder / name, index=False)
-    return table
 
 
 # %% [markdown]
@@ -109,7 +108,8 @@ heads = [
     for f in findings
 ]
 of_head = np.stack([h.predict_proba(asked)[:, 1] for h in heads], axis=1)
-show(write("classifier.csv", of_head).head(3), "The first lines of a file")
+write("classifier.csv", of_head)
+show(pd.read_csv(folder / "classifier.csv", nrows=3), "First lines of a file")
 
 # %% [markdown]
 # ### A reader with a bias
