@@ -475,13 +475,8 @@ gap = gap.set_index("labels")["coverage"]
 say(f"""
 Recorded on {recorded["date"].max()}, {least} studies a line or more. Where the
 rates fit, the share of corrected intervals that hold the truth goes from
-<<<<<<< HEAD
-{span(right)}. Lines that correct with what does not fit: {listed(odd)}. The
-gap in AUC by sex, where rates differ by sex, is held by
-=======
 {span(right)}. Lines that correct with what does not fit: {listed(odd)}. Where
 rates differ by sex, the gap in AUC between women and men is held by
->>>>>>> b2ea9db690a86d5de3baf5f882861da4efe75938
 {fmt(gap["corrected"])} of the corrected intervals and by
 {fmt(gap["as noted"])} of the others.
 """)
