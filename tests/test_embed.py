@@ -627,7 +627,7 @@ def test_reports_are_encoded_once_a_wording_and_findings_stand_in(monkeypatch):
     films = cohorts.load("phantom", n_images=4)
     written = ["No edema.", None, "Large effusion.", "No edema."]
     spoken = replace(films, table=films.table.assign(report=written))
-    z, positions = extract_module.embed_reports(spoken, "any")
+    z, positions = extract_module.embed_reports(spoken, "phantom-resnet")
     assert asked.pop() == ["Large effusion.", "No edema."]
     assert positions.tolist() == [0, 2, 3] and z.ravel().tolist() == [9, 15, 9]
     present = np.zeros((4, len(films.findings)), int)
@@ -635,7 +635,7 @@ def test_reports_are_encoded_once_a_wording_and_findings_stand_in(monkeypatch):
     silent = films.table.drop(columns="report").assign(
         **dict(zip(films.findings, present.T, strict=True))
     )
-    _, positions = extract_module.embed_reports(replace(films, table=silent), "any")
+    _, positions = extract_module.embed_reports(replace(films, table=silent), "phantom-resnet")
     both = ", ".join(films.findings[:2])
     assert asked.pop() == sorted(["Chest No Findings", f"Chest {both}"])
     assert positions.tolist() == [0, 1, 2, 3]

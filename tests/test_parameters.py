@@ -130,7 +130,11 @@ OPTIONS = [
     ("phantom", {"dials": {"contrast": {"sex": 0.5}}}, "expected a valid dictionary"),
     ("phantom", {"dials": {"contrast": {"sex": {"F": "0.5"}}}}, "expected a valid number"),
     ("phantom", {"dials": {"contrast": {"sex": {"female": 0.5}}}}, "unknown group sex=['female']"),
-    ("nih", {"split": "patient"}, "split is 'patient'; expected 'train', 'valid', 'test' or 'all'"),
+    (
+        "nih",
+        {"split": "patient"},
+        "split is 'patient'; expected 'as listed', 'train', 'valid', 'test' or 'all'",
+    ),
     ("nih", {"max_broken": "0.1"}, "max_broken is '0.1'; expected a valid number"),
     ("nih", {"max_broken": 10}, "max_broken is 10; expected less than or equal to 1"),
     ("nih", {"preprocessing": "paper_s"}, "expected 'authors' or 'paper S'"),
@@ -177,7 +181,7 @@ IV = [f"mimiciv/3.1/hosp/{t}.csv.gz" for t in ("patients", "admissions")]
     ("data", "files", "said"),
     [
         ("nih", [], "check-data nih-cxr14"),
-        ("nih", ["nih-cxr14/images/a.png"], "has no Data_Entry_2017"),
+        ("nih", ["nih-cxr14/images/a.png"], None),  # of NIH's tables one is in the wheel
         ("nih", [f"nih-cxr14/{t}" for t in NIH[:2]], "has no train_val_list.txt"),
         ("nih", [f"nih-cxr14/{t}" for t in NIH], "has no films"),
         ("nih-6x200", [f"nih-cxr14/{t}" for t in NIH], "has no films"),
@@ -287,7 +291,7 @@ def test_papermill_refuses_in_the_first_cell(mini, name, value, said):
 def test_a_script_takes_parameters_and_prints(mini):
     done = command(mini, "chapters/01_first.py", "-p", "n_images=7")
     assert done.returncode == 0, done.stderr
-    assert "number: 7" in done.stdout and "A line to 6." in done.stdout
+    assert "Said: 7;" in done.stdout and "A line to 6." in done.stdout
 
 
 def test_a_cell_run_alone_says_what_to_do():

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohorts import files, films, metadata, nih6x200
-from cxrlib.cohorts.cohort import Cohort, Count, Share, Split, Unit, Whole, flow
+from cxrlib.cohorts.cohort import Cohort, Count, Share, Unit, Whole, flow
 from cxrlib.cohorts.files import DataError
 from cxrlib.cohorts.real import with_films
 from cxrlib.cohorts.table import drawn_by_patients
@@ -50,7 +50,7 @@ PREPROCESSING = ("authors", "paper S")
 
 def build(
     root: Path | str | None = None,
-    split: Split | Literal["as listed"] = "as listed",
+    split: Literal["as listed", "train", "valid", "test", "all"] | None = "as listed",
     preprocessing: Literal["authors", "paper S"] = "authors",
     n_images: Count | None = None,
     seed: Whole = 1907,
