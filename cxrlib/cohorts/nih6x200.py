@@ -149,7 +149,9 @@ def draw(
     table = metadata.nih() if table is None else table
     sexes = set(eligible(table)["sex"].dropna())
     if len(sexes) < 2:
-        raise DataError(f"cells of both sexes are drawn; the table has {', '.join(sexes) or 'none'}")
+        raise DataError(
+            f"cells of both sexes are drawn; the table has {', '.join(sexes) or 'none'}"
+        )
     odd = EXCEPTIONS if per_cell == PER_CELL else None
     return balanced(table, DISEASES, OLD_AGE, per_cell, seed=seed, unit=split, exceptions=odd)
 
