@@ -308,7 +308,7 @@ people = studied.table
 hidden = ("name", "dials", "renderer", "drains")  # say nothing here
 recipe = [f"{k} {v}" for k, v in studied.recipe.items() if k not in hidden]
 say(f"""
-Here it is **{data}**: {count(len(people))} images of
+Here it is **{studied.name}**: {count(len(people))} images of
 {count(people["patient_id"].nunique())} patients, with
 {plural(len(studied.findings), "finding")} and the attributes
 {listed(studied.attributes, none="of no two groups")}; its access is
@@ -334,10 +334,10 @@ if most_out["images_out"]:
     by_step = f'the step that left out most is "{most_out["step"]}", with '
     by_step += f"{most_out['images_out']:,} images"
 say(f"""
-{percent(len(people) / steps["images"].iloc[0], 1)} of the release is left;
-{by_step}. A patient is left out with the last of the patient's images. Where
-data are credentialed, a step that left out fewer than ten images or patients
-is told together with a neighbour.
+Of the images of the first step,
+{percent(len(people) / steps["images"].iloc[0], 1)} are left; {by_step}.
+A patient is left out with the last of the patient's images. In credentialed
+data, steps that left out fewer than ten are told together with a neighbour.
 """)
 
 # %% [markdown]
@@ -373,20 +373,22 @@ could leak: [Leakage and confounders](18_any_cohort).
 # %%
 keep(counts.cohort_counts(studied))
 beside = counts.counts_beside_papers(studied)
-show(
-    beside,
-    "Counts: the data set, the papers, this run",
-    missing="–",
-    counts=(),
-)
+if len(beside):
+    show(
+        beside,
+        "Counts: the data set, the papers, this run",
+        missing="–",
+        counts=(),
+    )
 
 # %% tags=["remove-input"]
 differ = (beside["verdict"] == published.DIFFERS).sum()
+none = "Neither paper prints counts of this data set."
 say(f"""
-{differ} of these {len(beside)} counts differ. A cohort whose name ends in
-"(part)" lacks some of the images that the official release or list has; its
-numbers are never set against published ones. On MIMIC-CXR the papers' counts
-cannot be met by anyone: [the reason](18_any_cohort).
+{f"{differ} of these {len(beside)} counts differ." if len(beside) else none} A
+cohort whose name ends in "(part)" lacks some of the images that the official
+release or list has; its numbers are never set against published ones. On
+MIMIC-CXR nobody can meet the papers' counts: [the reason](18_any_cohort).
 """)
 
 # %% [markdown]

@@ -108,9 +108,9 @@ thin = sizes.loc[sizes["fewest positives"].astype(float).idxmin()]
 say(f"""
 The thinnest place of the cohort {cohort.name} is the group
 {listed([thin["group"]])} ({thin["attribute"].replace("_", " ")}), with
-{count(thin["fewest positives"])} images of {thin["for"]}. A single one of
-them, seen or missed, moves the sensitivity of that group by one part in as
-many. {"" if "race" in ATTRIBUTES else "Race is not recorded here."}
+{count(thin["fewest positives"])} images of {thin["for"]}. Each one moves the
+sensitivity of that group by one part in as many; of none, it is undefined.
+{"" if "race" in ATTRIBUTES else "Race is not recorded here."}
 """)
 
 # %% [markdown]
@@ -301,8 +301,8 @@ flagged uncorrected; about {expected} would be expected of fair models.
 {asked["bh"]} remain after Benjamini and Hochberg. Of the
 {of_means["comparisons"]} means, {of_means["uncorrected"]} would be flagged
 uncorrected; after Holm's correction remain: {listed(left.unique())}. With
-so few permutations Benjamini and Hochberg flag no fewer than
-{inference.fewest_alarms(families["single findings"])}, Holm none if undefined.
+so few permutations Holm flags none where undefined, the others no fewer than
+{inference.fewest_alarms(families["single findings"])}.
 """)
 
 # %% tags=["remove-input"]

@@ -366,16 +366,16 @@ lines = [
     for a in read
 ]
 by_method = found.groupby("method")["value"].mean().dropna().sort_values()
+ranked = [f"the {listed([m])}" for m in by_method.index] or ["none of them"]
 say(f"""
 Read {{numref}}`fig-embeddings-probes` from its first panel. The AUC of the
 linear probe is, for
 
 {chr(10).join(lines)}
 
-On average, the {listed(by_method.index[-1:])} reads best and the
-{listed(by_method.index[:1])} worst. Nobody taught the small CLIPs of
-this book sex or age: no report that they have read mentions either. What can
-be read came along with the picture.
+On average, {ranked[-1]} reads best and {ranked[0]} worst. Nobody taught the
+small CLIPs of this book sex or age: no report that they have read mentions
+either. What can be read came along with the picture.
 """)
 
 # %% [markdown]

@@ -208,11 +208,11 @@ was applied.
 mass, large = "ece_equal_mass", "calibration_in_the_large"
 measures = ["auc", "brier", "ece_equal_width", mass, large]
 quality = fairness.performance_table(pneumothorax, measures, **sampling)
-auc = schema.rows(quality, metric="auc").pivot_table(
-    "value", "model", "method"
+auc = schema.rows(quality, metric="auc").pivot(
+    index="model", columns="method", values="value"
 )
 what = "AUC for pneumothorax under both readings"
-show(auc.loc[names], what, digits=4)
+show(auc.loc[names], what, digits=4, missing="undefined")
 
 # %% tags=["remove-input"]
 moved = (auc["learned scale"] - auc["cosine only"]).abs().max()
@@ -316,12 +316,12 @@ show(
 )
 
 # %% tags=["remove-input"]
-was = both.pivot_table("value", "model", ["metric", "protocol"])
+was = both.pivot(index="model", columns=["metric", "protocol"])["value"]
 before, after = (was.xs(p, axis=1, level="protocol") for p in NAMES)
+fell = (after - before).apply(lambda by: how_many(by.dropna() < 0))
 say(f"""
 The switch from as published to corrected lowers the equal-mass ECE of
-{how_many(after[mass] < before[mass])} models and the Brier score of
-{how_many(after["brier"] < before["brier"])}.
+{fell[mass]} models and the Brier score of {fell["brier"]}.
 """)
 
 # %% [markdown]

@@ -172,7 +172,7 @@ notebook.reliability(
 # %% tags=["remove-input"]
 at = quality.set_index(["method", "metric", "model"]).sort_index()
 constant = schema.rows(of_platt, model=names[0])["y_true"].var(ddof=0)
-values = quality.pivot_table("value", "model", ["metric", "method"])
+values = quality.pivot(index="model", columns=["metric", "method"])["value"]
 lower = values[mass]["Platt"] < values[mass][learned]
 moved = (values["auc"]["Platt"] - values["auc"][plain]).abs().max()
 turned = list(fits.index[fits["Platt: scale"] < 0])

@@ -81,6 +81,8 @@ def test_films_that_are_not_there(root):
     (root / "png" / "b1.png").unlink()
     with pytest.raises(DataError, match="has no films: expected PNGs in png/"):
         cohorts.load("hannover", root=root)
+    text, problems = check_data.report("hannover", root)
+    assert problems == 1 and "enough for" not in text
     (root / "data.csv").unlink()
     with pytest.raises(DataError, match=r"has no data\.csv: get the repository at https"):
         cohorts.load("hannover", root=root)

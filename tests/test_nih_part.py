@@ -88,9 +88,10 @@ def test_one_archive_alone(copy, tree):
 
 
 def test_what_is_missing_from_an_archive_that_is_there_is_damage(copy, tree):
-    """Its folder is there: films that are not were lost, however many."""
+    """Half of its films are there: the others were lost."""
     without(copy, 2, 7)
-    lost = tree[1].loc[tree[1]["test"] & (archives(tree[1]) == 3), "file"]
+    of_third = tree[1][archives(tree[1]) == 3]
+    lost = of_third.loc[of_third["test"], "file"].head(len(of_third) // 2)
     for file in lost:
         (copy / file).unlink()
     with pytest.raises(DataError, match=f"{len(lost)} of .* films cannot be read, .*not there"):
@@ -211,6 +212,72 @@ def test_the_numbers_of_chapters_are_those_that_ask_for_more():
     assert set(check_data.CHAPTERS["balanced"]) == balanced
     drains = {n for n, text in code.items() if "drain_labels: str" in text}
     assert set(check_data.CHAPTERS["drains"]) == drains
+
+
+def test_films_may_be_picked_from_archives_in_folders_of_their_own(copy, tree):
+    """Few of each archive, in the folders as unpacked: a selection, as in one folder."""
+    held = archives(tree[1])
+    kept = tree[1][held.map(held.value_counts()) > 2].groupby(held).head(1)
+    assert len(kept) > 2
+    for file in set(tree[1]["file"]) - set(kept["file"]):
+        (copy / file).unlink()
+    cohort = cohorts.load("nih", root=copy, split="all")
+    assert cohort.table["image_id"].tolist() == kept["image_id"].tolist()
+    assert cohort.name == "nih-cxr14 (part)"
+    assert check_data.report("nih", copy)[1] == int(not kept["test"].any())
+
+
+def test_names_in_capitals_and_what_macos_leaves(selection, tmp_path):
+    root = Path(shutil.copytree(selection[0], tmp_path / "nih-cxr14"))
+    for film in sorted((root / "images").iterdir())[:20]:
+        (root / "images" / f"._{film.name}").write_bytes(b"a resource fork")
+        film.rename(film.with_suffix(".PNG"))
+    cohort = cohorts.load("nih", root=root)
+    assert len(cohort.table) == 120 and cohort.flow["left_out"].iloc[0] == ""
+    assert cohort.fingerprint == cohorts.load("nih", root=selection[0]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("place", "suffix", "words"),
+    [
+        (".", ".png", r"There are 120 PNGs in .*: move them to .*images"),
+        ("images_001", ".png", r"There are 120 PNGs in .*images_001: move them"),
+        ("images/images", ".png", r"There are 120 PNGs in .*images/images: move them"),
+        ("images", ".jpg", r"images holds other files, such as .*\.jpg: NIH's films are PNGs"),
+    ],
+)
+def test_films_in_another_place_are_named(selection, tmp_path, place, suffix, words):
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    for film in (selection[0] / "images").iterdir():
+        os.link(film, folder / (film.stem + suffix))
+    with pytest.raises(DataError, match=words):
+        cohorts.load("nih", root=tmp_path)
+
+
+def test_films_of_one_list_alone(copy, tree):
+    """None of the test list is there: one line says so, and what to do."""
+    for file in tree[1].loc[tree[1]["test"], "file"]:
+        (copy / file).unlink()
+    for archive in copy.glob("images_*"):
+        of = tree[1][tree[1]["file"].str.startswith(archive.name)]
+        if (~of["test"]).mean() >= nih.MEANT:  # what is lost of a whole archive is another matter
+            shutil.rmtree(archive)
+    with pytest.raises(DataError, match=r"none of its films is for 'test' \(test_list.txt\)"):
+        cohorts.load("nih", root=copy)
+    assert "no film of test_list.txt is there" in check_data.report("nih", copy)[0]
+    assert "films" in check_data.lacking("nih", {"root": copy})
+
+
+@pytest.mark.parametrize("which", ["one film", "women"])
+def test_few_films_give_no_6x200_and_one_line(tmp_path, which):
+    rows = metadata.nih()
+    rows = rows.head(1) if which == "one film" else rows[rows["sex"] == "F"].head(60)
+    flat(tmp_path, rows["image_id"])
+    with pytest.raises(DataError, match=r"nih-6x200: .* do not fill its cells"):
+        cohorts.load("nih-6x200", root=tmp_path)
+    text, problems = check_data.report("nih", tmp_path)
+    assert problems == 0 and "no 6x200: chapters 3, 15 need" in text
 
 
 # --- real films ----------------------------------------------------------------------------------

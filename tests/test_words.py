@@ -43,6 +43,7 @@ GAPS = schema.results(
         row(math.nan, group="Asian - White", note="3 positive images; needs 10"),
         row(0.8712, 0.84, 0.9, group="F"),
         row(0.5, group="M"),
+        row(math.nan, group="sex", note="undefined: 0 groups with enough patients; few"),
     ]
 )
 
@@ -64,6 +65,13 @@ GAPS = schema.results(
             {"group": "Asian - White"},
             "undefined (3 positive images)",
             "undefined (3 positive images)",
+            "is undefined",
+            "undefined",
+        ),
+        (
+            {"group": "sex"},
+            "undefined (0 groups with enough patients)",
+            "undefined (0 groups with enough patients)",
             "is undefined",
             "undefined",
         ),
@@ -104,7 +112,7 @@ def test_an_estimate_of_several_rows_is_refused():
         (sides(GAPS[:0]), "undefined: no models"),
         (
             sides(GAPS, "gaps"),
-            "below 0 in 1, above 0 in 1, on both sides of 0 in 1 and undefined in 2 of 5 gaps",
+            "below 0 in 1, above 0 in 1, on both sides of 0 in 1 and undefined in 3 of 6 gaps",
         ),
     ],
 )

@@ -197,6 +197,9 @@ def _nih_films(root, rows):
         meant = rows["image_id"][part & ~there.absent]
         if len(meant) or not there.absent.any():
             yield from _films(root, [found.get(x, "") for x in meant], name, state)
+        elif state == "problem":
+            cure = "options={'split': 'all'} takes those of the other list"
+            yield Line(state, f"no film of {name} is there; {cure}")
     yield from _beside(found, rows)
 
 
@@ -248,6 +251,10 @@ def lacking(name: str, options: dict) -> dict[str, tuple[str, str]]:
     root = files.root_of(folder, options.get("root"))
     rows = nih.read(root)[0]
     there, missing = rows[rows["image_id"].isin(nih.films_in(root))], {}
+    if options.get("split", "test") == "test" and nih.has_lists(root):
+        there = there[nih.official_split(root, rows)[there.index] == "test"]
+    if there.empty:
+        missing["films"] = (f"no film of {nih.LISTS[0]}", "films of it")
     ill = {f: _patients(there, there[f]) for f in metadata.S_FINDINGS}
     if max(ill.values()) < ENOUGH:
         missing["labels"] = (f"no finding in {ENOUGH} patients or more", "more films")
@@ -339,10 +346,11 @@ def _hannover(root: Path) -> Iterator[Line]:
     rows = hannover.read(root)
     yield _counted(hannover.TABLE, rows, hannover.OFFICIAL)
     paths = hannover.films_of(root, rows)
-    part = np.mean([path != "" for path in paths]) < nih.MEANT
+    part = 0 < np.mean([path != "" for path in paths]) < nih.MEANT
     yield from _films(root, paths, hannover.TABLE, "note" if part else "problem")
-    text = "COVID-19 in all of them, and no ages: enough for"
-    yield Line("note", f"{text} {_chapters(CHAPTERS['films'])}")
+    if any(paths):
+        text = "COVID-19 in all of them, and no ages: enough for"
+        yield Line("note", f"{text} {_chapters(CHAPTERS['films'])}")
 
 
 def _mimic(root: Path) -> Iterator[Line]:

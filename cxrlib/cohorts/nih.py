@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -122,6 +121,11 @@ def build(
     elif not listed:
         steps.append(("no official lists, the official split is not known: all films", rows, ""))
         rows = rows.drop(columns="split")
+    if rows.empty:
+        raise DataError(
+            f"{root}: none of its films is for {split!r} ({steps[-1][0]}); pass another part, such "
+            "as options={'split': 'all'}"
+        )
     name = f"nih-cxr14-{split}" if split else "nih-cxr14"
     recipe = {"name": name, "preprocessing": preprocessing, "drains": "annotated"}
     if split is not None and not listed:
@@ -255,9 +259,10 @@ def table_of(root: Path) -> Path | None:
     if path is None and not any(folder.is_dir() for folder in _folders(root)):
         folders = (p for p in (root.parent, *sorted(root.iterdir())) if p.is_dir())
         near = [p for p in folders if any((p / name).is_file() for name in TABLES)]
+        cure = f": get it at {FETCH_NIH}{_elsewhere(root)}"
         raise DataError(
             f"{root} has no Data_Entry_2017*.csv and no folder of films"
-            + (f"; {near[0]} has one: pass that folder" if near else f": get it at {FETCH_NIH}")
+            + (f"; {near[0]} has one: pass that folder" if near else cure)
         )
     return path
 
@@ -381,9 +386,9 @@ class OnDisk(NamedTuple):
 def on_disk(root: Path, image_ids: pd.Series) -> OnDisk:
     """Films that are not there because their archive is not, apart from damaged archives.
 
-    An archive is there if its folder ``images_0NN`` is, or at least half of those of its films that
-    the table lists. What is missing of it was lost on the way, and is for
-    :func:`cxrlib.cohorts.films.sound` to judge. Of other archives, films may have been picked.
+    An archive is there if at least half of those of its films are that the table lists. What is
+    missing of it was lost on the way, and is for :func:`cxrlib.cohorts.films.sound` to judge. Of
+    other archives, films may have been picked, whatever the folder they lie in.
 
     Parameters
     ----------
@@ -393,10 +398,8 @@ def on_disk(root: Path, image_ids: pd.Series) -> OnDisk:
     """
     archive = archive_of(image_ids)
     there = image_ids.isin(films_in(root)).to_numpy()
-    numbers = (re.fullmatch(r"images_0*(\d+)", p.parent.name) for p in _folders(root))
-    unpacked = {int(number[1]) for number in numbers if number}
     share = pd.Series(there).groupby(archive).mean()
-    meant = sorted(k for k in share.index if k and (share[k] >= MEANT or k in unpacked))
+    meant = sorted(k for k in share.index if k and share[k] >= MEANT)
     selected = ~np.isin(archive, [0, *meant])
     absent, picked = ~there & selected, int((there & selected).sum())
     if not meant:
@@ -419,19 +422,39 @@ def films_in(root: Path) -> dict[str, str]:
         if not folder.is_dir():
             continue
         for entry in os.scandir(files.inside(root, folder)):
-            if not entry.name.endswith(".png"):
+            name = _film(entry.name)
+            if not name:
                 continue
             if entry.is_symlink():
                 files.inside(root, Path(entry.path))
-            if entry.name in found:
-                raise DataError(f"{entry.path} is also there as {found[entry.name]}; remove one")
-            found[entry.name] = f"{folder.relative_to(root).as_posix()}/{entry.name}"
+            if name in found:
+                raise DataError(f"{entry.path} is also there as {found[name]}; remove one")
+            found[name] = f"{folder.relative_to(root).as_posix()}/{entry.name}"
     if not found:
         raise DataError(
             f"{root} has no films: expected PNGs in images/, or in images_001/images/ to "
-            f"images_012/images/, as unpacked from the archives at {FETCH_NIH}"
+            f"images_012/images/, as unpacked from the archives at {FETCH_NIH}{_elsewhere(root)}"
         )
     return found
+
+
+def _film(name):
+    """The name of a film in the table, from that of its file; "" for other files."""
+    stem, suffix = os.path.splitext(name)
+    hidden = stem.startswith(".")  # macOS leaves ._NAME.png beside NAME.png
+    return f"{stem}.png" if suffix.lower() == ".png" and not hidden else ""
+
+
+def _elsewhere(root):
+    """Where films seem to lie that were not found, for a message; "" if nowhere near."""
+    below = [p for p in sorted(root.glob("*")) + sorted(root.glob("*/*")) if p.is_dir()]
+    for folder in (root, *below):
+        films_ = [p.name for p in folder.iterdir() if p.suffix.lower() in files.FILM_SUFFIXES]
+        if films_ and (pngs := sum(map(bool, map(_film, films_)))):
+            return f". There are {pngs:,} PNGs in {folder}: move them to {root / 'images'}"
+        if films_:
+            return f". {folder} holds other files, such as {min(films_)}: NIH's films are PNGs"
+    return ""
 
 
 def _short(n_there, drawn, there, per_cell):

@@ -147,6 +147,11 @@ def draw(
         Unknown ``split``.
     """
     table = metadata.nih() if table is None else table
+    sexes = set(eligible(table)["sex"].dropna())
+    if len(sexes) < 2:
+        raise DataError(
+            f"cells of both sexes are drawn; the table has {', '.join(sexes) or 'none'}"
+        )
     odd = EXCEPTIONS if per_cell == PER_CELL else None
     return balanced(table, DISEASES, OLD_AGE, per_cell, seed=seed, unit=split, exceptions=odd)
 
@@ -217,6 +222,8 @@ def balanced(
     rows = eligible(table, findings=findings, border=border)
     age = f"age{border}"
     groups = [sorted(rows[a].dropna().unique()) for a in attributes]
+    if not all(groups):
+        raise DataError("no image has one finding alone and a known age")
     cells = list(product(labels, ("young", "old"), *groups))
     strange = set(exceptions) - set(cells)
     if strange:

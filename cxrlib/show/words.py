@@ -174,7 +174,8 @@ def _estimated(row):
     difference = any(" - " in str(row.get(c)) for c in ("group", "model", "method"))
     difference |= row.get("metric") == "calibration_in_the_large"  # predicted minus observed
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
-    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, note.split(";")[0])
+    why = note.split(";")[0].removeprefix(f"{UNDEFINED}: ")
+    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, why)
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:

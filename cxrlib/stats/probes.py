@@ -211,7 +211,7 @@ def _probe(z, y, names, patient, method, p, n_resamples, seed, note):
 
     row = {"unit": p.unit, "seed": seed}
     if len(names) < 2:
-        reason = f"undefined: {len(names)} group with enough patients"
+        reason = f"undefined: {len(names)} group{'s' * (len(names) != 1)} with enough patients"
         counts = {"n": len(y), "n_positive": len(y), "n_patients": len(np.unique(patient))}
         return row | counts | {"value": np.nan, "note": joined(reason, note)}
     train, valid, test = patient_split(patient, seed)
