@@ -388,6 +388,10 @@ def test_chapters_show_both_and_say_what_it_rests_on(capsys):
         words.fmt_row(schema.row(table, method=m, group="all")) for m in ("zero-shot", CORRECTED)
     )
     assert f"m, Edema, as noted {noted} and corrected {corrected}" in shown
+    # models of several methods, such as scores of a file beside a CLIP
+    two = [table, table.assign(model="b", method=table["method"].str.replace("zero-shot", "x"))]
+    beside_noted(pd.concat(two), "m")
+    assert f"b, Edema, as noted {noted} and corrected" in " ".join(capsys.readouterr().out.split())
     assert "female" in shown and "errors do not go with the score" in shown
 
 
