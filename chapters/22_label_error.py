@@ -264,8 +264,8 @@ say(f"""
 Drawn by the truth alone, the parts would agree in sensitivity and specificity.
 These differ by {se} and {sp} (the interval of the second {sp.lies}). Drawn by
 the note alone, they would agree in PPV and NPV, which differ by {ppv} and
-{npv} (the interval of the second {npv.lies}). Where an interval leaves out 0,
-the films were not drawn in that way alone.
+{npv} (the interval of the second {npv.lies}). Where an interval leaves out
+zero, the films were not drawn in that way alone.
 """)
 
 # %% [markdown]
@@ -353,7 +353,7 @@ say(f"""
 The perfect model reaches an AUC of {listed(ceilings)}: the ceiling, on these
 films, of any model that does not share the errors of the label. Nor does a
 calibrated model look calibrated: its honest probability is compared with a
-wrong frequency. Equalised odds, 0 in truth for models without a gap, go from
+wrong frequency. Equalised odds, in truth zero without a gap, go from
 {span(odds, digits=3)}, and chance adds to that.
 """)
 
@@ -439,7 +439,7 @@ model too. Notes without them make it look good, and the correction, which
 knows only how many are missed, makes it look better still.
 
 The next table simulates labels that are as often wrong as those of the NIH.
-Line by line, what is missed depends more on the score. No AUC is above 1:
+Line by line, what is missed depends more on the score. No AUC is above one:
 where the table has one, the assumption behind the correction is refuted.
 """)
 
@@ -452,9 +452,9 @@ what = "AUC: true, against the notes, and corrected for known error rates"
 show(table.rename(columns={"dependence": "correlation"}), what)
 
 # %% [markdown]
-# Do 95 of 100 corrected intervals hold the truth? To know takes many studies.
-# They were *recorded* with `benchmarks/label_error.py`: each draws patients of
-# a large phantom population, plants wrong labels anew and audits some of them.
+# Do corrected intervals hold the truth as often as they say? To know takes
+# many studies, *recorded* with `benchmarks/label_error.py`: each draws patients
+# of a large phantom population, plants wrong labels anew and audits some.
 
 # %%
 recorded = label_error.recorded()
