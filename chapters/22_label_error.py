@@ -453,7 +453,7 @@ show(table.rename(columns={"dependence": "correlation"}), what)
 
 # %% [markdown]
 # Do corrected intervals hold the truth as often as they say? To know takes
-# many studies, *recorded* with `benchmarks/label_error.py`: each draws patients
+# many studies, *recorded* by `benchmarks/label_error.py`. Each draws patients
 # of a large phantom population, plants wrong labels anew and audits some.
 
 # %%
