@@ -159,9 +159,9 @@ show(
 )
 
 # %% [markdown]
-# Each gap needs an interval of its own and a *noise floor*: the gap that a
-# label would show that is equally right for both groups, when patients with
-# the same reading swap their groups.
+# Each gap needs an interval of its own and a *noise floor*: how large a gap
+# chance alone makes. To find it, patients with the same reading are dealt to
+# the two groups anew, many times.
 
 # %%
 pairs = ("F", "M"), ("old", "young"), ("AP", "PA")
@@ -182,9 +182,10 @@ figure(
 )
 
 # %% [markdown]
-# Is it the group, or what comes with it? Groups can be given the same mix of
-# what is recorded. How ill a patient is is not; a proxy is another finding on
-# the same film, which may hide this one or draw the eye away from it.
+# Is it the group, or what comes with it? Groups can be weighted so that both
+# have the same mix of what is recorded. How ill a patient is, is not recorded.
+# A stand-in is another finding on the same film, which may hide this one or
+# draw the eye away from it.
 
 # %%
 OTHER = [f for f in adjudicated.FINDINGS[::2] if f != FINDING][-1]
@@ -225,9 +226,8 @@ Of {len(known)} gaps in {{numref}}`fig-label-gaps`, {beyond} lie beyond their
 floor; after Holm's correction remain: {listed(which)}. The gaps of the three
 findings by view {turn}.
 
-That a gap lies within its floor does not show that there is none: among
-{count(read.sum())} films that hold the finding, only a large one would have
-been seen.
+A gap within its floor may still be there: the {count(read.sum())} films that
+hold the finding do not tell it from chance.
 """)
 
 # %% [markdown]
@@ -261,17 +261,17 @@ show(apart, what, rows="label", columns="metric")
 METRICS = (*label_audit.RATES, *label_audit.VALUES)
 se, sp, ppv, npv = (estimate(apart, metric=m) for m in METRICS)
 say(f"""
-Drawn at the truth alone, the parts would agree in sensitivity and specificity.
-These differ by {se} and {sp} (the interval of the second {sp.lies}). Drawn at
+Drawn by the truth alone, the parts would agree in sensitivity and specificity.
+These differ by {se} and {sp} (the interval of the second {sp.lies}). Drawn by
 the note alone, they would agree in PPV and NPV, which differ by {ppv} and
-{npv} (the interval of the second {npv.lies}). A clear difference rules its way
-out.
+{npv} (the interval of the second {npv.lies}). Where an interval leaves out
+zero, the films were not drawn in that way alone.
 """)
 
 # %% [markdown]
-# What are the labels worth in *all* films of the NIH? Had the draw looked at
-# nothing but note and view, PPV and NPV could be carried over. With the share
-# $q$ of films that are noted, which is known of all,
+# What are the labels worth in *all* films of the NIH? Suppose the draw looked
+# at nothing but note and view. Then PPV and NPV of each view hold for all
+# films, and with the share $q$ of these that are noted,
 #
 # $$ \mathrm{Se} = \frac{q\,\mathrm{PPV}}
 # {q\,\mathrm{PPV} + (1 - q)(1 - \mathrm{NPV})} $$ (eq-label-verification)
@@ -351,23 +351,24 @@ ceilings = [f"{fmt(top[n])} for {n.lower()}" for n in adjudicated.FINDINGS]
 odds = schema.rows(alike, metric="eq_odds_mean")["noted"]
 say(f"""
 The perfect model reaches an AUC of {listed(ceilings)}: the ceiling, on these
-films, of any model that does not share the errors of the label. A calibrated
-model fares no better, since an honest probability is compared with a wrong
-frequency. Equalised odds of models without any gap go from
-{span(odds, digits=3)}, before chance has played its part.
+films, of any model that does not share the errors of the label. Nor does a
+calibrated model look calibrated: its honest probability is compared with a
+wrong frequency. Equalised odds, in truth zero without a gap, go from
+{span(odds, digits=3)}, and chance adds to that.
 """)
 
 # %% [markdown]
 # ## What was planted, and was it found?
 #
-# If error rates are known, the formulas can be turned around
-# {cite:p}`rogan1978`. They ask that errors have nothing to do with the score.
-# Phantoms, of which the truth is known, show what hangs on this. Planted notes
-# of a pneumothorax are wrong more often in women than in men: they miss some,
-# and name some that are not there. The missed are missed *by chance*, as by
-# the dial `underreport`, or *the fainter* the sooner, as by a hurried reader.
-# Half of the patients are audited: of these both labels are known, and with
-# them the error rates in each sex.
+# If error rates are known, the formulas can be turned around: from the numbers
+# against the notes to those against the truth {cite:p}`rogan1978`. This holds
+# if errors have nothing to do with the score. Phantoms, of which the truth is
+# known, show what happens if they have. Notes of a pneumothorax are planted
+# that are wrong more often in women than in men: they miss some, and name some
+# that are not there. What they miss, they miss *by chance*, as with the dial
+# `underreport`, or *the fainter* the sooner, as a hurried reader does. Half of
+# the patients are audited: their truth is known too, and with it the error
+# rates in each sex.
 
 # %%
 ILL = "Pneumothorax"
@@ -425,23 +426,21 @@ whom, overdone = (
     for m in ("in truth", "the fainter, corrected")
 )
 ends = {"ci_low": overdone.low, "ci_high": overdone.high}
-astray = {"above": "above", "below": "below", "around": "not apart from"}
-astray = astray.get(
-    schema.side(ends, whom.value), "in an unknown place beside"
-)
+where = {"above": "lies above", "below": "lies below", "around": "includes"}
+where = where.get(schema.side(ends, whom.value), "cannot be set beside")
+astray = f"its interval {where} the truth, {fmt(whom.value)}"
 say(f"""
-In truth, the gap in AUC is {true}. The notes make {by_note} of it. Corrected
-it is {fixed}: a wider interval, since the rates are uncertain too.
+In truth, the gap in AUC is {true}. Against the notes it is {by_note},
+corrected {fixed}. Its interval is wider, as error rates are uncertain too.
 
-If the fainter are missed, the corrected AUC of all is {overdone}: the interval
-lies {astray} the truth, {whom.value:.2f}. About as many findings are missed.
-What differs is *which*: the faint are hard for the model too, notes without
-them make it look good, and a correction that knows only rates takes what is
-left for typical.
+If the fainter are missed, the corrected AUC of all is {overdone}; {astray}.
+About as many are missed; what differs is *which*. The faint are hard for the
+model too. Notes without them make it look good, and the correction, which
+knows only how many are missed, makes it look better still.
 
-A simulation shows how far this goes, for labels that are as often wrong as
-those of the NIH and a model with an AUC of {MODELS["imperfect"]["auc"]}, the
-more misses and score are correlated:
+The next table simulates labels that are as often wrong as those of the NIH.
+Line by line, what is missed depends more on the score. No AUC is above one:
+where the table has one, the assumption behind the correction is refuted.
 """)
 
 # %%
@@ -453,9 +452,9 @@ what = "AUC: true, against the notes, and corrected for known error rates"
 show(table.rename(columns={"dependence": "correlation"}), what)
 
 # %% [markdown]
-# Do the corrected intervals keep their promise? That takes many studies, which
-# were *recorded* with `benchmarks/label_error.py`: each draws patients of a
-# large phantom population, plants wrong labels anew and audits some patients.
+# Do corrected intervals hold the truth as often as they say? To know takes
+# many studies, *recorded* by `benchmarks/label_error.py`. Each draws patients
+# of a large phantom population, plants wrong labels anew and audits some.
 
 # %%
 recorded = label_error.recorded()
@@ -473,12 +472,11 @@ least = count(cover["n_studies"].min())
 gap = schema.rows(recorded, design="rates by sex", group="F - M", metric="auc")
 gap = gap.set_index("labels")["coverage"]
 say(f"""
-Recorded on {recorded["date"].max()}, {least} studies a line or more. Where the
-rates fit, the share of corrected intervals that hold the truth goes from
-{span(right)}. Lines that correct with what does not fit: {listed(odd)}. Where
-rates differ by sex, the gap in AUC between women and men is held by
-{fmt(gap["corrected"])} of the corrected intervals and by
-{fmt(gap["as noted"])} of the others.
+Recorded on {recorded["date"].max()}, at least {least} studies a line. Where
+the assumption holds, the share of corrected intervals that hold the truth goes
+from {span(right)}. It does not hold in: {listed(odd)}. Where rates differ by
+sex, {fmt(gap["corrected"])} of the corrected intervals and
+{fmt(gap["as noted"])} of the others hold the true gap in AUC by sex.
 """)
 
 # %% [markdown]
@@ -489,18 +487,19 @@ rates differ by sex, the gap in AUC between women and men is held by
 # with exactly one finding, and takes this for their class.
 
 # %% tags=["remove-input"]
-test = label_audit.shares(test, **draws)
-ppv, npv = (estimate(test, metric=m) for m in label_audit.VALUES)
+air = schema.rows(labels, label="Pneumothorax", set="test")
+air = label_audit.shares(air, **draws)
+ppv, npv = (estimate(air, metric=m) for m in label_audit.VALUES)
 alone = read[(words == 1) & (noted == 1)]
 printed = span(published.table("X Fig. 3d")["value"], digits=3)
 say(f"""
-For S: of the films of the test part that are noted with {THIS}, a share of
-{ppv} holds it by the reading, so a perfect model shows an AUC of
-{fmt(0.5 + (ppv.value + npv.value - 1) / 2)}. Both arms of its comparison are
-films with a *note*. A drain can stay in when the air has gone and the report
-still names the disease. Whether notes are right as often with drains as
-without decides what Fig. 4 measures, and asks for readings of films with known
-drains.
+For S: of the films of the test part that are noted with pneumothorax, a share
+of {ppv} holds it by the reading, so a perfect model shows an AUC of
+{fmt(0.5 + (ppv.value + npv.value - 1) / 2)}. The ill of Fig. 4, with drains
+and without, are films with a *note*. A drain can stay in when the air has gone
+and the report still names the disease. What Fig. 4 measures depends on whether
+notes are right as often with drains as without. To know, somebody has to read
+films with known drains.
 
 For X: of {count(len(alone))} films noted with {THIS} and nothing else, a share
 of {fmt(alone.mean())} holds it. X prints equalised odds of {printed}; the
@@ -525,7 +524,8 @@ text-mined label finds a share of {se_all} of {THIS}, and is right in
 and men, and between AP and PA by {view} as drawn, by {over} carried over to
 all films. A perfect model would show an AUC of {fmt(top[FINDING])}. Planted
 notes, worse for women, turn a gap in AUC of {true} into {by_note}, corrected
-{fixed}; if they miss the fainter, the corrected AUC lies {astray} the truth.
+{fixed}. If they miss the fainter, the corrected AUC is {overdone};
+{astray}.
 """,
     figure="fig-label-gaps",
     found=f"NIH's label finds {se_all} of {THIS} on films read again.",

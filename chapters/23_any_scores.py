@@ -164,11 +164,11 @@ predictions = predictions.merge(people[["image_id", "sex"]], on="image_id")
 # %% tags=["remove-input"]
 lost = len(drawn.table) - len(people)
 say(f"""
-{count(lost)} of {count(len(drawn.table))} films go, because one of the three
-was silent. The honest alternatives are few. To count silence as "no" is to
-invent an answer; to judge each on its own films is to compare an exam with
-another exam. To leave out is to lose patients, and whoever is silent on
-difficult films gains by it. So the number stands on the page.
+Of {count(len(drawn.table))} films, {count(lost)} are left out because one of
+the three was silent. The honest alternatives are few. To count silence as
+"no" is to invent an answer; to judge each on its own films is to compare an
+exam with another exam. To leave out is to lose patients, and whoever is silent
+on difficult films gains by it. So the number stands on the page.
 """)
 
 # %% [markdown]
@@ -226,12 +226,14 @@ verdict = "cannot be judged in this run"
 if at["reader"].side != "undefined":
     below = at["reader"].side == "below"
     verdict = "is found" if below else "is not found in this run"
-    verdict = "was not planted in this run" if not missed else verdict
+bias = f"planted bias {verdict}" if missed else "reader was given no bias"
 covers = "covers" if holds else "does not cover"
+if at["reader"].side == "undefined":
+    covers = "cannot say whether it covers"
 say(f"""
 In the reader, the planted gap is {fmt(PLANTED, 3, signed=True)}. The audit,
 which knows nothing of it, says {at["reader"]} (the interval {covers} what was
-planted, and {at["reader"].lies}). **The planted bias {verdict}.** In
+planted, and {at["reader"].lies}). **The {bias}.** In
 specificity, where nothing was planted, the gap is {alarms}; its interval
 {alarms.lies}.
 
@@ -335,14 +337,14 @@ in_short(
     f"""
 Can a model be audited of which there are only answers? Here three files
 ({listed(WHO.values())}) go through one audit on {count(len(people))} films;
-{count(lost)} were left out because one model said nothing. Planted in the
-reader: of the ill, she finds {fmt(-PLANTED, 3)} fewer in women than in men.
-The planted bias {verdict}; the audit says {at["reader"]}. Of
+{count(lost)} were left out because one model said nothing. In the reader, a
+gap in sensitivity of {fmt(PLANTED, 3, signed=True)} between women and men was
+planted; the audit says {at["reader"]}. The {bias}. Of
 {plural(len(WHO), "file")}, {len(able)} can be asked for calibration. Papers S
 and X look at CLIPs alone.
 """,
     figure="fig-scores-gaps",
-    found=f"A reader's planted bias {verdict}, from her answers alone.",
+    found=f"From answers alone, an audit: the {bias}.",
 )
 
 # %% [markdown]

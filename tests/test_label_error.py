@@ -344,11 +344,26 @@ def test_an_audit_that_does_not_fit(change, message):
         (rates(1.5, 1), "Edema: sensitivity 1.5; expected a share from 0 to 1"),
         (rates(1, 1, positives=0), "Edema: positives 0; expected a count of films from 1"),
         ({"Edema": {"sex": {"F": 1}}}, "Edema, F: 1; expected the numbers"),
+        (rates("0.5", 1), "Edema: sensitivity '0.5'; expected a share from 0 to 1"),
+        (rates(1, 1, positives="9"), "Edema: positives '9'; expected a count of films from 1"),
+        (rates(1, 1, positives=1e12), "expected a count of films from 1 to 1,000,000"),
+        (rates(1, 1, positives=np.inf), "Edema: positives inf; expected a count"),
+        ([1], "expected rates by finding"),
     ],
 )
 def test_rates_that_cannot_be(given, message):
     with pytest.raises(ValueError, match=message):
         label_error.audits(given)
+
+
+def test_a_finding_that_is_spelt_otherwise_is_not_passed_over():
+    predictions, *_ = study(200)
+    good = rates(0.6, 0.97)["Edema"]
+    some = predictions.assign(label="Pleural Effusion")
+    with pytest.raises(ValueError, match="'edema '; did you mean 'Edema'"):
+        label_error.as_stated(label_error.corrected_table, predictions, {"edema ": good})
+    with pytest.raises(ValueError, match="did you mean 'Pleural Effusion'"):
+        label_error.as_stated(label_error.corrected_table, some, {"Pleural_effusion": good})
 
 
 def test_the_parameter_is_refused_before_a_run():
@@ -373,6 +388,10 @@ def test_chapters_show_both_and_say_what_it_rests_on(capsys):
         words.fmt_row(schema.row(table, method=m, group="all")) for m in ("zero-shot", CORRECTED)
     )
     assert f"m, Edema, as noted {noted} and corrected {corrected}" in shown
+    # models of several methods, such as scores of a file beside a CLIP
+    two = [table, table.assign(model="b", method=table["method"].str.replace("zero-shot", "x"))]
+    beside_noted(pd.concat(two), "m")
+    assert f"b, Edema, as noted {noted} and corrected" in " ".join(capsys.readouterr().out.split())
     assert "female" in shown and "errors do not go with the score" in shown
 
 

@@ -149,10 +149,13 @@ def at(row, column, value):
 @pytest.mark.parametrize(
     "edit, words",
     [
-        (lambda t: t.drop(columns="finding"), "column 'finding' is missing.*pandas.melt"),
+        (lambda t: t[["image_id"]].assign(Edema=0.1), "column 'finding' is missing.*pandas.melt"),
         (lambda t: t.iloc[:0], "no row below"),
         (lambda t: pd.concat([t, t.iloc[3:5]]), "rows repeat the image_id and finding.* 2 of 3152"),
-        (at(3, "score", ""), r"'score' is empty.* in 1 of 3150 rows \(line 5\); leave out rows"),
+        (
+            at(3, "score", ""),
+            r"'score' is empty.* in 1 of 3150 rows \(line 5\); write.*leave out rows",
+        ),
         (at(3, "score", "nan"), r"'score' is empty, NaN.*line 5"),
         (at(0, "score", "inf"), r"'score' is .*infinite.*line 2"),
         (at(0, "score", "0,5"), r"'score' is .*no number.*line 2"),
@@ -160,12 +163,63 @@ def at(row, column, value):
         (at(9, "image_id", ""), "column 'image_id' is empty"),
         (lambda t: t.assign(score=0.4), "'score' is the same in all rows"),
         (lambda t: t.assign(method=["a", "b"] * 1575), "'method' has 2 entries, and a file is one"),
+        (lambda t: t.assign(score=t["score"] > 0.5), "'score' is .*yes and no as 1 and 0"),
+        (lambda t: t.set_axis(t.iloc[0].astype(str), axis=1), "first line does not name columns"),
+        (
+            lambda t: t.set_axis(["image_id", "score", "score"], axis=1).assign(finding="Edema"),
+            "two ",
+        ),
     ],
 )
 def test_a_wrong_file_gets_one_line_without_an_entry(plain, tmp_path, edit, words):
     with pytest.raises(ValueError, match=words) as caught:
         loaded(edit(plain), tmp_path)
     assert "\n" not in str(caught.value) and "0000" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "write, words",
+    [
+        ({"sep": ";"}, "its columns are separated by ';', expected commas"),
+        ({"sep": ";", "decimal": ","}, "by ';', expected commas.*decimal point"),
+        ({"sep": "\t"}, r"its columns are separated by '\\t'"),
+        ({"sep": ",", "encoding": "utf-16"}, "as CSV with commas in UTF-8"),
+    ],
+)
+def test_other_kinds_of_csv(plain, tmp_path, write, words):
+    plain.to_csv(tmp_path / "some.csv", index=False, **write)
+    with pytest.raises(ValueError, match=words):
+        files_of_scores.load(f"scores:{tmp_path / 'some.csv'}")
+
+
+def test_rows_that_are_longer_than_the_header(plain, tmp_path):
+    rows = plain.head(5).to_csv(index=False, header=False).replace("0.", "0,")
+    (tmp_path / "some.csv").write_text(f"image_id,finding,score\n{rows}")
+    with pytest.raises(
+        ValueError, match=r"rows have more entries than the first line.*decimal point"
+    ):
+        files_of_scores.load(f"scores:{tmp_path / 'some.csv'}")
+
+
+def test_parquet_is_known_by_its_content_and_types_of_any_program(plain, tmp_path):
+    text = {"image_id": "category", "finding": "category"}
+    for name, table in (
+        ("a.PARQUET", plain.astype(text)),
+        ("b.csv", plain.convert_dtypes()),
+        ("c.pq", plain.convert_dtypes(dtype_backend="pyarrow")),
+        ("d.parquet", plain.set_index(["image_id", "finding"])),
+    ):
+        table.to_parquet(tmp_path / name)
+        found = files_of_scores.load(f"scores:{tmp_path / name}").table
+        pd.testing.assert_frame_equal(found[plain.columns], plain, check_dtype=False)
+    plain.assign(score=pd.Timestamp("2025-01-01")).to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match=r"of type datetime.*expected numbers"):
+        files_of_scores.load(f"scores:{tmp_path / 'e.parquet'}")
+
+
+def test_a_path_with_a_comma_is_told_why():
+    with pytest.raises(ValueError, match="so no path may have one"):
+        choose_models("scores:a,b/c.csv")
 
 
 def test_files_that_are_none(tmp_path):
@@ -214,10 +268,22 @@ def test_encoders_alone_leave_the_cohort_as_it_is(cohort, monkeypatch):
     assert not told
 
 
+def renamed(pattern, by):
+    """The film names as another program writes them."""
+    return lambda t: t.assign(image_id=t["image_id"].str.replace(pattern, by, regex=True))
+
+
 @pytest.mark.parametrize(
     "edit, words",
     [
         (lambda t: t.assign(image_id="x" + t["image_id"]), "knows none of the 300 films"),
+        (
+            renamed(r"\.png$", ""),
+            r"300 of 450 films are of cohort 'phantom' but for folder, ending",
+        ),
+        (renamed("^", "films/"), "but for folder"),
+        (renamed("^0+", ""), "leading zeros"),
+        (lambda t: t.replace("Pleural Effusion", "Effusion"), "did you mean 'Pleural Effusion'"),
         (lambda t: t.replace("Edema", "edema"), "'edema' is not of .*did you mean 'Edema'"),
         (lambda t: t.replace("Pleural Effusion", "pleural_effusion"), "'Pleural Effusion'"),
         (lambda t: t[t["finding"] == "Edema"].assign(finding="Hernia"), "no finding in common"),
@@ -250,6 +316,9 @@ def test_labels_are_no_scores_but_a_reader_may_say_yes_and_no(cohort, plain, tmp
     truth = cohort.table.melt("image_id", cohort.findings, "finding", "score")
     with pytest.raises(ValueError, match="the scores are the labels of cohort 'phantom'"):
         recorded.answerable(cohort, [loaded(truth, tmp_path)])
+    for other in (truth["score"] * 100, 1 - truth["score"]):  # the same by another number
+        with pytest.raises(ValueError, match="the scores are the labels"):
+            recorded.answerable(cohort, [loaded(truth.assign(score=other), tmp_path)])
     truth.loc[0, "score"] = 1 - truth.loc[0, "score"]
     reader = loaded(truth, tmp_path, "reader.csv")
     recorded.answerable(cohort, [reader])

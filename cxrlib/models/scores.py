@@ -8,6 +8,7 @@ What cohort it belongs to, only the film names say; :mod:`cxrlib.predict.recorde
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,32 +132,41 @@ def _read(path: Path) -> tuple[pd.DataFrame, str]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file of scores; {EXPECTED}, as CSV or Parquet")
     digest = files.sha256(path)
+    with path.open("rb") as f:
+        parquet = f.read(4) == b"PAR1" or path.suffix == ".parquet"
     try:
-        if path.suffix == ".parquet":
+        if parquet:
             table = pd.read_parquet(path)
+            table = table.reset_index() if any(table.index.names) else table
             return table.set_axis(range(-1, len(table) - 1)), digest  # rows are counted from 1
         table = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
         )
-        return table, digest
     except Exception as error:  # each reader has its own
-        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        kind = "Parquet" if parquet else "CSV"
         raise ValueError(
             f"{path}: not read as {kind} ({unlisted.line(error)}); "
             f"{EXPECTED}, as CSV with commas in UTF-8, or as .parquet"
         ) from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(
+            f"{path}: rows have more entries than the first line names columns ({_header(table)}); "
+            "write numbers with a decimal point, and no comma at the end of rows"
+        )
+    return table, digest
 
 
 def _checked(raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = raw.rename(columns=lambda column: str(column).strip())
     if missing := [column for column in COLUMNS if column not in raw]:
         wide = "; a table with a column for each finding: turn it with pandas.melt"
-        has = ", ".join(map(str, raw)) or "none"
+        turn = wide if "image_id" in raw and "score" not in raw else ""
         raise ValueError(
-            f"{path}: column {missing[0]!r} is missing; the file has {has}. "
-            f"{EXPECTED}{wide if 'image_id' in raw else ''}"
+            f"{path}: column {missing[0]!r} is missing; {_header(raw)}; {EXPECTED}{turn}"
         )
-    if twice := [column for column in (*COLUMNS, "method") if list(raw).count(column) > 1]:
+    # pandas calls a second column of the same name in a CSV file "score.1"
+    given = [str(column).removesuffix(".1") for column in raw]
+    if twice := [column for column in (*COLUMNS, "method") if given.count(column) > 1]:
         raise ValueError(f"{path}: two columns are called {twice[0]!r}; keep one of them")
     blank = raw.isna() | raw.astype(str).apply(lambda column: column.str.strip()).eq("")
     raw, blank = raw[~blank.all(axis=1)], blank[~blank.all(axis=1)]
@@ -169,10 +179,16 @@ def _checked(raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ..
     _refuse(
         pd.Series(~np.isfinite(score), raw.index),
         f"{path}: column 'score' is empty, NaN, infinite or no number",
-        "leave out rows without a score: their films are then counted as missing",
+        "write numbers with a decimal point, yes and no as 1 and 0, and leave out rows without a "
+        "score: their films are then counted as missing",
     )
-    # exactly the number that is written, which pandas' own reading of text need not be
-    score = raw["score"].astype(float).to_numpy()
+    try:
+        # exactly the number that is written, which pandas' own reading of text need not be
+        score = raw["score"].astype(float).to_numpy()
+    except (TypeError, ValueError):  # such as times
+        raise ValueError(
+            f"{path}: column 'score' is of type {raw['score'].dtype}; expected numbers"
+        ) from None
     table = pd.DataFrame({"method": METHOD} | names | {"score": score}, raw.index)
     _refuse(
         table.duplicated(KEYS),
@@ -188,6 +204,16 @@ def _checked(raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ..
     if len(table) > 1 and table["score"].nunique() == 1:
         raise ValueError(f"{path}: column 'score' is the same in all rows; nothing can be ranked")
     return table.reset_index(drop=True), tuple(_noticed(table, list(raw)))
+
+
+def _header(raw):
+    """What the first line names; no entry of a file without such a line."""
+    columns = [str(column) for column in raw]
+    if odd := [mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]]:
+        return f"its columns are separated by {odd[0]!r}, expected commas"
+    if not columns or any(not re.match("[A-Za-z_]", column) for column in columns):
+        return "its first line does not name columns"
+    return f"the file has {', '.join(columns[:20])}{', ...' if len(columns) > 20 else ''}"
 
 
 def _noticed(table, columns):

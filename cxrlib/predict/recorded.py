@@ -102,6 +102,7 @@ def answerable(cohort: Cohort, models: Sequence, fitted: bool = False) -> Cohort
     for model in models:
         if not isinstance(model, KINDS):
             continue
+        _spelling(model, cohort)
         known, has = cohort.table["image_id"].isin(_images(model)).to_numpy(), set(findings)
         if fitted and not known.any():
             raise Lacks(
@@ -176,6 +177,25 @@ def _images(model):
     return model.table["image_id"].unique() if isinstance(model, Scores) else list(model.images)
 
 
+def _spelling(model, cohort):
+    """Refuse films of a file that are those of the cohort but for the way they are written."""
+    ids, ours = pd.Index(_images(model)), pd.Index(cohort.table["image_id"])
+    odd = _bare(ids.difference(ours)).isin(_bare(ours))
+    if odd.any():
+        raise ValueError(
+            f"{model.name}: {n_of_m(int(odd.sum()), len(ids), 'films')} are of cohort "
+            f"{cohort.name!r} but for folder, ending, capitals or leading zeros in image_id; "
+            "spell it as the cohort does"
+        )
+
+
+def _bare(ids):
+    """Names of films without what programs add or take: folder, ending, capitals, zeros."""
+    bare = ids.astype(str).str.replace(r"^.*[/\\]", "", regex=True).str.lower()
+    bare = bare.str.replace(r"(\.(png|jpe?g|tiff?|dcm))+$", "", regex=True)
+    return bare.str.replace(r"^(\d+)\.0$", r"\1", regex=True).str.lstrip("0")
+
+
 def _with_all(model, cohort, findings, known):
     """Films that have a score of each of the findings, by every method of the file."""
     asked = model.table[model.table["finding"].isin(findings)]
@@ -189,7 +209,10 @@ def _findings(model, cohort, lines):
     lacking = {f.casefold().replace("_", " "): f for f in cohort.findings if f not in has}
     unknown = [f for f in model.findings if f not in cohort.findings]
     for finding in unknown:
-        near = get_close_matches(finding.casefold().replace("_", " "), lacking, 1, 0.85)
+        name = finding.casefold().replace("_", " ")
+        near = get_close_matches(name, lacking, 1, 0.85) or [
+            f for f in lacking if f.endswith(f" {name}") or name.endswith(f" {f}")
+        ]
         if near:
             raise ValueError(
                 f"{model.name}: finding {finding!r} is not of cohort {cohort.name!r}; did you mean "
@@ -210,7 +233,8 @@ def _no_labels(model, cohort):
     shared = [f for f in cohort.findings if f in model.findings]
     truth = cohort.table.melt("image_id", shared, "finding", "y_true")
     both = model.table.merge(truth, on=["image_id", "finding"])
-    if both["y_true"].nunique() == 2 and both["score"].eq(both["y_true"]).all():
+    # one score for all ill films, another for all healthy ones, whatever numbers stand for them
+    if both["y_true"].nunique() == 2 and both.groupby("y_true")["score"].nunique().eq(1).all():
         raise ValueError(
             f"{model.name}: the scores are the labels of cohort {cohort.name!r} in all rows; give "
             "what a model or a reader said, not the truth that it is compared with"

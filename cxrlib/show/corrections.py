@@ -18,11 +18,11 @@ def beside_noted(table: pd.DataFrame, first: str) -> None:
     ----------
     table : results table
         As `cxrlib.stats.label_error.corrected_table` or `corrected_arms` returns it: one metric,
-        and methods of which one has the other's name with more behind it.
+        and each method of the models twice, once with ", labels corrected" behind its name.
     first : str
         The model of the table; the sentence has all.
     """
-    noted = table["method"] == min(table["method"].unique(), key=len)
+    noted = ~table["method"].str.endswith(f", labels {CORRECTED}")
     table = table.assign(labels=noted.map({True: AS_NOTED, False: CORRECTED}))
     show(
         table[table["model"] == first],

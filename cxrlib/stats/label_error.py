@@ -12,7 +12,9 @@ rates. They are a predictions table of the label: y_true is the truth, score wha
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from itertools import combinations, product
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -28,6 +30,7 @@ from cxrlib.stats import estimates as est
 from cxrlib.stats.ranking import ranker, ranking
 
 LEAST = 0.1  # sensitivity + specificity - 1 of a label, below which nothing is corrected
+MOST = 1_000_000  # films of an audit that is given by its figures
 METRICS = ("auc", "sensitivity", "specificity", "prevalence")
 CORRECTED = "labels corrected"  # follows the method in tables
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "label_error.csv"
@@ -250,10 +253,12 @@ def stated(rates: Mapping[str, Mapping], by: str | None = None) -> pd.DataFrame:
                 raise ValueError(f"{where}: {given!r}; expected the numbers {', '.join(names)}.")
             for rate, count, truth in ((*names[:2], 1), (*names[2:], 0)):
                 share, n = given[rate], given[count]
-                if not 0 <= share <= 1:
+                if not isinstance(share, Real) or not 0 <= share <= 1:
                     raise ValueError(f"{where}: {rate} {share!r}; expected a share from 0 to 1.")
-                if n < 1 or n != int(n):
-                    raise ValueError(f"{where}: {count} {n!r}; expected a count of films from 1.")
+                if not isinstance(n, Real) or not 1 <= n <= MOST or n != int(n):
+                    raise ValueError(
+                        f"{where}: {count} {n!r}; expected a count of films from 1 to {MOST:,}."
+                    )
                 right = np.clip(share * n - np.arange(int(n)), 0, 1)
                 film = [f"audit {label} {group} {truth} {k}" for k in range(int(n))]
                 part = {"image_id": film, "patient_id": film, "label": label, "y_true": truth}
@@ -406,12 +411,15 @@ def as_stated(
     Raises
     ------
     ValueError
-        Also where the predictions hold none of the labels.
+        Also where the predictions hold none of the labels, or one that is spelt otherwise.
     """
     there, found = set(predictions["label"]), audits(rates)
     tables = []
     for label, (audit, by) in found.items():
         if label not in there:
+            spelt = {name.casefold(): name for name in there - set(found)}
+            if near := get_close_matches(label.casefold().replace("_", " "), spelt, 1, 0.85):
+                raise ValueError(f"label_error: {label!r}; did you mean {spelt[near[0]]!r}?")
             continue
         own = predictions[predictions["label"] == label]
         if by and by not in own and films is not None and by in films:
@@ -425,6 +433,8 @@ def as_stated(
 
 def audits(rates: Mapping[str, Mapping]) -> dict[str, tuple[pd.DataFrame, str | None]]:
     """label -> (audit, rates_by) of the rates that `as_stated` takes; ValueError for others."""
+    if not isinstance(rates, Mapping):
+        raise ValueError(f"label_error: {rates!r}; expected rates by finding.")
     out = {}
     for label, given in rates.items():
         by = None
