@@ -137,7 +137,13 @@ def choose_models(wanted: str) -> list[str]:
             if (name := places.shown(name)) in chosen:
                 raise ValueError(f"models={wanted!r}: two are called {name}; name each once")
         elif name not in known and name.removeprefix(SEEDED) not in published_models():
-            raise ValueError(f"unknown model {name!r}: {nearest(name, known)}")
+            behind = ":" in name and not name.startswith(SEEDED)
+            hint = (
+                nearest(f"{name.partition(':')[0]}:", list(KINDS))
+                if behind
+                else nearest(name, known)
+            )
+            raise ValueError(f"unknown model {name!r}: {hint}")
         chosen.append(name)
     if not chosen:
         raise ValueError(f"models={wanted!r} names no model; known models: {', '.join(known)}")

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import sys
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # torch takes seconds
     from cxrlib.protocol import Protocol
 
 BUILD = "build"
+PARTS = {"logit_scale": Real, "card": dict, "weights": str, "code": tuple, "notes": tuple}
 
 
 def check(name: str) -> None:
@@ -100,9 +102,7 @@ def _built(name: str, path: Path) -> Encoder:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
         model = getattr(module, BUILD)()
     except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"{name}: {path} failed: {type(error).__name__}: {unlisted.line(error)}"
-        ) from None
+        raise ValueError(f"{name}: {path} failed: {unlisted.kind_and_line(error)}") from None
     finally:
         del sys.modules[module.__name__]  # so that other processes get its functions by value
     if not isinstance(model, Encoder):
@@ -110,6 +110,12 @@ def _built(name: str, path: Path) -> Encoder:
             f"{name}: {BUILD}() of {path} returned {type(model).__name__}; expected a "
             "cxrlib.models.encoder.Encoder"
         )
+    for part, kind in PARTS.items():
+        if not isinstance(found := getattr(model, part), kind):
+            said = f"{part} of the Encoder that {path} builds is {type(found).__name__}"
+            raise ValueError(f"{name}: {said}; expected {kind.__name__}")
+    if not isinstance(model.card.get("sources", []), list):
+        raise ValueError(f"{name}: sources on the card that {path} builds are no list of names")
     return model
 
 
@@ -124,7 +130,7 @@ def _tried(model: Encoder) -> Encoder:
         raise ValueError(
             f"{model.name}: as its file builds it, it fails the check {row['check']!r} (by "
             f"{row['difference']:.1e}; allowed is {row['tolerance']:.0e}). A network has to be in "
-            "evaluation mode (.eval()), and a film to get the same embedding every time"
+            "evaluation mode (.eval()), and a film to get the same embedding every time, not all 0"
         )
     return model
 
