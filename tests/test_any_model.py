@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -612,6 +613,23 @@ def test_a_python_file_of_ones_own_is_a_model(own, tmp_path):
     marks.add(models.load_model(own("manual_seed(0)", "manual_seed(1)")).fingerprint)
     marks.add(models.load_model(own("adaptive_avg_pool2d", "adaptive_max_pool2d")).fingerprint)
     assert len(marks) == 3
+
+
+def test_a_module_beside_the_file_can_be_imported_and_counts_as_its_code(own, tmp_path):
+    helper = tmp_path / "size_of_mine.py"
+    helper.write_text("SIDE = 7\n\n\ndef side():\n    return SIDE\n")
+    name = own("(batch, 7)", "(batch, size_of_mine.side())")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        path.read_text().replace("import torch\n", "import size_of_mine\nimport torch\n")
+    )
+    model, before = models.load_model(name), list(sys.path)
+    assert (
+        helper in model.code and "size_of_mine" not in sys.modules and str(tmp_path) not in before
+    )
+    mark = model.fingerprint
+    helper.write_text("def side():\n    return 3 + 4\n")
+    assert models.load_model(name).fingerprint != mark
 
 
 def test_code_of_ones_own_runs_when_the_model_is_loaded_and_not_before(own, tmp_path):
