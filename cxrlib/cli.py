@@ -214,6 +214,8 @@ def fetch(
     from cxrlib.book import fetch as fetching
 
     if not (what or check):
+        if part or draw:
+            raise BookError(f"--part and --draw are of {fetching.NIH}: name it", code=2)
         print(fetching.listing())
         return
     with _resumable(), _mendable(OSError):
@@ -318,8 +320,10 @@ def _mendable(*more):
     try:
         yield
     except (ValueError, FloatingPointError, *more) as error:
-        whole = isinstance(error, OSError) and error.strerror and not error.filename
-        raise BookError(error.strerror if whole else str(error) or "memory ran out") from None
+        said = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        raise BookError(said or "memory ran out") from None
 
 
 @contextmanager

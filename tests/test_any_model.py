@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as algorithms
 from torch.nn import functional as F
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
     AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
@@ -397,6 +400,38 @@ def test_positions_that_older_versions_saved_are_no_weights(saved, tmp_path):
     assert models.load_model(f"transformers:{folder}").card["embed_dim"] == 24
 
 
+def test_a_text_is_cut_to_the_positions_that_the_model_has(saved, tmp_path):
+    """RoBERTa and its kin, of which AltCLIP is one, begin to count behind the padding."""
+    folder = shutil.copytree(saved["chinese"], tmp_path / "alt")
+    for path in folder.glob("model*"):
+        path.unlink()
+    text = TOWER | {"vocab_size": 10, "max_position_embeddings": 40, "project_dim": 32}
+    config = AltCLIPConfig(
+        text_config=text | {"pad_token_id": 0}, vision_config=TOWER | PIXELS, projection_dim=24
+    )
+    AltCLIPModel(config).save_pretrained(folder)
+    long = models.load_model(f"transformers:{folder}").encode_text(["chest " * 60, "chest " * 37])
+    assert torch.equal(long[0], long[1])
+
+
+def test_one_number_for_all_channels_and_another_scale_of_grey(saved, films, tmp_path):
+    folder = shutil.copytree(saved["clip"], tmp_path / "scaled")
+    (folder / "processor_config.json").unlink()
+    steps = CLIPImageProcessor(
+        size={"shortest_edge": 64},
+        crop_size={"height": 64, "width": 64},
+        rescale_factor=1 / 127.5,
+        image_mean=1.0,
+        image_std=0.5,
+    )
+    steps.save_pretrained(folder)
+    model = models.load_model(f"transformers:{folder}")
+    images, _, _ = of_transformers(folder, films)
+    assert (model.encode_image(model.preprocess(films)) - images).abs().max() < ATOL
+    said = "grey levels of 0 to 255 times 0.00784; mean 1 and SD 0.5 of the channels"
+    assert said in model.card["remarks"]
+
+
 def test_a_vocabulary_of_another_model_is_noticed(saved, tmp_path):
     folder = shutil.copytree(saved["siglip"], tmp_path / "mixed")
     for file in ("tokenizer.json", "tokenizer_config.json"):
@@ -479,6 +514,43 @@ def test_a_folder_of_open_clip_that_cannot_be_used(saved, tmp_path, name, break_
     assert said in refusal(f"open_clip:{folder}")
 
 
+def test_a_tokenizer_that_would_run_code_of_a_subfolder_does_not(saved, tmp_path):
+    folder = shutil.copytree(saved["bert"], tmp_path / "trusting")
+    shutil.copytree(saved["bert"], folder / "deep")
+    code = {"auto_map": {"AutoTokenizer": ["code.Tok", None]}, "tokenizer_class": "Tok"}
+    _changed("deep/tokenizer_config.json", **code)(folder)
+    for place in (folder, folder / "deep"):
+        text = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Tok: pass"
+        (place / "code.py").write_text(text)
+    about = json.loads((folder / "open_clip_config.json").read_text())
+    trusting = {"subfolder": "deep", "trust_remote_code": True}
+    about["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = trusting
+    (folder / "open_clip_config.json").write_text(json.dumps(about))
+    try:
+        models.load_model(f"open_clip:{folder}")
+    except ValueError as error:
+        assert "\n" not in str(error)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ({"resize_mode": "stretch"}, "resize_mode 'stretch': expected one of shortest"),
+        ({"interpolation": "best"}, "interpolation 'best': expected one of bicubic"),
+        ({"mean": "grey"}, "plain"),
+        ("none", "plain"),
+    ],
+)
+def test_steps_that_open_clip_does_not_have(saved, tmp_path, steps, said):
+    folder = shutil.copytree(saved["plain"], tmp_path / "plain")
+    _changed("open_clip_config.json", preprocess_cfg=steps)(folder)
+    assert said in refused(f"open_clip:{folder}")
+    _changed("open_clip_config.json", preprocess_cfg={"mean": 0.5, "std": 0.25})(folder)
+    model = models.load_model(f"open_clip:{folder}")
+    assert "mean 0.5 and SD 0.25 of the channels" in model.card["remarks"]
+
+
 # --- own: a Python file ---------------------------------------------------------------------------
 
 OWN = """
@@ -543,6 +615,23 @@ def test_a_python_file_of_ones_own_is_a_model(own, tmp_path):
     assert len(marks) == 3
 
 
+def test_a_module_beside_the_file_can_be_imported_and_counts_as_its_code(own, tmp_path):
+    helper = tmp_path / "size_of_mine.py"
+    helper.write_text("SIDE = 7\n\n\ndef side():\n    return SIDE\n")
+    name = own("(batch, 7)", "(batch, size_of_mine.side())")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        path.read_text().replace("import torch\n", "import size_of_mine\nimport torch\n")
+    )
+    model, before = models.load_model(name), list(sys.path)
+    assert (
+        helper in model.code and "size_of_mine" not in sys.modules and str(tmp_path) not in before
+    )
+    mark = model.fingerprint
+    helper.write_text("def side():\n    return 3 + 4\n")
+    assert models.load_model(name).fingerprint != mark
+
+
 def test_code_of_ones_own_runs_when_the_model_is_loaded_and_not_before(own, tmp_path):
     name = own("def build", f"Path({str(tmp_path / 'ran')!r}).touch()\n\n\ndef build")
     models.check_files(name)
@@ -579,6 +668,10 @@ def test_a_python_file_that_is_no_model(own, old, new, said):
         ("small.flatten(1)", "small.flatten(1) - small.mean()", "'whatever the batch'"),
         ("Tiny().eval()", "Tiny()", "'evaluation mode'"),
         ('"by hand", ()', '"by hand", (), -1.0', "its logit scale is -1.0"),
+        ('"by hand", ()', '"by hand", (), "10"', "logit_scale of the Encoder that"),
+        ('card, "by hand"', 'None, "by hand"', "is NoneType; expected dict"),
+        ('"nothing yet"', '"", "sources": "NIH"', "no list of names"),
+        ("    card", "    raise RuntimeError('x ' * 999)\n    card", "x ..."),
     ],
 )
 def test_code_of_ones_own_that_builds_no_encoder(own, old, new, said):
@@ -605,6 +698,12 @@ def test_a_place_is_known_by_its_last_part_in_this_process_and_those_it_starts(s
     monkeypatch.chdir(clip.parent)
     monkeypatch.delenv(places.ROOT)
     assert "set CXRBOOK_CHECKPOINTS to the folder" in refusal("transformers:clip")
+
+
+def test_a_misspelt_kind():
+    for name in ("transformer:clip", "openclip:clip", "Own:mine"):
+        with pytest.raises(ValueError, match=r"did you mean '(transformers|open_clip|own):'"):
+            models.choose_models(name)
 
 
 def test_two_of_one_name_are_refused(saved, tmp_path):

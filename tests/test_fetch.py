@@ -584,6 +584,13 @@ def test_without_a_folder_it_says_which_variable(monkeypatch):
         assert "no such folder" in refusal(run, name)
 
 
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch):
+    monkeypatch.setenv("CXRBOOK_DATA", "/proc")
+    assert refusal(run, "neatx") == "/proc/neatx: No such file or directory"
+    with pytest.raises(BookError, match="name it"):
+        run("--part", "1")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("mimic", "credentialed"), ("mimic-iv", "course"), ("chexpert", "agreement"), ("own", "own")],

@@ -43,7 +43,7 @@ def shown(name: str) -> str:
         No path, or another thing of that name from elsewhere.
     """
     prefix, _, given = name.partition(":")
-    short = f"{prefix}:{Path(given).name}"
+    short = f"{prefix}:{Path(given.strip()).name}"
     if not given.strip() or short in (f"{prefix}:", f"{prefix}:.."):
         raise ValueError(f"{name!r}: expected the name or path of a file or folder behind it")
     if short != name:
@@ -69,7 +69,7 @@ def place_of(name: str) -> Path:
 
 
 def _path(name):
-    given = Path(name.partition(":")[2]).expanduser()
+    given = Path(name.partition(":")[2].strip()).expanduser()
     root = os.environ.get(ROOT)
     if not root and not given.is_absolute():
         raise ValueError(

@@ -137,9 +137,12 @@ def choose_models(wanted: str) -> list[str]:
             if (name := places.shown(name)) in chosen:
                 raise ValueError(f"models={wanted!r}: two are called {name}; name each once")
         elif name not in known and name.removeprefix(SEEDED) not in published_models():
-            cut = any(kind in wanted for kind in KINDS)
+            kind, colon, _ = name.partition(":")
+            misspelt = colon and not name.startswith(SEEDED)
+            hint = nearest(f"{kind}:", list(KINDS)) if misspelt else nearest(name, known)
+            cut = any(prefix in wanted for prefix in KINDS)
             comma = "; a comma ends a name, so no path may have one" if cut else ""
-            raise ValueError(f"unknown model {name!r}: {nearest(name, known)}{comma}")
+            raise ValueError(f"unknown model {name!r}: {hint}{comma}")
         chosen.append(name)
     if not chosen:
         raise ValueError(f"models={wanted!r} names no model; known models: {', '.join(known)}")

@@ -33,6 +33,10 @@ NAMES = (
     *("open_clip_pytorch_model.bin", "pytorch_model.bin"),
 )
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
+CHOICES = {
+    "resize_mode": ("shortest", "longest", "squash"),
+    "interpolation": ("bicubic", "bilinear", "random"),
+}
 
 
 def check(name: str) -> None:
@@ -94,19 +98,19 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
     check(name)
     folder, about, weights = _found(name)
     what = f"{name}, {folder}"
-    wanted = _preprocessing(about, what)
     state = checkpoints.read(weights[0])
     with unlisted.quietly(what):
+        wanted = _preprocessing(about)
         model = _model(about["model_cfg"], folder)
         tokenizer = _tokenizer(about["model_cfg"]["text_cfg"], folder)
         steps = PreprocessCfg(**wanted | {"size": model.visual.image_size})
         prepare = image_transform_v2(steps, is_train=False)
+        remarks = f"prepares films by {about['source']}: {_in_words(steps)}"
     noted = _fill(model, state, what)
     scale = float(model.logit_scale.detach().exp())
     others = [p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".model")]
     if getattr(model, "logit_bias", None) is not None:
         noted.append(unlisted.SIGMOID)
-    remarks = f"prepares films by {about['source']}: {_in_words(steps)}"
     return unlisted.tried(
         Encoder(
             name=name,
@@ -172,6 +176,8 @@ def _near(word, names):
 def _weights(name: str, place: Path) -> list[Path]:
     """The file with the weights, or the index and the files that it names."""
     if place.is_file():
+        if place.name == CONFIG:
+            raise ValueError(f"{name}: {place} holds no weights; name its folder, {place.parent}")
         found = [place]
     else:
         by_name = [place / file for file in (*NAMES, unlisted.INDEX)]
@@ -227,9 +233,9 @@ def _tokenizer(text: dict, folder: Path) -> Callable[[list[str]], Tokens]:
 
     how = {"context_length": text.get("context_length", DEFAULT_CONTEXT_LENGTH)}
     how |= text.get("tokenizer_kwargs", {})
-    if text.get("hf_tokenizer_name"):
-        mode = text.get("tokenizer_mode")
-        made = HFTokenizer(str(folder), tokenizer_mode=mode, local_files_only=True, **how)
+    if text.get("hf_tokenizer_name"):  # whatever the configuration says, no code of the folder runs
+        how |= {"local_files_only": True, "trust_remote_code": False}
+        made = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **how)
     else:
         made = SimpleTokenizer(**how)
 
@@ -240,7 +246,7 @@ def _tokenizer(text: dict, folder: Path) -> Callable[[list[str]], Tokens]:
     return tokenize
 
 
-def _preprocessing(about: dict, what: str) -> dict:
+def _preprocessing(about: dict) -> dict:
     """What is done to an image: by the configuration, or by all checkpoints that are listed."""
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -252,17 +258,21 @@ def _preprocessing(about: dict, what: str) -> dict:
         found = listed[0] if listed else {}  # open_clip's own, in which it trains them
         if any(x != found for x in listed):
             raise ValueError(
-                f"{what}: open_clip lists checkpoints of {architecture} for which films are "
+                f"open_clip lists checkpoints of {architecture} for which films are "
                 f"prepared in several ways; say which in a file {CONFIG} beside the weights"
             )
-    return merge_preprocess_dict(PreprocessCfg(), found)
+    steps = merge_preprocess_dict(PreprocessCfg(), found)
+    for key, known in CHOICES.items():
+        if steps[key] not in known:
+            raise ValueError(f"{key} {steps[key]!r}: expected one of {', '.join(known)}")
+    return steps
 
 
 def _in_words(steps: PreprocessCfg) -> str:
     from open_clip.utils import to_2tuple
 
     ways = {"shortest": "cropped to", "longest": "padded to", "squash": "squeezed to"}
-    mean, sd = (", ".join(f"{x:.3g}" for x in values) for values in (steps.mean, steps.std))
+    mean, sd = unlisted.listed(steps.mean), unlisted.listed(steps.std)
     return (
         f"{ways[steps.resize_mode]} {' x '.join(map(str, to_2tuple(steps.size)))} pixels "
         f"({steps.interpolation}); mean {mean} and SD {sd} of the channels"

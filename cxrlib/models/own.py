@@ -2,15 +2,19 @@
 
 The file defines ``build()``, which returns an :class:`~cxrlib.models.encoder.Encoder`. Its code
 runs when the model is loaded, at no other time, and with all that Python may do: the notes of the
-model say so. Files that it reads lie beside it (``Path(__file__).with_name(...)``).
+model say so. Files that it reads lie beside it (``Path(__file__).with_name(...)``), as do modules
+that it imports.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -25,6 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds
     from cxrlib.protocol import Protocol
 
 BUILD = "build"
+PARTS = {"logit_scale": Real, "card": dict, "weights": str, "code": tuple, "notes": tuple}
 
 
 def check(name: str) -> None:
@@ -76,41 +81,61 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
     for beside in path.parent.iterdir():
         if beside.is_file():  # whatever reads it, the record of a run counts it as used
             beside.open("rb").close()
-    model = _built(name, path)
+    model, imported = _built(name, path)
     ran = f"built by the code of {path.name}, which was run"
     model = replace(
         model,
         name=name,
         card=unlisted.card(**{"remarks": ran} | model.card | {"name": name}),
         weights=_hash(model.network),
-        code=(path, *model.code),
+        code=(path, *imported, *model.code),
         protocol=protocol_of(protocol).name,
         notes=(ran, *model.notes),
     )
     return _tried(model)
 
 
-def _built(name: str, path: Path) -> Encoder:
+def _built(name: str, path: Path) -> tuple[Encoder, list[Path]]:
+    """What the file builds, and the modules beside it that it imported."""
     from cxrlib.models.encoder import Encoder
 
     module = ModuleType(f"cxrbook_own_{path.stem}")
     module.__file__ = str(path)
+    before = set(sys.modules)
     sys.modules[module.__name__] = module  # which dataclasses ask for
+    sys.path.insert(0, str(path.parent))  # as for any script
+    importlib.invalidate_caches()
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
         model = getattr(module, BUILD)()
     except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"{name}: {path} failed: {type(error).__name__}: {unlisted.line(error)}"
-        ) from None
+        raise ValueError(f"{name}: {path} failed: {unlisted.kind_and_line(error)}") from None
     finally:
-        del sys.modules[module.__name__]  # so that other processes get its functions by value
+        with suppress(ValueError):  # unless the code removed it
+            sys.path.remove(str(path.parent))
+        # none of them stays, so that other processes get their functions by value
+        new = {key: _file(sys.modules[key]) for key in sys.modules.keys() - before}
+        beside = {key: file for key, file in new.items() if file and file.parent == path.parent}
+        for key in beside:
+            del sys.modules[key]
     if not isinstance(model, Encoder):
         raise ValueError(
             f"{name}: {BUILD}() of {path} returned {type(model).__name__}; expected a "
             "cxrlib.models.encoder.Encoder"
         )
-    return model
+    imported = sorted(file for file in beside.values() if file != path)
+    for part, kind in PARTS.items():
+        if not isinstance(found := getattr(model, part), kind):
+            said = f"{part} of the Encoder that {path} builds is {type(found).__name__}"
+            raise ValueError(f"{name}: {said}; expected {kind.__name__}")
+    if not isinstance(model.card.get("sources", []), list):
+        raise ValueError(f"{name}: sources on the card that {path} builds are no list of names")
+    return model, imported
+
+
+def _file(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
 
 
 def _tried(model: Encoder) -> Encoder:
@@ -124,7 +149,7 @@ def _tried(model: Encoder) -> Encoder:
         raise ValueError(
             f"{model.name}: as its file builds it, it fails the check {row['check']!r} (by "
             f"{row['difference']:.1e}; allowed is {row['tolerance']:.0e}). A network has to be in "
-            "evaluation mode (.eval()), and a film to get the same embedding every time"
+            "evaluation mode (.eval()), and a film to get the same embedding every time, not all 0"
         )
     return model
 

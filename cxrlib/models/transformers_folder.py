@@ -12,6 +12,7 @@ two prompts both get the same bias, which cancels in the softmax, so that scale 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # torch and transformers take seconds
     from torch import Tensor
     from transformers import (
         BaseImageProcessor,
-        PreTrainedConfig,
         PreTrainedModel,
         PreTrainedTokenizerBase,
     )
@@ -41,7 +41,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 IMAGES, BOTH = "preprocessor_config.json", "processor_config.json"
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 LONG = 100_000  # tokens: more than any of these takes, less than what stands for "not known"
-RESAMPLING = {2: " (bilinear)", 3: " (bicubic)"}
+RESAMPLING = {0: " (nearest)", 1: " (Lanczos)", 2: " (bilinear)", 3: " (bicubic)"}
+GREY_LEVEL = 1 / 255
 
 
 def check(name: str) -> None:
@@ -117,7 +118,7 @@ def load(name: str, protocol: str | Protocol = "corrected") -> Encoder:
             name=name,
             network=OfTransformers(model, masked).eval(),
             preprocess=each(prepare),
-            tokenizer=_texts(tokenizer, model.config.get_text_config(), padded, what),
+            tokenizer=_texts(tokenizer, model, padded, what),
             card=card(name),
             weights=unlisted.fingerprint({*others, *weights}),
             code=(Path(__file__), *unlisted.code(), *SHARED_CODE),
@@ -201,14 +202,18 @@ def _tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
 
 
 def _texts(
-    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, padded: bool, what: str
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, padded: bool, what: str
 ) -> Callable[[list[str]], Tokens]:
     """Texts to tokens: cut to what the model takes; padded as in its training."""
     import torch
 
     from cxrlib.models.encoder import Tokens
 
-    length = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", LONG))
+    config = model.config.get_text_config()
+    length = min(
+        tokenizer.model_max_length,
+        getattr(config, "max_position_embeddings", LONG) - _before_the_first(model),
+    )
     if length >= LONG:
         raise ValueError(f"{what}: neither tokenizer nor {CONFIG} say how long a text may be")
     if len(tokenizer) > config.vocab_size:
@@ -224,6 +229,13 @@ def _texts(
         return Tokens(ids, found.get("attention_mask", torch.ones_like(ids)))
 
     return tokenize
+
+
+def _before_the_first(model: PreTrainedModel) -> int:
+    """Positions that no token gets, as RoBERTa and its kin count: those up to that of padding."""
+    tables = [x for key, x in model.named_modules() if key.endswith(".position_embeddings")]
+    paddings = [getattr(table, "padding_idx", None) for table in tables]
+    return max((padding + 1 for padding in paddings if padding is not None), default=0)
 
 
 def _scale(model: PreTrainedModel) -> tuple[float, tuple[str, ...]]:
@@ -245,10 +257,11 @@ def _steps(processor: BaseImageProcessor) -> str:
     how = RESAMPLING.get(found.get("resample"), "")
     done = [f"resized to {size}{how}"] if found.get("do_resize") else []
     done += [f"cropped to {crop}"] if found.get("do_center_crop") else []
+    factor = found.get("rescale_factor", GREY_LEVEL) if found.get("do_rescale") else 1
+    if not isclose(factor, GREY_LEVEL):
+        done.append(f"grey levels of 0 to 255 times {factor:.3g}")
     if found.get("do_normalize"):
-        mean, sd = (
-            ", ".join(f"{x:.3g}" for x in found[key]) for key in ("image_mean", "image_std")
-        )
+        mean, sd = (unlisted.listed(found[key]) for key in ("image_mean", "image_std"))
         done.append(f"mean {mean} and SD {sd} of the channels")
     return "; ".join(done)
 

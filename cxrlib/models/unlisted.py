@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from cxrlib.models import files
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds
 
 SIGMOID = "trained with a sigmoid; its bias cancels between two prompts"
 INDEX = "model.safetensors.index.json"
+LONGEST_LINE = 300  # characters of what a library says
 LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the format's own limit
 # Files of which one is enough for a tokenizer of transformers.
 TOKENIZERS = (
@@ -62,9 +64,20 @@ def card(name: str, **known: Any) -> dict:
 
 
 def line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
-    lines = [text.strip() for text in str(error).splitlines()]
-    return next((text for text in lines if text), type(error).__name__)
+    """An error's message in one line, its end left out where it is long."""
+    return shorten(str(error), LONGEST_LINE, placeholder=" ...") or type(error).__name__
+
+
+def kind_and_line(error: BaseException) -> str:
+    """As :func:`line`, after the kind of the error unless that says nothing."""
+    name, text = type(error).__name__, line(error)
+    return text if isinstance(error, ValueError) or text == name else f"{name}: {text}"
+
+
+def listed(numbers: float | Sequence[float]) -> str:
+    """Numbers of the channels in words; a single one is that of all."""
+    each = numbers if isinstance(numbers, Sequence) else [numbers]
+    return ", ".join(f"{x:.3g}" for x in each)
 
 
 def read_json(name: str, path: Path) -> dict:
@@ -109,7 +122,9 @@ def numbers_in(name: str, path: Path) -> int:
     """How many numbers a safetensors file holds, by its header; refuses one that is cut off."""
     size = path.stat().st_size
     with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
+        head = f.read(16)
+        length = int.from_bytes(head[:8], "little")
+        f.seek(8)
         try:
             header = json.loads(f.read(length)) if 0 < length <= LONGEST_HEADER else {}
             tensors = [about for key, about in header.items() if key != "__metadata__"]
@@ -117,7 +132,8 @@ def numbers_in(name: str, path: Path) -> int:
             numbers = sum(prod(about["shape"]) for about in tensors)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ValueError(
-                f"{name}: {path} is no safetensors file, or damaged; only safetensors is read here"
+                f"{name}: {path} is no safetensors file, or damaged (its {size:,} bytes begin with "
+                f"{head!r}); only safetensors is read here"
             ) from None
     if end != size:
         raise ValueError(
@@ -163,10 +179,8 @@ def quietly(what: str) -> Iterator[None]:
     logging.set_verbosity_error()
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{what}: {line(error)}") from None
     except Exception as error:  # whatever a library raises over such a file, it is the file's fault
-        raise ValueError(f"{what}: {type(error).__name__}: {line(error)}") from None
+        raise ValueError(f"{what}: {kind_and_line(error)}") from None
     finally:
         constants.HF_HUB_OFFLINE = online
         logging.set_verbosity(said)
@@ -198,8 +212,7 @@ def tried(model: Encoder) -> Encoder:
         texts = model.encode_text(["Chest Pneumothorax", "Chest No Findings", "Chest Edema"])
     except Exception as error:
         raise ValueError(
-            f"{what}: a trial with 2 films and 3 texts failed: {type(error).__name__}: "
-            f"{line(error)}"
+            f"{what}: a trial with 2 films and 3 texts failed: {kind_and_line(error)}"
         ) from None
     if images.ndim != 2 or len(images) != 2 or texts.shape != (3, images.shape[1]):
         raise ValueError(
