@@ -360,6 +360,7 @@ def _tensor(name, change):
         (_pickled, "only safetensors is read"),
         (_changed("config.json", model_type="bert"), "is of the type 'bert'; expected one of"),
         (_changed("config.json", auto_map={"AutoModel": "x.Y"}), "names code of its own"),
+        (_changed("config.json", _attn_implementation="kernels/x"), "own (_attn_implementation"),
         (_changed("tokenizer_config.json", auto_map={"AutoTokenizer": "x.Y"}), "code of its own"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda folder: (folder / "config.json").write_text("[1]"), "holds no object"),

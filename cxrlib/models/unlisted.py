@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # torch takes seconds
 SIGMOID = "trained with a sigmoid; its bias cancels between two prompts"
 INDEX = "model.safetensors.index.json"
 LONGEST_LINE = 300  # characters of what a library says
+# Classes of the folder, or a kernel for attention that lies on the Hub.
+CODE = re.compile(r'"(auto_map|\w*attn_implementation(?=": "[^"]*/))"')
 LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the format's own limit
 # Files of which one is enough for a tokenizer of transformers.
 TOKENIZERS = (
@@ -96,9 +99,10 @@ def read_json(name: str, path: Path) -> dict:
 def refuse_code(name: str, folder: Path) -> None:
     """Refuse configurations that name Python code of the folder's own or of the Hub's."""
     for path in sorted(folder.glob("*config.json")):
-        if '"auto_map"' in json.dumps(read_json(name, path)):
+        found = CODE.search(json.dumps(read_json(name, path)))
+        if found:
             raise ValueError(
-                f"{name}: {path} names code of its own (auto_map), and no code that comes with "
+                f"{name}: {path} names code of its own ({found[1]}), and no code that comes with "
                 "weights is run; expected a model that the library knows by itself"
             )
 
