@@ -304,22 +304,13 @@ probabilities and were never fitted to any; theirs is {of_words} (the interval
 # [Shortcuts](06_shortcuts) then show them to the small CLIPs of the book, and
 # say so.
 #
-# ```{list-table} What can be asked of what
-# :header-rows: 1
-#
-# * - you have
-#   - you can ask
-# * - yes or no
-#   - sensitivity, specificity, their gaps; AUC of two heaps
-# * - scores in any range
-#   - also AUC, AUPRC, the two arms with and without a drain
-# * - probabilities
-#   - also calibration, and recalibration by group
-# * - vectors of films and phrases
-#   - also zero-shot, wordings that are there, maps and probes
-# * - the model
-#   - everything
-# ```
+# | you have | you can ask |
+# |---|---|
+# | yes or no | sensitivity, specificity, their gaps; AUC of two heaps |
+# | scores in any range | also AUC, AUPRC, arms with and without a drain |
+# | probabilities | also calibration, and recalibration by group |
+# | vectors of films, phrases | also zero-shot, some wordings, maps, probes |
+# | the model | everything |
 #
 # ## Limits
 #

@@ -80,11 +80,6 @@ def embed(cohort: Cohort, model: Encoder | Ensemble | str, cache: bool = True) -
     return _in_order(cohort, extract(cohort, model))
 
 
-def n_of_m(n: int, m: int, things: str) -> str:
-    """How many of how many, such as "3 of 42 films"; under guard without small numbers."""
-    return guard.n_of_m(n, m, things) if guard.active() else f"{n:,} of {m:,} {things}"
-
-
 def not_a_twin(cohort: Cohort, model: Scores | Vectors) -> None:
     """Refuse to take what a file says of a film for its twin, which has the same name.
 
@@ -106,8 +101,8 @@ def _recorded(cohort, model):
     names = cohort.table["image_id"].tolist()
     if absent := sum(name not in model.images for name in names):
         raise Lacks(
-            f"{model.name} has no vector for {n_of_m(absent, len(names), 'films')} of cohort "
-            f"{cohort.name!r}; chapters 4, 6 and 7 leave such films out"
+            f"{model.name} has no vector for {guard.counted(absent, len(names), 'films')} of "
+            f"cohort {cohort.name!r}; chapters 4, 6 and 7 leave such films out"
         )
     return model.image_vectors[[model.images[name] for name in names]]
 
@@ -160,7 +155,7 @@ def embed_reports(cohort: Cohort, model: Encoder | Ensemble | str) -> tuple[np.n
     wordings, wording = np.unique(words[positions], return_inverse=True)
     if isinstance(one := _one(model), Vectors):  # never a wording in a message: it may be a report
         if absent := sum(text not in one.texts for text in wordings):
-            of = n_of_m(absent, len(wordings), "wordings")
+            of = guard.counted(absent, len(wordings), "wordings")
             raise Lacks(f"{one.name} has no vector for {of} of what was written on the films")
         model = one
     return embed_text(wordings.tolist(), model)[wording], positions

@@ -13,6 +13,7 @@ from cxrlib.guard.latch import (
     MIN_CELL,
     GuardError,
     active,
+    counted,
     frames_shown_by,
     n_of_m,
     protect,

@@ -235,6 +235,11 @@ def n_of_m(n: int, m: int, things: str) -> str:
     return f"all but {FEW} of {m:,} {things}" if m - n < MIN_CELL else f"{n:,} of {m:,} {things}"
 
 
+def counted(n: int, m: int, things: str) -> str:
+    """How many of how many, as `n_of_m` once there are credentialed data, else in full."""
+    return n_of_m(n, m, things) if active() else f"{n:,} of {m:,} {things}"
+
+
 def refuse(value: str, where: str) -> None:
     """GuardError if a text holds something of a cohort that the project's own text does not."""
     for one in _registers:

@@ -17,7 +17,7 @@ import pandas as pd
 from cxrlib import guard
 from cxrlib.cohorts.cohort import Cohort, flow
 from cxrlib.core.errors import Lacks
-from cxrlib.embed.extract import n_of_m, not_a_twin
+from cxrlib.embed.extract import not_a_twin
 from cxrlib.models.embeddings import Vectors
 from cxrlib.models.scores import READINGS, Scores
 from cxrlib.protocol import Protocol
@@ -120,10 +120,10 @@ def answerable(cohort: Cohort, models: Sequence, fitted: bool = False) -> Cohort
             known = _with_all(model, cohort, [f for f in findings if f in has], known)
             _no_labels(model, cohort)
         if others := sum(~pd.Index(_images(model)).isin(cohort.table["image_id"])):
-            of = n_of_m(int(others), len(_images(model)), "films")
+            of = guard.counted(int(others), len(_images(model)), "films")
             lines.append(f"{model.name}: not of this cohort, and not used, are {of} of the file")
         if not known.all():
-            missing = n_of_m(int((~known).sum()), len(known), "films")
+            missing = guard.counted(int((~known).sum()), len(known), "films")
             lines.append(f"{model.name} has no answer for {missing}")
         there &= known
         findings = [f for f in findings if f in has]
@@ -133,7 +133,7 @@ def answerable(cohort: Cohort, models: Sequence, fitted: bool = False) -> Cohort
     if absent := [f for f in cohort.findings if f not in findings]:
         lines.append(f"findings without scores, with which nothing is done: {', '.join(absent)}")
     if not there.all():
-        left = n_of_m(int(there.sum()), len(there), "films")
+        left = guard.counted(int(there.sum()), len(there), "films")
         lines.append(
             f"all numbers below are of {left}, those that every model has answered; if a model "
             "is silent where films are hard, it looks better than it is"
@@ -161,8 +161,8 @@ def scores(cohort: Cohort, model: Scores, label: str, temperature: str) -> np.nd
     if absent := int(np.isnan(found).sum()):
         raise Lacks(
             f"{model.name} has no score of {label} for "
-            f"{n_of_m(absent, len(found), 'films')} of cohort {cohort.name!r}; chapters 4, 6 "
-            "and 7 leave such films and findings out"
+            f"{guard.counted(absent, len(found), 'films')} of cohort {cohort.name!r}; chapters 4, "
+            "6 and 7 leave such films and findings out"
         )
     return found
 
@@ -183,7 +183,7 @@ def _spelling(model, cohort):
     odd = _bare(ids.difference(ours)).isin(_bare(ours))
     if odd.any():
         raise ValueError(
-            f"{model.name}: {n_of_m(int(odd.sum()), len(ids), 'films')} are of cohort "
+            f"{model.name}: {guard.counted(int(odd.sum()), len(ids), 'films')} are of cohort "
             f"{cohort.name!r} but for folder, ending, capitals or leading zeros in image_id; "
             "spell it as the cohort does"
         )

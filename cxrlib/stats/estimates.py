@@ -190,15 +190,26 @@ def _estimates(study, metrics, mean_over_labels, match):
                 cells[where] = (y[rows], image[rows], why[g] or joined(note, few))
                 if not why[g]:
                     statistics[where] = statistic(y[rows], score[rows], image[rows], metrics, weigh)
-    evaluated = study.evaluate(statistics)
+    out = evaluated(study, cells, statistics, metrics)
+    return out | means(out) if mean_over_labels else out
+
+
+def evaluated(
+    study: Study, cells: dict[tuple, tuple], statistics: dict, metrics: Sequence[str]
+) -> dict[Key, Estimate]:
+    """Estimates of every metric in every cell; undefined in those without a statistic.
+
+    cells : (model, method, label, attribute, group) -> y (k,) bool, image (k,), note
+    """
+    found = study.evaluate(statistics)
     nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
     out = {}
     for where, (y, image, note) in cells.items():
+        n = len(y), int(y.sum()), int((~y).sum()), np.unique(study.patient[image])
         for metric in metrics:
-            found = evaluated.get((where, metric), (np.nan, *nothing))
-            n = len(y), int(y.sum()), int((~y).sum())
-            out[Key(*where, metric)] = Estimate(*found, *n, np.unique(study.patient[image]), note)
-    return out | means(out) if mean_over_labels else out
+            of = found.get((where, metric), (np.nan, *nothing))
+            out[Key(*where, metric)] = Estimate(*of, *n, note)
+    return out
 
 
 def estimated(

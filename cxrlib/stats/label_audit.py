@@ -13,8 +13,7 @@ import pandas as pd
 
 from cxrlib import schema
 from cxrlib.stats import estimates as est
-from cxrlib.stats import fairness, label_error
-from cxrlib.stats import metrics as measure
+from cxrlib.stats import fairness, label_error, metrics
 
 RATES = ("sensitivity", "specificity")
 VALUES = ("ppv", "npv")
@@ -81,7 +80,7 @@ def as_noted(audit: pd.DataFrame, attribute: str, pairs: est.Pairs, **model: flo
         for group in pair:
             own = audit[audit[attribute] == group]
             y, said = own["y_true"].to_numpy(), own["score"].to_numpy()
-            rates = measure.sensitivity(y, said), measure.specificity(y, said)
+            rates = metrics.sensitivity(y, said), metrics.specificity(y, said)
             label = dict(zip(("label_sensitivity", "label_specificity"), rates, strict=True))
             given[group] = label | {"prevalence": y.mean()} | model
         table = label_error.distorted(given)
@@ -143,14 +142,7 @@ def carried_over(
                 cells[key] = y[at], image[at], why
                 if not why:
                     statistics[key] = _elsewhere(y[at], score[at], image[at], noted[group])
-        evaluated = study.evaluate(statistics)
-        nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
-        found = {}
-        for key, (y, image, why) in cells.items():
-            n = len(y), int(y.sum()), int((~y).sum()), np.unique(study.patient[image])
-            for metric in RATES:
-                of = evaluated.get((key, metric), (np.nan, *nothing))
-                found[est.Key(*key, metric)] = est.Estimate(*of, *n, why)
+        found = est.evaluated(study, cells, statistics, RATES)
         gaps = est.group_gaps(found, attribute, est.pairs_of(groups, pairs, None))
         out += est.rows(found | gaps, study)
     return schema.results(out)
@@ -162,8 +154,8 @@ def _elsewhere(y, score, image, q):
 
     def evaluate(weights):
         own = est.take(weights, image)
-        ppv = measure.sensitivity(noted, truth, own)
-        npv = measure.specificity(noted, truth, own)
+        ppv = metrics.sensitivity(noted, truth, own)
+        npv = metrics.specificity(noted, truth, own)
         ill, well = q * ppv + (1 - q) * (1 - npv), (1 - q) * npv + q * (1 - ppv)
         return {"sensitivity": q * ppv / ill, "specificity": (1 - q) * npv / well}
 
