@@ -10,8 +10,8 @@ Run: python benchmarks/label_error.py [--studies 1000] [--resamples 500] [--proc
 
 Writes counts to label_error.csv beside this file (or to --out) after every design and goes on where
 it stopped. The chapter on labels reads that file through `cxrlib.stats.label_error.recorded`. The
-table in the repository has 400 studies of the first design and 200 of each other, for want of time:
-two processes shared two processor cores with other work for three quarters of an hour.
+table in the repository has 1000 studies of patients audited elsewhere, 400 of the first design and
+200 of each other, for want of time: two or three a second on two processor cores.
 """
 
 import argparse

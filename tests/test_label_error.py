@@ -266,13 +266,10 @@ def test_recorded_benchmark():
     whole = schema.rows(table, group="all", metric=["auc", "sensitivity"])
     held = whole.pivot(index=["design", "metric"], columns="labels", values="coverage")
     low, high = simulate.BAND
-    for design in ("one rate", "rates by sex"):  # patients audited are those of the test
+    for design in ("one rate", "rates by sex", "one rate, other patients audited"):
         assert held.loc[design, "corrected"].between(low, high).all()
     assert (held["as noted"] < 0.2).all()
     faint = whole["design"] == "one rate, the faint missed"
-    fair = whole[~faint & (whole["labels"] == "corrected")]
-    assert len(fair) == 6  # none outside by more than Monte Carlo error
-    assert (fair["coverage_low"] < high).all() and (fair["coverage_high"] > low).all()
     assert (whole.loc[faint, "coverage_high"] < low).all()
 
 
