@@ -1,0 +1,137 @@
+"""Estimates that carry the influence of each image, so that their intervals need no resampling.
+
+The influence of an image is how far the estimate moves, per share of weight that the image gains
+(the infinitesimal jackknife; Efron 1982, chapter 6). The influences of sums, differences and
+ratios follow from those of their parts, images without influence have 0, and the variance is the
+sum over patients of the squared sum of their influences: patients are the unit, and estimates on
+the same images are paired by construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import norm, rankdata
+
+from cxrlib.core import checks
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, and how much each image moves it.
+
+    Attributes
+    ----------
+    value : float
+    influence : (n,) array
+        Of all images that are studied; sums to 0.
+    """
+
+    value: float
+    influence: np.ndarray
+
+    def __add__(self, other: Estimate | float) -> Estimate:
+        other = _estimate(other)
+        return Estimate(self.value + other.value, self.influence + other.influence)
+
+    def __sub__(self, other: Estimate | float) -> Estimate:
+        return self + _estimate(other) * -1
+
+    def __mul__(self, factor: float) -> Estimate:
+        return Estimate(self.value * factor, self.influence * factor)
+
+    def __truediv__(self, other: Estimate | float) -> Estimate:
+        other = _estimate(other)
+        ratio = self.value / other.value
+        return Estimate(ratio, (self.influence - ratio * other.influence) / other.value)
+
+
+def _estimate(number):
+    return number if isinstance(number, Estimate) else Estimate(float(number), np.zeros(1))
+
+
+def mean(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """Mean of (n,) values, or of those ``among`` (n,) bool: a sensitivity is the mean of decisions
+    among the ill.
+
+    Raises
+    ------
+    ValueError
+        None is among them.
+    """
+    values = np.asarray(values, float)
+    among = np.ones(len(values), bool) if among is None else np.asarray(among, bool)
+    if not among.any():
+        raise ValueError("no image to take a mean of")
+    value = values[among].mean()
+    share = among / among.sum()
+    return Estimate(float(value), np.where(among, values - value, 0.0) * share)
+
+
+def auc(y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """AUC of (n,) scores, or of those ``among``, by placement values (DeLong et al. 1988).
+
+    The placement of an ill image is the share of healthy ones that score lower, ties counting
+    half; that of a healthy one the share of ill ones that score higher.
+
+    Raises
+    ------
+    ValueError
+        No ill or no healthy image.
+    """
+    y, score = checks.outcomes(y_true, "y_true"), np.asarray(score, float)
+    among = np.ones(len(y), bool) if among is None else np.asarray(among, bool)
+    ill, well = among & y, among & ~y
+    if not (ill.any() and well.any()):
+        raise ValueError(f"{ill.sum()} ill and {well.sum()} healthy images; expected both")
+    n_ill, n_well = ill.sum(), well.sum()
+    rank = np.zeros(len(y))
+    rank[among] = rankdata(score[among])
+    placement = np.zeros(len(y))
+    placement[ill] = (rank[ill] - rankdata(score[ill])) / n_well
+    placement[well] = 1 - (rank[well] - rankdata(score[well])) / n_ill
+    value = placement[ill].mean()
+    influence = np.zeros(len(y))
+    influence[ill] = (placement[ill] - value) / n_ill
+    influence[well] = (placement[well] - value) / n_well
+    return Estimate(float(value), influence)
+
+
+def average(estimates: list[Estimate]) -> Estimate:
+    """Mean of several estimates on the same images, such as of one metric over findings."""
+    return Estimate(
+        float(np.mean([e.value for e in estimates])),
+        np.mean([e.influence for e in estimates], axis=0),
+    )
+
+
+def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Normal limits, with the patients as the unit.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    patient_id : (n,)
+        Of the images of its influences.
+    level : float in (0, 1)
+    """
+    half = norm.ppf(0.5 + level / 2) * standard_error(estimate, patient_id)
+    return estimate.value - half, estimate.value + half
+
+
+def standard_error(estimate: Estimate, patient_id: ArrayLike) -> float:
+    """Root of the sum over patients of their squared influences, times m / (m - 1).
+
+    m is the number of patients whose images have an influence.
+    """
+    code, names = _codes(patient_id)
+    by_patient = np.bincount(code, estimate.influence, names)
+    m = np.count_nonzero(np.bincount(code, estimate.influence != 0, names))
+    return float(np.sqrt((by_patient**2).sum() * m / max(m - 1, 1)))
+
+
+def _codes(patient_id):
+    names, code = np.unique(np.asarray(patient_id), return_inverse=True)
+    return code, len(names)
