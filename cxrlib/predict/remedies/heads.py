@@ -14,7 +14,9 @@ from cxrlib.core.errors import Lacks
 from cxrlib.predict.remedies import cells
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy
 
-C = 0.01  # one over the L2 penalty
+# One over the L2 penalty. Of 0.01, 0.1, 1 and 10 it gave the least loss, averaged over group and
+# label, of balanced heads on validation patients of phantoms that were held out.
+C = 0.1
 DRAWS = 20  # of films for the group-balanced head, as many as its authors'
 # weights of cells in GroupDRO: how fast they move, and when they rest
 STEPS, RATE, CLOSE = 200, 2.0, 1e-3
