@@ -18,7 +18,7 @@ def group_thresholds(question: Question, fitting: Films) -> Answer:
     """A threshold for each group, at which the same share of its healthy films is called healthy.
 
     The order within a group stays as it is, and so does what the model cannot see in it. Hardt et
-    al. 2016 derive it from their equal false positive rates.
+    al. 2016 choose such thresholds so that the ill are treated alike; here the healthy are.
     """
     margins, cell = ask(question, fitting), cells.of(question, fitting)
     healthy = [[m[c == 2 * g] for m, c in zip(margins.T, cell.T, strict=True)] for g in (0, 1)]
@@ -38,7 +38,9 @@ def equalised_odds(question: Question, fitting: Films) -> Answer:
     rules, cell = [], cells.of(question, fitting)
     how = {"constraints": "equalized_odds", "objective": "balanced_accuracy_score"}
     for m, c in zip(ask(question, fitting).T, cell.T, strict=True):
-        rule = ThresholdOptimizer(estimator=margin(), prefit=True, predict_method="predict", **how)
+        rule = ThresholdOptimizer(
+            estimator=as_it_is(), prefit=True, predict_method="predict", **how
+        )
         rules.append(rule.fit(m[:, None], c % 2, sensitive_features=c // 2))
 
     def answer(films: Films) -> np.ndarray:
@@ -54,26 +56,29 @@ def equalised_odds(question: Question, fitting: Films) -> Answer:
 def group_recalibration(question: Question, fitting: Films) -> Answer:
     """A scale and a shift of the margins for each group, so that they are log odds in it.
 
-    It makes a score mean the same risk in both groups, and leaves the order within each as it is;
-    where a group is ill less often, fewer of its ill are found at one threshold. Platt 1999.
+    A score comes to mean the same risk in both, as the labels have it: a group that is ill more
+    often gets higher ones, be it ill or only reported so. Platt 1999, in each group.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    margins, cell, line = ask(question, fitting), cells.of(question, fitting), {}
-    for k, (m, c) in enumerate(zip(margins.T, cell.T, strict=True)):
-        for g in (0, 1):
-            fit = LogisticRegression(C=np.inf).fit(m[c // 2 == g, None], c[c // 2 == g] % 2)
-            line[g, k] = fit.coef_[0, 0], fit.intercept_[0]
-    scale, shift = np.array([[line[g, k] for k in range(cell.shape[1])] for g in (0, 1)]).T
+    cell = cells.of(question, fitting)
+    asked = list(zip(ask(question, fitting).T, cell.T, strict=True))
+    lines = np.array([[line(m, c % 2, c // 2 == g) for m, c in asked] for g in (0, 1)])
 
     def answer(films: Films) -> np.ndarray:
-        group = cells.member(question, films)
-        return ask(question, films) * scale.T[group] + shift.T[group]
+        scale, shift = np.moveaxis(lines[cells.member(question, films)], 2, 0)
+        return scale * ask(question, films) + shift
 
     return answer
 
 
-def margin() -> object:
+def line(margin: np.ndarray, ill: np.ndarray, among: np.ndarray) -> tuple[float, float]:
+    """Scale and shift of a logistic regression on the margin, without a penalty."""
+    from sklearn.linear_model import LogisticRegression
+
+    fit = LogisticRegression(C=np.inf).fit(margin[among, None], ill[among])
+    return fit.coef_[0, 0], fit.intercept_[0]
+
+
+def as_it_is() -> object:
     """An estimator that predicts what it is given."""
     from sklearn.base import BaseEstimator
 

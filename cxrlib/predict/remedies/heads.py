@@ -17,7 +17,7 @@ from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy
 # One over the L2 penalty. Of 0.01, 0.1, 1 and 10 it gave the least loss, averaged over group and
 # label, of balanced heads on validation patients of phantoms that were held out.
 C = 0.1
-DRAWS = 20  # of films for the group-balanced head, as many as its authors'
+DRAWS = 20  # of films for the group-balanced head, as in its authors' code
 # weights of cells in GroupDRO: how fast they move, and when they rest
 STEPS, RATE, CLOSE = 200, 2.0, 1e-3
 FACTORS = (1, 2, 5, 10, 20)  # that a film may count in the second training of JTT
@@ -26,8 +26,8 @@ FACTORS = (1, 2, 5, 10, 20)  # that a film may count in the second training of J
 def plain_head(question: Question, fitting: Films) -> Answer:
     """Learn a new last layer on films of other patients, and let every film count the same.
 
-    It is the control of the heads below: what new labels alone do, shortcuts of theirs included.
-    Zech et al. 2018 and many others train nothing else on radiographs.
+    It is the control of the heads below: what new labels alone do, their shortcuts included.
+    Radford et al. 2021, the authors of CLIP, call it a linear probe.
     """
     return new_layer(question, fitting, lambda x, y, cell: logistic(x, y))
 
@@ -36,7 +36,7 @@ def reweighing(question: Question, fitting: Films) -> Answer:
     """Let films count so that group and finding are independent among those it learns from.
 
     A film of a group and label counts P(group) P(label) / P(group, label): where the finding is
-    as common in both groups, nothing changes. Kamiran and Calders 2012, who needed no network.
+    as common in both groups, nothing changes. Kamiran and Calders 2012.
     """
 
     def fit(x, y, cell):
@@ -51,7 +51,7 @@ def balanced_head(question: Question, fitting: Films) -> Answer:
     """Learn the last layer on equally many films of each group and label, drawn several times.
 
     Most films are left out of each draw, and the layers are averaged; all depends on the smallest
-    cell. Deep feature reweighting (DFR), Kirichenko et al. 2023, who penalise by L1.
+    cell. Deep feature reweighting (DFR), Kirichenko et al. 2023, whose penalty is L1 and tuned.
     """
 
     def fit(x, y, cell):
@@ -88,7 +88,8 @@ def just_train_twice(question: Question, fitting: Films) -> Answer:
     """Learn a layer, and then another to which the films count more that the first got wrong.
 
     The groups serve only to choose how much more, by the worst accuracy of a group and label on a
-    third of the patients. JTT, Liu et al. 2021; where a finding is rare, what is got wrong is ill.
+    third of the patients; it supposes that films are got wrong because of a shortcut, not because
+    they are hard. JTT, Liu et al. 2021.
     """
     patients = np.random.default_rng(0).permutation(np.unique(fitting.patient))
     held = np.isin(fitting.patient, patients[::3])
