@@ -1,6 +1,7 @@
 """New last layers and decisions by group: against other libraries, and on planted cases."""
 
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -42,15 +43,15 @@ def test_films():
 
 
 @pytest.fixture(scope="module")
-def question():
+def question(fitting):
     prompts = np.eye(8)[:2]
     words = (("a woman",), ("a man",))
 
     def encode(texts):
-        vectors = np.array([np.roll([1.0, 0.5, 0.2, 0, 0, 0, 0, 0], len(t) % 8) for t in texts])
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = [np.random.default_rng(crc32(t.encode())).normal(size=8) for t in texts]
+        return np.array(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    twins = np.eye(8)[[0, 1]], np.eye(8)[[2, 1]]
+    twins = fitting.images[:50], fitting.images[:50] + 0.1 * np.eye(8)[2]
     about = ("sex", GROUPS, words, encode, twins)
     return Question(FINDINGS, prompts, -prompts[::-1], 10.0, *about)
 
@@ -234,10 +235,10 @@ def test_equalised_odds_is_fairlearn_and_the_odds_are_equal(question, fitting, t
             prefit=True,
             predict_method="predict",
         ).fit(of_fitted, fitting.truth[:, k], sensitive_features=fitting.group)
-        # lots drawn by the library itself, 400 for each film
-        many, group = np.repeat(of_test, 400, axis=0), np.repeat(test_films.group, 400)
-        lots = rule.predict(many, sensitive_features=group, random_state=0).reshape(-1, 400)
-        np.testing.assert_allclose(on_test[:, k], lots.mean(axis=1), atol=0.12)
+        # lots drawn by the library itself, 200 for each film
+        many, group = np.repeat(of_test, 200, axis=0), np.repeat(test_films.group, 200)
+        lots = rule.predict(many, sensitive_features=group, random_state=0).reshape(-1, 200)
+        np.testing.assert_allclose(on_test[:, k], lots.mean(axis=1), atol=0.16)
         assert on_test[:, k].mean() == pytest.approx(lots.mean(), abs=0.005)
         for label in (True, False):
             shares = [
