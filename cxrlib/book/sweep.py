@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.book import compare_runs, record, runs
+from cxrlib.book import compare_runs, record, runs, sweep_page
 from cxrlib.book.chapters import Chapter
 from cxrlib.book.run import check_writable, execute, fingerprint, parameters_of, tasks
+from cxrlib.book.sweep_page import PREFIX, SEED
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError, known
 
-SEED = "seed"
 MOST_LINES = 12  # of a plot that can still be read
-PREFIX = "p_"  # of the columns of parameters, which may be called like those of results
 
 
 class TooManyLines(BookError):
@@ -330,8 +329,6 @@ def report(
     -------
     str : paths, and the numbers behind the plot.
     """
-    from cxrlib.book import sweep_page
-
     table, texts = joined(notebooks)
     lines = []
     files = {"sweep.parquet": table, "sweep.csv": table, "said.csv": texts}

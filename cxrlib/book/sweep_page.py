@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from cxrlib.book import compare_runs
-from cxrlib.book.sweep import PREFIX, SEED
 from cxrlib.show.notebook import rendered
 from cxrlib.show.words import fmt_interval, plural
 
+SEED = "seed"
+PREFIX = "p_"  # of the columns of parameters, which may be called like those of results
 STYLE = """
 body { font: 16px/1.5 sans-serif; margin: 2em auto; max-width: 100em; padding: 0 1em }
 table { border-collapse: collapse; font-size: 14px; margin-bottom: 2em }
