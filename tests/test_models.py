@@ -26,7 +26,7 @@ def cohort():
     return cohorts.load("phantom", n_images=1500)
 
 
-@pytest.fixture(scope="module", params=models.model_names())
+@pytest.fixture(scope="module", params=[*models.model_names(), *models.remedied_models()])
 def model(request):
     return models.load_model(request.param)
 
@@ -61,7 +61,8 @@ def test_zero_shot_auc_is_in_the_promised_range_and_near_the_card(model, cohort)
         for label, rows in predictions.groupby("label")
     }
     mean = np.mean(list(aucs.values()))
-    assert 0.78 <= mean <= 0.95
+    if model.name in models.model_names():  # a remedy may cost what it likes, and says so
+        assert 0.78 <= mean <= 0.95
     # The card was computed on 4,000 images; these are 1,500 of them.
     assert mean == pytest.approx(model.card["zero_shot_auc"]["mean"][0], abs=0.03)
 
