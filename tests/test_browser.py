@@ -138,7 +138,7 @@ def in_console(said):
 
 @pytest.fixture(scope="module")
 def reader(browser):
-    """A window in which page after page is opened: with a new one each, that takes thrice as long."""
+    """One window for page after page: with a window for each, opening takes three times as long."""
     with window(browser) as seen:
         yield seen
 
