@@ -13,6 +13,9 @@ BIN := $(VENV)/bin
 # The stamp of a finished environment carries the checksum of the lock it was made from.
 READY := $(VENV)/ready-$(shell cat requirements.lock 2>/dev/null | cksum | cut -d ' ' -f 1)
 CXRBOOK := $(BIN)/python -m cxrlib.cli
+# Images for containers often tell Python to keep no bytecode. Hundreds of processes would then each
+# compile what they import anew: half of the time that importing takes.
+export PYTHONDONTWRITEBYTECODE =
 UV_VERSION := 0.13.9
 # uv lives apart from the packages, which it keeps exactly as locked.
 UV := $(VENV)/tools/bin/uv

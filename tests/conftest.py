@@ -105,6 +105,8 @@ LONGEST = (
     "test_drains.py",
     "test_parity_medimageinsight.py",
     "test_zeroshot.py",
+    "test_scores.py",
+    "test_wordings.py",
 )
 
 
