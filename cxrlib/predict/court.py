@@ -1,33 +1,39 @@
-"""Brings planted biases before the court: films, models and questions of each, with a placebo.
+"""Brings a bias before the court: the films, the model and the question, each with a placebo.
 
 A case has two sides. On the biased one something was planted, in the training of a model or in the
 films; on the clean one, the placebo, nothing was, and whatever a remedy changes there it invents.
+Real films have one side: nobody knows what they would be without their bias.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts
+from cxrlib import cohorts, models, schema
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.metadata import young_or_old
+from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
+from cxrlib.core.checks import one_of
 from cxrlib.core.errors import Lacks
-from cxrlib.embed.extract import embed, embed_text, loaded
+from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
-from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy, ask, nothing
+from cxrlib.predict.remedies.remedy import Films, Question, Remedy, nothing
 from cxrlib.stats import court as stats
+from cxrlib.stats import influence
 from cxrlib.stats.influence import Estimate
 
-SPECIFICITY = 0.8  # of all tuning films together, at the threshold that all share
-FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on the others
-N_TWINS = 300  # fitting films that an oracle sees twice
-DRAIN = "Pneumothorax"
+BIASES = {
+    "drain shortcut": "drain",
+    "fainter findings by age": "age60",
+    "silent reports by sex": "sex",
+}
+"""What is planted, and the attribute that must not matter."""
 GROUPS = {"drain": ("drain", "none"), "age60": ("old", "young"), "sex": ("F", "M")}
 """Attribute to its two groups: the one that is served worse, or set apart, first."""
 PROMPTS = {
@@ -35,9 +41,13 @@ PROMPTS = {
     "age60": (("Chest of an old patient", "Elderly"), ("Chest of a young patient", "Young adult")),
     "sex": (("Chest of a woman", "Female patient"), ("Chest of a man", "Male patient")),
 }
-
-
-NOTHING = Remedy(nothing, "texts")
+CLEAN, DRAINED, SILENT = "phantom-resnet", "phantom-resnet-drain", "phantom-resnet-underreport"
+DRAIN_FINDING = "Pneumothorax"
+SPECIFICITY = 0.8  # of all tuning films together, at the threshold that all share
+FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on the others
+FEW = 10  # ill and healthy films of each group, or a finding is not asked for
+N_TWINS = 300  # fitting films that an oracle sees twice
+NOTHING = Remedy(nothing, "nothing")
 
 
 @dataclass(frozen=True)
@@ -48,13 +58,13 @@ class Side:
     ----------
     question : Question
     fitting, tuning : Films
-        Validation patients: a remedy is fitted on the first, the common threshold and the scale of
-        probabilities on the second.
+        Of validation patients: a remedy is fitted on the first; the threshold that all share, and
+        Platt's scale, on the second.
     test : Films
     changed : Films or None
-        The test films with a drain; ``test`` are then the same without.
-    drawn : Films or None
-        The test films as they came, some with a drain; None where ``test`` are.
+        The test films with a drain drawn in; ``test`` are then the same films without one.
+    drawn : Films
+        The test films as they came, some with a drain; ``test`` itself where that is the same.
     """
 
     question: Question
@@ -64,6 +74,14 @@ class Side:
     changed: Films | None = None
     drawn: Films | None = None
 
+    @property
+    def as_drawn(self) -> Films:
+        return self.test if self.drawn is None else self.drawn
+
+    @cached_property
+    def untreated(self) -> Answers:
+        return answers(self, NOTHING)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -72,162 +90,61 @@ class Case:
     Attributes
     ----------
     bias : str
-        Its name.
     model : str
         Whose answers are judged.
     biased : Side
     clean : Side or None
         The placebo; None of real films.
+    seen_by : callable
+        The biased side as another model sees it: a remedy in training is another model.
+    cohort : str
     """
 
     bias: str
     model: str
     biased: Side
-    clean: Side | None = None
+    clean: Side | None
+    seen_by: Callable[[Encoder], Side]
+    cohort: str
 
-
-def films(cohort: Cohort, model: Encoder, findings: tuple[str, ...], attribute: str) -> Films:
-    """What a remedy may know of a cohort."""
-    table = cohort.table
-    truth = table[list(findings)].to_numpy(bool)
-    group = groups(table, attribute)
-    return Films(embed(cohort, model), truth, group, table["patient_id"].to_numpy())
-
-
-def groups(table: pd.DataFrame, attribute: str) -> np.ndarray:
-    """To which of the two groups each row belongs; "" where nobody knows."""
-    if attribute == "drain":
-        known = table["drain"].map({1: "drain", 0: "none"})
-    elif attribute == "age60":
-        known = young_or_old(table["age"])
-    else:
-        known = table[attribute].where(table[attribute].isin(GROUPS[attribute]))
-    return known.fillna("").to_numpy(str)
-
-
-def question(model: Encoder, findings: tuple[str, ...], attribute: str, negative) -> Question:
-    """The two prompts of each finding, as in the chapter on zero-shot classification."""
-    negative = [negative] if isinstance(negative, str) else list(negative)
-    sides = [
-        [model.encode_prompts([p.format(label=f) for p in prompts]).numpy() for f in findings]
-        for prompts in ([zeroshot.POSITIVE], negative)
-    ]
-    return Question(
-        findings=findings,
-        positive=np.array(sides[0]),
-        negative=np.array(sides[1]),
-        scale=model.logit_scale,
-        attribute=attribute,
-        groups=GROUPS[attribute],
-        prompts=PROMPTS[attribute],
-        encode=lambda texts: embed_text(texts, model),
-    )
-
-
-def parted(valid: Films, seed: int) -> tuple[Films, Films]:
-    """Fitting and tuning films, by patients."""
-    names = np.unique(valid.patient)
-    fitted = np.random.default_rng(seed).permutation(names)[: round(FITTED * len(names))]
-    chosen = np.isin(valid.patient, fitted)
-    return valid.rows(chosen), valid.rows(~chosen)
-
-
-def drain(
-    biased: Encoder, clean: Encoder, valid: Cohort, small: Cohort, negative, seed: int
-) -> Case:
-    """The drain shortcut: whose pneumothorax score rises when a drain is drawn into a film?
-
-    valid : validation patients; small : test films, whose twins chapter 6 has stored
-    """
-    twins = [phantom.twin(small, drain=d) for d in (0, 1)]
-    few = _few(valid, seed)
-    pairs = [phantom.twin(few, drain=d) for d in (0, 1)]
-    has = small.table["drain"].to_numpy(bool)
-
-    def side(model):
-        asked = question(model, (DRAIN,), "drain", negative)
-        asked = replace(asked, twins=tuple(embed(p, model) for p in pairs))
-        fitting, tuning = parted(films(valid, model, (DRAIN,), "drain"), seed)
-        test, changed = (films(t, model, (DRAIN,), "drain") for t in twins)
-        drawn = replace(
-            test,
-            images=np.where(has[:, None], changed.images, test.images),
-            group=np.where(has, "drain", "none"),
-        )
-        return Side(asked, fitting, tuning, test, changed, drawn)
-
-    return Case("drain shortcut", biased.name, side(biased), side(clean))
-
-
-def age(model: Encoder, valid: Cohort, test: Cohort, findings, negative, seed: int) -> Case:
-    """Fainter findings in the old: the films are biased, and clean ones are drawn without."""
-    contrast = test.recipe["dials"]["contrast"]
-    others = {a: of for a, of in contrast.items() if a != "age_group"}
-    plain = [phantom.twin(c, contrast=others) for c in (valid, test)]
-    few = _few(valid, seed)
-    pairs = tuple(embed(c, model) for c in (few, phantom.twin(few, contrast=others)))
-
-    def side(valid, test):
-        asked = question(model, findings, "age60", negative)
-        fitting, tuning = parted(films(valid, model, findings, "age60"), seed)
-        asked = replace(asked, twins=pairs)
-        return Side(asked, fitting, tuning, films(test, model, findings, "age60"))
-
-    return Case("fainter findings by age", model.name, side(valid, test), side(*plain))
-
-
-def sex(
-    biased: Encoder, clean: Encoder, valid: Cohort, test: Cohort, findings, negative, seed: int
-) -> Case:
-    """Reports that leave out findings of women, in the training of one model."""
-    few = _few(valid, seed)
-    pairs = [phantom.twin(replace(few, table=few.table.assign(sex=s))) for s in "FM"]
-
-    def side(model):
-        asked = question(model, findings, "sex", negative)
-        asked = replace(asked, twins=tuple(embed(p, model) for p in pairs))
-        fitting, tuning = parted(films(valid, model, findings, "sex"), seed)
-        return Side(asked, fitting, tuning, films(test, model, findings, "sex"))
-
-    return Case("silent reports by sex", biased.name, side(biased), side(clean))
-
-
-def _few(valid, seed):
-    """Some films of the patients that remedies are fitted on."""
-    patients = valid.table["patient_id"].to_numpy()
-    names = np.unique(patients)
-    fitted = np.random.default_rng(seed).permutation(names)[: round(FITTED * len(names))]
-    table = valid.table[np.isin(patients, fitted)].iloc[:N_TWINS].reset_index(drop=True)
-    return replace(valid, table=table)
+    @property
+    def kind(self) -> str:
+        """How harm is counted: "shift" between twins, or "gap" in sensitivity."""
+        return "gap" if self.biased.changed is None else "shift"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says, with a remedy or without, of the test films of a side.
+    """What a model says of a side's test films, with a remedy or without.
 
     Attributes
     ----------
-    margins : tuple of three (n, k) arrays
-        Of the test films, of the same as they came, and of the changed ones (or None).
+    margins, drawn, changed : (n, k) arrays
+        Of the test films, of the same as they came, of the changed ones (or None).
     yes, yes_drawn : (n, k) arrays
         Decisions at the common threshold, or probabilities of a yes, of the first two.
     p : (n, k) array or None
         Probabilities after Platt scaling; None for a remedy that decides.
     """
 
-    margins: tuple[np.ndarray, np.ndarray, np.ndarray | None]
+    margins: np.ndarray
+    drawn: np.ndarray
+    changed: np.ndarray | None
     yes: np.ndarray
     yes_drawn: np.ndarray
     p: np.ndarray | None
 
 
+# --- the trial ---
+
+
 def answers(side: Side, remedy: Remedy) -> Answers:
-    """Fit a remedy on a side and ask it there.
+    """Fit a remedy on a side, and ask it there.
 
     Raises
     ------
     ValueError
-        Fitting or tuning patients are test patients.
+        Patients of the test are among those that it would be fitted or tuned on.
     Lacks
         The remedy cannot be applied to this question.
     """
@@ -235,55 +152,58 @@ def answers(side: Side, remedy: Remedy) -> Answers:
         if seen := len(np.intersect1d(known.patient, side.test.patient)):
             raise ValueError(
                 f"a remedy would be {what} on {seen} patients of the test; expected none: take "
-                "validation patients, cohorts.validation(...), and leave them out of the test"
+                "other patients, such as those of cohorts.validation"
             )
     answer = remedy.fit(side.question, side.fitting)
     given = answer(side.test)
     drawn = given if side.drawn is None else answer(side.drawn)
     changed = None if side.changed is None else answer(side.changed)
-    margins = (given, drawn, changed)
     if remedy.decides:
-        return Answers(margins, given, drawn, None)
+        return Answers(given, drawn, changed, given, drawn, None)
     tuned, truth = answer(side.tuning), side.tuning.truth
     at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, truth.T, strict=True)]
     yes, yes_drawn = ((m > at).astype(float) for m in (given, drawn))
-    return Answers(margins, yes, yes_drawn, platt(tuned, truth, given))
+    return Answers(given, drawn, changed, yes, yes_drawn, platt(tuned, truth, given))
+
+
+def platt(tuned: np.ndarray, truth: np.ndarray, margins: np.ndarray) -> np.ndarray:
+    """Probabilities (n, k) by a logistic regression for each finding (Platt 1999)."""
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import
+
+    columns = []
+    for m, t, x in zip(tuned.T, truth.T, margins.T, strict=True):
+        fit = LogisticRegression(C=np.inf).fit(m[:, None], t)
+        columns.append(fit.predict_proba(x[:, None])[:, 1])
+    return np.column_stack(columns)
 
 
 def harm(side: Side, found: Answers) -> Estimate:
     """Shift between twins, or the gap in mean sensitivity, first group minus second."""
-    if side.changed is not None:
-        (given, _, changed), healthy = found.margins, ~side.test.truth[:, 0]
-        return stats.shift(given[:, 0], changed[:, 0], healthy)
+    if found.changed is not None:
+        healthy = ~side.test.truth[:, 0]
+        return stats.shift(found.margins[:, 0], found.changed[:, 0], healthy)
     one, other = sensitivities(side, found)
     return one - other
 
 
 def sensitivities(side: Side, found: Answers) -> tuple[Estimate, Estimate]:
-    """Mean sensitivity in each group at the common threshold, of films as they came."""
-    films = side.drawn or side.test
+    """Mean sensitivity in each group, of films as they came."""
+    films = side.as_drawn
     one, other = (films.group == g for g in side.question.groups)
     return tuple(stats.sensitivity(found.yes_drawn, films.truth, g) for g in (one, other))
 
 
 def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimate, Estimate]:
-    """Mean AUC of the test films, and of each group of films as they came.
+    """Mean AUC of all test films, and of each group of films as they came.
 
-    Of decisions, or where ``decides`` asks for these: balanced accuracy.
+    Balanced accuracy where ``decides``: a remedy that gives decisions leaves no order.
     """
-    films = side.drawn or side.test
-    every = np.ones(len(films), bool)
-    asked = [(side.test, every), *((films, films.group == g) for g in side.question.groups)]
-    if decides:
-        yes = (found.yes, found.yes_drawn, found.yes_drawn)
-        return tuple(
-            stats.balanced_accuracy(y, f.truth, g) for y, (f, g) in zip(yes, asked, strict=True)
-        )
-    given, drawn, _ = found.margins
-    return tuple(
-        stats.mean_auc(m, f.truth, g)
-        for m, (f, g) in zip((given, drawn, drawn), asked, strict=True)
-    )
+    truth, films = side.test.truth, side.as_drawn
+    groups = [films.group == g for g in side.question.groups]
+    every = np.ones(len(truth), bool)
+    measure = stats.balanced_accuracy if decides else stats.mean_auc
+    given = (found.yes, found.yes_drawn) if decides else (found.margins, found.drawn)
+    return measure(given[0], truth, every), *(measure(given[1], films.truth, g) for g in groups)
 
 
 def try_(case: Case, remedy: Remedy) -> stats.Effects:
@@ -294,48 +214,289 @@ def try_(case: Case, remedy: Remedy) -> stats.Effects:
     ValueError, Lacks
         See :func:`answers`.
     """
+    clean = None if case.clean is None else answers(case.clean, remedy)
+    return _effects(case, case.biased, answers(case.biased, remedy), clean, remedy.decides)
+
+
+def try_model(case: Case, model: Encoder) -> stats.Effects:
+    """What another model does to a case. What the same training invents is not known: nobody has
+    trained it where nothing was planted.
+    """
+    side = case.seen_by(model)
+    return _effects(case, side, side.untreated, None, False)
+
+
+def _effects(case, side, found, on_clean, decides):
     biased, clean = case.biased, case.clean
-    plain, remedied = (answers(biased, r) for r in (NOTHING, remedy))
-    order, new_order = (orders(biased, a, remedy.decides) for a in (plain, remedied))
-    kind = "gap" if biased.changed is None else "shift"
-    before, after = harm(biased, plain), harm(biased, remedied)
+    before, after = harm(biased, biased.untreated), harm(side, found)
     placebo = {}
     if clean is not None:
-        plain_clean, remedied_clean = (answers(clean, r) for r in (NOTHING, remedy))
-        of_nobody = harm(clean, plain_clean)
-        if kind == "gap":  # what is there without the bias is no harm of the bias
-            before, after = before - of_nobody, after - of_nobody
-        old, new = (orders(clean, a, remedy.decides) for a in (plain_clean, remedied_clean))
-        placebo = {
-            "new_harm": harm(clean, remedied_clean) - of_nobody,
-            "new_order": new[0] - old[0],
-            "new_worst": stats.worst(new[1:]) - stats.worst(old[1:]),
-        }
-    if kind == "gap":
-        groups = zip(sensitivities(biased, remedied), sensitivities(biased, plain), strict=True)
-    else:
-        groups = zip(new_order[1:], order[1:], strict=True)
-    p, q = plain.p, remedied.p
-    truth = biased.test.truth
-    score = None if q is None else stats.brier(q, truth) - stats.brier(p, truth)
+        none = harm(clean, clean.untreated)
+        if case.kind == "gap":  # what is there without the bias is no harm of the bias
+            before, after = before - none, after - none
+        if on_clean is not None:
+            new, old = (orders(clean, a, decides) for a in (on_clean, clean.untreated))
+            placebo = {
+                "new_harm": harm(clean, on_clean) - none,
+                "new_order": new[0] - old[0],
+                "new_worst": stats.worst(new[1:]) - stats.worst(old[1:]),
+            }
+    new, old = orders(side, found, decides), orders(biased, biased.untreated, decides)
+    gained = new[:0:-1], old[:0:-1]  # those without a drain first
+    if case.kind == "gap":
+        gained = sensitivities(side, found), sensitivities(biased, biased.untreated)
     return stats.Effects(
+        kind=case.kind,
+        decides=decides,
         before=before,
         after=after,
-        order=new_order[0] - order[0],
-        worst_order=stats.worst(new_order[1:]) - stats.worst(order[1:]),
-        gains=tuple(a - b for a, b in groups),
-        kind=kind,
-        brier=score,
+        order=new[0] - old[0],
+        worst_order=stats.worst(new[1:]) - stats.worst(old[1:]),
+        gains=tuple(a - b for a, b in zip(*gained, strict=True)),
+        brier=_brier(side, found) - _brier(biased, biased.untreated) if not decides else None,
         **placebo,
     )
 
 
-def platt(tuned: np.ndarray, truth: np.ndarray, margins: np.ndarray) -> np.ndarray:
-    """Probabilities (n, k) by a logistic regression for each finding (Platt 1999)."""
-    from sklearn.linear_model import LogisticRegression
+def _brier(side, found):
+    return stats.brier(found.p, side.test.truth)
 
-    columns = []
-    for m, t, x in zip(tuned.T, truth.T, margins.T, strict=True):
-        fit = LogisticRegression(C=np.inf).fit(m[:, None], t)
-        columns.append(fit.predict_proba(x[:, None])[:, 1])
-    return np.column_stack(columns)
+
+def results(case: Case, method: str, effects: stats.Effects, **about: object) -> pd.DataFrame:
+    """The results table of one trial: every effect with its interval, patients as the unit.
+
+    Metrics that start with ``placebo`` are of the clean side; their model is the clean one where
+    that differs. ``about`` : further columns of every row.
+    """
+    test, measured = case.biased.as_drawn, "balanced_accuracy" if effects.decides else "auc"
+    worse, better = case.biased.question.groups[:: 1 if case.kind == "gap" else -1]
+    named = {
+        ("harm_before", "all"): effects.before,
+        ("harm", "all"): effects.after,
+        ("share_left", "all"): effects.share_left,
+        (f"change_{measured}", "all"): effects.order,
+        (f"change_{measured}", "worse group"): effects.worst_order,
+        ("change_brier", "all"): effects.brier,
+        ("change_served", worse): effects.gains[0],
+        ("change_served", better): effects.gains[1],
+        ("placebo_harm", "all"): effects.new_harm,
+        (f"placebo_change_{measured}", "all"): effects.new_order,
+        (f"placebo_change_{measured}", "worse group"): effects.new_worst,
+    }
+    ill = int(test.truth.sum(0).min())
+    common = {
+        "cohort": case.cohort,
+        "model": case.model,
+        "method": method,
+        "label": "mean" if test.truth.shape[1] > 1 else case.biased.question.findings[0],
+        "attribute": case.biased.question.attribute,
+        "n": len(test),
+        "n_positive": ill,
+        "n_patients": len(np.unique(test.patient)),
+        "unit": "patient",
+    } | about
+    rows = []
+    for (metric, group), estimate in named.items():
+        row = common | {"metric": metric, "group": group}
+        if estimate is None:
+            why = "no placebo" if metric.startswith("placebo") else "decisions have no probability"
+            rows.append(row | {"value": np.nan, "note": f"undefined: {why}"})
+            continue
+        low, high = influence.interval(estimate, test.patient)
+        rows.append(row | {"value": estimate.value, "ci_low": low, "ci_high": high})
+    return schema.results(rows)
+
+
+# --- the cases ---
+
+
+def planted(
+    n_images: int,
+    n_twins: int,
+    seed: int,
+    biases: Sequence[str] = tuple(BIASES),
+    negative: str | Sequence[str] = zeroshot.NEGATIVE,
+) -> list[Case]:
+    """Planted biases, on phantoms drawn as other chapters draw them.
+
+    Parameters
+    ----------
+    n_images, n_twins : int
+        Of the test cohort, and of that whose films have twins with and without a drain.
+    seed : int
+    biases : sequence of str
+        Of :data:`BIASES`.
+    negative : str or sequence of str
+        The prompt for "nothing found".
+
+    Raises
+    ------
+    ValueError
+        An unknown bias.
+    Lacks
+        No finding has ill and healthy films enough in each group.
+    """
+    made = {"drain shortcut": _drains, "fainter findings by age": _ages}
+    made["silent reports by sex"] = _reports
+    test = cohorts.load("phantom", n_images=n_images, seed=seed)
+    valid, _ = cohorts.validation(test, "phantom", n_images, seed)
+    part = partial(_side, seed=seed, negative=negative)
+    found = []
+    for bias in biases:
+        one_of("biases", bias, tuple(BIASES))
+        model, biased, clean = made[bias](part, valid, test, n_twins)
+        found.append(Case(bias, model.name, biased(model), clean(), biased, test.name))
+    return found
+
+
+def _drains(part, valid, test, n_twins):
+    """In the training of one model, a drain gave pneumothorax away."""
+    seed = test.recipe["seed"]
+    small = cohorts.load("phantom", n_images=n_twins, seed=seed)
+    films, few = ([phantom.twin(c, drain=d) for d in (0, 1)] for c in (small, _few(valid, seed)))
+    seen_by = partial(part, attribute="drain", valid=valid, test=films[0], pairs=few)
+    seen_by = partial(seen_by, changed=films[1], drawn=small)
+    return models.load_model(DRAINED), seen_by, lambda: seen_by(models.load_model(CLEAN))
+
+
+def _ages(part, valid, test, n_twins):
+    """The findings of the old are drawn with less contrast; the clean films are drawn without."""
+    contrast = test.recipe["dials"]["contrast"]
+    others = {a: of for a, of in contrast.items() if a != "age_group"}
+    model, few = models.load_model(CLEAN), _few(valid, test.recipe["seed"])
+    plain = [phantom.twin(c, contrast=others) for c in (few, valid, test)]
+    seen_by = partial(part, attribute="age60", pairs=(few, plain[0]))
+    clean = partial(seen_by, model, valid=plain[1], test=plain[2])
+    return model, partial(seen_by, valid=valid, test=test), clean
+
+
+def _reports(part, valid, test, n_twins):
+    """In the training of one model, most findings of women were missing."""
+    few = _few(valid, test.recipe["seed"])
+    drawn = [phantom.twin(replace(few, table=few.table.assign(sex=s))) for s in GROUPS["sex"]]
+    seen_by = partial(part, attribute="sex", valid=valid, test=test, pairs=drawn)
+    return models.load_model(SILENT), seen_by, lambda: seen_by(models.load_model(CLEAN))
+
+
+def recorded(
+    test: Cohort,
+    valid: Cohort,
+    model: Encoder,
+    attribute: str,
+    seed: int,
+    negative: str | Sequence[str] = zeroshot.NEGATIVE,
+) -> Case:
+    """A recorded attribute of any cohort: its gap in sensitivity, without twins or placebo.
+
+    Parameters
+    ----------
+    test, valid : Cohort
+        Of patients apart, see :func:`cxrlib.cohorts.validation`.
+    model : Encoder
+    attribute : str
+        Of :data:`GROUPS`.
+    seed : int
+        Of which validation patients a remedy is fitted on.
+    negative : str or sequence of str
+
+    Raises
+    ------
+    Lacks
+        The cohort does not record it, or no finding has ill and healthy films enough.
+    """
+    seen_by = partial(_side, attribute=attribute, valid=valid, test=test, seed=seed)
+    seen_by = partial(seen_by, negative=negative)
+    return Case(f"gap by {attribute}", model.name, seen_by(model), None, seen_by, test.name)
+
+
+def _side(model, *, attribute, valid, test, seed, negative, pairs=None, changed=None, drawn=None):
+    """The films of a case as one model sees them."""
+    if len(getattr(model, "members", (model,))) != 1 or not hasattr(model, "encode_prompts"):
+        raise Lacks(f"{model.name} has no vectors of its own, which remedies work on")
+    kinds = (DRAIN_FINDING,) if attribute == "drain" else S_FINDINGS
+    findings = tuple(f for f in kinds if f in test.findings and f in valid.findings)
+    fitted, tuned = _parts(valid, seed)
+    of = {"fitted": (valid, fitted), "tuned": (valid, tuned), "tested": (drawn or test, None)}
+    findings = _frequent(findings, of, attribute)
+    prompts = [negative] if isinstance(negative, str) else list(negative)
+    positive, none = (
+        np.array([model.encode_prompts([p.format(label=f) for p in of]).numpy() for f in findings])
+        for of in ([zeroshot.POSITIVE], prompts)
+    )
+    question = Question(
+        findings=findings,
+        positive=positive,
+        negative=none,
+        scale=model.logit_scale,
+        attribute=attribute,
+        groups=GROUPS[attribute],
+        prompts=PROMPTS[attribute],
+        encode=lambda texts: embed_text(texts, model),
+        twins=pairs and tuple(embed(films, model) for films in pairs),
+    )
+    films = _films(valid, model, findings, attribute)
+    tested = _films(test, model, findings, attribute)
+    if changed is None:
+        known = tested.group != ""
+        return Side(question, films.rows(fitted), films.rows(tuned), tested.rows(known))
+    moved = _films(changed, model, findings, attribute)
+    group = groups(drawn.table, attribute)
+    with_it = (group == GROUPS[attribute][0])[:, None]
+    as_drawn = replace(tested, images=np.where(with_it, moved.images, tested.images), group=group)
+    return Side(question, films.rows(fitted), films.rows(tuned), tested, moved, as_drawn)
+
+
+def _films(cohort, model, findings, attribute):
+    table = cohort.table
+    truth, group = table[list(findings)].to_numpy(bool), groups(table, attribute)
+    return Films(embed(cohort, model), truth, group, table["patient_id"].to_numpy())
+
+
+def groups(table: pd.DataFrame, attribute: str) -> np.ndarray:
+    """Group (n,) of each row of a cohort's table: one of :data:`GROUPS`, "" where it is not known.
+
+    Raises
+    ------
+    Lacks
+        The attribute is not recorded.
+    """
+    column = {"age60": "age"}.get(attribute, attribute)
+    if column not in table:
+        raise Lacks(f"the cohort does not record {attribute}")
+    known = table[column]
+    if attribute == "age60":
+        known = young_or_old(known)
+    if attribute == "drain":
+        known = known.map({1: "drain", 0: "none"})
+    return known.where(known.isin(GROUPS[attribute]), "").to_numpy(str)
+
+
+def _parts(valid, seed):
+    """Masks of the fitting and of the tuning films, by patients."""
+    patients = valid.table["patient_id"].to_numpy()
+    names = np.random.default_rng(seed).permutation(np.unique(patients))
+    fitted = np.isin(patients, names[: round(FITTED * len(names))])
+    return fitted, ~fitted
+
+
+def _few(valid, seed):
+    """The first of the fitting films."""
+    table = valid.table[_parts(valid, seed)[0]].iloc[:N_TWINS]
+    return replace(valid, table=table.reset_index(drop=True))
+
+
+def _frequent(findings, of, attribute):
+    """Findings with ill and healthy films enough in each group."""
+    kept = list(findings)
+    for cohort, rows in of.values():
+        table = cohort.table if rows is None else cohort.table[rows]
+        group = groups(table, attribute)
+        for g in GROUPS[attribute]:
+            ill = table.loc[group == g, list(findings)]
+            kept = [f for f in kept if FEW <= ill[f].sum() <= len(ill) - FEW]
+    if not kept:
+        raise Lacks(
+            f"{' and '.join(GROUPS[attribute])}: fewer than {FEW} ill or healthy films in one of "
+            "them, for every finding; a remedy cannot be judged on so few"
+        )
+    return tuple(kept)

@@ -1,31 +1,36 @@
 """What a remedy does to a bias, and the one rule that puts it into words.
 
-Four questions. Does it *remove* the harm? What does it *cost*? What does it *invent* on a model or
+Four questions. Does it *remove* the harm? What does it *cost*? What does it *invent*, on a model or
 on films in which nothing was planted? Does it *level down*, closing a gap by taking from those who
-were served better? Answers are :class:`cxrlib.stats.influence.Estimate`, paired on the same films
-before and after.
+were served better? The answers are :class:`cxrlib.stats.influence.Estimate`, paired on the same
+films before and after.
 
-The rule: an answer gets every word that its 95 % interval allows, the word of its value first. So
-"removes" is what holds for the whole interval, and "removes or reduces" is near the bar.
+The rule goes by 95 % intervals. A share of the harm that is left gets every word whose range its
+interval reaches, that of its value first: "removes" is sure, "removes or reduces" is near the bar.
+Whatever else is said is said when the whole interval lies beyond the bar; where the interval holds
+the bar it is "perhaps". The bars were set on seeds 101 to 105 before the book's own was looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cxrlib.stats.influence import Estimate, auc, average, interval, mean, spread
 
-# Upper ends of the share of the harm that is left, and what a remedy with such a share does.
-SHARES = {-1 / 3: "over-shoots", 1 / 3: "removes", 2 / 3: "reduces", 4 / 3: "leaves"}
-BEYOND = "worsens"
-LOSS = 0.02  # of AUC or balanced accuracy, mean over findings: less is no cost
-NEW_SHIFT = 0.25  # SD: a shift on the placebo within this is none
-NEW_GAP = 0.05  # of sensitivity, likewise
-TAKEN = 0.02  # of sensitivity or AUC: what a group that is levelled down has lost at least
+SHARES = {"over-shoots": -1 / 3, "removes": 1 / 3, "reduces": 2 / 3, "leaves": 4 / 3}
+"""Upper ends of the share of the harm that is left; above the last a remedy worsens."""
+WORSENS = "worsens"
+NO_HARM = "no harm to remove"
+LOSS = 0.02  # of AUC or balanced accuracy, over all or in the worse group: less is no cost
+LOSS_BRIER = 0.005
+NEW = {"shift": 0.25, "gap": 0.05}  # SD, sensitivity: a change on the placebo within it is none
+TAKEN = 0.02  # of sensitivity or AUC: what the better group has lost, or nobody levels down
+GIVEN = 1 / 3  # of what the better group lost: a worse group that gained more was helped
 
 
 def shift(before: np.ndarray, after: np.ndarray, healthy: np.ndarray) -> Estimate:
@@ -76,12 +81,14 @@ class Effects:
         Change of mean AUC, and of that of the group that is worse off; of balanced accuracy for a
         remedy that gives decisions.
     gains : (Estimate, Estimate)
-        Change of what is counted in the first and in the second group: sensitivity for a gap in
-        sensitivity, AUC for a shift. The first is the one that is served worse.
+        Change in the group that is served worse, and in the other: of sensitivity for a gap in
+        sensitivity, of AUC for a shift, by which those without a drain are served worse.
     brier : Estimate or None
     new_harm, new_order, new_worst : Estimate or None
         The same on the placebo: change of the harm, of mean AUC and of the worse group's.
     kind : "shift" or "gap"
+    decides : bool
+        The remedy gives decisions: orders are balanced accuracies, and there is no Brier score.
     """
 
     before: Estimate
@@ -90,6 +97,7 @@ class Effects:
     worst_order: Estimate
     gains: tuple[Estimate, Estimate]
     kind: str
+    decides: bool = False
     brier: Estimate | None = None
     new_harm: Estimate | None = None
     new_order: Estimate | None = None
@@ -101,72 +109,88 @@ class Effects:
         return self.after / self.before
 
 
-def verdict(effects: Effects, patient_id: ArrayLike) -> dict[str, str]:
-    """The rule: what each of the four questions is answered with.
+class Verdict(NamedTuple):
+    """The four answers, in words.
 
-    Returns
-    -------
-    dict with "removes", "costs", "invents", "levels down"
-        Words, several joined by " or " where the interval reaches over a bar; "" for none.
+    Attributes
+    ----------
+    removes : str
+        One of the words of :data:`SHARES`, :data:`WORSENS` or :data:`NO_HARM`; or several.
+    costs, invents : str
+        What is lost, and what is new on the placebo, listed; "" for nothing.
+    levels_down : str
+        "levels down", "perhaps levels down" or "".
     """
 
-    def limits(estimate):
-        return interval(estimate, patient_id)
+    removes: str
+    costs: str
+    invents: str
+    levels_down: str
 
-    low, high = limits(effects.before)
+    def __str__(self) -> str:
+        costs, invents = self.costs and f"costs {self.costs}", self.invents
+        if invents and invents != NO_PLACEBO:
+            invents = f"invents {invents}"
+        return "; ".join(filter(None, [self.removes, costs, invents, self.levels_down]))
+
+
+NO_PLACEBO = "no placebo"
+
+
+def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
+    """The rule, see the top of this module; ``patient_id`` (n,) of the images of the effects."""
+
+    def below(change: Estimate | None, bar: float) -> str:
+        """Whether a change lies below -bar: "yes", "perhaps", "no"."""
+        if change is None:
+            return "no"
+        low, high = interval(change, patient_id)
+        return "yes" if high < -bar else "perhaps" if low < -bar else "no"
+
+    def beyond(bars: dict[str, tuple[Estimate | None, float]]) -> str:
+        found = {what: below(*of) for what, of in bars.items()}
+        surely = [what for what in found if found[what] == "yes"]
+        maybe = [f"perhaps {what}" for what in found if found[what] == "perhaps"]
+        return ", ".join(surely or maybe)
+
+    def negative(change):
+        return None if change is None else change * -1
+
+    order = "accuracy" if effects.decides else "AUC"
+    costs = beyond(
+        {
+            order: (effects.order, LOSS),
+            f"{order} in the worse group": (effects.worst_order, LOSS),
+            "Brier score": (negative(effects.brier), LOSS_BRIER),
+        }
+    )
+    new = effects.new_harm
+    invents = (
+        NO_PLACEBO
+        if new is None
+        else beyond(
+            {
+                f"a {effects.kind}": (new and new * -np.sign(new.value), NEW[effects.kind]),
+                f"a loss of {order}": (effects.new_order, LOSS),
+                f"a loss of {order} in the worse group": (effects.new_worst, LOSS),
+            }
+        )
+    )
+    low, high = interval(effects.before, patient_id)
     if low <= 0 <= high:
-        removed = "no harm to remove"
-    else:
-        removed = _allowed(effects.share_left.value, *limits(effects.share_left))
-    return {
-        "removes": removed,
-        "costs": _beyond(
-            {"AUC": effects.order, "the worse group's AUC": effects.worst_order}, LOSS, limits
-        ),
-        "invents": _invented(effects, limits),
-        "levels down": _levelled(effects, limits),
-    }
-
-
-def _allowed(value, low, high):
-    ends = [-np.inf, *SHARES, np.inf]
-    words = dict(zip([*SHARES.values(), BEYOND], zip(ends, ends[1:]), strict=False))
-    inside = {w: a < value <= b for w, (a, b) in words.items()}
-    near = [w for w, (a, b) in words.items() if low <= b and high > a]
-    return " or ".join(sorted(near, key=lambda w: not inside[w]))
-
-
-def _beyond(losses: dict[str, Estimate], bar: float, limits: Callable) -> str:
-    found = []
-    for name, change in losses.items():
-        low, high = limits(change)
-        if high < -bar:
-            found.append(name)
-        elif low < -bar and change.value < -bar:
-            found.append(f"perhaps {name}")
-    return ", ".join(found)
-
-
-def _invented(effects, limits):
-    if effects.new_harm is None:
-        return "no placebo"
-    bar = NEW_SHIFT if effects.kind == "shift" else NEW_GAP
-    low, high = limits(effects.new_harm)
-    found = []
-    if low > bar or high < -bar:
-        found.append(f"a {effects.kind}")
-    elif abs(effects.new_harm.value) > bar:
-        found.append(f"perhaps a {effects.kind}")
-    losses = {"a loss": effects.new_order, "a loss to the worse group": effects.new_worst}
-    lost = _beyond(losses, LOSS, limits)
-    return ", ".join([*found, *filter(None, [lost])])
-
-
-def _levelled(effects, limits):
+        return Verdict(NO_HARM, costs, invents, "")
+    share = effects.share_left
+    removes = _words(share.value, *interval(share, patient_id))
     worse, better = effects.gains
-    if abs(effects.share_left.value) >= 2 / 3:
-        return ""
-    taken, given = limits(better), limits(worse)
-    if taken[1] < -TAKEN and given[0] <= 0:
-        return "levels down"
-    return ""
+    says = {below(better, TAKEN), below(worse + better * GIVEN, 0)}
+    down = "" if "no" in says else "levels down" if says == {"yes"} else "perhaps levels down"
+    down = down if abs(share.value) <= SHARES["reduces"] else ""
+    return Verdict(removes, costs, invents, down)
+
+
+def _words(value, low, high):
+    """Words for a share of harm that is left: that of its value, then others of its interval."""
+    ends = pairwise([-np.inf, *SHARES.values(), np.inf])
+    ranges = dict(zip([*SHARES, WORSENS], ends, strict=True))
+    reached = [word for word, (above, to) in ranges.items() if low <= to and high > above]
+    return " or ".join(sorted(reached, key=lambda w: not ranges[w][0] < value <= ranges[w][1]))
