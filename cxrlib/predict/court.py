@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on t
 FOLDS = 5  # so often is a remedy fitted again, for what the luck of its fitting patients does
 FEW = 10  # ill and healthy films of each group, or a finding is not asked for
 N_TWINS = 300  # fitting films that an oracle sees twice
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
 NOTHING = Remedy(nothing, "nothing")
 
 Trial = stats.Effects | str  # the effects of a remedy, or why it does not apply
@@ -301,11 +303,13 @@ def trials(
         for name in names_of_trials(remedies) if names is None else names:
             if name in remedies:
                 found[case.bias, name] = _or_why(try_, case, remedies[name])
-            elif name in retrained:
+            elif name not in retrained:
+                found[case.bias, name] = "no model was trained so"
+            elif not (models.WEIGHTS / f"{retrained[name]}.safetensors").exists():
+                found[case.bias, name] = "its weights are not here; make phantom-models trains it"
+            else:
                 model = models.load_model(retrained[name])
                 found[case.bias, name] = _or_why(try_model, case, model)
-            else:
-                found[case.bias, name] = "no model was trained so"
     return found
 
 
@@ -313,6 +317,21 @@ def names_of_trials(remedies: Mapping[str, Remedy]) -> list[str]:
     """Names of remedies, and behind them of those in training of which the book has models."""
     trained = [name for model in (DRAINED, SILENT) for name in models.remedied(model)]
     return list(dict.fromkeys([*remedies, *trained]))
+
+
+def trained(case: Case) -> pd.DataFrame:
+    """Remedies in training that the book has models of: bias, remedy, model, trained on."""
+    cards = {card["name"]: card for card in models.model_cards()}
+    rows = [
+        {
+            "bias": case.bias,
+            "remedy": name,
+            "model": model,
+            "trained on": cards[model]["trained_on"],
+        }
+        for name, model in models.remedied(case.model).items()
+    ]
+    return pd.DataFrame(rows, columns=["bias", "remedy", "model", "trained on"])
 
 
 def _or_why(judge, *what):
@@ -502,7 +521,7 @@ def recorded(
     Parameters
     ----------
     test, valid : Cohort
-        Of patients apart, see :func:`cxrlib.cohorts.validation`.
+        See :func:`cxrlib.cohorts.validation`; films of patients that are in both are not tested.
     model : Encoder
     attribute : str
         Of :data:`GROUPS`.
@@ -516,11 +535,24 @@ def recorded(
         The cohort does not record it, or no finding has ill and healthy films enough.
     """
     seen_by = partial(_side, attribute=attribute, valid=valid, test=test, seed=seed)
-    seen_by = partial(seen_by, negative=negative)
+    both = np.intersect1d(test.table["patient_id"], valid.table["patient_id"])
+    seen_by = partial(seen_by, negative=negative, left_out=both)
     return Case(f"gap by {attribute}", model.name, seen_by(model), None, seen_by, test.name)
 
 
-def _side(model, *, attribute, valid, test, seed, negative, pairs=None, changed=None, drawn=None):
+def _side(
+    model,
+    *,
+    attribute,
+    valid,
+    test,
+    seed,
+    negative,
+    pairs=None,
+    changed=None,
+    drawn=None,
+    left_out=(),
+):
     """The films of a case as one model sees them."""
     if len(getattr(model, "members", (model,))) != 1 or not hasattr(model, "encode_prompts"):
         raise Lacks(f"{model.name} has no vectors of its own, which remedies work on")
@@ -548,7 +580,7 @@ def _side(model, *, attribute, valid, test, seed, negative, pairs=None, changed=
     films = _films(valid, model, findings, attribute)
     tested = _films(test, model, findings, attribute)
     if changed is None:
-        known = tested.group != ""
+        known = (tested.group != "") & ~np.isin(tested.patient, left_out)
         return Side(question, films.rows(fitted), films.rows(tuned), tested.rows(known))
     moved = _films(changed, model, findings, attribute)
     group = groups(drawn.table, attribute)
@@ -624,3 +656,44 @@ def _frequent(findings, of, attribute):
             "them, for every finding; a remedy cannot be judged on so few"
         )
     return tuple(kept)
+
+
+# --- what was recorded ---
+
+
+def recorded_trials(path: Path = RECORDED) -> pd.DataFrame:
+    """Verdicts on other seeds: ``benchmarks/court.py``, one row per seed, bias and remedy."""
+    table = pd.read_csv(path, keep_default_na=False)
+    return table[table["note"] == ""]
+
+
+def held(
+    recorded: pd.DataFrame, cases: Sequence[Case], trials: Mapping[tuple[str, str], Trial]
+) -> pd.DataFrame:
+    """How often the verdicts of other seeds contradict those of this run.
+
+    Parameters
+    ----------
+    recorded : DataFrame
+        From :func:`recorded_trials`.
+    cases, trials
+        Of this run.
+
+    Returns
+    -------
+    DataFrame, one row per trial that is recorded: bias, remedy, seeds, contradicted (seeds), in
+    (the questions, listed)
+    """
+    rows = []
+    for case in cases:
+        for name, others in recorded[recorded["bias"] == case.bias].groupby("remedy", sort=False):
+            trial = trials.get((case.bias, name), "")
+            if isinstance(trial, str):
+                continue
+            here = verdict(case, trial)
+            there = (stats.Verdict(*row) for row in others[list(here._fields)].to_numpy())
+            apart = [stats.contradicts(here, other) for other in there]
+            asked = sorted({question for questions in apart for question in questions})
+            counted = {"seeds": len(apart), "contradicted": sum(map(bool, apart))}
+            rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked)})
+    return pd.DataFrame(rows, columns=["bias", "remedy", "seeds", "contradicted", "in"])
