@@ -51,8 +51,7 @@ def leace_within_labels(question: Question, fitting: Films) -> Answer:
     LEACE (Belrose et al. 2023) of what a regression of the group on all labels leaves: films with
     the same labels are compared, and a finding that is commoner in one group stays, which is this
     book's use of it. It needs labels that are right in both groups, and many films of the smaller
-    one: of 128 directions some noise is always taken for the group, and as much of the group
-    stays.
+    one, for what is noise among few is erased in place of the group.
     """
     group = _first_group(question, fitting).astype(float)
     labels = np.column_stack([np.ones(len(fitting)), fitting.truth])

@@ -10,7 +10,7 @@ import numpy as np
 from cxrlib.core.errors import Lacks
 from cxrlib.predict import prompts
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy, ask
-from cxrlib.predict.wordings import areas
+from cxrlib.stats.ranking import ranker
 
 LAMBDA = 1000  # weight of the pairs in the calibrated projection, as in its authors' code
 
@@ -108,6 +108,5 @@ def _worst_area(question, fitting, k, asked):
         raise Lacks(f"fitting films: {ill.sum()} of {len(ill)} with {question.findings[k]}")
     of = {g: fitting.group == g for g in groups}
     cells = np.array([np.where(ill, of[g], of[h]) for g, h in product(groups, groups)])
-    margins = (fitting.images @ asked.T).T[None]
-    found = areas(margins, ill[:, None], cells)[:, 0]  # NaN where a cell lacks ill or healthy
-    return np.nan_to_num(found, nan=1.0).min(axis=0)
+    found = [ranker(ill, margin)(cells)["auc"] for margin in asked @ fitting.images.T]
+    return np.nan_to_num(found, nan=1.0).min(axis=1)  # NaN where a cell lacks ill or healthy
