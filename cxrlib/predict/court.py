@@ -46,7 +46,7 @@ CLEAN, DRAINED, SILENT = "phantom-resnet", "phantom-resnet-drain", "phantom-resn
 DRAIN_FINDING = "Pneumothorax"
 SPECIFICITY = 0.8  # of all tuning films together, at the threshold that all share
 FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on the others
-FOLDS = 5  # so often is a remedy fitted again, for what the luck of its fitting patients does
+FOLDS = 4  # so often is a remedy fitted again, for what the luck of its fitting patients does
 FEW = 10  # ill and healthy films of each group, or a finding is not asked for
 N_TWINS = 300  # fitting films that an oracle sees twice
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
@@ -605,7 +605,8 @@ def _once(model):
 def _films(cohort, model, findings, attribute):
     table = cohort.table
     truth, group = table[list(findings)].to_numpy(bool), groups(table, attribute)
-    return Films(embed(cohort, model), truth, group, table["patient_id"].to_numpy())
+    vectors = embed(cohort, model).astype(float)  # fairlearn's thresholds want it
+    return Films(vectors, truth, group, table["patient_id"].to_numpy())
 
 
 def groups(table: pd.DataFrame, attribute: str) -> np.ndarray:

@@ -187,7 +187,8 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
     worse, better = effects.gains
     says = {below(better, TAKEN), below(worse + better * GIVEN, 0)}
     down = "" if "no" in says else "levels down" if says == {"yes"} else "perhaps levels down"
-    down = down if abs(share.value) <= SHARES["reduces"] else ""
+    if effects.kind == "shift" or abs(share.value) > SHARES["reduces"]:
+        down = ""  # no gap, or none that closed
     return Verdict(removes, costs, invents, down)
 
 
