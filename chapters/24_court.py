@@ -181,7 +181,8 @@ found = pd.concat(found, ignore_index=True)
 keep(pd.concat([plain, found]).assign(protocol=chosen.name))
 
 # %% tags=["hide-input"]
-plots.court(found, {n: i for i, n in enumerate(tried, 1)}, charged)
+numbers = {name: i for i, name in enumerate(tried, 1)}
+plots.court(found, numbers, charged, rule.SHARES["removes"])
 figure(
     "fig-court",
     "What remedies remove and what they cost. Left, the biased side: the "
@@ -289,11 +290,11 @@ nothing was added, it is missing afterwards.
 # ## Would other patients give other verdicts?
 #
 # The intervals hold two kinds of luck: which films are tested, and which
-# patients a remedy was fitted on. For the second, every remedy was fitted again
-# several times, each time without a part of its patients: a grouped jackknife
-# {cite:p}`efron1982`. The trials were also repeated on other seeds, with other
-# phantoms throughout. Two verdicts *contradict* each other where both are sure
-# of different answers.
+# patients a remedy was fitted on. For the second, every remedy was fitted
+# again several times, each time without a part of its patients: a grouped
+# jackknife {cite:p}`efron1982`. The trials were also repeated on other seeds,
+# with other phantoms throughout. Two verdicts *contradict* each other where
+# both are sure of different answers.
 
 # %%
 others = court.recorded_trials()
@@ -363,7 +364,8 @@ explain("decisions")
 
 # %% tags=["hide-input"]
 trained = [court.trained(case) for case in cases]
-show(pd.concat(trained), "Remedies in training", counts=())
+trained = pd.concat(trained, ignore_index=True)
+show(trained, "Remedies in training", counts=())
 
 # %% [markdown]
 # ## Your own remedy
