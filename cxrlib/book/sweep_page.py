@@ -96,5 +96,6 @@ def page(
         said = short.set_index(given).rename_axis(list(swept))[["text"]]
         parts.append(rendered(said, "In short, at each point", counts=())[0])
     for attribute, cells in over_the_grid(table, swept).items():
-        parts.append(rendered(cells, f"By {attribute}", missing="–", counts=())[0])
+        caption = "All together" if attribute == "all" else f"By {attribute}"
+        parts.append(rendered(cells, caption, missing="–", counts=())[0])
     return "\n".join(parts) + "\n"
