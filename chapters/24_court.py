@@ -51,6 +51,7 @@ check(globals())
 import pandas as pd
 
 from cxrlib import cohorts, schema
+from cxrlib.core.errors import Lacks
 from cxrlib.models import load_models
 from cxrlib.predict import court
 from cxrlib.predict.remedies import KNOWN
@@ -59,7 +60,7 @@ from cxrlib.protocol import protocol_of
 from cxrlib.show import notebook, plots
 from cxrlib.show.notebook import explained, figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
-from cxrlib.show.words import estimate, fmt, listed, plural
+from cxrlib.show.words import each, estimate, fmt, listed, plural
 from cxrlib.stats import court as rule
 
 # %% [markdown]
@@ -416,9 +417,12 @@ AS_GAP |= {f"; {rule.NO_PLACEBO}": ""}
 again = [n for n in fits if n in {name for _, name in removing}]
 real, lines = [schema.results([])], []
 for clip in clips:
-    case = court.recorded(
-        test, valid, clip, attribute, seed, chosen.negative_prompt
-    )
+    asked = (clip, attribute, seed, chosen.negative_prompt)
+    try:
+        case = court.recorded(test, valid, *asked)
+    except Lacks as why:
+        lines.append((clip.name, "any", f"cannot be judged: {why}"))
+        continue
     tried_here = court.trials([case], fits, again)
     for (_, name), trial in tried_here.items():
         words = str(court.verdict(case, trial))
@@ -435,10 +439,7 @@ show(lines, f"Without a placebo: the gap by {attribute}", counts=())
 gap = schema.rows(real, metric="harm_before").drop_duplicates("model")
 closing = lines[lines["verdict"].str.startswith("closes")]
 unknown = sorted({n for _, n in new if n in set(closing["remedy"])})
-gap_of = listed(
-    f"{row['model']} {estimate(gap, model=row['model'])}"
-    for _, row in gap.iterrows()
-)
+gap_of = each(gap, none="not to be judged")
 say(f"""
 The gap in mean sensitivity, {" minus ".join(court.GROUPS[attribute])}, before
 any remedy: {gap_of}. It is closed, by the same bar, in {len(closing)} of

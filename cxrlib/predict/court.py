@@ -559,8 +559,8 @@ def _side(
     kinds = (DRAIN_FINDING,) if attribute == "drain" else S_FINDINGS
     findings = tuple(f for f in kinds if f in test.findings and f in valid.findings)
     fitted, tuned = _parts(valid, seed)
-    of = {"fitted": (valid, fitted), "tuned": (valid, tuned), "tested": (drawn or test, None)}
-    findings = _frequent(findings, of, attribute)
+    parts = (valid.table[fitted], valid.table[tuned], (drawn or test).table)
+    findings = _frequent(findings, parts, attribute)
     prompts = [negative] if isinstance(negative, str) else list(negative)
     positive, none = (
         np.array([model.encode_prompts([p.format(label=f) for p in of]).numpy() for f in findings])
@@ -642,15 +642,14 @@ def _few(valid, seed):
     return replace(valid, table=table.reset_index(drop=True))
 
 
-def _frequent(findings, of, attribute):
-    """Findings with ill and healthy films enough in each group."""
-    kept = list(findings)
-    for cohort, rows in of.values():
-        table = cohort.table if rows is None else cohort.table[rows]
-        group = groups(table, attribute)
-        for g in GROUPS[attribute]:
-            ill = table.loc[group == g, list(findings)]
-            kept = [f for f in kept if FEW <= ill[f].sum() <= len(ill) - FEW]
+def _frequent(findings, parts, attribute):
+    """Findings with ill and healthy films enough in each group, tuning films in all."""
+    kept, (fitted, tuned, tested) = list(findings), parts
+    cells = [
+        part[groups(part, attribute) == g] for part in (fitted, tested) for g in GROUPS[attribute]
+    ]
+    for table in [tuned, *cells]:
+        kept = [f for f in kept if FEW <= table[f].sum() <= len(table) - FEW]
     if not kept:
         raise Lacks(
             f"{' and '.join(GROUPS[attribute])}: fewer than {FEW} ill or healthy films in one of "
