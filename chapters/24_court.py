@@ -34,8 +34,8 @@
 biases: str = "all"  # planted: drain, age60, sex, with commas between
 remedies: str = "all"  # names, with commas between
 seed: int = 1907  # [0, 1000000] of the phantoms, and of who is fitted on
-n_images: int = 4000  # [1000, 17000] of the test; half as many to fit on
-n_twins: int = 1500  # [1000, 17000] films with and without a drain
+n_images: int = 4000  # [100, 17000] of the test; half as many to fit on
+n_twins: int = 1500  # [60, 17000] films with and without a drain
 data: str = "phantom"  # cohort of the court without a placebo, at the end
 options: dict = {}  # of that cohort
 models: str = "phantom-resnet-underreport"  # judged there

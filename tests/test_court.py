@@ -210,7 +210,7 @@ def test_who_harms_the_better_served_levels_down(case):
 
     found = verdict(case, lots)
     assert found.levels_down == "levels down"
-    assert "AUC" in found.costs and "a gap" in found.invents
+    assert "AUC" in found.costs and "a loss of AUC" in found.invents
 
 
 def test_a_shift_is_removed_and_invented_too():
