@@ -70,6 +70,14 @@ def mean(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
     return Estimate(float(value), np.where(among, values - value, 0.0) * share)
 
 
+def spread(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """Standard deviation (of n, not n - 1) of (n,) values, or of those ``among`` (n,) bool."""
+    middle = mean(values, among)
+    variance = mean((np.asarray(values, float) - middle.value) ** 2, among)
+    deviation = variance.value**0.5
+    return Estimate(deviation, variance.influence / (2 * deviation))
+
+
 def auc(y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None) -> Estimate:
     """AUC of (n,) scores, or of those ``among``, by placement values (DeLong et al. 1988).
 
@@ -105,6 +113,23 @@ def average(estimates: list[Estimate]) -> Estimate:
         float(np.mean([e.value for e in estimates])),
         np.mean([e.influence for e in estimates], axis=0),
     )
+
+
+def refitted(estimate: Estimate, without: ArrayLike) -> Estimate:
+    """The estimate with the luck of its fit: further influences, behind those of the images.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    without : (m,)
+        Its value where what it rests on was fitted without the first, ..., the m-th part of the
+        patients it is fitted on. They are the influences of a grouped jackknife (Efron 1982,
+        chapter 3), each part a patient of its own.
+    """
+    values = np.asarray(without, float)
+    m = len(values)
+    luck = (values - values.mean()) * ((m - 1) / m) ** 0.5
+    return Estimate(estimate.value, np.append(estimate.influence, luck))
 
 
 def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> tuple[float, float]:
