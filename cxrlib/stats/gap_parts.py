@@ -12,10 +12,8 @@ is "unexplained", so the parts sum to the gap. Everything carries the influence 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import chain, combinations
 from math import comb
-from operator import add
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,12 +60,11 @@ def shapley(switches: Sequence[str], worth: Mapping[frozenset[str], Value]) -> d
 
     Source: Shapley 1953; of contributions to a statistic, Shorrocks 2013.
     """
-    k, values = len(switches), {}
+    k, sets, values = len(switches), coalitions(switches), {}
     for one in switches:
-        without = coalitions([s for s in switches if s != one])
-        values[one] = reduce(
-            add, ((worth[s | {one}] - worth[s]) * (1 / (k * comb(k - 1, len(s)))) for s in without)
-        )
+        share = [1 / (k * comb(k - 1, len(s - {one}))) for s in sets]
+        signed = [x if one in s else -x for x, s in zip(share, sets, strict=True)]
+        values[one] = influence.combined(signed, [worth[s] for s in sets])
     return values
 
 
@@ -201,7 +198,7 @@ class Split:
         The label "mean" is the mean over labels that are defined under every set.
     counts : dict of label -> dict of counts of the results table
     notes : dict of label -> why it is undefined, or what to keep in mind
-    patient : (n,)
+    patient : (n,) codes
     """
 
     about: dict[str, str]
@@ -296,7 +293,7 @@ def split(
                 f"attribute {attribute!r}: no film of group {one!r}; there are: {there}. A gap "
                 "needs two groups."
             )
-    patient = images["patient_id"].to_numpy()
+    patient = pd.factorize(images["patient_id"])[0]
     fewest = max(protocol_of(protocol).min_cases, schema.smallest_cell())
 
     cannot = _cannot(drawn, images, a, b, mix, on_films, complete)
