@@ -65,7 +65,7 @@ from cxrlib.show.words import (
     readable,
     span,
 )
-from cxrlib.stats import fairness, gap_parts
+from cxrlib.stats import gap_parts
 
 # %%
 chosen = protocol_of(protocol)
@@ -140,17 +140,15 @@ scores["y_true"] = scores["noted"].astype(int)
 # %% [markdown]
 # ## One switch is a step of chapter 12
 #
-# With a single switch there is nothing to share out. The part of the
-# appearance is the gap as drawn minus the gap between the twins, and what
-# stays is the gap between the twins.
+# With a single switch there is nothing to share out. Its part is the gap as
+# drawn minus the gap with the switch thrown, and the latter stays.
 
 # %%
 PAIR = ("old", "young")
 METRICS = ("sensitivity", "auc", "average_precision")
 ask = {"metrics": METRICS, "specificity": specificity, "protocol": chosen}
-step = scores[scores["model"].isin(["as drawn", "appearance off"])]
 alone = gap_parts.split(
-    step,
+    scores,
     "age60",
     PAIR,
     mix={},
@@ -158,28 +156,14 @@ alone = gap_parts.split(
     twins={"appearance off": ["appearance"]},
     **ask,
 )
-alone = gap_parts.table(alone)
-alone = schema.rows(alone[alone["value"].notna()], label="mean")
-show(
-    alone,
-    f"Mean over findings, {model.name}, old minus young: one switch",
-    rows="method",
-    columns="metric",
-)
-by_hand = fairness.gap_table(
-    step, "age60", [PAIR], metrics="auc", n_resamples=2, protocol=chosen
-)
+before, after = alone.gaps["mean", "auc"].values()
 
 # %% tags=["remove-input"]
-drawn, twin = (
-    estimate(by_hand, label="mean", model=m)
-    for m in ("as drawn", "appearance off")
-)
-first = estimate(alone, method="appearance", metric="auc")
 say(f"""
-Chapter 12 would say: the gap in AUC is {fmt(drawn.value, 3, True)} as drawn
-and {fmt(twin.value, 3, True)} with the dial off, so the dial made
-{fmt(drawn.value - twin.value, 3, True)} of it. The table says {first}.
+Chapter 12 would say: averaged over findings, the AUC of {model.name} is
+{fmt(before.value, 3, True)} in old minus young as drawn, and
+{fmt(after.value, 3, True)} with the dial for appearance off. So the dial owns
+{fmt(before.value - after.value, 3, True)} of the gap.
 """)
 
 # %% [markdown]
@@ -510,20 +494,6 @@ causes of its gaps open; real films let one split what somebody recorded.
 # twins={"phantom-resnet": ["training"]}, **ask)`. The threshold stays that of
 # the silent model. Most of its gap in sensitivity should go to the training,
 # and little of the gap in AUC.
-# ```
-#
-# ```{exercise}
-# :label: ex-parts-late
-# Let the young come late: leave out films of the young on which a finding is
-# mild. Write down which parts should move, and where to, before you run it.
-# ```
-#
-# ```{solution} ex-parts-late
-# :class: dropdown
-# With `mild = scores["severity"].between(0.01, 0.5)`, leave out all rows of
-# the images of the young that are mild in some finding. The gap grows, and
-# severity owns the growth. Prevalence moves as well: who was left out was ill.
-# Why the young come late is not in these numbers.
 # ```
 #
 # ## Further reading

@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from cxrlib import cohorts
+from cxrlib.core.errors import Lacks
 from cxrlib.show.words import estimate
 from cxrlib.stats import fairness, gap_parts, influence
 
@@ -261,6 +262,12 @@ def test_what_is_refused(everything, change, how, message):
         gap_parts.split(table, *OF, **({"mix": {}} | how))
     with pytest.raises(ValueError, match="attribute column 'race' is missing"):
         gap_parts.split(table, "race", ("A", "B"))
+
+
+def test_too_few_cases_of_everything_are_one_line():
+    few = world.sample("nothing", 2, 30)
+    with pytest.raises(Lacks, match="group: no finding of A or B can be split; ill: not given: "):
+        gap_parts.split(few, *OF, mix={})
 
 
 def test_twins_of_other_films_are_refused(everything):

@@ -22,6 +22,7 @@ import pandas as pd
 
 from cxrlib import schema
 from cxrlib.core import checks, levels
+from cxrlib.core.errors import Lacks
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import estimates, influence, metrics, simulate
 from cxrlib.stats.influence import Estimate
@@ -266,6 +267,8 @@ def split(
     ------
     ValueError
         A missing column, a group without films, a set of switches without a twin.
+    Lacks
+        Too few cases of every label.
 
     Source: Kitagawa 1955 for two parts; DiNardo, Fortin and Lemieux 1996 for weights.
     """
@@ -327,6 +330,10 @@ def split(
             notes[label] = "undefined: no film of a class has a counterpart in the other group"
             continue
         gaps |= {(label, metric): game for metric, game in found.items()}
+    if not gaps:
+        first, why = next(iter(notes.items()))
+        who = " or ".join(map(levels.text, pair))
+        raise Lacks(f"{attribute}: no finding of {who} can be split; {first}: {why}")
     _add_mean(gaps, counts, notes, metrics)
     about = {"cohort": drawn["cohort"].iloc[0], "model": models[0], "attribute": attribute}
     about |= {"group": " - ".join(map(levels.text, pair))}
