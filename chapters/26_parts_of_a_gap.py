@@ -156,7 +156,7 @@ alone = gap_parts.split(
     twins={"appearance off": ["appearance"]},
     **ask,
 )
-before, after = alone.gaps["mean", "auc"].values()
+before, after = alone.game("mean", "auc").values()
 
 # %% tags=["remove-input"]
 say(f"""
@@ -250,7 +250,7 @@ In none of the three does the sum of the parts miss the gap by more than
 # last, with none of them left.
 
 # %%
-game = split.gaps["mean", "average_precision"]
+game = split.game("mean", "average_precision")
 none, every = frozenset(), frozenset(split.switches)
 shared = gap_parts.parts(game, split.switches)
 orders = pd.DataFrame(
@@ -404,9 +404,9 @@ radiologists grade severity and read some films again
 # Patients are the unit. Weights are estimated from the same films, so each
 # film has an influence on them too, and the intervals count it. Whether they
 # hold the truth takes many studies of which it is known, *recorded* by
-# `benchmarks/gap_parts.py`: normal scores, for which every part has a formula,
-# and patients drawn from a large pool of phantoms, whose own parts are taken
-# for the truth.
+# `benchmarks/gap_parts.py`. In most designs, named after what is planted,
+# scores are normal and every part has a formula; in those of phantoms,
+# patients are drawn from a large pool, whose own parts are the truth.
 
 # %%
 recorded = gap_parts.recorded()

@@ -192,8 +192,8 @@ class Split:
     Attributes
     ----------
     about : dict
-        Cohort, model, attribute, group and seed-free columns of the results table.
-    switches : tuple of str
+        Cohort, model, attribute and group, as in the results table.
+    metrics, switches : tuples of str
     cannot : dict of a cause that no switch can take away -> why
     gaps : dict (label, metric) -> dict of set of switches -> Estimate
         The label "mean" is the mean over labels that are defined under every set.
@@ -203,12 +203,27 @@ class Split:
     """
 
     about: dict[str, str]
+    metrics: tuple[str, ...]
     switches: tuple[str, ...]
     cannot: dict[str, str]
     gaps: dict[tuple[str, str], dict[frozenset[str], Estimate]]
     counts: dict[str, dict[str, int]]
     notes: dict[str, str]
     patient: np.ndarray
+
+    def game(self, label: str, metric: str) -> dict[frozenset[str], Estimate]:
+        """The gap under every set of switches.
+
+        Raises
+        ------
+        Lacks
+            It is undefined: too few cases.
+        """
+        if (label, metric) not in self.gaps:
+            first, why = next((x, why) for x, why in self.notes.items() if why)
+            who = f"{self.about['attribute']}, {self.about['group']}"
+            raise Lacks(f"{who}: the gap in {metric} cannot be split; {first}: {why}")
+        return self.gaps[label, metric]
 
 
 def with_severity(predictions: pd.DataFrame, films: pd.DataFrame) -> pd.DataFrame:
@@ -267,8 +282,6 @@ def split(
     ------
     ValueError
         A missing column, a group without films, a set of switches without a twin.
-    Lacks
-        Too few cases of every label.
 
     Source: Kitagawa 1955 for two parts; DiNardo, Fortin and Lemieux 1996 for weights.
     """
@@ -330,14 +343,10 @@ def split(
             notes[label] = "undefined: no film of a class has a counterpart in the other group"
             continue
         gaps |= {(label, metric): game for metric, game in found.items()}
-    if not gaps:
-        first, why = next(iter(notes.items()))
-        who = " or ".join(map(levels.text, pair))
-        raise Lacks(f"{attribute}: no finding of {who} can be split; {first}: {why}")
     _add_mean(gaps, counts, notes, metrics)
     about = {"cohort": drawn["cohort"].iloc[0], "model": models[0], "attribute": attribute}
     about |= {"group": " - ".join(map(levels.text, pair))}
-    return Split(about, tuple(switches), cannot, gaps, counts, notes, patient)
+    return Split(about, tuple(metrics), tuple(switches), cannot, gaps, counts, notes, patient)
 
 
 def _evaluate(truths, shown, codes, groups, switches, on_films, metrics, at, n):
@@ -472,8 +481,7 @@ def table(of: Split) -> pd.DataFrame:
     their mean, "gap" is the sum of the rest to rounding.
     """
     rows = []
-    kinds = dict.fromkeys(metric for _, metric in of.gaps)
-    for label, metric in ((x, m) for x in of.counts for m in kinds):
+    for label, metric in ((x, m) for x in of.counts for m in of.metrics):
         about = of.about | {"label": label, "metric": metric, **of.counts[label]}
         about |= {"unit": "patient", "note": of.notes[label]}
         game = of.gaps.get((label, metric))
