@@ -404,9 +404,9 @@ radiologists grade severity and read some films again
 # Patients are the unit. Weights are estimated from the same films, so each
 # film has an influence on them too, and the intervals count it. Whether they
 # hold the truth takes many studies of which it is known, *recorded* by
-# `benchmarks/gap_parts.py`. In most designs, named after what is planted,
-# scores are normal and every part has a formula; in those of phantoms,
-# patients are drawn from a large pool, whose own parts are the truth.
+# `benchmarks/gap_parts.py`. Designs are named after what is planted; scores are
+# normal, so that every part has a formula (where phantoms are named, patients
+# are drawn from a large pool of them, whose own parts are the truth).
 
 # %%
 recorded = gap_parts.recorded()
@@ -428,7 +428,8 @@ owns a part, the share of intervals that hold it goes from
 {span(held["owns a part"], digits=3)} over the designs; where it owns none, the
 share that hold 0 from {span(held["owns none"], digits=3)}. Of all metrics and
 parts, the least is {percent(low["coverage"], 1)} ({low["part"]},
-{readable(low["metric"])}; {low["design"]}).
+{readable(low["metric"])}; {low["design"]}); with that many studies, single
+lines scatter.
 """)
 
 # %% [markdown]
@@ -454,9 +455,9 @@ in_short(
 A gap can be split into parts that sum to it, whatever the metric. Between old
 and young, the gap of {model.name} in sensitivity is {found["gap"]}, of which
 most goes to {owner(found)}; in average precision it is {precision["gap"]},
-with most for {owner(precision)}. In another order of steps,
-{most} would have had anything from {fmt(min(one, last), 3, True)} to
-{fmt(max(one, last), 3, True)} of the latter. Without twins and complete
+with most for {owner(precision)}. Of the latter, {most} has
+{fmt(one, 3, True)} if it is taken away first and {fmt(last, 3, True)} if last;
+Shapley values average over all orders. Without twins and complete
 labels, {left["average_precision"]} of it stays unexplained. Paper S leaves the
 causes of its gaps open; real films let one split what somebody recorded.
 """,

@@ -310,6 +310,8 @@ def split(
                 "needs two groups."
             )
     patient = pd.factorize(images["patient_id"])[0]
+    found = table.set_index("image_id").groupby(["model", "label"], observed=True)["score"]
+    by_model = dict(iter(found))
     fewest = max(protocol_of(protocol).min_cases, schema.smallest_cell())
 
     cannot = _cannot(drawn, images, a, b, mix, on_films, complete)
@@ -332,17 +334,17 @@ def split(
         truths = {False: y}
         if complete:
             truths[True] = mine[complete].astype(float).to_numpy() > 0
-        scores = {s: _scores(table, name, label, mine["image_id"]) for s, name in thrown.items()}
+        scores = {s: _scores(by_model, name, label, mine["image_id"]) for s, name in thrown.items()}
         shown = {s: (np.unique(x, return_inverse=True)[1], x > limit) for s, x in scores.items()}
         codes = {name: _codes(mine[mix[name]], mix[name], y) for name in mixes}
-        found, lost = _evaluate(
+        games, lost = _evaluate(
             truths, shown, codes, (own_a, own_b), switches, on_films, metrics, at, len(images)
         )
         notes[label] = f"{lost} images without counterpart in a stratum" if lost else ""
-        if any(not np.isfinite(e.value) for game in found.values() for e in game.values()):
+        if any(not np.isfinite(e.value) for game in games.values() for e in game.values()):
             notes[label] = "undefined: no film of a class has a counterpart in the other group"
             continue
-        gaps |= {(label, metric): game for metric, game in found.items()}
+        gaps |= {(label, metric): game for metric, game in games.items()}
     _add_mean(gaps, counts, notes, metrics)
     about = {"cohort": drawn["cohort"].iloc[0], "model": models[0], "attribute": attribute}
     about |= {"group": " - ".join(map(levels.text, pair))}
@@ -434,10 +436,9 @@ def _threshold(rows, specificity):
     return float(checks.precision(rows["score"].to_numpy())(decided))
 
 
-def _scores(table, model, label, image_id):
+def _scores(by_model, model, label, image_id):
     """(k,) scores of these films by a model, or of these twins."""
-    rows = table[(table["model"] == model) & (table["label"] == label)]
-    score = rows.set_index("image_id")["score"].reindex(image_id).to_numpy(float)
+    score = by_model.get((model, label), pd.Series(dtype=float)).reindex(image_id).to_numpy(float)
     if np.isnan(score).any():
         raise ValueError(
             f"predictions: {np.isnan(score).sum()} films have no score by {model!r} for {label}; "
