@@ -8,8 +8,8 @@ Run: python benchmarks/gap_parts.py [--studies 110] [--images 8000] [--processes
 
 Writes counts to gap_parts.csv beside this file (or to --out) after every design and goes on where
 it stopped. The chapter on the parts of a gap reads that file through
-`cxrlib.stats.gap_parts.recorded`. The table in the repository has the designs that time allowed for;
---designs names some, and a design that is there is not done again.
+`cxrlib.stats.gap_parts.recorded`. The table in the repository has the designs that time allowed
+for; --designs names some, and a design that is there is not done again.
 """
 
 import argparse

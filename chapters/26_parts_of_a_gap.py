@@ -340,7 +340,7 @@ differ in years, the dial for age works here in disguise, and age ({years}) and
 appearance ({faint}) share it, since each switch alone would take it away. By
 race the gap is {by_race}, of which {place} goes with the scanner (the interval
 {place.lies}). Of all parts in the table, the intervals of {how_many(away)}
-leave out 0; where nothing is at work, one in twenty does so by chance.
+exclude 0; where nothing is at work, some do so by chance.
 """)
 
 # %% [markdown]
@@ -404,9 +404,9 @@ radiologists grade severity and read some films again
 # Patients are the unit. Weights are estimated from the same films, so each
 # film has an influence on them too, and the intervals count it. Whether they
 # hold the truth takes many studies of which it is known, *recorded* by
-# `benchmarks/gap_parts.py`. Designs are named after what is planted; scores are
-# normal, so that every part has a formula (where phantoms are named, patients
-# are drawn from a large pool of them, whose own parts are the truth).
+# `benchmarks/gap_parts.py`. Designs are named after what is planted; scores
+# are normal, so that every part has a formula (where phantoms are named,
+# patients are drawn from a pool of them, whose own parts are the truth).
 
 # %%
 recorded = gap_parts.recorded()
@@ -426,7 +426,7 @@ say(f"""
 Recorded on {recorded["date"].max()}, {count(n)} studies a line. Where a switch
 owns a part, the share of intervals that hold it goes from
 {span(held["owns a part"], digits=3)} over the designs; where it owns none, the
-share that hold 0 from {span(held["owns none"], digits=3)}. Of all metrics and
+share that includes 0 from {span(held["owns none"], digits=3)}. Of all metrics and
 parts, the least is {percent(low["coverage"], 1)} ({low["part"]},
 {readable(low["metric"])}; {low["design"]}); with that many studies, single
 lines scatter.
