@@ -426,8 +426,8 @@ say(f"""
 Recorded on {recorded["date"].max()}, {count(n)} studies a line. Where a switch
 owns a part, the share of intervals that hold it goes from
 {span(held["owns a part"], digits=3)} over the designs; where it owns none, the
-share that includes 0 from {span(held["owns none"], digits=3)}. Of all metrics and
-parts, the least is {percent(low["coverage"], 1)} ({low["part"]},
+share that includes 0 from {span(held["owns none"], digits=3)}. Of all metrics
+and parts, the least is {percent(low["coverage"], 1)} ({low["part"]},
 {readable(low["metric"])}; {low["design"]}); with that many studies, single
 lines scatter.
 """)
