@@ -513,7 +513,8 @@ which of the two it did: this is what makes it worth asking about real films.
 #   say that real films hold such a dial, nor that race acts in hospitals by
 #   way of scanners alone.
 # - The parts of a gap add up because each twin changes one thing after the
-#   other. In another order they can have other sizes.
+#   other. In another order they can have other sizes: chapter
+#   {doc}`26_parts_of_a_gap` averages over all orders.
 # - The threshold was set on the very patients that it is judged on. A device
 #   in use brings its own.
 

@@ -107,6 +107,7 @@ OTHER = {
     "n_twins": 360,
     "n_detector": 260,
     "specificity": 0.7,
+    "silent": 0.5,
     "size": 64,
     "n_seeds_encoder": 2,
     "price": 8.0,

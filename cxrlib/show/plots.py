@@ -194,6 +194,34 @@ def gap_forest(table: pd.DataFrame) -> Figure:
     return _finished(fig, drawn, table)
 
 
+def gap_parts(table: pd.DataFrame) -> Figure:
+    """The parts of a gap as bars with whiskers, a panel for each metric.
+
+    Parameters
+    ----------
+    table : results table
+        From :func:`cxrlib.stats.gap_parts.table`, of one label, attribute and pair of groups. What
+        could not be split has a hollow ring at 0.
+    """
+    one_row_each(table, ["metric", "method"])
+    panels, lines = (list(dict.fromkeys(table[c])) for c in ("metric", "method"))
+    ends = {lines[0]: DARK, "unexplained": GREY}  # the whole, and what is left of it
+    shades = {name: ends.get(name, SPARE[0]) for name in lines}
+    size = (WIDTH, (0.6 + 0.24 * len(lines)) * len(panels))
+    fig, axes = _panels(size, len(panels), sharex=True)
+    for ax, metric in zip(axes.flat, panels, strict=True):
+        rows = table[table["metric"] == metric]
+        at, shade = rows["method"].map(lines.index).to_numpy(), rows["method"].map(shades)
+        ax.barh(at, rows["value"].fillna(0), 0.6, color=shade, alpha=0.45)
+        _marks(ax, rows, at, shade, dots=False)
+        ax.axvline(0, color=GREY, linewidth=1)
+        _named_lines(ax, [readable(name) for name in lines])
+        ax.set_title(readable(metric), fontsize=10, loc="left")
+    axes.flat[-1].set_xlabel(readable(table["group"].iloc[0]))
+    drawn = "Bars with interval whiskers around a line at 0: the gap, its parts, and what stays "
+    return _finished(fig, drawn + "unexplained; a panel for each metric.", table)
+
+
 def reliability(table: pd.DataFrame) -> Figure:
     """Reliability curves above the distribution of predicted probabilities (S Fig. 4c).
 

@@ -9,6 +9,7 @@ the same images are paired by construction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,3 +161,11 @@ def standard_error(estimate: Estimate, patient_id: ArrayLike) -> float:
 def _codes(patient_id):
     names, code = np.unique(np.asarray(patient_id), return_inverse=True)
     return code, len(names)
+
+
+def combined(shares: ArrayLike, of: Sequence[Estimate | float]) -> Estimate | float:
+    """Weighted sum of estimates on the same images, or of numbers, in one step."""
+    if not isinstance(of[0], Estimate):
+        return float(np.dot(shares, of))
+    value = float(np.dot(shares, [e.value for e in of]))
+    return Estimate(value, np.dot(shares, [e.influence for e in of]))
