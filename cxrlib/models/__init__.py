@@ -62,8 +62,32 @@ _loaded: dict[str, dict] = {}  # cards of such models, which know more once they
 
 
 def model_names() -> list[str]:
-    """Names of the small models that come with the book."""
-    return [card["name"] for card in model_cards()]
+    """Names of the small models that ``models="all"`` means: those that come with the book, apart
+    from remedied ones.
+    """
+    return [card["name"] for card in model_cards() if "remedy_of" not in card]
+
+
+def remedied_models() -> list[str]:
+    """Names of the small models that were trained to remedy a bias of one of the others."""
+    return [card["name"] for card in model_cards() if "remedy_of" in card]
+
+
+def remedied(biased: str) -> dict[str, str]:
+    """Remedies in training of a biased model that come with the book.
+
+    Parameters
+    ----------
+    biased : str
+        Any name of a model.
+
+    Returns
+    -------
+    dict
+        What was done in training to the name of the model that came of it; empty where none did.
+    """
+    cards = model_cards()
+    return {card["remedy"]: card["name"] for card in cards if card.get("remedy_of") == biased}
 
 
 def published_models() -> list[str]:
@@ -72,7 +96,7 @@ def published_models() -> list[str]:
 
 
 def model_cards() -> list[dict]:
-    """Cards of the models that come with the book, unbiased ones first."""
+    """Cards of all models that come with the book: unbiased, biased, then remedied ones."""
     found = [json.loads(p.read_text()) | {"sources": ["phantom"]} for p in WEIGHTS.glob("*.json")]
     return sorted(found, key=lambda card: card["order"])
 
@@ -117,10 +141,11 @@ def describe_models(chosen: list[str] | None = None) -> pd.DataFrame:
 def choose_models(wanted: str) -> list[str]:
     """Model names from a chapter parameter: ``"all"`` or names separated by commas.
 
-    ``"all"`` are the models that come with the book. A published model is named as in
-    :func:`published_models`; ``seeded:`` before its name asks for weights that mean nothing. Any
-    other is named by its kind and where it lies (:mod:`cxrlib.core.places`); the name returned is
-    without folders, as tables and pages show it, and loads the same model.
+    ``"all"`` are :func:`model_names`. A remedied model is named as in :func:`remedied_models`, a
+    published one as in :func:`published_models`; ``seeded:`` before the latter asks for weights
+    that mean nothing. Any other is named by its kind and where it lies
+    (:mod:`cxrlib.core.places`); the name returned is without folders, as tables and pages show
+    it, and loads the same model.
 
     Raises
     ------
@@ -130,7 +155,7 @@ def choose_models(wanted: str) -> list[str]:
     own = model_names()
     if wanted.strip() == "all":
         return own
-    known = own + published_models()
+    known = own + remedied_models() + published_models()
     chosen = []
     for name in (name.strip() for name in wanted.split(",") if name.strip()):
         if name.startswith(tuple(KINDS)):
@@ -211,7 +236,7 @@ def load_model(
             raise ValueError(f"{name}: its name says where it lies; leave checkpoint= out")
         model = kind.load(name, protocol)
         _loaded[name] = model.card
-    elif name in model_names():
+    elif name in [*model_names(), *remedied_models()]:
         from cxrlib.models import phantom_clip
         from cxrlib.protocol import protocol_of
 

@@ -3,7 +3,9 @@
 ``python -m cxrlib.predict.phantom_models`` retrains all of them on the CPU into a folder of their
 own and checks that their mean zero-shot AUC lies within the interval that the shipped card states.
 The recipe of a model is in its card, ``cxrlib/models/weights/*.json``. The models differ for
-planted reasons only: architecture, the drain dial, or reports that leave out findings.
+planted reasons only: architecture, the drain dial, or reports that leave out findings. Three are
+remedies in training, told from a biased model by one entry more: balanced batches, or drains at
+random.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from open_clip import ClipLoss
 from torch import nn
 
 from cxrlib import cohorts
+from cxrlib.cohorts import phantom
 from cxrlib.cohorts.phantom import FINDINGS
 from cxrlib.core.progress import Bar
 from cxrlib.models import WEIGHTS, model_cards, phantom_clip
@@ -30,6 +34,7 @@ BIASED_DRAINS = {"drain_if_pneumothorax": 0.95, "drain_if_none": 0.01}
 CARDS = {card["name"]: card for card in model_cards()}
 RECIPE = ["name", "order", "architecture", "trained_on", "dials", "cohort_seed", "n_pairs"]
 RECIPE += ["learning_rate", "epochs", "batch", "image_size"]
+REMEDY = ["remedy_of", "remedy", "balanced", "drains"]  # where a card has them
 
 
 def train(recipe: dict) -> tuple[nn.Module, phantom_clip.Tokenizer]:
@@ -41,7 +46,10 @@ def train(recipe: dict) -> tuple[nn.Module, phantom_clip.Tokenizer]:
         Entries :data:`RECIPE` of a card: ``architecture``, key of
         :data:`cxrlib.models.phantom_clip.VISION`; of the training cohort its planted ``dials``,
         ``cohort_seed`` and ``n_pairs``; ``epochs``, ``batch``, and ``learning_rate``, the peak of
-        the cosine schedule, after a warm-up of one step in twenty.
+        the cosine schedule, after a warm-up of one step in twenty. A remedy is one entry more:
+        ``balanced``, two columns of the cohort, or "reported" (some finding is), whose groups are
+        equally frequent in each batch; or ``drains`` "at random": in each epoch each film is drawn
+        anew, with a drain or without.
     """
     n_pairs, epochs, batch = (recipe[name] for name in ("n_pairs", "epochs", "batch"))
     drawn = {"n_images": n_pairs, "dials": recipe["dials"], "seed": recipe["cohort_seed"]}
@@ -49,7 +57,11 @@ def train(recipe: dict) -> tuple[nn.Module, phantom_clip.Tokenizer]:
     texts = cohort.table["report"].tolist()
     tokenizer = phantom_clip.Tokenizer.fit(texts)
     tokens = tokenizer(texts).ids
-    images = cohort.images(np.arange(n_pairs))
+    table = cohort.table.assign(reported=cohort.table[list(FINDINGS)].any(axis=1))
+    groups = table.groupby(recipe["balanced"]).ngroup() if "balanced" in recipe else None
+    at_random = recipe.get("drains") == "at random"
+    versions = [phantom.twin(cohort, drain=d) for d in (0, 1)] if at_random else [cohort]
+    images = np.stack([version.images(np.arange(n_pairs)) for version in versions])
     torch.manual_seed(SEED)
     model = phantom_clip.network(recipe["architecture"], tokenizer.size)
     rates = {"lr": recipe["learning_rate"], "weight_decay": WEIGHT_DECAY}
@@ -60,11 +72,12 @@ def train(recipe: dict) -> tuple[nn.Module, phantom_clip.Tokenizer]:
         optimizer, lambda t: min((t + 1) / warmup, 0.5 * (1 + math.cos(math.pi * t / steps)))
     )
     loss_of = ClipLoss()
-    order = np.random.default_rng(SEED)
+    order, drains = np.random.default_rng(SEED), np.random.default_rng([SEED, 1])
     bar = Bar(steps, recipe["name"], "step")
     for _ in range(epochs):
-        for part in np.array_split(order.permutation(n_pairs), n_pairs // batch):
-            x = phantom_clip.preprocess(images[part])
+        version = drains.integers(len(versions), size=n_pairs)
+        for part in batches(order, n_pairs, batch, groups):
+            x = phantom_clip.preprocess(images[version[part], part])
             loss = loss_of(*model(x, tokens[part]))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -76,6 +89,36 @@ def train(recipe: dict) -> tuple[nn.Module, phantom_clip.Tokenizer]:
             bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
     bar.close()
     return model.eval(), tokenizer
+
+
+def batches(
+    draw: np.random.Generator, n: int, size: int, groups: np.ndarray | pd.Series | None = None
+) -> list[np.ndarray]:
+    """Positions of the films of each batch of an epoch.
+
+    Parameters
+    ----------
+    draw : Generator
+    n : int
+        Number of films.
+    size : int
+        Films in a batch, of which there are ``n // size``. Without groups, the films that are left
+        over are spread over them.
+    groups : (n,) array, optional
+        All groups are then equally frequent in each batch, and within a group no film is taken
+        again before each was: films of rare groups come often, of frequent ones not every epoch.
+    """
+    n_batches = n // size
+    if groups is None:
+        return np.array_split(draw.permutation(n), n_batches)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    share = size // len(members)
+    taken = []
+    for films in members:
+        rounds = math.ceil(n_batches * share / len(films))
+        line = np.concatenate([draw.permutation(films) for _ in range(rounds)])
+        taken.append(line[: n_batches * share].reshape(n_batches, share))
+    return list(np.concatenate(taken, axis=1))
 
 
 def zero_shot_auc(model: Encoder) -> dict:
@@ -98,7 +141,7 @@ def main(names: list[str], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     missed = 0
     for name in names:
-        recipe = {key: CARDS[name][key] for key in RECIPE}
+        recipe = {key: CARDS[name][key] for key in RECIPE + REMEDY if key in CARDS[name]}
         network, tokenizer = train(recipe)
         card = recipe | {"vocabulary": tokenizer.words}
         path = folder / f"{name}.safetensors"
