@@ -1,10 +1,10 @@
-"""FairCLIP (Luo et al. 2024) on stored vectors, as its paper and as its public code have it.
+"""FairCLIP (Luo et al. 2024) on stored vectors: the term of its equation, and that of its code.
 
-A linear layer on the vectors of the films and one on those of the texts, both the identity at
-first, are trained on films and their reports: CLIP's contrastive loss, plus a weight times the sum
-over groups of the Sinkhorn distance between the similarities of a batch and those of a batch of
-the group. The logit scale stays as it is. Nothing of the authors' code is used here; what it does
-is stated in ``fairclip.toml``, with the places where that was read.
+Two linear layers, one on the vectors of films and one on those of texts, start as the identity and
+are trained on films and their reports: CLIP's contrastive loss, plus a weight times a sum over
+groups of the Sinkhorn distance between similarities in a batch and in a batch of the group. The
+logit scale stays as it is. What the public code does, and where that was read, stands in
+``fairclip.toml``; nothing of it is used here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import numpy as np
 
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import Lacks
-from cxrlib.predict.remedies.remedy import Answer, Films, Question
+from cxrlib.predict.remedies.remedy import Answer, Films, Question, ask, moved
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-EPOCHS, BATCH, RATE = 3, 128, 1e-3
-BLUR, ITERATIONS = 0.05, 20
+EPOCHS, BATCH, RATE = 3, 64, 1e-3
+BLUR, ITERATIONS = 0.05, 10
+
+Pairs = tuple["Tensor", "Tensor"]  # vectors (..., n, d) of films and of their reports
 
 
 def sinkhorn(x: Tensor, y: Tensor, blur: float = BLUR, iterations: int = ITERATIONS) -> Tensor:
@@ -36,8 +38,9 @@ def sinkhorn(x: Tensor, y: Tensor, blur: float = BLUR, iterations: int = ITERATI
     x : (..., n) tensor
     y : (..., m) tensor
     blur : float > 0
-        Entropy of the plan, as a share of the mean cost; the smaller it is, the more iterations
-        are needed, and the nearer is the exact distance.
+        Entropy of the plan, as a share of the mean cost: the smaller, the nearer is the exact
+        distance, and the more iterations it takes.
+    iterations : int
 
     Returns
     -------
@@ -48,8 +51,7 @@ def sinkhorn(x: Tensor, y: Tensor, blur: float = BLUR, iterations: int = ITERATI
     cost = (x[..., :, None] - y[..., None, :]) ** 2 / 2
     n, m = cost.shape[-2:]
     with torch.no_grad():
-        entropy = blur * cost.mean((-2, -1), keepdim=True)
-        scaled = cost / entropy
+        scaled = cost / (blur * cost.mean((-2, -1), keepdim=True)).clamp(min=1e-30)
         g = torch.zeros_like(scaled[..., :1, :])
         for _ in range(iterations):
             f = np.log(m) - (g - scaled).logsumexp(-1, keepdim=True)
@@ -58,31 +60,154 @@ def sinkhorn(x: Tensor, y: Tensor, blur: float = BLUR, iterations: int = ITERATI
     return (plan * cost).sum((-2, -1))
 
 
-def own_report(images: Tensor, reports: Tensor, scale: float) -> Tensor:
-    """Similarity of each film to its own report (..., n): the diagonal of the paper's equation."""
-    return (images * reports).sum(-1)
+def to_own_report(films: Tensor, reports: Tensor) -> Tensor:
+    """Similarity of each film to its own report (..., n): the diagonal in the paper's equation."""
+    return (films * reports).sum(-1)
 
 
-def squared_logits(images: Tensor, reports: Tensor, scale: float) -> Tensor:
-    """Diagonal (..., n) of the matrix of logits times itself, which the public code calls so.
+def diagonal_of_square(films: Tensor, reports: Tensor, scale: float) -> Tensor:
+    """Diagonal (..., n) of the matrix of logits times itself, which the code takes instead.
 
-    Each entry is a sum over all films of the batch: logit of this film and that report, times
-    logit of that film and this report.
+    Each number is a sum over the batch: logit of this film and that report, times logit of that
+    film and this report.
     """
-    logits = scale * images @ reports.mT
+    logits = scale * films @ reports.mT
     return (logits * logits.mT).sum(-1)
 
 
-def as_published(batch: tuple, groups: tuple, scale: float) -> Tensor:
-    """The term of the public code: a group's entries are divided by their sum and held fixed."""
-    of_groups = squared_logits(*groups, scale).detach()
-    of_groups = of_groups / of_groups.sum(-1, keepdim=True)
-    return sinkhorn(squared_logits(*batch, scale), of_groups).sum()
+def corrected(batch: Pairs, of_groups: Pairs, scale: float) -> Tensor:
+    """The term of the paper: like is compared with like."""
+    return sinkhorn(to_own_report(*batch), to_own_report(*of_groups)).sum()
 
 
-def corrected(batch: tuple, groups: tuple, scale: float) -> Tensor:
-    """The term of the paper's equation: like is compared with like."""
-    return sinkhorn(own_report(*batch, scale), own_report(*groups, scale)).sum()
+def as_published(batch: Pairs, of_groups: Pairs, scale: float) -> Tensor:
+    """The term of the code: a group's numbers are divided by their sum and held fixed."""
+    fixed = diagonal_of_square(*of_groups, scale).detach()
+    fixed = fixed / fixed.sum(-1, keepdim=True)
+    return sinkhorn(diagonal_of_square(*batch, scale), fixed).sum()
 
 
-FORMS: dict[str, Callable] = {"as_published": as_published, "corrected": corrected}
+TERMS: dict[str, Callable[[Pairs, Pairs, float], Tensor]] = {
+    "as_published": as_published,
+    "corrected": corrected,
+}
+
+
+def train(
+    question: Question,
+    fitting: Films,
+    reports: np.ndarray,
+    form: str = "corrected",
+    weight: float = 0.0,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+) -> np.ndarray:
+    """The two layers, trained.
+
+    Parameters
+    ----------
+    question : Question
+    fitting : Films
+    reports : (n, d) array
+        Vectors of the reports of these films, of unit length.
+    form : {"as_published", "corrected"}
+    weight : float >= 0
+        Of the term, lambda in the paper; 0 is the contrastive loss alone.
+    seed : int
+        Of the batches.
+    epochs, batch : int
+        A batch of each group is as large.
+
+    Returns
+    -------
+    (2, d, d) array: for films, for texts
+
+    Raises
+    ------
+    ValueError
+        An unknown form, or reports of other films.
+    Lacks
+        One of the question's groups has no film.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    one_of("form", form, TERMS)
+    members = _members(question, fitting, reports)
+    vectors = [torch.tensor(v, dtype=torch.float32) for v in (fitting.images, reports)]
+    layers = torch.eye(vectors[0].shape[1]).repeat(2, 1, 1).requires_grad_()
+    optimizer = torch.optim.Adam([layers], RATE)
+    order, drawn = (torch.Generator().manual_seed(2 * seed + i) for i in (0, 1))
+    for _ in range(epochs):
+        for part in torch.randperm(len(fitting), generator=order).split(batch):
+            pairs = _passed(layers, vectors, part)
+            logits = question.scale * pairs[0] @ pairs[1].T
+            target = torch.arange(len(part))
+            loss = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+            if weight:
+                of_groups = _passed(layers, vectors, _draw(members, len(part), drawn))
+                loss = loss + weight * TERMS[form](pairs, of_groups, question.scale)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return layers.detach().numpy()
+
+
+def pull(
+    question: Question, fitting: Films, reports: np.ndarray, form: str, seed: int = 0
+) -> np.ndarray:
+    """Gradient (2, d, d) of the term alone, before any training: where it pulls the layers.
+
+    One batch of :data:`BATCH` films is compared with as many of each group.
+    """
+    import torch
+
+    members = _members(question, fitting, reports)
+    vectors = [torch.tensor(v, dtype=torch.float32) for v in (fitting.images, reports)]
+    layers = torch.eye(vectors[0].shape[1]).repeat(2, 1, 1).requires_grad_()
+    drawn = torch.Generator().manual_seed(seed)
+    part = torch.randperm(len(fitting), generator=drawn)[:BATCH]
+    of_groups = _passed(layers, vectors, _draw(members, BATCH, drawn))
+    TERMS[form](_passed(layers, vectors, part), of_groups, question.scale).backward()
+    return layers.grad.numpy()
+
+
+def _members(question, films, reports):
+    """Positions of the films of each group."""
+    import torch
+
+    if len(reports) != len(films):
+        raise ValueError(f"{len(reports)} reports of {len(films)} films; expected one of each film")
+    members = [torch.tensor(np.flatnonzero(films.group == g)) for g in question.groups]
+    if absent := [g for g, of in zip(question.groups, members, strict=True) if not len(of)]:
+        raise Lacks(f"FairCLIP compares groups, and no film it is fitted on is of {absent[0]!r}")
+    return members
+
+
+def _draw(members, n, generator):
+    """As many films of each group, (groups, n)."""
+    import torch
+
+    return torch.stack([of[torch.randint(len(of), (n,), generator=generator)] for of in members])
+
+
+def _passed(layers, vectors, rows):
+    from torch.nn.functional import normalize
+
+    return tuple(normalize(v[rows] @ w, dim=-1) for v, w in zip(vectors, layers, strict=True))
+
+
+def answering(question: Question, layers: np.ndarray) -> Answer:
+    """Margins of films and prompts that go through the layers."""
+    from dataclasses import replace
+
+    texts = [p @ layers[1] for p in (question.positive, question.negative)]
+    one, other = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in texts)
+    asked = replace(question, positive=one, negative=other)
+    return lambda films: ask(asked, moved(films, films.images @ layers[0]))
+
+
+def fit(question: Question, fitting: Films, reports: np.ndarray, **how: object) -> Answer:
+    """FairCLIP as a remedy; ``how`` as in :func:`train`."""
+    return answering(question, train(question, fitting, reports, **how))
