@@ -7,9 +7,10 @@ Real films have one side: nobody knows what they would be without their bias.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,7 @@ from cxrlib import cohorts, models, schema
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
-from cxrlib.core.checks import one_of
-from cxrlib.core.errors import Lacks
+from cxrlib.core.errors import Lacks, nearest
 from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
@@ -29,11 +29,11 @@ from cxrlib.stats import influence
 from cxrlib.stats.influence import Estimate
 
 BIASES = {
-    "drain shortcut": "drain",
-    "fainter findings by age": "age60",
-    "silent reports by sex": "sex",
+    "drain": "drain shortcut",
+    "age60": "fainter findings by age",
+    "sex": "silent reports by sex",
 }
-"""What is planted, and the attribute that must not matter."""
+"""The attribute that must not matter, and what is planted."""
 GROUPS = {"drain": ("drain", "none"), "age60": ("old", "young"), "sex": ("F", "M")}
 """Attribute to its two groups: the one that is served worse, or set apart, first."""
 PROMPTS = {
@@ -48,6 +48,8 @@ FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on t
 FEW = 10  # ill and healthy films of each group, or a finding is not asked for
 N_TWINS = 300  # fitting films that an oracle sees twice
 NOTHING = Remedy(nothing, "nothing")
+
+Trial = stats.Effects | str  # the effects of a remedy, or why it does not apply
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,21 @@ class Answers:
     p: np.ndarray | None
 
 
+def chosen(wanted: str, known: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Entries of a dictionary by a chapter's parameter: "all", or names with commas between.
+
+    Raises
+    ------
+    ValueError
+        A name that is not there; gives the nearest one.
+    """
+    names = list(known) if wanted.strip() == "all" else [n.strip() for n in wanted.split(",")]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what}: unknown {name!r}; {nearest(name, list(known))}")
+    return {name: known[name] for name in names}
+
+
 # --- the trial ---
 
 
@@ -218,6 +235,36 @@ def try_(case: Case, remedy: Remedy) -> stats.Effects:
     return _effects(case, case.biased, answers(case.biased, remedy), clean, remedy.decides)
 
 
+def trials(cases: Sequence[Case], remedies: Mapping[str, Remedy]) -> dict[tuple[str, str], Trial]:
+    """Every remedy on every case, and beside them what was done in the training of other models.
+
+    Returns
+    -------
+    dict of (bias, name of the remedy) -> Effects, or the reason why it does not apply
+    """
+    found: dict[tuple[str, str], Trial] = {}
+    for case in cases:
+        for name, remedy in remedies.items():
+            found[case.bias, name] = _or_why(try_, case, remedy)
+    retrained = {case.bias: models.remedied(case.model) for case in cases}
+    for name in dict.fromkeys(name for of in retrained.values() for name in of):
+        for case in cases:
+            model = retrained[case.bias].get(name)
+            found[case.bias, name] = (
+                _or_why(try_model, case, models.load_model(model))
+                if model
+                else "no model was trained so"
+            )
+    return found
+
+
+def _or_why(judge, *what):
+    try:
+        return judge(*what)
+    except Lacks as why:
+        return str(why)
+
+
 def try_model(case: Case, model: Encoder) -> stats.Effects:
     """What another model does to a case. What the same training invents is not known: nobody has
     trained it where nothing was planted.
@@ -232,11 +279,12 @@ def _effects(case, side, found, on_clean, decides):
     placebo = {}
     if clean is not None:
         none = harm(clean, clean.untreated)
+        placebo["on_placebo"] = none
         if case.kind == "gap":  # what is there without the bias is no harm of the bias
             before, after = before - none, after - none
         if on_clean is not None:
             new, old = (orders(clean, a, decides) for a in (on_clean, clean.untreated))
-            placebo = {
+            placebo |= {
                 "new_harm": harm(clean, on_clean) - none,
                 "new_order": new[0] - old[0],
                 "new_worst": stats.worst(new[1:]) - stats.worst(old[1:]),
@@ -262,6 +310,13 @@ def _brier(side, found):
     return stats.brier(found.p, side.test.truth)
 
 
+def verdict(case: Case, trial: Trial) -> str:
+    """The verdict on a remedy in one line, or why it does not apply."""
+    if isinstance(trial, str):
+        return f"does not apply: {trial}"
+    return str(stats.verdict(trial, case.biased.test.patient))
+
+
 def results(case: Case, method: str, effects: stats.Effects, **about: object) -> pd.DataFrame:
     """The results table of one trial: every effect with its interval, patients as the unit.
 
@@ -273,6 +328,7 @@ def results(case: Case, method: str, effects: stats.Effects, **about: object) ->
     named = {
         ("harm_before", "all"): effects.before,
         ("harm", "all"): effects.after,
+        ("placebo_before", "all"): effects.on_placebo,
         ("share_left", "all"): effects.share_left,
         (f"change_{measured}", "all"): effects.order,
         (f"change_{measured}", "worse group"): effects.worst_order,
@@ -280,6 +336,7 @@ def results(case: Case, method: str, effects: stats.Effects, **about: object) ->
         ("change_served", worse): effects.gains[0],
         ("change_served", better): effects.gains[1],
         ("placebo_harm", "all"): effects.new_harm,
+        ("placebo_share", "all"): effects.new_harm and effects.new_harm / effects.before,
         (f"placebo_change_{measured}", "all"): effects.new_order,
         (f"placebo_change_{measured}", "worse group"): effects.new_worst,
     }
@@ -314,7 +371,7 @@ def planted(
     n_images: int,
     n_twins: int,
     seed: int,
-    biases: Sequence[str] = tuple(BIASES),
+    attributes: Sequence[str] = tuple(BIASES),
     negative: str | Sequence[str] = zeroshot.NEGATIVE,
 ) -> list[Case]:
     """Planted biases, on phantoms drawn as other chapters draw them.
@@ -324,27 +381,24 @@ def planted(
     n_images, n_twins : int
         Of the test cohort, and of that whose films have twins with and without a drain.
     seed : int
-    biases : sequence of str
+    attributes : sequence of str
         Of :data:`BIASES`.
     negative : str or sequence of str
         The prompt for "nothing found".
 
     Raises
     ------
-    ValueError
-        An unknown bias.
     Lacks
         No finding has ill and healthy films enough in each group.
     """
-    made = {"drain shortcut": _drains, "fainter findings by age": _ages}
-    made["silent reports by sex"] = _reports
+    made = {"drain": _drains, "age60": _ages, "sex": _reports}
     test = cohorts.load("phantom", n_images=n_images, seed=seed)
     valid, _ = cohorts.validation(test, "phantom", n_images, seed)
     part = partial(_side, seed=seed, negative=negative)
     found = []
-    for bias in biases:
-        one_of("biases", bias, tuple(BIASES))
-        model, biased, clean = made[bias](part, valid, test, n_twins)
+    for attribute in attributes:
+        model, biased, clean = made[attribute](part, valid, test, n_twins)
+        bias = BIASES[attribute]
         found.append(Case(bias, model.name, biased(model), clean(), biased, test.name))
     return found
 

@@ -10,7 +10,7 @@ import html
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -316,6 +316,30 @@ def quiz(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
         lines.append(f"<details><summary>{html.escape(text)}</summary>")
         lines.append(f"<p><strong>{verdict}.</strong> {html.escape(why)}</p></details>")
     displayed("\n".join([*lines, "</div>"]), plain)
+
+
+def explained(title: str, function: Callable) -> None:
+    """A function of the library: what its docstring says and, folded, the code without it.
+
+    Parameters
+    ----------
+    title : str
+        Plain text.
+    function : callable
+    """
+    import inspect
+
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    said = " ".join((inspect.getdoc(function) or "").split()).replace("``", "")
+    code = re.sub(r'\n    """.*?"""', "", inspect.getsource(function), count=1, flags=re.DOTALL)
+    place = f"{function.__module__}.{function.__name__}"
+    page = f"<p><strong>{html.escape(title)}.</strong> {html.escape(said)}</p>"
+    page += f"<details><summary>Code: <code>{place}</code></summary>"
+    page += f"{highlight(code, PythonLexer(), HtmlFormatter())}</details>"
+    displayed(f'<div class="cxr-code">{page}</div>', f"{title}. {said}\n\n{code}")
 
 
 def withheld(what: str) -> None:

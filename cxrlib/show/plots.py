@@ -869,6 +869,54 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
     return _finished(fig, drawn, table.drop(columns="pair"))
 
 
+def court(results: pd.DataFrame, numbers: Mapping[str, int], biases: Mapping[str, str]) -> Figure:
+    """What each remedy leaves of a bias against what it costs; the placebo beside it.
+
+    A row of panels for each bias. Left, the biased side: the share of the harm that is left, and
+    the change of AUC. Right, the placebo: new harm as a share of the planted one, and the change
+    of AUC. Remedies are numbers; those beyond the frame stand at its edge.
+
+    Parameters
+    ----------
+    results : results table
+        From :func:`cxrlib.predict.court.results`, of all remedies; undefined values are left out.
+    numbers : dict of remedy -> number
+    biases : dict of attribute -> title
+        In the order of the rows.
+    """
+    sides = {"biased": ("share_left", "change_"), "placebo": ("placebo_share", "placebo_change_")}
+    size = (WIDE, 0.4 + 2.5 * len(biases))
+    fig, axes = _panels(size, 2 * len(biases), 2, sharey=True, sharex="col")
+    frame = {"biased": (-1.0, 2.0), "placebo": (-0.6, 0.6)}, (-0.16, 0.04)
+    table = results[results["group"] == "all"].dropna(subset="value")
+    for row, (attribute, title) in zip(axes, biases.items(), strict=True):
+        for ax, (side, (harm, change)) in zip(row, sides.items(), strict=True):
+            of = table[table["attribute"] == attribute]
+            x = of[of["metric"] == harm].set_index("method")
+            y = of[of["metric"].isin([f"{change}auc", f"{change}balanced_accuracy"])]
+            both = x.join(y.set_index("method")["value"].rename("change"), how="inner")
+            left, right = frame[0][side]
+            low, high = frame[1]
+            ax.axvline(0, color=GREY, linewidth=1)
+            ax.axhline(0, color=GREY, linewidth=1)
+            ax.axvspan(-1 / 3, 1 / 3, color=PALE, alpha=0.5, zorder=0) if side == "biased" else None
+            for method, point in both.iterrows():
+                inside = np.clip(point["value"], left, right), np.clip(point["change"], low, high)
+                ends = np.clip(point[["ci_low", "ci_high"]].to_numpy(float), left, right)
+                ax.hlines(inside[1], *ends, color=GREY, linewidth=0.8)
+                ax.text(*inside, numbers[method], fontsize=9, ha="center", va="center")
+            margin = 0.04 * (right - left)
+            ax.set(xlim=(left - margin, right + margin), ylim=(low - 0.01, high + 0.01))
+            ax.set_title(f"{title}\n{side}", loc="left", fontsize=9)
+        row[0].set_ylabel("change of AUC")
+    axes[-1, 0].set_xlabel("share of the harm left")
+    axes[-1, 1].set_xlabel("new harm, in planted harms")
+    drawn = "A row of panels for each bias. Left: the share of the harm that each remedy leaves, "
+    drawn += "against its change of AUC. Right: the same remedies on the placebo."
+    shown = table[table["metric"].isin(["share_left", "placebo_share"])]
+    return _finished(fig, drawn, shown)
+
+
 def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = None) -> Figure:
     """Every run's value of one metric: what the split and what the seed does to it.
 

@@ -84,8 +84,10 @@ class Effects:
         Change in the group that is served worse, and in the other: of sensitivity for a gap in
         sensitivity, of AUC for a shift, by which those without a drain are served worse.
     brier : Estimate or None
+    on_placebo : Estimate or None
+        What is there without the bias, and without a remedy: no harm of the bias.
     new_harm, new_order, new_worst : Estimate or None
-        The same on the placebo: change of the harm, of mean AUC and of the worse group's.
+        Changes on the placebo: of the harm, of mean AUC and of the worse group's.
     kind : "shift" or "gap"
     decides : bool
         The remedy gives decisions: orders are balanced accuracies, and there is no Brier score.
@@ -99,6 +101,7 @@ class Effects:
     kind: str
     decides: bool = False
     brier: Estimate | None = None
+    on_placebo: Estimate | None = None
     new_harm: Estimate | None = None
     new_order: Estimate | None = None
     new_worst: Estimate | None = None
