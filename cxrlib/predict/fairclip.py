@@ -10,10 +10,14 @@ logit scale stays as it is. What the public code does, and where that was read, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import Lacks
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, ask, moved
@@ -23,6 +27,11 @@ if TYPE_CHECKING:
 
 EPOCHS, BATCH, RATE = 3, 64, 1e-3
 BLUR, ITERATIONS = 0.05, 10
+
+_KNOWN = toml.beside(__file__)
+TESTED: dict[str, dict[str, int]] = _KNOWN["tested"]
+"""Attribute to group to its patients in the test set of Harvard-FairVLMed."""
+MEASURES = ("accuracy", "auc", "parity", "odds")
 
 Pairs = tuple["Tensor", "Tensor"]  # vectors (..., n, d) of films and of their reports
 
@@ -200,14 +209,78 @@ def _passed(layers, vectors, rows):
 
 def answering(question: Question, layers: np.ndarray) -> Answer:
     """Margins of films and prompts that go through the layers."""
-    from dataclasses import replace
-
     texts = [p @ layers[1] for p in (question.positive, question.negative)]
     one, other = (t / np.linalg.norm(t, axis=1, keepdims=True) for t in texts)
     asked = replace(question, positive=one, negative=other)
     return lambda films: ask(asked, moved(films, films.images @ layers[0]))
 
 
+def similarity(layers: np.ndarray, images: np.ndarray, reports: np.ndarray) -> np.ndarray:
+    """Cosine (n,) of each film and its own report behind the layers."""
+    pairs = (v @ w for v, w in zip((images, reports), layers, strict=True))
+    one, other = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in pairs)
+    return (one * other).sum(1)
+
+
 def fit(question: Question, fitting: Films, reports: np.ndarray, **how: object) -> Answer:
     """FairCLIP as a remedy; ``how`` as in :func:`train`."""
     return answering(question, train(question, fitting, reports, **how))
+
+
+def reports(question: Question, fitting: Films, cohort: Cohort) -> np.ndarray:
+    """Vectors (n, d) of the reports of the fitting films.
+
+    Parameters
+    ----------
+    question : Question
+        Its ``encode`` turns each wording into a vector, once.
+    fitting : Films
+        All films of some patients of the cohort, in its order.
+    cohort : Cohort
+        Its table has a ``report`` of each film.
+    """
+    table = cohort.table[cohort.table["patient_id"].isin(fitting.patient)]
+    texts, which = np.unique(table["report"].to_numpy(str), return_inverse=True)
+    return question.encode(texts.tolist())[which]
+
+
+# --- what others published ---
+
+
+def claims() -> pd.DataFrame:
+    """What FairCLIP says and what code and reproductions show: what (index), says, shows, read in,
+    verdict.
+    """
+    return pd.DataFrame(_KNOWN["claims"]).set_index("what").rename(columns={"read": "read in"})
+
+
+def runs() -> pd.DataFrame:
+    """Trainings that the reproductions published, one a row."""
+    return pd.DataFrame(_KNOWN["runs"]["rows"], columns=_KNOWN["runs"]["columns"])
+
+
+def reproduced() -> pd.DataFrame:
+    """FairCLIP minus CLIP in each reproduction: the trainings are the unit, Welch's t interval.
+
+    Returns
+    -------
+    DataFrame: by, architecture, attribute (index), and for each of :data:`MEASURES` the mean of
+    CLIP, that of FairCLIP, their difference, its low and its high end (second level of columns).
+    """
+    from scipy.stats import ttest_ind
+
+    found = {}
+    names = ["by", "architecture", "attribute"]
+    for kind, rows in runs().groupby(names, sort=False):
+        one, other = (rows[rows["model"] == m] for m in ("FairCLIP", "CLIP"))
+        for measure in MEASURES:
+            a, b = one[measure], other[measure]
+            ends = ttest_ind(a, b, equal_var=False).confidence_interval()
+            values = {"CLIP": b.mean(), "FairCLIP": a.mean(), "difference": a.mean() - b.mean()}
+            values |= {"low": ends.low, "high": ends.high}
+            found |= {(*kind, measure, name): value for name, value in values.items()}
+    return (
+        pd.Series(found)
+        .rename_axis([*names, "measure", "of"])
+        .unstack(["measure", "of"], sort=False)
+    )
