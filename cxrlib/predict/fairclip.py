@@ -21,6 +21,7 @@ from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import Lacks
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, ask, moved
+from cxrlib.show import words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +30,6 @@ EPOCHS, BATCH, RATE = 3, 64, 1e-3
 BLUR, ITERATIONS = 0.05, 10
 
 _KNOWN = toml.beside(__file__)
-TESTED: dict[str, dict[str, int]] = _KNOWN["tested"]
-"""Attribute to group to its patients in the test set of Harvard-FairVLMed."""
 MEASURES = ("accuracy", "auc", "parity", "odds")
 
 Pairs = tuple["Tensor", "Tensor"]  # vectors (..., n, d) of films and of their reports
@@ -182,6 +181,22 @@ def pull(
     return layers.grad.numpy()
 
 
+def agreement(
+    question: Question, fitting: Films, reports: np.ndarray, form: str, batches: int, seed: int = 0
+) -> np.ndarray:
+    """Cosine (batches,) between two pulls of the term, the groups as they are and shuffled.
+
+    1: it pulls where it pulls whatever the groups are.
+    """
+    group = np.random.default_rng(seed).permutation(fitting.group)
+    of_both = (fitting, replace(fitting, group=group))
+    found = []
+    for batch in range(batches):
+        a, b = (pull(question, films, reports, form, batch).ravel() for films in of_both)
+        found.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    return np.array(found)
+
+
 def _members(question, films, reports):
     """Positions of the films of each group."""
     import torch
@@ -284,3 +299,27 @@ def reproduced() -> pd.DataFrame:
         .rename_axis([*names, "measure", "of"])
         .unstack(["measure", "of"], sort=False)
     )
+
+
+def side_by_side() -> pd.DataFrame:
+    """:func:`reproduced` for a reader: the mean of CLIP, and the change with its interval."""
+    numbers = reproduced()
+    table = pd.DataFrame(index=numbers.index)
+    heads = {"parity": "parity difference", "accuracy": "accuracy", "auc": "AUC"}
+    for measure, head in heads.items():
+        of = numbers[measure]
+        rows = zip(of["difference"], of["low"], of["high"], strict=True)
+        table[f"{head} of CLIP"] = of["CLIP"]
+        table[f"{head}, change"] = [words.fmt_interval(*row, digits=3) for row in rows]
+    return table.reset_index()
+
+
+def parity_by_chance() -> pd.Series:
+    """Mean parity difference of an exactly fair classifier on the test set of Harvard-FairVLMed.
+
+    By attribute, between its two largest groups; it calls every second patient ill. The difference
+    of two shares is nearly normal, and the mean of its modulus sqrt(2 / pi) standard errors.
+    """
+    known = {a: list(n.values()) for a, n in _KNOWN["tested"].items()}
+    spread = {a: (0.25 / np.array(n)).sum() ** 0.5 for a, n in known.items()}
+    return pd.Series(spread) * (2 / np.pi) ** 0.5
