@@ -14,16 +14,14 @@
 # %% [markdown]
 # # FairCLIP: a remedy audited
 #
-# *Goes further than {cite:t}`sourget2025`, paper S, which names FairCLIP
-# {cite:p}`luo2024` as related work. Goes on where [The court](24_court)
-# ends.*
+# *{cite:t}`sourget2025`, paper S, cites FairCLIP {cite:p}`luo2024`. Goes on
+# where [The court](24_court) ends.*
 #
 # An eye clinic wants a model that finds glaucoma as well in women as in men.
-# It reads of a remedy for exactly that: published at a large conference, with
-# code, and with data of the clinic's own kind. The gap, says the abstract,
-# shrinks, and the model does not get worse. All it takes is one more term in
-# the loss. Patients whose disease is missed now would gain from it, if it
-# works; if it does not, the clinic believes in a safety that is not there.
+# It reads of a remedy for exactly that, published with code and with data of
+# the clinic's own kind: one more term in the loss, and "a favorable trade-off
+# between performance and fairness". Patients whose disease is missed now would
+# gain, if it works; if not, the clinic believes in a safety that is not there.
 #
 # **What did FairCLIP publish, what do reproductions find, and does its term
 # move a gap whose truth is known?** The authors opened both data and code.
@@ -62,9 +60,8 @@ from cxrlib.stats.influence import interval
 # %% [markdown]
 # ## What was published
 #
-# Each line below was read where its last column but one says. The text of the
-# paper beyond its abstract was not at hand, so what stands only there is *not
-# verified*, and no number is quoted that could not be read.
+# Each line was read where its last column but one says. Of the paper only the
+# abstract was at hand: what stands elsewhere in it is *not verified*.
 
 # %% tags=["hide-input"]
 show(fairclip.claims(), "FairCLIP: what is said, and what is shown")
@@ -75,11 +72,10 @@ show(fairclip.claims(), "FairCLIP: what is said, and what is shown")
 # Two groups trained FairCLIP anew on its own data, {cite:t}`bakker2025` and
 # Saleh, Groot, Eicholtz and Vijverberg
 # ([repository](https://github.com/juttevijverberg/FairCLIP_Reproduction)).
-# Both published the results of single trainings, a few of each kind. So the
-# question that a table of means leaves open can be asked: is the difference
-# between FairCLIP and CLIP larger than between two trainings of the same? The
+# Both published the results of single trainings. So one can ask: is FairCLIP
+# further from CLIP than two trainings of the same are from each other? The
 # *parity difference* is by how much the share of patients called ill differs
-# between groups, at a threshold of 0.5.
+# between groups, at a fixed threshold.
 
 # %% tags=["hide-input"]
 what = "Two reproductions: FairCLIP minus CLIP, 95 % interval (Welch)"
@@ -136,11 +132,10 @@ chance alone; [Audit of X](21_audit_x) has the reason.
 # \quad\text{in the batch, and}\quad \frac{c_j}{\sum_k c_k}
 # \quad\text{in the group, held fixed.} $$ (eq-fairclip-code)
 #
-# Whatever the group is like, its numbers now sum to 1, each is tiny, and
-# beside them those of the batch are huge. How far such piles lie apart says
-# nothing of the group. That can be tested: *shuffle the groups*. A term that
-# wants to make women and men alike must want something else when "woman" is
-# written on films at random.
+# Whatever the group is like, its numbers now add up to one, and beside them
+# those of the batch are huge. How far such piles lie apart says nothing of the
+# group. That can be tested: *shuffle the groups*. A term that wants women and
+# men alike must pull elsewhere when "woman" stands on films at random.
 
 # %% tags=["hide-input"]
 explained("The equation", fairclip.corrected)
@@ -149,9 +144,8 @@ explained("The code", fairclip.as_published)
 # %% [markdown]
 # Two of the court's cases serve: a model trained on reports that are silent on
 # women, and one that takes the drain for the disease. The remedy is fitted on
-# films and reports of patients apart. On the biased side of the first case,
-# these reports are as silent on women as those that the model was trained on:
-# such is the data that a hospital has.
+# films and reports of patients apart; in the first case these reports are as
+# silent on women as those of the training, for such is what a hospital has.
 
 # %%
 cases = court.planted(n_images, n_twins, seed, ["sex", "drain"])
@@ -242,10 +236,9 @@ what = "One training of each kind: harm as gap in sensitivity or shift (SD)"
 show(one_each, what, rows=["bias", "method"], columns="what")
 
 # %% [markdown]
-# An interval over patients says how the same layers would do on other
-# patients. It does not say what another training would give. So the effect of
-# the term, the harm with it minus that of the control from the same seed, as a
-# share of the untreated harm, is computed for several trainings.
+# An interval over patients does not say what another training would give. So
+# the effect of the term, the harm with it minus that of the control from the
+# same seed, as a share of the untreated harm, is computed for several.
 
 
 # %%
@@ -287,11 +280,10 @@ either out of it.
 
 ## More of the same?
 
-Perhaps the weight was too small. The term of the equation wants women's and
-men's films to be as similar to their reports. So two things can be followed as
-$\\lambda$ grows, on the silent reports: the distance between these
-similarities, on films apart, and the gap in sensitivity, which is what matters
-to a patient.
+Perhaps the weight was too small. Two things can be followed as $\\lambda$
+grows, on the silent reports: the distance between the similarities of women's
+and men's films to their reports, on films apart, which is what the term wants
+small, and the gap in sensitivity, which is what matters to a patient.
 """)
 
 # %%
