@@ -83,7 +83,6 @@ show(fairclip.side_by_side(), what, digits=3)
 
 # %% tags=["remove-input"]
 published, runs = fairclip.reproduced(), fairclip.runs()
-n_each = runs.groupby([*published.index.names, "model"]).size().iloc[0]
 SMALL = 0.02
 fair = schema.rows(runs, model="FairCLIP")
 least = fair.loc[fair["parity"].idxmin()]
@@ -92,18 +91,17 @@ lower = (published["parity"]["high"] < 0).sum()
 worse = (published["accuracy"]["difference"] < 0).sum()
 chance = fairclip.parity_by_chance()
 say(f"""
-Of {len(published)} comparisons, with {n_each} trainings on each side, the
-parity difference is surely smaller with FairCLIP in {lower}, and its mean is
-larger in {(published["parity"]["difference"] > 0).sum()}. Now look at the
-accuracy beside it: it falls in {worse} of {len(published)}. In the training
-with the smallest parity difference, {fmt(least["parity"], 4)}, the accuracy is
+Of {len(published)} comparisons, the parity difference is surely smaller with
+FairCLIP in {lower}, and its mean is larger in
+{(published["parity"]["difference"] > 0).sum()}. Now look at the accuracy
+beside it: it falls in {worse} of {len(published)}. In the training with the
+smallest parity difference, {fmt(least["parity"], 4)}, the accuracy is
 {fmt(least["accuracy"])} where about half of the patients are ill: that model
 gives everybody the same answer, at an AUC of {fmt(least["auc"])}. The
 {plural(len(alike), "training")} with a parity difference below {SMALL} have an
-accuracy of {fmt(alike["accuracy"].mean())} on average. The order of the
-patients is still there; the fixed threshold no longer cuts it. **Who says yes
-to all has no gap.** In the words of [the court](24_court), such a model levels
-down.
+accuracy of {fmt(alike["accuracy"].mean())} on average. The order of patients
+is still there, the threshold no longer cuts it. **Who gives all the same
+answer has no gap.** [The court](24_court) calls that levelling down.
 
 The size of the test sets a limit besides. A classifier that calls every second
 patient ill and is exactly fair would show a parity difference of
@@ -171,7 +169,7 @@ verb = "does not know" if code.min() > 0.99 else "hardly knows"
 say(f"""
 On {len(code)} batches, the gradient of the term in the code has a cosine of
 {span(code, digits=4)} between true and shuffled groups; that of the term in
-the equation, of {span(equation)}. 1 means: the same direction. **The term of
+the equation, of {span(equation)}; at 1 both point the same way. **The term of
 the public code {verb} who belongs to which group.**
 """)
 
@@ -196,10 +194,10 @@ quiz(
 # %% [markdown]
 # ## The trial
 #
-# Two linear layers, one on the vectors of films and one on those of texts,
-# start as the identity and are trained with each term. The control is the same
-# training with $\lambda = 0$. The weight of `as_published` is that of the
-# script in the public repository; at that of `corrected` the term is felt.
+# Two linear layers, on the vectors of films and on those of texts, start as
+# the identity and are trained with each term, or with $\lambda = 0$ as
+# control. The weight of the code is that of its script; at that of the
+# equation the term is felt.
 
 # %%
 KINDS = {
@@ -251,8 +249,8 @@ def left(case, kind, i):
 moved = []
 for case, kind, effects in tried:
     for i in range(n_trainings if kind != "control" else 0):
-        change = left(case, kind, i) - left(case, "control", i)
-        by = change / effects.before
+        by = left(case, kind, i) - left(case, "control", i)
+        by = by / effects.before
         low, high = interval(by, case.biased.test.patient)
         moved.append((case.bias, kind, by.value, high < 0, low > 0))
 columns = ["bias", "term", "moved", "surely less", "surely more"]
@@ -262,7 +260,7 @@ moved = pd.DataFrame(moved, columns=columns)
 grouped = moved.groupby(["bias", "term"], sort=False)
 trainings = grouped["moved"].agg(["mean", "min", "max"])
 trainings = trainings.join(grouped[columns[-2:]].sum())
-verdicts = {(c.bias, kind): court.verdict(c, e) for c, kind, e in tried}
+verdicts = {(c.bias, k): str(court.verdict(c, e)) for c, k, e in tried}
 trainings["verdict, first training"] = [verdicts[i] for i in trainings.index]
 what = f"Share of the harm that the term moves, in {n_trainings} trainings"
 show(trainings.reset_index(), what, counts=())
@@ -309,8 +307,8 @@ for form in fairclip.TERMS:
         left = of[2] / gap
         ends = interval(left, sex.test.patient)
         grid.append((form, weight, of[0], of[1] / distance, left.value, *ends))
-columns = ["term", "weight", "similarity", "distance", "gap", "low", "high"]
-grid = pd.DataFrame(grid, columns=columns)
+named = ["term", "weight", "similarity", "distance", "gap", "low", "high"]
+grid = pd.DataFrame(grid, columns=named)
 
 # %% tags=["hide-input"]
 plots.proxy_and_harm(grid)

@@ -273,12 +273,14 @@ def models(
     hashes: Annotated[bool, Option("--hash", help="Hash the files that are there.")] = False,
 ) -> None:
     """The models that chapters can load: what they are, the files they want, what is there."""
-    from cxrlib.models import describe_models, listing
+    from cxrlib.models import describe_models, listing, remedied_models
 
     if context.invoked_subcommand:
         return
     print("Come with the book:")
     print(describe_models().to_string(index=False))
+    print("\nTrained again to remedy a bias of one of these (not in models=all):")
+    print(describe_models(remedied_models()).to_string(index=False))
     print("\nPublished, from files of your own or by 'cxrbook fetch NAME':")
     with _mendable():
         print(listing(hashes))

@@ -101,7 +101,11 @@ def test_build_does_nothing_when_nothing_changed(built, cxrbook):
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("cohorts", cohorts.names()), ("models", models.model_names())]
+    ("what", "names"),
+    [
+        ("cohorts", cohorts.names()),
+        ("models", [*models.model_names(), *models.remedied_models()]),
+    ],
 )
 def test_catalogues(built, cxrbook, what, names):
     done = cxrbook(what, cwd=built)

@@ -157,7 +157,7 @@ def test_intervals_are_those_of_a_bootstrap_of_patients(case):
     rng = np.random.default_rng(0)
     drawn = [counted(rows[rng.integers(0, len(rows), len(rows))].ravel()) for _ in range(400)]
     error = np.std(drawn, axis=0)
-    ours = [standard_error(e, test.patient) for e in named]
+    ours = [standard_error(_without_luck(e), test.patient) for e in named]
     # 400 resamples know a standard error to 3.5 %
     assert ours == pytest.approx(error, rel=0.1)
 
@@ -168,8 +168,13 @@ def area(truth, margin):
     return (ranks.mean() - (len(ranks) + 1) / 2) / (~truth).sum()
 
 
+def _without_luck(estimate):
+    """The influences of the test films alone: a bootstrap of them does not fit anew."""
+    return Estimate(estimate.value, estimate.influence[: -court.FOLDS])
+
+
 def verdict(case, fit, **about):
-    return rule.verdict(court.try_(case, Remedy(fit, "x", **about)), case.biased.test.patient)
+    return rule.verdict(court.try_(case, Remedy(fit, "x", **about)), case.units)
 
 
 def test_doing_nothing_leaves_all_as_it_is(case):
@@ -256,9 +261,9 @@ def effects(share, **others):
         (0.5, "reduces"),
         (1.0, "leaves"),
         (1.6, "worsens"),
-        (0.34, "reduces or removes"),
-        (0.32, "removes or reduces"),
-        (1.33, "leaves or worsens"),
+        (0.26, "reduces or removes"),
+        (0.24, "removes or reduces"),
+        (1.24, "leaves or worsens"),
     ],
 )
 def test_the_first_word_follows_the_share_that_is_left(share, word):
@@ -272,8 +277,8 @@ def test_the_first_word_follows_the_share_that_is_left(share, word):
         ({}, "", "", ""),
         ({"order": -0.06}, "AUC", "", ""),
         ({"order": -0.03}, "perhaps AUC", "", ""),
-        ({"order": -0.019}, "perhaps AUC", "", ""),
-        ({"order": -0.0001}, "perhaps AUC", "", ""),
+        ({"order": -0.01}, "perhaps AUC", "", ""),
+        ({"order": 0.01}, "", "", ""),
         ({"worst_order": -0.06, "decides": True}, "accuracy in the worse group", "", ""),
         ({"brier": 0.04}, "Brier score", "", ""),
         ({"new_harm": -0.1}, "", "a gap", ""),
@@ -327,7 +332,7 @@ def test_results_carry_intervals_and_counts(case):
     found = court.try_(case, Remedy(halved, "decisions"))
     table = court.results(case, "halved", found).set_index(["metric", "group"])
     share = table.loc["share_left", "all"]
-    ends = interval(found.share_left, case.biased.test.patient)
+    ends = interval(found.share_left, case.units)
     assert (share["ci_low"], share["ci_high"]) == pytest.approx(ends)
     counted = share[["n", "n_patients", "unit", "method"]].tolist()
     assert counted == [1000, 500, "patient", "halved"]

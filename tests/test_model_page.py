@@ -2,6 +2,7 @@
 
 import re
 
+from cxrlib import models
 from cxrlib.book import model_cards
 from cxrlib.models import registry
 
@@ -34,3 +35,12 @@ def test_no_cell_breaks_its_table():
     lines = [line for line in model_cards.page().splitlines() if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
     assert set(widths) == {6, 7, 3}
+
+
+def test_small_clips_and_those_with_a_remedy_are_in_tables_of_their_own():
+    lines = model_cards.page().splitlines()
+    remedied = next(i for i, line in enumerate(lines) if line.startswith("| Remedied model |"))
+    for card in models.model_cards():
+        (at,) = (i for i, line in enumerate(lines) if line.startswith(f"| `{card['name']}` |"))
+        assert (at > remedied) == ("remedy_of" in card)
+        assert card["trained_on"] in lines[at]

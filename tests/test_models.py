@@ -26,7 +26,7 @@ def cohort():
     return cohorts.load("phantom", n_images=1500)
 
 
-@pytest.fixture(scope="module", params=models.model_names())
+@pytest.fixture(scope="module", params=[*models.model_names(), *models.remedied_models()])
 def model(request):
     return models.load_model(request.param)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib.book import profiles, record, sweep
+from cxrlib.book import profiles, record, sweep, sweep_page
 from cxrlib.book.chapters import assign, chapters, find
 from cxrlib.book.run import parameters_of
 from cxrlib.core.errors import BookError
@@ -129,6 +129,8 @@ def test_report_writes_tables_and_a_plot(swept):
     behind = pd.read_csv(folder / "plot.csv").set_index(["n_images", "line"])["mean"]
     assert behind[(50, "b")] == pytest.approx(0.3)
     assert Image.open(folder / "plot.png").size[0] > 400
+    page = (folder / "page.html").read_text()
+    assert 'src="plot.png"' in page and "2 points of a grid over n_images, how" in page
     assert len(pd.read_parquet(folder / "sweep.parquet")) == 6
 
 
@@ -165,6 +167,43 @@ def test_more_lines_than_a_plot_can_hold():
     table[["paper", "artefact", "protocol", "cohort", "method", "unit"]] = None
     with pytest.raises(BookError, match=r"13 lines .* differ in model; narrow them down"):
         sweep.curves(table, ["n"])
+
+
+def test_page_of_a_sweep_by_hand():
+    """Two seeds of two models and an undefined number: mean, smallest, largest, by attribute."""
+    row = {"label": "mean", "group": "all", "metric": "auc", "attribute": "all"}
+    values = {("a", 1): 0.5, ("a", 2): 0.7, ("b", 1): 0.6, ("b", 2): float("nan")}
+    rows = [
+        row | {"model": m, "p_seed": s, "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1}
+        for (m, s), v in values.items()
+    ]
+    rows += [r | {"attribute": "sex", "metric": "gap", "value": r["value"] - 1} for r in rows]
+    table = pd.DataFrame(rows)
+    table[["paper", "artefact", "protocol", "cohort", "method", "unit"]] = None
+    found = sweep_page.over_the_grid(table, ["seed"])
+    assert list(found) == ["all", "sex"] and found["all"].index.names == ["model"]
+    assert found["all"]["auc"].to_dict() == {
+        "a": "0.60 [0.50, 0.70]",
+        "b": "0.60 [0.60, 0.60] in 1 of 2",
+    }
+    assert found["sex"]["gap"]["a"] == "−0.40 [−0.50, −0.30]" and "auc" not in found["sex"]
+    alone = sweep_page.over_the_grid(table[table["p_seed"] == 1], ["seed"])
+    assert alone["all"]["auc"]["a"] == "0.50 [0.40, 0.60]"  # of the run itself
+    text = pd.DataFrame({"p_seed": [1, 2], "name": "in short", "text": ["<one>", "two"]})
+    page = sweep_page.page("Sweep x", table, text, ["seed"])
+    assert "&lt;one&gt;" in page and "<img" not in page and "over seeds" in page
+    assert '0.60 <span class="cxr-whole">[0.50, 0.70]</span>' in page
+
+
+def test_more_lines_than_a_plot_can_hold_still_make_a_page(swept, monkeypatch):
+    _, folder, done, _ = swept
+    sweep.report(folder, done, ["n_images", "how"])
+    monkeypatch.setattr(sweep, "MOST_LINES", 1)
+    said = sweep.report(folder, done, ["n_images", "how"])
+    assert "no plot: 2 lines are more" in said and f"open {folder / 'page.html'}" in said
+    assert "<img" not in (folder / "page.html").read_text()
+    with pytest.raises(BookError, match="more than a plot can hold"):
+        sweep.report(folder, done, ["n_images", "how"], "auc")
 
 
 # --- profiles ---

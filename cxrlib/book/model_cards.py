@@ -1,11 +1,11 @@
-"""The page of model cards: what each published model is, saw in pretraining, and wants."""
+"""The page of model cards: what each model is; of published ones, what they saw and want."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
 
-from cxrlib.models import registry
+from cxrlib.models import model_cards, registry
 
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 SOURCES = ("MIMIC-CXR", "CheXpert", "NIH-CXR14", "PadChest", "PMC-15M")
@@ -41,7 +41,26 @@ def page() -> str:
     )
     for card in cards:
         lines += _section(card)
+    small = model_cards()
+    lines += [TEXTS["small"]]
+    lines += _small("Model", [card for card in small if "remedy_of" not in card])
+    lines += [TEXTS["remedied"]]
+    lines += _small("Remedied model", [card for card in small if "remedy_of" in card])
     return "\n".join(lines) + "\n"
+
+
+def _small(head, cards):
+    rows = [
+        (
+            f"`{card['name']}`",
+            card["architecture"],
+            f"{card['parameters'] / 1e6:.1f} M",
+            card["trained_on"],
+            "{} [{}, {}]".format(*card["zero_shot_auc"]["mean"]),
+        )
+        for card in cards
+    ]
+    return _table((head, "Architecture", "Parameters", "Trained on", "Mean AUC"), rows)
 
 
 def _seen(card, source):

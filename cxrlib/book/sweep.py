@@ -21,6 +21,10 @@ MOST_LINES = 12  # of a plot that can still be read
 PREFIX = "p_"  # of the columns of parameters, which may be called like those of results
 
 
+class TooManyLines(BookError):
+    """More lines than a plot can hold."""
+
+
 def grid(texts: Iterable[str]) -> dict[str, list]:
     """``["n_images=500,1000", "seed=1,2"]`` -> dict of name -> list of values.
 
@@ -257,7 +261,7 @@ def curves(
     keys = [c for c in (*others, *compare_runs.KEYS) if rows[c].astype(str).nunique() > 1]
     rows = rows.assign(line=[_line(row, keys) for row in rows[keys].to_dict("records")])
     if rows["line"].nunique() > MOST_LINES:
-        raise BookError(
+        raise TooManyLines(
             f"{rows['line'].nunique()} lines are more than a plot can hold: they differ in "
             f"{', '.join(keys)}; narrow them down with --where COLUMN=VALUE",
             code=2,
@@ -318,12 +322,16 @@ def report(
     metric: str | None = None,
     where: dict | None = None,
 ) -> str:
-    """Write the joined tables and the plot of a sweep; what to print of it.
+    """Write the joined tables, the page and the plot of a sweep; what to print of it.
+
+    Without ``metric`` and ``where``, more lines than a plot can hold leave a page without a plot.
 
     Returns
     -------
     str : paths, and the numbers behind the plot.
     """
+    from cxrlib.book import sweep_page
+
     table, texts = joined(notebooks)
     lines = []
     files = {"sweep.parquet": table, "sweep.csv": table, "said.csv": texts}
@@ -334,12 +342,24 @@ def report(
         chapter = notebooks[0].stem
         lines.append(f"chapter {chapter} keeps no table of results, so there is nothing to plot")
         return "\n".join(lines)
-    found = curves(table, swept, metric, where)
-    write(found, folder / "plot.csv")
-    plot(found, folder / "plot.png")
-    drawn = found["metric"].iloc[0]
-    lines += [f"{folder / 'plot.png'}: {drawn}, numbers in plot.csv"]
-    lines += [found.to_string(index=False, float_format=lambda x: f"{x:.3f}")]
+    picture, drawn = folder / "plot.png", None
+    try:
+        found = curves(table, swept, metric, where)
+    except TooManyLines as error:
+        if metric or where:
+            raise
+        picture.unlink(missing_ok=True)  # of an earlier call
+        lines.append(f"no plot: {error}")
+    else:
+        write(found, folder / "plot.csv")
+        plot(found, picture)
+        drawn = found["metric"].iloc[0]
+        lines += [f"{picture}: {drawn}, numbers in plot.csv"]
+        lines += [found.to_string(index=False, float_format=lambda x: f"{x:.3f}")]
+    address = picture.name if drawn else ""
+    page = sweep_page.page(f"Sweep {folder.name}", table, texts, swept, address)
+    atomic.write(folder / "page.html", page.encode())
+    lines.append(f"open {folder / 'page.html'}")
     others = [m for m in dict.fromkeys(table["metric"]) if m != drawn]
     if others:
         lines.append(f"other metrics for --metric: {', '.join(others)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,10 @@ CLEAN, DRAINED, SILENT = "phantom-resnet", "phantom-resnet-drain", "phantom-resn
 DRAIN_FINDING = "Pneumothorax"
 SPECIFICITY = 0.8  # of all tuning films together, at the threshold that all share
 FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on the others
+FOLDS = 4  # so often is a remedy fitted again, for what the luck of its fitting patients does
 FEW = 10  # ill and healthy films of each group, or a finding is not asked for
 N_TWINS = 300  # fitting films that an oracle sees twice
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
 NOTHING = Remedy(nothing, "nothing")
 
 Trial = stats.Effects | str  # the effects of a remedy, or why it does not apply
@@ -109,6 +112,12 @@ class Case:
     seen_by: Callable[[Encoder], Side]
     cohort: str
 
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Patient of each influence: of the test films, and the folds of the others."""
+        names, code = np.unique(self.biased.test.patient, return_inverse=True)
+        return np.append(code, len(names) + np.arange(FOLDS))
+
     @property
     def kind(self) -> str:
         """How harm is counted: "shift" between twins, or "gap" in sensitivity."""
@@ -127,6 +136,8 @@ class Answers:
         Decisions at the common threshold, or probabilities of a yes, of the first two.
     p : (n, k) array or None
         Probabilities after Platt scaling; None for a remedy that decides.
+    folds : tuple of Answers
+        The same, fitted and tuned without a part of the validation patients.
     """
 
     margins: np.ndarray
@@ -134,7 +145,8 @@ class Answers:
     changed: np.ndarray | None
     yes: np.ndarray
     yes_drawn: np.ndarray
-    p: np.ndarray | None
+    p: np.ndarray | None = None
+    folds: tuple[Answers, ...] = ()
 
 
 def chosen(wanted: str, known: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -171,16 +183,34 @@ def answers(side: Side, remedy: Remedy) -> Answers:
                 f"a remedy would be {what} on {seen} patients of the test; expected none: take "
                 "other patients, such as those of cohorts.validation"
             )
-    answer = remedy.fit(side.question, side.fitting)
+    found, tuned = _asked(side, remedy, side.fitting, side.tuning)
+    parts = [_without(films, k) for films in (side.fitting, side.tuning) for k in range(FOLDS)]
+    folds = zip(parts[:FOLDS], parts[FOLDS:], strict=True)
+    folds = tuple(_asked(side, remedy, *apart)[0] for apart in folds)
+    if tuned is None:
+        return replace(found, folds=folds)
+    return replace(found, p=platt(tuned, side.tuning.truth, found.margins), folds=folds)
+
+
+def _asked(side, remedy, fitting, tuning):
+    """Answers by a remedy fitted on some films, and its margins of the tuning films."""
+    answer = remedy.fit(side.question, fitting)
     given = answer(side.test)
     drawn = given if side.drawn is None else answer(side.drawn)
     changed = None if side.changed is None else answer(side.changed)
     if remedy.decides:
-        return Answers(given, drawn, changed, given, drawn, None)
-    tuned, truth = answer(side.tuning), side.tuning.truth
-    at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, truth.T, strict=True)]
+        return Answers(given, drawn, changed, given, drawn), None
+    tuned = answer(tuning)
+    at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, tuning.truth.T, strict=True)]
     yes, yes_drawn = ((m > at).astype(float) for m in (given, drawn))
-    return Answers(given, drawn, changed, yes, yes_drawn, platt(tuned, truth, given))
+    return Answers(given, drawn, changed, yes, yes_drawn), tuned
+
+
+def _without(films, fold):
+    """Films without those of each so-manieth patient."""
+    names, patient = np.unique(films.patient, return_inverse=True)
+    order = np.random.default_rng(0).permutation(len(names))
+    return films.rows(order[patient] % FOLDS != fold)
 
 
 def platt(tuned: np.ndarray, truth: np.ndarray, margins: np.ndarray) -> np.ndarray:
@@ -197,17 +227,30 @@ def platt(tuned: np.ndarray, truth: np.ndarray, margins: np.ndarray) -> np.ndarr
 def harm(side: Side, found: Answers) -> Estimate:
     """Shift between twins, or the gap in mean sensitivity, first group minus second."""
     if found.changed is not None:
-        healthy = ~side.test.truth[:, 0]
-        return stats.shift(found.margins[:, 0], found.changed[:, 0], healthy)
+        return _fitted(_shift, side, found)
     one, other = sensitivities(side, found)
     return one - other
 
 
+def _shift(side, found):
+    return stats.shift(found.margins[:, 0], found.changed[:, 0], ~side.test.truth[:, 0])
+
+
 def sensitivities(side: Side, found: Answers) -> tuple[Estimate, Estimate]:
     """Mean sensitivity in each group, of films as they came."""
+    return tuple(_fitted(partial(_sensitivity, group=g), side, found) for g in side.question.groups)
+
+
+def _sensitivity(side, found, group):
     films = side.as_drawn
-    one, other = (films.group == g for g in side.question.groups)
-    return tuple(stats.sensitivity(found.yes_drawn, films.truth, g) for g in (one, other))
+    return stats.sensitivity(found.yes_drawn, films.truth, films.group == group)
+
+
+def _fitted(measure, side, found):
+    """A measure whose influences go on behind the test films with those of the folds."""
+    estimate = measure(side, found)
+    others = np.array([measure(side, fold).value for fold in found.folds])
+    return influence.refitted(estimate, others)
 
 
 def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimate, Estimate]:
@@ -220,7 +263,8 @@ def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimat
     every = np.ones(len(truth), bool)
     measure = stats.balanced_accuracy if decides else stats.mean_auc
     given = (found.yes, found.yes_drawn) if decides else (found.margins, found.drawn)
-    return measure(given[0], truth, every), *(measure(given[1], films.truth, g) for g in groups)
+    of = measure(given[0], truth, every), *(measure(given[1], films.truth, g) for g in groups)
+    return tuple(influence.refitted(estimate, np.zeros(FOLDS)) for estimate in of)
 
 
 def try_(case: Case, remedy: Remedy) -> stats.Effects:
@@ -235,8 +279,19 @@ def try_(case: Case, remedy: Remedy) -> stats.Effects:
     return _effects(case, case.biased, answers(case.biased, remedy), clean, remedy.decides)
 
 
-def trials(cases: Sequence[Case], remedies: Mapping[str, Remedy]) -> dict[tuple[str, str], Trial]:
-    """Every remedy on every case, and beside them what was done in the training of other models.
+def trials(
+    cases: Sequence[Case],
+    remedies: Mapping[str, Remedy],
+    names: Sequence[str] | None = None,
+) -> dict[tuple[str, str], Trial]:
+    """Every remedy on every case, those in the training of another model among them.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    remedies : dict of name -> Remedy
+    names : sequence of str, optional
+        Which to try; all of :func:`names_of_trials` by default.
 
     Returns
     -------
@@ -244,18 +299,39 @@ def trials(cases: Sequence[Case], remedies: Mapping[str, Remedy]) -> dict[tuple[
     """
     found: dict[tuple[str, str], Trial] = {}
     for case in cases:
-        for name, remedy in remedies.items():
-            found[case.bias, name] = _or_why(try_, case, remedy)
-    retrained = {case.bias: models.remedied(case.model) for case in cases}
-    for name in dict.fromkeys(name for of in retrained.values() for name in of):
-        for case in cases:
-            model = retrained[case.bias].get(name)
-            found[case.bias, name] = (
-                _or_why(try_model, case, models.load_model(model))
-                if model
-                else "no model was trained so"
-            )
+        retrained = models.remedied(case.model)
+        for name in names_of_trials(remedies) if names is None else names:
+            if name in remedies:
+                found[case.bias, name] = _or_why(try_, case, remedies[name])
+            elif name not in retrained:
+                found[case.bias, name] = "no model was trained so"
+            elif not (models.WEIGHTS / f"{retrained[name]}.safetensors").exists():
+                found[case.bias, name] = "its weights are not here; make phantom-models trains it"
+            else:
+                model = models.load_model(retrained[name])
+                found[case.bias, name] = _or_why(try_model, case, model)
     return found
+
+
+def names_of_trials(remedies: Mapping[str, Remedy]) -> list[str]:
+    """Names of remedies, and behind them of those in training of which the book has models."""
+    trained = [name for model in (DRAINED, SILENT) for name in models.remedied(model)]
+    return list(dict.fromkeys([*remedies, *trained]))
+
+
+def trained(case: Case) -> pd.DataFrame:
+    """Remedies in training that the book has models of: bias, remedy, model, trained on."""
+    cards = {card["name"]: card for card in models.model_cards()}
+    rows = [
+        {
+            "bias": case.bias,
+            "remedy": name,
+            "model": model,
+            "trained on": cards[model]["trained_on"],
+        }
+        for name, model in models.remedied(case.model).items()
+    ]
+    return pd.DataFrame(rows, columns=["bias", "remedy", "model", "trained on"])
 
 
 def _or_why(judge, *what):
@@ -307,14 +383,14 @@ def _effects(case, side, found, on_clean, decides):
 
 
 def _brier(side, found):
-    return stats.brier(found.p, side.test.truth)
+    return influence.refitted(stats.brier(found.p, side.test.truth), np.zeros(FOLDS))
 
 
-def verdict(case: Case, trial: Trial) -> str:
-    """The verdict on a remedy in one line, or why it does not apply."""
+def verdict(case: Case, trial: Trial) -> stats.Verdict | str:
+    """The verdict on a remedy, or why it does not apply; printed, one line."""
     if isinstance(trial, str):
         return f"does not apply: {trial}"
-    return str(stats.verdict(trial, case.biased.test.patient))
+    return stats.verdict(trial, case.units)
 
 
 def results(case: Case, method: str, effects: stats.Effects, **about: object) -> pd.DataFrame:
@@ -359,7 +435,7 @@ def results(case: Case, method: str, effects: stats.Effects, **about: object) ->
             why = "no placebo" if metric.startswith("placebo") else "decisions have no probability"
             rows.append(row | {"value": np.nan, "note": f"undefined: {why}"})
             continue
-        low, high = influence.interval(estimate, test.patient)
+        low, high = influence.interval(estimate, case.units)
         rows.append(row | {"value": estimate.value, "ci_low": low, "ci_high": high})
     return schema.results(rows)
 
@@ -445,7 +521,7 @@ def recorded(
     Parameters
     ----------
     test, valid : Cohort
-        Of patients apart, see :func:`cxrlib.cohorts.validation`.
+        See :func:`cxrlib.cohorts.validation`; films of patients that are in both are not tested.
     model : Encoder
     attribute : str
         Of :data:`GROUPS`.
@@ -459,11 +535,24 @@ def recorded(
         The cohort does not record it, or no finding has ill and healthy films enough.
     """
     seen_by = partial(_side, attribute=attribute, valid=valid, test=test, seed=seed)
-    seen_by = partial(seen_by, negative=negative)
+    both = np.intersect1d(test.table["patient_id"], valid.table["patient_id"])
+    seen_by = partial(seen_by, negative=negative, left_out=both)
     return Case(f"gap by {attribute}", model.name, seen_by(model), None, seen_by, test.name)
 
 
-def _side(model, *, attribute, valid, test, seed, negative, pairs=None, changed=None, drawn=None):
+def _side(
+    model,
+    *,
+    attribute,
+    valid,
+    test,
+    seed,
+    negative,
+    pairs=None,
+    changed=None,
+    drawn=None,
+    left_out=(),
+):
     """The films of a case as one model sees them."""
     if len(getattr(model, "members", (model,))) != 1 or not hasattr(model, "encode_prompts"):
         raise Lacks(f"{model.name} has no vectors of its own, which remedies work on")
@@ -485,13 +574,13 @@ def _side(model, *, attribute, valid, test, seed, negative, pairs=None, changed=
         attribute=attribute,
         groups=GROUPS[attribute],
         prompts=PROMPTS[attribute],
-        encode=lambda texts: embed_text(texts, model),
+        encode=_once(model),
         twins=pairs and tuple(embed(films, model) for films in pairs),
     )
     films = _films(valid, model, findings, attribute)
     tested = _films(test, model, findings, attribute)
     if changed is None:
-        known = tested.group != ""
+        known = (tested.group != "") & ~np.isin(tested.patient, left_out)
         return Side(question, films.rows(fitted), films.rows(tuned), tested.rows(known))
     moved = _films(changed, model, findings, attribute)
     group = groups(drawn.table, attribute)
@@ -500,10 +589,24 @@ def _side(model, *, attribute, valid, test, seed, negative, pairs=None, changed=
     return Side(question, films.rows(fitted), films.rows(tuned), tested, moved, as_drawn)
 
 
+def _once(model):
+    """Encode each list of texts once, however often a remedy is fitted."""
+    known: dict[tuple[str, ...], np.ndarray] = {}
+
+    def encode(texts):
+        key = tuple(texts)
+        if key not in known:
+            known[key] = embed_text(list(texts), model)
+        return known[key]
+
+    return encode
+
+
 def _films(cohort, model, findings, attribute):
     table = cohort.table
     truth, group = table[list(findings)].to_numpy(bool), groups(table, attribute)
-    return Films(embed(cohort, model), truth, group, table["patient_id"].to_numpy())
+    vectors = embed(cohort, model).astype(float)  # fairlearn's thresholds want it
+    return Films(vectors, truth, group, table["patient_id"].to_numpy())
 
 
 def groups(table: pd.DataFrame, attribute: str) -> np.ndarray:
@@ -554,3 +657,44 @@ def _frequent(findings, of, attribute):
             "them, for every finding; a remedy cannot be judged on so few"
         )
     return tuple(kept)
+
+
+# --- what was recorded ---
+
+
+def recorded_trials(path: Path = RECORDED) -> pd.DataFrame:
+    """Verdicts on other seeds: ``benchmarks/court.py``, one row per seed, bias and remedy."""
+    table = pd.read_csv(path, keep_default_na=False)
+    return table[table["note"] == ""]
+
+
+def held(
+    recorded: pd.DataFrame, cases: Sequence[Case], trials: Mapping[tuple[str, str], Trial]
+) -> pd.DataFrame:
+    """How often the verdicts of other seeds contradict those of this run.
+
+    Parameters
+    ----------
+    recorded : DataFrame
+        From :func:`recorded_trials`.
+    cases, trials
+        Of this run.
+
+    Returns
+    -------
+    DataFrame, one row per trial that is recorded: bias, remedy, seeds, contradicted (seeds), in
+    (the questions, listed)
+    """
+    rows = []
+    for case in cases:
+        for name, others in recorded[recorded["bias"] == case.bias].groupby("remedy", sort=False):
+            trial = trials.get((case.bias, name), "")
+            if isinstance(trial, str):
+                continue
+            here = verdict(case, trial)
+            there = (stats.Verdict(*row) for row in others[list(here._fields)].to_numpy())
+            apart = [stats.contradicts(here, other) for other in there]
+            asked = sorted({question for questions in apart for question in questions})
+            counted = {"seeds": len(apart), "contradicted": sum(map(bool, apart))}
+            rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked)})
+    return pd.DataFrame(rows, columns=["bias", "remedy", "seeds", "contradicted", "in"])

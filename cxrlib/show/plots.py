@@ -869,7 +869,9 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
     return _finished(fig, drawn, table.drop(columns="pair"))
 
 
-def court(results: pd.DataFrame, numbers: Mapping[str, int], biases: Mapping[str, str]) -> Figure:
+def court(
+    results: pd.DataFrame, numbers: Mapping[str, int], biases: Mapping[str, str], removed: float
+) -> Figure:
     """What each remedy leaves of a bias against what it costs; the placebo beside it.
 
     A row of panels for each bias. Left, the biased side: the share of the harm that is left, and
@@ -883,11 +885,13 @@ def court(results: pd.DataFrame, numbers: Mapping[str, int], biases: Mapping[str
     numbers : dict of remedy -> number
     biases : dict of attribute -> title
         In the order of the rows.
+    removed : float
+        A share of the harm that is left within this of 0 counts as removed: a grey band.
     """
     sides = {"biased": ("share_left", "change_"), "placebo": ("placebo_share", "placebo_change_")}
     size = (WIDE, 0.4 + 2.5 * len(biases))
     fig, axes = _panels(size, 2 * len(biases), 2, sharey=True, sharex="col")
-    frame = {"biased": (-1.0, 2.0), "placebo": (-0.6, 0.6)}, (-0.16, 0.04)
+    frame = {"biased": (-0.5, 1.5), "placebo": (-0.4, 0.4)}, (-0.08, 0.04)
     table = results[results["group"] == "all"].dropna(subset="value")
     for row, (attribute, title) in zip(axes, biases.items(), strict=True):
         for ax, (side, (harm, change)) in zip(row, sides.items(), strict=True):
@@ -899,7 +903,8 @@ def court(results: pd.DataFrame, numbers: Mapping[str, int], biases: Mapping[str
             low, high = frame[1]
             ax.axvline(0, color=GREY, linewidth=1)
             ax.axhline(0, color=GREY, linewidth=1)
-            ax.axvspan(-1 / 3, 1 / 3, color=PALE, alpha=0.5, zorder=0) if side == "biased" else None
+            if side == "biased":
+                ax.axvspan(-removed, removed, color=PALE, alpha=0.5, zorder=0)
             for method, point in both.iterrows():
                 inside = np.clip(point["value"], left, right), np.clip(point["change"], low, high)
                 ends = np.clip(point[["ci_low", "ci_high"]].to_numpy(float), left, right)

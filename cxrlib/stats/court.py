@@ -8,7 +8,7 @@ films before and after.
 The rule goes by 95 % intervals. A share of the harm that is left gets every word whose range its
 interval reaches, that of its value first: "removes" is sure, "removes or reduces" is near the bar.
 Whatever else is said is said when the whole interval lies beyond the bar; where the interval holds
-the bar it is "perhaps". The bars were set on seeds 101 to 105 before the book's own was looked at.
+the bar it is "perhaps". Two verdicts contradict each other only in what both are sure of.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from cxrlib.stats.influence import Estimate, auc, average, interval, mean, spread
 
-SHARES = {"over-shoots": -1 / 3, "removes": 1 / 3, "reduces": 2 / 3, "leaves": 4 / 3}
+SHARES = {"over-shoots": -0.25, "removes": 0.25, "reduces": 0.75, "leaves": 1.25}
 """Upper ends of the share of the harm that is left; above the last a remedy worsens."""
 WORSENS = "worsens"
 NO_HARM = "no harm to remove"
@@ -187,8 +187,33 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
     worse, better = effects.gains
     says = {below(better, TAKEN), below(worse + better * GIVEN, 0)}
     down = "" if "no" in says else "levels down" if says == {"yes"} else "perhaps levels down"
-    down = down if abs(share.value) <= SHARES["reduces"] else ""
+    if effects.kind == "shift" or abs(share.value) > SHARES["reduces"]:
+        down = ""  # no gap, or none that closed
     return Verdict(removes, costs, invents, down)
+
+
+def contradicts(one: Verdict, other: Verdict) -> tuple[str, ...]:
+    """Questions that two verdicts answer differently, each of them surely.
+
+    Returns
+    -------
+    tuple of str
+        Of "removes", "costs", "invents", "levels_down".
+    """
+    apart = []
+    if not set(one.removes.split(" or ")) & set(other.removes.split(" or ")):
+        apart.append("removes")
+    for question in ("costs", "invents", "levels_down"):
+        sure = {_sure(getattr(one, question)), _sure(getattr(other, question))}
+        if sure == {"yes", "no"}:
+            apart.append(question)
+    return tuple(apart)
+
+
+def _sure(words):
+    if words in ("", NO_PLACEBO):
+        return "no"
+    return "perhaps" if words.startswith("perhaps") else "yes"
 
 
 def _words(value, low, high):

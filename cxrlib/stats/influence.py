@@ -115,6 +115,23 @@ def average(estimates: list[Estimate]) -> Estimate:
     )
 
 
+def refitted(estimate: Estimate, without: ArrayLike) -> Estimate:
+    """The estimate with the luck of its fit: further influences, behind those of the images.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    without : (m,)
+        Its value where what it rests on was fitted without the first, ..., the m-th part of the
+        patients it is fitted on. They are the influences of a grouped jackknife (Efron 1982,
+        chapter 3), each part a patient of its own.
+    """
+    values = np.asarray(without, float)
+    m = len(values)
+    luck = (values - values.mean()) * ((m - 1) / m) ** 0.5
+    return Estimate(estimate.value, np.append(estimate.influence, luck))
+
+
 def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Normal limits, with the patients as the unit.
 

@@ -1,9 +1,14 @@
-"""Remedies that leave the model alone and change what is decided from its answers."""
+"""Remedies that leave the model alone and change what is decided from its answers.
+
+The group of each film must be known in use, and enters the decision. Multicalibration is left out:
+no library of it is among those that are locked.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from cxrlib.predict.remedies import cells
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy, ask
 
 SPECIFICITY = 0.8  # of each group, and of the threshold that all share without a remedy
@@ -12,18 +17,81 @@ SPECIFICITY = 0.8  # of each group, and of the threshold that all share without 
 def group_thresholds(question: Question, fitting: Films) -> Answer:
     """A threshold for each group, at which the same share of its healthy films is called healthy.
 
-    The order within a group stays as it is. The group of each film must be known in use, and
-    entered into the decision.
+    The order within a group stays as it is, and so does what the model cannot see in it. Hardt et
+    al. 2016 derive it from their equal false positive rates.
     """
-    margins, healthy = ask(question, fitting), ~fitting.truth
-    at = {
-        g: [
-            np.quantile(m[h & (fitting.group == g)], SPECIFICITY)
-            for m, h in zip(margins.T, healthy.T, strict=True)
-        ]
-        for g in question.groups
-    }
-    return lambda films: ask(question, films) - np.array([at[g] for g in films.group])
+    margins, cell = ask(question, fitting), cells.of(question, fitting)
+    healthy = [[m[c == 2 * g] for m, c in zip(margins.T, cell.T, strict=True)] for g in (0, 1)]
+    at = np.array([[np.quantile(m, SPECIFICITY) for m in group] for group in healthy])
+    return lambda films: ask(question, films) - at[cells.member(question, films)]
 
 
-REMEDIES = {"group thresholds": Remedy(group_thresholds, "decisions")}
+def equalised_odds(question: Question, fitting: Films) -> Answer:
+    """A mixture of thresholds for each group, with the same sensitivity and specificity in both.
+
+    What is better in the better-served group is given up by chance: a share of its films is
+    decided by lot. Hardt et al. 2016, as fairlearn has it; of equal odds, those of the largest
+    balanced accuracy are taken.
+    """
+    from fairlearn.postprocessing import ThresholdOptimizer
+
+    rules, cell = [], cells.of(question, fitting)
+    how = {"constraints": "equalized_odds", "objective": "balanced_accuracy_score"}
+    for m, c in zip(ask(question, fitting).T, cell.T, strict=True):
+        rule = ThresholdOptimizer(estimator=margin(), prefit=True, predict_method="predict", **how)
+        rules.append(rule.fit(m[:, None], c % 2, sensitive_features=c // 2))
+
+    def answer(films: Films) -> np.ndarray:
+        asked = zip(rules, ask(question, films).T, strict=True)
+        group = cells.member(question, films)
+        # its predict draws the lots; nothing public gives their probability
+        yes = [r._pmf_predict(m[:, None], sensitive_features=group)[:, 1] for r, m in asked]
+        return np.column_stack(yes)
+
+    return answer
+
+
+def group_recalibration(question: Question, fitting: Films) -> Answer:
+    """A scale and a shift of the margins for each group, so that they are log odds in it.
+
+    It makes a score mean the same risk in both groups, and leaves the order within each as it is;
+    where a group is ill less often, fewer of its ill are found at one threshold. Platt 1999.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    margins, cell, line = ask(question, fitting), cells.of(question, fitting), {}
+    for k, (m, c) in enumerate(zip(margins.T, cell.T, strict=True)):
+        for g in (0, 1):
+            fit = LogisticRegression(C=np.inf).fit(m[c // 2 == g, None], c[c // 2 == g] % 2)
+            line[g, k] = fit.coef_[0, 0], fit.intercept_[0]
+    scale, shift = np.array([[line[g, k] for k in range(cell.shape[1])] for g in (0, 1)]).T
+
+    def answer(films: Films) -> np.ndarray:
+        group = cells.member(question, films)
+        return ask(question, films) * scale.T[group] + shift.T[group]
+
+    return answer
+
+
+def margin() -> object:
+    """An estimator that predicts what it is given."""
+    from sklearn.base import BaseEstimator
+
+    class AsItIs(BaseEstimator):
+        def fit(self, x, y):
+            return self
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+        def predict(self, x):
+            return np.asarray(x)[:, 0]
+
+    return AsItIs()
+
+
+REMEDIES = {
+    "group thresholds": Remedy(group_thresholds, "decisions"),
+    "equalised odds": Remedy(equalised_odds, "decisions", decides=True),
+    "group recalibration": Remedy(group_recalibration, "decisions"),
+}

@@ -6,6 +6,7 @@ linear answer needs none.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -35,20 +36,22 @@ def mean_difference(question: Question, fitting: Films) -> Answer:
 def leace(question: Question, fitting: Films) -> Answer:
     """Change the films as little as can be so that no linear reader tells the groups apart.
 
-    The difference between the group means goes, as much of it as the rest of a film foretells
-    (Belrose et al. 2023, theorem 4.3, by the authors' library). If one group is more often ill,
-    signs of illness count as signs of the group, and are erased.
+    The difference between the means of the groups goes (Belrose et al. 2023, by the authors'
+    library). If one group is more often ill, signs of illness count as signs of the group: a
+    score that must not know the group has to be lower, at the same illness, where illness is
+    common.
     """
     erase = eraser(fitting.images, _first_group(question, fitting))
     return lambda films: ask(question, replace(films, images=erase(films.images)))
 
 
 def leace_within_labels(question: Question, fitting: Films) -> Answer:
-    """Erase of the group only what the labels of all findings do not tell of it.
+    """Erase the group only as far as the labels of the findings do not tell it.
 
-    LEACE of the group less its regression on the labels, so that films with the same labels are
-    compared and a finding that is commoner in one group is left alone (after Frisch and Waugh
-    1933). It needs labels that are right in both groups.
+    LEACE (Belrose et al. 2023) of what a regression of the group on all labels leaves: films with
+    the same labels are compared, and a finding that is commoner in one group stays, which is this
+    book's use of it. It needs labels that are right in both groups, and many films of the smaller
+    one, for what is noise among few is erased in place of the group.
     """
     group = _first_group(question, fitting).astype(float)
     labels = np.column_stack([np.ones(len(fitting)), fitting.truth])
@@ -60,8 +63,9 @@ def leace_within_labels(question: Question, fitting: Films) -> Answer:
 def twin_direction(question: Question, fitting: Films) -> Answer:
     """Take out the mean difference between films and their twins, and nothing else.
 
-    An oracle: of real films there are no twins. How much of it is in a film LEACE tells; taken by
-    the angle alone, a finding that points the same way would go too.
+    An oracle: of real films there are no twins. How much of it is in a film is read as LEACE reads
+    it (Belrose et al. 2023), since by the angle alone a finding that points the same way would go
+    too.
     """
     if question.twins is None:
         raise Lacks(f"no twins of the fitting films that differ in {question.attribute} alone")
@@ -93,7 +97,9 @@ def eraser(images: np.ndarray, concept: np.ndarray) -> Callable[[np.ndarray], np
         Nothing in the vectors goes with the concept.
     """
     import torch
-    from concept_erasure import LeaceEraser
+
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of torch.jit
+        from concept_erasure import LeaceEraser
 
     fitted = LeaceEraser.fit(torch.tensor(images).double(), torch.tensor(concept).double())
     if not fitted.proj_left.any():

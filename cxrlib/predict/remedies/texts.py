@@ -10,7 +10,7 @@ import numpy as np
 from cxrlib.core.errors import Lacks
 from cxrlib.predict import prompts
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy, ask
-from cxrlib.predict.wordings import areas
+from cxrlib.stats.ranking import ranker
 
 LAMBDA = 1000  # weight of the pairs in the calibrated projection, as in its authors' code
 
@@ -21,7 +21,7 @@ def orthogonal_projection(question: Question, fitting: Films) -> Answer:
     With these prompts, unit vectors, as the rows of A, a prompt z becomes (I - pinv(A) A) z, at
     unit length again. It needs no film, and supposes that the words for the attribute point where
     its trace in the films lies; what finding and attribute have in common goes too (Chuang et al.
-    2023, equation of the orthogonal projection).
+    2023).
     """
     attribute = np.concatenate(_words(question))
     keep = np.eye(attribute.shape[1]) - np.linalg.pinv(attribute) @ attribute
@@ -46,19 +46,18 @@ def calibrated_projection(question: Question, fitting: Films) -> Answer:
 
 
 def averaged_wordings(question: Question, fitting: Films) -> Answer:
-    """Ask with the mean margin of the best few of 48 wordings, for each finding its own.
+    """Ask with the mean margin of the best 1, 2, 4, ... or 32 of 48 wordings, by finding.
 
-    Wordings are ranked, and their number is chosen, by the worst of four AUCs on the fitting
-    films: the ill of either group against the healthy of either group, so that a shift between
-    groups counts and not only a group that is served worse (Kallus and Zhou 2019; averages of
-    wordings: Radford et al. 2021). It costs labels and groups of some films, and cannot do what no
-    wording does.
+    They are ranked, and their number is chosen, by the worst of four AUCs on the fitting films: the
+    ill of either group against the healthy of either group, so that a shift between groups counts
+    as well as a group that is served worse (Kallus and Zhou 2019; averages of wordings: Radford et
+    al. 2021). It needs labels and groups of films apart, and cannot do what no wording does.
     """
     of_finding = []
     for k, finding in enumerate(question.findings):
         asked = _wordings(question, finding)
         best_first = np.argsort(-_worst_area(question, fitting, k, asked), kind="stable")
-        averages = asked[best_first].cumsum(0) / np.arange(1, len(asked) + 1)[:, None]
+        averages = np.array([asked[best_first[:few]].mean(0) for few in 2 ** np.arange(6)])
         of_finding.append(averages[_worst_area(question, fitting, k, averages).argmax()])
     return lambda films: question.scale * films.images @ np.stack(of_finding, axis=1)
 
@@ -109,6 +108,5 @@ def _worst_area(question, fitting, k, asked):
         raise Lacks(f"fitting films: {ill.sum()} of {len(ill)} with {question.findings[k]}")
     of = {g: fitting.group == g for g in groups}
     cells = np.array([np.where(ill, of[g], of[h]) for g, h in product(groups, groups)])
-    margins = (fitting.images @ asked.T).T[None]
-    found = areas(margins, ill[:, None], cells)[:, 0]  # NaN where a cell lacks ill or healthy
-    return np.nan_to_num(found, nan=1.0).min(axis=0)
+    found = [ranker(ill, margin)(cells)["auc"] for margin in asked @ fitting.images.T]
+    return np.nan_to_num(found, nan=1.0).min(axis=1)  # NaN where a cell lacks ill or healthy
