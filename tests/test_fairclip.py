@@ -1,6 +1,7 @@
 """FairCLIP: the distance against exact transport, its two terms, its training."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from open_clip import ClipLoss
@@ -28,7 +29,8 @@ def trial():
     question = Question(
         ("Edema",), prompts[:1], prompts[1:], 5.0, "sex", ("F", "M"), ((), ()), lambda texts: None
     )
-    return question, Films(images, rng.random((n, 1)) < 0.3, group, np.arange(n)), reports
+    films = Films(images, rng.random((n, 1)) < 0.3, group, np.arange(n))
+    return question, films, pd.DataFrame(reports, index=films.patient)
 
 
 @pytest.mark.parametrize("m", [8, 24])
@@ -60,7 +62,7 @@ def test_sinkhorn_of_a_shift_and_its_gradient():
 
 def test_terms_differ_where_it_is_said(trial):
     _, films, reports = trial
-    x, t = (torch.tensor(v[:20]) for v in (films.images, reports))
+    x, t = (torch.tensor(v[:20]) for v in (films.images, reports.to_numpy()))
     logits = 5 * x.numpy() @ t.numpy().T
     assert fairclip.to_own_report(x, t).numpy() == pytest.approx(np.diag(logits) / 5)
     code = fairclip.diagonal_of_square(x, t, 5.0)
@@ -90,7 +92,7 @@ def test_the_code_does_not_know_the_groups(trial):
 def test_without_weight_it_is_the_contrastive_loss(trial):
     """Against open_clip's loss in a loop of its own; the form does not matter then."""
     question, films, reports = trial
-    x, t = (torch.tensor(v, dtype=torch.float32) for v in (films.images, reports))
+    x, t = (torch.tensor(v, dtype=torch.float32) for v in (films.images, reports.to_numpy()))
     layers = [torch.eye(6).requires_grad_() for _ in "xt"]
     optimizer = torch.optim.Adam(layers, fairclip.RATE)
     order, loss_of = torch.Generator().manual_seed(2 * 3), ClipLoss()
@@ -113,7 +115,7 @@ def test_the_equation_makes_groups_alike_in_similarity(trial, monkeypatch):
     def apart(weight):
         how = {"form": "corrected", "epochs": 40, "batch": 50}
         layers = fairclip.train(*trial, weight=weight, **how)
-        own = fairclip.similarity(layers, films.images, reports)
+        own = fairclip.similarity(layers, films.images, reports.to_numpy())
         return own[films.group == "M"].mean() - own[films.group == "F"].mean()
 
     assert abs(apart(1000.0)) < 0.5 * apart(0.0)
@@ -137,9 +139,9 @@ def test_what_it_refuses(trial):
     question, films, reports = trial
     with pytest.raises(Lacks, match="no film it is fitted on is of 'F'"):
         men = films.group == "M"
-        fairclip.train(question, films.rows(men), reports[men])
+        fairclip.train(question, films.rows(men), reports)
     with pytest.raises(ValueError, match="149 reports of 150 films"):
-        fairclip.train(question, films, reports[1:])
+        fairclip.train(question, films, reports.iloc[1:])
     with pytest.raises(ValueError, match="corrected"):
         fairclip.train(question, films, reports, "paper")
 

@@ -20,13 +20,16 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import Lacks
+from cxrlib.predict.court import SPECIFICITY, Side
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, ask, moved
 from cxrlib.show import words
+from cxrlib.stats import court as rule
+from cxrlib.stats.influence import Estimate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-EPOCHS, BATCH, RATE = 3, 64, 1e-3
+EPOCHS, BATCH, RATE = 2, 64, 1e-3
 BLUR, ITERATIONS = 0.05, 10
 
 _KNOWN = toml.beside(__file__)
@@ -104,7 +107,7 @@ TERMS: dict[str, Callable[[Pairs, Pairs, float], Tensor]] = {
 def train(
     question: Question,
     fitting: Films,
-    reports: np.ndarray,
+    reports: pd.DataFrame,
     form: str = "corrected",
     weight: float = 0.0,
     seed: int = 0,
@@ -117,8 +120,9 @@ def train(
     ----------
     question : Question
     fitting : Films
-    reports : (n, d) array
-        Vectors of the reports of these films, of unit length.
+    reports : DataFrame (m, d)
+        Vectors of reports, of unit length, by the patient of the film (index), in the order of the
+        films; patients who are not among ``fitting`` are left out.
     form : {"as_published", "corrected"}
     weight : float >= 0
         Of the term, lambda in the paper; 0 is the contrastive loss alone.
@@ -142,8 +146,7 @@ def train(
     from torch.nn.functional import cross_entropy
 
     one_of("form", form, TERMS)
-    members = _members(question, fitting, reports)
-    vectors = [torch.tensor(v, dtype=torch.float32) for v in (fitting.images, reports)]
+    members, vectors = _prepared(question, fitting, reports)
     layers = torch.eye(vectors[0].shape[1]).repeat(2, 1, 1).requires_grad_()
     optimizer = torch.optim.Adam([layers], RATE)
     order, drawn = (torch.Generator().manual_seed(2 * seed + i) for i in (0, 1))
@@ -163,7 +166,7 @@ def train(
 
 
 def pull(
-    question: Question, fitting: Films, reports: np.ndarray, form: str, seed: int = 0
+    question: Question, fitting: Films, reports: pd.DataFrame, form: str, seed: int = 0
 ) -> np.ndarray:
     """Gradient (2, d, d) of the term alone, before any training: where it pulls the layers.
 
@@ -171,8 +174,7 @@ def pull(
     """
     import torch
 
-    members = _members(question, fitting, reports)
-    vectors = [torch.tensor(v, dtype=torch.float32) for v in (fitting.images, reports)]
+    members, vectors = _prepared(question, fitting, reports)
     layers = torch.eye(vectors[0].shape[1]).repeat(2, 1, 1).requires_grad_()
     drawn = torch.Generator().manual_seed(seed)
     part = torch.randperm(len(fitting), generator=drawn)[:BATCH]
@@ -182,7 +184,12 @@ def pull(
 
 
 def agreement(
-    question: Question, fitting: Films, reports: np.ndarray, form: str, batches: int, seed: int = 0
+    question: Question,
+    fitting: Films,
+    reports: pd.DataFrame,
+    form: str,
+    batches: int,
+    seed: int = 0,
 ) -> np.ndarray:
     """Cosine (batches,) between two pulls of the term, the groups as they are and shuffled.
 
@@ -197,16 +204,17 @@ def agreement(
     return np.array(found)
 
 
-def _members(question, films, reports):
-    """Positions of the films of each group."""
+def _prepared(question, films, reports):
+    """Positions of the films of each group, and vectors of films and of their reports."""
     import torch
 
-    if len(reports) != len(films):
-        raise ValueError(f"{len(reports)} reports of {len(films)} films; expected one of each film")
+    theirs = reports[reports.index.isin(films.patient)].to_numpy()
+    if len(theirs) != len(films):
+        raise ValueError(f"{len(theirs)} reports of {len(films)} films; expected one of each film")
     members = [torch.tensor(np.flatnonzero(films.group == g)) for g in question.groups]
     if absent := [g for g, of in zip(question.groups, members, strict=True) if not len(of)]:
         raise Lacks(f"FairCLIP compares groups, and no film it is fitted on is of {absent[0]!r}")
-    return members
+    return members, [torch.tensor(v, dtype=torch.float32) for v in (films.images, theirs)]
 
 
 def _draw(members, n, generator):
@@ -237,13 +245,13 @@ def similarity(layers: np.ndarray, images: np.ndarray, reports: np.ndarray) -> n
     return (one * other).sum(1)
 
 
-def fit(question: Question, fitting: Films, reports: np.ndarray, **how: object) -> Answer:
+def fit(question: Question, fitting: Films, reports: pd.DataFrame, **how: object) -> Answer:
     """FairCLIP as a remedy; ``how`` as in :func:`train`."""
     return answering(question, train(question, fitting, reports, **how))
 
 
-def reports(question: Question, fitting: Films, cohort: Cohort) -> np.ndarray:
-    """Vectors (n, d) of the reports of the fitting films.
+def reports(question: Question, fitting: Films, cohort: Cohort) -> pd.DataFrame:
+    """Vectors (n, d) of the reports of the fitting films, by patient.
 
     Parameters
     ----------
@@ -256,7 +264,19 @@ def reports(question: Question, fitting: Films, cohort: Cohort) -> np.ndarray:
     """
     table = cohort.table[cohort.table["patient_id"].isin(fitting.patient)]
     texts, which = np.unique(table["report"].to_numpy(str), return_inverse=True)
-    return question.encode(texts.tolist())[which]
+    return pd.DataFrame(question.encode(texts.tolist())[which], index=table["patient_id"])
+
+
+def harm(side: Side, answer: Answer) -> Estimate:
+    """The harm of the court on the biased side, after one training: nothing is fitted anew."""
+    if side.changed is not None:
+        apart = answer(side.test)[:, 0], answer(side.changed)[:, 0]
+        return rule.shift(*apart, ~side.test.truth[:, 0])
+    tuned, truth = answer(side.tuning), side.tuning.truth
+    at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, truth.T, strict=True)]
+    yes, of = (answer(side.test) > at).astype(float), side.test
+    one, other = (rule.sensitivity(yes, of.truth, of.group == g) for g in side.question.groups)
+    return one - other
 
 
 # --- what others published ---

@@ -1029,7 +1029,8 @@ def proxy_and_harm(grid: pd.DataFrame) -> Figure:
         ``low`` and ``high`` (its interval); the last four as shares of the control.
     """
     panels = list(grid.groupby("term", sort=False))
-    fig, (axes,) = _panels((WIDTH, 3), columns=len(panels), sharey=True)
+    fig, axes = _panels((WIDTH, 3), len(panels), len(panels), sharey=True)
+    axes = axes.ravel()
     lines = {"distance": "#D55E00", "gap": "#0072B2"}
     alt = "A panel for each term, two lines by its weight. At the largest weight: "
     for ax, (term, rows) in zip(axes, panels, strict=True):
