@@ -29,7 +29,7 @@ from cxrlib.stats.influence import Estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-EPOCHS, BATCH, RATE = 2, 64, 1e-3
+EPOCHS, BATCH, RATE = 2, 64, 1.5e-3
 BLUR, ITERATIONS = 0.05, 10
 
 _KNOWN = toml.beside(__file__)
