@@ -105,8 +105,7 @@ answer has no gap.** [The court](24_court) calls that levelling down.
 
 The size of the test sets a limit besides. A classifier that calls every second
 patient ill and is exactly fair would show a parity difference of
-{percent(chance["sex"], 1)} between women and men on average, of
-{percent(chance["ethnicity"], 1)} by ethnicity and of
+{percent(chance["sex"], 1)} between women and men on average and of
 {percent(chance["language"], 1)} between English and Spanish speakers, by
 chance alone; [Audit of X](21_audit_x) has the reason.
 """)
@@ -180,8 +179,7 @@ quiz(
     {
         "No: what does not know the groups cannot change a gap.": (
             False,
-            "Anything that moves answers can move a gap, more epochs or a "
-            "smaller learning rate for instance, in either direction.",
+            "Anything that moves answers can move a gap, either way.",
         ),
         "Yes, but no more on purpose than any other change.": (
             True,
@@ -341,10 +339,9 @@ in the term asks for the finding.
 # %% [markdown]
 # ## What it means
 #
-# Read the code beside the equation: a term that does not know the groups is
-# found in minutes, by shuffling them. Ask for a control, the same training
-# without the term, from several seeds. And look at the accuracy beside a gap
-# in decisions. A proxy that falls is no harm that falls.
+# Shuffle the groups: it takes minutes. Ask for the same training without the
+# term, from several seeds, and for the accuracy beside a gap in decisions. A
+# proxy that falls is no harm that falls.
 #
 # ## Limits
 #
@@ -375,9 +372,8 @@ to {percent(fell["distance"].min())}, and the gap stays at
 #
 # ```{exercise}
 # :label: ex-fairclip-honest
-# Suppose the hospital first had its reports completed. Fit the control alone
-# on honest reports, with `valid` in the place of `silent`. Does the gap fall
-# without any term? Predict, then look.
+# Suppose the reports are completed first: fit the control with `valid` in the
+# place of `silent`. Does the gap fall without any term? Predict, then look.
 # ```
 #
 # ## Further reading
