@@ -1047,6 +1047,33 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], best: Mapping[str, in
 # --- parts -----------------------------------------------------------------------------------
 
 
+def proxy_and_harm(grid: pd.DataFrame) -> Figure:
+    """What a term of a loss makes small, and what it is for, by the weight of the term.
+
+    Parameters
+    ----------
+    grid : DataFrame
+        Columns ``term`` (a panel each), ``weight``, ``distance`` (the proxy), ``gap`` (the harm),
+        ``low`` and ``high`` (its interval); the last four as shares of the control.
+    """
+    panels = list(grid.groupby("term", sort=False))
+    fig, axes = _panels((WIDTH, 3), len(panels), len(panels), sharey=True)
+    axes = axes.ravel()
+    lines = {"distance": "#D55E00", "gap": "#0072B2"}
+    alt = "A panel for each term, two lines by its weight. At the largest weight: "
+    for ax, (term, rows) in zip(axes, panels, strict=True):
+        ax.axhline(1, color=PALE, lw=0.8)
+        ax.fill_between(rows["weight"], rows["low"], rows["high"], color=lines["gap"], alpha=0.2)
+        for column, colour in lines.items():
+            ax.plot(rows["weight"], rows[column], "o-", color=colour, ms=4)
+        ax.set(xscale="log", xlabel="weight of the term", title=readable(term))
+        end = rows.iloc[-1]
+        alt += f"{readable(term)}, distance {fmt(end['distance'])}, gap {fmt(end['gap'])}. "
+    axes[0].set(ylabel="share of the control", ylim=(0, None))
+    _legend_above(fig, _entries(lines))
+    return _finished(fig, alt.strip(), grid)
+
+
 def _panels(size, n=1, columns=1, **shared):
     """A figure of n panels, row by row: it and its axes (rows, columns)."""
     grid = {"figsize": size, "squeeze": False, "layout": "constrained"}
