@@ -135,3 +135,11 @@ def standard_error(estimate: Estimate, patient_id: ArrayLike) -> float:
 def _codes(patient_id):
     names, code = np.unique(np.asarray(patient_id), return_inverse=True)
     return code, len(names)
+
+
+def deviation(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """Standard deviation (n in the denominator) of (n,) values, or of those ``among``."""
+    values = np.asarray(values, float)
+    square = mean((values - mean(values, among).value) ** 2, among)
+    root = float(np.sqrt(square.value))
+    return Estimate(root, square.influence / (2 * root or np.inf))

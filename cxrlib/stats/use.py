@@ -1,0 +1,137 @@
+"""Is what embeddings encode of a patient used for the answer? A rule, and ways to estimate use.
+
+All of them speak of one finding and one thing that should not matter to it: a drain, sex, age, a
+site. Use is how far the finding's margin moves with that thing, in standard deviations (SD) of the
+margin. Twins know it, and nobody has them of real films; the other estimators make do without.
+Intervals are those of :mod:`cxrlib.stats.influence`: patients are the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cxrlib.stats.influence import Estimate, auc, average, deviation, mean
+
+# Written down before any result was looked at.
+ENCODED = 0.6  # AUC of a linear probe, above which an attribute counts as encoded
+USED = 0.25  # SD of the margin, beyond which on either side it counts as used
+LOST = 0.02  # of AUC, beyond which erasing it counts as a loss
+
+QUADRANTS = {
+    ("yes", "yes"): "encoded and used",
+    ("yes", "no"): "encoded, not used",
+    ("no", "yes"): "used, not encoded",
+    ("no", "no"): "neither",
+}
+
+
+def says(low: float, high: float, bar: float) -> str:
+    """ "yes" where an interval lies beyond a bar on one side of 0, "no" where it lies within.
+
+    "undecided" where it does neither, "undefined" where there is none.
+    """
+    if not np.isfinite([low, high]).all():
+        return "undefined"
+    if low > bar or high < -bar:
+        return "yes"
+    return "no" if -bar < low and high < bar else "undecided"
+
+
+def quadrant(encoded: str, used: str) -> str:
+    """What two answers of :func:`says` say together; "undecided" unless both are yes or no."""
+    return QUADRANTS.get((encoded, used), "undecided")
+
+
+def shift(changed: ArrayLike, reference: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """Mean difference of (n,) margins between twins, in SD of the reference: the truth.
+
+    Parameters
+    ----------
+    changed, reference : (n,) margins
+        Of the same films with and without the thing.
+    among : (n,) bool, optional
+        Films to count.
+    """
+    difference = np.asarray(changed, float) - np.asarray(reference, float)
+    return mean(difference, among) / deviation(reference, among)
+
+
+def matched(margin: ArrayLike, has: ArrayLike, strata: Sequence[ArrayLike] = ()) -> Estimate:
+    """Mean difference of margins, with minus without, among films alike in all that is matched on.
+
+    Each film that has the thing is set against the mean of those without it in its stratum, so the
+    answer is about films like those that have it; strata with one side only are left out, and
+    their films have influence 0. Without strata it is the plain difference.
+
+    Parameters
+    ----------
+    margin : (n,)
+    has : (n,) bool
+    strata : sequence of (n,)
+        What films are matched on, exactly.
+
+    Returns
+    -------
+    Estimate
+        In SD of the margin over the films without the thing that are matched.
+
+    Raises
+    ------
+    ValueError
+        No film with the thing has a counterpart without it.
+    """
+    margin, has = np.asarray(margin, float), np.asarray(has, bool)
+    _, stratum = np.unique(
+        np.array([np.asarray(s).astype(str) for s in [np.zeros(len(has)), *strata]]).T,
+        axis=0,
+        return_inverse=True,
+    )
+    n_with, n_without = (np.bincount(stratum, side, stratum.max() + 1) for side in (has, ~has))
+    both = ((n_with > 0) & (n_without > 0))[stratum]
+    if not (both & has).any():
+        raise ValueError("no film has a counterpart that is alike in all that is matched on")
+    # Films without the thing weigh as much as those with it in their stratum.
+    weight = np.where(has, 1.0, (n_with / np.maximum(n_without, 1))[stratum]) * both
+    weight /= (weight * has).sum()
+    beside = np.bincount(stratum, margin * ~has) / np.maximum(n_without, 1)
+    centred = margin - beside[stratum]
+    value = (weight * has * centred).sum()
+    influence = weight * np.where(has, centred - value, -centred)
+    return Estimate(float(value), influence) / deviation(margin, both & ~has)
+
+
+def moved(before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]) -> Estimate:
+    """How far margins move when an attribute is erased, beyond what random erasures move them.
+
+    The root of the mean squared movement in SD of the margin, less its mean over the random
+    erasures. Of a linear margin and LEACE on the fitted films it is the correlation of margin and
+    attribute over the multiple correlation of embedding and attribute.
+
+    Parameters
+    ----------
+    before, after : (n,) margins
+        As they are, and with the attribute erased.
+    at_random : sequence of (n,) margins
+        After erasures of the same rank that know nothing of the attribute.
+    """
+    before = np.asarray(before, float)
+
+    def size(margins):
+        square = mean((np.asarray(margins, float) - before) ** 2)
+        root = np.sqrt(square.value)
+        return Estimate(root, square.influence / (2 * root) if root else square.influence)
+
+    return (size(after) - average([size(m) for m in at_random])) / deviation(before)
+
+
+def lost(
+    y_true: ArrayLike, before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]
+) -> Estimate:
+    """AUC that erasing an attribute costs, beyond what random erasures cost (Elazar et al. 2021).
+
+    y_true (n,) of 0/1; margins as in :func:`moved`.
+    """
+    return average([auc(y_true, m) for m in at_random]) - auc(y_true, after)
