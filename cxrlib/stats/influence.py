@@ -70,6 +70,14 @@ def mean(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
     return Estimate(float(value), np.where(among, values - value, 0.0) * share)
 
 
+def spread(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """Standard deviation (of n, not n - 1) of (n,) values, or of those ``among`` (n,) bool."""
+    middle = mean(values, among)
+    variance = mean((np.asarray(values, float) - middle.value) ** 2, among)
+    deviation = variance.value**0.5
+    return Estimate(deviation, variance.influence / (2 * deviation))
+
+
 def auc(y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None) -> Estimate:
     """AUC of (n,) scores, or of those ``among``, by placement values (DeLong et al. 1988).
 
@@ -135,11 +143,3 @@ def standard_error(estimate: Estimate, patient_id: ArrayLike) -> float:
 def _codes(patient_id):
     names, code = np.unique(np.asarray(patient_id), return_inverse=True)
     return code, len(names)
-
-
-def deviation(values: ArrayLike, among: ArrayLike | None = None) -> Estimate:
-    """Standard deviation (n in the denominator) of (n,) values, or of those ``among``."""
-    values = np.asarray(values, float)
-    square = mean((values - mean(values, among).value) ** 2, among)
-    root = float(np.sqrt(square.value))
-    return Estimate(root, square.influence / (2 * root or np.inf))

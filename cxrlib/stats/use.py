@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxrlib.stats.influence import Estimate, auc, average, deviation, mean
+from cxrlib.stats.influence import Estimate, auc, average, mean, spread
 
 # Written down before any result was looked at.
 ENCODED = 0.6  # AUC of a linear probe, above which an attribute counts as encoded
@@ -56,10 +56,15 @@ def shift(changed: ArrayLike, reference: ArrayLike, among: ArrayLike | None = No
         Films to count.
     """
     difference = np.asarray(changed, float) - np.asarray(reference, float)
-    return mean(difference, among) / deviation(reference, among)
+    return mean(difference, among) / spread(reference, among)
 
 
-def matched(margin: ArrayLike, has: ArrayLike, strata: Sequence[ArrayLike] = ()) -> Estimate:
+def matched(
+    margin: ArrayLike,
+    has: ArrayLike,
+    strata: Sequence[ArrayLike] = (),
+    unit: Estimate | None = None,
+) -> Estimate:
     """Mean difference of margins, with minus without, among films alike in all that is matched on.
 
     Each film that has the thing is set against the mean of those without it in its stratum, so the
@@ -72,11 +77,13 @@ def matched(margin: ArrayLike, has: ArrayLike, strata: Sequence[ArrayLike] = ())
     has : (n,) bool
     strata : sequence of (n,)
         What films are matched on, exactly.
+    unit : Estimate, optional
+        What to divide by: by default the SD of the margin over all matched films without the thing.
 
     Returns
     -------
     Estimate
-        In SD of the margin over the films without the thing that are matched.
+        In SD.
 
     Raises
     ------
@@ -100,7 +107,7 @@ def matched(margin: ArrayLike, has: ArrayLike, strata: Sequence[ArrayLike] = ())
     centred = margin - beside[stratum]
     value = (weight * has * centred).sum()
     influence = weight * np.where(has, centred - value, -centred)
-    return Estimate(float(value), influence) / deviation(margin, both & ~has)
+    return Estimate(float(value), influence) / (unit or spread(margin, both & ~has))
 
 
 def moved(before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]) -> Estimate:
@@ -124,7 +131,7 @@ def moved(before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]) -
         root = np.sqrt(square.value)
         return Estimate(root, square.influence / (2 * root) if root else square.influence)
 
-    return (size(after) - average([size(m) for m in at_random])) / deviation(before)
+    return (size(after) - average([size(m) for m in at_random])) / spread(before)
 
 
 def lost(

@@ -1,0 +1,364 @@
+"""Does a model use what its embeddings encode? The truth from twins, and estimators without them.
+
+One question at a time: a model, a finding, and an attribute with two groups. Everything is judged
+on films without the finding, where a thing that should not matter has no excuse to move the answer.
+The rule and the estimates on arrays are in :mod:`cxrlib.stats.use`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import schema
+from cxrlib.cohorts import phantom
+from cxrlib.cohorts.cohort import Cohort
+from cxrlib.cohorts.metadata import young_or_old
+from cxrlib.core.errors import Lacks
+from cxrlib.embed.extract import embed
+from cxrlib.models.encoder import Encoder
+from cxrlib.predict import zeroshot
+from cxrlib.stats import use
+from cxrlib.stats.influence import Estimate, interval, mean, spread
+from cxrlib.stats.probes import MIN_PATIENTS
+
+ALIKE = "race, scanners alike"
+GROUPS: dict[str, tuple] = {
+    "drain": (1, 0),
+    "sex": ("F", "M"),
+    "age60": ("old", "young"),
+    "site": ("C", "A"),
+    "race": ("Black", "White"),
+}
+"""Attribute to its two groups; differences are those of the first minus the second."""
+WORDS = {
+    "drain": "with a drain",
+    "sex": "of a woman",
+    "age60": "of an old patient",
+    "race": "of a Black patient",
+}
+NONSENSE = "qzx"
+STRATA = ("sex", "age_group", "view", "site")
+DEALT = 10  # times that groups are dealt at random, for erasures that know nothing
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "use.csv"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, a finding, an attribute, and the films of its two groups.
+
+    Attributes
+    ----------
+    model : Encoder
+    cohort : Cohort
+        Its table has films of the two groups alone.
+    finding, attribute : str
+    vectors : (n, d) array
+    prompts : (d,) array
+        Positive prompt minus negative one, times the logit scale.
+    seed : int
+        Of whatever is dealt at random.
+    """
+
+    model: Encoder
+    cohort: Cohort
+    finding: str
+    attribute: str
+    vectors: np.ndarray
+    prompts: np.ndarray
+    seed: int = 1907
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """(n,) similarity to the positive minus that to the negative prompt, times the scale."""
+        return self.vectors @ self.prompts
+
+    @cached_property
+    def has(self) -> np.ndarray:
+        """(n,) bool: whether a film is of the attribute's first group."""
+        return (column(self.cohort.table, self.attribute) == GROUPS[self.attribute][0]).to_numpy()
+
+    @cached_property
+    def ill(self) -> np.ndarray:
+        """(n,) bool: the finding, as labelled."""
+        return self.cohort.table[self.finding].to_numpy() == 1
+
+    @cached_property
+    def patient(self) -> np.ndarray:
+        return self.cohort.table["patient_id"].to_numpy()
+
+
+def column(table: pd.DataFrame, attribute: str) -> pd.Series:
+    """An attribute of each row; `age60` is made of the years where the table lacks it."""
+    if attribute == "age60" and "age" in table:
+        return young_or_old(table["age"])
+    if attribute not in table:
+        raise Lacks(f"the cohort does not say {attribute}")
+    return table[attribute]
+
+
+def case(
+    cohort: Cohort, model: Encoder, finding: str, attribute: str, seed: int = 1907
+) -> Case:
+    """The films of an attribute's two groups, and what a model makes of them.
+
+    Raises
+    ------
+    Lacks
+        The cohort does not know the attribute or the finding, or has fewer than 20 patients in one
+        of the two groups; the model has no vectors.
+    """
+    group = column(cohort.table, attribute)
+    if finding not in cohort.findings:
+        raise Lacks(f"the cohort has no labels of {finding}")
+    for one in GROUPS[attribute]:
+        n = cohort.table["patient_id"][group == one].nunique()
+        if n < MIN_PATIENTS:
+            raise Lacks(f"fewer than {MIN_PATIENTS} patients with {attribute} {one}")
+    known = group.isin(GROUPS[attribute]).to_numpy()
+    vectors = embed(cohort, model)[known]
+    table = cohort.table[known].reset_index(drop=True)
+    part = replace(cohort, table=table)
+    return Case(model, part, finding, attribute, vectors, prompts(model, finding), seed)
+
+
+def prompts(model: Encoder, finding: str, words: str = "") -> np.ndarray:
+    """Positive minus negative prompt (d,), times the logit scale; both may end in some words."""
+    sides = (zeroshot.POSITIVE.format(label=finding), zeroshot.NEGATIVE)
+    positive, negative = (model.encode_prompts([f"{side} {words}".strip()]) for side in sides)
+    return model.logit_scale * (positive - negative).numpy()
+
+
+# --- the truth ---
+
+
+def twins(cohort: Cohort, attribute: str) -> tuple[Cohort, Cohort]:
+    """Films with one thing changed, and the films to compare them with.
+
+    Films get a drain; the anatomy of the other sex; the years of a typical patient of the other age
+    group, with findings as visible as before; the scanner of the first site. Race changes nothing
+    in a phantom, so that its twin is the film itself.
+
+    Raises
+    ------
+    Lacks
+        The cohort is no phantom.
+    """
+    if not cohort.planted:
+        raise Lacks("no twins of real films")
+    plain, table = phantom.twin(cohort, drain=0), cohort.table
+    if attribute == "drain":
+        return phantom.twin(cohort, drain=1), plain
+    if attribute == "sex":
+        table = table.assign(sex=table["sex"].map({"F": "M", "M": "F"}))
+    elif attribute == "age60":
+        group = young_or_old(table["age"])
+        typical = table["age"].groupby(group).median().round().astype(int)
+        table = table.assign(age=group.map({"old": typical["young"], "young": typical["old"]}))
+    elif attribute == "site":
+        contrast = cohort.recipe["dials"]["contrast"]
+        others = {a: of for a, of in contrast.items() if a != "site"}
+        return phantom.twin(cohort, site_signature=0.0, contrast=others), cohort
+    else:
+        return cohort, cohort
+    return phantom.twin(replace(cohort, table=table), drain=0), plain
+
+
+def truth(cohort: Cohort, model: Encoder, finding: str, attribute: str) -> dict:
+    """How far the margin of films without the finding moves with the attribute: a row, see `row`.
+
+    Raises
+    ------
+    Lacks
+        There are no twins.
+    """
+    changed, plain = twins(cohort, attribute)
+    prompt = prompts(model, finding)
+    after, before = (embed(films, model) @ prompt for films in (changed, plain))
+    table = cohort.table
+    has = (column(table, attribute) == GROUPS[attribute][0]).to_numpy()
+    among = (table[f"severity_{finding}"] == 0).to_numpy()
+    if attribute == "site":
+        among = among & has
+    if attribute != "drain":  # the other way for films of the first group
+        after = np.where(has, 2 * before - after, after)
+    found = use.shift(after, before, among)
+    return row(found, table["patient_id"].to_numpy(), use.USED, "twins")
+
+
+def row(found: Estimate, patient: np.ndarray, bar: float, method: str) -> dict:
+    """An estimate with its interval, what it says of a bar, and how many films it rests on."""
+    low, high = interval(found, patient)
+    counted = found.influence != 0
+    counted = counted if counted.any() else np.ones(len(patient), bool)
+    return {
+        "method": method,
+        "value": found.value,
+        "ci_low": low,
+        "ci_high": high,
+        "says": use.says(low, high, bar),
+        "n": int(counted.sum()),
+        "n_patients": len(np.unique(patient[counted])),
+        "note": "",
+    }
+
+
+# --- estimators that need no twin ---
+
+
+def difference(of: Case) -> dict:
+    """The plain difference between the two groups, over all films: what an audit sees first."""
+    return row(use.matched(of.margin, of.has), of.patient, use.USED, "plain difference")
+
+
+def pairs(of: Case) -> dict:
+    """The difference between films without the finding that are alike in sex, age, view, site."""
+    table = of.cohort.table[~of.ill]
+    own = {"age60": "age_group"}.get(of.attribute, of.attribute)
+    strata = [table[c] for c in STRATA if c in table and c != own]
+    try:
+        found = use.matched(of.margin[~of.ill], of.has[~of.ill], strata)
+    except ValueError as none:
+        raise Lacks(str(none)) from None
+    return row(found, of.patient[~of.ill], use.USED, "matched pairs")
+
+
+def erasure(of: Case) -> dict:
+    """How far LEACE of the attribute moves margins, beyond erasures of groups dealt at random."""
+    everyone = np.ones(len(of.ill), bool)
+    found = use.moved(of.margin, *_erased(of, everyone))
+    return row(found, of.patient, use.USED, "erasure")
+
+
+def erasure_within(of: Case) -> dict:
+    """The same, fitted on films without the finding and looked at on them."""
+    found = use.moved(of.margin[~of.ill], *_erased(of, ~of.ill))
+    return row(found, of.patient[~of.ill], use.USED, "erasure within label")
+
+
+def loss(of: Case) -> dict:
+    """How much AUC erasing costs, beyond random erasures: amnesic probing (Elazar et al. 2021)."""
+    everyone = np.ones(len(of.ill), bool)
+    after, at_random = _erased(of, everyone)
+    found = use.lost(of.ill, of.margin, after, at_random)
+    return row(found, of.patient, use.LOST, "AUC lost by erasure")
+
+
+def _erased(of, films):
+    """Margins of these films after erasures fitted on other patients: of the groups, at random."""
+    rng = np.random.default_rng(of.seed)
+    vectors, has = of.vectors[films], of.has[films]
+    _, person = np.unique(of.patient[films], return_inverse=True)
+    half = rng.permutation(person.max() + 1)[person] % 2 == 0
+    groups = [has, *(rng.permutation(has) for _ in range(DEALT))]
+    after = np.empty((len(groups), len(vectors)))
+    for fitted in (half, ~half):
+        for k, group in enumerate(groups):
+            after[k, ~fitted] = _leace(vectors[fitted], group[fitted])(vectors[~fitted]) @ of.prompts
+    return after[0], after[1:]
+
+
+def _leace(x, z):
+    import torch
+    from concept_erasure import LeaceEraser
+
+    fitted = LeaceEraser.fit(torch.tensor(x), torch.tensor(z, dtype=torch.float32))
+    return lambda x: fitted(torch.tensor(x)).numpy()
+
+
+def ablation(of: Case) -> dict:
+    """How far the groups' difference moves when both prompts name the attribute.
+
+    Raises
+    ------
+    Lacks
+        No words name the attribute, or the model takes them for words without sense.
+    """
+    if of.attribute not in WORDS:
+        raise Lacks(f"no words for {of.attribute}")
+    words = WORDS[of.attribute]
+    named = prompts(of.model, of.finding, words)
+    *before, last = words.split()
+    if np.allclose(named, prompts(of.model, of.finding, " ".join([*before, NONSENSE])), atol=1e-6):
+        raise Lacks(f"{of.model.name} does not know the word {last!r}")
+    change, unit = of.vectors @ (of.prompts - named), spread(of.margin[~of.ill])
+    found = use.matched(change[~of.ill], of.has[~of.ill], unit=unit)
+    return row(found, of.patient[~of.ill], use.USED, "prompt ablation")
+
+
+def masking(of: Case) -> dict:
+    """How far margins of films with a drain fall when its region is painted over.
+
+    Beyond what the same paint does to films without a drain. On phantoms, twins say where the
+    drain is; on real films somebody has to draw it.
+
+    Raises
+    ------
+    Lacks
+        The attribute is no device, or nobody knows where it is.
+    """
+    if of.attribute != "drain":
+        raise Lacks(f"{of.attribute} is no region of a film")
+    if not of.cohort.planted:
+        raise Lacks("nobody has drawn where the drains of these films are")
+    with_drain = np.flatnonzero(of.has & ~of.ill)
+    without = np.flatnonzero(~of.has & ~of.ill)[: len(with_drain)]
+    if not len(with_drain):
+        raise Lacks("no film without the finding has a drain")
+    chosen = np.concatenate([with_drain, without])
+    drawn, bare = (phantom.twin(of.cohort, drain=d).images(with_drain) for d in (1, 0))
+    where = np.tile(drawn != bare, (len(chosen) // len(with_drain) + 1, 1, 1))[: len(chosen)]
+    painted = inpainted(of.cohort.images(chosen), where)
+    after = of.model.encode_image(of.model.preprocess(painted)).numpy() @ of.prompts
+    fall = of.margin[chosen] - after
+    unit = spread(of.margin[chosen], ~of.has[chosen])
+    found = use.matched(fall, of.has[chosen], unit=unit)
+    return row(found, of.patient[chosen], use.USED, "masking")
+
+
+def inpainted(films: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Films (n, h, w) uint8 with a region (n, h, w) bool filled from around it (Telea 2004).
+
+    The region grows by one pixel on all sides, since edges of a thing reach beyond it.
+    """
+    import cv2
+
+    grown = [cv2.dilate(w.astype(np.uint8), np.ones((3, 3), np.uint8)) for w in where]
+    return np.stack(
+        [cv2.inpaint(f, w, 2, cv2.INPAINT_TELEA) for f, w in zip(films, grown, strict=True)]
+    )
+
+
+ESTIMATORS: dict[str, Callable[[Case], dict]] = {
+    "plain difference": difference,
+    "matched pairs": pairs,
+    "erasure": erasure,
+    "erasure within label": erasure_within,
+    "AUC lost by erasure": loss,
+    "prompt ablation": ablation,
+    "masking": masking,
+}
+"""In the order of the book; the first stands for what is done without thinking."""
+
+
+def estimates(of: Case, names: Sequence[str] = tuple(ESTIMATORS)) -> pd.DataFrame:
+    """What the estimators say of a case.
+
+    Returns
+    -------
+    DataFrame
+        One row per estimator: ``model, attribute, method, value, ci_low, ci_high, says`` ("yes",
+        "no", "undecided", or "nothing" with its reason in ``note``), ``n, n_patients, note``.
+    """
+    rows = []
+    for name in names:
+        try:
+            rows.append(ESTIMATORS[name](of))
+        except Lacks as reason:
+            rows.append({"method": name, "says": "nothing", "note": str(reason)})
+    return pd.DataFrame(rows).assign(model=of.model.name, attribute=of.attribute)
