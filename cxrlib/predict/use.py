@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxrlib import schema
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.metadata import young_or_old
@@ -23,9 +22,10 @@ from cxrlib.core.errors import Lacks
 from cxrlib.embed.extract import embed
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
+from cxrlib.predict.remedies import images
 from cxrlib.stats import use
-from cxrlib.stats.influence import Estimate, interval, mean, spread
-from cxrlib.stats.probes import MIN_PATIENTS
+from cxrlib.stats.influence import Estimate, interval, spread
+from cxrlib.stats.probes import FEW, MIN_PATIENTS
 
 ALIKE = "race, scanners alike"
 GROUPS: dict[str, tuple] = {
@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple] = {
     "age60": ("old", "young"),
     "site": ("C", "A"),
     "race": ("Black", "White"),
+    ALIKE: ("Black", "White"),
 }
 """Attribute to its two groups; differences are those of the first minus the second."""
 WORDS = {
@@ -41,10 +42,11 @@ WORDS = {
     "sex": "of a woman",
     "age60": "of an old patient",
     "race": "of a Black patient",
+    ALIKE: "of a Black patient",
 }
 NONSENSE = "qzx"
 STRATA = ("sex", "age_group", "view", "site")
-DEALT = 10  # times that groups are dealt at random, for erasures that know nothing
+DEALT = 5  # times that groups are dealt at random, for erasures that know nothing
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "use.csv"
 
 
@@ -92,19 +94,23 @@ class Case:
     def patient(self) -> np.ndarray:
         return self.cohort.table["patient_id"].to_numpy()
 
+    @cached_property
+    def erased(self) -> tuple[np.ndarray, np.ndarray]:
+        """Margins of all films after LEACE, (n,), and after LEACE of groups at random, (k, n)."""
+        return _erased(self, np.ones(len(self.ill), bool))
+
 
 def column(table: pd.DataFrame, attribute: str) -> pd.Series:
     """An attribute of each row; `age60` is made of the years where the table lacks it."""
     if attribute == "age60" and "age" in table:
         return young_or_old(table["age"])
+    attribute = "race" if attribute == ALIKE else attribute
     if attribute not in table:
         raise Lacks(f"the cohort does not say {attribute}")
     return table[attribute]
 
 
-def case(
-    cohort: Cohort, model: Encoder, finding: str, attribute: str, seed: int = 1907
-) -> Case:
+def case(cohort: Cohort, model: Encoder, finding: str, attribute: str, seed: int = 1907) -> Case:
     """The films of an attribute's two groups, and what a model makes of them.
 
     Raises
@@ -113,6 +119,8 @@ def case(
         The cohort does not know the attribute or the finding, or has fewer than 20 patients in one
         of the two groups; the model has no vectors.
     """
+    if attribute == ALIKE:
+        cohort = alike(cohort)
     group = column(cohort.table, attribute)
     if finding not in cohort.findings:
         raise Lacks(f"the cohort has no labels of {finding}")
@@ -137,12 +145,8 @@ def prompts(model: Encoder, finding: str, words: str = "") -> np.ndarray:
 # --- the truth ---
 
 
-def twins(cohort: Cohort, attribute: str) -> tuple[Cohort, Cohort]:
-    """Films with one thing changed, and the films to compare them with.
-
-    Films get a drain; the anatomy of the other sex; the years of a typical patient of the other age
-    group, with findings as visible as before; the scanner of the first site. Race changes nothing
-    in a phantom, so that its twin is the film itself.
+def alike(cohort: Cohort) -> Cohort:
+    """The films of a phantom cohort as if all scanners were that of the first site.
 
     Raises
     ------
@@ -150,44 +154,78 @@ def twins(cohort: Cohort, attribute: str) -> tuple[Cohort, Cohort]:
         The cohort is no phantom.
     """
     if not cohort.planted:
-        raise Lacks("no twins of real films")
-    plain, table = phantom.twin(cohort, drain=0), cohort.table
-    if attribute == "drain":
-        return phantom.twin(cohort, drain=1), plain
-    if attribute == "sex":
-        table = table.assign(sex=table["sex"].map({"F": "M", "M": "F"}))
-    elif attribute == "age60":
-        group = young_or_old(table["age"])
-        typical = table["age"].groupby(group).median().round().astype(int)
-        table = table.assign(age=group.map({"old": typical["young"], "young": typical["old"]}))
-    elif attribute == "site":
-        contrast = cohort.recipe["dials"]["contrast"]
-        others = {a: of for a, of in contrast.items() if a != "site"}
-        return phantom.twin(cohort, site_signature=0.0, contrast=others), cohort
-    else:
-        return cohort, cohort
-    return phantom.twin(replace(cohort, table=table), drain=0), plain
+        raise Lacks("not run: no twins of real films")
+    contrast = cohort.recipe["dials"]["contrast"]
+    others = {a: of for a, of in contrast.items() if a != "site"}
+    return phantom.twin(cohort, site_signature=0.0, contrast=others)
 
 
-def truth(cohort: Cohort, model: Encoder, finding: str, attribute: str) -> dict:
-    """How far the margin of films without the finding moves with the attribute: a row, see `row`.
+def twins(cohort: Cohort, attribute: str, n: int = 600) -> tuple[Cohort, Cohort]:
+    """Films with one thing changed, and the cohort of the films to compare them with.
+
+    Films get a drain; the anatomy of the other sex; the years of a typical patient of the other
+    age group, with findings as visible as before; those of the last site get the scanner of the
+    first. Race changes nothing in a phantom, so that its twin is the film itself.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    attribute : str
+        Of `GROUPS`.
+    n : int
+        Films to change, the first of those that can be. Where the twin is one that other chapters
+        draw too, or the film itself, it is all.
+
+    Returns
+    -------
+    changed, plain : Cohort
+        The films of the first are among those of the second.
 
     Raises
     ------
     Lacks
-        There are no twins.
+        The cohort is no phantom.
     """
-    changed, plain = twins(cohort, attribute)
+    if not cohort.planted:
+        raise Lacks("not run: no twins of real films")
+    table = cohort.table
+    if attribute in ("race", ALIKE):
+        return cohort, cohort
+    if attribute == "site":
+        few = table[table["site"] == GROUPS["site"][0]].iloc[:n].reset_index(drop=True)
+        return _drawn_once(alike(replace(cohort, table=few))), cohort
+    plain = phantom.twin(cohort, drain=0)
+    if attribute == "drain":
+        return phantom.twin(cohort, drain=1), plain
+    if attribute == "sex":
+        changed = table.assign(sex=table["sex"].map({"F": "M", "M": "F"}))
+    else:
+        group = young_or_old(table["age"])
+        typical = table["age"].groupby(group).median().round().astype(int)
+        changed = table.assign(age=group.map({"old": typical["young"], "young": typical["old"]}))
+    return _drawn_once(phantom.twin(replace(cohort, table=changed.iloc[:n]), drain=0)), plain
+
+
+def _drawn_once(cohort):
+    """Films that several models look at are drawn for the first alone."""
+    films = cache(lambda: cohort.images(np.arange(len(cohort.table))))
+    return replace(cohort, images=lambda at: films()[at])
+
+
+def truth(changed: Cohort, plain: Cohort, model: Encoder, finding: str, attribute: str) -> dict:
+    """How far margins of films without the finding move with the attribute: a row, see `row`.
+
+    changed, plain : from `twins`.
+    """
     prompt = prompts(model, finding)
     after, before = (embed(films, model) @ prompt for films in (changed, plain))
-    table = cohort.table
-    has = (column(table, attribute) == GROUPS[attribute][0]).to_numpy()
-    among = (table[f"severity_{finding}"] == 0).to_numpy()
-    if attribute == "site":
-        among = among & has
+    at = pd.Series(np.arange(len(before)), plain.table["image_id"])
+    rows = at[changed.table["image_id"]].to_numpy()
+    before, table = before[rows], plain.table.iloc[rows]
     if attribute != "drain":  # the other way for films of the first group
+        has = (column(table, attribute) == GROUPS[attribute][0]).to_numpy()
         after = np.where(has, 2 * before - after, after)
-    found = use.shift(after, before, among)
+    found = use.shift(after, before, (table[f"severity_{finding}"] == 0).to_numpy())
     return row(found, table["patient_id"].to_numpy(), use.USED, "twins")
 
 
@@ -217,7 +255,13 @@ def difference(of: Case) -> dict:
 
 
 def pairs(of: Case) -> dict:
-    """The difference between films without the finding that are alike in sex, age, view, site."""
+    """The difference between films without the finding that are alike in sex, age, view, site.
+
+    Raises
+    ------
+    Lacks
+        Fewer than 10 patients of the first group have a counterpart.
+    """
     table = of.cohort.table[~of.ill]
     own = {"age60": "age_group"}.get(of.attribute, of.attribute)
     strata = [table[c] for c in STRATA if c in table and c != own]
@@ -225,27 +269,27 @@ def pairs(of: Case) -> dict:
         found = use.matched(of.margin[~of.ill], of.has[~of.ill], strata)
     except ValueError as none:
         raise Lacks(str(none)) from None
+    counted = of.patient[~of.ill][of.has[~of.ill] & (found.influence != 0)]
+    if len(np.unique(counted)) < FEW:
+        raise Lacks(f"fewer than {FEW} patients of the group have a counterpart")
     return row(found, of.patient[~of.ill], use.USED, "matched pairs")
 
 
 def erasure(of: Case) -> dict:
-    """How far LEACE of the attribute moves margins, beyond erasures of groups dealt at random."""
-    everyone = np.ones(len(of.ill), bool)
-    found = use.moved(of.margin, *_erased(of, everyone))
+    """How much of the groups' difference LEACE of the attribute takes, beyond groups at random."""
+    found = use.removed(of.margin, *of.erased, of.has)
     return row(found, of.patient, use.USED, "erasure")
 
 
 def erasure_within(of: Case) -> dict:
     """The same, fitted on films without the finding and looked at on them."""
-    found = use.moved(of.margin[~of.ill], *_erased(of, ~of.ill))
+    found = use.removed(of.margin[~of.ill], *_erased(of, ~of.ill), of.has[~of.ill])
     return row(found, of.patient[~of.ill], use.USED, "erasure within label")
 
 
 def loss(of: Case) -> dict:
     """How much AUC erasing costs, beyond random erasures: amnesic probing (Elazar et al. 2021)."""
-    everyone = np.ones(len(of.ill), bool)
-    after, at_random = _erased(of, everyone)
-    found = use.lost(of.ill, of.margin, after, at_random)
+    found = use.lost(of.ill, *of.erased)
     return row(found, of.patient, use.LOST, "AUC lost by erasure")
 
 
@@ -259,16 +303,12 @@ def _erased(of, films):
     after = np.empty((len(groups), len(vectors)))
     for fitted in (half, ~half):
         for k, group in enumerate(groups):
-            after[k, ~fitted] = _leace(vectors[fitted], group[fitted])(vectors[~fitted]) @ of.prompts
+            try:
+                erase = images.eraser(vectors[fitted], group[fitted])
+            except Lacks:  # nothing goes with the group, so that nothing is erased
+                erase = np.asarray
+            after[k, ~fitted] = erase(vectors[~fitted]) @ of.prompts
     return after[0], after[1:]
-
-
-def _leace(x, z):
-    import torch
-    from concept_erasure import LeaceEraser
-
-    fitted = LeaceEraser.fit(torch.tensor(x), torch.tensor(z, dtype=torch.float32))
-    return lambda x: fitted(torch.tensor(x)).numpy()
 
 
 def ablation(of: Case) -> dict:
@@ -362,3 +402,47 @@ def estimates(of: Case, names: Sequence[str] = tuple(ESTIMATORS)) -> pd.DataFram
         except Lacks as reason:
             rows.append({"method": name, "says": "nothing", "note": str(reason)})
     return pd.DataFrame(rows).assign(model=of.model.name, attribute=of.attribute)
+
+
+# --- grades ---
+
+
+def recorded(path: Path = RECORDED) -> pd.DataFrame:
+    """What was said of phantoms of many seeds: ``benchmarks/use.py``.
+
+    Returns
+    -------
+    DataFrame
+        One row per seed, model and attribute: what the ``twins`` say, what each of `ESTIMATORS`
+        says, ``n_images``, ``date``.
+    """
+    return pd.read_csv(path)
+
+
+def grades(said: pd.DataFrame) -> pd.DataFrame:
+    """How often each estimator says what twins say, where these say yes or no.
+
+    Parameters
+    ----------
+    said : DataFrame
+        As of :func:`recorded`.
+
+    Returns
+    -------
+    DataFrame
+        One row per attribute, model, what twins say and estimator: ``attribute, model, used`` (by
+        the twins), ``method, n`` (seeds in which twins say so), ``right``, ``wrong``,
+        ``undecided`` and ``nothing``, which add up to n.
+    """
+    long = said.melt(["seed", "attribute", "model", "twins"], list(ESTIMATORS), "method", "says")
+    long = long[long["twins"].isin(("yes", "no"))].rename(columns={"twins": "used"})
+    opposite = long["used"].map({"yes": "no", "no": "yes"})
+    long = long.assign(
+        n=1,
+        right=long["says"] == long["used"],
+        wrong=long["says"] == opposite,
+        undecided=long["says"] == "undecided",
+        nothing=long["says"].isin(("nothing", "undefined")),
+    )
+    keys, counts = ["attribute", "model", "used", "method"], ["right", "wrong", "undecided"]
+    return long.groupby(keys, sort=False)[["n", *counts, "nothing"]].sum().reset_index()

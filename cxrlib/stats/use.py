@@ -110,12 +110,13 @@ def matched(
     return Estimate(float(value), influence) / (unit or spread(margin, both & ~has))
 
 
-def moved(before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]) -> Estimate:
-    """How far margins move when an attribute is erased, beyond what random erasures move them.
+def removed(
+    before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike], has: ArrayLike
+) -> Estimate:
+    """How much of the groups' difference in margins goes with an erasure, beyond random ones.
 
-    The root of the mean squared movement in SD of the margin, less its mean over the random
-    erasures. Of a linear margin and LEACE on the fitted films it is the correlation of margin and
-    attribute over the multiple correlation of embedding and attribute.
+    Of a linear margin and LEACE, on the films that it was fitted on, this is the plain difference
+    of :func:`matched` without strata: LEACE makes the group means equal.
 
     Parameters
     ----------
@@ -123,22 +124,53 @@ def moved(before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]) -
         As they are, and with the attribute erased.
     at_random : sequence of (n,) margins
         After erasures of the same rank that know nothing of the attribute.
+    has : (n,) bool
+
+    Returns
+    -------
+    Estimate
+        In SD of the margins before, over the films without the thing.
     """
-    before = np.asarray(before, float)
-
-    def size(margins):
-        square = mean((np.asarray(margins, float) - before) ** 2)
-        root = np.sqrt(square.value)
-        return Estimate(root, square.influence / (2 * root) if root else square.influence)
-
-    return (size(after) - average([size(m) for m in at_random])) / spread(before)
+    before, has = np.asarray(before, float), np.asarray(has, bool)
+    unit = spread(before, ~has)
+    gone = [matched(before - np.asarray(m), has, unit=unit) for m in (after, *at_random)]
+    return gone[0] - average(gone[1:])
 
 
-def lost(
-    y_true: ArrayLike, before: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]
-) -> Estimate:
+def lost(y_true: ArrayLike, after: ArrayLike, at_random: Sequence[ArrayLike]) -> Estimate:
     """AUC that erasing an attribute costs, beyond what random erasures cost (Elazar et al. 2021).
 
-    y_true (n,) of 0/1; margins as in :func:`moved`.
+    y_true (n,) of 0/1; margins as in :func:`removed`.
     """
     return average([auc(y_true, m) for m in at_random]) - auc(y_true, after)
+
+
+def decoded(
+    vectors: np.ndarray, has: ArrayLike, patient_id: ArrayLike, seed: int = 1907
+) -> Estimate:
+    """AUC of a linear probe for a group, each film scored by a probe of other patients.
+
+    Five folds of patients; a penalised logistic regression as in :mod:`cxrlib.stats.probes`, with
+    a fixed penalty. All films are test films, so that intervals are narrower than those of one
+    split; they do not hold what another draw of training films would change.
+
+    Parameters
+    ----------
+    vectors : (n, d)
+    has : (n,) bool
+    patient_id : (n,)
+    seed : int
+        Deals the patients into folds.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    folds = GroupKFold(5, shuffle=True, random_state=seed)
+    has = np.asarray(has, bool)
+    score = cross_val_predict(
+        probe, vectors, has, groups=patient_id, cv=folds, method="decision_function"
+    )
+    return auc(has, score)
