@@ -37,12 +37,12 @@ def study(seed, clips, n_images, n_twins):
     few = cohorts.load("phantom", n_images=n_twins, seed=seed)
     rows = []
     for attribute in use.GROUPS:
-        of = films if attribute == "site" else few
+        of = films if attribute in ("site", "race", use.ALIKE) else few
         changed, plain = use.twins(of, attribute, n_twins)
         # drawn anew with other scanners, films are embedded anew: one model will do
         for clip in clips[:1] if attribute == use.ALIKE else clips:
             known = use.truth(changed, plain, clip, FINDING, attribute)["says"]
-            said = use.estimates(use.case(films, clip, FINDING, attribute, seed))
+            said = use.estimates([use.case(films, clip, FINDING, attribute, seed)])
             row = {"seed": seed, "model": clip.name, "attribute": attribute, "twins": known}
             rows.append(row | dict(zip(said["method"], said["says"], strict=True)))
     return pd.DataFrame(rows)

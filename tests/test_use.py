@@ -164,7 +164,7 @@ def test_the_planted_shortcut_is_named_by_twins_and_by_what_needs_none(films, bi
     twins = use.twins(films, "drain")
     known = use.truth(*twins, biased, FINDING, "drain")
     assert known["says"] == "yes" and known["value"] > 1
-    said = use.estimates(use.case(films, biased, FINDING, "drain")).set_index("method")
+    said = use.estimates([use.case(films, biased, FINDING, "drain")]).set_index("method")
     named = ["matched pairs", "erasure within label", "masking"]
     assert (said.loc[named, "says"] == "yes").all()
     assert said.loc["masking", "value"] == pytest.approx(known["value"], rel=0.35)
@@ -216,7 +216,7 @@ def test_what_cannot_be_asked_is_said(films, biased):
     for ask in (use.twins, lambda of, a: use.case(of, biased, FINDING, a)):
         with pytest.raises(Lacks, match="no twins of real films"):
             ask(real, use.ALIKE)
-    said = use.estimates(use.case(real, biased, FINDING, "drain"), ["masking"])
+    said = use.estimates([use.case(real, biased, FINDING, "drain")], ["masking"])
     assert "nobody has drawn" in said["note"].item()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,14 @@ GROUPS: dict[str, tuple] = {
     ALIKE: ("Black", "White"),
 }
 """Attribute to its two groups; differences are those of the first minus the second."""
+PLANTED = {
+    ("drain", "phantom-resnet-drain"): "yes",
+    ("drain", "phantom-resnet"): "no",
+    ("sex", "phantom-resnet-underreport"): "yes",
+    ("sex", "phantom-resnet"): "no",
+    (ALIKE, "phantom-resnet"): "no",
+}
+"""Attribute and model to whether it is used, as the training of the model has it."""
 WORDS = {
     "drain": "with a drain",
     "sex": "of a woman",
@@ -45,6 +54,7 @@ WORDS = {
     ALIKE: "of a Black patient",
 }
 NONSENSE = "qzx"
+NO_TWINS = "not run: no twins of real films"
 STRATA = ("sex", "age_group", "view", "site")
 DEALT = 5  # times that groups are dealt at random, for erasures that know nothing
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "use.csv"
@@ -135,11 +145,78 @@ def case(cohort: Cohort, model: Encoder, finding: str, attribute: str, seed: int
     return Case(model, part, finding, attribute, vectors, prompts(model, finding), seed)
 
 
+def cases(
+    cohort: Cohort, models: Sequence[Encoder], finding: str, seed: int = 1907
+) -> tuple[list[Case], pd.DataFrame]:
+    """All that can be asked of a cohort and some models, and what cannot.
+
+    Films with all scanners alike are drawn for the first model only.
+
+    Returns
+    -------
+    cases : list of Case
+    lacking : DataFrame
+        ``attribute, why``: text, one row per attribute that cannot be asked.
+
+    Raises
+    ------
+    Lacks
+        Nothing can be asked.
+    """
+    found, lacking = [], {}
+    for attribute, model in _asked(models):
+        try:
+            found.append(case(cohort, model, finding, attribute, seed))
+        except Lacks as reason:
+            lacking[attribute] = str(reason)
+    if not found:
+        raise Lacks("; ".join(f"{attribute}: {why}" for attribute, why in lacking.items()))
+    return found, pd.DataFrame(lacking.items(), columns=["attribute", "why"])
+
+
+def _asked(models):
+    """Attributes and models; films with all scanners alike are for the first model only."""
+    pairs = product(GROUPS, models)
+    return [(a, model) for a, model in pairs if a != ALIKE or model is models[0]]
+
+
 def prompts(model: Encoder, finding: str, words: str = "") -> np.ndarray:
     """Positive minus negative prompt (d,), times the logit scale; both may end in some words."""
     sides = (zeroshot.POSITIVE.format(label=finding), zeroshot.NEGATIVE)
-    positive, negative = (model.encode_prompts([f"{side} {words}".strip()]) for side in sides)
+    texts = [f"{side} {words}".strip() for side in sides]
+    positive, negative = (model.averaged(model.encode_text([t], raw=True)) for t in texts)
     return model.logit_scale * (positive - negative).numpy()
+
+
+# --- encoded? ---
+
+
+def encoded(of: Sequence[Case]) -> pd.DataFrame:
+    """How well a linear probe reads the attribute of each case: over all films, and in one site.
+
+    Returns
+    -------
+    DataFrame
+        One row per case, and a second one from the films of the largest site where the cohort has
+        sites, the attribute is none, and 20 patients of either group are left: see `row`.
+    """
+    rows = []
+    for one in of:
+        table, looks = one.cohort.table, {"all sites": np.ones(len(one.has), bool)}
+        if "site" in table and one.attribute not in ("site", ALIKE):
+            looks["one site"] = (table["site"] == table["site"].mode()[0]).to_numpy()
+        for look, at in looks.items():
+            if min(table["patient_id"][at & side].nunique() for side in (one.has, ~one.has)) >= 20:
+                patient = one.patient[at]
+                found = use.decoded(one.vectors[at], one.has[at], patient, one.seed) - 0.5
+                about = row(found, patient, use.ENCODED - 0.5, look)
+                about |= {c: about[c] + 0.5 for c in ("value", "ci_low", "ci_high")}
+                rows.append(_about(one) | about)
+    return pd.DataFrame(rows)
+
+
+def _about(of):
+    return {"attribute": of.attribute, "model": of.model.name}
 
 
 # --- the truth ---
@@ -154,7 +231,7 @@ def alike(cohort: Cohort) -> Cohort:
         The cohort is no phantom.
     """
     if not cohort.planted:
-        raise Lacks("not run: no twins of real films")
+        raise Lacks(NO_TWINS)
     contrast = cohort.recipe["dials"]["contrast"]
     others = {a: of for a, of in contrast.items() if a != "site"}
     return phantom.twin(cohort, site_signature=0.0, contrast=others)
@@ -187,7 +264,7 @@ def twins(cohort: Cohort, attribute: str, n: int = 600) -> tuple[Cohort, Cohort]
         The cohort is no phantom.
     """
     if not cohort.planted:
-        raise Lacks("not run: no twins of real films")
+        raise Lacks(NO_TWINS)
     table = cohort.table
     if attribute in ("race", ALIKE):
         return cohort, cohort
@@ -227,6 +304,35 @@ def truth(changed: Cohort, plain: Cohort, model: Encoder, finding: str, attribut
         after = np.where(has, 2 * before - after, after)
     found = use.shift(after, before, (table[f"severity_{finding}"] == 0).to_numpy())
     return row(found, table["patient_id"].to_numpy(), use.USED, "twins")
+
+
+def truths(
+    cohort: Cohort, small: Cohort, models: Sequence[Encoder], finding: str, n: int = 600
+) -> pd.DataFrame:
+    """The rows of :func:`truth` for every attribute and model; without twins, with the reason.
+
+    Parameters
+    ----------
+    cohort, small : Cohort
+        Films that change scanner, or nothing, are of the first, all others of the second.
+    models, finding : as in :func:`cases`
+    n : int
+        See :func:`twins`.
+    """
+    rows = []
+    for attribute, model in _asked(models):
+        if model is models[0]:  # films are drawn for the first and looked at by all
+            of = cohort if attribute in ("site", "race", ALIKE) else small
+            pair = twins(of, attribute, n) if cohort.planted else None
+        try:
+            if pair is None:
+                raise Lacks(NO_TWINS)
+            found = truth(*pair, model, finding, attribute)
+        except Lacks as reason:
+            found = {"method": "twins", "says": "nothing", "note": str(reason)}
+            found |= dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_patients"), np.nan)
+        rows.append({"attribute": attribute, "model": model.name} | found)
+    return pd.DataFrame(rows)
 
 
 def row(found: Estimate, patient: np.ndarray, bar: float, method: str) -> dict:
@@ -353,7 +459,7 @@ def masking(of: Case) -> dict:
     chosen = np.concatenate([with_drain, without])
     drawn, bare = (phantom.twin(of.cohort, drain=d).images(with_drain) for d in (1, 0))
     where = np.tile(drawn != bare, (len(chosen) // len(with_drain) + 1, 1, 1))[: len(chosen)]
-    painted = inpainted(of.cohort.images(chosen), where)
+    painted = inpainted(phantom.twin(of.cohort).images(chosen), where)
     after = of.model.encode_image(of.model.preprocess(painted)).numpy() @ of.prompts
     fall = of.margin[chosen] - after
     unit = spread(of.margin[chosen], ~of.has[chosen])
@@ -386,22 +492,60 @@ ESTIMATORS: dict[str, Callable[[Case], dict]] = {
 """In the order of the book; the first stands for what is done without thinking."""
 
 
-def estimates(of: Case, names: Sequence[str] = tuple(ESTIMATORS)) -> pd.DataFrame:
-    """What the estimators say of a case.
+def estimates(of: Sequence[Case], names: Sequence[str] = tuple(ESTIMATORS)) -> pd.DataFrame:
+    """What the estimators say of cases.
 
     Returns
     -------
     DataFrame
-        One row per estimator: ``model, attribute, method, value, ci_low, ci_high, says`` ("yes",
-        "no", "undecided", or "nothing" with its reason in ``note``), ``n, n_patients, note``.
+        One row per case and estimator: ``attribute, model, method, value, ci_low, ci_high, says``
+        ("yes", "no", "undecided", or "nothing" with its reason in ``note``), ``n, n_patients,
+        note``.
     """
     rows = []
-    for name in names:
+    for one, name in product(of, names):
         try:
-            rows.append(ESTIMATORS[name](of))
+            found = ESTIMATORS[name](one)
         except Lacks as reason:
-            rows.append({"method": name, "says": "nothing", "note": str(reason)})
-    return pd.DataFrame(rows).assign(model=of.model.name, attribute=of.attribute)
+            found = {"method": name, "says": "nothing", "note": str(reason)}
+        rows.append(_about(one) | found)
+    return pd.DataFrame(rows)
+
+
+def quadrants(read: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
+    """The map: what a probe reads and what is used, side by side.
+
+    Parameters
+    ----------
+    read : DataFrame
+        Of :func:`encoded`.
+    used : DataFrame
+        Rows of one method, of :func:`truths` or :func:`estimates`.
+
+    Returns
+    -------
+    DataFrame
+        One row per attribute and model that are in both: ``attribute, model, auc, auc_low,
+        auc_high, use, use_low, use_high, quadrant, n, n_patients`` (the fewest behind either).
+    """
+    keys, limits = ["attribute", "model"], ["ci_low", "ci_high"]
+    columns = [*keys, "value", *limits, "says", "n", "n_patients"]
+    read = read[read["method"] == "all sites"]
+    both = read[columns].merge(used.reindex(columns=columns), on=keys, suffixes=("", " of use"))
+    return pd.DataFrame(
+        {
+            **both[keys],
+            "auc": both["value"],
+            "auc_low": both["ci_low"],
+            "auc_high": both["ci_high"],
+            "use": both["value of use"],
+            "use_low": both["ci_low of use"],
+            "use_high": both["ci_high of use"],
+            "quadrant": list(map(use.quadrant, both["says"], both["says of use"])),
+            "n": both[["n", "n of use"]].min(axis=1),
+            "n_patients": both[["n_patients", "n_patients of use"]].min(axis=1),
+        }
+    )
 
 
 # --- grades ---
