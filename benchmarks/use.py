@@ -58,15 +58,16 @@ def main():
     given = parser.parse_args()
 
     clips = load_models("all")
-    done = pd.read_csv(given.out) if given.out.is_file() else pd.DataFrame(columns=["seed"])
+    parts = [pd.read_csv(given.out)] if given.out.is_file() else []
     for seed in tqdm(range(given.first, given.first + given.seeds)):
-        if seed in set(done["seed"]):
+        if any(seed in set(part["seed"]) for part in parts):
             continue
         rows = study(seed, clips, given.images, given.twins)
         rows = rows.assign(n_images=given.images, date=datetime.date.today().isoformat())
-        done = pd.concat([done, rows], ignore_index=True)
+        parts.append(rows)
+        done = pd.concat(parts).sort_values("seed", kind="stable")
         atomic.in_one_step(given.out, partial(done.to_csv, index=False))
-    print(use.grades(done).to_string())
+    print(use.grades(use.recorded(given.out)).to_string())
 
 
 if __name__ == "__main__":
