@@ -147,7 +147,7 @@ by, shown = "twins", known
 if not cohort.planted:
     by, shown = "matched pairs", use.estimates(asked, ["matched pairs"])
 where = use.quadrants(read, shown)
-plots.encoded_or_used(where, ENCODED, USED, f"moves the score by (SD), {by}")
+plots.encoded_or_used(where, ENCODED, USED, f"move of the score (SD), by {by}")
 figure(
     "fig-use-map",
     f"Encoded and used: for each model and attribute, how well a linear probe "

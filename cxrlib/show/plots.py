@@ -732,13 +732,13 @@ def encoded_or_used(table: pd.DataFrame, encoded: float, used: float, moves: str
     ax.set(xlim=(0.42, 1.03), ylim=(0, top), xlabel="AUC of a linear probe", ylabel=moves)
     ticks = [t for t in (0, 0.1, 0.25, 0.5, 1, 2, 4) if t < top]
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    corner = {"va": "top", "fontsize": 9, "color": DARK}
-    for y, left, right in (
-        (0.97 * top, "used, not\nencoded", "encoded and used"),
-        (0.94 * used, "neither", "encoded, not used"),
+    corner = {"fontsize": 9, "color": DARK}
+    for x, above, below in (
+        (0.43, "used, not\nencoded", "neither"),
+        (encoded + 0.01, "encoded and used", "encoded, not used"),
     ):
-        ax.text(0.43, y, left, ha="left", **corner)
-        ax.text(1.02, y, right, ha="right", **corner)
+        ax.text(x, 0.97 * top, above, va="top", **corner)
+        ax.text(x, 0.003 * top, below, va="bottom", **corner)
     entries = _entries(palette, marker="s")
     entries += [_entry(readable(m), marker=s, markersize=7) for m, s in shapes.items()]
     if (table["quadrant"] == "undecided").any():
