@@ -254,8 +254,8 @@ show(
 )
 
 # %% tags=["remove-input"]
-silent = said[said["says"] == "nothing"].drop_duplicates("note")
-silent = silent[silent["method"] != "masking"]
+silent = said[said["says"] == "nothing"]
+silent = silent[silent["method"] != "masking"].drop_duplicates("attribute")
 reasons = listed(
     f"{row.note} ({row.attribute})" for row in silent[:2].itertuples()
 )

@@ -16,6 +16,7 @@ from cxrlib.core.errors import Lacks
 from cxrlib.models import load_model
 from cxrlib.predict import use, zeroshot
 from cxrlib.predict.remedies import images
+from cxrlib.show import plots
 from cxrlib.stats import use as stats
 from cxrlib.stats.influence import interval
 
@@ -218,6 +219,21 @@ def test_what_cannot_be_asked_is_said(films, biased):
             ask(real, use.ALIKE)
     said = use.estimates([use.case(real, biased, FINDING, "drain")], ["masking"])
     assert "nobody has drawn" in said["note"].item()
+
+
+def test_the_map_has_the_planted_case_where_it_belongs(films, biased):
+    asked, lacking = use.cases(films, [biased], FINDING)
+    assert lacking.empty and [c.attribute for c in asked] == list(use.GROUPS)
+    read = use.encoded(asked)
+    assert set(read["attribute"][read["method"] == "one site"]) == {"drain", "sex", "age60", "race"}
+    table = use.quadrants(read, use.truths(films, films, [biased], FINDING, n=60))
+    table = table.set_index("attribute")
+    assert table.loc["drain", "quadrant"] == "encoded and used"
+    assert table.loc["race", ["use", "use_low", "use_high"]].tolist() == [0, 0, 0]
+    figure = plots.encoded_or_used(table.reset_index(), 0.6, 0.25, "move")
+    assert "drain, phantom-resnet-drain: " in figure.alt and len(figure.table) == len(use.GROUPS)
+    real = use.truths(replace(films, name="own"), films, [biased], FINDING)
+    assert set(real["says"]) == {"nothing"} and set(real["note"]) == {use.NO_TWINS}
 
 
 def test_grades_count_what_was_said():
