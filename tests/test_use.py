@@ -138,8 +138,7 @@ def test_a_probe_reads_what_two_normal_distributions_allow():
     patient = np.arange(3000) // 2
     low, high = interval(stats.decoded(vectors, has, patient), patient)
     assert low < norm.cdf(2 / np.sqrt(2)) < high
-    low, high = interval(stats.decoded(vectors[:, 2:], has, patient), patient)
-    assert low < 0.5 < high
+    assert abs(stats.decoded(vectors[:, 2:], has, patient).value - 0.5) < 0.04
 
 
 # --- phantoms ---
@@ -200,8 +199,8 @@ def test_paint_covers_the_drain_and_nothing_else(films):
         [far[:, 1 + i : 65 + i, 1 + j : 65 + j] for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0
     )
     np.testing.assert_array_equal(painted[~grown], drawn[~grown])
-    off = [np.abs(x.astype(float) - bare)[grown].mean() for x in (painted, drawn)]
-    assert off[0] < 0.7 * off[1]
+    # nothing of the drain shows through: the twin without it is painted to the same picture
+    np.testing.assert_array_equal(painted, use.inpainted(bare, drawn != bare))
 
 
 def test_what_cannot_be_asked_is_said(films, biased):
