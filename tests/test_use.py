@@ -224,7 +224,8 @@ def test_the_map_has_the_planted_case_where_it_belongs(films, biased):
     asked, lacking = use.cases(films, [biased], FINDING)
     assert lacking.empty and [c.attribute for c in asked] == list(use.GROUPS)
     read = use.encoded(asked)
-    assert set(read["attribute"][read["method"] == "one site"]) == {"drain", "sex", "age60", "race"}
+    # too few of one race are imaged at the site of another
+    assert set(read["attribute"][read["method"] == "one site"]) == {"drain", "sex", "age60"}
     table = use.quadrants(read, use.truths(films, films, [biased], FINDING, n=60))
     table = table.set_index("attribute")
     assert table.loc["drain", "quadrant"] == "encoded and used"
