@@ -725,6 +725,62 @@ def confounder_panel(results: pd.DataFrame) -> Figure:
     return _finished(fig, f"{drawn}prevalence of each finding.", results)
 
 
+def encoded_or_used(table: pd.DataFrame, encoded: float, used: float, moves: str) -> Figure:
+    """A dot for each model and attribute: how well it is read, against how far it moves answers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`cxrlib.predict.use.quadrants`; the size of the use is drawn, without its sign.
+    encoded, used : float
+        The bars that part the quadrants.
+    moves : str
+        Label of the vertical axis.
+    """
+    one_row_each(table, ["attribute", "model"])
+    palette = colours(table["attribute"].unique())
+    shapes = dict(zip(table["model"].unique(), "osD^vP", strict=False))
+    size = table[["use", "use_low", "use_high"]].abs()
+    low = size[["use_low", "use_high"]].min(axis=1)
+    low = low.where(np.sign(table["use_low"]) == np.sign(table["use_high"]), 0)
+    fig, axes = _panels((WIDTH, 4.8))
+    ax = axes[0, 0]
+    # Roots leave room for what is near 0, where most of the dots are.
+    ax.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
+    top = 1.3 * max(2 * used, size.max(axis=None))
+    for (_, row), at, foot in zip(table.iterrows(), size["use"], low, strict=True):
+        shade, open_dot = palette[row["attribute"]], row["quadrant"] == "undecided"
+        head = max(abs(row["use_low"]), abs(row["use_high"]))
+        ax.plot([row["auc_low"], row["auc_high"]], [at, at], color=shade, linewidth=1)
+        ax.plot([row["auc"]] * 2, [foot, head], color=shade, linewidth=1)
+        marker = {"marker": shapes.get(row["model"], "o"), "s": 34, "zorder": 3}
+        ax.scatter(row["auc"], at, fc="white" if open_dot else shade, ec=shade, **marker)
+    ax.axvline(encoded, color=GREY, linewidth=1, linestyle="--")
+    ax.axhline(used, color=GREY, linewidth=1, linestyle="--")
+    ax.set(xlim=(0.42, 1.03), ylim=(0, top), xlabel="AUC of a linear probe", ylabel=moves)
+    ticks = [t for t in (0, 0.1, 0.25, 0.5, 1, 2, 4) if t < top]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    corner = {"fontsize": 9, "color": DARK}
+    for x, above, below in (
+        (0.43, "used, not\nencoded", "neither"),
+        (encoded + 0.01, "encoded and used", "encoded, not used"),
+    ):
+        ax.text(x, 0.97 * top, above, va="top", **corner)
+        ax.text(x, 0.003 * top, below, va="bottom", **corner)
+    entries = _entries(palette, marker="s")
+    entries += [_entry(readable(m), marker=s, markersize=7) for m, s in shapes.items()]
+    if (table["quadrant"] == "undecided").any():
+        entries.append(_entry("undecided", mfc="white"))
+    _legend_above(fig, entries, 60)
+    said = "; ".join(
+        f"{readable(r['attribute'])}, {r['model']}: {fmt(r['auc'])} and {fmt(r['use'])}, "
+        f"{r['quadrant']}"
+        for _, r in table.iterrows()
+    )
+    drawn = f"A map in four parts, cut at an AUC of {encoded:g} and a use of {used:g}. {said}."
+    return _finished(fig, drawn, table)
+
+
 def prevalence_panels(found: pd.DataFrame) -> Figure:
     """How common findings are in groups, a panel for each attribute, on a logarithmic axis.
 
