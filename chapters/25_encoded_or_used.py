@@ -135,18 +135,18 @@ encoded. {way}{f"Not asked: {left_out}." if len(lacking) else ""}
 # second: with a drain, women, old, site C, Black.
 
 # %%
-known = use.truths(cohort, small, clips, finding)
+if cohort.planted:
+    by, known = "twins", use.truths(cohort, small, clips, finding)
+else:  # an estimate, which a section below explains
+    by, known = "matched pairs", use.estimates(asked, ["matched pairs"])
 known["move"] = [fmt_row(row, signed=True) for _, row in known.iterrows()]
 show(
     known.pivot(index="attribute", columns="model", values="move"),
-    f"How far twins move the score of {finding} on films without it (SD)",
+    f"How far the score of {finding} moves on films without it (SD), by {by}",
 )
 
 # %% tags=["hide-input"]
-by, shown = "twins", known
-if not cohort.planted:
-    by, shown = "matched pairs", use.estimates(asked, ["matched pairs"])
-where = use.quadrants(read, shown)
+where = use.quadrants(read, known)
 plots.encoded_or_used(where, ENCODED, USED, f"move of the score (SD), by {by}")
 figure(
     "fig-use-map",
@@ -168,24 +168,26 @@ told = {
 }
 idle = len(found.get("encoded, not used", []))
 open_ = len(found.get("undecided", []))
-no_twins = (
-    ""
-    if cohort.planted
-    else f"Quadrants by twins: {use.NO_TWINS}. What follows is by matched "
-    "pairs, an estimate that the next section explains. "
-)
+no_twins = ""
+if not cohort.planted:
+    no_twins = f"""
+Twins: {use.NO_TWINS}. The table and the map are by matched pairs, an estimate
+that the next section explains.
+"""
 say(f"""
-{no_twins}Encoded and used: {told["encoded and used"]}. Neither:
+{no_twins}
+Encoded and used: {told["encoded and used"]}. Neither:
 {told["neither"]}. Used, not encoded: {told["used, not encoded"]}. In {idle} of
 {plural(len(where), "pair")} ({{numref}}`fig-use-map`) the attribute is encoded
 and *not* used, and {open_} cannot be decided.
 """)
 
 # %% [markdown]
-# What was planted? *phantom-resnet-drain* met drains where lungs had
-# collapsed; *phantom-resnet* met them anywhere. *phantom-resnet-underreport*
-# read reports that leave out what women have. Nothing about scanners was
-# planted in any model: where one moves with the site, it found that by itself.
+# What was planted in the small models? *phantom-resnet-drain* met drains where
+# lungs had collapsed; *phantom-resnet* met them anywhere.
+# *phantom-resnet-underreport* read reports that leave out what women have.
+# Nothing about scanners was planted in any of them: where one moves with the
+# site, it found that by itself.
 
 # %% tags=["remove-input"]
 quiz(
@@ -236,7 +238,7 @@ quiz(
 
 # %%
 said = use.estimates(asked)
-answers = pd.concat([shown, said], ignore_index=True).drop_duplicates(
+answers = pd.concat([known, said], ignore_index=True).drop_duplicates(
     ["attribute", "model", "method"]
 )
 pair = pd.MultiIndex.from_frame(answers[["attribute", "model"]])
@@ -256,13 +258,16 @@ show(
 # %% tags=["remove-input"]
 silent = said[said["says"] == "nothing"]
 silent = silent[silent["method"] != "masking"].drop_duplicates("attribute")
-reasons = listed(
-    f"{row.note} ({row.attribute})" for row in silent[:2].itertuples()
-)
+reasons = ""
+if len(silent):
+    why = (f"{row.note} ({row.attribute})" for row in silent[:2].itertuples())
+    reasons = f"""
+*Nothing* is said where nothing can be: {listed(why)}. The reports of phantoms
+never name a drain or a patient's sex, so the small CLIPs lack the words.
+"""
 say(f"""
-*Nothing* is said where nothing can be: {reasons}. The reports of phantoms
-never name a drain or a patient's sex, so the small CLIPs lack the words. Only
-devices can be painted over.
+{reasons}
+Only devices can be painted over, and only where somebody knows where they are.
 """)
 
 # %% [markdown]

@@ -232,8 +232,6 @@ def test_the_map_has_the_planted_case_where_it_belongs(films, biased):
     assert table.loc["race", ["use", "use_low", "use_high"]].tolist() == [0, 0, 0]
     figure = plots.encoded_or_used(table.reset_index(), 0.6, 0.25, "move")
     assert "drain, phantom-resnet-drain: " in figure.alt and len(figure.table) == len(use.GROUPS)
-    real = use.truths(replace(films, name="own"), films, [biased], FINDING)
-    assert set(real["says"]) == {"nothing"} and set(real["note"]) == {use.NO_TWINS}
 
 
 def test_grades_count_what_was_said():

@@ -309,7 +309,7 @@ def truth(changed: Cohort, plain: Cohort, model: Encoder, finding: str, attribut
 def truths(
     cohort: Cohort, small: Cohort, models: Sequence[Encoder], finding: str, n: int = 600
 ) -> pd.DataFrame:
-    """The rows of :func:`truth` for every attribute and model; without twins, with the reason.
+    """The rows of :func:`truth` for every attribute and model.
 
     Parameters
     ----------
@@ -317,20 +317,14 @@ def truths(
         Films that change scanner, or nothing, are of the first, all others of the second.
     models, finding : as in :func:`cases`
     n : int
-        See :func:`twins`.
+        See :func:`twins`, as for what is raised.
     """
     rows = []
     for attribute, model in _asked(models):
         if model is models[0]:  # films are drawn for the first and looked at by all
             of = cohort if attribute in ("site", "race", ALIKE) else small
-            pair = twins(of, attribute, n) if cohort.planted else None
-        try:
-            if pair is None:
-                raise Lacks(NO_TWINS)
-            found = truth(*pair, model, finding, attribute)
-        except Lacks as reason:
-            found = {"method": "twins", "says": "nothing", "note": str(reason)}
-            found |= dict.fromkeys(("value", "ci_low", "ci_high", "n", "n_patients"), np.nan)
+            pair = twins(of, attribute, n)
+        found = truth(*pair, model, finding, attribute)
         rows.append({"attribute": attribute, "model": model.name} | found)
     return pd.DataFrame(rows)
 
@@ -456,10 +450,14 @@ def masking(of: Case) -> dict:
     without = np.flatnonzero(~of.has & ~of.ill)[: len(with_drain)]
     if not len(with_drain):
         raise Lacks("no film without the finding has a drain")
-    chosen = np.concatenate([with_drain, without])
-    drawn, bare = (phantom.twin(of.cohort, drain=d).images(with_drain) for d in (1, 0))
-    where = np.tile(drawn != bare, (len(chosen) // len(with_drain) + 1, 1, 1))[: len(chosen)]
-    painted = inpainted(phantom.twin(of.cohort).images(chosen), where)
+    chosen, n = np.concatenate([with_drain, without]), len(with_drain)
+    films = replace(of.cohort, table=of.cohort.table.iloc[chosen].reset_index(drop=True))
+    drawn, bare = (phantom.twin(films, drain=d).images(np.arange(n)) for d in (1, 0))
+    where = drawn != bare  # those of films without a drain are painted where another's drain is
+    painted = inpainted(
+        phantom.twin(films).images(np.arange(len(chosen))),
+        np.concatenate([where, where[: len(without)]]),
+    )
     after = of.model.encode_image(of.model.preprocess(painted)).numpy() @ of.prompts
     fall = of.margin[chosen] - after
     unit = spread(of.margin[chosen], ~of.has[chosen])
@@ -530,8 +528,8 @@ def quadrants(read: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
     """
     keys, limits = ["attribute", "model"], ["ci_low", "ci_high"]
     columns = [*keys, "value", *limits, "says", "n", "n_patients"]
-    read = read[read["method"] == "all sites"]
-    both = read[columns].merge(used.reindex(columns=columns), on=keys, suffixes=("", " of use"))
+    read, used = read[read["method"] == "all sites"], used.reindex(columns=columns)
+    both = read[columns].merge(used, on=keys, suffixes=("", " of use"))
     return pd.DataFrame(
         {
             **both[keys],

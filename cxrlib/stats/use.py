@@ -163,15 +163,17 @@ def decoded(
         Deals the patients into folds.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     has, areas = np.asarray(has, bool), []
-    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-    for others, fold in folds.split(vectors, has, patient_id):
+    names, person = np.unique(patient_id, return_inverse=True)
+    ever = np.bincount(person, has) > 0
+    for _, dealt in StratifiedKFold(5, shuffle=True, random_state=seed).split(names, ever):
+        fold = np.isin(person, dealt)
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
-        score = probe.fit(vectors[others], has[others]).decision_function(vectors)
+        score = probe.fit(vectors[~fold], has[~fold]).decision_function(vectors)
         # fold by fold: pooled, scores of a probe without knowledge would lie below chance
-        areas.append(auc(has, score, np.isin(np.arange(len(has)), fold)))
+        areas.append(auc(has, score, fold))
     return average(areas)
