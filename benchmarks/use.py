@@ -1,8 +1,9 @@
 """Whether estimators of use that need no twin say what twins say, on phantoms of twenty seeds.
 
 For each seed a cohort is drawn. Of each small CLIP and attribute the twins tell whether the score
-of pneumothorax moves with the attribute, and each estimator of `cxrlib.predict.use` says what it
-says without twins. The bars are those of `cxrlib.stats.use`; no seed is that of the book.
+of pneumothorax moves with the attribute, a probe whether it is encoded, and each estimator of
+`cxrlib.predict.use` says what it says without twins. The bars are those of `cxrlib.stats.use`; no
+seed is that of the book.
 
 Run: python benchmarks/use.py [--seeds 20] [--first 201] [--images 800] [--twins 200]
 
@@ -42,8 +43,10 @@ def study(seed, clips, n_images, n_twins):
         # drawn anew with other scanners, films are embedded anew: one model will do
         for clip in clips[:1] if attribute == use.ALIKE else clips:
             known = use.truth(changed, plain, clip, FINDING, attribute)["says"]
-            said = use.estimates([use.case(films, clip, FINDING, attribute, seed)])
-            row = {"seed": seed, "model": clip.name, "attribute": attribute, "twins": known}
+            asked = [use.case(films, clip, FINDING, attribute, seed)]
+            said, probe = use.estimates(asked), use.encoded(asked)["says"].iloc[0]
+            row = {"seed": seed, "model": clip.name, "attribute": attribute}
+            row |= {"probe": probe, "twins": known}
             rows.append(row | dict(zip(said["method"], said["says"], strict=True)))
     return pd.DataFrame(rows)
 

@@ -404,7 +404,7 @@ Of the gap in sensitivity ({who}), {told["sensitivity"]}, as much as
 {told["average_precision"]}, {left["average_precision"]}.
 """
 if not audit.gaps:
-    why = listed(f"{x}, {audit.notes[x]}" for x in audit.notes if x != "mean")
+    why = listed(f"{x} ({audit.notes[x]})" for x in audit.notes if x != "mean")
     of_gap = f"Of no finding can the gap be split ({who}): {why}."
 say(f"""
 {of_gap}

@@ -105,13 +105,6 @@ def test_intervals_hold_the_effect_as_often_as_they_say():
     assert 0.9 <= np.mean(held) <= 0.99
 
 
-def test_a_shift_of_twins_is_in_standard_deviations():
-    margin = np.random.default_rng(0).normal(3, 2, 500)
-    among = np.arange(500) < 300
-    found = stats.shift(margin + 1.5, margin, among)
-    assert found.value == pytest.approx(1.5 / margin[:300].std())
-
-
 @pytest.mark.parametrize("effect", [0.0, 0.8])
 def test_erasure_takes_the_plain_difference_on_the_fitted_films(effect):
     vectors, has, _ = made(effect)
@@ -237,10 +230,11 @@ def test_the_map_has_the_planted_case_where_it_belongs(films, biased):
 def test_grades_count_what_was_said():
     said = pd.DataFrame({"seed": range(4), "model": "m", "attribute": "drain"})
     said["twins"] = ["yes", "yes", "no", "undecided"]
+    said["probe"] = ["yes", "yes", "undecided", "yes"]
     said = said.assign(**dict.fromkeys(use.ESTIMATORS, "yes"))
     said["masking"] = ["yes", "undecided", "nothing", "yes"]
     found = use.grades(said).set_index(["used", "method"])
-    counts = ["n", "right", "wrong", "undecided", "nothing"]
-    assert found.loc[("yes", "masking"), counts].tolist() == [2, 1, 0, 1, 0]
-    assert found.loc[("no", "masking"), counts].tolist() == [1, 0, 0, 0, 1]
-    assert found.loc[("no", "erasure"), counts].tolist() == [1, 0, 1, 0, 0]
+    counts = ["n", "right", "wrong", "undecided", "nothing", "quadrant"]
+    assert found.loc[("yes", "masking"), counts].tolist() == [2, 1, 0, 1, 0, 1]
+    assert found.loc[("no", "masking"), counts].tolist() == [1, 0, 0, 0, 1, 0]
+    assert found.loc[("no", "erasure"), counts].tolist() == [1, 0, 1, 0, 0, 0]

@@ -324,14 +324,14 @@ def reproduced() -> pd.DataFrame:
 def side_by_side() -> pd.DataFrame:
     """:func:`reproduced` for a reader: the mean of CLIP, and the change with its interval."""
     numbers = reproduced()
-    table = pd.DataFrame(index=numbers.index)
-    heads = {"parity": "parity difference", "accuracy": "accuracy", "auc": "AUC"}
+    table = pd.DataFrame({"trained": map(", ".join, numbers.index)})
+    heads = {"parity": "parity", "accuracy": "accuracy", "auc": "AUC"}
     for measure, head in heads.items():
         of = numbers[measure]
         rows = zip(of["difference"], of["low"], of["high"], strict=True)
-        table[f"{head} of CLIP"] = of["CLIP"]
+        table[f"{head}, CLIP"] = of["CLIP"].to_numpy()
         table[f"{head}, change"] = [words.fmt_interval(*row, digits=3) for row in rows]
-    return table.reset_index()
+    return table
 
 
 def parity_by_chance() -> pd.Series:

@@ -24,7 +24,7 @@ from cxrlib.embed.extract import embed
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
 from cxrlib.predict.remedies import images
-from cxrlib.stats import use
+from cxrlib.stats import court, use
 from cxrlib.stats.influence import Estimate, interval, spread
 from cxrlib.stats.probes import FEW, MIN_PATIENTS
 
@@ -302,7 +302,7 @@ def truth(changed: Cohort, plain: Cohort, model: Encoder, finding: str, attribut
     if attribute != "drain":  # the other way for films of the first group
         has = (column(table, attribute) == GROUPS[attribute][0]).to_numpy()
         after = np.where(has, 2 * before - after, after)
-    found = use.shift(after, before, (table[f"severity_{finding}"] == 0).to_numpy())
+    found = court.shift(before, after, (table[f"severity_{finding}"] == 0).to_numpy())
     return row(found, table["patient_id"].to_numpy(), use.USED, "twins")
 
 
@@ -526,24 +526,19 @@ def quadrants(read: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
         One row per attribute and model that are in both: ``attribute, model, auc, auc_low,
         auc_high, use, use_low, use_high, quadrant, n, n_patients`` (the fewest behind either).
     """
-    keys, limits = ["attribute", "model"], ["ci_low", "ci_high"]
-    columns = [*keys, "value", *limits, "says", "n", "n_patients"]
-    read, used = read[read["method"] == "all sites"], used.reindex(columns=columns)
-    both = read[columns].merge(used, on=keys, suffixes=("", " of use"))
-    return pd.DataFrame(
-        {
-            **both[keys],
-            "auc": both["value"],
-            "auc_low": both["ci_low"],
-            "auc_high": both["ci_high"],
-            "use": both["value of use"],
-            "use_low": both["ci_low of use"],
-            "use_high": both["ci_high of use"],
-            "quadrant": list(map(use.quadrant, both["says"], both["says of use"])),
-            "n": both[["n", "n of use"]].min(axis=1),
-            "n_patients": both[["n_patients", "n_patients of use"]].min(axis=1),
-        }
+    keys, ends = ["attribute", "model"], {"value": "", "ci_low": "_low", "ci_high": "_high"}
+    read = read[read["method"] == "all sites"]
+    one, other = (
+        rows.reindex(columns=[*keys, *ends, "says", "n", "n_patients"]).rename(
+            columns={c: name + end for c, end in ends.items()}
+        )
+        for name, rows in (("auc", read), ("use", used))
     )
+    both = one.merge(other, on=keys, suffixes=("", " of use"))
+    both["quadrant"] = list(map(use.quadrant, both["says"], both["says of use"]))
+    for count in ("n", "n_patients"):
+        both[count] = both[[count, f"{count} of use"]].min(axis=1)
+    return both.drop(columns=["says", *both.columns[both.columns.str.endswith(" of use")]])
 
 
 # --- grades ---
@@ -555,8 +550,8 @@ def recorded(path: Path = RECORDED) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per seed, model and attribute: what the ``twins`` say, what each of `ESTIMATORS`
-        says, ``n_images``, ``date``.
+        One row per seed, model and attribute: what a ``probe`` and the ``twins`` say, what each of
+        `ESTIMATORS` says, ``n_images``, ``date``.
     """
     return pd.read_csv(path)
 
@@ -574,9 +569,11 @@ def grades(said: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row per attribute, model, what twins say and estimator: ``attribute, model, used`` (by
         the twins), ``method, n`` (seeds in which twins say so), ``right``, ``wrong``,
-        ``undecided`` and ``nothing``, which add up to n.
+        ``undecided`` and ``nothing``, which add up to n, and ``quadrant``: right, and the probe
+        decides as well.
     """
-    long = said.melt(["seed", "attribute", "model", "twins"], list(ESTIMATORS), "method", "says")
+    keys = ["seed", "attribute", "model", "probe", "twins"]
+    long = said.melt(keys, list(ESTIMATORS), "method", "says")
     long = long[long["twins"].isin(("yes", "no"))].rename(columns={"twins": "used"})
     opposite = long["used"].map({"yes": "no", "no": "yes"})
     long = long.assign(
@@ -585,6 +582,11 @@ def grades(said: pd.DataFrame) -> pd.DataFrame:
         wrong=long["says"] == opposite,
         undecided=long["says"] == "undecided",
         nothing=long["says"].isin(("nothing", "undefined")),
+        quadrant=(long["says"] == long["used"]) & long["probe"].isin(("yes", "no")),
     )
-    keys, counts = ["attribute", "model", "used", "method"], ["right", "wrong", "undecided"]
-    return long.groupby(keys, sort=False)[["n", *counts, "nothing"]].sum().reset_index()
+    counts = ["n", "right", "wrong", "undecided", "nothing", "quadrant"]
+    return (
+        long.groupby(["attribute", "model", "used", "method"], sort=False)[counts]
+        .sum()
+        .reset_index()
+    )

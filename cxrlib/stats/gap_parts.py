@@ -69,12 +69,6 @@ def shapley(switches: Sequence[str], worth: Mapping[frozenset[str], Value]) -> d
     return values
 
 
-def in_order(order: Sequence[str], worth: Mapping[frozenset[str], Value]) -> dict[str, Value]:
-    """What each switch adds to the worth when they are thrown one after the other."""
-    after = [frozenset(order[: i + 1]) for i in range(len(order))]
-    return {one: worth[now] - worth[now - {one}] for one, now in zip(order, after, strict=True)}
-
-
 # --- metrics under weights, with the influence of each film -----------------------------------
 # Each takes y (k,) bool, rank (k,) of the score among the distinct ones, yes (k,) bool decisions,
 # and weights (k,) that sum to 1; it gives the value, and how far a film moves it per share of

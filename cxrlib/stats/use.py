@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxrlib.stats.influence import Estimate, auc, average, mean, spread
+from cxrlib.stats.influence import Estimate, auc, average, spread
 
 # Written down before any result was looked at.
 ENCODED = 0.6  # AUC of a linear probe, above which an attribute counts as encoded
@@ -43,20 +43,6 @@ def says(low: float, high: float, bar: float) -> str:
 def quadrant(encoded: str, used: str) -> str:
     """What two answers of :func:`says` say together; "undecided" unless both are yes or no."""
     return QUADRANTS.get((encoded, used), "undecided")
-
-
-def shift(changed: ArrayLike, reference: ArrayLike, among: ArrayLike | None = None) -> Estimate:
-    """Mean difference of (n,) margins between twins, in SD of the reference: the truth.
-
-    Parameters
-    ----------
-    changed, reference : (n,) margins
-        Of the same films with and without the thing.
-    among : (n,) bool, optional
-        Films to count.
-    """
-    difference = np.asarray(changed, float) - np.asarray(reference, float)
-    return mean(difference, among) / spread(reference, among)
 
 
 def matched(
