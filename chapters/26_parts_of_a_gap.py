@@ -439,14 +439,22 @@ show(100 * held.rename_axis(columns=None), what, digits=1, missing="–")
 # %% tags=["remove-input"]
 n = recorded["n_studies"].min()
 low = recorded.loc[recorded["coverage"].idxmin()]
+planted_parts, empty = (
+    recorded.loc[rows, "n_hold"].sum() / recorded.loc[rows, "n_studies"].sum()
+    for rows in (recorded["planted"], ~owns)
+)
 say(f"""
-Recorded on {recorded["date"].max()}, {count(n)} studies a line. Where a switch
-owns a part, the share of intervals that hold it goes from
-{span(held["owns a part"], digits=3)} over the designs; where it owns none, the
-share that includes 0 from {span(held["owns none"], digits=3)}. Of all metrics
-and parts, the least is {percent(low["coverage"], 1)} ({low["part"]},
-{readable(low["metric"])}; {low["design"]}); with that many studies, single
-lines scatter.
+Recorded on {recorded["date"].max()}, at least {count(n)} studies a line. Over
+all designs, intervals hold {percent(planted_parts, 1)} of the parts that were
+planted; of parts that are truly 0, {percent(empty, 1)} include 0. By design,
+where a switch owns a part, the share goes from
+{span(held["owns a part"], digits=3)}; where it owns none, from
+{span(held["owns none"], digits=3)}.
+
+Line by line it is less even: the least is {percent(low["coverage"], 1)}
+({low["part"]}, {readable(low["metric"])}; {low["design"]}). Where few are ill
+in a group, a precision bends too much with each film for an interval from
+influences, and that is too narrow.
 """)
 
 # %% [markdown]

@@ -62,8 +62,7 @@ from cxrlib.stats.influence import interval
 # %% [markdown]
 # ## What was published
 #
-# Each line was read where its last column but one says. Of the paper only the
-# abstract was at hand: what stands elsewhere in it is *not verified*.
+# Of the paper only the abstract was at hand: the rest is *not verified*.
 
 # %% tags=["hide-input"]
 show(fairclip.claims(), "FairCLIP: what is said, and what is shown")
@@ -164,12 +163,10 @@ blind = pd.DataFrame(
 
 # %% tags=["remove-input"]
 code, equation = blind["as_published"], blind["corrected"]
-verb = "does not know" if code.min() > 0.99 else "hardly knows"
 say(f"""
 On {len(code)} batches, the gradient of the term in the code has a cosine of
 {span(code, digits=4)} between true and shuffled groups; that of the term in
-the equation, of {span(equation)}; at 1 both point the same way. **The term of
-the public code {verb} who belongs to which group.**
+the equation, of {span(equation)}. **At 1, a term does not know the groups.**
 """)
 
 # %% tags=["remove-input"]
@@ -227,15 +224,14 @@ one_each = pd.concat(court.results(*trial) for trial in tried)
 one_each = schema.rows(one_each, metric=metrics, group="all")
 one_each["bias"] = one_each["attribute"].map(court.BIASES)
 one_each["what"] = one_each["metric"].replace(metrics, heads)
-what = (
-    "One training of each kind; harm is a gap in sensitivity or a shift (SD)"
-)
-show(one_each, what, rows=["bias", "method"], columns="what")
+by = ["bias", "method"]
+show(one_each, "One training of each kind", rows=by, columns="what")
 
 # %% [markdown]
-# An interval over patients does not say what another training would give. So
-# the effect of the term, the harm with it minus that of the control from the
-# same seed, as a share of the untreated harm, is computed for several.
+# Harm is the gap in sensitivity by sex, or the shift with a drain (SD). Its
+# interval does not say what another training would give. So for several, the
+# effect of the term is the harm with it minus that of the control from the
+# same seed, as a share of the untreated harm.
 
 
 # %%
@@ -262,8 +258,7 @@ trainings = grouped["moved"].agg(["mean", "min", "max"])
 trainings = trainings.join(grouped[columns[-2:]].sum())
 verdicts = {(c.bias, k): str(court.verdict(c, e)) for c, k, e in tried}
 trainings["verdict, first training"] = [verdicts[i] for i in trainings.index]
-what = f"Share of the harm that the term moves, in {n_trainings} trainings"
-show(trainings.reset_index(), what, counts=())
+show(trainings.reset_index(), "Share of the harm that a term moves", counts=())
 
 # %% tags=["remove-input"]
 leave = sum(v.split(";")[0] == "leaves" for v in verdicts.values())
@@ -271,10 +266,10 @@ most = trainings["mean"].abs().max()
 apart = (trainings["max"] - trainings["min"]).max()
 say(f"""
 In the words of the court, {leave} of {len(verdicts)} trainings surely leave
-the harm where it was, controls among them. On average no term moves more than
-{percent(most)} of it, up or down, and between trainings of one kind its effect
-differs by up to {percent(apart)} of the harm. Whoever trains once may read
-either out of it.
+the harm where it was, controls among them. On average over {n_trainings}, no
+term moves more than {percent(most)} of it, up or down, and between trainings
+of one kind its effect differs by up to {percent(apart)} of the harm. Whoever
+trains once may read either out of it.
 
 ## More of the same?
 
@@ -326,9 +321,8 @@ With the term of the equation the distance falls to
 {percent(fell["distance"].min())} of the control's, and the gap stays at
 {span(fell["gap"], percent)}. With that of the code, the mean similarity of all
 films falls from {fmt(mean)} to {fmt(code["similarity"].min())}, and the
-distance is {span(code["distance"], percent)} of the control's. Of the
-{len(grid)} weights, {touched or "none"} surely
-{"reduces" if touched < 2 else "reduce"} the gap by a third
+distance is {span(code["distance"], percent)} of the control's. The gap surely
+falls by a third in {touched or "none"} of {len(grid)}
 ({{numref}}`fig-fairclip-weight`). So it is with {{cite:t}}`bakker2025` on
 images of the eye: distances fall, fairness does not improve. The term asks
 that the films of both groups fit their reports equally well. A report that
@@ -376,7 +370,7 @@ to {percent(fell["distance"].min())}, and the gap stays at
 # ```{solution} ex-fairclip-honest
 # :class: dropdown
 # `full = fairclip.reports(*theirs[:2], valid)`, then as in `followed` with
-# `fairclip.train(*theirs[:2], full)`. About half of the gap goes, and more with
+# `fairclip.train(*theirs[:2], full)`. About half of the gap goes, more with
 # more epochs: what no term could teach, reports that say it do.
 # ```
 #
