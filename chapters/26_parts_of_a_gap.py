@@ -446,8 +446,8 @@ planted_parts, empty = (
 say(f"""
 Recorded on {recorded["date"].max()}, at least {count(n)} studies a line. Over
 all designs, intervals hold {percent(planted_parts, 1)} of the parts that were
-planted; of parts that are truly 0, {percent(empty, 1)} include 0. By design,
-where a switch owns a part, the share goes from
+planted; of those of switches that own none, {percent(empty, 1)} contain
+zero. By design, where a switch owns a part, the share goes from
 {span(held["owns a part"], digits=3)}; where it owns none, from
 {span(held["owns none"], digits=3)}.
 
