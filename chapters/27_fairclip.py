@@ -79,7 +79,7 @@ show(fairclip.claims(), "FairCLIP: what is said, and what is shown")
 # between groups, at a fixed threshold.
 
 # %% tags=["hide-input"]
-show(fairclip.side_by_side(), "FairCLIP minus CLIP (Welch)", digits=3)
+show(fairclip.side_by_side(), "FairCLIP minus CLIP, 95 %, Welch")
 
 # %% tags=["remove-input"]
 published, SMALL = fairclip.reproduced(), 0.02
