@@ -74,12 +74,12 @@ show(fairclip.claims(), "FairCLIP: what is said, and what is shown")
 # Saleh, Groot, Eicholtz and Vijverberg
 # ([repository](https://github.com/juttevijverberg/FairCLIP_Reproduction)).
 # Both published the results of single trainings. So one can ask: is FairCLIP
-# further from CLIP than two trainings of the same are from each other? The
+# further from CLIP than trainings of the same are from each other (Welch)? The
 # *parity difference* is by how much the share of patients called ill differs
 # between groups, at a fixed threshold.
 
 # %% tags=["hide-input"]
-show(fairclip.side_by_side(), "FairCLIP minus CLIP, 95 %, Welch")
+show(fairclip.side_by_side(), "FairCLIP minus CLIP, 95 % interval")
 
 # %% tags=["remove-input"]
 published, SMALL = fairclip.reproduced(), 0.02
