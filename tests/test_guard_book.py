@@ -40,8 +40,8 @@ SMALL = {
     "epochs_head": 1,
     "epochs_encoder": 1,
 }
-
-
+# A court on fewer phantoms judges nothing.
+COURT = {"n_images": 1500, "n_twins": 600, "remedies": "LEACE, group thresholds"}
 OF_BALANCED = {"fine_tuning", "splits_and_seeds"}
 # What these do with films, groups and drains, others do as well: they go on from labels and scores,
 # which look the same whatever the cohort. The book on MIMIC-CXR has them all.
@@ -72,6 +72,8 @@ def book_on(data, project, out, leave=()):
             small = {name: x for name, x in SMALL.items() if name in chapter.parameters}
             if title in OF_BALANCED:  # a balanced cohort as small as the trees
                 small["options"] = {"per_cell": PER_CELL}
+            if title == "court":
+                small |= COURT
             profile[chapter.name] = {"data": data} | small
         else:
             for path in (ROOT / "book" / "chapters").glob(f"{chapter.name}.*"):

@@ -27,6 +27,7 @@ from cxrlib.core.errors import BookError, Lacks
 from cxrlib.core.folders import LIBRARY, for_sockets
 from cxrlib.core.progress import STATUS
 
+TRAINS = {"epochs", "epochs_encoder", "remedies"}  # parameters of chapters that train something
 TELLING = "cxrbook-used"  # id of the driver's own cell
 
 
@@ -294,9 +295,9 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
 
         with ThreadPoolExecutor(jobs) as pool:
             # The longest first, so that none is left to run alone at the end; of chapters never
-            # run, those that train networks, but not one that would wait for another's trainings.
+            # run, those that train, but not one that would wait for another's trainings.
             of = [task.chapter for task in stale]
-            train = {c.name for c in of if {"epochs", "epochs_encoder"} & c.parameters.keys()}
+            train = {c.name for c in of if TRAINS & c.parameters.keys()}
             ordered = sorted(
                 stale,
                 key=lambda t: (
