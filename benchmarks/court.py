@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.core import atomic
-from cxrlib.predict import court
+from cxrlib.predict import charges, court
 from cxrlib.predict.remedies import KNOWN
 from cxrlib.stats import influence
 
@@ -47,9 +47,9 @@ def main(seeds, images, twins, names, out):
     table = pd.read_csv(out, keep_default_na=False) if out.exists() else pd.DataFrame(columns=KEYS)
     for seed in seeds:
         done = set(map(tuple, table.loc[table["seed"] == seed, ["bias", "remedy"]].to_numpy()))
-        if all((bias, name) in done for bias in court.BIASES.values() for name in names):
+        if all((bias, name) in done for bias in charges.BIASES.values() for name in names):
             continue
-        for case in court.planted(images, twins, seed):
+        for case in charges.planted(images, twins, seed):
             left = [name for name in names if (case.bias, name) not in done]
             for (bias, name), trial in court.trials([case], KNOWN, left).items():
                 new = {"seed": seed, "bias": bias, "remedy": name} | row(case, trial)

@@ -52,8 +52,8 @@ import pandas as pd
 
 from cxrlib import cohorts, schema
 from cxrlib.core.errors import Lacks
-from cxrlib.models import load_models
-from cxrlib.predict import court
+from cxrlib.models import load_models, model_cards
+from cxrlib.predict import charges, court
 from cxrlib.predict.remedies import KNOWN
 from cxrlib.predict.remedies.remedy import Remedy, ask
 from cxrlib.protocol import protocol_of
@@ -89,9 +89,9 @@ from cxrlib.stats import court as rule
 
 # %%
 chosen = protocol_of(protocol)
-charged = court.chosen(biases, court.BIASES, "biases")
+charged = court.chosen(biases, charges.BIASES, "biases")
 fits = court.chosen(remedies, KNOWN, "remedies")
-cases = court.planted(
+cases = charges.planted(
     n_images, n_twins, seed, list(charged), chosen.negative_prompt
 )
 
@@ -102,7 +102,7 @@ plain = pd.concat(
     for case, found in zip(cases, plain, strict=True)
 )
 before = schema.rows(plain, metric=["harm_before", "placebo_before"])
-before = before.assign(bias=before["attribute"].map(court.BIASES))
+before = before.assign(bias=before["attribute"].map(charges.BIASES))
 heads = {"harm_before": "harm", "placebo_before": "same measure, placebo"}
 show(
     before.assign(what=before["metric"].map(heads)),
@@ -130,8 +130,7 @@ show(
 # unit. The intervals need no resampling: each film's *influence* on a number
 # says how far the number would move with it {cite:p}`efron1982`.
 #
-# The verdict in words comes from one rule, whose bars were set on another seed
-# than that of this book:
+# The verdict in words comes from one rule:
 
 # %% tags=["hide-input"]
 ends = [None, *rule.SHARES.values()]
@@ -294,22 +293,24 @@ nothing was added, it is missing afterwards.
 # patients a remedy was fitted on. For the second, every remedy was fitted
 # again several times, each time without a part of its patients: a grouped
 # jackknife {cite:p}`efron1982`. The trials were also repeated on other seeds,
-# with other phantoms throughout. Two verdicts *contradict* each other where
-# both are sure of different answers.
+# with other phantoms throughout, but the same models. Two verdicts
+# *contradict* each other where both are sure of different answers.
 
 # %%
 others = court.recorded_trials()
-others = others[others["seed"] != seed]
+others = others[~others["seed"].isin([seed, court.BARS_SET_ON])]
 held = court.held(others, cases, trials)
 broken = held[held["contradicted"] > 0]
 show(broken, "Verdicts that another seed contradicts", counts=())
 
 # %% tags=["remove-input"]
-n_seeds = others["seed"].nunique()
 total, apart = held["seeds"].sum(), held["contradicted"].sum()
 say(f"""
-On {plural(n_seeds, "other seed")}, {total - apart} of {total} verdicts agree
-with those of this run.
+On {plural(others["seed"].nunique(), "other seed")}, {total - apart} of {total}
+verdicts agree with those of this run. The bars of the rule were chosen by the
+trials of seed {court.BARS_SET_ON}, which is not among them; two remedies had
+been seen on the seed of this book before, under earlier bars. On the others
+the rule was only tried.
 """)
 
 # %% [markdown]
@@ -333,6 +334,21 @@ def explain(works_on):
 
 # %% tags=["hide-input"]
 explain("texts")
+
+# %% tags=["remove-input"]
+card = next(c for c in model_cards() if c["name"] == cases[0].model)
+sides = [side for a in charged for side in charges.PROMPTS[a]]
+words = {w for side in sides for p in side for w in p.lower().split()}
+known = words & set(card["vocabulary"])
+say(f"""
+**The two projections have no fair trial here.** The small CLIPs have learned
+{len(card["vocabulary"])} words of reports. Of the {len(words)} words that name
+the groups in these prompts they know {listed(sorted(known))}. All others are
+one *unknown word* to them, so that what is projected out is not the attribute.
+Where even the lengths of the prompts are the same, nothing tells the groups,
+and the projection does not apply. A model with a large vocabulary may well do
+better.
+""")
 
 # %% [markdown]
 # **On images.** A direction that tells the groups is taken out of the vectors.
@@ -414,12 +430,13 @@ clips = load_models(models, chosen)
 notebook.warn_if_seeded([clip.name for clip in clips], data)
 AS_GAP = {"removes": "closes", "harm to remove": "gap to close"}
 AS_GAP |= {f"; {rule.NO_PLACEBO}": ""}
-again = [n for n in fits if n in {name for _, name in removing}]
+again = [n for b, n in removing if b == charges.BIASES[attribute]]
+again = again or list(dict.fromkeys(name for _, name in removing))
 real, lines = [schema.results([])], []
 for clip in clips:
     asked = (clip, attribute, seed, chosen.negative_prompt)
     try:
-        case = court.recorded(test, valid, *asked)
+        case = charges.recorded(test, valid, *asked)
     except Lacks as why:
         lines.append((clip.name, "any", f"cannot be judged: {why}"))
         continue
@@ -440,12 +457,12 @@ gap = schema.rows(real, metric="harm_before").drop_duplicates("model")
 closing = lines[lines["verdict"].str.startswith("closes")]
 unknown = sorted({n for _, n in new if n in set(closing["remedy"])})
 gap_of = each(gap, none="not to be judged")
+minus = " minus ".join(charges.GROUPS[attribute])
 say(f"""
-The gap in mean sensitivity, {" minus ".join(court.GROUPS[attribute])}, before
-any remedy: {gap_of}. It is closed, by the same bar, in {len(closing)} of
-{len(lines)} trials. Of the remedies that close it,
-{len(unknown)} surely invented something on a placebo above
-({listed(unknown)}), which this table cannot show.
+The gap in mean sensitivity, {minus}, before any remedy: {gap_of}. It is
+closed, by the same bar, in {len(closing)} of {len(lines)} trials. Of the
+remedies that close it, {len(unknown)} surely invented something on a placebo
+above ({listed(unknown)}), which this table cannot show.
 """)
 
 # %% [markdown]
@@ -482,7 +499,7 @@ quiz(
 # ## What was planted, and was it found?
 
 # %% tags=["remove-input"]
-charges = {
+harms = {
     attribute: estimate(before, attribute=attribute, metric="harm_before")
     for attribute in charged
 }
@@ -492,9 +509,9 @@ none = {
 }
 say(
     "\n".join(
-        f"- *{court.BIASES[a]}*: harm {x} (the interval {x.lies}); the same "
+        f"- *{charges.BIASES[a]}*: harm {x} (the interval {x.lies}); the same "
         f"measure on the placebo {none[a]}."
-        for a, x in charges.items()
+        for a, x in harms.items()
     )
 )
 
