@@ -7,8 +7,9 @@ those of the chapter on the court with that seed. Where two seeds contradict eac
 Run: python benchmarks/court.py [--seeds 101 102 103] [--images 4000] [--twins 1500]
 
 Writes one row per seed, bias and remedy to court.csv beside this file (or to --out), after every
-case, and goes on where it stopped. So far: seeds 101 and 102, heads in part. A seed takes about a
-minute on one processor core, and another for embeddings that are not stored.
+case, and goes on where it stopped. The bars of the rule were chosen by seed 101
+(`court.BARS_SET_ON`); the others only tried it. A seed takes about a minute on one processor core,
+and one to two more for embeddings that are not stored.
 `cxrlib.predict.court.recorded_trials` reads the file.
 """
 
