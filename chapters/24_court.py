@@ -533,8 +533,7 @@ say(
 # - One threshold. At another specificity gaps differ.
 # - The bars of the rule are a choice. Where a verdict stands near one, it
 #   names both words.
-# - The luck of the fit is known from a few refits, roughly; that of AUC and
-#   Brier score is not in their intervals.
+# - The luck of the fit is known from a few refits, roughly.
 # - A remedy was given the true group of each patient. Recorded ones err.
 
 # %% tags=["remove-input"]

@@ -157,27 +157,24 @@ def answers(side: Side, remedy: Remedy) -> Answers:
                 f"a remedy would be {what} on {seen} patients of the test; expected none: take "
                 "other patients, such as those of cohorts.validation"
             )
-    found, tuned = _asked(side, remedy, side.fitting, side.tuning)
-    parts = [_without(films, k) for films in (side.fitting, side.tuning) for k in range(FOLDS)]
-    folds = zip(parts[:FOLDS], parts[FOLDS:], strict=True)
-    folds = tuple(_asked(side, remedy, *apart)[0] for apart in folds)
-    if tuned is None:
-        return replace(found, folds=folds)
-    return replace(found, p=platt(tuned, side.tuning.truth, found.margins), folds=folds)
+    apart = ([_without(films, k) for films in (side.fitting, side.tuning)] for k in range(FOLDS))
+    folds = tuple(_asked(side, remedy, *films) for films in apart)
+    return replace(_asked(side, remedy, side.fitting, side.tuning), folds=folds)
 
 
 def _asked(side, remedy, fitting, tuning):
-    """Answers by a remedy fitted on some films, and its margins of the tuning films."""
+    """Answers by a remedy fitted on some films, with thresholds and a scale by others."""
     answer = remedy.fit(side.question, fitting)
     given = answer(side.test)
     drawn = given if side.drawn is None else answer(side.drawn)
     changed = None if side.changed is None else answer(side.changed)
     if remedy.decides:
-        return Answers(given, drawn, changed, given, drawn), None
+        return Answers(given, drawn, changed, given, drawn)
     tuned = answer(tuning)
     at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, tuning.truth.T, strict=True)]
     yes, yes_drawn = ((m > at).astype(float) for m in (given, drawn))
-    return Answers(given, drawn, changed, yes, yes_drawn), tuned
+    p = platt(tuned, tuning.truth, given)
+    return Answers(given, drawn, changed, yes, yes_drawn, p)
 
 
 def _without(films, fold):
@@ -232,13 +229,17 @@ def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimat
 
     Balanced accuracy where ``decides``: a remedy that gives decisions leaves no order.
     """
-    truth, films = side.test.truth, side.as_drawn
-    groups = [films.group == g for g in side.question.groups]
-    every = np.ones(len(truth), bool)
+    groups = [side.as_drawn.group == g for g in side.question.groups]
+    measures = [partial(_order, among=among, decides=decides) for among in (None, *groups)]
+    return tuple(_fitted(measure, side, found) for measure in measures)
+
+
+def _order(side, found, among, decides):
     measure = stats.balanced_accuracy if decides else stats.mean_auc
-    given = (found.yes, found.yes_drawn) if decides else (found.margins, found.drawn)
-    of = measure(given[0], truth, every), *(measure(given[1], films.truth, g) for g in groups)
-    return tuple(influence.refitted(estimate, np.zeros(FOLDS)) for estimate in of)
+    if among is None:
+        given, films = found.yes if decides else found.margins, side.test
+        return measure(given, films.truth, np.ones(len(films), bool))
+    return measure(found.yes_drawn if decides else found.drawn, side.as_drawn.truth, among)
 
 
 def try_(case: Case, remedy: Remedy) -> stats.Effects:
@@ -357,7 +358,7 @@ def _effects(case, side, found, on_clean, decides):
 
 
 def _brier(side, found):
-    return influence.refitted(stats.brier(found.p, side.test.truth), np.zeros(FOLDS))
+    return _fitted(lambda side, found: stats.brier(found.p, side.test.truth), side, found)
 
 
 def verdict(case: Case, trial: Trial) -> stats.Verdict | str:

@@ -133,6 +133,7 @@ def logistic(
     start: np.ndarray | None = None,
 ) -> np.ndarray:
     """Layer (d + 1,) of a logistic regression whose last column, of ones, is not penalised."""
+    from sklearn import config_context
     from sklearn.linear_model import LogisticRegression
 
     if y.all() or not y.any():
@@ -140,7 +141,8 @@ def logistic(
     model = LogisticRegression(C=C, max_iter=1000, warm_start=True)
     if start is not None:
         model.coef_, model.intercept_ = start[None, :-1], start[-1:]
-    model.fit(x[:, :-1], y, weight)
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # thousands of fits
+        model.fit(x[:, :-1], y, weight)
     return np.append(model.coef_, model.intercept_)
 
 
