@@ -52,8 +52,8 @@ import pandas as pd
 
 from cxrlib import cohorts, schema
 from cxrlib.core.errors import Lacks
-from cxrlib.models import load_models
-from cxrlib.predict import court
+from cxrlib.models import load_models, model_cards
+from cxrlib.predict import charges, court
 from cxrlib.predict.remedies import KNOWN
 from cxrlib.predict.remedies.remedy import Remedy, ask
 from cxrlib.protocol import protocol_of
@@ -89,9 +89,9 @@ from cxrlib.stats import court as rule
 
 # %%
 chosen = protocol_of(protocol)
-charged = court.chosen(biases, court.BIASES, "biases")
+charged = court.chosen(biases, charges.BIASES, "biases")
 fits = court.chosen(remedies, KNOWN, "remedies")
-cases = court.planted(
+cases = charges.planted(
     n_images, n_twins, seed, list(charged), chosen.negative_prompt
 )
 
@@ -102,7 +102,7 @@ plain = pd.concat(
     for case, found in zip(cases, plain, strict=True)
 )
 before = schema.rows(plain, metric=["harm_before", "placebo_before"])
-before = before.assign(bias=before["attribute"].map(court.BIASES))
+before = before.assign(bias=before["attribute"].map(charges.BIASES))
 heads = {"harm_before": "harm", "placebo_before": "same measure, placebo"}
 show(
     before.assign(what=before["metric"].map(heads)),
@@ -130,8 +130,7 @@ show(
 # unit. The intervals need no resampling: each film's *influence* on a number
 # says how far the number would move with it {cite:p}`efron1982`.
 #
-# The verdict in words comes from one rule, whose bars were set on another seed
-# than that of this book:
+# The verdict in words comes from one rule:
 
 # %% tags=["hide-input"]
 ends = [None, *rule.SHARES.values()]
@@ -210,19 +209,23 @@ def named(chosen):
     return listed(dict.fromkeys(name for _, name in chosen))
 
 
+def by_bias(chosen):
+    of_each = {b: [k for k in chosen if k[0] == b] for b in of_bias}
+    return listed(f"the {b} by {named(k)}" for b, k in of_each.items() if k)
+
+
 removing = [k for k, v in judged.items() if v.removes.startswith("removes")]
+surely = [k for k in removing if judged[k].removes == "removes"]
 costly = [k for k in removing if sure(judged[k].costs)]
 acquitted = [k for k in removing if not any(map(sure, judged[k][1:]))]
-of_each = [
-    f"the {b} by {named([k for k in removing if k[0] == b])}" for b in of_bias
-]
 down = [k for k, v in judged.items() if sure(v.levels_down)]
 say(f"""
-**Removed** is {listed(of_each)}. Of these {len(removing)} removals,
-{len(costly)} have a sure cost. Removed, and neither a sure cost nor anything
-surely invented or levelled down: {len(acquitted)}
-({listed(f"{n} for the {b}" for b, n in acquitted)}). A gap that shrinks
-since those who were served better lose: {named(down)}.
+**Surely removed**, by the whole interval, is {by_bias(surely)}. By its value
+alone {len(removing) - len(surely)} more trials remove; they name a second word
+in the table. Of all {len(removing)}, {len(costly)} have a sure cost. Neither a
+sure cost nor anything surely invented or levelled down:
+{by_bias(acquitted)}. A gap that shrinks since those who were served better
+lose: {named(down)}.
 
 Ask each row *why*. What takes a direction out of the vectors takes whatever
 lies along it: where the groups differ in how often they are ill, the disease
@@ -268,19 +271,19 @@ show(invented, "Surely invented on the placebo", counts=())
 
 # %% tags=["remove-input"]
 new = {k: v.invents for k, v in judged.items() if sure(v.invents)}
-biases_new = [k for k, w in new.items() if w.startswith("a shift, ")]
-biases_new += [k for k, w in new.items() if w in ("a shift", "a gap")]
-biases_new += [k for k, w in new.items() if w.startswith("a gap, ")]
-unseen = [k for k in new if not sure(judged[k].costs)]
+firsts = {key: words.split(", ")[0] for key, words in new.items()}
+biases_new = [k for k, w in firsts.items() if w in ("a shift", "a gap")]
 praised = [k for k in new if k in removing]
+unseen = [k for k in praised if k not in costly]
 placebos = [k for k, v in judged.items() if v.invents != rule.NO_PLACEBO]
 say(f"""
 Of {len(placebos)} trials with a placebo, {len(new)} surely invent something:
 {len(biases_new)} a shift or gap that was not there
 ({listed(f"{n} for the {b}" for b, n in biases_new)}), the others a loss. On
-the biased side alone, {len(praised)} of the {len(new)} count as a removal, and
-{len(unseen)} show no sure cost. **Without the placebo, {len(praised)} remedies
-would have counted as removals that harm a model which had no bias.**
+the biased side, {len(praised)} of these {len(new)} count as a removal,
+{len(unseen)} of them at no sure cost ({named(unseen)}). **Without the placebo,
+nobody would have known that these {len(praised)} harm a model that had no
+bias.**
 
 The reason is no accident of these models. A remedy that cannot tell *whether*
 the bias is there takes away the same amount wherever it is applied. Where
@@ -294,22 +297,24 @@ nothing was added, it is missing afterwards.
 # patients a remedy was fitted on. For the second, every remedy was fitted
 # again several times, each time without a part of its patients: a grouped
 # jackknife {cite:p}`efron1982`. The trials were also repeated on other seeds,
-# with other phantoms throughout. Two verdicts *contradict* each other where
-# both are sure of different answers.
+# with other phantoms throughout, but the same models. Two verdicts
+# *contradict* each other where both are sure of different answers.
 
 # %%
 others = court.recorded_trials()
-others = others[others["seed"] != seed]
+others = others[~others["seed"].isin([seed, court.BARS_SET_ON])]
 held = court.held(others, cases, trials)
 broken = held[held["contradicted"] > 0]
 show(broken, "Verdicts that another seed contradicts", counts=())
 
 # %% tags=["remove-input"]
-n_seeds = others["seed"].nunique()
 total, apart = held["seeds"].sum(), held["contradicted"].sum()
 say(f"""
-On {plural(n_seeds, "other seed")}, {total - apart} of {total} verdicts agree
-with those of this run.
+On {plural(others["seed"].nunique(), "other seed")}, {total - apart} of {total}
+verdicts agree with those of this run. The bars of the rule were chosen by the
+trials of seed {court.BARS_SET_ON}, which is not among them; two remedies had
+been seen on the seed of this book before, under earlier bars. On the others
+the rule was only tried.
 """)
 
 # %% [markdown]
@@ -333,6 +338,21 @@ def explain(works_on):
 
 # %% tags=["hide-input"]
 explain("texts")
+
+# %% tags=["remove-input"]
+card = next(c for c in model_cards() if c["name"] == cases[0].model)
+sides = [side for a in charged for side in charges.PROMPTS[a]]
+words = {w for side in sides for p in side for w in p.lower().split()}
+known = words & set(card["vocabulary"])
+say(f"""
+**The two projections have no fair trial here.** The small CLIPs have learned
+{len(card["vocabulary"])} words of reports. Of the {len(words)} words that name
+the groups in these prompts they know {listed(sorted(known))}. All others are
+one *unknown word* to them, so that what is projected out is not the attribute.
+Where even the lengths of the prompts are the same, nothing tells the groups,
+and the projection does not apply. A model with a large vocabulary may well do
+better.
+""")
 
 # %% [markdown]
 # **On images.** A direction that tells the groups is taken out of the vectors.
@@ -414,12 +434,13 @@ clips = load_models(models, chosen)
 notebook.warn_if_seeded([clip.name for clip in clips], data)
 AS_GAP = {"removes": "closes", "harm to remove": "gap to close"}
 AS_GAP |= {f"; {rule.NO_PLACEBO}": ""}
-again = [n for n in fits if n in {name for _, name in removing}]
+again = [n for b, n in removing if b == charges.BIASES[attribute]]
+again = again or list(dict.fromkeys(name for _, name in removing))
 real, lines = [schema.results([])], []
 for clip in clips:
     asked = (clip, attribute, seed, chosen.negative_prompt)
     try:
-        case = court.recorded(test, valid, *asked)
+        case = charges.recorded(test, valid, *asked)
     except Lacks as why:
         lines.append((clip.name, "any", f"cannot be judged: {why}"))
         continue
@@ -440,12 +461,12 @@ gap = schema.rows(real, metric="harm_before").drop_duplicates("model")
 closing = lines[lines["verdict"].str.startswith("closes")]
 unknown = sorted({n for _, n in new if n in set(closing["remedy"])})
 gap_of = each(gap, none="not to be judged")
+minus = " minus ".join(charges.GROUPS[attribute])
 say(f"""
-The gap in mean sensitivity, {" minus ".join(court.GROUPS[attribute])}, before
-any remedy: {gap_of}. It is closed, by the same bar, in {len(closing)} of
-{len(lines)} trials. Of the remedies that close it,
-{len(unknown)} surely invented something on a placebo above
-({listed(unknown)}), which this table cannot show.
+The gap in mean sensitivity, {minus}, before any remedy: {gap_of}. It is
+closed, by the same bar, in {len(closing)} of {len(lines)} trials. Of the
+remedies that close it, {len(unknown)} surely invented something on a placebo
+above ({listed(unknown)}), which this table cannot show.
 """)
 
 # %% [markdown]
@@ -482,7 +503,7 @@ quiz(
 # ## What was planted, and was it found?
 
 # %% tags=["remove-input"]
-charges = {
+harms = {
     attribute: estimate(before, attribute=attribute, metric="harm_before")
     for attribute in charged
 }
@@ -492,9 +513,9 @@ none = {
 }
 say(
     "\n".join(
-        f"- *{court.BIASES[a]}*: harm {x} (the interval {x.lies}); the same "
+        f"- *{charges.BIASES[a]}*: harm {x} (the interval {x.lies}); the same "
         f"measure on the placebo {none[a]}."
-        for a, x in charges.items()
+        for a, x in harms.items()
     )
 )
 
@@ -512,20 +533,18 @@ say(
 # - One threshold. At another specificity gaps differ.
 # - The bars of the rule are a choice. Where a verdict stands near one, it
 #   names both words.
-# - The luck of the fit is known from a few refits, roughly; that of AUC and
-#   Brier score is not in their intervals.
+# - The luck of the fit is known from a few refits, roughly.
 # - A remedy was given the true group of each patient. Recorded ones err.
 
 # %% tags=["remove-input"]
-best = listed(f"{n} for the {b}" for b, n in acquitted)
 in_short(
     f"""
 Which remedies remove a planted bias, at what price, and what do they do where
-there is none? Of {len(judged)} trials, {len(removing)} remove the harm;
-removed with no sure cost and nothing surely invented or levelled down:
-{best}. On a placebo, {len(new)} of {len(placebos)} surely invent a bias or a
-loss; {len(praised)} of these would have been believed without it. The papers
-ask for mitigation and try none.
+there is none? Of {len(judged)} trials, {len(removing)} remove the harm,
+{len(surely)} of them surely. Removed with no sure cost and nothing surely
+invented or levelled down: {by_bias(acquitted)}. On a placebo, {len(new)} of
+{len(placebos)} surely invent a bias or a loss; {len(praised)} of these count
+as removals where the bias is. The papers ask for mitigation and try none.
 """,
     figure="fig-court",
     found=f"Of {len(removing)} removals of a planted bias, {len(praised)} "

@@ -50,7 +50,7 @@ from scipy.stats import wasserstein_distance
 from cxrlib import cohorts, schema
 from cxrlib.cohorts import phantom
 from cxrlib.models import model_cards
-from cxrlib.predict import court, fairclip
+from cxrlib.predict import charges, court, fairclip
 from cxrlib.predict.remedies.remedy import Remedy
 from cxrlib.show import plots
 from cxrlib.show.notebook import explained, figure, quiz, show
@@ -143,9 +143,9 @@ explained("The code", fairclip.as_published)
 # silent on women as those of the training, for such is what a hospital has.
 
 # %%
-cases = court.planted(n_images, n_twins, seed, ["sex", "drain"])
+cases = charges.planted(n_images, n_twins, seed, ["sex", "drain"])
 valid = cohorts.study("phantom", n_images // 2, seed, split="valid")
-card = next(c for c in model_cards() if c["name"] == court.SILENT)
+card = next(c for c in model_cards() if c["name"] == charges.SILENT)
 silent = phantom.twin(valid, underreport=card["dials"]["underreport"])
 sex = cases[0].biased
 
@@ -222,7 +222,7 @@ metrics = ["harm", "share_left", "change_auc", "placebo_harm"]
 heads = ["harm left", "share left", "change of AUC", "new harm, placebo"]
 one_each = pd.concat(court.results(*trial) for trial in tried)
 one_each = schema.rows(one_each, metric=metrics, group="all")
-one_each["bias"] = one_each["attribute"].map(court.BIASES)
+one_each["bias"] = one_each["attribute"].map(charges.BIASES)
 one_each["what"] = one_each["metric"].replace(metrics, heads)
 by = ["bias", "method"]
 show(one_each, "One training of each kind", rows=by, columns="what")

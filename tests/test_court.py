@@ -1,8 +1,10 @@
 """The court: its measures, their intervals, and the rule, on vectors with a planted harm."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
@@ -337,3 +339,22 @@ def test_results_carry_intervals_and_counts(case):
     counted = share[["n", "n_patients", "unit", "method"]].tolist()
     assert counted == [1000, 500, "patient", "halved"]
     assert share["n_positive"] == case.biased.test.truth.sum(0).min()
+
+
+def test_the_remedy_of_the_chapter_can_be_pasted_and_tried(case):
+    chapter = Path(court.__file__).parents[2] / "chapters" / "24_court.py"
+    cells = chapter.read_text().split("\n# %%")
+    code = next(cell for cell in cells if "def mine(" in cell)
+    shown = []
+    given = {"ask": ask, "Remedy": Remedy, "court": court, "pd": pd, "np": np}
+    given |= {"cases": [case], "of_bias": {"planted": case}, "show": shown.append}
+    exec(code, given)
+    films = case.biased.fitting
+    margins = given["mine"](case.biased.question, films)(films)
+    for k in (0, 1):
+        of = [margins[(films.group == g) & ~films.truth[:, k], k].mean() for g in GROUPS]
+        assert of[0] == pytest.approx(of[1])
+    dealt = "np.random.default_rng(0).permutation(fitting.group)"  # the first exercise
+    exec(code.replace("fitting.group", dealt), given)
+    assert all(table["verdict"].iloc[0].startswith("leaves") for table in shown)
+    assert len(shown) == 2

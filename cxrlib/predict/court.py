@@ -1,8 +1,7 @@
-"""Brings a bias before the court: the films, the model and the question, each with a placebo.
+"""The court: tries a remedy on a bias and, beside it, on a placebo in which nothing was planted.
 
-A case has two sides. On the biased one something was planted, in the training of a model or in the
-films; on the clean one, the placebo, nothing was, and whatever a remedy changes there it invents.
-Real films have one side: nobody knows what they would be without their bias.
+Whatever a remedy changes on the placebo it invents. How biases are brought here: ``charges``. What
+the rule says of a trial: :mod:`cxrlib.stats.court`.
 """
 
 from __future__ import annotations
@@ -16,40 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlib import cohorts, models, schema
-from cxrlib.cohorts import phantom
-from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
+from cxrlib import models, schema
 from cxrlib.core.errors import Lacks, nearest
-from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models.encoder import Encoder
-from cxrlib.predict import zeroshot
 from cxrlib.predict.remedies.remedy import Films, Question, Remedy, nothing
 from cxrlib.stats import court as stats
 from cxrlib.stats import influence
 from cxrlib.stats.influence import Estimate
 
-BIASES = {
-    "drain": "drain shortcut",
-    "age60": "fainter findings by age",
-    "sex": "silent reports by sex",
-}
-"""The attribute that must not matter, and what is planted."""
-GROUPS = {"drain": ("drain", "none"), "age60": ("old", "young"), "sex": ("F", "M")}
-"""Attribute to its two groups: the one that is served worse, or set apart, first."""
-PROMPTS = {
-    "drain": (("Chest drain", "Chest tube in place"), ("Chest without drain", "No chest tube")),
-    "age60": (("Chest of an old patient", "Elderly"), ("Chest of a young patient", "Young adult")),
-    "sex": (("Chest of a woman", "Female patient"), ("Chest of a man", "Male patient")),
-}
-CLEAN, DRAINED, SILENT = "phantom-resnet", "phantom-resnet-drain", "phantom-resnet-underreport"
-DRAIN_FINDING = "Pneumothorax"
 SPECIFICITY = 0.8  # of all tuning films together, at the threshold that all share
-FITTED = 2 / 3  # of the validation patients; thresholds and scales are set on the others
 FOLDS = 4  # so often is a remedy fitted again, for what the luck of its fitting patients does
-FEW = 10  # ill and healthy films of each group, or a finding is not asked for
-N_TWINS = 300  # fitting films that an oracle sees twice
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
+BARS_SET_ON = 101  # the seed whose trials the bars of the rule were chosen by
 NOTHING = Remedy(nothing, "nothing")
 
 Trial = stats.Effects | str  # the effects of a remedy, or why it does not apply
@@ -164,9 +141,6 @@ def chosen(wanted: str, known: Mapping[str, Any], what: str) -> dict[str, Any]:
     return {name: known[name] for name in names}
 
 
-# --- the trial ---
-
-
 def answers(side: Side, remedy: Remedy) -> Answers:
     """Fit a remedy on a side, and ask it there.
 
@@ -183,27 +157,24 @@ def answers(side: Side, remedy: Remedy) -> Answers:
                 f"a remedy would be {what} on {seen} patients of the test; expected none: take "
                 "other patients, such as those of cohorts.validation"
             )
-    found, tuned = _asked(side, remedy, side.fitting, side.tuning)
-    parts = [_without(films, k) for films in (side.fitting, side.tuning) for k in range(FOLDS)]
-    folds = zip(parts[:FOLDS], parts[FOLDS:], strict=True)
-    folds = tuple(_asked(side, remedy, *apart)[0] for apart in folds)
-    if tuned is None:
-        return replace(found, folds=folds)
-    return replace(found, p=platt(tuned, side.tuning.truth, found.margins), folds=folds)
+    apart = ([_without(films, k) for films in (side.fitting, side.tuning)] for k in range(FOLDS))
+    folds = tuple(_asked(side, remedy, *films) for films in apart)
+    return replace(_asked(side, remedy, side.fitting, side.tuning), folds=folds)
 
 
 def _asked(side, remedy, fitting, tuning):
-    """Answers by a remedy fitted on some films, and its margins of the tuning films."""
+    """Answers by a remedy fitted on some films, with thresholds and a scale by others."""
     answer = remedy.fit(side.question, fitting)
     given = answer(side.test)
     drawn = given if side.drawn is None else answer(side.drawn)
     changed = None if side.changed is None else answer(side.changed)
     if remedy.decides:
-        return Answers(given, drawn, changed, given, drawn), None
+        return Answers(given, drawn, changed, given, drawn)
     tuned = answer(tuning)
     at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, tuning.truth.T, strict=True)]
     yes, yes_drawn = ((m > at).astype(float) for m in (given, drawn))
-    return Answers(given, drawn, changed, yes, yes_drawn), tuned
+    p = platt(tuned, tuning.truth, given)
+    return Answers(given, drawn, changed, yes, yes_drawn, p)
 
 
 def _without(films, fold):
@@ -258,13 +229,17 @@ def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimat
 
     Balanced accuracy where ``decides``: a remedy that gives decisions leaves no order.
     """
-    truth, films = side.test.truth, side.as_drawn
-    groups = [films.group == g for g in side.question.groups]
-    every = np.ones(len(truth), bool)
+    groups = [side.as_drawn.group == g for g in side.question.groups]
+    measures = [partial(_order, among=among, decides=decides) for among in (None, *groups)]
+    return tuple(_fitted(measure, side, found) for measure in measures)
+
+
+def _order(side, found, among, decides):
     measure = stats.balanced_accuracy if decides else stats.mean_auc
-    given = (found.yes, found.yes_drawn) if decides else (found.margins, found.drawn)
-    of = measure(given[0], truth, every), *(measure(given[1], films.truth, g) for g in groups)
-    return tuple(influence.refitted(estimate, np.zeros(FOLDS)) for estimate in of)
+    if among is None:
+        given, films = found.yes if decides else found.margins, side.test
+        return measure(given, films.truth, np.ones(len(films), bool))
+    return measure(found.yes_drawn if decides else found.drawn, side.as_drawn.truth, among)
 
 
 def try_(case: Case, remedy: Remedy) -> stats.Effects:
@@ -315,7 +290,7 @@ def trials(
 
 def names_of_trials(remedies: Mapping[str, Remedy]) -> list[str]:
     """Names of remedies, and behind them of those in training of which the book has models."""
-    trained = [name for model in (DRAINED, SILENT) for name in models.remedied(model)]
+    trained = [card["remedy"] for card in models.model_cards() if "remedy" in card]
     return list(dict.fromkeys([*remedies, *trained]))
 
 
@@ -383,7 +358,7 @@ def _effects(case, side, found, on_clean, decides):
 
 
 def _brier(side, found):
-    return influence.refitted(stats.brier(found.p, side.test.truth), np.zeros(FOLDS))
+    return _fitted(lambda side, found: stats.brier(found.p, side.test.truth), side, found)
 
 
 def verdict(case: Case, trial: Trial) -> stats.Verdict | str:
@@ -438,227 +413,6 @@ def results(case: Case, method: str, effects: stats.Effects, **about: object) ->
         low, high = influence.interval(estimate, case.units)
         rows.append(row | {"value": estimate.value, "ci_low": low, "ci_high": high})
     return schema.results(rows)
-
-
-# --- the cases ---
-
-
-def planted(
-    n_images: int,
-    n_twins: int,
-    seed: int,
-    attributes: Sequence[str] = tuple(BIASES),
-    negative: str | Sequence[str] = zeroshot.NEGATIVE,
-) -> list[Case]:
-    """Planted biases, on phantoms drawn as other chapters draw them.
-
-    Parameters
-    ----------
-    n_images, n_twins : int
-        Of the test cohort, and of that whose films have twins with and without a drain.
-    seed : int
-    attributes : sequence of str
-        Of :data:`BIASES`.
-    negative : str or sequence of str
-        The prompt for "nothing found".
-
-    Raises
-    ------
-    Lacks
-        No finding has ill and healthy films enough in each group.
-    """
-    made = {"drain": _drains, "age60": _ages, "sex": _reports}
-    test = cohorts.load("phantom", n_images=n_images, seed=seed)
-    valid, _ = cohorts.validation(test, "phantom", n_images, seed)
-    part = partial(_side, seed=seed, negative=negative)
-    found = []
-    for attribute in attributes:
-        model, biased, clean = made[attribute](part, valid, test, n_twins)
-        bias = BIASES[attribute]
-        found.append(Case(bias, model.name, biased(model), clean(), biased, test.name))
-    return found
-
-
-def _drains(part, valid, test, n_twins):
-    """In the training of one model, a drain gave pneumothorax away."""
-    seed = test.recipe["seed"]
-    small = cohorts.load("phantom", n_images=n_twins, seed=seed)
-    films, few = ([phantom.twin(c, drain=d) for d in (0, 1)] for c in (small, _few(valid, seed)))
-    seen_by = partial(part, attribute="drain", valid=valid, test=films[0], pairs=few)
-    seen_by = partial(seen_by, changed=films[1], drawn=small)
-    return models.load_model(DRAINED), seen_by, lambda: seen_by(models.load_model(CLEAN))
-
-
-def _ages(part, valid, test, n_twins):
-    """The findings of the old are drawn with less contrast; the clean films are drawn without."""
-    contrast = test.recipe["dials"]["contrast"]
-    others = {a: of for a, of in contrast.items() if a != "age_group"}
-    model, few = models.load_model(CLEAN), _few(valid, test.recipe["seed"])
-    plain = [phantom.twin(c, contrast=others) for c in (few, valid, test)]
-    seen_by = partial(part, attribute="age60", pairs=(few, plain[0]))
-    clean = partial(seen_by, model, valid=plain[1], test=plain[2])
-    return model, partial(seen_by, valid=valid, test=test), clean
-
-
-def _reports(part, valid, test, n_twins):
-    """In the training of one model, most findings of women were missing."""
-    few = _few(valid, test.recipe["seed"])
-    drawn = [phantom.twin(replace(few, table=few.table.assign(sex=s))) for s in GROUPS["sex"]]
-    seen_by = partial(part, attribute="sex", valid=valid, test=test, pairs=drawn)
-    return models.load_model(SILENT), seen_by, lambda: seen_by(models.load_model(CLEAN))
-
-
-def recorded(
-    test: Cohort,
-    valid: Cohort,
-    model: Encoder,
-    attribute: str,
-    seed: int,
-    negative: str | Sequence[str] = zeroshot.NEGATIVE,
-) -> Case:
-    """A recorded attribute of any cohort: its gap in sensitivity, without twins or placebo.
-
-    Parameters
-    ----------
-    test, valid : Cohort
-        See :func:`cxrlib.cohorts.validation`; films of patients that are in both are not tested.
-    model : Encoder
-    attribute : str
-        Of :data:`GROUPS`.
-    seed : int
-        Of which validation patients a remedy is fitted on.
-    negative : str or sequence of str
-
-    Raises
-    ------
-    Lacks
-        The cohort does not record it, or no finding has ill and healthy films enough.
-    """
-    seen_by = partial(_side, attribute=attribute, valid=valid, test=test, seed=seed)
-    both = np.intersect1d(test.table["patient_id"], valid.table["patient_id"])
-    seen_by = partial(seen_by, negative=negative, left_out=both)
-    return Case(f"gap by {attribute}", model.name, seen_by(model), None, seen_by, test.name)
-
-
-def _side(
-    model,
-    *,
-    attribute,
-    valid,
-    test,
-    seed,
-    negative,
-    pairs=None,
-    changed=None,
-    drawn=None,
-    left_out=(),
-):
-    """The films of a case as one model sees them."""
-    if len(getattr(model, "members", (model,))) != 1 or not hasattr(model, "encode_prompts"):
-        raise Lacks(f"{model.name} has no vectors of its own, which remedies work on")
-    kinds = (DRAIN_FINDING,) if attribute == "drain" else S_FINDINGS
-    findings = tuple(f for f in kinds if f in test.findings and f in valid.findings)
-    fitted, tuned = _parts(valid, seed)
-    parts = (valid.table[fitted], valid.table[tuned], (drawn or test).table)
-    findings = _frequent(findings, parts, attribute)
-    prompts = [negative] if isinstance(negative, str) else list(negative)
-    positive, none = (
-        np.array([model.encode_prompts([p.format(label=f) for p in of]).numpy() for f in findings])
-        for of in ([zeroshot.POSITIVE], prompts)
-    )
-    question = Question(
-        findings=findings,
-        positive=positive,
-        negative=none,
-        scale=model.logit_scale,
-        attribute=attribute,
-        groups=GROUPS[attribute],
-        prompts=PROMPTS[attribute],
-        encode=_once(model),
-        twins=pairs and tuple(embed(films, model) for films in pairs),
-    )
-    films = _films(valid, model, findings, attribute)
-    tested = _films(test, model, findings, attribute)
-    if changed is None:
-        known = (tested.group != "") & ~np.isin(tested.patient, left_out)
-        return Side(question, films.rows(fitted), films.rows(tuned), tested.rows(known))
-    moved = _films(changed, model, findings, attribute)
-    group = groups(drawn.table, attribute)
-    with_it = (group == GROUPS[attribute][0])[:, None]
-    as_drawn = replace(tested, images=np.where(with_it, moved.images, tested.images), group=group)
-    return Side(question, films.rows(fitted), films.rows(tuned), tested, moved, as_drawn)
-
-
-def _once(model):
-    """Encode each list of texts once, however often a remedy is fitted."""
-    known: dict[tuple[str, ...], np.ndarray] = {}
-
-    def encode(texts):
-        key = tuple(texts)
-        if key not in known:
-            known[key] = embed_text(list(texts), model)
-        return known[key]
-
-    return encode
-
-
-def _films(cohort, model, findings, attribute):
-    table = cohort.table
-    truth, group = table[list(findings)].to_numpy(bool), groups(table, attribute)
-    vectors = embed(cohort, model).astype(float)  # fairlearn's thresholds want it
-    return Films(vectors, truth, group, table["patient_id"].to_numpy())
-
-
-def groups(table: pd.DataFrame, attribute: str) -> np.ndarray:
-    """Group (n,) of each row of a cohort's table: one of :data:`GROUPS`, "" where it is not known.
-
-    Raises
-    ------
-    Lacks
-        The attribute is not recorded.
-    """
-    column = {"age60": "age"}.get(attribute, attribute)
-    if column not in table:
-        raise Lacks(f"the cohort does not record {attribute}")
-    known = table[column]
-    if attribute == "age60":
-        known = young_or_old(known)
-    if attribute == "drain":
-        known = known.map({1: "drain", 0: "none"})
-    return known.where(known.isin(GROUPS[attribute]), "").to_numpy(str)
-
-
-def _parts(valid, seed):
-    """Masks of the fitting and of the tuning films, by patients."""
-    patients = valid.table["patient_id"].to_numpy()
-    names = np.random.default_rng(seed).permutation(np.unique(patients))
-    fitted = np.isin(patients, names[: round(FITTED * len(names))])
-    return fitted, ~fitted
-
-
-def _few(valid, seed):
-    """The first of the fitting films."""
-    table = valid.table[_parts(valid, seed)[0]].iloc[:N_TWINS]
-    return replace(valid, table=table.reset_index(drop=True))
-
-
-def _frequent(findings, parts, attribute):
-    """Findings with ill and healthy films enough in each group, tuning films in all."""
-    kept, (fitted, tuned, tested) = list(findings), parts
-    cells = [
-        part[groups(part, attribute) == g] for part in (fitted, tested) for g in GROUPS[attribute]
-    ]
-    for table in [tuned, *cells]:
-        kept = [f for f in kept if FEW <= table[f].sum() <= len(table) - FEW]
-    if not kept:
-        raise Lacks(
-            f"{' and '.join(GROUPS[attribute])}: fewer than {FEW} ill or healthy films in one of "
-            "them, for every finding; a remedy cannot be judged on so few"
-        )
-    return tuple(kept)
-
-
-# --- what was recorded ---
 
 
 def recorded_trials(path: Path = RECORDED) -> pd.DataFrame:

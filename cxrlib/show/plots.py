@@ -975,7 +975,7 @@ def court(
     sides = {"biased": ("share_left", "change_"), "placebo": ("placebo_share", "placebo_change_")}
     size = (WIDE, 0.4 + 2.5 * len(biases))
     fig, axes = _panels(size, 2 * len(biases), 2, sharey=True, sharex="col")
-    frame = {"biased": (-0.5, 1.5), "placebo": (-0.4, 0.4)}, (-0.08, 0.04)
+    frame = {"biased": (-0.5, 1.5), "placebo": (-0.4, 0.4)}, (-0.08, 0.05)
     table = results[results["group"] == "all"].dropna(subset="value")
     for row, (attribute, title) in zip(axes, biases.items(), strict=True):
         for ax, (side, (harm, change)) in zip(row, sides.items(), strict=True):
@@ -989,12 +989,16 @@ def court(
             ax.axhline(0, color=GREY, linewidth=1)
             if side == "biased":
                 ax.axvspan(-removed, removed, color=PALE, alpha=0.5, zorder=0)
-            for method, point in both.iterrows():
-                inside = np.clip(point["value"], left, right), np.clip(point["change"], low, high)
-                ends = np.clip(point[["ci_low", "ci_high"]].to_numpy(float), left, right)
-                ax.hlines(inside[1], *ends, color=GREY, linewidth=0.8)
-                ax.text(*inside, numbers[method], fontsize=9, ha="center", va="center")
             margin = 0.04 * (right - left)
+            at = both["value"].clip(left, right), both["change"].clip(low, high)
+            ends = (both[end].clip(left, right) for end in ("ci_low", "ci_high"))
+            ax.hlines(at[1], *ends, color=GREY, linewidth=0.8)
+            ax.plot(*at, "o", color=GREY, markersize=3)
+            beside = [(x + margin, y) for x, y in zip(*at, strict=True)]
+            words = _apart(beside, 1.3 * margin, 0.01)
+            for method, x, y, (to, up) in zip(both.index, *at, words, strict=True):
+                ax.plot((x, to - 0.5 * margin), (y, up), color=GREY, linewidth=0.4)
+                ax.text(to, up, numbers[method], fontsize=9, ha="center", va="center")
             ax.set(xlim=(left - margin, right + margin), ylim=(low - 0.01, high + 0.01))
             ax.set_title(f"{title}\n{side}", loc="left", fontsize=9)
         row[0].set_ylabel("change of AUC")
@@ -1004,6 +1008,18 @@ def court(
     drawn += "against its change of AUC. Right: the same remedies on the placebo."
     shown = table[table["metric"].isin(["share_left", "placebo_share"])]
     return _finished(fig, drawn, shown)
+
+
+def _apart(points, width, height):
+    """Points moved up or down by as little as it takes that boxes around them do not overlap."""
+    placed = []
+    for x, y in points:
+        others = [b for a, b in placed if abs(a - x) < width]
+        steps = sorted(np.arange(-len(others), len(others) + 1), key=abs)
+        free = (y + k * height for k in steps)
+        clear = (up for up in free if all(abs(up - b) > 0.99 * height for b in others))
+        placed.append((x, next(clear, y)))
+    return placed
 
 
 def spread(values: pd.DataFrame, metric: str, components: pd.DataFrame | None = None) -> Figure:

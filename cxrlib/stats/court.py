@@ -26,6 +26,7 @@ SHARES = {"over-shoots": -0.25, "removes": 0.25, "reduces": 0.75, "leaves": 1.25
 """Upper ends of the share of the harm that is left; above the last a remedy worsens."""
 WORSENS = "worsens"
 NO_HARM = "no harm to remove"
+WORSE = " in the worse group"
 LOSS = 0.02  # of AUC or balanced accuracy, over all or in the worse group: less is no cost
 LOSS_BRIER = 0.005
 NEW = {"shift": 0.25, "gap": 0.05}  # SD, sensitivity: a change on the placebo within it is none
@@ -120,7 +121,8 @@ class Verdict(NamedTuple):
     removes : str
         One of the words of :data:`SHARES`, :data:`WORSENS` or :data:`NO_HARM`; or several.
     costs, invents : str
-        What is lost, and what is new on the placebo, listed; "" for nothing.
+        What is lost, and what is new on the placebo, listed, after "perhaps" where none of it is
+        sure; "" for nothing. A loss in the worse group is listed where there is none in all.
     levels_down : str
         "levels down", "perhaps levels down" or "".
     """
@@ -131,10 +133,15 @@ class Verdict(NamedTuple):
     levels_down: str
 
     def __str__(self) -> str:
-        costs, invents = self.costs and f"costs {self.costs}", self.invents
-        if invents and invents != NO_PLACEBO:
-            invents = f"invents {invents}"
+        costs, invents = _said("costs", self.costs), self.invents
+        if invents != NO_PLACEBO:
+            invents = _said("invents", invents)
         return "; ".join(filter(None, [self.removes, costs, invents, self.levels_down]))
+
+
+def _said(verb, what):
+    maybe = "perhaps " if what.startswith("perhaps ") else ""
+    return what and f"{maybe}{verb} {what.removeprefix(maybe)}"
 
 
 NO_PLACEBO = "no placebo"
@@ -152,9 +159,12 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
 
     def beyond(bars: dict[str, tuple[Estimate | None, float]]) -> str:
         found = {what: below(*of) for what, of in bars.items()}
-        surely = [what for what in found if found[what] == "yes"]
-        maybe = [f"perhaps {what}" for what in found if found[what] == "perhaps"]
-        return ", ".join(surely or maybe)
+        for level, first in (("yes", ""), ("perhaps", "perhaps ")):
+            said = [what for what in found if found[what] == level]
+            if said:
+                again = {what + WORSE for what in said}  # a loss in all is one in the worse group
+                return first + ", ".join(what for what in said if what not in again)
+        return ""
 
     def negative(change):
         return None if change is None else change * -1
@@ -163,7 +173,7 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
     costs = beyond(
         {
             order: (effects.order, LOSS),
-            f"{order} in the worse group": (effects.worst_order, LOSS),
+            order + WORSE: (effects.worst_order, LOSS),
             "Brier score": (negative(effects.brier), LOSS_BRIER),
         }
     )
@@ -175,7 +185,7 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
             {
                 f"a {effects.kind}": (new and new * -np.sign(new.value), NEW[effects.kind]),
                 f"a loss of {order}": (effects.new_order, LOSS),
-                f"a loss of {order} in the worse group": (effects.new_worst, LOSS),
+                f"a loss of {order}{WORSE}": (effects.new_worst, LOSS),
             }
         )
     )
