@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ NOTHING = Remedy(nothing, "nothing")
 Trial = stats.Effects | str  # the effects of a remedy, or why it does not apply
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """A model and its films, as a remedy meets them.
 
@@ -101,7 +101,7 @@ class Case:
         return "gap" if self.biased.changed is None else "shift"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What a model says of a side's test films, with a remedy or without.
 
@@ -195,6 +195,11 @@ def platt(tuned: np.ndarray, truth: np.ndarray, margins: np.ndarray) -> np.ndarr
     return np.column_stack(columns)
 
 
+# What is measured without a remedy is wanted beside each of them.
+remembered = lru_cache(maxsize=12)
+
+
+@remembered
 def harm(side: Side, found: Answers) -> Estimate:
     """Shift between twins, or the gap in mean sensitivity, first group minus second."""
     if found.changed is not None:
@@ -207,6 +212,7 @@ def _shift(side, found):
     return stats.shift(found.margins[:, 0], found.changed[:, 0], ~side.test.truth[:, 0])
 
 
+@remembered
 def sensitivities(side: Side, found: Answers) -> tuple[Estimate, Estimate]:
     """Mean sensitivity in each group, of films as they came."""
     return tuple(_fitted(partial(_sensitivity, group=g), side, found) for g in side.question.groups)
@@ -224,6 +230,7 @@ def _fitted(measure, side, found):
     return influence.refitted(estimate, others)
 
 
+@remembered
 def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimate, Estimate]:
     """Mean AUC of all test films, and of each group of films as they came.
 
@@ -357,6 +364,7 @@ def _effects(case, side, found, on_clean, decides):
     )
 
 
+@remembered
 def _brier(side, found):
     return _fitted(lambda side, found: stats.brier(found.p, side.test.truth), side, found)
 
