@@ -260,17 +260,14 @@ quiz(
 # biased, this is the question.
 
 # %%
+new = {k: v.invents for k, v in judged.items() if sure(v.invents)}
+what = ["bias", "remedy", "on the placebo it invents"]
 invented = pd.DataFrame(
-    [
-        {"bias": b, "remedy": n, "on the placebo it invents": v.invents}
-        for (b, n), v in judged.items()
-        if sure(v.invents)
-    ]
+    [(*k, words) for k, words in new.items()], columns=what
 )
 show(invented, "Surely invented on the placebo", counts=())
 
 # %% tags=["remove-input"]
-new = {k: v.invents for k, v in judged.items() if sure(v.invents)}
 firsts = {key: words.split(", ")[0] for key, words in new.items()}
 biases_new = [k for k, w in firsts.items() if w in ("a shift", "a gap")]
 praised = [k for k in new if k in removing]
@@ -322,8 +319,7 @@ no bar moved for them.
 # ## The remedies
 #
 # All of them are one function of one form: fitted on films of patients apart,
-# it gives a function that answers other films. Here is each, in its own words
-# and code.
+# it gives a function that answers other films.
 
 
 # %%

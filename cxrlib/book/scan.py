@@ -438,9 +438,10 @@ def _read(path):
 
 def _kinds_in(file, watch):
     """Kinds found in a table, a picture or a page."""
+    if file.suffix == ".csv":
+        return _csv_kinds(file.read_text(encoding="utf-8"), watch)
     if file.suffix in TABLES:
-        table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-        return results_kinds(table, watch)
+        return results_kinds(pd.read_parquet(file), watch)
     if file.suffix in PICTURES:
         return _picture_kinds(file.read_bytes()) if watch.guarded else set()
     if file.suffix not in TEXTS | SOURCES:
