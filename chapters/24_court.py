@@ -262,9 +262,7 @@ quiz(
 # %%
 new = {k: v.invents for k, v in judged.items() if sure(v.invents)}
 what = ["bias", "remedy", "on the placebo it invents"]
-invented = pd.DataFrame(
-    [(*k, words) for k, words in new.items()], columns=what
-)
+invented = pd.DataFrame([(*k, w) for k, w in new.items()], columns=what)
 show(invented, "Surely invented on the placebo", counts=())
 
 # %% tags=["remove-input"]
