@@ -18,12 +18,12 @@ import pandas as pd
 from cxrlib import models, schema
 from cxrlib.core.errors import Lacks, nearest
 from cxrlib.models.encoder import Encoder
+from cxrlib.predict.remedies.decisions import SPECIFICITY
 from cxrlib.predict.remedies.remedy import Films, Question, Remedy, nothing
+from cxrlib.stats import calibration, influence
 from cxrlib.stats import court as stats
-from cxrlib.stats import influence
 from cxrlib.stats.influence import Estimate
 
-SPECIFICITY = 0.8  # of all tuning films together, at the threshold that all share
 FOLDS = 4  # so often is a remedy fitted again, for what the luck of its fitting patients does
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
 BARS_SET_ON = 101  # the seed whose trials the bars of the rule were chosen by
@@ -158,12 +158,12 @@ def answers(side: Side, remedy: Remedy) -> Answers:
                 "other patients, such as those of cohorts.validation"
             )
     apart = ([_without(films, k) for films in (side.fitting, side.tuning)] for k in range(FOLDS))
-    folds = tuple(_asked(side, remedy, *films) for films in apart)
-    return replace(_asked(side, remedy, side.fitting, side.tuning), folds=folds)
+    folds = tuple(once(side, remedy, *films) for films in apart)
+    return replace(once(side, remedy, side.fitting, side.tuning), folds=folds)
 
 
-def _asked(side, remedy, fitting, tuning):
-    """Answers by a remedy fitted on some films, with thresholds and a scale by others."""
+def once(side: Side, remedy: Remedy, fitting: Films, tuning: Films) -> Answers:
+    """Answers by a remedy fitted on some films, thresholds and a scale on others; no folds."""
     answer = remedy.fit(side.question, fitting)
     given = answer(side.test)
     drawn = given if side.drawn is None else answer(side.drawn)
@@ -173,26 +173,17 @@ def _asked(side, remedy, fitting, tuning):
     tuned = answer(tuning)
     at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, tuning.truth.T, strict=True)]
     yes, yes_drawn = ((m > at).astype(float) for m in (given, drawn))
-    p = platt(tuned, tuning.truth, given)
+    fits = [calibration.platt(m[:, None], t) for m, t in zip(tuned.T, tuning.truth.T, strict=True)]
+    asked = zip(fits, given.T, strict=True)
+    p = np.column_stack([fit.predict_proba(m[:, None])[:, 1] for fit, m in asked])
     return Answers(given, drawn, changed, yes, yes_drawn, p)
 
 
 def _without(films, fold):
-    """Films without those of each so-manieth patient."""
+    """Films without those of one part of the patients, out of FOLDS."""
     names, patient = np.unique(films.patient, return_inverse=True)
     order = np.random.default_rng(0).permutation(len(names))
     return films.rows(order[patient] % FOLDS != fold)
-
-
-def platt(tuned: np.ndarray, truth: np.ndarray, margins: np.ndarray) -> np.ndarray:
-    """Probabilities (n, k) by a logistic regression for each finding (Platt 1999)."""
-    from sklearn.linear_model import LogisticRegression  # takes seconds to import
-
-    columns = []
-    for m, t, x in zip(tuned.T, truth.T, margins.T, strict=True):
-        fit = LogisticRegression(C=np.inf).fit(m[:, None], t)
-        columns.append(fit.predict_proba(x[:, None])[:, 1])
-    return np.column_stack(columns)
 
 
 # What is measured without a remedy is wanted beside each of them.
@@ -224,8 +215,10 @@ def _sensitivity(side, found, group):
 
 
 def _fitted(measure, side, found):
-    """A measure whose influences go on behind the test films with those of the folds."""
+    """A measure whose influences go on behind the test films with those of the folds, if any."""
     estimate = measure(side, found)
+    if not found.folds:
+        return estimate
     others = np.array([measure(side, fold).value for fold in found.folds])
     return influence.refitted(estimate, others)
 

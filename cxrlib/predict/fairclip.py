@@ -20,10 +20,9 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import toml
 from cxrlib.core.checks import one_of
 from cxrlib.core.errors import Lacks
-from cxrlib.predict.court import SPECIFICITY, Side
-from cxrlib.predict.remedies.remedy import Answer, Films, Question, ask, moved
+from cxrlib.predict import court
+from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy, ask, moved
 from cxrlib.show import words
-from cxrlib.stats import court as rule
 from cxrlib.stats.influence import Estimate
 
 if TYPE_CHECKING:
@@ -267,16 +266,10 @@ def reports(question: Question, fitting: Films, cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(question.encode(texts.tolist())[which], index=table["patient_id"])
 
 
-def harm(side: Side, answer: Answer) -> Estimate:
+def harm(side: court.Side, answer: Answer) -> Estimate:
     """The harm of the court on the biased side, after one training: nothing is fitted anew."""
-    if side.changed is not None:
-        apart = answer(side.test)[:, 0], answer(side.changed)[:, 0]
-        return rule.shift(*apart, ~side.test.truth[:, 0])
-    tuned, truth = answer(side.tuning), side.tuning.truth
-    at = [np.quantile(m[~t], SPECIFICITY) for m, t in zip(tuned.T, truth.T, strict=True)]
-    yes, of = (answer(side.test) > at).astype(float), side.test
-    one, other = (rule.sensitivity(yes, of.truth, of.group == g) for g in side.question.groups)
-    return one - other
+    remedy = Remedy(lambda question, fitting: answer, "training")
+    return court.harm(side, court.once(side, remedy, side.fitting, side.tuning))
 
 
 # --- what others published ---

@@ -184,7 +184,7 @@ def prompts(model: Encoder, finding: str, words: str = "") -> np.ndarray:
     """Positive minus negative prompt (d,), times the logit scale; both may end in some words."""
     sides = (zeroshot.POSITIVE.format(label=finding), zeroshot.NEGATIVE)
     texts = [f"{side} {words}".strip() for side in sides]
-    positive, negative = (model.averaged(model.encode_text([t], raw=True)) for t in texts)
+    positive, negative = (model.encode_prompts([t]) for t in texts)
     return model.logit_scale * (positive - negative).numpy()
 
 
@@ -206,7 +206,8 @@ def encoded(of: Sequence[Case]) -> pd.DataFrame:
         if "site" in table and one.attribute not in ("site", ALIKE):
             looks["one site"] = (table["site"] == table["site"].mode()[0]).to_numpy()
         for look, at in looks.items():
-            if min(table["patient_id"][at & side].nunique() for side in (one.has, ~one.has)) >= 20:
+            sides = (table["patient_id"][at & side] for side in (one.has, ~one.has))
+            if min(people.nunique() for people in sides) >= MIN_PATIENTS:
                 patient = one.patient[at]
                 found = use.decoded(one.vectors[at], one.has[at], patient, one.seed) - 0.5
                 about = row(found, patient, use.ENCODED - 0.5, look)

@@ -4,7 +4,10 @@ The fields at the end of a docstring (Formula, Source, ...) are the metric's car
 `cxrlib.book.metric_cards`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,9 @@ from cxrlib.core import checks
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import bootstrap, metrics
 from cxrlib.stats.ranking import Value, Weights, as_weights, shaped
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 ROUNDED = 2.0**-53  # 1 minus less than this is 1
 
@@ -126,8 +132,6 @@ def recalibrate(
     The predictions, group by group, with the new score and columns slope and shift. Where only
     one outcome was seen, the score is its frequency, and slope and shift are NaN.
     """
-    # takes seconds to import
-    from sklearn.linear_model import LogisticRegression
 
     def logit(table):
         p = table["score"].replace({0.0: ROUNDED, 1.0: 1 - ROUNDED})
@@ -142,11 +146,18 @@ def recalibrate(
         if y.nunique() < 2:
             parts.append(block.assign(score=float(y.mean()), slope=np.nan, shift=np.nan))
             continue
-        fit = LogisticRegression(C=np.inf, fit_intercept=intercept).fit(logit(known[key]), y)
+        fit = platt(logit(known[key]), y, intercept)
         p = fit.predict_proba(logit(block))[:, 1]
         shift = fit.intercept_[0] if intercept else 0.0
         parts.append(block.assign(score=p, slope=fit.coef_[0, 0], shift=shift))
     return pd.concat(parts, ignore_index=True)
+
+
+def platt(margin: ArrayLike, y_true: ArrayLike, intercept: bool = True) -> LogisticRegression:
+    """A logistic regression of outcomes (n,) on margins (n, 1), without a penalty (Platt 1999)."""
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import
+
+    return LogisticRegression(C=np.inf, fit_intercept=intercept).fit(margin, y_true)
 
 
 def risk_by_group(predictions: pd.DataFrame, off: pd.DataFrame) -> pd.DataFrame:

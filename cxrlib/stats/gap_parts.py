@@ -92,15 +92,7 @@ def _mean_among(values, among, w):
 
 
 def _auc(y, rank, yes, w):
-    size = rank.max() + 1
-    ill, well = (np.bincount(rank, w * of, size) for of in (y, ~y))
-    p, q = ill.sum(), well.sum()
-    if p == 0 or q == 0:
-        return np.nan, np.zeros(len(w))
-    below, above = np.cumsum(well) - well / 2, p - np.cumsum(ill) + ill / 2
-    value = (ill * below).sum() / (p * q)
-    placed = np.where(y, below[rank] / q, above[rank] / p)  # DeLong's placement values
-    return value, (placed - value) / np.where(y, p, q)
+    return influence.weighted_auc(y, rank, w)
 
 
 def _average_precision(y, rank, yes, w):

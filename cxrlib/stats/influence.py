@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
 from cxrlib.core import checks
 
@@ -95,17 +95,27 @@ def auc(y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None) -> 
     ill, well = among & y, among & ~y
     if not (ill.any() and well.any()):
         raise ValueError(f"{ill.sum()} ill and {well.sum()} healthy images; expected both")
-    n_ill, n_well = ill.sum(), well.sum()
-    rank = np.zeros(len(y))
-    rank[among] = rankdata(score[among])
-    placement = np.zeros(len(y))
-    placement[ill] = (rank[ill] - rankdata(score[ill])) / n_well
-    placement[well] = 1 - (rank[well] - rankdata(score[well])) / n_ill
-    value = placement[ill].mean()
-    influence = np.zeros(len(y))
-    influence[ill] = (placement[ill] - value) / n_ill
-    influence[well] = (placement[well] - value) / n_well
-    return Estimate(float(value), influence)
+    weight = among / among.sum()
+    value, moves = weighted_auc(y, np.unique(score, return_inverse=True)[1], weight)
+    return Estimate(float(value), weight * moves)
+
+
+def weighted_auc(y: np.ndarray, rank: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """AUC under weights, and how far it moves per share of weight that an image gains (n,).
+
+    y : (n,) bool; rank : (n,) place of the score among the distinct ones; weight : (n,), sums to 1
+
+    NaN and zeros where only one class has weight.
+    """
+    size = rank.max() + 1
+    ill, well = (np.bincount(rank, weight * of, size) for of in (y, ~y))
+    p, q = ill.sum(), well.sum()
+    if p == 0 or q == 0:
+        return np.nan, np.zeros(len(y))
+    below, above = np.cumsum(well) - well / 2, p - np.cumsum(ill) + ill / 2
+    value = (ill * below).sum() / (p * q)
+    placed = np.where(y, below[rank] / q, above[rank] / p)
+    return value, (placed - value) / np.where(y, p, q)
 
 
 def average(estimates: list[Estimate]) -> Estimate:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cxrlib.predict.remedies import cells
 from cxrlib.predict.remedies.remedy import Answer, Films, Question, Remedy, ask
+from cxrlib.stats import calibration
 
 SPECIFICITY = 0.8  # of each group, and of the threshold that all share without a remedy
 
@@ -61,21 +62,15 @@ def group_recalibration(question: Question, fitting: Films) -> Answer:
     """
     cell = cells.of(question, fitting)
     asked = list(zip(ask(question, fitting).T, cell.T, strict=True))
-    lines = np.array([[line(m, c % 2, c // 2 == g) for m, c in asked] for g in (0, 1)])
+    of = [[(m[c // 2 == g], c[c // 2 == g] % 2) for m, c in asked] for g in (0, 1)]
+    fits = [[calibration.platt(m[:, None], ill) for m, ill in group] for group in of]
+    lines = np.array([[(f.coef_[0, 0], f.intercept_[0]) for f in group] for group in fits])
 
     def answer(films: Films) -> np.ndarray:
         scale, shift = np.moveaxis(lines[cells.member(question, films)], 2, 0)
         return scale * ask(question, films) + shift
 
     return answer
-
-
-def line(margin: np.ndarray, ill: np.ndarray, among: np.ndarray) -> tuple[float, float]:
-    """Scale and shift of a logistic regression on the margin, without a penalty."""
-    from sklearn.linear_model import LogisticRegression
-
-    fit = LogisticRegression(C=np.inf).fit(margin[among, None], ill[among])
-    return fit.coef_[0, 0], fit.intercept_[0]
 
 
 def as_it_is() -> object:
