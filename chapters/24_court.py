@@ -299,7 +299,7 @@ nothing was added, it is missing afterwards.
 others = court.recorded_trials()
 others = others[~others["seed"].isin([seed, court.BARS_SET_ON])]
 held = court.held(others, cases, trials)
-broken = held[held["contradicted"] > 0]
+broken = held[held["contradicted"] > 0].reset_index(drop=True)
 show(broken, "Verdicts that another seed contradicts", counts=())
 
 # %% tags=["remove-input"]
