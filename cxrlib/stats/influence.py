@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import stdtrit
 
 from cxrlib.core import checks
 
@@ -144,7 +144,11 @@ def refitted(estimate: Estimate, without: ArrayLike) -> Estimate:
 
 
 def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Normal limits, with the patients as the unit.
+    """Limits of Student's distribution, with the patients as the unit.
+
+    The variance is itself estimated, from few patients where few have weight: Student's degrees of
+    freedom are twice the square of its mean over its variance (as for surveys; Valliant and Rust
+    2010).
 
     Parameters
     ----------
@@ -153,7 +157,10 @@ def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> 
         Of the images of its influences.
     level : float in (0, 1)
     """
-    half = norm.ppf(0.5 + level / 2) * standard_error(estimate, patient_id)
+    squares, m = _by_patient(estimate, patient_id)
+    unsure = (squares**2).sum() - squares.sum() ** 2 / max(m, 1)
+    df = max(1.0, 2 * squares.sum() ** 2 / unsure) if unsure > 0 else max(m - 1, 1)
+    half = stdtrit(df, 0.5 + level / 2) * standard_error(estimate, patient_id)
     return estimate.value - half, estimate.value + half
 
 
@@ -162,15 +169,15 @@ def standard_error(estimate: Estimate, patient_id: ArrayLike) -> float:
 
     m is the number of patients whose images have an influence.
     """
-    code, names = _codes(patient_id)
-    by_patient = np.bincount(code, estimate.influence, names)
-    m = np.count_nonzero(np.bincount(code, estimate.influence != 0, names))
-    return float(np.sqrt((by_patient**2).sum() * m / max(m - 1, 1)))
+    squares, m = _by_patient(estimate, patient_id)
+    return float(np.sqrt(squares.sum() * m / max(m - 1, 1)))
 
 
-def _codes(patient_id):
+def _by_patient(estimate, patient_id):
+    """Squared influence of each patient, and the number of those whose images have any."""
     names, code = np.unique(np.asarray(patient_id), return_inverse=True)
-    return code, len(names)
+    moved = np.bincount(code, estimate.influence != 0, len(names))
+    return np.bincount(code, estimate.influence, len(names)) ** 2, np.count_nonzero(moved)
 
 
 def combined(shares: ArrayLike, of: Sequence[Estimate | float]) -> Estimate | float:
