@@ -284,7 +284,17 @@ def test_ctrl_c_and_going_on(cluster, cohort, model, local, tmp_path, at_half):
     same(again, local)
 
 
-@pytest.mark.parametrize("error", [MemoryError("none left"), StoreError, ChildProcessError])
+SLOW = pytest.mark.slow  # one on a cluster is enough: seconds each to start an actor
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError("none left"), marks=SLOW),
+        pytest.param(StoreError, marks=SLOW),
+        ChildProcessError,
+    ],
+)
 def test_errors_come_as_themselves(cluster, cohort, model, tmp_path, error, monkeypatch):
     monkeypatch.setattr(embed_ray, "DEATHS", 1)
 

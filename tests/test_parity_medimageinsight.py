@@ -136,6 +136,7 @@ def test_a_mistake_with_texts_lands_where_upstream_says(model, mistake):
     assert_lands(found, FIGURES["text"]["embeddings"], mistake)
 
 
+@pytest.mark.slow  # the whole encoder for each: ten seconds
 @pytest.mark.parametrize("mistake", IMAGE_MISTAKES)
 def test_a_mistake_with_images_lands_where_upstream_says(model, mistake):
     wrong = with_shared_weights(model.network)

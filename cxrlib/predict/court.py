@@ -450,5 +450,5 @@ def held(
             apart = [stats.contradicts(here, other) for other in there]
             asked = sorted({question for questions in apart for question in questions})
             counted = {"seeds": len(apart), "contradicted": sum(map(bool, apart))}
-            rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked)})
+            rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked).replace("_", " ")})
     return pd.DataFrame(rows, columns=["bias", "remedy", "seeds", "contradicted", "in"])
