@@ -193,12 +193,15 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
     if low <= 0 <= high:
         return Verdict(NO_HARM, costs, invents, "")
     share = effects.share_left
-    removes = _words(share.value, *interval(share, patient_id))
+    low, high = interval(share, patient_id)
+    removes = _words(share.value, low, high)
     worse, better = effects.gains
-    says = {below(better, TAKEN), below(worse + better * GIVEN, 0)}
+    bar = SHARES["reduces"]  # above it the gap has not closed, and nobody was levelled down
+    closed = "yes" if -bar <= low and high <= bar else "no" if low > bar or high < -bar else "perhaps"
+    says = {closed, below(better, TAKEN), below(worse + better * GIVEN, 0)}
     down = "" if "no" in says else "levels down" if says == {"yes"} else "perhaps levels down"
-    if effects.kind == "shift" or abs(share.value) > SHARES["reduces"]:
-        down = ""  # no gap, or none that closed
+    if effects.kind == "shift":
+        down = ""
     return Verdict(removes, costs, invents, down)
 
 
