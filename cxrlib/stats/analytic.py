@@ -10,10 +10,13 @@ taken on a scale that has none (Boyd et al. 2013 for average precision).
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import expit, logit, ndtr, stdtr, stdtrit
 
 from cxrlib.core import checks
 from cxrlib.stats import influence
+from cxrlib.stats.ranking import binary
 
 RANKED = {
     "auc": influence.weighted_auc,
@@ -40,6 +43,47 @@ ROUNDING = 1e-12
 
 def _decided(score):
     return checks.outcomes(score, "decision")
+
+
+def intervals(
+    y_true: ArrayLike,
+    score: ArrayLike,
+    patient_id: ArrayLike,
+    metrics: Sequence[str] = tuple(RANKED),
+    level: float = 0.95,
+) -> dict[str, tuple[float, float, float]]:
+    """Metrics of one sample with their limits, patients as the unit, in one sort.
+
+    Parameters
+    ----------
+    y_true : (n,) of 0/1
+    score : (n,) finite numbers; probabilities for calibration, 0/1 for decisions
+    patient_id : (n,)
+    metrics : names out of `METRICS`
+    level : float in (0, 1)
+
+    Returns
+    -------
+    dict of metric -> value, low, high. See `limits` for limits that are NaN.
+
+    Raises
+    ------
+    ValueError
+        For an unknown metric, labels other than 0 and 1 or of one class only, scores that are NaN,
+        and a missing patient.
+    """
+    for metric in metrics:
+        checks.one_of("metrics", metric, METRICS)
+    checks.fractions(level=level)
+    y, s = binary(y_true, score)
+    checks.same_length(y_true=y, patient_id=patient_id)
+    if y.all() or not y.any():
+        raise ValueError(f"y_true: {y.sum()} positive of {len(y)} images; expected both classes.")
+    code, names = pd.factorize(np.asarray(patient_id))
+    who = {"patient_id": patient_id}
+    checks.refuse(code < 0, "patient_id: missing", "a patient for every image", **who)
+    found = by_patient(y, s, code, len(names), metrics)
+    return {m: (v, *limits(v, moved, SCALES[m], level)) for m, (v, moved) in found.items()}
 
 
 def by_patient(
@@ -92,7 +136,8 @@ def by_patient(
             value, moves = _mean(values, among, weight)
             factor = _factor(code[weight > 0], n_patients) if among is None else by_class
         if stratum is not None:
-            moves = moves - (np.bincount(stratum, moves) / np.bincount(stratum))[stratum]
+            mean = np.bincount(stratum, moves) / np.maximum(np.bincount(stratum), 1)
+            moves = moves - mean[stratum]
         out[metric] = float(value), np.bincount(code, factor * weight * moves, n_patients)
     return out
 

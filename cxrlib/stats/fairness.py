@@ -99,7 +99,7 @@ def gap_table(
     name = est.attribute_name(attribute)
     for study, found in est.estimated(predictions, {attribute: groups}, metrics, **options):
         pairs_here = est.pairs_of(study.groups[name], pairs, reference)
-        out += est.rows(est.group_gaps(found, name, pairs_here), study)
+        out += est.rows(est.group_gaps(found, name, pairs_here), study, differences=True)
     return _matched(schema.results(out), options.get("match"))
 
 
@@ -156,7 +156,7 @@ def model_gap_table(
                 if key.model == a and other in found:
                     gap = est.difference(of_a, found[other], a, b)
                     gaps[key._replace(model=f"{a} - {b}")] = gap
-        out += est.rows(gaps, study)
+        out += est.rows(gaps, study, differences=True)
     return schema.results(out)
 
 

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks
-from cxrlib.stats import bootstrap, fairness
+from cxrlib.stats import analytic, bootstrap, fairness
 from cxrlib.stats import estimates as est
 
 METHODS = {"p_holm": "holm", "p_bh": "fdr_bh"}  # columns of corrected p-values, by statsmodels name
@@ -122,7 +122,7 @@ def _pairs(known, asked):
 
 
 def _table(study, gaps, null, alpha):
-    table = schema.results(est.rows(gaps, study))
+    table = schema.results(est.rows(gaps, study, differences=True))
     values = np.array([e.value for e in gaps.values()])
     # Where credentialed data have too few images behind a gap, its test would tell what it was.
     hidden = table["value"].isna().to_numpy() & (schema.smallest_cell() > 0)
@@ -140,8 +140,13 @@ def _table(study, gaps, null, alpha):
     ]
     for column, method in METHODS.items():
         table[column] = corrected(table["p_value"], method)
-    replicates = np.stack([e.replicates for e in gaps.values()], axis=1)
-    low, high = simultaneous_bands(values, replicates, alpha)
+    if study.analytic:
+        none = np.zeros(study.resamples.code.max() + 1)
+        moved = np.stack([none if e.moved is None else e.moved for e in gaps.values()])
+        low, high = analytic.bands(values, moved, alpha, study.resamples.seed)
+    else:
+        replicates = np.stack([e.replicates for e in gaps.values()], axis=1)
+        low, high = simultaneous_bands(values, replicates, alpha)
     return table.assign(band_low=low, band_high=high)
 
 
@@ -391,7 +396,7 @@ def easiest_and_hardest(plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plans(a, b, gaps, z):
-    spread = np.array([np.nanstd(e.replicates, ddof=1) if not e.note else np.nan for e in (a, b)])
+    spread = np.array([est.spread(e) if not e.note else np.nan for e in (a, b)])
     positives = np.array([a.n_positive, b.n_positive])
     patients = np.array([len(a.patients), len(b.patients)])
     for gap in gaps:
