@@ -3,9 +3,10 @@
 Run: python benchmarks/coverage.py [--simulations 1000] [--resamples 500] [--processes 2]
 
 Writes the counts to coverage.csv beside this file after every design (or to --out), so a run that
-was cut off goes on where it stopped, and a new kind of interval is added alone; `cxrlib.stats.simulate.shares` turns counts into shares. The
-table in the repository comes from these defaults, on a machine with two processor cores; one
-process took half an hour, the analytic intervals three minutes. The chapter on coverage computes its own, smaller, grid and does not read
+was cut off goes on where it stopped, and a new kind of interval is added alone;
+`cxrlib.stats.simulate.shares` turns counts into shares. The table in the repository comes from
+these defaults, on a machine with two processor cores; one process took half an hour, the analytic
+intervals a few minutes. The chapter on coverage computes its own, smaller, grid and does not read
 this file.
 """
 

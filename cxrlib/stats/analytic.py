@@ -168,7 +168,9 @@ def freedom(moved: np.ndarray) -> np.ndarray:
     return np.maximum(df, 1)
 
 
-def limits(value: float, moved: np.ndarray, scale: str = PLAIN, level: float = 0.95) -> tuple:
+def limits(
+    value: float, moved: np.ndarray, scale: str = PLAIN, level: float = 0.95
+) -> tuple[float, float]:
     """Limits of Student's distribution.
 
     Parameters
@@ -190,10 +192,12 @@ def limits(value: float, moved: np.ndarray, scale: str = PLAIN, level: float = 0
         return np.nan, np.nan
     if scale == LOGIT:
         half /= value * (1 - value)
-        return tuple(expit(logit(value) + np.array([-half, half])))
-    if scale == BELOW_ONE:
-        return tuple(1 - (1 - value) * np.exp(np.array([half, -half]) / (1 - value)))
-    return value - half, value + half
+        low, high = expit(logit(value) + np.array([-half, half]))
+    elif scale == BELOW_ONE:
+        low, high = 1 - (1 - value) * np.exp(np.array([half, -half]) / (1 - value))
+    else:
+        low, high = value - half, value + half
+    return float(low), float(high)
 
 
 def p_value(value: float, moved: np.ndarray) -> float:

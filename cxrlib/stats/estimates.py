@@ -256,8 +256,8 @@ def estimated(
     without = [m for m in metrics if m not in analytic.METRICS]
     if without and protocol_of(sampling.get("protocol", "corrected")).interval == ANALYTIC:
         raise ValueError(
-            f"interval={ANALYTIC!r}: {', '.join(without)} have no influences; expected metrics out of "
-            f"{', '.join(analytic.METRICS)}. Ask for the others with interval='expanded'."
+            f"interval={ANALYTIC!r}: no influences of {', '.join(without)}; expected metrics out "
+            f"of {', '.join(analytic.METRICS)}. Ask for the others with interval='expanded'."
         )
     probabilities = any(m in PROBABILITY_METRICS for m in metrics)
     for study in studies(predictions, attributes, probabilities=probabilities, **sampling):

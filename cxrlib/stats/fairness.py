@@ -26,7 +26,7 @@ def performance_table(
     attributes: est.Attributes = (),
     **options: Unpack[est.Options],
 ) -> pd.DataFrame:
-    """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
+    """Metrics over all patients and in each group, with intervals (S Table 1, Fig. 1).
 
     Parameters
     ----------
@@ -47,7 +47,8 @@ def performance_table(
         are defined in every group of the attribute, so that all groups are averaged over the same
         findings. The note names labels left out; counts are those of the scarcest label kept.
     protocol : name ("corrected" by default) or Protocol; its switches unit (see
-        `cxrlib.stats.bootstrap.Resamples`), interval (see `cxrlib.stats.bootstrap.interval`) and
+        `cxrlib.stats.bootstrap.Resamples`), interval (see `cxrlib.stats.bootstrap.interval`; or
+        "analytic", which draws no resamples: `cxrlib.stats.analytic`, all metrics but the ece) and
         min_cases: a group with fewer positive, or negative, images gets NaN and a note
     n_resamples : of patients, or of the protocol's unit; 500 by default
     seed : of the resamples; 1907 by default

@@ -274,7 +274,9 @@ def studies(
     shape = design.prevalence, design.icc, design.icc, rng
     rows = []
     for simulation in range(n_simulations):
-        own, reference = (sample(patient, auc, *shape) for auc in (design.auc, design.reference_auc))
+        own, reference = (
+            sample(patient, auc, *shape) for auc in (design.auc, design.reference_auc)
+        )
         counts = simulation, int(own[0].sum()), len(np.unique(patient[own[0] == 1]))
         at_once = _analytic(own, reference, patient)
         values = dict.fromkeys(at_once)
