@@ -126,7 +126,7 @@ def errors(predictions):
         )
         spread = {key: estimates.spread(e) for key, e in next(found)[1].items()}
         by_interval.append(pd.Series(spread))
-    return (by_interval[1] / by_interval[0]).groupby(level="metric")
+    return (by_interval[1] / by_interval[0]).groupby(level=-1)
 
 
 def timed(function, *arguments, **named):
