@@ -1,9 +1,11 @@
-"""The resampling engine beside a plain scikit-learn loop and fairlearn's bootstrap.
+"""Intervals by resampling and in one sort, beside a plain scikit-learn loop and other libraries.
 
 Side by side in one process, on simulated data of the size of S's MIMIC-CXR test set: 8,950 images,
-6 labels, 12 groups, 6 models, AUC and adjusted AUPRC, 1,000 resamples. The slow ones are timed on
-a few resamples and extrapolated. Then growth with the number of images, and memory against the
-number of resamples.
+6 labels, 12 groups, 6 models, AUC and adjusted AUPRC, 1,000 resamples (analytic intervals need
+none). The slow ones are timed on a few resamples, or one of the 36 pairs of model and label, and
+extrapolated. rapidstats (Rust; `pip install rapidstats==0.4.2`, which nothing else here needs)
+draws images, not patients, with all cores, and knows average precision without adjustment. Then
+growth with the number of images, and memory against the number of resamples.
 
 Run: python benchmarks/bootstrap.py
 """
@@ -19,8 +21,13 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlib.protocol import protocol_of
-from cxrlib.stats import bootstrap, fairness
+from cxrlib.stats import analytic, bootstrap, estimates, fairness
 from cxrlib.stats.ranking import ranker
+
+try:
+    import rapidstats
+except ImportError:
+    rapidstats = None
 
 IMAGES, PATIENTS, RESAMPLES, SAMPLE = 8950, 3000, 1000, 3
 PREVALENCE = [0.14, 0.08, 0.03, 0.17, 0.07, 0.03]  # of S's six labels
@@ -52,13 +59,13 @@ def simulate(n, patients, labels=6, models=6, seed=0):
     return pd.concat(parts, ignore_index=True)
 
 
-def engine(predictions, n_resamples=RESAMPLES):
+def engine(predictions, n_resamples=RESAMPLES, interval="expanded"):
     return fairness.performance_table(
         predictions,
         ("auc", "adjusted_auprc"),
         tuple(GROUPS),
         mean_over_labels=False,
-        protocol=replace(protocol_of("corrected"), min_cases=1),
+        protocol=replace(protocol_of("corrected"), min_cases=1, interval=interval),
         n_resamples=n_resamples,
     )
 
@@ -68,10 +75,7 @@ def loop(predictions, n_resamples):
     rng = np.random.default_rng(0)
     for _, block in predictions.groupby(["model", "label"]):
         y, score = block["y_true"].to_numpy(), block["score"].to_numpy()
-        members = [np.arange(len(y))]
-        for attribute in GROUPS:
-            members += [np.flatnonzero(block[attribute] == g) for g in GROUPS[attribute]]
-        for at in members:
+        for at in groups(block):
             for _ in range(n_resamples):
                 drawn = rng.choice(at, len(at))
                 if 0 < y[drawn].sum() < len(drawn):
@@ -91,6 +95,38 @@ def fairlearn_bootstrap(predictions, n_resamples):
                 ci_quantiles=[0.025, 0.975],
                 random_state=0,
             )
+
+
+def rust_bootstrap(predictions, n_resamples):
+    drawn = rapidstats.Bootstrap(iterations=n_resamples, seed=0)
+    for _, block in predictions.groupby(["model", "label"]):
+        y, score = block["y_true"].to_numpy(bool), block["score"].to_numpy()
+        for at in groups(block):
+            if 0 < y[at].sum() < len(at):
+                drawn.roc_auc(y[at], score[at])
+                drawn.average_precision(y[at], score[at])
+
+
+def groups(block):
+    """Positions of all images, and of those of each group."""
+    found = [np.arange(len(block))]
+    for attribute, shares in GROUPS.items():
+        found += [np.flatnonzero(block[attribute] == group) for group in shares]
+    return found
+
+
+def errors(predictions):
+    """Standard errors, analytic over those of the resamples: a number per estimate and metric."""
+    by_interval = []
+    for interval in ("percentile", "analytic"):
+        protocol = replace(protocol_of("corrected"), interval=interval)
+        how = {"mean_over_labels": False, "match": None, "n_resamples": RESAMPLES}
+        found = estimates.estimated(
+            predictions, (), list(analytic.RANKED), protocol=protocol, **how
+        )
+        spread = {key: estimates.spread(e) for key, e in next(found)[1].items()}
+        by_interval.append(pd.Series(spread))
+    return (by_interval[1] / by_interval[0]).groupby(level=-1)
 
 
 def timed(function, *arguments, **named):
@@ -113,30 +149,42 @@ def main():
     one = predictions[(predictions["model"] == "model 0") & (predictions["label"] == "label 0")]
     own = [timed(engine, predictions) for _ in range(3)]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    at_once = [timed(engine, predictions, interval="analytic") for _ in range(5)]
     slow = timed(loop, predictions, SAMPLE) * RESAMPLES / SAMPLE
     # one of 36 pairs of model and label
     fair = timed(fairlearn_bootstrap, one, SAMPLE) * RESAMPLES / SAMPLE * 36
     print(f"{IMAGES} images, 6 labels, 12 groups, 6 models, {RESAMPLES} resamples, 2 metrics")
-    print(
-        f"  this engine         {np.median(own):8.1f} s  (3 runs: {min(own):.1f} to {max(own):.1f})"
-    )
+    for name, runs in (("resampling engine", own), ("analytic", at_once)):
+        spread = f"{len(runs)} runs: {min(runs):.2f} to {max(runs):.2f}"
+        print(f"  {name:19} {np.median(runs):8.2f} s  ({spread})")
     print(f"  scikit-learn loop   {slow:8.0f} s  extrapolated from {SAMPLE} resamples")
     print(f"  fairlearn bootstrap {fair:8.0f} s  extrapolated from {SAMPLE} resamples of 1 of 36")
+    if rapidstats:
+        rust = timed(rust_bootstrap, one, 20 * SAMPLE) * RESAMPLES / (20 * SAMPLE) * 36
+        print(f"  rapidstats          {rust:8.0f} s  extrapolated from {20 * SAMPLE} of 1 of 36")
+    else:
+        print("  rapidstats is missing and not timed: pip install rapidstats==0.4.2")
     print(f"  loop / engine       {slow / np.median(own):8.0f}    (target 150)")
+    print(f"  loop / analytic     {slow / np.median(at_once):8.0f}    (target 900)")
     print(f"  peak of the process {memory:8.0f} MB (target 1000; includes pandas)")
+    for metric, ratio in errors(predictions):
+        print(f"  standard error of {metric}, analytic over {RESAMPLES} resamples: median "
+              f"{ratio.median():.3f}, {ratio.min():.3f} to {ratio.max():.3f}")  # fmt: skip
 
     for n_resamples in (100, 1000, 4000):
         print(f"  {n_resamples} resamples of one model and label: "
               f"{peak(engine, one, n_resamples):.0f} MB allocated")  # fmt: skip
-    print("growth, one model, one label, no groups, 100 resamples and the jackknife:")
+    print("growth, one model, one label, no groups; 100 resamples and the jackknife, or analytic:")
     for n in (10**3, 10**4, 10**5, 10**6):
         rng = np.random.default_rng(0)
         y, patient = rng.random(n) < 0.1, rng.integers(0, n // 3, n)
-        ranked = {"all": ranker(y, y + rng.standard_normal(n))}
+        score = y + rng.standard_normal(n)
+        ranked = {"all": ranker(y, score)}
         drawn = bootstrap.Resamples(patient, 100)
         seconds = timed(bootstrap.evaluate, ranked, drawn)
         rows = 1 + 100 + drawn.n_blocks
-        print(f"  {n:>8} images {seconds:7.2f} s  {1e9 * seconds / n / rows:5.1f} ns a weight")
+        print(f"  {n:>8} images {seconds:7.2f} s  {1e9 * seconds / n / rows:5.1f} ns a weight, "
+              f"analytic {1000 * timed(analytic.intervals, y, score, patient):.1f} ms")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -30,12 +30,11 @@
 # careful.
 #
 # There are two reasons for doubt. Paper S drew *images* to make its intervals,
-# although a patient may have several, and images of one patient are no
-# independent witnesses. And it warns, rightly, that thin groups have few
-# positive images and wide intervals. A wide interval looks honest. It may
-# still be too narrow. **Do such intervals keep their promise?** With real
-# patients nobody can check, for nobody knows the truth. This chapter simulates
-# studies of which the truth is known, and counts.
+# although images of one patient are no independent witnesses. And it warns,
+# rightly, that thin groups have wide intervals. A wide interval looks honest.
+# It may still be too narrow. **Do such intervals keep their promise?** With
+# real patients nobody knows the truth. This chapter simulates studies of which
+# it is known, and counts.
 
 # %% tags=["parameters"]
 seed: int = 1907  # [0, 1000000] of the simulated studies and the resamples
@@ -113,11 +112,10 @@ They differ by {apart:.3f} at most. From here on the formula is *the truth*.
 # %% [markdown]
 # ## How alike are the images of one patient?
 #
-# The answer decides everything that follows, so it should come from real
-# patients. The metadata of NIH ChestX-ray14 {cite:p}`wang2017` tell it for the
-# labels. Think of a continuous severity behind each label, which turns into
-# "positive" above a threshold; the correlation of this severity between two
-# images of a patient can be worked out from how often both are positive.
+# The metadata of NIH ChestX-ray14 {cite:p}`wang2017` tell it for the labels.
+# Think of a continuous severity behind each label, which turns into "positive"
+# above a threshold; the correlation of this severity between two images of a
+# patient can be worked out from how often both are positive.
 
 # %%
 nih = cohorts.load("nih-metadata").table
@@ -223,12 +221,11 @@ quiz(
 )
 
 # %% [markdown]
-# ## Four intervals, many designs
+# ## Five intervals, many designs
 #
-# Now the same count for many designs of a study: small and larger groups, rare
-# and common findings, one image a patient or several. Each simulated cohort
-# has two groups; the model is a little worse in the second, so that the gap
-# between them has a known truth too. Four ways to make an interval compete:
+# Now the same count for many designs of a study. Each simulated cohort has two
+# groups; the model is a little worse in the second, so that the gap between
+# them has a known truth too. Five ways to make an interval compete:
 #
 # images, percentile
 # : as S made them: draw images with replacement, compute the metric of each
@@ -245,8 +242,12 @@ quiz(
 # : moves the cuts outwards {cite:p}`hesterberg2015`. Resamples of few patients
 #   vary too little, and the spread of few patients is itself uncertain; how
 #   uncertain is learnt by leaving out patients in turn (the degrees of freedom
-#   of survey statistics, {cite:p}`valliant2010`). With many patients nothing
-#   is left of the difference.
+#   of survey statistics, {cite:p}`valliant2010`).
+#
+# patients, analytic
+# : draws nothing. A formula says how far each patient moves the number; these
+#   moves, squared and summed, are its variance {cite:p}`obuchowski1997`. The
+#   limits are taken on a scale that has no end {cite:p}`boyd2013`.
 #
 # *Coverage* is the share of studies whose interval holds the truth. Since
 # studies are finite, coverage has an interval of its own, from counting,
@@ -270,6 +271,8 @@ shares = ["prevalence", "undefined"]
 shown[shares] = shown[shares].map(percent)
 first = ["images_per_patient", "n_positive_patients"]
 rest = ["n_positive", "true AUC", "prevalence", "n_images", "correlation"]
+of_design = shown.groupby([*first, *rest], sort=False)["undefined"]
+shown["undefined"] = of_design.transform("first")  # of the resampled ones
 rest.append("undefined")  # these may need scrolling
 wide = schema.wide(
     simulate.in_percent(shown), [*first, *rest], "kind", digits=0
@@ -392,7 +395,7 @@ show(
 )
 
 # %% tags=["remove-input"]
-IMAGES, PATIENTS, BCA, EXPANDED = verdicts.index
+IMAGES, PATIENTS, BCA, EXPANDED, ANALYTIC = verdicts.index
 off = verdicts["off"]
 best = off.idxmin() if off.notna().any() else PATIENTS
 largest = pooled[(pooled["metric"] == "auc") & (pooled["kind"] == best)]
@@ -417,6 +420,9 @@ Images are the wrong thing to count. Designs that expect thirty positive
 wide, thin = verdicts["width"], verdicts["width_thin"]
 few = 100 * verdicts["off_few"]
 classes = [text for text, at in simulate.CLASSES.items() if at in (10, 20)]
+handful = pooled[pooled["positive_patients"] == "under 5"]
+handful = handful[handful["metric"] == "auc"].set_index("kind")
+silent = handful["undefined"].reindex(verdicts.index)
 default = protocol_of("corrected")
 say(f"""
 The prices: where patients have several images, percentile intervals over
@@ -428,6 +434,13 @@ unless they say otherwise. BCa has the better theory, and a correction for bias
 that must itself be estimated. With fewer than ten positive patients it is off
 its promise by {few[BCA]:.1f} points on average, the percentile interval by
 {few[PATIENTS]:.1f}.
+
+The analytic interval takes milliseconds. It keeps its promise for AUC
+{kept("auc", ANALYTIC)}, for adjusted AUPRC {kept("adjusted_auprc", ANALYTIC)},
+for the gap {kept("auc_gap", ANALYTIC)}. In groups with fewer than five
+positive patients it gives none in {percent(silent[ANALYTIC])} of studies, the
+others in {percent(silent[BCA])}: a single positive patient, or an AUC of 1,
+tells it nothing of the next patient. Its coverage leaves such studies out.
 
 What does this mean for the groups that S singles out? That a group is thin
 does show in a wide interval. It is no proof that the interval is wide enough.
@@ -461,23 +474,21 @@ quiz(
 # %% [markdown]
 # ## Limits
 #
-# - The simulation is kind: normal scores, one strength of correlation for
-#   labels and scores, and in the small grid the same number of images for
-#   every patient. Real intervals may do worse.
+# - The simulation is kind: normal scores, one strength of correlation, and in
+#   the small grid as many images for every patient. Reality may be worse.
 # - The correlation of *labels* was taken from NIH metadata; that of scores is
 #   set equal to it and not measured.
 # - Coverage is about sampling patients of the same kind. It says nothing about
 #   another hospital, wrong labels or a wrong model.
 
 # %% tags=["remove-input"]
-handful = pooled[pooled["positive_patients"] == "under 5"]
-handful = handful.loc[handful["metric"] == "auc", "coverage"]
 in_short(
     f"""
 Do 95 % intervals hold the truth in 95 of 100 studies? Drawing images, as S
 did, keeps this promise for AUC {kept("auc", IMAGES)}; drawing patients with
-the expanded interval {kept("auc", EXPANDED)}. With fewer than five positive
-patients, the best of the four held the truth in {percent(handful.max())} of
+the expanded interval {kept("auc", EXPANDED)}, with the analytic one, which
+draws nothing, {kept("auc", ANALYTIC)}. With fewer than five positive patients,
+the best of the five held the truth in {percent(handful["coverage"].max())} of
 studies: there, the honest number is the count of patients. {verdict}. In the
 labels of NIH the median correlation is {icc.median():.2f}.
 """,
@@ -497,30 +508,26 @@ labels of NIH the median correlation is {icc.median():.2f}.
 #
 # ```{solution} ex-coverage-uneven
 # :class: dropdown
-# Call `simulate.coverage` for both. The long-stay patients dominate every sum,
-# so there are in effect fewer patients than the count says. Intervals over
-# images fall further below their promise, and those over patients too: eight
-# patients carry almost all images. The expanded interval notices part of it,
-# since leaving out one of the eight changes the result a lot and its degrees
-# of freedom drop.
+# Call `simulate.coverage` for both. Eight long-stay patients carry almost all
+# images, so there are in effect fewer patients than the count says. Intervals
+# over images fall further below their promise, and those over patients too.
+# The expanded and the analytic one notice part of it: with one of the eight
+# the result moves a lot, and their degrees of freedom drop.
 # ```
 #
 # ```{exercise}
 # :label: ex-coverage-dial
-# The strength of the correlation is the planted bias of this chapter. Predict
-# what {numref}`fig-coverage-studies` would show with `ICC = 0` in the cell
-# that sets it, and with `ICC = 0.95`. Then change it and run the cells up to
-# the figure.
+# Predict what {numref}`fig-coverage-studies` would show with `ICC = 0` in the
+# cell that sets it, and with `ICC = 0.95`. Then change it and run the cells.
 # ```
 #
 # ```{solution} ex-coverage-dial
 # :class: dropdown
 # Without correlation every image is a witness of its own: both panels miss
-# about one time in twenty, and their intervals are about equally wide. With
-# almost full correlation the images of a patient repeat each other: drawing
-# images misses far more often, without its intervals growing. Those from
-# drawing patients become much wider, and still miss too often, since so few
-# patients are positive. The truth, the vertical line, stays where it is.
+# about one time in twenty, with intervals about equally wide. With almost full
+# correlation drawing images misses far more often, without its intervals
+# growing. Those from drawing patients become much wider, and still miss too
+# often, since so few patients are positive. The vertical line stays.
 # ```
 #
 # ```{exercise}
@@ -533,25 +540,22 @@ labels of NIH the median correlation is {icc.median():.2f}.
 # ```{solution} ex-coverage-seed
 # :class: dropdown
 # Cells whose Monte Carlo interval holds a border of the band may change sides;
-# cells whose interval lies wholly on one side should not. A verdict of the
-# text that hangs on such a cell changes with it, and the sentence with the
-# verdict: it is computed. More studies, `n_simulations`, make the borders
-# sharper.
+# cells whose interval lies wholly on one side should not. A verdict that hangs
+# on such a cell changes with it, and its sentence too: it is computed. More
+# studies, `n_simulations`, make the borders sharper.
 # ```
 #
 # ```{exercise}
 # :label: ex-coverage-which
-# Images of a patient can be alike in their labels, in their scores, or in
-# both. `simulate.sample` takes the two correlations apart. Which one makes
-# intervals over images too narrow?
+# `simulate.sample` takes the correlations of labels and of scores apart. Which
+# one makes intervals over images too narrow?
 # ```
 #
 # ```{solution} ex-coverage-which
 # :class: dropdown
 # Mostly the two together. If only labels are alike, the scores of a patient's
-# images are still independent witnesses, given the labels. If only scores are
-# alike, a patient seldom has several positive images of a rare finding: the
-# positive side keeps its witnesses, the negative side loses some, and coverage
+# images are independent witnesses, given the labels. If only scores are alike,
+# a patient seldom has several positive images of a rare finding: coverage
 # suffers a little. Where a patient's images are ill together *and* shifted
 # together, one patient is counted many times.
 # ```
@@ -566,10 +570,9 @@ labels of NIH the median correlation is {icc.median():.2f}.
 # ```{solution} ex-coverage-plan
 # :class: dropdown
 # Simulate labels: `y, _ = simulate.sample(patient, 0.8, 0.02, 0, 0.6, rng)`
-# with `patient = simulate.patients(3000, 3)` and count the distinct patients
-# with a positive image. A thousand patients have 60 positive images, on
-# average from 47 patients. So about 2,500 images; with one image a patient,
-# 2,000 would do.
+# with `patient = simulate.patients(3000, 3)`. A thousand patients have 60
+# positive images, on average from 47 patients. So about 2,500 images; with one
+# image a patient, 2,000 would do.
 # ```
 #
 # ```{exercise}
@@ -580,8 +583,7 @@ labels of NIH the median correlation is {icc.median():.2f}.
 #
 # ```{solution} ex-coverage-chance
 # :class: dropdown
-# The number of misses is binomial with 60 draws and probability 0.05, three on
-# average. Seven or more happen with probability
+# Three misses are expected; seven or more happen with probability
 # `scipy.stats.binom.sf(6, 60, 0.05)`, about 0.03. Sixty studies can expose a
 # badly broken interval, and cannot tell 93 % from 95 %: that takes about
 # 2,000.
@@ -590,10 +592,9 @@ labels of NIH the median correlation is {icc.median():.2f}.
 # ## Further reading
 #
 # - {cite:t}`efron1987`: where the bias-corrected interval comes from.
-# - {cite:t}`hesterberg2015`: what everyone who teaches the bootstrap should
-#   know; small samples in particular.
+# - {cite:t}`hesterberg2015`: the bootstrap in small samples.
+# - {cite:t}`obuchowski1997`: the AUC of patients with several images.
+# - {cite:t}`boyd2013`: intervals for average precision.
 # - {cite:t}`valliant2010`: how many witnesses a small or uneven sample has.
-# - {cite:t}`varoquaux2022`: why results on medical images so often do not hold
-#   up, test sets that are too small among the reasons.
-# - {cite:t}`bouthillier2021`: the variance that remains when the patients stay
-#   the same: seeds and splits.
+# - {cite:t}`varoquaux2022`: why results on medical images may not hold up.
+# - {cite:t}`bouthillier2021`: what still varies with the same patients.

@@ -547,12 +547,13 @@ def coverage_by_patients(table: pd.DataFrame, band: tuple[float, float]) -> Figu
     ----------
     table : DataFrame
         From :func:`cxrlib.stats.simulate.coverage`, of many designs, with ``kind`` of interval: at
-        most four.
+        most five.
     band : (float, float)
         What passes for the nominal coverage, drawn grey.
     """
     kinds = list(dict.fromkeys(table["kind"]))
-    looks = zip(kinds, "os^D", ("#D55E00", "#56B4E9", "#999933", "#0072B2"), strict=False)
+    colours = "#D55E00", "#56B4E9", "#999933", "#0072B2", "#CC79A7"
+    looks = zip(kinds, "os^Dv", colours, strict=False)
     styles = {kind: {"marker": m, "color": c, "linestyle": ""} for kind, m, c in looks}
     metrics = list(dict.fromkeys(table["metric"]))
     fig, axes = _panels((WIDTH, 0.4 + 2.4 * len(metrics)), len(metrics), sharex=True, sharey=True)

@@ -23,7 +23,7 @@ from cxrlib.protocol import Protocol
 
 CHUNK = 2_000_000  # weights handled at a time; small enough to stay in a processor's cache
 MAX_BLOCKS = 200  # of the jackknife
-METHODS = ("expanded", "percentile", "bca")
+METHODS = ("expanded", "percentile", "bca")  # of resamples; "analytic" takes none
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +178,20 @@ def intervals(
     -------
     dict (name, metric) -> what `interval` returns.
     """
+    only(protocol.interval)
     resamples = Resamples(np.asarray(patient_id), n_resamples, seed, protocol.unit)
     found = evaluate(statistics, resamples, protocol.interval != "percentile")
     return {key: interval(*e, method=protocol.interval) for key, e in found.items()}
+
+
+def only(method: str) -> None:
+    """Refuse an interval that does not come from resamples, before any are drawn."""
+    if method not in METHODS:
+        raise ValueError(
+            f"interval={method!r}: no influences are known of these numbers; expected one of "
+            f"{', '.join(METHODS)}. Tables of AUC, average precision, adjusted AUPRC, Brier score, "
+            "calibration in the large and rates take 'analytic'."
+        )
 
 
 def interval(

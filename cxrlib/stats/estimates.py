@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from cxrlib import schema
 from cxrlib.core import checks, levels
 from cxrlib.protocol import Protocol, protocol_of
-from cxrlib.stats import bootstrap, calibration, metrics
+from cxrlib.stats import analytic, bootstrap, calibration, metrics
 from cxrlib.stats.ranking import ranker
 
 RANKING_METRICS = ("auc", "average_precision", "adjusted_auprc")
@@ -30,6 +30,9 @@ DECISION_METRICS = {
     "false_negative_rate": metrics.false_negative_rate,
     "false_positive_rate": metrics.false_positive_rate,
 }
+ANALYTIC = "analytic"
+INTERVALS = (*bootstrap.METHODS, ANALYTIC)  # values of the protocol's switch
+_NONE = np.empty(0)
 FEW_PATIENTS = 10  # positive patients below which intervals were too narrow in simulations
 
 
@@ -68,13 +71,14 @@ class Estimate(NamedTuple):
     """A number with what its interval and its row need."""
 
     value: float
-    replicates: np.ndarray  # (B,)
+    replicates: np.ndarray  # (B,); none for analytic intervals
     jackknife: np.ndarray | None  # (g,), but for percentile intervals
     n: int
     n_positive: int
     n_negative: int
     patients: np.ndarray  # distinct patient codes, kept so that unions can be counted
     note: str = ""
+    moved: np.ndarray | None = None  # (m,) by patients, for analytic intervals
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,14 @@ class Study:
             return np.ones(len(self.images), dtype=bool)
         return (self.images[attribute] == group).to_numpy()
 
+    @property
+    def analytic(self) -> bool:
+        """Whether intervals come from influences, and nothing is resampled."""
+        return self.protocol.interval == ANALYTIC
+
     def evaluate(self, statistics: Mapping[Any, Callable]) -> dict[tuple, bootstrap.Evaluated]:
         """What `bootstrap.evaluate` gives, with the jackknife if the intervals need it."""
+        bootstrap.only(self.protocol.interval)
         jackknife = self.protocol.interval != "percentile"
         return bootstrap.evaluate(statistics, self.resamples, jackknife)
 
@@ -128,7 +138,7 @@ def studies(
     probabilities : whether scores have to lie in [0, 1]
     """
     p = protocol_of(protocol)
-    checks.one_of("interval", p.interval, bootstrap.METHODS)
+    checks.one_of("interval", p.interval, INTERVALS)
     wanted = _wanted(attributes)
     columns = list(dict.fromkeys(c for a in wanted for c in ((a,) if isinstance(a, str) else a)))
     predictions = schema.predictions(predictions, *columns, probabilities=probabilities)
@@ -174,10 +184,17 @@ def _estimates(study, metrics, mean_over_labels, match):
     # at the source, so that gaps and means with such a group are undefined too
     fewest = max(study.protocol.min_cases, schema.smallest_cell())
     strata = _strata(study, match)
-    cells, statistics = {}, {}
+    cells, statistics, found = {}, {}, {}
+    members = {
+        attribute: {g: study.member(attribute, g) for g in groups}
+        for attribute, groups in ({"all": ["all"]} | study.groups).items()
+    }
     for names, y, score, image in study.blocks():
-        for attribute, groups in ({"all": ["all"]} | study.groups).items():
-            at = {g: np.flatnonzero(study.member(attribute, g)[image]) for g in groups}
+        if study.analytic:  # sorted once, and sorted groups need next to no sorting
+            order = np.argsort(score, kind="stable")
+            y, score, image = y[order], score[order], image[order]
+        for attribute, groups in members.items():
+            at = {g: np.flatnonzero(of[image]) for g, of in groups.items()}
             patient = study.patient[image]
             why = {g: not_given(y[rows], patient[rows], fewest) for g, rows in at.items()}
             matching = {}
@@ -185,12 +202,19 @@ def _estimates(study, metrics, mean_over_labels, match):
                 matching = _matching(y, image, strata, {g: at[g] for g in groups if not why[g]})
             for g, rows in at.items():
                 where = (*names, attribute, g)
-                note, weigh = matching.get(g, ("", None))
+                note, weigh, stratum = matching.get(g, ("", None, None))
                 few = _few_patients(patient[rows][y[rows]])
                 cells[where] = (y[rows], image[rows], why[g] or joined(note, few))
-                if not why[g]:
-                    statistics[where] = statistic(y[rows], score[rows], image[rows], metrics, weigh)
-    out = evaluated(study, cells, statistics, metrics)
+                if why[g]:
+                    continue
+                of = y[rows], score[rows], image[rows], metrics, weigh
+                if study.analytic:
+                    moved = _moved(study.resamples.code, *of, stratum)
+                    found |= {(where, m): (v, _NONE, None, x) for m, (v, x) in moved.items()}
+                else:
+                    statistics[where] = statistic(*of)
+    found = found if study.analytic else study.evaluate(statistics)
+    out = _assembled(study, cells, found, metrics)
     return out | means(out) if mean_over_labels else out
 
 
@@ -201,14 +225,19 @@ def evaluated(
 
     cells : (model, method, label, attribute, group) -> y (k,) bool, image (k,), note
     """
-    found = study.evaluate(statistics)
+    return _assembled(study, cells, study.evaluate(statistics), metrics)
+
+
+def _assembled(study, cells, found, metrics):
     nothing = [np.full(k, np.nan) for k in (len(study.resamples), study.resamples.n_blocks)]
+    if study.analytic:
+        nothing = _NONE, None
     out = {}
     for where, (y, image, note) in cells.items():
         n = len(y), int(y.sum()), int((~y).sum()), np.unique(study.patient[image])
         for metric in metrics:
             of = found.get((where, metric), (np.nan, *nothing))
-            out[Key(*where, metric)] = Estimate(*of, *n, note)
+            out[Key(*where, metric)] = Estimate(*of[:3], *n, note, *of[3:])
     return out
 
 
@@ -224,6 +253,12 @@ def estimated(
     """One (Study, estimates) per cohort; see `cxrlib.stats.fairness.performance_table`."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
+    without = [m for m in metrics if m not in analytic.METRICS]
+    if without and protocol_of(sampling.get("protocol", "corrected")).interval == ANALYTIC:
+        raise ValueError(
+            f"interval={ANALYTIC!r}: no influences of {', '.join(without)}; expected metrics out "
+            f"of {', '.join(analytic.METRICS)}. Ask for the others with interval='expanded'."
+        )
     probabilities = any(m in PROBABILITY_METRICS for m in metrics)
     for study in studies(predictions, attributes, probabilities=probabilities, **sampling):
         yield study, _estimates(study, metrics, mean_over_labels, match)
@@ -238,7 +273,8 @@ def not_given(y: np.ndarray, patient: np.ndarray, fewest: int) -> str:
         return f"not given: {n_negative} negative images, fewer than {fewest}"
     if 0 in (n_positive, n_negative):
         return "undefined: one class only"
-    return schema.SUPPRESSED if len(np.unique(patient)) < schema.smallest_cell() else ""
+    people = schema.smallest_cell()
+    return schema.SUPPRESSED if people and len(np.unique(patient)) < people else ""
 
 
 def _few_patients(positive):
@@ -285,6 +321,12 @@ def statistic(
     return evaluate
 
 
+def _moved(code, y, score, image, metrics, weigh, stratum):
+    """Metric -> value, and how far each patient moves it."""
+    weight = weigh(np.ones((1, len(y))))[0] if weigh else None
+    return analytic.by_patient(y, score, code[image], code.max() + 1, metrics, weight, stratum)
+
+
 def take(weights: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Columns (b, k) of a weight matrix, read along its fast axis."""
     return weights.T.take(image, axis=0).T
@@ -314,7 +356,7 @@ def _strata(study, match):
 
 
 def _matching(y, image, strata, at):
-    """For each group: a note, and the function that weights it to the cohort's distribution.
+    """For each group: a note, the function that weights it to the cohort's distribution, strata.
 
     Every stratum (of covariates, of labels, or of both) gets the share that it has in all groups
     together; strata that are missing from a group are left out of all groups. The shares are met
@@ -341,7 +383,7 @@ def _matching(y, image, strata, at):
 
         lost = int(count[g][~shared].sum())
         note = f"weighted; {lost} images without counterpart in every group get no weight"
-        out[g] = (note if lost else "weighted", weigh)
+        out[g] = (note if lost else "weighted", weigh, code[rows])
     return out
 
 
@@ -365,7 +407,7 @@ def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
             note += f"; left out: {', '.join(why)}"
         of_labels = (found.get(key._replace(label=label)) for label in kept or labels)
         parts = [e for e in of_labels if e is not None]
-        jackknives = [e.jackknife for e in parts]
+        jackknives, moved = ([getattr(e, of) for e in parts] for of in ("jackknife", "moved"))
         out[key] = Estimate(
             np.mean([e.value for e in parts]) if kept else np.nan,
             np.mean([e.replicates for e in parts], axis=0),
@@ -375,6 +417,7 @@ def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
             min(e.n_negative for e in parts),
             np.unique(np.concatenate([e.patients for e in parts])),
             note,
+            np.mean(moved, axis=0) if kept and moved[0] is not None else None,
         )
     return out
 
@@ -402,14 +445,18 @@ def _undefined(found):
 def difference(a: Estimate, b: Estimate, name_a: str, name_b: str) -> Estimate:
     """Paired difference of two estimates; counts are those of `a`, patients of both."""
     notes = [f"{name}: {e.note}" for name, e in ((name_a, a), (name_b, b)) if e.note]
-    both = a.jackknife is not None and b.jackknife is not None
     return a._replace(
         value=a.value - b.value,
         replicates=a.replicates - b.replicates,
-        jackknife=a.jackknife - b.jackknife if both else None,
+        jackknife=_minus(a.jackknife, b.jackknife),
+        moved=_minus(a.moved, b.moved),
         patients=np.union1d(a.patients, b.patients),
         note=a.note if a.note == b.note else joined(*notes),
     )
+
+
+def _minus(a, b):
+    return None if a is None or b is None else a - b
 
 
 def group_gaps(found: Mapping[Key, Estimate], attribute: str, pairs: Pairs) -> dict[Key, Estimate]:
@@ -432,20 +479,39 @@ def group_gaps(found: Mapping[Key, Estimate], attribute: str, pairs: Pairs) -> d
     return gaps
 
 
-def rows(found: Mapping[Key, Estimate], study: Study) -> list[dict]:
-    """Rows of a results table."""
+def spread(estimate: Estimate) -> float:
+    """Standard error, from the resamples or the influences; NaN where it is not known."""
+    if estimate.moved is not None:
+        return float(analytic.standard_error(estimate.moved))
+    return np.nanstd(estimate.replicates, ddof=1) if len(estimate.replicates) else np.nan
+
+
+def rows(found: Mapping[Key, Estimate], study: Study, differences: bool = False) -> list[dict]:
+    """Rows of a results table; analytic limits of differences are on the plain scale."""
     out = []
     for key, e in found.items():
         # the interval of an undefined number has nothing to correct
         method = study.protocol.interval if np.isfinite(e.value) else "percentile"
-        limits = bootstrap.interval(e.value, e.replicates, e.jackknife, method=method)
+        if study.analytic:
+            limits = _analytic(e, analytic.PLAIN if differences else analytic.SCALES[key.metric])
+        else:
+            limits = bootstrap.interval(e.value, e.replicates, e.jackknife, method=method)
         noticed = "" if e.note and not np.isfinite(e.value) else limits["note"]
         row = {"cohort": study.cohort, **key._asdict(), **limits}
         row |= {"n": e.n, "n_positive": e.n_positive, "n_negative": e.n_negative}
         row |= {"n_patients": len(e.patients)}
-        row |= {"unit": study.resamples.unit, "seed": study.resamples.seed}
+        row |= {"unit": study.resamples.unit}
+        row |= {"seed": None if study.analytic else study.resamples.seed}
         out.append(row | {"note": joined(e.note, noticed, study.missing.get(key.attribute))})
     return out
+
+
+def _analytic(e, scale):
+    low, high, note = np.nan, np.nan, "undefined on the sample itself"
+    if e.moved is not None:
+        low, high = analytic.limits(e.value, e.moved, scale)
+        note = "" if np.isfinite(low) else analytic.NO_LIMITS
+    return {"value": e.value, "ci_low": low, "ci_high": high, "n_replicates": None, "note": note}
 
 
 def pairs_of(known: Sequence[str], pairs: Pairs | None, reference: str | None) -> Pairs:

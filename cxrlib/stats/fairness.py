@@ -26,7 +26,7 @@ def performance_table(
     attributes: est.Attributes = (),
     **options: Unpack[est.Options],
 ) -> pd.DataFrame:
-    """Metrics over all patients and in each group, with bootstrap intervals (S Table 1, Fig. 1).
+    """Metrics over all patients and in each group, with intervals (S Table 1, Fig. 1).
 
     Parameters
     ----------
@@ -47,7 +47,8 @@ def performance_table(
         are defined in every group of the attribute, so that all groups are averaged over the same
         findings. The note names labels left out; counts are those of the scarcest label kept.
     protocol : name ("corrected" by default) or Protocol; its switches unit (see
-        `cxrlib.stats.bootstrap.Resamples`), interval (see `cxrlib.stats.bootstrap.interval`) and
+        `cxrlib.stats.bootstrap.Resamples`), interval (see `cxrlib.stats.bootstrap.interval`; or
+        "analytic", which draws no resamples: `cxrlib.stats.analytic`, all metrics but the ece) and
         min_cases: a group with fewer positive, or negative, images gets NaN and a note
     n_resamples : of patients, or of the protocol's unit; 500 by default
     seed : of the resamples; 1907 by default
@@ -99,7 +100,7 @@ def gap_table(
     name = est.attribute_name(attribute)
     for study, found in est.estimated(predictions, {attribute: groups}, metrics, **options):
         pairs_here = est.pairs_of(study.groups[name], pairs, reference)
-        out += est.rows(est.group_gaps(found, name, pairs_here), study)
+        out += est.rows(est.group_gaps(found, name, pairs_here), study, differences=True)
     return _matched(schema.results(out), options.get("match"))
 
 
@@ -156,7 +157,7 @@ def model_gap_table(
                 if key.model == a and other in found:
                     gap = est.difference(of_a, found[other], a, b)
                     gaps[key._replace(model=f"{a} - {b}")] = gap
-        out += est.rows(gaps, study)
+        out += est.rows(gaps, study, differences=True)
     return schema.results(out)
 
 

@@ -96,18 +96,7 @@ def _auc(y, rank, yes, w):
 
 
 def _average_precision(y, rank, yes, w):
-    size = rank.max() + 1
-    ill, every = np.bincount(rank, w * y, size), np.bincount(rank, w, size)
-    p = ill.sum()
-    if p == 0 or every.sum() - p <= 0:
-        return np.nan, np.zeros(len(w))
-    hits, shown = (np.cumsum(x[::-1])[::-1] for x in (ill, every))  # at this score or above
-    shown = np.where(shown > 0, shown, 1)
-    precision = hits / shown
-    value = (ill * precision).sum() / p
-    # a film counts in the precision at every score up to its own
-    gain, loss = np.cumsum(ill / (p * shown)), np.cumsum(ill * precision / (p * shown))
-    return value, y * (precision[rank] - value) / p + y * gain[rank] - loss[rank]
+    return influence.weighted_average_precision(y, rank, w)
 
 
 METRICS = {

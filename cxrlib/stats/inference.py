@@ -17,7 +17,8 @@ from scipy.special import ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks
-from cxrlib.stats import bootstrap, fairness
+from cxrlib.protocol import protocol_of
+from cxrlib.stats import analytic, bootstrap, fairness
 from cxrlib.stats import estimates as est
 
 METHODS = {"p_holm": "holm", "p_bh": "fdr_bh"}  # columns of corrected p-values, by statsmodels name
@@ -49,7 +50,9 @@ def gap_tests(
         groups count in the choice of labels for the mean.
     metrics, mean_over_labels : as in `performance_table`; sampling is its protocol, n_resamples
         and seed
-    n_permutations : int; Holm's correction of K gaps can flag one only with more than K / alpha
+    n_permutations : int; Holm's correction of K gaps can flag one only with more than K / alpha.
+        With the protocol's interval "analytic" 0 is allowed: Student's test of the same standard
+        error, and no noise floor
     alpha : 1 - level of the simultaneous bands
 
     Returns
@@ -61,9 +64,17 @@ def gap_tests(
     p_value : (1 + permutations with at least this absolute gap) / (1 + n_permutations)
     p_holm, p_bh : corrected by Holm and by Benjamini-Hochberg (statsmodels) over the family
     band_low, band_high : simultaneous intervals of the family, gap -+ c SE, with c the quantile of
-        the largest abs(gap* - gap) / SE in the same resamples (max-t)
+        the largest abs(gap* - gap) / SE in the same resamples (max-t); with analytic intervals see
+        `cxrlib.stats.analytic.bands`
     """
     parts = []
+    if not n_permutations and protocol_of(sampling.get("protocol", "corrected")).interval != (
+        est.ANALYTIC
+    ):
+        raise ValueError(
+            "n_permutations: 0; expected 1 or more. Only with interval='analytic' is there a test "
+            "without permutations."
+        )
     attributes = {attribute: _named(asked) for attribute, asked in comparisons.items()}
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for study, found in est.estimated(
@@ -75,7 +86,8 @@ def gap_tests(
             pairs = _pairs(study.groups[name], asked)
             gaps |= est.group_gaps(found, name, pairs)
             kept = est.labels_in_mean(found, name) if mean_over_labels else ()
-            null |= _null_gaps(study, name, pairs, metrics, n_permutations, kept)
+            if n_permutations:
+                null |= _null_gaps(study, name, pairs, metrics, n_permutations, kept)
         parts.append(_table(study, gaps, null, alpha))
     return pd.concat(parts, ignore_index=True)
 
@@ -122,7 +134,7 @@ def _pairs(known, asked):
 
 
 def _table(study, gaps, null, alpha):
-    table = schema.results(est.rows(gaps, study))
+    table = schema.results(est.rows(gaps, study, differences=True))
     values = np.array([e.value for e in gaps.values()])
     # Where credentialed data have too few images behind a gap, its test would tell what it was.
     hidden = table["value"].isna().to_numpy() & (schema.smallest_cell() > 0)
@@ -138,10 +150,17 @@ def _table(study, gaps, null, alpha):
         (1 + (x >= abs(v) - 1e-12).sum()) / (1 + x.count()) if np.isfinite(v) else np.nan
         for v, x in zip(values, floor, strict=True)
     ]
+    if study.analytic:
+        none = np.zeros(study.resamples.code.max() + 1)
+        moved = np.stack([none if e.moved is None else e.moved for e in gaps.values()])
+        low, high = analytic.bands(values, moved, alpha, study.resamples.seed)
+        if not null:
+            table["p_value"] = list(map(analytic.p_value, values, moved))
+    else:
+        replicates = np.stack([e.replicates for e in gaps.values()], axis=1)
+        low, high = simultaneous_bands(values, replicates, alpha)
     for column, method in METHODS.items():
         table[column] = corrected(table["p_value"], method)
-    replicates = np.stack([e.replicates for e in gaps.values()], axis=1)
-    low, high = simultaneous_bands(values, replicates, alpha)
     return table.assign(band_low=low, band_high=high)
 
 
@@ -206,8 +225,7 @@ def flagged(tests: pd.DataFrame, alpha: float = 0.05) -> dict:
         (the simultaneous band excludes 0). holm is None where even the smallest p-value that the
         permutations can give would not pass it.
     """
-    smallest = 1 / (1 + tests["n_permutations"].max())
-    possible = smallest * tests["p_value"].notna().sum() < alpha
+    possible = _smallest(tests) * tests["p_value"].notna().sum() < alpha
     outside = (tests["band_low"] > 0) | (tests["band_high"] < 0)
     return {
         "comparisons": int(tests["p_value"].notna().sum()),
@@ -225,8 +243,13 @@ def fewest_alarms(tests: pd.DataFrame, alpha: float = 0.05) -> int:
     No p-value is below 1 / (1 + permutations); k of K comparisons that reach it are flagged if
     ``K / k / (1 + permutations) < alpha``. From 2 on, a single gap cannot be, however large it is.
     """
-    smallest = 1 / (1 + tests["n_permutations"].max())
-    return int(tests["p_value"].notna().sum() * smallest / alpha) + 1
+    return int(tests["p_value"].notna().sum() * _smallest(tests) / alpha) + 1
+
+
+def _smallest(tests):
+    """The smallest p-value that there can be: 0 of a test without permutations."""
+    n = tests["n_permutations"].max()
+    return 1 / (1 + n) if n else 0.0
 
 
 # --- exactly fair models ----------------------------------------------------------------------
@@ -391,7 +414,7 @@ def easiest_and_hardest(plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plans(a, b, gaps, z):
-    spread = np.array([np.nanstd(e.replicates, ddof=1) if not e.note else np.nan for e in (a, b)])
+    spread = np.array([est.spread(e) if not e.note else np.nan for e in (a, b)])
     positives = np.array([a.n_positive, b.n_positive])
     patients = np.array([len(a.patients), len(b.patients)])
     for gap in gaps:

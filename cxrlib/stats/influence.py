@@ -90,23 +90,42 @@ def auc(y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None) -> 
     ValueError
         No ill or no healthy image.
     """
+    return _ranked(weighted_auc, y_true, score, among)
+
+
+def average_precision(
+    y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None
+) -> Estimate:
+    """Average precision of (n,) scores, or of those ``among``; raises as `auc` does."""
+    return _ranked(weighted_average_precision, y_true, score, among)
+
+
+def adjusted_auprc(y_true: ArrayLike, score: ArrayLike, among: ArrayLike | None = None) -> Estimate:
+    """Adjusted AUPRC (S 2.1) of (n,) scores, or of those ``among``; raises as `auc` does.
+
+    The prevalence is that of the sample, so its influence is part of it.
+    """
+    return _ranked(weighted_adjusted_auprc, y_true, score, among)
+
+
+def _ranked(weighted, y_true, score, among):
     y, score = checks.outcomes(y_true, "y_true"), np.asarray(score, float)
     among = np.ones(len(y), bool) if among is None else np.asarray(among, bool)
     ill, well = among & y, among & ~y
     if not (ill.any() and well.any()):
         raise ValueError(f"{ill.sum()} ill and {well.sum()} healthy images; expected both")
     weight = among / among.sum()
-    value, moves = weighted_auc(y, np.unique(score, return_inverse=True)[1], weight)
+    value, moves = weighted(y, np.unique(score, return_inverse=True)[1], weight)
     return Estimate(float(value), weight * moves)
 
 
+# Each takes y (n,) bool, rank (n,) of the score among the distinct ones, and weights (n,); it gives
+# the value, and how far it moves per weight that an image gains (n,), which times the weights is
+# its influence and sums to 0. NaN and zeros where only one class has weight.
+
+
 def weighted_auc(y: np.ndarray, rank: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """AUC under weights, and how far it moves per share of weight that an image gains (n,).
-
-    y : (n,) bool; rank : (n,) place of the score among the distinct ones; weight : (n,), sums to 1
-
-    NaN and zeros where only one class has weight.
-    """
+    """AUC under weights, and how far each image moves it."""
     size = rank.max() + 1
     ill, well = (np.bincount(rank, weight * of, size) for of in (y, ~y))
     p, q = ill.sum(), well.sum()
@@ -116,6 +135,67 @@ def weighted_auc(y: np.ndarray, rank: np.ndarray, weight: np.ndarray) -> tuple[f
     value = (ill * below).sum() / (p * q)
     placed = np.where(y, below[rank] / q, above[rank] / p)
     return value, (placed - value) / np.where(y, p, q)
+
+
+def weighted_average_precision(
+    y: np.ndarray, rank: np.ndarray, weight: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Average precision under weights, and how far each image moves it."""
+    size = rank.max() + 1
+    ill, every = np.bincount(rank, weight * y, size), np.bincount(rank, weight, size)
+    p = ill.sum()
+    if p == 0 or every.sum() - p <= 0:
+        return np.nan, np.zeros(len(weight))
+    hits, shown = (np.cumsum(x[::-1])[::-1] for x in (ill, every))  # at this score or above
+    shown = np.where(shown > 0, shown, 1)
+    precision = hits / shown
+    value = (ill * precision).sum() / p
+    # an image counts in the precision at every score up to its own
+    gain, loss = np.cumsum(ill / (p * shown)), np.cumsum(ill * precision / (p * shown))
+    return value, y * (precision[rank] - value) / p + y * gain[rank] - loss[rank]
+
+
+def weighted_adjusted_auprc(
+    y: np.ndarray, rank: np.ndarray, weight: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Adjusted AUPRC under weights, and how far each image moves it, the prevalence included."""
+    ap, moves = weighted_average_precision(y, rank, weight)
+    if np.isnan(ap):
+        return ap, moves
+    total = weight.sum()
+    p = (weight * y).sum() / total
+    value = 1 - np.log(ap) / np.log(p)
+    return value, ((1 - value) * (y - p) / (p * total) - moves / ap) / np.log(p)
+
+
+def clustered_auc_variance(y_true: ArrayLike, score: ArrayLike, patient_id: ArrayLike) -> float:
+    """Variance of an AUC whose images come in patients (Obuchowski 1997).
+
+    The placements of a patient's ill and healthy images are summed, with the covariance of the two
+    sums. Each of the three terms has the factor k / (k - 1) of its k patients: those with an ill
+    image, those with a healthy one, all. With the factors 1 it is the sum over patients of the
+    squared sum of their influences.
+
+    Parameters
+    ----------
+    y_true : (n,) of 0/1
+    score : (n,) finite numbers
+    patient_id : (n,)
+
+    Returns
+    -------
+    float; NaN where fewer than two patients have an ill, or a healthy, image.
+    """
+    y, (names, code) = checks.outcomes(y_true, "y_true"), np.unique(patient_id, return_inverse=True)
+    moves = auc(y, score).influence
+    ill, well = (np.bincount(code, moves * of, len(names)) for of in (y, ~y))
+    k = [len(np.unique(code[of])) for of in (y, ~y)]
+    if min(k) < 2:
+        return np.nan
+    of_ill, of_well, of_all = (m / (m - 1) for m in (*k, len(names)))
+    return float(
+        of_ill * (ill**2).sum() + of_well * (well**2).sum() + 2 * of_all * (ill * well).sum()
+    )
 
 
 def average(estimates: list[Estimate]) -> Estimate:

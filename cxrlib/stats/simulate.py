@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from cxrlib.core import checks
-from cxrlib.stats import bootstrap, metrics
+from cxrlib.stats import analytic, bootstrap, metrics
 from cxrlib.stats.ranking import ranker
 
 KIND = ["metric", "unit", "method"]
@@ -28,6 +28,7 @@ METHODS = (  # unit of resampling and method of the interval
     ("patient", "percentile"),
     ("patient", "bca"),
     ("patient", "expanded"),
+    ("patient", "analytic"),
 )
 
 
@@ -238,7 +239,11 @@ def grid(name: str = "small") -> list[Design]:
 
 
 def studies(
-    design: Design, n_simulations: int = 500, n_resamples: int = 500, seed: int = 1907
+    design: Design,
+    n_simulations: int = 500,
+    n_resamples: int = 500,
+    seed: int = 1907,
+    methods: Sequence[tuple[str, str]] = METHODS,
 ) -> pd.DataFrame:
     """Simulated studies of a design with the intervals that each would report.
 
@@ -252,6 +257,7 @@ def studies(
     n_simulations : cohorts; those of two designs are independent
     n_resamples : of each cohort
     seed : of the cohorts and of the resamples
+    methods : kinds of interval out of `METHODS`; "analytic" alone draws no resamples
 
     Returns
     -------
@@ -262,29 +268,55 @@ def studies(
     patient = patients(design.n_images, design.images_per_patient)
     n = len(patient)
     both = np.concatenate([patient, patient.max() + 1 + patient])
-    weights, part = _draws(both, n_resamples, seed)
+    resampled = any(method != "analytic" for _, method in methods)
+    weights, part = _draws(both, n_resamples, seed) if resampled else (None, None)
     rng = np.random.default_rng([seed, crc32(repr(design).encode())])
     shape = design.prevalence, design.icc, design.icc, rng
     rows = []
     for simulation in range(n_simulations):
-        y, score = sample(patient, design.auc, *shape)
-        group = ranker(y, score, np.arange(n))(weights)
-        other = ranker(*sample(patient, design.reference_auc, *shape), np.arange(n, 2 * n))(weights)
-        values = {"auc": group["auc"], "adjusted_auprc": group["adjusted_auprc"]}
-        values["auc_gap"] = group["auc"] - other["auc"]
-        counts = simulation, int(y.sum()), len(np.unique(patient[y == 1]))
+        own, reference = (
+            sample(patient, auc, *shape) for auc in (design.auc, design.reference_auc)
+        )
+        counts = simulation, int(own[0].sum()), len(np.unique(patient[own[0] == 1]))
+        at_once = _analytic(own, reference, patient)
+        values = dict.fromkeys(at_once)
+        if resampled:
+            group = ranker(*own, np.arange(n))(weights)
+            other = ranker(*reference, np.arange(n, 2 * n))(weights)
+            values = {"auc": group["auc"], "adjusted_auprc": group["adjusted_auprc"]}
+            values["auc_gap"] = group["auc"] - other["auc"]
         for metric, v in values.items():
-            left_out = v[part["jackknife"]]
-            for unit, method in METHODS:
-                found = bootstrap.interval(v[0], v[part[unit]], left_out, method=method)
-                limits = found["ci_low"], found["ci_high"]
-                rows.append((*counts, metric, unit, method, found["value"], *limits))
+            for unit, method in methods:
+                found = at_once[metric]
+                if method != "analytic":
+                    draws = v[0], v[part[unit]], v[part["jackknife"]]
+                    of = bootstrap.interval(*draws, method=method)
+                    found = of["value"], of["ci_low"], of["ci_high"]
+                rows.append((*counts, metric, unit, method, *found))
     counts = ["simulation", "n_positive", "n_positive_patients"]
     return pd.DataFrame(rows, columns=[*counts, *KIND, "value", "ci_low", "ci_high"])
 
 
+def _analytic(own, reference, patient):
+    """metric -> value, low, high of a group, and of its gap to another with as many patients."""
+    names, m = ("auc", "adjusted_auprc"), patient.max() + 1
+    group, other = (
+        analytic.by_patient(y == 1, score, patient, m, names)
+        if 0 < y.sum() < len(y)
+        else dict.fromkeys(names, (np.nan, np.full(m, np.nan)))
+        for y, score in (own, reference)
+    )
+    (a, of_a), (b, of_b) = group["auc"], other["auc"]
+    found = {k: (v, *analytic.limits(v, of, analytic.SCALES[k])) for k, (v, of) in group.items()}
+    return found | {"auc_gap": (a - b, *analytic.limits(a - b, np.append(of_a, -of_b)))}
+
+
 def coverage(
-    design: Design, n_simulations: int = 500, n_resamples: int = 500, seed: int = 1907
+    design: Design,
+    n_simulations: int = 500,
+    n_resamples: int = 500,
+    seed: int = 1907,
+    methods: Sequence[tuple[str, str]] = METHODS,
 ) -> pd.DataFrame:
     """How often nominal 95 % intervals hold the truth, by metric and kind of interval.
 
@@ -298,7 +330,7 @@ def coverage(
     holds the truth, or lies wholly on that side of it); width (mean of the intervals); and the
     columns of `shares`.
     """
-    table = studies(design, n_simulations, n_resamples, seed)
+    table = studies(design, n_simulations, n_resamples, seed, methods)
     truth = population(design.auc, design.prevalence)
     truth["auc_gap"] = design.auc - design.reference_auc
     table["truth"] = table["metric"].map(truth)
