@@ -3,7 +3,8 @@
 Streams of ill patients of two groups, each with the share of the findings that was found. In fair
 ones the groups are served alike; in others one loses 0.10 of its sensitivity from some patient on.
 Beside the bets stand the usual test after every patient and every hundred, the plan with one test
-at its end, and the plan with a test of each batch. All are one-sided, at a level of 0.05.
+at its end, that with four looks on the way, and that with a test of each batch. All are one-sided,
+at a level of 0.05.
 
 Run: python benchmarks/watch.py [--streams 5000] [--patients 4000]
 
@@ -13,17 +14,19 @@ through `cxrlib.stats.watch.recorded`.
 
 import argparse
 import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from cxrlib.core import atomic
 from cxrlib.stats import watch
 
-LEVEL, GAP, SENSITIVITY, BATCH, AT_ONCE = 0.05, 0.10, 0.8, 100, 1000
+LEVEL, GAP, SENSITIVITY, BATCH = 0.05, 0.10, 0.8, 100
+LOOKS, AT_ONCE = 4, 1000
 USUAL = {"share": 0.5, "sizes": (1, 1), "findings": 1, "start": None, "both_fall": None}
 # share: of the second group, whose findings are lost from patient `start` on; sizes: of blocks;
 # findings: of a patient; both_fall: patient from whom on both groups lose the same.
@@ -74,6 +77,19 @@ def first(alarms, patient):
     return np.where(alarms.any(1), patient[np.arange(len(at)), at], np.inf)
 
 
+@cache
+def limits(looks):
+    """Of p-values at looks after equal parts: O'Brien and Fleming 1979, for one side.
+
+    A look k counts if its z, times the root of k / looks, is above what the largest of these is in
+    `LEVEL` of a million fair studies.
+    """
+    parts = np.random.default_rng(1907).normal(size=(1_000_000, looks))
+    scaled = np.cumsum(parts, 1) / np.sqrt(looks)
+    edge = np.quantile(scaled.max(1), 1 - LEVEL)
+    return 1 - ndtr(edge * np.sqrt(looks / np.arange(1, looks + 1)))
+
+
 def methods(payoff, patient, most_lost, variance):
     """Method -> patient of its first alarm (n_streams,)."""
     p, n = watch.p_values(payoff), payoff.shape[1]
@@ -86,10 +102,13 @@ def methods(payoff, patient, most_lost, variance):
         "usual test, every 100 patients": (p < LEVEL) & (counted % every == 0),
     }
     for power in (0.8, 0.9):
-        planned = watch.planned_size(GAP, variance, LEVEL, power)
-        found[f"one test, planned for {100 * power:.0f} % power"] = (p < LEVEL) & (
-            counted == planned
-        )
+        at_end = counted == watch.planned_size(GAP, variance, LEVEL, power)
+        found[f"one test, planned for {100 * power:.0f} % power"] = (p < LEVEL) & at_end
+    planned = watch.planned_size(GAP, variance, LEVEL, 0.8)
+    found["four planned looks"] = np.zeros_like(p, bool)
+    for look, limit in enumerate(limits(LOOKS), 1):
+        at = planned * look // LOOKS - 1
+        found["four planned looks"][:, at] = p[:, at] < limit
     size = 1  # of a batch: the more of them, the lower the level of each, and the larger it is
     while size < watch.planned_size(GAP, variance, LEVEL / (n // size), 0.8):
         size += 1

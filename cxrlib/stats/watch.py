@@ -14,6 +14,7 @@ number in [0, 1], such as the share of the findings that were found.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,18 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from cxrlib.core import checks
+from cxrlib.stats import metrics
 
 CAUTION = 0.8  # share of Kelly's stake: smaller effects are found too, at little cost for others
 KEPT = 0.25  # share of the capital that is not put down at once
 RATE = 0.01  # of what is left of it, put down before each bet
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of the largest stake, where nothing is known beforehand
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "watch.csv"
+# Of the record: methods that are compared, and when its gaps begin.
+BETS, USUAL = "bets, after every patient", "usual test, after every patient"
+ONE, FOUR = "one test, planned for 80 % power", "four planned looks"
+BATCH = "a test of each batch, levels shared"
+CHANGES = ("gap from the first patient", "gap from patient 500", "gap from patient 1000")
 
 
 def stake(effect: float, variance: float, most_lost: float) -> float:
@@ -190,6 +197,43 @@ def band(
     low = gap[inside.argmax(0)] - step
     high = gap[len(gap) - 1 - inside[::-1].argmax(0)] + step
     return np.where(inside.any(0), (low, high), np.nan)
+
+
+# --- from predictions to one number a patient --------------------------------------------------
+
+
+def operating_points(predictions: pd.DataFrame, specificity: float) -> dict[str, float]:
+    """Label -> threshold with this specificity, of the labels that some image has and some has not.
+
+    predictions : one row per image and label, with ``label, y_true, score``
+    """
+    return {
+        label: metrics.threshold_at_specificity(rows["y_true"], rows["score"], specificity)
+        for label, rows in predictions.groupby("label", sort=False)
+        if rows["y_true"].nunique() == 2
+    }
+
+
+def found(predictions: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """Of each ill patient, the share of the findings that are found: one number, one bet.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        One row per image and label, with ``patient_id, label, y_true, score``.
+    thresholds : dict of label -> threshold
+        A score above it finds the label; other labels are left out.
+
+    Returns
+    -------
+    DataFrame, one row per patient with a finding, in the order of their first rows:
+    ``patient_id``, ``found`` in [0, 1] over all films and findings of the patient, and how many
+    these are, ``n``.
+    """
+    ill = predictions[(predictions["y_true"] == 1) & predictions["label"].isin(list(thresholds))]
+    hit = ill["score"] > ill["label"].map(thresholds).astype(float)
+    by_patient = hit.astype(float).groupby(ill["patient_id"], sort=False)
+    return by_patient.agg(found="mean", n="size").reset_index()
 
 
 # --- the usual tests, to set beside -----------------------------------------------------------
