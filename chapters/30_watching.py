@@ -4,7 +4,7 @@
 #     answers: {}
 #     goals:
 #     - say why a test that is repeated until it alarms always alarms
-#     - state the null hypothesis of a watch, and bet against it patient by patient
+#     - state the null hypothesis of a watch, and bet against it
 #     - plan a watch, and say what it cannot see
 #     needs:
 #     - 04_subgroup_fairness
@@ -14,7 +14,8 @@
 # %% [markdown]
 # # Watching a device
 #
-# *Goes beyond both papers: they judge models once. A device is used for years.*
+# *Goes beyond both papers: they judge a model once. A device is used for
+# years.*
 #
 # A hospital buys a model that was set up elsewhere. The contract says how many
 # of the ill it finds. In spring the department gets a new filter for its
@@ -80,12 +81,6 @@ def predicted(films):
     ).merge(films.table[about], on="image_id")
 
 
-def found(predictions, points):
-    """One row per ill patient: the share of the findings that is found."""
-    sex = predictions.groupby("patient_id")["sex"].first().rename("sex")
-    return watch.found(predictions, points).merge(sex, on="patient_id")
-
-
 # %% [markdown]
 # ## Set up at one site, used at others
 #
@@ -99,31 +94,26 @@ def found(predictions, points):
 # Only the ill count, since sensitivity is watched.
 
 # %%
+PAIR = ("M", "F")  # the second is feared to be served worse
 set_up = predicted(valid)
 set_up = set_up[set_up["site"] == "A"]
 points = watch.operating_points(set_up, specificity)
-before = found(set_up, points)
-promise = before["found"].mean() - allowed
+before = watch.found(set_up, points, "sex")
+plan = watch.plan(before, PAIR, allowed, tolerated, worth)
 
 # %%
-rows = tested[tested["site"] != "A"]
-arrival = pd.Series(
-    np.random.default_rng(seed).permutation(rows["patient_id"].unique())
-)
-place = pd.Series(arrival.index, arrival)
 scores = predicted(planted)
-scores = scores.assign(place=scores["patient_id"].map(place)).dropna()
-scores = scores.sort_values("place", kind="stable")
-as_drawn = found(scores, points)
+in_use = scores["image_id"].isin(tested["image_id"]) & (scores["site"] != "A")
+as_drawn = watch.found(scores[in_use], points, "sex")
+as_drawn = as_drawn.sample(frac=1, random_state=seed, ignore_index=True)
 
 # %% tags=["remove-input"]
 say(f"""
-At site A, {count(len(before))} ill validation patients have a mean share of
+At site A, the mean share of {count(len(before))} ill validation patients is
 {fmt(before["found"].mean())}. The promise leaves {fmt(allowed)} to chance and
-to other patients: **sensitivity is at least {fmt(promise)}**. At sites B and
-C, {count(len(as_drawn))} ill patients come, one after the other, in an order
-that is drawn at random. Without any change, their mean share is
-{fmt(as_drawn["found"].mean())}.
+to other patients: **sensitivity is at least {fmt(plan.promise)}**. At sites B
+and C, {count(len(as_drawn))} ill patients come one after the other, in an
+order drawn at random. Their mean share is {fmt(as_drawn["found"].mean())}.
 """)
 
 # %% [markdown]
@@ -142,25 +132,20 @@ contrast = planted.recipe["dials"]["contrast"] | {"sex": {"F": faint}}
 filtered = phantom.twin(
     replace(planted, table=films.reset_index(drop=True)), contrast=contrast
 )
-after = found(predicted(filtered), points).set_index("patient_id")["found"]
+after = watch.found(predicted(filtered), points, "sex")
+after = after.set_index("patient_id")["found"]
 changed = as_drawn.assign(
     found=as_drawn["patient_id"].map(after).fillna(as_drawn["found"])
 )
 
-# %% tags=["hide-input"]
-means = pd.DataFrame(
-    {
-        (name, half): part.groupby("sex")["found"].mean()
-        for name, people in {"as drawn": as_drawn, "filter": changed}.items()
-        for half, part in {
-            "before": people[:n_before],
-            "after": people[n_before:],
-        }.items()
-    }
-).T.rename_axis(["stream", "patients"])
-means["gap"] = means["M"] - means["F"]
-what = "Mean share found; the gap is that of men minus that of women"
-show(means, what, digits=3)
+# %% tags=["remove-input"]
+past = pd.DataFrame(
+    {"as drawn": as_drawn["found"], "with the filter": changed["found"]}
+)[n_before:]
+past = past.groupby(as_drawn["group"][n_before:]).mean()
+past.loc["men minus women"] = past.loc["M"] - past.loc["F"]
+past.index.name = "patients past the change"
+show(past, "Mean share found", digits=3)
 
 # %% [markdown]
 # ## The usual test, and why it cries wolf
@@ -170,15 +155,15 @@ show(means, what, digits=3)
 # pair is the man's share minus the woman's. The usual test asks of all pairs
 # so far whether their mean is above 0. Its level is kept by *one* test, at a
 # time that was fixed beforehand. What a second and a third look cost has been
-# known for long {cite:p}`armitage1969`.
+# known for long {cite:p}`armitage1969`. (Whoever is ahead waits for a partner.
+# Where one group is far larger, a block holds several of it.)
 #
 # To see it, take the patients as drawn and deal "man" and "woman" among them
 # at random, many times. Nobody is treated worse, and every alarm is false.
 
 # %%
-PAIR = ("M", "F")
 rng = np.random.default_rng(seed)
-shuffled = [rng.permutation(as_drawn["sex"]) for _ in range(400)]
+shuffled = [rng.permutation(as_drawn["group"]) for _ in range(400)]
 fair = [watch.blocks(as_drawn["found"], sex, PAIR) for sex in shuffled]
 fair = np.stack([pairs["difference"] for pairs in fair])
 p = watch.p_values(fair)
@@ -205,29 +190,15 @@ p = watch.p_values(fair)
 # patient the expected share found is at least the promise** $s_0$, and a
 # patient with share $x_t$ pays $s_0 - x_t$.
 #
-# - *How much to stake?* As much as finds a gap worth finding soon: that gap
-#   over the variance of a difference, with some caution. A wrong guess costs
-#   time, never a false alarm.
-# - *What if the change comes late?* A bettor who loses for a year is poor when
-#   it comes. So a part of the money is kept, and put down bit by bit: each
-#   bit is a bettor of its own who starts later {cite:p}`shin2023`.
-
+# - *How much to stake?* As much as soon finds a gap that is worth finding:
+#   about that gap over the variance of a difference. A wrong guess costs time,
+#   never a false alarm.
+# - *What if the change comes late?* Who loses for a year is poor when it
+#   comes. So some money is kept, and put down bit by bit: each bit is a bettor
+#   of its own who starts later {cite:p}`shin2023`.
 
 # %%
-def plan(before):
-    """The promise, and what to stake against either null."""
-    x, by_sex = before["found"], before.groupby("sex")["found"]
-    promise, pair = x.mean() - allowed, by_sex.var()[list(PAIR)].sum()
-    return {
-        "promise": promise,
-        "variance": pair,
-        "on gap": watch.stake(worth, pair, 1 + tolerated),
-        "on all": watch.stake(worth, x.var(), 1 - promise),
-    }
-
-
-ours = plan(before)
-rich = watch.wealth(fair - tolerated, 1 + tolerated, ours["on gap"])
+rich = watch.wealth(fair - tolerated, 1 + tolerated, plan.on_gap)
 
 # %% tags=["hide-input"]
 looks = np.arange(fair.shape[1]) + 1
@@ -275,25 +246,9 @@ quiz(
 # %% [markdown]
 # ## The watch at work
 
-
 # %%
-def watched(people, plan):
-    """When both watches alarm, and the gap with its band after every pair."""
-    pairs = watch.blocks(people["found"], people["sex"], PAIR)
-    d, promise = pairs.pop("difference"), plan["promise"]
-    short = promise - people["found"]
-    pairs["gap"] = d.expanding().mean()
-    pairs["low"], pairs["high"] = watch.band(d, level)
-    rich = watch.wealth(d - tolerated, 1 + tolerated, plan["on gap"])
-    all_rich = watch.wealth(short, 1 - promise, plan["on all"])
-    at = watch.first_alarm(rich, level)
-    at = pairs["patient"][int(at) - 1] if np.isfinite(at) else at
-    alarms = {"gap": at, "promise": watch.first_alarm(all_rich, level)}
-    return alarms, pairs.assign(wealth=rich, difference=d)
-
-
-quiet, _ = watched(as_drawn, ours)
-alarm, course = watched(changed, ours)
+quiet, _ = watch.watched(as_drawn, plan, level)
+alarm, course = watch.watched(changed, plan, level)
 
 # %% tags=["hide-input"]
 plots.watched(course, level, n_before)
@@ -318,32 +273,32 @@ def when(at):
 
 
 table = pd.DataFrame({"as drawn": quiet, "with the filter": alarm})
-nulls = [
-    f"the gap is at most {fmt(tolerated)}",
-    f"sensitivity is at least {fmt(promise)}",
-]
-table.index = pd.Index(nulls, name="null hypothesis")
+nulls = {
+    "gap": f"the gap is at most {fmt(tolerated)}",
+    "promise": f"sensitivity is at least {fmt(plan.promise)}",
+}
+table = table.rename(nulls).rename_axis("null hypothesis")
 show(table.map(when), "When the watches raise an alarm")
-end = course.iloc[-1]
-size = watch.planned_size(worth, ours["variance"], level)
+size = watch.planned_size(worth, plan.variance, level)
 test = watch.p_values(course["difference"] - tolerated)[:size]
-single = f"after {count(size)} pairs, with a p-value of {fmt(test[-1])}"
+says = f"says p = {fmt(test[-1])}; what comes later it does not see"
 if len(test) < size:
-    single = f"after {count(size)} pairs, more than there are"
+    says = "has not enough of them yet"
+end = course.iloc[-1]
+band = fmt_interval(end["gap"], end["low"], end["high"], 3, True)
 say(f"""
-The filter comes after patient {count(n_before)}. The watch of the gap raises
-its alarm {when(alarm["gap"])}, that of everybody {when(alarm["promise"])}.
-Planned for a gap of {fmt(worth)} from the first patient on, and to find it
-four times in five, a single test is done {single}. What comes later it does
-not see.
+The filter comes after patient {count(n_before)}. Alarm of the watch of the
+gap: {when(alarm["gap"])}. Of that of everybody: {when(alarm["promise"])}; the
+mean past the change is {fmt(changed["found"][n_before:].mean())}. **A loss of
+one group is thinned out in the mean of all.** A single test, planned from the
+first patient on to find a gap of {fmt(worth)} four times in five, takes
+{count(size)} pairs, and {says}.
 
 The band of {{numref}}`fig-watching-gap` is a *confidence sequence*: a gap that
 stays the same is inside at all times, with a chance of at least
 {percent(1 - level)}. It looks both ways and is not told what is worth finding,
 so it is wider than an interval for one look, and slower than the alarm. At the
-end the gap over all pairs is
-{fmt_interval(end["gap"], end["low"], end["high"], 3, True)}. Where a gap
-moves, the band follows its mean so far.
+end it is {band}, for all pairs: where a gap moves, the band follows its mean.
 """)
 
 # %% [markdown]
@@ -380,15 +335,15 @@ lost = listed(f"{fmt(batch[x] - bet[x], 0)} patients" for x in later_ones)
 say(f"""
 Recorded on {recorded["date"].max()}, {count(recorded["n_streams"].min())}
 streams of {count(recorded["n_patients"].min())} patients for each design. In
-no fair design do the bets alarm in more than {percent(most, 1)}; the usual test
-after every patient does in {percent(false[watch.USUAL])}.
+no fair design do the bets alarm in more than {percent(most, 1)}; the usual
+test after every patient does in {percent(false[watch.USUAL])}.
 
 If the gap is there from the first patient on, half of the watches have found
 it after {fmt(bet[first], 0)} patients, the plan with one test after
-{fmt(one[first], 0)}. The plan with four looks is done by
-{fmt(four[first], 0)}: **who knows when to start, and how long, needs no bets.**
-But a gap that comes later is past what either plan looks at. Batches, which
-go on, take longer than bets by {lost}.
+{fmt(one[first], 0)}, that with four looks after {fmt(four[first], 0)}. **Who
+knows when the gap begins is best served by planned looks.** But one that
+begins later is past what either plan looks at. Batches go on; their median is
+later than that of bets by {lost}.
 """)
 
 # %% [markdown]
@@ -409,36 +364,39 @@ show(order.to_frame(), "What says who came first")
 
 # %% tags=["remove-input"]
 EVERY = 25  # pairs from look to look, so that no look shows a single patient
-ends = "The stream above is one of phantoms; real data are set up and watched "
-ends += "by the same calls, on their validation and test patients."
+said = """
+The stream above is one of phantoms. Real data are set up on their validation
+patients and watched on their test patients, by the same calls.
+"""
 if data != "phantom":
     fitting, rows = cohorts.validation(
         cohort, data, n_images, seed, options, **how
     )
-    told = predicted(fitting)
+    told, own = predicted(fitting), predicted(cohort)
     points = watch.operating_points(told, specificity)
-    told = found(told, points)
-    own = predicted(cohort)
-    own = found(own[own["image_id"].isin(rows["image_id"])], points)
+    told = watch.found(told, points, "sex")
+    own = own[own["image_id"].isin(rows["image_id"])]
+    own = watch.found(own, points, "sex")
     if data != "own":
         own = own.sample(frac=1, random_state=seed, ignore_index=True)
-    n_pairs = own["sex"].value_counts().reindex(PAIR, fill_value=0).min()
-    least = told["sex"].value_counts().reindex(PAIR, fill_value=0).min()
-    ends = f"In {cohort.name} too few of the ill can be paired: undefined."
-    if n_pairs >= EVERY and least >= EVERY:
-        _, seen = watched(own, plan(told))
+    least = min(sum(t["group"] == g) for t in (told, own) for g in PAIR)
+    said = f"In {cohort.name}, the gap is undefined: too few ill of a group."
+    if least >= EVERY:
+        theirs = watch.plan(told, PAIR, allowed, tolerated, worth)
+        _, seen = watch.watched(own, theirs, level)
         seen = seen.iloc[EVERY - 1 :: EVERY]
         rang = (seen["wealth"] >= 1 / level).any()
         last = seen.iloc[-1]
         gap = fmt_interval(last["gap"], last["low"], last["high"], 3, True)
-        ends = f"""
+        said = f"""
 In {cohort.name}, looked at after every {EVERY} pairs, the gap after
-{count(last["patient"])} ill patients is {gap}, and the watch of the gap
+{count(last["patient"])} ill patients is {gap}, and the watch of it
 {"alarms" if rang else "does not alarm"}.
 """
 say(f"""
-{ends} In an order drawn at random, a watch can find a gap that has been there
-all the time. It cannot say when one began.
+{said}
+Where there is no order and one is drawn, a watch can find a gap that has been
+there all the time. It cannot say when one began.
 """)
 
 # %% [markdown]
@@ -471,17 +429,17 @@ all the time. It cannot say when one began.
 # - **A gap among the healthy**: false alarms of the *device* need a watch of
 #   specificity, with the same code.
 # - **Why.** If sicker women come in winter, the gap moves and the device has
-#   not changed.
+#   not changed. The null speaks of each next patient, winter ones too.
 
 # %% tags=["remove-input"]
 in_short(
     f"""
-One may look after every patient and be believed, if one bets. On streams dealt
-at random, the usual test after every pair alarms in {percent(usual)}, the bets
-in {percent(bets)}. After findings of women were made fainter, past patient
-{count(n_before)}, the watch of the gap of {model.name} alarms
-{when(alarm["gap"])}. Recorded: a gap of one in ten is found after
-{fmt(bet[first], 0)} patients in the median, and by a single planned test after
+One may look after every patient and be believed, if one bets. Where groups are
+dealt at random, the usual test after every pair alarms in {percent(usual)} of
+streams, the bets in {percent(bets)}. Findings of women were made fainter after
+patient {count(n_before)}; alarm of the watch of the gap of
+{model.name}: {when(alarm["gap"])}. Recorded: a gap of one in ten is found after
+{fmt(bet[first], 0)} patients in the median, by a single planned test after
 {fmt(one[first], 0)}. A watch is as late as its labels, and as wrong.
 """,
     figure="fig-watching-gap",

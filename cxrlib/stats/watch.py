@@ -15,6 +15,7 @@ number in [0, 1], such as the share of the findings that were found.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ CAUTION = 0.8  # share of Kelly's stake: smaller effects are found too, at littl
 KEPT = 0.25  # share of the capital that is not put down at once
 RATE = 0.01  # of what is left of it, put down before each bet
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of the largest stake, where nothing is known beforehand
+LEAST = 0.01  # variance that is planned for, should the validation patients all be alike
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "watch.csv"
 # Of the record: methods that are compared, and when its gaps begin.
 BETS, USUAL = "bets, after every patient", "usual test, after every patient"
@@ -214,26 +216,121 @@ def operating_points(predictions: pd.DataFrame, specificity: float) -> dict[str,
     }
 
 
-def found(predictions: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
+def found(
+    predictions: pd.DataFrame, thresholds: Mapping[str, float], attribute: str
+) -> pd.DataFrame:
     """Of each ill patient, the share of the findings that are found: one number, one bet.
 
     Parameters
     ----------
     predictions : DataFrame
-        One row per image and label, with ``patient_id, label, y_true, score``.
+        One row per image and label, with ``patient_id, label, y_true, score`` and the attribute.
     thresholds : dict of label -> threshold
         A score above it finds the label; other labels are left out.
+    attribute : str
+        Column of the patients' groups, such as "sex".
 
     Returns
     -------
     DataFrame, one row per patient with a finding, in the order of their first rows:
-    ``patient_id``, ``found`` in [0, 1] over all films and findings of the patient, and how many
-    these are, ``n``.
+    ``patient_id``, ``found`` in [0, 1] over all films and findings of the patient, and ``group``.
     """
     ill = predictions[(predictions["y_true"] == 1) & predictions["label"].isin(list(thresholds))]
-    hit = ill["score"] > ill["label"].map(thresholds).astype(float)
-    by_patient = hit.astype(float).groupby(ill["patient_id"], sort=False)
-    return by_patient.agg(found="mean", n="size").reset_index()
+    hit = (ill["score"] > ill["label"].map(thresholds).astype(float)).astype(float)
+    people = ill.assign(found=hit, group=ill[attribute]).groupby("patient_id", sort=False)
+    return people.agg({"found": "mean", "group": "first"}).reset_index()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is promised, to whom, and what is bet against it; fixed before the first patient comes.
+
+    Attributes
+    ----------
+    promise : float
+        Null hypothesis of all patients: of each next one, the expected share found is at least it.
+    pair : (str, str)
+    tolerated : float
+        Null of two groups: of each next pair, the expected difference, first minus second group,
+        is at most it.
+    variance : float
+        Of such a difference.
+    on_gap, on_all : float
+        Stakes against the null of two groups, and that of all patients.
+    """
+
+    promise: float
+    pair: tuple[str, str]
+    tolerated: float
+    variance: float
+    on_gap: float
+    on_all: float
+
+
+def plan(
+    before: pd.DataFrame, pair: tuple[str, str], allowed: float, tolerated: float, worth: float
+) -> Plan:
+    """A plan from validation patients.
+
+    Parameters
+    ----------
+    before : DataFrame
+        From :func:`found`.
+    pair : two of its groups; the second one is feared to be served worse
+    allowed : loss of sensitivity that breaks no promise
+    tolerated : gap that raises no alarm
+    worth : what is beyond either and worth finding soon
+
+    Raises
+    ------
+    ValueError
+        Fewer than two patients of a group.
+    """
+    groups = before[before["group"].isin(pair)].groupby("group")["found"]
+    if (groups.size().reindex(pair, fill_value=0) < 2).any():
+        raise ValueError(f"before: expected two patients or more of {' and '.join(pair)}")
+    promise, pooled = float(before["found"].mean()) - allowed, float(before["found"].var())
+    of_pair = float(groups.var().sum())
+    return Plan(
+        promise=promise,
+        pair=pair,
+        tolerated=tolerated,
+        variance=of_pair,
+        on_gap=stake(worth, max(of_pair, LEAST), 1 + tolerated),
+        on_all=stake(worth, max(pooled, LEAST), 1 - promise),
+    )
+
+
+def watched(
+    people: pd.DataFrame, plan: Plan, level: float = 0.05
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Both watches of a plan, from the first patient to the last.
+
+    Parameters
+    ----------
+    people : DataFrame
+        From :func:`found`, in the order of their coming.
+    plan : Plan
+    level : float in (0, 1)
+        The largest chance of a false alarm, of each watch.
+
+    Returns
+    -------
+    alarms : dict
+        "gap", "promise" -> how many patients had come at the alarm; inf if there was none.
+    course : DataFrame
+        One row per pair: ``patient`` (how many had come), ``difference``, ``gap`` (mean so far),
+        ``low``, ``high`` (:func:`band`) and ``wealth`` of the watch of the gap.
+    """
+    course = blocks(people["found"], people["group"], plan.pair)
+    d, short = course["difference"], plan.promise - people["found"]
+    low, high = band(d, level)
+    rich = wealth(d - plan.tolerated, 1 + plan.tolerated, plan.on_gap)
+    pairs = first_alarm(rich, level)
+    patients = course["patient"].iloc[int(pairs) - 1] if np.isfinite(pairs) else np.inf
+    all_rich = wealth(short, 1 - plan.promise, plan.on_all)
+    alarms = {"gap": float(patients), "promise": float(first_alarm(all_rich, level))}
+    return alarms, course.assign(gap=d.expanding().mean(), low=low, high=high, wealth=rich)
 
 
 # --- the usual tests, to set beside -----------------------------------------------------------
