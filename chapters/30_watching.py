@@ -142,7 +142,7 @@ changed = as_drawn.assign(
 past = pd.DataFrame(
     {"as drawn": as_drawn["found"], "with the filter": changed["found"]}
 )[n_before:]
-past = past.groupby(as_drawn["group"][n_before:]).mean()
+past = past.groupby(as_drawn["group"][n_before:]).mean().reindex(PAIR)
 past.loc["men minus women"] = past.loc["M"] - past.loc["F"]
 past.index.name = "patients past the change"
 show(past, "Mean share found", digits=3)
@@ -162,6 +162,7 @@ show(past, "Mean share found", digits=3)
 # at random, many times. Nobody is treated worse, and every alarm is false.
 
 # %%
+EVERY = 25  # pairs, in which no single patient can be seen
 rng = np.random.default_rng(seed)
 shuffled = [rng.permutation(as_drawn["group"]) for _ in range(400)]
 fair = [watch.blocks(as_drawn["found"], sex, PAIR) for sex in shuffled]
@@ -171,9 +172,9 @@ p = watch.p_values(fair)
 # %% [markdown]
 # ## A bet instead
 #
-# Start with 1 and bet against the device. The *null hypothesis* is that women
-# are not served worse than is tolerated: **for each next pair, whatever came
-# before, the expected difference is at most** $g_0$. Stake a fixed share
+# Start with one coin and bet against the device. The *null hypothesis* is that
+# women are not served worse than is tolerated: **for each next pair, whatever
+# came before, the expected difference is at most** $g_0$. Stake a fixed share
 # $\lambda$ on each pair. With difference $d_t$ the wealth becomes
 #
 # $$ K_t = K_{t-1} \left( 1 + \lambda (d_t - g_0) \right), \qquad K_0 = 1 .
@@ -201,11 +202,11 @@ p = watch.p_values(fair)
 rich = watch.wealth(fair - tolerated, 1 + tolerated, plan.on_gap)
 
 # %% tags=["hide-input"]
-looks = np.arange(fair.shape[1]) + 1
+often = (p < level)[:, EVERY - 1 :: EVERY]
 alarms = pd.Series(
     {
-        "usual test after every pair": (p < level)[:, 29:].any(axis=1),
-        "usual test after every 25 pairs": (p < level)[:, 24::25].any(axis=1),
+        "usual test after every pair": (p < level)[:, EVERY:].any(axis=1),
+        f"usual test after every {EVERY} pairs": often.any(axis=1),
         "usual test once, at the end": p[:, -1] < level,
         "bets after every pair": np.isfinite(watch.first_alarm(rich, level)),
     },
@@ -217,11 +218,11 @@ show(100 * alarms.to_frame(), what, digits=1)
 # %% tags=["remove-input"]
 usual, weekly, once, bets = alarms
 say(f"""
-Of {count(len(fair))} streams without any gap, of {count(looks[-1])} pairs, the
-test after every pair (from the thirtieth on) alarms in {percent(usual)}, and
-that after every 25 in {percent(weekly)}; with more patients it would be more.
-Once, at the end, it is {percent(once)}. The bets, looked at after every pair,
-alarm in {percent(bets)}.
+Of {count(len(fair))} streams without any gap, of {count(fair.shape[1])} pairs,
+the test after every pair (past the first {EVERY}) alarms in {percent(usual)},
+that after every {EVERY} in {percent(weekly)}; with more patients it would be
+more. Once, at the end, it is {percent(once)}. The bets, looked at after every
+pair, alarm in {percent(bets)}.
 """)
 
 # %% tags=["remove-input"]
@@ -363,7 +364,6 @@ order = pd.Series(ORDERS, name="order of the patients").rename_axis("data")
 show(order.to_frame(), "What says who came first")
 
 # %% tags=["remove-input"]
-EVERY = 25  # pairs from look to look, so that no look shows a single patient
 said = """
 The stream above is one of phantoms. Real data are set up on their validation
 patients and watched on their test patients, by the same calls.
@@ -437,8 +437,8 @@ in_short(
 One may look after every patient and be believed, if one bets. Where groups are
 dealt at random, the usual test after every pair alarms in {percent(usual)} of
 streams, the bets in {percent(bets)}. Findings of women were made fainter after
-patient {count(n_before)}; alarm of the watch of the gap of
-{model.name}: {when(alarm["gap"])}. Recorded: a gap of one in ten is found after
+patient {count(n_before)}; alarm of the watch of the gap of {model.name}:
+{when(alarm["gap"])}. Recorded: a gap of one in ten is found after
 {fmt(bet[first], 0)} patients in the median, by a single planned test after
 {fmt(one[first], 0)}. A watch is as late as its labels, and as wrong.
 """,

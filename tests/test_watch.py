@@ -138,7 +138,7 @@ def test_what_cannot_be_is_said():
         watch.wealth([0.1], 0.2, 5.0)
     with pytest.raises(ValueError, match="values"):
         watch.blocks([1.2], ["a"], ("a", "b"))
-    with pytest.raises(ValueError, match="a and b"):
+    with pytest.raises(ValueError, match="patients of a or b"):
         watch.plan(pd.DataFrame({"found": [1.0], "group": ["a"]}), ("a", "b"), 0.05, 0, 0.1)
 
 

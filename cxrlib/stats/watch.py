@@ -288,7 +288,9 @@ def plan(
     """
     groups = before[before["group"].isin(pair)].groupby("group")["found"]
     if (groups.size().reindex(pair, fill_value=0) < 2).any():
-        raise ValueError(f"before: expected two patients or more of {' and '.join(pair)}")
+        raise ValueError(
+            f"before: fewer than two ill patients of {' or '.join(pair)}; take more images"
+        )
     promise, pooled = float(before["found"].mean()) - allowed, float(before["found"].var())
     of_pair = float(groups.var().sum())
     return Plan(
