@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 from statsmodels.stats.weightstats import DescrStatsW
 
+from cxrlib.show import plots
 from cxrlib.stats import watch
 
 spec = importlib.util.spec_from_file_location("recorder", ROOT / "benchmarks" / "watch.py")
@@ -53,6 +54,12 @@ def test_a_watch_never_sees_the_future():
     other = people.copy()
     other.loc[120:, "found"] = 0.0
     other.loc[120:, "group"] = "a"
+    alarms, course = watch.watched(other, plan, level=0.05)
+    assert alarms["gap"] == np.inf  # those of the second group do not come any more
+    assert alarms["promise"] > 120
+    alt = plots.watched(course, 0.05, 100).alt
+    assert "never reached" in alt
+    assert "change after 100 patients" in alt
     courses = [watch.watched(table, plan)[1] for table in (people, other)]
     early = [course[course["patient"] <= 120] for course in courses]
     assert len(early[0]) > 40
@@ -149,6 +156,7 @@ def test_the_record_keeps_what_the_issue_asks():
     fair = bets[bets["gap"] == 0]
     assert (fair["n_streams"] >= 1000).all()
     assert (fair["n_false"] / fair["n_streams"] <= 0.05).all()
-    plan = table[table["method"] == watch.ONE].set_index("design")
-    for design in watch.CHANGES:
-        assert bets.loc[design, "median"] < plan.loc[design, "median"]
+    short = watch.compared(table)
+    assert short["most_false"][watch.BETS] <= 0.05 < short["false"][watch.USUAL]
+    for change in watch.CHANGES:
+        assert short[change][watch.BETS] < short[change][watch.ONE]

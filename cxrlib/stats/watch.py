@@ -374,3 +374,17 @@ def recorded(path: Path = RECORDED) -> pd.DataFrame:
     quartiles of the patients from the change to the alarm, inf where it never came.
     """
     return pd.read_csv(path)
+
+
+def compared(recorded: pd.DataFrame) -> pd.DataFrame:
+    """The record in short, one row per method.
+
+    Returns
+    -------
+    DataFrame with ``false`` and ``most_false`` (share of fair streams with an alarm, in all designs
+    and in the worst), and for each of `CHANGES` the median patients from the change to the alarm.
+    """
+    fair = recorded[recorded["gap"] == 0]
+    shares = (fair["n_false"] / fair["n_streams"]).groupby(fair["method"], sort=False)
+    medians = recorded.pivot(index="method", columns="design", values="median")[list(CHANGES)]
+    return shares.agg(false="mean", most_false="max").join(medians)
