@@ -408,6 +408,54 @@ def dose_response(
     return _finished(fig, f"{drawn}.", table)
 
 
+def watched(table: pd.DataFrame, level: float, change: float | None = None) -> Figure:
+    """A gap watched patient by patient: its band above, the wealth of the bets below.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per look, in their order: ``patient`` (how many had come), ``gap`` so far, ``low``
+        and ``high`` (:func:`cxrlib.stats.watch.band`), ``wealth``.
+    level : float
+        The alarm is at a wealth of 1 / level.
+    change : float, optional
+        How many patients had come before something was changed.
+
+    Raises
+    ------
+    ValueError
+        A table without rows.
+    """
+    one_row_each(table, ["patient"])
+    fig, ((ax,), (below,)) = _panels((WIDTH, 5), 2, sharex=True)
+    at, shade = table["patient"], SPARE[0]
+    ax.fill_between(at, table["low"], table["high"], color=shade, alpha=0.2, linewidth=0)
+    ax.plot(at, table["gap"], color=shade)
+    ax.axhline(0, color=GREY, linewidth=1)
+    below.plot(at, table["wealth"], color=shade)
+    below.axhline(1 / level, color=MARKED[0]["mfc"], linewidth=1)
+    below.text(at.iloc[0], 1 / level, "alarm", va="bottom", fontsize=9)
+    below.set_yscale("log")
+    ax.set(ylabel="gap", ylim=(-0.5, 0.5))
+    below.set(ylabel="wealth", xlabel="patients so far")
+    for panel in (ax, below):
+        if change is not None:
+            panel.axvline(change, color=GREY, linestyle="--", linewidth=1)
+        panel.grid(axis="y", color=PALE, linewidth=0.6)
+    last, rich = table.iloc[-1], table[table["wealth"] >= 1 / level]
+    drawn = f"The gap so far with its band, over {fmt(last['patient'], 0)} patients: at the end "
+    drawn += f"{fmt(last['gap'], 2, True)} within {fmt(last['low'], 2, True)} to "
+    drawn += f"{fmt(last['high'], 2, True)}. Below, the wealth of the bets, from 1, on a scale of "
+    drawn += f"tens, with a line at {1 / level:g}: "
+    if rich.empty:
+        drawn += f"never reached; at most {fmt(table['wealth'].max(), 1)}."
+    else:
+        drawn += f"reached after {fmt(rich['patient'].iloc[0], 0)} patients."
+    if change is not None:
+        drawn += f" A dashed line marks a change after {fmt(change, 0)} patients."
+    return _finished(fig, drawn, table)
+
+
 def film_and_phrases(
     film: ArrayLike | None, phrases: Sequence[str], similarity: np.ndarray, title: str
 ) -> Figure:
