@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # pandas takes seconds
 ALWAYS = toml.beside(__file__)
 ANSWERS = "answers.yaml"  # of the user, beside the notebooks of a run
 GROUPS = ("age_group", "sex", "race")
+HIDDEN = "not shown"
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 ROLE = re.compile(r"\{[\w:]+\}`([^`<]*?)(?: *<[^>]*>)?`")
 
@@ -289,7 +290,8 @@ def _of_figures(contents):
                 about = json.loads("".join(data[FIGURE])) if FIGURE in data else {}
                 if fact := wanted.get(about.get("name")):
                     place = f"figure:{path.stem}#{about['name']}"
-                    found[fact] = Fact(plain(about["alt"]), (place,))
+                    steps = about["alt"].partition("left out. ")[2] or about["alt"]
+                    found[fact] = Fact(plain(steps), (place,))
                 if "Characteristics by sex" in "".join(data.get("text/html", "")):
                     found["cohort.characteristics"] = Fact(
                         "Age, view, findings and splits by sex, overall and by group, in the table "
@@ -335,10 +337,12 @@ def _events(table):
 
 
 def _number(n):
-    """A count; one that the guard left out is small."""
+    """A count; one that the guard left out may be small."""
+    import pandas as pd
+
     from cxrlib.show import words
 
-    return "not shown" if n is None or n != n else words.count(n)
+    return HIDDEN if pd.isna(n) else words.count(n)
 
 
 def _performance(table):
@@ -386,11 +390,11 @@ def _groups(table):
     said = []
     for attribute in GROUPS:
         own = rows[rows["attribute"] == attribute].set_index("group")
-        sizes = [
-            f"{words.readable(group)} {_number(own.at[group, 'n'])} films of "
-            f"{_number(own.at[group, 'n_patients'])} patients"
-            for group in words.ordered(own.index)
-        ]
+        sizes = []
+        for group in words.ordered(own.index):
+            films, patients = (_number(own.at[group, column]) for column in ("n", "n_patients"))
+            size = films if films == HIDDEN else f"{films} films of {patients} patients"
+            sizes.append(f"{words.readable(group)} {size}")
         said += [f"{attribute.replace('_', ' ')}: {', '.join(sizes)}"] if sizes else []
     return f"By {'; by '.join(said)}." if said else ""
 
