@@ -144,8 +144,7 @@ def test_what_is_deleted_from_a_card_flips_the_items_that_rest_on_it(made, fact,
 
 def test_every_fact_is_known_of_some_run_or_asked_of_the_user(made):
     known = facts.gather(made).facts
-    by_chapter = {*facts.SAID, *facts.TABLES, "cohort.flow", "cohort.characteristics"}
-    assert set(dossier.wanted()) - set(known) - by_chapter == ASKED
+    assert set(dossier.wanted()) - set(known) - set(facts.TOLD) == ASKED
     assert not ASKED & set(known)
 
 

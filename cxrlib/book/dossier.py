@@ -190,46 +190,50 @@ def counts(items: Iterable[Item]) -> dict[str, int]:
 
 # --- how places are said and linked --------------------------------------------------------------
 
+Where = Callable[[str], tuple[str, str]]  # of a place: what it is called, and its address or ""
 
-def label(place: str) -> str:
-    """A place in words."""
+
+def in_book(place: str) -> tuple[str, str]:
+    """A place as a page of the book links it: (what it is called, its address)."""
     kind, _, name = place.partition(":")
     if kind == "answers":
-        return "your answers"
+        return "the answers", ""
     if kind == "page":
-        return f"book: {name.replace('_', ' ')}"
+        return name.replace("_", " "), f"{name}.html"
     name, _, figure = name.partition("#")
-    chapter = f"chapter {int(name[:2])}"
-    said = {"card": f"card of {chapter}", "results": f"results of {chapter}"}
-    return f"figure in {chapter}" if figure else said.get(kind, chapter)
+    said = f"chapter {int(name[:2])}"
+    anchor = f"#{figure}" if figure else ""
+    return f"figure in {said}" if figure else said, f"chapters/{name}.html{anchor}"
 
 
-def in_book(place: str) -> str:
-    """Address of a place, seen from a page of the book; "" for none."""
-    kind, _, name = place.partition(":")
-    if kind == "page":
-        return f"{name}.html"
-    name, _, figure = name.partition("#")
-    return f"chapters/{name}.html{f'#{figure}' if figure else ''}" if name else ""
+def beside(notebooks: Iterable[Path], out: Path) -> Where:
+    """Places as a dossier in the folder `out` links them: files of the run; the book has the rest.
 
-
-def beside(notebooks: Iterable[Path], out: Path) -> Callable[[str], str]:
-    """Addresses of places for a dossier in the folder `out`: files of the run; "" for none."""
+    Parameters
+    ----------
+    notebooks : iterable of Path
+        The executed chapters of the run.
+    out : Path
+    """
     files = {path.stem: os.path.relpath(path, out).replace(os.sep, "/") for path in notebooks}
     ends = {"card": ".json", "results": ".parquet"}
 
-    def address(place: str) -> str:
+    def where(place: str) -> tuple[str, str]:
         kind, _, name = place.partition(":")
-        file = files.get(name.partition("#")[0], "")
-        return file.removesuffix(".ipynb") + ends.get(kind, ".ipynb") if file else ""
+        said, _ = in_book(place)
+        file = files.get(name.partition("#")[0])
+        if file is None:
+            return said if kind == "answers" else f"book: {said}", ""
+        said = f"{kind} of {said}" if kind in ends else said
+        return said, file.removesuffix(".ipynb") + ends.get(kind, ".ipynb")
 
-    return address
+    return where
 
 
 # --- how it is written ---------------------------------------------------------------------------
 
 
-def as_markdown(filled: dict[str, list[Item]], address: Callable[[str], str]) -> str:
+def as_markdown(filled: dict[str, list[Item]], where: Where) -> str:
     """The dossier in Markdown."""
     lines = ["# Dossier", ""]
     for name, items in filled.items():
@@ -241,7 +245,7 @@ def as_markdown(filled: dict[str, list[Item]], address: Callable[[str], str]) ->
             if item.section != section:
                 section = item.section
                 lines += ["", f"### {section}", ""]
-            links = [f"[{label(p)}]({a})" if (a := address(p)) else label(p) for p in item.places]
+            links = [f"[{said}]({at})" if at else said for said, at in _seen(item, where)]
             seen = f" ({', '.join(links)})" if links else ""
             state = f"**{MISSING}**" if item.state == MISSING else f"*{item.state}*"
             asked = f"**{item.number}** {item.text}{_mark(item)}"
@@ -255,7 +259,21 @@ def _in_numbers(items):
 
 
 def _told(item):
-    return f"Needs: {', '.join(item.needs)}." if item.state == MISSING else item.answer
+    """The answer, or which facts would give one, and which chapters tell them."""
+    if item.state != MISSING:
+        return item.answer
+    said = []
+    for fact in item.needs:
+        chapters = [name.replace("_", " ") for name in gathered.TOLD.get(fact, ())]
+        said.append(f"{fact} ({', '.join(chapters)})" if chapters else fact)
+    chapters = any(fact in gathered.TOLD for fact in item.needs)
+    how = "run the chapter in brackets too, or answer" if chapters else "for its authors to answer"
+    return f"Needs {', '.join(said)}: {how}."
+
+
+def _seen(item, where):
+    """The places of an item, each link once."""
+    return dict.fromkeys(map(where, item.places))
 
 
 def _mark(item):
@@ -272,7 +290,7 @@ def as_json(filled: dict[str, list[Item]]) -> str:
     return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
-def table(name: str, items: list[Item], address: Callable[[str], str]) -> str:
+def table(name: str, items: list[Item], where: Where) -> str:
     """A checklist as an HTML table; on a phone each row is a card."""
     title = html.escape(checklists()[name]["title"], quote=True)
     heads = ("item", "asked", "state", "answer")
@@ -281,7 +299,7 @@ def table(name: str, items: list[Item], address: Callable[[str], str]) -> str:
     lines += [f'<th scope="col">{head}</th>' for head in heads]
     lines.append("</tr></thead>\n<tbody>")
     for item in items:
-        links = [_link(place, address(place)) for place in item.places]
+        links = [_link(said, address) for said, address in _seen(item, where)]
         seen = f" <small>({', '.join(links)})</small>" if links else ""
         state = f"<strong>{item.state}</strong>" if item.state == MISSING else item.state
         cells = (
@@ -299,8 +317,8 @@ def table(name: str, items: list[Item], address: Callable[[str], str]) -> str:
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
-def _link(place, address):
-    said = html.escape(label(place))
+def _link(said, address):
+    said = html.escape(said)
     return f'<a href="{html.escape(address, quote=True)}">{said}</a>' if address else said
 
 
@@ -331,7 +349,7 @@ td.number { text-align: right; }
   .cxr-wordy [data-label]::before { content: attr(data-label) ": "; font-weight: bold; } }"""
 
 
-def as_html(filled: dict[str, list[Item]], address: Callable[[str], str]) -> str:
+def as_html(filled: dict[str, list[Item]], where: Where) -> str:
     """The dossier as one page that needs no other file."""
     lines = ['<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">']
     lines.append('<meta name="viewport" content="width=device-width, initial-scale=1">')
@@ -341,7 +359,7 @@ def as_html(filled: dict[str, list[Item]], address: Callable[[str], str]) -> str
         checklist = checklists()[name]
         lines.append(f"<h2>{html.escape(checklist['title'])}</h2>")
         lines += [f"<p>{html.escape(checklist[key])}</p>" for key in ("source", "verified")]
-        lines.append(table(name, items, address))
+        lines.append(table(name, items, where))
     return "\n".join([*lines, "</main></body></html>", ""])
 
 
@@ -409,12 +427,12 @@ def _metric(element, parts, found):
 # --- from a run to files -------------------------------------------------------------------------
 
 
-def files(run: Known, answers: Answers, address: Callable[[str], str]) -> dict[str, str]:
+def files(run: Known, answers: Answers, where: Where) -> dict[str, str]:
     """All files of a dossier: name -> text."""
     filled = fill(run.facts, run.kinds, answers)
     made = {
-        "dossier.html": as_html(filled, address),
-        "dossier.md": as_markdown(filled, address),
+        "dossier.html": as_html(filled, where),
+        "dossier.md": as_markdown(filled, where),
         "dossier.json": as_json(filled),
     }
     for model in run.models:
@@ -513,6 +531,11 @@ def write(
     return filled, out, kept
 
 
+def _from_below(place):
+    said, address = in_book(place)
+    return said, address and f"../{address}"
+
+
 def page(notebooks: Sequence[Path], extra: Path) -> str:
     """The dossier of a book as one of its pages, in MyST.
 
@@ -525,7 +548,7 @@ def page(notebooks: Sequence[Path], extra: Path) -> str:
     """
     run, answers = gathered.gather(notebooks), read(notebooks[0].parent / ANSWERS)
     filled = fill(run.facts, run.kinds, answers)
-    made = files(run, answers, lambda place: f"../{a}" if (a := in_book(place)) else "")
+    made = files(run, answers, _from_below)
     extra.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
         (extra / name).write_text(text, encoding="utf-8")

@@ -27,6 +27,7 @@ ALWAYS = toml.beside(__file__)
 ANSWERS = "answers.yaml"  # of the user, beside the notebooks of a run
 GROUPS = ("age_group", "sex", "race")
 HIDDEN = "not shown"
+FEW = 3  # cards that are linked one by one
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 ROLE = re.compile(r"\{[\w:]+\}`([^`<]*?)(?: *<[^>]*>)?`")
 
@@ -157,7 +158,8 @@ def _of_run(runs):
         "hardware": f"{first['gpu'] or first['device']}, {first['system']}.",
         "fingerprints": f"Cohorts by fingerprint: {', '.join(names) or 'none'}.",
     }
-    return {f"run.{name}": Fact(text, cards[:3]) for name, text in parts.items()}
+    places = cards if len(cards) <= FEW else cards[:1]  # each chapter has a card like it
+    return {f"run.{name}": Fact(text, places) for name, text in parts.items()}
 
 
 def _card_of(name):
@@ -273,6 +275,15 @@ SAID = {  # fact -> chapters whose "In short" says it
 }
 
 
+TOLD = SAID | {  # fact -> chapters that show it
+    **dict.fromkeys(("cohort.flow", "cohort.characteristics"), ("data_curation",)),
+    **dict.fromkeys(("cohort.size", "cohort.events", "cohort.findings"), ("zero_shot",)),
+    **dict.fromkeys(("results.performance", "study.title"), ("zero_shot",)),
+    **dict.fromkeys(("cohort.groups", "results.subgroups"), ("subgroup_fairness",)),
+    **dict.fromkeys(("results.undefined", "study.fairness"), ("subgroup_fairness",)),
+}
+
+
 def plain(text: str) -> str:
     """MyST of one paragraph as text that reads alone: no roles, no links, no line breaks."""
     text = LINK.sub(lambda m: m[1] or "the page", ROLE.sub(r"\1", text))
@@ -290,12 +301,13 @@ def _of_figures(contents):
                 about = json.loads("".join(data[FIGURE])) if FIGURE in data else {}
                 if fact := wanted.get(about.get("name")):
                     place = f"figure:{path.stem}#{about['name']}"
-                    steps = about["alt"].partition("left out. ")[2] or about["alt"]
-                    found[fact] = Fact(plain(steps), (place,))
+                    steps = plain(about["alt"].partition("left out. ")[2] or about["alt"])
+                    text = f"Of the cohort of chapter {int(path.stem[:2])}: {steps.rstrip('.')}."
+                    found[fact] = Fact(text, (place,))
                 if "Characteristics by sex" in "".join(data.get("text/html", "")):
                     found["cohort.characteristics"] = Fact(
                         "Age, view, findings and splits by sex, overall and by group, in the table "
-                        "“Characteristics by sex”.",
+                        f"“Characteristics by sex” of the cohort of chapter {int(path.stem[:2])}.",
                         (f"chapter:{path.stem}",),
                     )
     return found
