@@ -404,7 +404,7 @@ def chai(
         else:
             element.text = said
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True).decode() + "\n"
 
 
 def _metric(element, parts, found):
@@ -549,6 +549,7 @@ def page(notebooks: Sequence[Path], extra: Path) -> str:
     run, answers = gathered.gather(notebooks), read(notebooks[0].parent / ANSWERS)
     filled = fill(run.facts, run.kinds, answers)
     made = files(run, answers, _from_below)
+    del made["dossier.html"]  # this page
     extra.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
         (extra / name).write_text(text, encoding="utf-8")
