@@ -13,6 +13,7 @@ from cxrlib.book import dossier, facts, record
 from cxrlib.book.dossier import MISSING, NOT, RUN, USER, Answers, Fact
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import SAID
+from tests.conftest import ROOT
 from tests.kept import phantom
 
 NOBODY = Answers({}, {})
@@ -27,7 +28,7 @@ ASKED = {
 }
 
 
-def executed(folder, name, rows, data="phantom"):
+def executed(folder, name, rows, model="phantom-vit"):
     """A run of a chapter as its three files, made by hand; the executed notebook."""
     path = folder / f"{name}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,11 +36,11 @@ def executed(folder, name, rows, data="phantom"):
     cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", said)])
     key = {"cxrbook": {"key": f"key of {name}"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=key), path)
-    model = {"name": "phantom-vit", "weights": "ab" * 32, "protocol": "corrected"}
+    model = {"name": model, "weights": "ab" * 32, "protocol": "corrected"}
     card = {
         **{"chapter": name, "name": folder.name, "date": "2026-01-02T03:04:05+00:00", "given": []},
-        **{"parameters": {"data": data, "protocol": "corrected"}, "seeds": [3], "gpu": None},
-        "cohorts": [{"name": data, "access": "open", "fingerprint": "f" * 16}],
+        **{"parameters": {"data": "phantom", "protocol": "corrected"}, "seeds": [3], "gpu": None},
+        "cohorts": [{"name": "phantom", "access": "open", "fingerprint": "f" * 16}],
         "models": [model | {"device": "cpu", "precision": "float32"}],
         "code": {"revision": "c" * 40, "library": "d" * 64, "changed": False, "files": {}},
         **{"python": "3.11", "system": "Linux", "packages": {"torch": "2"}, "device": "cpu"},
@@ -162,6 +163,23 @@ def test_a_run_answers_with_its_own_numbers(made):
     [training] = [i for i in found if i.number == "12c"]
     assert (training.state, training.answer[:30]) == (NOT, "because no model was developed")
     assert sum(i.state == RUN for i in found) >= 0.6 * len(found)  # without typing
+
+
+def test_nothing_is_said_of_a_model_that_is_not_known(tmp_path):
+    mean = phantom(label="mean", model="seeded:biovil", value=0.8, **COUNTS)
+    path = executed(tmp_path / "seeded", "02_zero_shot", [mean], model="seeded:biovil")
+    known = facts.gather([path])
+    told = {name for name in known.facts if name.startswith("models.")}
+    assert told == {"models.names", "models.weights", "models.version"}
+    items = dossier.fill(known.facts, known.kinds, NOBODY)["tripod_ai"]
+    [specified] = [i for i in items if i.number == "22"]
+    assert specified.needs == ("models.source", "models.licence")
+
+
+def test_the_book_fills_most_of_tripod_without_typing():
+    told = json.loads((ROOT / "_build" / "html" / "dossier" / "dossier.json").read_text())
+    assert told["tripod_ai"]["counts"][USER] == 0
+    assert told["tripod_ai"]["counts"][RUN] >= 0.6 * 52
 
 
 def test_the_user_fills_what_is_missing_once(tmp_path):

@@ -12,13 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cxrlib.book import record
 from cxrlib.book.run import TRAINS
 from cxrlib.core import toml
 from cxrlib.core.errors import BookError
 from cxrlib.core.kernel import FIGURE
+from cxrlib.core.used import SEEDED
 
 if TYPE_CHECKING:  # pandas takes seconds
     import pandas as pd
@@ -163,50 +164,63 @@ def _of_run(runs):
 
 
 def _card_of(name):
-    """What is known about a model; empty for one of which only the name came with the run."""
+    """What is known about a model; empty for one of which only the name came with the run, and for
+    one whose weights were computed from names, of which the card of its architecture says nothing.
+    """
     from cxrlib import models
 
     try:
-        return models.model_card(name)
+        return {} if name.startswith(SEEDED) else models.model_card(name)
     except (ValueError, KeyError, OSError):
         return {}
+
+
+UNKNOWN = "not known"
+SMALL = {  # what the cards of the models of this book take for granted
+    "paper": "this book",
+    "licence": "Apache-2.0, with this book",
+    "repository": "in cxrlib/models/weights",
+}
 
 
 def _of_models(runs, names):
     cards = {name: _card_of(name) for name in names}
     used = {m["name"]: m for r in runs for m in r.card["models"]}
-    small = {name: "paper" not in card for name, card in cards.items()}
 
-    def each(text: Callable[[str, dict], Any]) -> str:
-        said: dict[Any, list[str]] = {}
+    def each(say: Callable[[dict], str | None]) -> str:
+        """What is said of the models, those alike together; "" where nothing is known of any."""
+        said: dict[str, list[str]] = {}
         for name, card in cards.items():
-            if card and (one := text(name, card)):
-                said.setdefault(one, []).append(name)
+            one = (card and say(SMALL | card)) or UNKNOWN
+            one = UNKNOWN if one.startswith((UNKNOWN, "cannot be told")) else one
+            said.setdefault(one, []).append(name)
+        if set(said) <= {UNKNOWN}:
+            return ""
         if len(names) == 1:
             return "".join(said)
         return "; ".join(f"{', '.join(which)}: {one}" for one, which in said.items())
 
-    def trained(_, card):
-        said = card.get("trained_on", "")
-        if "n_pairs" in card:
-            said += f" ({card['n_pairs']:,} phantoms with reports, {card['epochs']} epochs)"
-        return said
+    def built(card):
+        n = card.get("parameters")
+        return card["architecture"] + (f", {n:,} parameters" if n else "")
+
+    def trained(card):
+        pairs = card.get("n_pairs")
+        how = f" ({pairs:,} phantoms with reports, {card['epochs']} epochs)" if pairs else ""
+        return card["trained_on"] + how
 
     texts = {
-        "developer": each(lambda n, c: "this book" if small[n] else c["paper"]),
-        "architecture": each(
-            lambda n, c: (
-                f"{c['architecture']}, {c['parameters']:,} parameters"
-                if c.get("parameters")
-                else c.get("architecture")
-            )
-        ),
-        "input": each(lambda n, c: c.get("image_size") and f"{c['image_size']} pixels a side"),
+        "developer": each(lambda card: card["paper"]),
+        "architecture": each(built),
+        "input": each(lambda card: f"{card.get('image_size', UNKNOWN)} pixels a side"),
         "trained_on": each(trained),
-        "licence": each(lambda n, c: "Apache-2.0, with this book" if small[n] else c["licence"]),
-        "source": each(lambda n, c: "in cxrlib/models/weights" if small[n] else c["repository"]),
-        "weights": "; ".join(f"{n}: SHA-256 {used[n]['weights'][:16]}" for n in names),
-        "version": each(lambda n, _: f"protocol {used[n]['protocol']}, {used[n]['precision']}"),
+        "licence": each(lambda card: card["licence"]),
+        "source": each(lambda card: card["repository"]),
+        "weights": "; ".join(f"{name}: SHA-256 {used[name]['weights'][:16]}" for name in names),
+        "version": "; ".join(
+            f"{name}: protocol {used[name]['protocol']}, {used[name]['precision']}"
+            for name in names
+        ),
     }
     places = ("page:model_cards",)
     found = {f"models.{name}": Fact(f"{text}.", places) for name, text in texts.items() if text}
