@@ -22,6 +22,7 @@ from cxrlib import guard
 from cxrlib.book import dossier, facts, scan
 from cxrlib.book.build import build
 from cxrlib.book.chapters import chapters
+from cxrlib.core.errors import BookError
 from cxrlib.guard import register
 from cxrlib.show import notebook
 
@@ -164,7 +165,7 @@ def pictures(path):
                     yield base64.b64decode("".join(data))
 
 
-def test_the_dossier_of_guarded_data_is_filled(credentialed):
+def test_the_dossier_of_guarded_data_is_filled(credentialed, planted):
     # what it must not hold is looked for with the other pages, above
     known = facts.gather(sorted((credentialed / "chapters").glob("*.ipynb")))
     items = dossier.fill(known.facts, known.kinds, dossier.Answers({}, {}))["tripod_ai"]
@@ -173,6 +174,11 @@ def test_the_dossier_of_guarded_data_is_filled(credentialed):
     assert counts[dossier.RUN] >= 0.6 * len(items)
     made = {path.name for path in (credentialed / "html" / "dossier").iterdir()}
     assert {"dossier.md", "dossier.json", "chai-phantom-resnet.xml"} <= made
+    dossier.refuse(known, {"dossier.md": str(items)})
+    canaries = planted[1]["canaries"]
+    for text in (canaries["sentence"], ", ".join(canaries["subjects"])):
+        with pytest.raises(BookError, match="was not written"):
+            dossier.refuse(known, {"dossier.md": text})
     assert not re.search(r"(?<!at most )\b[1-9] (?:films|patients|images)\b", str(items))
 
 

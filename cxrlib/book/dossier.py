@@ -455,8 +455,8 @@ def refuse(run: Known, made: dict[str, str]) -> None:
     own = ("".join(c["source"]) for content in run.notebooks.values() for c in content["cells"])
     if run.guarded and not scan.registers():
         raise BookError(
-            "the run is on credentialed data: set CXRBOOK_DATA to their folder, so that the dossier "
-            "can be searched for what must not leave"
+            "the run is on credentialed data: set CXRBOOK_DATA to their folder, so that the "
+            "dossier can be searched for what must not leave"
         )
     watch = scan.watch(run.guarded, register.project() | register.Known.of("\n".join(own)))
     for name, text in made.items():
