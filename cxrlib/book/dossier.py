@@ -199,7 +199,7 @@ def in_book(place: str) -> tuple[str, str]:
     if kind == "answers":
         return "the answers", ""
     if kind == "page":
-        return name.replace("_", " "), f"{name}.html"
+        return "opening page" if name == "index" else name.replace("_", " "), f"{name}.html"
     name, _, figure = name.partition("#")
     said = f"chapter {int(name[:2])}"
     anchor = f"#{figure}" if figure else ""

@@ -87,7 +87,11 @@ def gather(notebooks: Iterable[Path]) -> Known:
     }
     found |= _of_cohort(data) | _of_run(runs) | _of_chapters(contents)
     found |= of_models(runs, models)
-    return Known(found, _kinds(runs), models, guarded, tuple(runs), contents)
+    kinds = _kinds(runs)
+    if "development" in kinds:
+        text, places = found["study.design"]
+        found["study.design"] = Fact(f"{text} Some chapters train or adapt models.", places)
+    return Known(found, kinds, models, guarded, tuple(runs), contents)
 
 
 def of_models(runs: Iterable[record.Run], models: Sequence[str]) -> dict[str, Fact]:
@@ -146,10 +150,14 @@ def _of_run(runs):
     seeds = sorted({seed for _, c in every for seed in c["seeds"]})
     protocols = sorted({c["parameters"].get("protocol", "corrected") for _, c in every})
     dates = sorted(c["date"][:10] for _, c in every)
-    numbers = ", ".join(str(int(name[:2])) for name, _ in every)
+    numbers = [int(name[:2]) for name, _ in every]
+    if len(numbers) > FEW and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        which = f"{numbers[0]} to {numbers[-1]}"
+    else:
+        which = ", ".join(map(str, numbers))
     parts = {
         "date": f"Run on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
-        "parameters": f"Chapters {numbers}, with "
+        "parameters": f"Chapters {which}, with "
         + (", ".join(sorted(given)) or "the defaults of all parameters")
         + f"; protocol: {', '.join(protocols)}; seeds: {', '.join(map(str, seeds)) or 'none'}.",
         "code": "All code is this book's, under Apache-2.0"
@@ -157,7 +165,8 @@ def _of_run(runs):
         + f"; library {code['library'][:10]}. Each card names the files behind its run.",
         "software": f"Python {first['python']}, {versions}.",
         "hardware": f"{first['gpu'] or first['device']}, {first['system']}.",
-        "fingerprints": f"Cohorts by fingerprint: {', '.join(names) or 'none'}.",
+        "fingerprints": f"Cohorts by fingerprint: {', '.join(list(names)[:6]) or 'none'}"
+        + (f", and {len(names) - 6} more on the cards." if len(names) > 6 else "."),
     }
     places = cards if len(cards) <= FEW else cards[:1]  # each chapter has a card like it
     return {f"run.{name}": Fact(text, places) for name, text in parts.items()}
@@ -213,7 +222,7 @@ def _of_models(runs, names):
         "developer": each(lambda card: card["paper"]),
         "architecture": each(built),
         "input": each(lambda card: f"{card.get('image_size', UNKNOWN)} pixels a side"),
-        "trained_on": each(trained),
+        "trained_on": (said := each(trained)) and f"Trained on: {said}",
         "licence": each(lambda card: card["licence"]),
         "source": each(lambda card: card["repository"]),
         "weights": "; ".join(f"{name}: SHA-256 {used[name]['weights'][:16]}" for name in names),
@@ -281,9 +290,8 @@ SAID = {  # fact -> chapters whose "In short" says it
     "results.calibration": ("calibration",),
     "results.updating": ("recalibration",),
     "results.training": ("fine_tuning", "splits_and_seeds"),
-    "results.robustness": ("shortcuts", "wordings", "label_error"),
+    "results.robustness": ("shortcuts", "wordings"),
     "results.encoded": ("embeddings", "probes", "encoded_or_used"),
-    "results.label_quality": ("label_error",),
     "results.leakage": ("any_cohort",),
     "results.mitigation": ("recalibration", "court", "fairclip"),
 }
