@@ -532,6 +532,25 @@ def ledger(
 
 
 @app.command()
+def dossier(
+    run: Annotated[str | None, Argument(help="Name of a run. Default: the book.")] = None,
+    answers: Annotated[Path | None, Option(help="YAML file with your answers.")] = None,
+    out: Out = None,
+) -> None:
+    """Reporting checklists filled from a run: TRIPOD+AI, CLAIM, STANDING Together, cards."""
+    from cxrlib.book import dossier as book_dossier
+
+    with _mendable(OSError):
+        filled, folder, kept = book_dossier.write(find_root(), run, answers, out)
+    for name, items in filled.items():
+        states = book_dossier.counts(items).items()
+        said = ", ".join(f"{state} {n}" for state, n in states if n)
+        print(f"{book_dossier.checklists()[name]['title']}, {len(items)} items: {said}")
+    print(f"wrote {folder / 'dossier.html'}, dossier.md, dossier.json and a card for each model")
+    print(f"your answers: {kept}")
+
+
+@app.command()
 def pdf(
     chapter: Chapter = "all",
     book: Annotated[Path, Option(help="Folder of a built book.")] = Path("_build/html"),

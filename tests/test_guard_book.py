@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,9 +19,10 @@ from scipy.signal import fftconvolve
 from test_book import check
 
 from cxrlib import guard
-from cxrlib.book import scan
+from cxrlib.book import dossier, facts, scan
 from cxrlib.book.build import build
 from cxrlib.book.chapters import chapters
+from cxrlib.core.errors import BookError
 from cxrlib.guard import register
 from cxrlib.show import notebook
 
@@ -169,6 +171,23 @@ def pictures(path):
             for kind, data in output.get("data", {}).items():
                 if kind.startswith("image/") and "svg" not in kind:
                     yield base64.b64decode("".join(data))
+
+
+def test_the_dossier_of_guarded_data_is_filled(credentialed, planted):
+    # what it must not hold is looked for with the other pages, above
+    known = facts.gather(sorted((credentialed / "chapters").glob("*.ipynb")))
+    items = dossier.fill(known.facts, known.kinds, dossier.Answers({}, {}))["tripod_ai"]
+    counts = dossier.counts(items)
+    assert known.guarded and "MIMIC-CXR" in known.facts["cohort.source"].text
+    assert counts[dossier.RUN] >= 0.6 * len(items)
+    made = {path.name for path in (credentialed / "html" / "dossier").iterdir()}
+    assert {"dossier.md", "dossier.json", "chai-phantom-resnet.xml"} <= made
+    dossier.refuse(known, {"dossier.md": str(items)})
+    canaries = planted[1]["canaries"]
+    for text in (canaries["sentence"], ", ".join(canaries["subjects"])):
+        with pytest.raises(BookError, match="was not written"):
+            dossier.refuse(known, {"dossier.md": text})
+    assert not re.search(r"(?<!at most )\b[1-9] (?:films|patients|images)\b", str(items))
 
 
 def test_no_film_is_seen_in_the_book(credentialed, planted):

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from cxrlib.book import pages, parameters, preface, real, runs
 from cxrlib.book.chapters import chapters
+from cxrlib.book.facts import ANSWERS
 from cxrlib.book.pages import STUDENT, TEACHER
 from cxrlib.book.run import check_writable, fingerprint, parameters_of, run
 from cxrlib.core.errors import BookError
@@ -86,6 +87,7 @@ def _pages_of(root, notebooks, out, edition, with_runs, why):
         os.replace(old, html)
     # the library makes the reference pages
     sources = [*_pages(root), *notebooks, LIBRARY, root / "requirements.lock"]
+    sources += [p for p in [notebooks[0].parent / ANSWERS] if p.is_file()]
     key = fingerprint(sources, sys.version, runs.state(root) if with_runs else "", why)
     key_file = html / ".key"
     if key_file.is_file() and key_file.read_text() == key:
@@ -120,7 +122,7 @@ def _pages(root):
 def _stage(root, notebooks, stage, edition, with_runs, why):
     """Gather the sources of the pages in one folder: settings, pages, executed chapters, and the
     reference pages, which are made from them."""
-    from cxrlib.book import metric_cards, model_cards  # they import torch, which costs seconds
+    from cxrlib.book import dossier, metric_cards, model_cards  # these import torch, for seconds
     from cxrlib.papers import crosswalk, ledger
 
     shutil.rmtree(stage, ignore_errors=True)
@@ -144,6 +146,7 @@ def _stage(root, notebooks, stage, edition, with_runs, why):
         "metric_cards": metric_cards.page(),
         "model_cards": model_cards.page(),
         "ledger": ledger.page(entries, len(kept)),
+        "dossier": dossier.page(notebooks, stage / "extra" / "dossier"),
         "parameters": parameters.page(every),
         "runs": runs.page(root, stage / "extra" / "tables", with_runs),
     }

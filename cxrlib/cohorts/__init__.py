@@ -63,6 +63,20 @@ def known(name: str) -> _Known:
     return _COHORTS[name]
 
 
+def card(name: str) -> dict[str, str]:
+    """What is known of the source of a cohort: name -> a sentence or two; what is not known is
+    absent. ``place`` is the page or chapter of the book that says more.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`; for another the card is empty.
+    """
+    cards = toml.beside(__file__, "cards").values()
+    found = next((card for card in cards if name in card["cohorts"]), {})
+    return {key: text for key, text in found.items() if key != "cohorts"}
+
+
 def load(name: str, **parameters: Any) -> Cohort:
     """Build a cohort by name; ``parameters`` are those of its builder.
 
