@@ -87,6 +87,23 @@ def false_alarms(
     return _per(~y, np.asarray(yes, float), among, None if prevalence is None else 1 - prevalence)
 
 
+def found_cases(
+    y_true: ArrayLike, yes: ArrayLike, among: Some = None, prevalence: float | None = None
+) -> Estimate:
+    r"""Ill patients with an alarm, per 1,000 patients. Parameters as in `missed_cases`.
+
+    :Formula: $1000\, \pi\, \mathrm{sensitivity}$
+    :Source: Standard.
+    :Range: [0, 1000]
+    :Direction: higher is better
+    :Zero means: No case is found, or there is none.
+    :Undefined when: There is no patient, or no ill one where a prevalence is stated.
+    :Look-alikes: `sensitivity`, which is a share of the ill alone.
+    """
+    y = checks.outcomes(y_true, "y_true")
+    return _per(y, np.asarray(yes, float), among, prevalence)
+
+
 def net_benefit(
     y_true: ArrayLike,
     yes: ArrayLike,
@@ -112,9 +129,8 @@ def net_benefit(
         with a stated one.
     """
     ratio = _positive(harm_ratio)
-    y = checks.outcomes(y_true, "y_true")
-    found = _per(y, np.asarray(yes, float), among, prevalence)
-    return found - false_alarms(y, yes, among, prevalence) / ratio
+    found = found_cases(y_true, yes, among, prevalence)
+    return found - false_alarms(y_true, yes, among, prevalence) / ratio
 
 
 def standardised_net_benefit(
@@ -135,31 +151,29 @@ def standardised_net_benefit(
     :Look-alikes: `net_benefit`. The division takes out how many can be gained, not how many are
         healthy and can be alarmed: only a stated prevalence takes out both.
     """
-    y = checks.outcomes(y_true, "y_true")
-    best = _per(y, np.ones(len(y)), among, prevalence)
-    return net_benefit(y, yes, harm_ratio, among, prevalence) / best
+    best = found_cases(y_true, np.ones(len(np.asarray(yes))), among, prevalence)
+    return net_benefit(y_true, yes, harm_ratio, among, prevalence) / best
 
 
-def over_all(
+def all_alarmed(
     y_true: ArrayLike,
     yes: ArrayLike,
     harm_ratio: float,
     among: Some = None,
     prevalence: float | None = None,
 ) -> Estimate:
-    r"""Net benefit minus that of an alarm for everybody. Parameters as in `net_benefit`.
+    r"""Net benefit of an alarm for everybody, without any model. Parameters as in `net_benefit`.
 
-    :Formula: $1000 \left( \dfrac{1}{h} \dfrac{\mathrm{TN}}{n} - \dfrac{\mathrm{FN}}{n} \right)$
+    :Formula: $1000 \left( \pi - \dfrac{1 - \pi}{h} \right)$
     :Source: Vickers and Elkin 2006.
-    :Range: at most $1000\, (1 - \pi) / h$
-    :Direction: higher is better
-    :Zero means: No better than an alarm for everybody, without any model.
+    :Range: at most $1000\, \pi$
+    :Direction: closer to 0 is better
+    :Zero means: The prevalence is the risk above which to act, $1 / (1 + h)$. Far above 0 a model
+        is hardly needed, far below nobody would alarm all.
     :Undefined when: As `net_benefit`.
-    :Look-alikes: `net_benefit`, which is beside an alarm for nobody.
+    :Look-alikes: `net_benefit` of a model that finds every case: it alarms fewer of the healthy.
     """
-    everybody = np.ones(len(np.asarray(yes)))
-    own = net_benefit(y_true, yes, harm_ratio, among, prevalence)
-    return own - net_benefit(y_true, everybody, harm_ratio, among, prevalence)
+    return net_benefit(y_true, np.ones(len(np.asarray(yes))), harm_ratio, among, prevalence)
 
 
 def _per(y, yes, among, share):
@@ -185,12 +199,13 @@ def _positive(harm_ratio):
 METRICS = {
     "net_benefit": net_benefit,
     "missed_cases": lambda y, yes, ratio, *rest: missed_cases(y, yes, *rest),
+    "found_cases": lambda y, yes, ratio, *rest: found_cases(y, yes, *rest),
     "false_alarms": lambda y, yes, ratio, *rest: false_alarms(y, yes, *rest),
     "standardised_net_benefit": standardised_net_benefit,
-    "over_all": over_all,
+    "all_alarmed": all_alarmed,
 }
 DEFAULT = ("net_benefit", "missed_cases", "false_alarms")
-COUNTED = ("missed_cases", "false_alarms")  # which cannot be below 0
+COUNTED = ("missed_cases", "found_cases", "false_alarms")  # which cannot be below 0
 AT_ONE = ", at one prevalence"  # behind an attribute
 EVERYBODY, NOBODY = "an alarm for all", "an alarm for none"  # methods, see `beside_extremes`
 
