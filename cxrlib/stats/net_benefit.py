@@ -206,7 +206,6 @@ METRICS = {
 }
 DEFAULT = ("net_benefit", "missed_cases", "false_alarms")
 COUNTED = ("missed_cases", "found_cases", "false_alarms")  # which cannot be below 0
-AT_ONE = ", at one prevalence"  # behind an attribute
 EVERYBODY, NOBODY = "an alarm for all", "an alarm for none"  # methods, see `beside_extremes`
 
 # --- tables -----------------------------------------------------------------------------------
@@ -255,8 +254,7 @@ def table(
     metrics : names out of `METRICS`
     prevalence : in (0, 1)
         Count in a population of which this share is ill, with the sensitivity and specificity of
-        each group. Attributes then read "sex, at one prevalence", so that no group is worse for
-        being healthier.
+        each group, so that no group is worse for being healthier; the note says it.
     protocol : name or Protocol; its switches unit and min_cases
 
     Returns
@@ -368,11 +366,10 @@ def _row(study, key, found, unit, prevalence):
         elif key.metric in COUNTED and " - " not in key.model + key.method + key.group:
             low, high = max(low, 0.0), min(high, float(PER))
     about = {"cohort": study.cohort, **key._asdict()}
-    if prevalence is not None:
-        about["attribute"] += AT_ONE
     about |= {"value": value, "ci_low": low, "ci_high": high}
     about |= est.counts(found.y[found.of], study.patient[found.of])
-    note = est.joined(note, study.missing.get(key.attribute))
+    stated = None if prevalence is None else f"at a prevalence of {prevalence:.3g}"
+    note = est.joined(note, stated, study.missing.get(key.attribute))
     return about | {"unit": study.resamples.unit, "note": note}
 
 
