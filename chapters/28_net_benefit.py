@@ -182,11 +182,11 @@ those who do not like numbers {{cite:p}}`zikmundfisher2014`.
 # $$ \mathrm{NB} = \frac{\mathrm{TP}}{n} - \frac{1}{h} \cdot
 # \frac{\mathrm{FP}}{n} $$ (eq-benefit-nb)
 #
-# here times a thousand. A net benefit of 60 is as good as finding 60 cases in
-# a thousand without a single false alarm. Two rules need no model: *an alarm
-# for none*, whose net benefit is 0, and *an alarm for all*. A model that does
-# not beat both is of no use at that price. A **decision curve** draws this for
-# every price, each with its own threshold.
+# here times a thousand. Suppose that it is 60: that is as good as finding 60
+# cases in a thousand without a single false alarm. Two rules need no model:
+# *an alarm for none*, which gains nothing, and *an alarm for all*. A model
+# that does not beat both is of no use at that price. A **decision curve**
+# draws this for every price, each with its own threshold.
 
 # %%
 RISKS = [0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
@@ -195,15 +195,14 @@ by_model = net_benefit.curves(risk, RISKS, metrics=BOTH, **careful)
 plots.decision_curves(by_model, "model")
 figure(
     "fig-benefit-models",
-    f"Decision curves for {readable(LABEL).lower()}, all patients, with 95 % "
-    "bands. Dashed: an alarm for all. The line at 0: an alarm for none.",
+    f"Decision curves for {readable(LABEL).lower()}, all patients, with "
+    "95 % intervals. Dashed: an alarm for all. The line at 0: one for none.",
 )
 
 # %%
 EVERYBODY = net_benefit.EVERYBODY
-beside = net_benefit.beside_extremes(alarms)
 beside = net_benefit.table(
-    beside,
+    net_benefit.beside_extremes(alarms),
     harm_ratio,
     between={"method": [("Platt", EVERYBODY)]},
     metrics=["net_benefit"],
@@ -255,24 +254,23 @@ quiz(
 # Here it is that of all patients together, taken as fixed.
 
 # %%
-prevalence = float(value["n_positive"].max() / value["n"].max())
+prevalence = 0.1  # where too few are ill to be told
+if value["value"].notna().any():
+    prevalence = float((value["n_positive"] / value["n"]).max())
 same = {"prevalence": prevalence, **careful}
 of_first = schema.rows(alarms, model=first)
 standard = net_benefit.table(
     of_first, harm_ratio, GROUPS, between=PAIRS, **same
 )
-both = [
-    schema.rows(counted, model=first).assign(method="as they come"),
-    standard.assign(method="at one prevalence"),
-]
-both = pd.concat(both, ignore_index=True)
+both = {"as they come": counted, "at one prevalence": standard}
+both = pd.concat(t.assign(method=m) for m, t in both.items())
+both = schema.rows(both, model=first)
 both = schema.rows(both, metric="net_benefit", attribute=list(GROUPS))
-is_gap = both["group"].str.contains(" - ")
 
 # %% tags=["hide-input"]
 show(
     both,
-    f"Net benefit of {first} per 1,000, by group and between groups",
+    f"Net benefit of {first} per thousand, by group and between groups",
     digits=1,
     rows="group",
     columns="method",
@@ -285,7 +283,8 @@ natural, alike = (
 )
 ill = schema.rows(people, metric="net_benefit").set_index("group")
 ill = (ill["n_positive"] / ill["n"]).where(ill["value"].notna())
-even = schema.rows(both[is_gap], method="at one prevalence")
+even = both[both["group"].str.contains(" - ")]
+even = schema.rows(even, method="at one prevalence")
 say(f"""
 {percent(ill.get(ONE), 1)} of the {readable(ONE)} and
 {percent(ill.get(OTHER), 1)} of the {readable(OTHER)} are ill. As they come,
@@ -318,7 +317,7 @@ plots.decision_curves(schema.rows(by_group, attribute=main))
 figure(
     "fig-benefit-groups",
     f"Decision curves of {first} by group, at one prevalence of "
-    f"{percent(prevalence, 1)}, with 95 % bands.",
+    f"{percent(prevalence, 1)}, with 95 % intervals.",
 )
 
 # %% tags=["remove-input"]
@@ -386,7 +385,6 @@ if len(own):  # each group has validation patients of both kinds
         own, harm_ratio, {main: [ONE, OTHER]}, between=apart, **careful
     )
 rules = schema.rows(rules, attribute=main)
-keep(rules.assign(protocol=chosen.name))
 
 # %% tags=["hide-input"]
 single = schema.rows(rules, method=list(policies.POLICIES))
@@ -438,7 +436,7 @@ unequal = (odds["faint"] - odds["clear"]).abs().groupby("method").max()
 # %% tags=["hide-input"]
 show(
     planted[planted["metric"] != "standardised_net_benefit"],
-    "The planted case, per 1,000",
+    "The planted case, per thousand",
     digits=1,
     rows=["metric", "group"],
     columns="method",
@@ -447,8 +445,8 @@ change = schema.rows(planted, method=f"{ODDS} - {OWN}")
 plots.gap_forest(schema.rows(change, metric="net_benefit"))
 figure(
     "fig-benefit-odds",
-    "Net benefit per 1,000, equalised odds minus alarms by exact risk. Left "
-    "of 0, a group loses.",
+    "Net benefit per thousand, equalised odds minus alarms by exact risk. "
+    "Left of 0, a group loses.",
 )
 
 # %% tags=["remove-input"]
@@ -500,15 +498,16 @@ the five rules above.
 # %% tags=["remove-input"]
 recorded = net_benefit.recorded()
 of_groups = recorded[recorded["what"].str.startswith("A - B")]
-enough = of_groups[of_groups["events"] >= 30]
-fewer = of_groups[of_groups["events"] < 30]
+ENOUGH = 30
+enough = of_groups[of_groups["events"] >= ENOUGH]
+fewer = of_groups[of_groups["events"] < ENOUGH]
 nb = enough[enough["metric"] == "net_benefit"]
 counts = enough[enough["metric"] != "net_benefit"]
 low = recorded.loc[recorded["coverage"].idxmin()]
 where = f"{readable(low['metric'])}, {low['what']}, {low['events']} ill films"
 say(f"""
 On {recorded["date"].max()}, {words.count(recorded["n_studies"].min())} studies
-a line: with 30 ill films or more in each group, 95 % intervals of the
+a line: with {ENOUGH} ill films or more in each group, 95 % intervals of the
 difference in net benefit between groups hold it in
 {span(nb["coverage"], percent, digits=1)} of the studies. Those of missed cases
 and false alarms do in {span(counts["coverage"], percent, digits=1)}; with
@@ -562,7 +561,7 @@ off changes by {pays[worst]} per thousand. Paper S stops before decisions.
 # ```{solution} ex-benefit-price
 # :class: dropdown
 # Forty looks for one case are 39 false alarms and one found: `harm_ratio=39`,
-# an alarm above 2.5 %. Near the left end of the decision curves, models and
+# an alarm from 2.5 % on. Near the left end of the decision curves, models and
 # an alarm for all lie close together. The answer may well be: look at all.
 # ```
 #
@@ -582,16 +581,14 @@ off changes by {pays[worst]} per thousand. Paper S stops before decisions.
 #
 # ```{exercise}
 # :label: ex-benefit-odds
-# Plant a case in which equalised odds costs nobody anything. What must be
-# alike in the two groups, and what must the price be?
+# Plant a case in which equalised odds costs nobody anything.
 # ```
 #
 # ```{solution} ex-benefit-odds
 # :class: dropdown
 # Give both rows of `PLANTED` the same share of the ill and the same distance:
-# the exact risks then have equal odds already. The rule of the library also
-# wants the largest balanced accuracy, which is the best at one price only,
-# `harm_ratio` $= (1 - \pi) / \pi$, such as 9 where one in ten is ill.
+# exact risks then have equal odds already. The library also wants the largest
+# balanced accuracy, the best at one price only, $h = (1 - \pi) / \pi$.
 # ```
 #
 # ## Further reading

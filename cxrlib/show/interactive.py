@@ -176,7 +176,8 @@ def decisions(curves: pd.DataFrame, caption: str, start: float, name: str = "dec
     keys = ["attribute", "group", "metric", "threshold"]
     one_row_each(curves, keys)
     settings = sorted(curves["threshold"].unique())
-    known = schema.results(curves.drop(columns="threshold")).assign(threshold=curves["threshold"])
+    known = schema.results(curves.drop(columns="threshold"))
+    known["threshold"] = curves["threshold"].to_numpy()
     controls = {c: _seen(known[c]) for c in ("attribute", "metric")}
     controls["setting"] = [round(float(t), DIGITS) for t in settings]
     about = {"settings": controls["setting"], "xlabel": "risk above which there is an alarm"}

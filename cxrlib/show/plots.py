@@ -273,7 +273,8 @@ def decision_curves(table: pd.DataFrame, hue: str = "group") -> Figure:
         shade = GREY if shared else palette[name]
         ax.plot(rows["threshold"], rows["value"], color=shade, linestyle="--", linewidth=1)
     top = own["value"].max()
-    risks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5) if t <= own["threshold"].max() + 1e-9]
+    least, most = own["threshold"].min() - 1e-9, own["threshold"].max() + 1e-9
+    risks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5) if least <= t <= most]
     ax.set_xscale("log")
     ax.set_xticks(risks, [f"{100 * t:g} %\n{(1 - t) / t:.3g}" for t in risks])
     ax.minorticks_off()
@@ -316,14 +317,17 @@ def icon_arrays(table: pd.DataFrame) -> Figure:
     groups = [g for g in ordered(table["group"]) if g in wide.index]
     fig, axes = _panels((WIDTH, 0.5 + 1.95 * max(1, len(groups))), max(1, len(groups)))
     told = []
+    if not groups:
+        axes.flat[0].text(0.5, 0.5, "every group is undefined", ha="center")
+        axes.flat[0].axis("off")
     for ax, group in zip(axes.flat, groups, strict=False):
         n = {metric: round(wide.at[group, metric]) for metric in FATES}
         start = 0
         for metric, (_, marker, shade) in FATES.items():
             place = np.arange(start, start := start + n[metric])
-            ax.scatter(place % 50, place // 50, 17, shade, marker, linewidths=0)
+            ax.scatter(place % 50, place // 50, 17, shade, marker=marker, linewidths=0)
         place = np.arange(start, 1000)
-        ax.scatter(place % 50, place // 50, 3, GREY, ".", linewidths=0)
+        ax.scatter(place % 50, place // 50, 3, GREY, marker=".", linewidths=0)
         ax.set(xlim=(-0.7, 49.7), ylim=(19.7, -0.7), aspect="equal")
         ax.axis("off")
         said = f"{n['missed_cases']} missed, {n['false_alarms']} false alarms"

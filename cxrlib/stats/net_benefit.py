@@ -293,14 +293,18 @@ def curves(
 
     Returns
     -------
-    Results table with a further column ``threshold``.
+    Results table with a further column ``threshold``. Once credentialed data were loaded, a
+    threshold is left undefined for a model if in some group less than ten ill or healthy films
+    part it from the one before: no step of a curve tells of single films.
     """
     rows, ats = [], []
     for study in _studies(predictions, attributes, metrics, protocol):
+        near = _too_near(study, thresholds)
         for at in thresholds:
             if not 0 < at < 1:
                 raise ValueError(f"thresholds: {at!r}; expected numbers between 0 and 1.")
-            rows += _rows(study, at, (1 - at) / at, between or {}, metrics, prevalence)
+            ratio = (1 - at) / at
+            rows += _rows(study, at, ratio, between or {}, metrics, prevalence, near[at])
             ats += [float(at)] * (len(rows) - len(ats))
     return schema.results(rows).assign(threshold=ats)
 
@@ -317,7 +321,25 @@ def _studies(predictions, attributes, metrics, protocol) -> Iterator[est.Study]:
     yield from est.studies(predictions, attributes, protocol=protocol, probabilities=True)
 
 
-def _rows(study, at, harm_ratio, between, metrics, prevalence):
+def _too_near(study, thresholds):
+    """threshold -> (model, method, label) for which it is too near to the one before."""
+    near = {at: set() for at in thresholds}
+    fewest = schema.smallest_cell()
+    for names, y, score, image in study.blocks() if fewest else ():
+        groups = [("all", "all"), *((a, g) for a, of in study.groups.items() for g in of)]
+        cells = [study.member(*of)[image] & (y == ill) for of in groups for ill in (False, True)]
+        kept = None
+        for at in sorted(thresholds):
+            above = np.array([(cell & (score > at)).sum() for cell in cells])
+            steps = None if kept is None else np.abs(above - kept)
+            if steps is not None and ((steps > 0) & (steps < fewest)).any():
+                near[at].add(names)
+            else:
+                kept = above
+    return near
+
+
+def _rows(study, at, harm_ratio, between, metrics, prevalence, suppressed=()):
     """Rows of a results table: decisions as they are, or scores above a threshold `at`."""
     found = {}
     fewest = max(study.protocol.min_cases, schema.smallest_cell())
@@ -329,6 +351,8 @@ def _rows(study, at, harm_ratio, between, metrics, prevalence):
             for group in groups:
                 of = there & study.member(attribute, group)
                 why = est.not_given(y[of], study.patient[of], fewest)
+                if names in suppressed:
+                    why = schema.SUPPRESSED
                 for metric in metrics:
                     ask = partial(METRICS[metric], y, yes, harm_ratio, of, prevalence)
                     key = est.Key(*names, attribute, group, metric)
