@@ -12,7 +12,7 @@ The fields at the end of a docstring (Formula, Source, ...) are the metric's car
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -316,7 +316,7 @@ def beside_extremes(decisions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([decisions, *extremes], ignore_index=True)
 
 
-def _studies(predictions, attributes, metrics, protocol) -> Iterator[est.Study]:
+def _studies(predictions, attributes, metrics, protocol):
     est.check_known(metrics, METRICS, "metrics")
     yield from est.studies(predictions, attributes, protocol=protocol, probabilities=True)
 
