@@ -297,16 +297,17 @@ def curves(
     threshold is left undefined for a model if in some group less than ten ill or healthy films
     part it from the one before: no step of a curve tells of single films.
     """
-    rows, ats = [], []
+    parts = []
     for study in _studies(predictions, attributes, metrics, protocol):
         near = _too_near(study, thresholds)
         for at in thresholds:
             if not 0 < at < 1:
                 raise ValueError(f"thresholds: {at!r}; expected numbers between 0 and 1.")
             ratio = (1 - at) / at
-            rows += _rows(study, at, ratio, between or {}, metrics, prevalence, near[at])
-            ats += [float(at)] * (len(rows) - len(ats))
-    return schema.results(rows).assign(threshold=ats)
+            rows = _rows(study, at, ratio, between or {}, metrics, prevalence, near[at])
+            # one by one: groups of one threshold are the parts of a whole
+            parts.append(schema.results(rows).assign(threshold=float(at)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def beside_extremes(decisions: pd.DataFrame) -> pd.DataFrame:
