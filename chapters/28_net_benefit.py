@@ -445,6 +445,8 @@ show(
     rows=["metric", "group"],
     columns="method",
 )
+
+# %% tags=["hide-input"]
 change = schema.rows(planted, method=f"{ODDS} - {OWN}")
 plots.gap_forest(schema.rows(change, metric="net_benefit"))
 figure(
