@@ -418,8 +418,8 @@ difference = f"""In women the difference is {women} (the interval
 {women.lies}); in men {men} (the interval {men.lies}). """
 say(f"""
 {difference * bool(len(risk))}**The planted bias {found}**{hid}. What it does
-at a threshold, and to an audit with labels from the same reports, is the
-subject of [Recalibration](17_recalibration).
+at a threshold, to an audit with labels from such reports, and to a thousand
+patients: [Recalibration](17_recalibration), [Net benefit](28_net_benefit).
 """)
 
 # %% [markdown]

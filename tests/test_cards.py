@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cxrlib.book import metric_cards
-from cxrlib.stats import calibration, estimates, metrics
+from cxrlib.stats import calibration, estimates, metrics, net_benefit
 
 MULTICLASS = ["accuracy", "f1", "macro_f1", "var_f1", "f1_gap_signed", "f1_gap_absolute"]
 MULTICLASS += ["eq_odds_mean", "eq_odds_max", "calibration_gap_eq4", "ece_gap"]
@@ -14,6 +14,7 @@ TABLES = [
     *estimates.PROBABILITY_METRICS,
     *estimates.DECISION_METRICS,
     *MULTICLASS,
+    *net_benefit.METRICS,
     "twin_shift",
 ]
 
@@ -33,7 +34,7 @@ def test_every_function_with_fields_is_on_the_page():
     """A new metric cannot be forgotten in the sections."""
     carded = {
         f"{module.__name__}.{name}"
-        for module in (metrics, calibration)
+        for module in (metrics, calibration, net_benefit)
         for name, function in vars(module).items()
         if getattr(function, "__module__", "") == module.__name__
         and ":Formula:" in (function.__doc__ or "")

@@ -153,6 +153,22 @@ def test_dose_has_one_stop_a_setting(emit, results):
     assert slider.find_parent("label").get_text().strip() == "share with a drain"
 
 
+def test_decisions_have_one_stop_a_risk_and_start_at_the_price(emit, results):
+    rows = results[(results["model"] == "phantom-vit") & (results["label"] == "Edema")]
+    rows = pd.concat([rows.assign(threshold=t) for t in (0.2, 0.05, 0.1)])
+    page, data = emit(interactive.decisions, rows, "Who pays?", start=0.11)
+    slider = page.select_one("input[type=range]")
+    assert data["settings"] == [0.05, 0.1, 0.2]
+    assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "1")
+    assert options_of(page) == {
+        "attribute": ["all", "sex", "age_group"],
+        "metric": ["auc", "f1"],
+    }
+    found = rows_of(data)
+    assert len(found) == len(rows) and set(found["threshold"]) == {0.05, 0.1, 0.2}
+    assert set(found["group"]) <= set(data["colours"])
+
+
 def test_without_a_notebook_it_says_where_to_look(results, capsys):
     interactive.explorer(results, "Explore")
     assert capsys.readouterr().out.startswith("Explore (The figure above")

@@ -108,6 +108,7 @@ OTHER = {
     "n_detector": 260,
     "specificity": 0.7,
     "silent": 0.5,
+    "harm_ratio": 4.0,
     "size": 64,
     "n_seeds_encoder": 2,
     "price": 8.0,

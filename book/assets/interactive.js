@@ -21,14 +21,14 @@
   const count = (x, what) => (x === null ? "" : `${x.toLocaleString("en-GB")} ${what}`);
   const listed = (parts) => parts.filter(Boolean).join(", ");
 
-  function interval(row) {
+  function interval(row, digits = 2) {
     const known = row.ci_low !== null && row.ci_high !== null;
-    return known ? `[${number(row.ci_low)}, ${number(row.ci_high)}]` : "[undefined]";
+    return known ? `[${number(row.ci_low, digits)}, ${number(row.ci_high, digits)}]` : "[undefined]";
   }
 
-  function estimate(row) {
+  function estimate(row, digits = 2) {
     if (row.value === null) return `undefined (${row.note})`;
-    return `${number(row.value)} ${interval(row)}`;
+    return `${number(row.value, digits)} ${interval(row, digits)}`;
   }
 
   function counts(row) {
@@ -113,25 +113,44 @@
 
     dose(data, chosen) {
       const setting = data.settings[chosen.setting];
-      const traces = [], told = [];
-      for (const model of new Set(data.rows.map((r) => r.model))) {
-        const curve = data.rows.filter((r) => r.model === model);
-        const colour = data.colours[model];
-        traces.push({ x: curve.map((r) => r.x), y: curve.map((r) => r.value), name: model,
-          mode: "lines+markers", line: { color: colour }, error_y: whiskers(curve, "value", colour),
-          marker: { color: colour, opacity: 1, size: curve.map((r) => (r.x === setting ? 14 : 6)),
-            line: { width: 1, color: data.line } },
-          text: curve.map((r) => `${model}: ${estimate(r)}<br>${counts(r)}`), hoverinfo: "text" });
-        const here = curve.find((r) => r.x === setting);
-        if (here) told.push(`${model} ${estimate(here)}`);
-      }
+      const traces = curves(data, data.rows, "model", "x", setting);
+      const told = data.rows.filter((r) => r.x === setting).map((r) => `${r.model} ${estimate(r)}`);
       return { traces, words: `${data.xlabel} ${setting}, ${data.ylabel}: ${told.join("; ")}.`,
-        layout: { xaxis: { title: { text: folded(data.xlabel, data.width) } },
-          yaxis: { title: { text: data.ylabel } },
-          shapes: [{ type: "line", x0: setting, x1: setting, y0: 0, y1: 1, yref: "paper",
-            line: { color: GREY, width: 1, dash: "dot" } }] } };
+        layout: overSettings(data, setting, data.ylabel) };
+    },
+
+    decisions(data, chosen) {
+      const risk = data.settings[chosen.setting];
+      const rows = data.rows.filter((r) => r.attribute === chosen.attribute);
+      const traces = curves(data, rows.filter((r) => r.metric === chosen.metric), "group", "threshold", risk);
+      const here = rows.filter((r) => r.threshold === risk);
+      const told = [...new Set(here.map((r) => r.group))].map((group) => `${data.name(group)}: ` +
+        listed(here.filter((r) => r.group === group).map((r) => `${data.name(r.metric)} ${estimate(r, 0)}`)));
+      const ratio = number((1 - risk) / risk, 1);
+      return { traces, words: `An alarm from a risk of ${number(100 * risk, 1)} % on, ` +
+        `as if a missed case were as bad as ${ratio} false alarms. ${told.join("; ")}.`,
+        layout: overSettings(data, risk, data.name(chosen.metric)) };
     },
   };
+
+  // A line for each entry of a column over the settings of a slider, larger where that stands.
+  function curves(data, rows, column, x, setting) {
+    return [...new Set(rows.map((r) => r[column]))].map((entry) => {
+      const curve = rows.filter((r) => r[column] === entry);
+      const colour = data.colours[entry];
+      return { x: curve.map((r) => r[x]), y: curve.map((r) => r.value), name: data.name(entry),
+        mode: "lines+markers", line: { color: colour }, error_y: whiskers(curve, "value", colour),
+        marker: { color: colour, opacity: 1, size: curve.map((r) => (r[x] === setting ? 14 : 6)),
+          line: { width: 1, color: data.line } },
+        text: curve.map((r) => `${data.name(entry)}: ${estimate(r)}<br>${counts(r)}`), hoverinfo: "text" };
+    });
+  }
+
+  function overSettings(data, setting, title) {
+    return { xaxis: { title: { text: folded(data.xlabel, data.width) } }, yaxis: { title: { text: title } },
+      shapes: [{ type: "line", x0: setting, x1: setting, y0: 0, y1: 1, yref: "paper",
+        line: { color: GREY, width: 1, dash: "dot" } }] };
+  }
 
   // A long title on two lines where the figure is narrow.
   function folded(text, width) {

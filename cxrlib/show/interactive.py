@@ -155,6 +155,38 @@ def dose(
     _emit("dose", name, caption, {"setting": settings}, table, about)
 
 
+def decisions(curves: pd.DataFrame, caption: str, start: float, name: str = "decisions") -> None:
+    """What alarms do to groups of patients; a slider moves the risk above which there is one.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        From :func:`cxrlib.stats.net_benefit.curves`, of one model, in groups of one or more
+        attributes; each metric can be chosen, and all are said in words.
+    caption, name : str
+        See `explorer`.
+    start : float
+        The risk that the slider stands at, at first.
+
+    Raises
+    ------
+    ValueError, GuardError
+        See `explorer`.
+    """
+    keys = ["attribute", "group", "metric", "threshold"]
+    one_row_each(curves, keys)
+    settings = sorted(curves["threshold"].unique())
+    known = schema.results(curves.drop(columns="threshold"))
+    known["threshold"] = curves["threshold"].to_numpy()
+    controls = {c: _seen(known[c]) for c in ("attribute", "metric")}
+    controls["setting"] = [round(float(t), DIGITS) for t in settings]
+    about = {"settings": controls["setting"], "xlabel": "risk above which there is an alarm"}
+    about["start"] = int(np.argmin(np.abs(np.array(settings) - start)))
+    about["colours"] = colours(ordered(known["group"]))
+    known = known.sort_values("group", key=lambda c: c.map(_rank(c)), kind="stable")
+    _emit("decisions", name, caption, controls, known[[*keys, *NUMBERS, *COUNTS, "note"]], about)
+
+
 # --- what is written ---------------------------------------------------------------------------
 
 LABELS = {"label": "finding", "method": "reading", "attribute": "patients by"}
@@ -189,7 +221,7 @@ def rendered(
 
     Parameters
     ----------
-    kind : {"explorer", "reliability", "scatter", "dose"}
+    kind : {"explorer", "reliability", "scatter", "dose", "decisions"}
     name, caption : str
     controls : dict of str -> list
         What can be chosen.
@@ -230,7 +262,8 @@ def _plain(x):
 
 def _control(kind, key, entries, about):
     if key == "setting":
-        slide = f'<input type="range" name="setting" min="0" max="{len(entries) - 1}" value="0">'
+        at = f'max="{len(entries) - 1}" value="{about.get("start", 0)}"'
+        slide = f'<input type="range" name="setting" min="0" {at}>'
         return f"<label>{html.escape(about['xlabel'])} {slide}</label>"
     if len(entries) == 1:
         value = html.escape(str(entries[0]), quote=True)

@@ -250,6 +250,100 @@ def reliability(table: pd.DataFrame) -> Figure:
     return _finished(fig, f"{drawn}.", table)
 
 
+def decision_curves(table: pd.DataFrame, hue: str = "group") -> Figure:
+    """Net benefit over the risk above which there is an alarm, beside an alarm for all or none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`cxrlib.stats.net_benefit.curves`, of one model or one group, with the metrics
+        net_benefit and all_alarmed.
+    hue : str
+        Column with one line for each entry: "group" or "model".
+    """
+    table = table[table["metric"].isin(("net_benefit", "all_alarmed"))]
+    one_row_each(table, ["metric", "threshold", hue])
+    own, every = (table[table["metric"] == m] for m in ("net_benefit", "all_alarmed"))
+    palette = colours(ordered(own[hue]))
+    fig, ((ax,),) = _panels((WIDTH, 3.4))
+    ax.axhline(0, color=GREY, linewidth=1)
+    _curves(ax, own, "threshold", "value", hue, palette, markersize=4, err_kws={"linewidth": 0})
+    shared = every.groupby("threshold")["value"].agg(np.ptp).max() < 1e-9
+    for name, rows in every.groupby(hue):
+        shade = GREY if shared else palette[name]
+        ax.plot(rows["threshold"], rows["value"], color=shade, linestyle="--", linewidth=1)
+    top = own["value"].max()
+    least, most = own["threshold"].min() - 1e-9, own["threshold"].max() + 1e-9
+    risks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5) if least <= t <= most]
+    ax.set_xscale("log")
+    ax.set_xticks(risks, [f"{100 * t:g} %\n{(1 - t) / t:.3g}" for t in risks])
+    ax.minorticks_off()
+    ax.set(ylim=(-0.25 * top, 1.25 * top) if top > 0 else None, ylabel=readable("net_benefit"))
+    ax.set_xlabel("risk above which there is an alarm\n(false alarms that a missed case is worth)")
+    ax.grid(axis="y", color=PALE, linewidth=0.6)
+    dashed = _entry("an alarm for all", GREY if shared else DARK, "", "--")
+    _legend_above(fig, [*_entries(palette), dashed, _entry("an alarm for none", GREY, "", "-")])
+    drawn = "Net benefit against the risk above which there is an alarm, a line with a band for "
+    drawn += f"each {_readable(hue)}, dashed that of an alarm for all, at 0 that of none: "
+    drawn += "; ".join(
+        f"{readable(name)} {fmt(rows['value'].iloc[0], 0)} at {percent(rows['threshold'].iloc[0])},"
+        f" {fmt(rows['value'].iloc[-1], 0)} at {percent(rows['threshold'].iloc[-1])}"
+        for name, rows in own.sort_values("threshold").groupby(hue)
+    )
+    return _finished(fig, f"{drawn}.", table)
+
+
+FATES = {  # of a thousand patients: metric -> in words, marker and colour
+    "missed_cases": ("ill, missed", "X", "#D55E00"),
+    "found_cases": ("ill, found", "o", "#0072B2"),
+    "false_alarms": ("healthy, alarmed", "^", "#E69F00"),
+}
+
+
+def icon_arrays(table: pd.DataFrame) -> Figure:
+    """A thousand patients as a thousand marks, a panel for each group: who is missed or alarmed.
+
+    Whole patients are drawn: numbers are rounded, and what is left are healthy ones left alone.
+
+    Parameters
+    ----------
+    table : results table
+        From :func:`cxrlib.stats.net_benefit.table`, of one model and method, with the metrics
+        missed_cases, found_cases and false_alarms; groups that lack one are left out.
+    """
+    table = table[table["metric"].isin(FATES)]
+    one_row_each(table, ["group", "metric"])
+    wide = table.pivot(index="group", columns="metric", values="value").dropna()
+    groups = [g for g in ordered(table["group"]) if g in wide.index]
+    fig, axes = _panels((WIDTH, 0.5 + 1.95 * max(1, len(groups))), max(1, len(groups)))
+    told = []
+    if not groups:
+        axes.flat[0].text(0.5, 0.5, "every group is undefined", ha="center")
+        axes.flat[0].axis("off")
+    for ax, group in zip(axes.flat, groups, strict=False):
+        n = {metric: round(wide.at[group, metric]) for metric in FATES}
+        start = 0
+        for metric, (_, marker, shade) in FATES.items():
+            place = np.arange(start, start := start + n[metric])
+            ax.scatter(place % 50, place // 50, 17, shade, marker=marker, linewidths=0)
+        place = np.arange(start, 1000)
+        ax.scatter(place % 50, place // 50, 3, GREY, marker=".", linewidths=0)
+        ax.set(xlim=(-0.7, 49.7), ylim=(19.7, -0.7), aspect="equal")
+        ax.axis("off")
+        said = f"{n['missed_cases']} missed, {n['false_alarms']} false alarms"
+        ax.set_title(f"{readable(group)}: {said}", fontsize=10, loc="left")
+        told.append(
+            f"{readable(group)}: {said}, {n['found_cases']} found, {1000 - start} left alone"
+        )
+    entries = [_entry(what, c, m, markersize=6) for what, m, c in FATES.values()]
+    _legend_above(fig, [*entries, _entry("healthy, left alone", GREY, ".", markersize=4)])
+    drawn = "A thousand marks for a thousand patients, a panel for each group. "
+    drawn += "; ".join(told) if told else "Every group is undefined"
+    fig = _finished(fig, f"{drawn}.")
+    fig.table = table
+    return fig
+
+
 def pca_scatter(
     points: ArrayLike, explained: ArrayLike | None = None, **attributes: ArrayLike
 ) -> Figure:

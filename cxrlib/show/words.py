@@ -17,8 +17,9 @@ UNDEFINED, MINUS = "undefined", "−"
 _WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 COLOURS, SPARE, NAMES = _WORDS["colours"], _WORDS["spare"], _WORDS["names"]
 FIGURES = _WORDS["figures"]
-CHANCE, PERFORMANCE, X_GAPS, ABSOLUTE = (
-    _WORDS["metrics"][key] for key in ("chance", "performance", "x_gaps", "absolute")
+CHANCE, PERFORMANCE, X_GAPS, ABSOLUTE, PER_THOUSAND = (
+    _WORDS["metrics"][key]
+    for key in ("chance", "performance", "x_gaps", "absolute", "per_thousand")
 )
 UNSTATED = "direction of the difference is not stated"  # in the note of a printed number
 
@@ -110,8 +111,8 @@ def fmt_row(row: Mapping, digits: int = 2, signed: bool = False) -> str:
 class Estimate:
     """One value of a results table, which prints itself: "0.87 [0.84, 0.90]".
 
-    A difference has three digits and its sign, anything else two. An undefined one reads
-    "undefined", with its reason where the table gives one.
+    A difference has three digits and its sign, anything else two, and numbers per thousand patients
+    one. An undefined one reads "undefined", with its reason where the table gives one.
     """
 
     value: float | None
@@ -119,13 +120,17 @@ class Estimate:
     high: float | None = None
     difference: bool = False
     why: str = ""
+    per_thousand: bool = False
+
+    @property
+    def digits(self) -> int:
+        return 1 if self.per_thousand else 3 if self.difference else 2
 
     def __str__(self) -> str:
         text = f"{self:value}"
         if text.startswith(UNDEFINED):
             return text
-        digits = 3 if self.difference else 2
-        return fmt_interval(self.value, self.low, self.high, digits, self.difference)
+        return fmt_interval(self.value, self.low, self.high, self.digits, self.difference)
 
     def __format__(self, spec: str) -> str:
         """``f"{gap:value}"`` is the value alone, ``f"{gap}"`` has the interval as well."""
@@ -133,7 +138,7 @@ class Estimate:
             return format(str(self), spec)
         if pd.isna(self.value):
             return f"{UNDEFINED} ({self.why})" if self.why else UNDEFINED
-        return fmt(self.value, 3 if self.difference else 2, self.difference)
+        return fmt(self.value, self.digits, self.difference)
 
     @property
     def side(self) -> str:
@@ -175,7 +180,8 @@ def _estimated(row):
     difference |= row.get("metric") == "calibration_in_the_large"  # predicted minus observed
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
     why = note.split(";")[0].removeprefix(f"{UNDEFINED}: ")
-    return Estimate(row["value"], row["ci_low"], row["ci_high"], difference, why)
+    limits = row["value"], row["ci_low"], row["ci_high"]
+    return Estimate(*limits, difference, why, row.get("metric") in PER_THOUSAND)
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:

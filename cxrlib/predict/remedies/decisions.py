@@ -6,6 +6,8 @@ no library of it is among those that are locked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cxrlib.predict.remedies import cells
@@ -34,24 +36,38 @@ def equalised_odds(question: Question, fitting: Films) -> Answer:
     decided by lot. Hardt et al. 2016, as fairlearn has it; of equal odds, those of the largest
     balanced accuracy are taken.
     """
-    from fairlearn.postprocessing import ThresholdOptimizer
-
-    rules, cell = [], cells.of(question, fitting)
-    how = {"constraints": "equalized_odds", "objective": "balanced_accuracy_score"}
-    for m, c in zip(ask(question, fitting).T, cell.T, strict=True):
-        rule = ThresholdOptimizer(
-            estimator=as_it_is(), prefit=True, predict_method="predict", **how
-        )
-        rules.append(rule.fit(m[:, None], c % 2, sensitive_features=c // 2))
+    cell = cells.of(question, fitting)
+    asked = zip(ask(question, fitting).T, cell.T, strict=True)
+    rules = [odds_rule(m, c % 2, c // 2) for m, c in asked]
 
     def answer(films: Films) -> np.ndarray:
-        asked = zip(rules, ask(question, films).T, strict=True)
         group = cells.member(question, films)
-        # its predict draws the lots; nothing public gives their probability
-        yes = [r._pmf_predict(m[:, None], sensitive_features=group)[:, 1] for r, m in asked]
-        return np.column_stack(yes)
+        asked = zip(rules, ask(question, films).T, strict=True)
+        return np.column_stack([rule(m, group) for rule, m in asked])
 
     return answer
+
+
+def odds_rule(
+    margin: np.ndarray, truth: np.ndarray, group: np.ndarray
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The rule of `equalised_odds`, fitted on (n,) margins, outcomes of 0/1 and groups.
+
+    Returns
+    -------
+    Function of margins and groups (m,) that gives the probability of a yes (m,).
+    """
+    from fairlearn.postprocessing import ThresholdOptimizer
+
+    how = {"constraints": "equalized_odds", "objective": "balanced_accuracy_score"}
+    rule = ThresholdOptimizer(estimator=as_it_is(), prefit=True, predict_method="predict", **how)
+    rule.fit(margin[:, None], truth, sensitive_features=group)
+
+    def yes(margin: np.ndarray, group: np.ndarray) -> np.ndarray:
+        # its predict draws the lots; nothing public gives their probability
+        return rule._pmf_predict(margin[:, None], sensitive_features=group)[:, 1]
+
+    return yes
 
 
 def group_recalibration(question: Question, fitting: Films) -> Answer:
