@@ -1,0 +1,348 @@
+"""Borrowed strength: what can be said of a small group with the help of those that are like it.
+
+Groups are the cells of crossed attributes, such as sex x age x race x site. One model of areas (Fay
+and Herriot 1979) holds all answers. On the logit scale the cell k is
+
+    z_k = x_k' beta + u_k + e_k
+
+with what its attributes add up to, what is left of it (u, with the standard deviation of its own,
+`SPREADS`), and the luck of its films (e, of known covariance). Without attributes and with u it is
+empirical Bayes, with attributes alone it is additive, with both it is structured (in the sense of
+Herlihy et al. 2024); with u of any size it is the raw number.
+
+A cell in which every answer is right has no logit. So z is linearised where the model puts the
+cell, as in any logistic regression, and the variance of e is that of a share out of so many
+*trials*, which is pooled over the cells: five films cannot tell their own variance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.special import expit, ndtri
+
+from cxrlib import schema
+from cxrlib.core import checks
+from cxrlib.stats import estimates, influence
+
+RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED = "raw", "empirical Bayes", "additive", "structured"
+METHODS = (RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED)
+METRICS = ("auc", "sensitivity")
+FEWEST = 5  # positive and negative images of a cell that is given a number
+SPREADS = np.linspace(0, 1.5, 16)  # of u, in logits; equally likely before the data are seen
+FARTHEST = 6.0  # logit at which z is linearised at most
+ALMOST_ALIKE = 0.99  # of correlations, so that no two cells count as one
+NOBODY = "nobody to borrow from"
+BORROWED = "borrowed strength"  # begins the note of every such number
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the films say of each cell, without help.
+
+    Attributes
+    ----------
+    groups : DataFrame, one row per cell, one column per attribute
+    value : (k,) in [0, 1], the metric
+    trials : (k,) of a share with the variance that the value has, patients being the unit
+    correlation : (k, k) of the values: patients whose films lie in several cells
+    counts : of each cell, as in the results table
+    """
+
+    groups: pd.DataFrame
+    value: np.ndarray
+    trials: np.ndarray
+    correlation: np.ndarray
+    counts: list[dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a model says of each cell.
+
+    Attributes
+    ----------
+    value, low, high : (k,) in [0, 1], and the limits of its interval
+    own : (k,) how much of the value moves with the cell's own; 1 is raw
+    spread : of u in logits, its mean given the data
+    """
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    own: np.ndarray
+    spread: float
+
+
+# --- what the films say -----------------------------------------------------------------------
+
+
+def observed(
+    y: np.ndarray, score: np.ndarray, patient_id: np.ndarray, groups: pd.DataFrame, metric: str
+) -> Cells:
+    """The metric in each cell, with its variance pooled over cells.
+
+    Parameters
+    ----------
+    y, score, patient_id : (n,) 0/1, scores (for sensitivity: decisions of 0/1) and patients
+    groups : DataFrame with the attributes of these images, none missing. All cells need an ill
+        image, for AUC a healthy one, too.
+    metric : "auc" (of the cell's ill against the cell's healthy) or "sensitivity"
+
+    Source: placement values, DeLong et al. 1988; smoothing of variances, as usual for small areas.
+    """
+    checks.one_of("metric", metric, METRICS)
+    y, score = np.asarray(y, bool), np.asarray(score, float)
+    code, kept = pd.MultiIndex.from_frame(groups.astype(object)).factorize(sort=False)
+    person = pd.factorize(np.asarray(patient_id))[0]
+    n_cells = len(kept)
+    value, moves = np.zeros(n_cells), np.zeros(len(y))  # an image has influence on its own cell
+    for k in range(n_cells):
+        own = code == k
+        if metric == "auc":
+            found = influence.auc(y[own], score[own])
+        else:
+            found = influence.mean(score[own], y[own])
+        value[k], moves[own] = np.clip(found.value, 0, 1), found.influence
+    ill, well = (np.bincount(code, side, n_cells) for side in (y, ~y))
+    per_trial = 1 / ill  # the variance of one trial is value * (1 - value)
+    if metric == "auc":
+        unit = value * (1 - value)
+        squares = [np.bincount(code, moves**2 * side, n_cells) for side in (y, ~y)]
+        of_both = _placed(squares[0], ill, unit) + _placed(squares[1], well, unit)
+        per_trial = np.maximum(of_both, 1 / (ill * well))
+    by_patient = coo_array((moves, (code, person))).tocsr()
+    covariance = (by_patient @ by_patient.T).toarray()
+    # Large cells know best how much the films of a patient repeat each other.
+    clustered, single = np.diag(covariance), np.bincount(code, moves**2, n_cells)
+    if single.any():
+        per_trial = per_trial * max(1.0, (ill**2 @ clustered) / (ill**2 @ single))
+    scale = np.sqrt(np.maximum(clustered, value * (1 - value) * per_trial))
+    scale = np.where(scale > 0, scale, 1.0)
+    correlation = ALMOST_ALIKE * covariance / scale / scale[:, None]
+    np.fill_diagonal(correlation, 1.0)
+    counts = [estimates.counts(y[code == k], person[code == k]) for k in range(n_cells)]
+    cells = pd.DataFrame(list(kept), columns=groups.columns)
+    return Cells(cells, value, 1 / per_trial, correlation, counts)
+
+
+def _placed(squares, n, unit):
+    """(k,) variance of a mean of n placement values, in variances of one trial, pooled.
+
+    squares : (k,) sum of squared influences
+    """
+    if not (n * unit).any():  # all cells are perfect: as unsure as a coin
+        return 1 / n
+    of_one = squares * n**2 * n / np.maximum(n - 1, 1)
+    return of_one.sum() / (n * unit).sum() / n
+
+
+# --- what the others add ----------------------------------------------------------------------
+
+
+def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
+    """What a method says of all cells.
+
+    Parameters
+    ----------
+    cells : Cells
+    method : "raw" (limits: Wilson 1927), "empirical Bayes" (all cells are alike), "additive" (what
+        the attributes add up to and no more) or "structured" (and what is left of a cell)
+    level : float in (0, 1)
+
+    Raises
+    ------
+    ValueError
+        An unknown method; for all but raw, no more cells than the model has coefficients.
+
+    Source: Fay and Herriot 1979; for shares of trials, by nested Laplace approximations (Rue et al.
+    2009): all is averaged over the spread of u, so that intervals hold what is not known of it, and
+    of beta.
+    """
+    checks.one_of("method", method, METHODS)
+    if method == RAW:
+        from statsmodels.stats.proportion import proportion_confint
+
+        right = cells.value * cells.trials
+        low, high = proportion_confint(right, cells.trials, 1 - level, "wilson")
+        return Fit(cells.value, low, high, np.ones(len(right)), np.inf)
+    x = _design(cells.groups if method != EMPIRICAL_BAYES else cells.groups.iloc[:, :0])
+    if len(x) <= x.shape[1]:
+        raise ValueError(f"{len(x)} cells for {x.shape[1]} coefficients: {NOBODY}")
+    alike = _alike(cells.groups) if method == STRUCTURED else np.eye(len(x))
+    spreads = SPREADS[:1] if method == ADDITIVE else SPREADS
+    middle = np.zeros(len(x))
+    parts = []
+    for spread in spreads:
+        for _ in range(100):  # as a logistic regression is fitted: where the last step led
+            at = np.clip(middle, -FARTHEST, FARTHEST)
+            p = expit(at)
+            z = at + (cells.value - p) / (p * (1 - p))
+            error = 1 / np.sqrt(cells.trials * p * (1 - p))
+            sampling = cells.correlation * error * error[:, None]
+            log_likelihood, *moments = _given(z, x, sampling, spread**2 * alike)
+            last, middle = middle, moments[0]
+            if np.abs(middle - last).max() < 1e-5:
+                break
+        # of the trials themselves, in place of that of z (Laplace)
+        rest = z - middle
+        of_z = np.linalg.slogdet(sampling)[1] + rest @ np.linalg.solve(sampling, rest)
+        of_trials = cells.trials @ (cells.value * middle - np.logaddexp(0, middle))
+        parts.append((log_likelihood + of_z / 2 + of_trials, *moments))
+    log_likelihood, means, variances, owns = map(np.array, zip(*parts, strict=True))
+    share = np.exp(log_likelihood - log_likelihood.max())
+    share /= share.sum()
+    mean = share @ means
+    half = ndtri(0.5 + level / 2) * np.sqrt(share @ (variances + (means - mean) ** 2))
+    limits = expit(mean - half), expit(mean + half)
+    return Fit(expit(mean), *limits, share @ owns, float(share @ spreads))
+
+
+def _given(z, x, sampling, between):
+    """Log restricted likelihood, and mean, variance and own share of cells, for one spread of u."""
+    total = sampling + between
+    inverse = np.linalg.inv(total)
+    information = x.T @ inverse @ x
+    projection = inverse - inverse @ x @ np.linalg.solve(information, x.T @ inverse)
+    log_likelihood = -0.5 * (
+        np.linalg.slogdet(total)[1] + np.linalg.slogdet(information)[1] + z @ projection @ z
+    )
+    to_others = sampling @ projection
+    variance = np.diag(sampling) - np.einsum("ij,ij->i", to_others, sampling)
+    return log_likelihood, z - to_others @ z, variance, 1 - np.diag(to_others)
+
+
+def _design(groups):
+    """(k, r) independent columns that span what attributes add up to; of none, a mean."""
+    columns = [np.ones((len(groups), 1))]
+    columns += [pd.get_dummies(groups[a]).to_numpy(float) for a in groups]
+    u, size, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
+    return u[:, size > 1e-8 * size[0]]
+
+
+def _alike(groups):
+    """(k, k) correlation of u: half is of the cell alone, half of what it shares with others.
+
+    Old women of one site are like old women of another. Of the interactions of two or more
+    attributes, but not of all, two cells share those in which they agree.
+    """
+    codes = np.array([pd.factorize(groups[a])[0] for a in groups])
+    same = codes[:, :, None] == codes[:, None, :]
+    some = range(2, len(codes))
+    shared = [same[list(c)].all(0) for k in some for c in combinations(range(len(codes)), k)]
+    own = np.eye(codes.shape[1])
+    return (own + np.mean(shared, axis=0)) / 2 if shared else own
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def table(
+    predictions: pd.DataFrame,
+    attributes: Sequence[str],
+    metric: str = "auc",
+    methods: Sequence[str] = METHODS,
+    *,
+    fewest: int = FEWEST,
+) -> pd.DataFrame:
+    """A metric in all cells of crossed attributes, by each method, as a results table.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        The long table of `cxrlib.schema.predictions`, with the attributes joined in; for
+        sensitivity one of `cxrlib.stats.fairness.decide`. Images that lack an attribute are in no
+        cell.
+    attributes : two or more columns
+    metric : "auc" or "sensitivity"
+    methods : names out of `METHODS`
+    fewest : positive, and negative, images of a cell that is given a number; others lend nothing
+
+    Returns
+    -------
+    Results table: each cell by each method, whose name stands behind that of the predictions:
+    "zero-shot, structured". Notes of all but raw begin with `BORROWED` and say how much of the
+    number is the cell's own.
+
+    Raises
+    ------
+    ValueError
+        An unknown method or metric, fewer than two attributes, scores that are no decisions.
+    """
+    estimates.check_known(methods, METHODS, "methods")
+    checks.one_of("metric", metric, METRICS)
+    attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
+    if len(attributes) < 2:
+        raise ValueError(
+            f"attributes: {', '.join(attributes) or 'none'}; expected two or more to cross."
+        )
+    fewest = max(fewest, 1, schema.smallest_cell())
+    name, rows = estimates.attribute_name(attributes), []
+    for study in estimates.studies(predictions, [attributes], n_resamples=2):
+        in_cell = study.images[name]
+        for (model, how, label), y, score, image in study.blocks():
+            if metric == "sensitivity" and not np.isin(score, (0, 1)).all():
+                raise ValueError(
+                    f"predictions, {model}, {label}: scores that are no decisions of 0 or 1; make "
+                    "them with cxrlib.stats.fairness.decide."
+                )
+            cell, patient = in_cell.iloc[image], study.patient[image]
+            about = {"cohort": study.cohort, "model": model, "label": label, "attribute": name}
+            about |= {"metric": metric, "unit": "patient"}
+            counts, why = {}, {}
+            for group in study.groups[name]:
+                own = (cell == group).to_numpy()
+                counts[group] = estimates.counts(y[own], patient[own])
+                why[group] = estimates.not_given(y[own], patient[own], fewest)
+            kept = cell.map(why).eq("").to_numpy()
+            if kept.any():
+                groups = study.images[[*attributes]].iloc[image[kept]]
+                cells = observed(y[kept], score[kept], patient[kept], groups, metric)
+            for method in methods:
+                found = _rows(cells, method) if kept.any() else {}
+                for group in study.groups[name]:
+                    of = found.get(group, {"note": why[group]})
+                    note = estimates.joined(of["note"], study.missing[name])
+                    of_method = {"method": f"{how}, {method}", "group": group}
+                    rows.append(about | of_method | counts[group] | of | {"note": note})
+    return schema.results(rows)
+
+
+def _rows(cells, method):
+    """group -> value, limits and note of a method."""
+    names = cells.groups.agg(" x ".join, axis=1)
+    try:
+        of = fit(cells, method)
+    except ValueError as error:
+        return {group: {"note": f"undefined: {error}"} for group in names}
+    notes = [f"{BORROWED}: {own:.0%} its own" if method != RAW else "" for own in of.own]
+    return {
+        group: {"value": value, "ci_low": low, "ci_high": high, "note": note}
+        for group, value, low, high, note in zip(
+            names, of.value, of.low, of.high, notes, strict=True
+        )
+    }
+
+
+def filled(results: pd.DataFrame, borrowed: pd.DataFrame) -> pd.DataFrame:
+    """A table of results with borrowed numbers where its own are undefined.
+
+    Parameters
+    ----------
+    results : results table, such as `cxrlib.stats.fairness.performance_table` gives
+    borrowed : results table of one method, from `table`
+
+    Returns
+    -------
+    The results; an undefined row that has a borrowed counterpart gives way to it. Its method, as in
+    "zero-shot, structured", and its note say so.
+    """
+    keys = ["cohort", "model", "label", "attribute", "group", "metric"]
+    known = borrowed.dropna(subset="value").set_index(keys, verify_integrity=True)
+    at = pd.MultiIndex.from_frame(results[keys])
+    gives_way = results["value"].isna().to_numpy() & at.isin(known.index)
+    theirs = known.loc[at[gives_way]].reset_index().set_index(results.index[gives_way])
+    return schema.results(pd.concat([results[~gives_way], theirs]).sort_index(kind="stable"))
