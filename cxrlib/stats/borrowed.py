@@ -5,14 +5,15 @@ and Herriot 1979) holds all answers. On the logit scale the cell k is
 
     z_k = x_k' beta + u_k + e_k
 
-with what its attributes add up to, what is left of it (u, with the standard deviation of its own,
-`SPREADS`), and the luck of its films (e, of known covariance). Without attributes and with u it is
-empirical Bayes, with attributes alone it is additive, with both it is structured (in the sense of
-Herlihy et al. 2024); with u of any size it is the raw number.
+with what its attributes add up to, what is left of it (u, whose standard deviation is learned,
+`SPREADS`), and the luck of its films (e, of known covariance). A mean and u are empirical Bayes,
+attributes alone are additive, both together structured (in the sense of Herlihy et al. 2024); were
+u of any size, the number would be the raw one.
 
 A cell in which every answer is right has no logit. So z is linearised where the model puts the
 cell, as in any logistic regression, and the variance of e is that of a share out of so many
-*trials*, which is pooled over the cells: five films cannot tell their own variance.
+*trials*, pooled over the cells: five films cannot tell their own variance. statsmodels fits no
+model with a known covariance of e and an unknown one of u; what it does fit, tests compare.
 """
 
 from collections.abc import Sequence
@@ -33,9 +34,11 @@ METHODS = (RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED)
 METRICS = ("auc", "sensitivity")
 FEWEST = 5  # positive and negative images of a cell that is given a number
 SPREADS = np.linspace(0, 1.5, 16)  # of u, in logits; equally likely before the data are seen
+WIDE = (
+    2.5  # standard deviation in logits of beta before the data are seen, felt where all are right
+)
 FARTHEST = 6.0  # logit at which z is linearised at most
 ALMOST_ALIKE = 0.99  # of correlations, so that no two cells count as one
-NOBODY = "nobody to borrow from"
 BORROWED = "borrowed strength"  # begins the note of every such number
 
 
@@ -156,7 +159,7 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
     Raises
     ------
     ValueError
-        An unknown method; for all but raw, no more cells than the model has coefficients.
+        An unknown method.
 
     Source: Fay and Herriot 1979; for shares of trials, by nested Laplace approximations (Rue et al.
     2009): all is averaged over the spread of u, so that intervals hold what is not known of it, and
@@ -169,13 +172,9 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
         right = cells.value * cells.trials
         low, high = proportion_confint(right, cells.trials, 1 - level, "wilson")
         return Fit(cells.value, low, high, np.ones(len(right)), np.inf)
-    x = _design(cells.groups if method != EMPIRICAL_BAYES else cells.groups.iloc[:, :0])
-    if len(x) <= x.shape[1]:
-        raise ValueError(f"{len(x)} cells for {x.shape[1]} coefficients: {NOBODY}")
-    alike = _alike(cells.groups) if method == STRUCTURED else np.eye(len(x))
+    sums, rest = _sums(cells.groups, method), _rest(cells.groups, method)
     spreads = SPREADS[:1] if method == ADDITIVE else SPREADS
-    middle = np.zeros(len(x))
-    parts = []
+    middle, parts = np.zeros(len(sums)), []
     for spread in spreads:
         for _ in range(100):  # as a logistic regression is fitted: where the last step led
             at = np.clip(middle, -FARTHEST, FARTHEST)
@@ -183,15 +182,18 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
             z = at + (cells.value - p) / (p * (1 - p))
             error = 1 / np.sqrt(cells.trials * p * (1 - p))
             sampling = cells.correlation * error * error[:, None]
-            log_likelihood, *moments = _given(z, x, sampling, spread**2 * alike)
-            last, middle = middle, moments[0]
+            total = sampling + sums + spread**2 * rest
+            to_others = np.linalg.solve(total, sampling).T
+            last, middle = middle, z - to_others @ z
             if np.abs(middle - last).max() < 1e-5:
                 break
-        # of the trials themselves, in place of that of z (Laplace)
-        rest = z - middle
-        of_z = np.linalg.slogdet(sampling)[1] + rest @ np.linalg.solve(sampling, rest)
+        variance = np.diag(sampling) - np.einsum("ij,ij->i", to_others, sampling)
+        # of the trials, by way of the likelihood of z (Laplace)
+        left = z - middle
+        of_z = np.linalg.slogdet(sampling)[1] + left @ np.linalg.solve(sampling, left)
+        of_z -= np.linalg.slogdet(total)[1] + z @ np.linalg.solve(total, z)
         of_trials = cells.trials @ (cells.value * middle - np.logaddexp(0, middle))
-        parts.append((log_likelihood + of_z / 2 + of_trials, *moments))
+        parts.append((of_trials + of_z / 2, middle, variance, 1 - np.diag(to_others)))
     log_likelihood, means, variances, owns = map(np.array, zip(*parts, strict=True))
     share = np.exp(log_likelihood - log_likelihood.max())
     share /= share.sum()
@@ -201,40 +203,30 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
     return Fit(expit(mean), *limits, share @ owns, float(share @ spreads))
 
 
-def _given(z, x, sampling, between):
-    """Log restricted likelihood, and mean, variance and own share of cells, for one spread of u."""
-    total = sampling + between
-    inverse = np.linalg.inv(total)
-    information = x.T @ inverse @ x
-    projection = inverse - inverse @ x @ np.linalg.solve(information, x.T @ inverse)
-    log_likelihood = -0.5 * (
-        np.linalg.slogdet(total)[1] + np.linalg.slogdet(information)[1] + z @ projection @ z
-    )
-    to_others = sampling @ projection
-    variance = np.diag(sampling) - np.einsum("ij,ij->i", to_others, sampling)
-    return log_likelihood, z - to_others @ z, variance, 1 - np.diag(to_others)
+def _sums(groups, method):
+    """(k, k) covariance of x' beta: a mean, and for all but empirical Bayes an effect per group."""
+    alike = np.ones((len(groups), len(groups)))
+    if method != EMPIRICAL_BAYES:
+        alike = alike + _same(groups).sum(0)
+    return WIDE**2 * alike
 
 
-def _design(groups):
-    """(k, r) independent columns that span what attributes add up to; of none, a mean."""
-    columns = [np.ones((len(groups), 1))]
-    columns += [pd.get_dummies(groups[a]).to_numpy(float) for a in groups]
-    u, size, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
-    return u[:, size > 1e-8 * size[0]]
+def _rest(groups, method):
+    """(k, k) correlation of u. Structured, half is a cell's own and half shared with others.
 
-
-def _alike(groups):
-    """(k, k) correlation of u: half is of the cell alone, half of what it shares with others.
-
-    Old women of one site are like old women of another. Of the interactions of two or more
-    attributes, but not of all, two cells share those in which they agree.
+    Old women of one site are like old women of another: of the interactions of two attributes and
+    more, but fewer than all, two cells share those in which they agree.
     """
-    codes = np.array([pd.factorize(groups[a])[0] for a in groups])
-    same = codes[:, :, None] == codes[:, None, :]
-    some = range(2, len(codes))
-    shared = [same[list(c)].all(0) for k in some for c in combinations(range(len(codes)), k)]
-    own = np.eye(codes.shape[1])
+    own, same = np.eye(len(groups)), _same(groups)
+    some = range(2, len(same)) if method == STRUCTURED else ()
+    shared = [same[list(c)].all(0) for k in some for c in combinations(range(len(same)), k)]
     return (own + np.mean(shared, axis=0)) / 2 if shared else own
+
+
+def _same(groups):
+    """(attributes, k, k) bool: which cells are alike in an attribute."""
+    codes = np.array([pd.factorize(groups[a])[0] for a in groups])
+    return codes[:, :, None] == codes[:, None, :]
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -314,10 +306,7 @@ def table(
 def _rows(cells, method):
     """group -> value, limits and note of a method."""
     names = cells.groups.agg(" x ".join, axis=1)
-    try:
-        of = fit(cells, method)
-    except ValueError as error:
-        return {group: {"note": f"undefined: {error}"} for group in names}
+    of = fit(cells, method)
     notes = [f"{BORROWED}: {own:.0%} its own" if method != RAW else "" for own in of.own]
     return {
         group: {"value": value, "ci_low": low, "ci_high": high, "note": note}
