@@ -19,6 +19,7 @@ model with a known covariance of e and an unknown one of u; what it does fit, te
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from scipy.special import expit, ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks
-from cxrlib.stats import estimates, influence
+from cxrlib.stats import estimates, influence, simulate
 
 RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED = "raw", "empirical Bayes", "additive", "structured"
 METHODS = (RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED)
@@ -39,6 +40,8 @@ WIDE = (
 )
 FARTHEST = 6.0  # logit at which z is linearised at most
 ALMOST_ALIKE = 0.99  # of correlations, so that no two cells count as one
+SIZES = {"5 to 9": 5, "10 to 29": 10, "30 or more": 30}  # positive images of a recorded cell
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "borrowed.csv"
 BORROWED = "borrowed strength"  # begins the note of every such number
 
 
@@ -335,3 +338,17 @@ def filled(results: pd.DataFrame, borrowed: pd.DataFrame) -> pd.DataFrame:
     gives_way = results["value"].isna().to_numpy() & at.isin(known.index)
     theirs = known.loc[at[gives_way]].reset_index().set_index(results.index[gives_way])
     return schema.results(pd.concat([results[~gives_way], theirs]).sort_index(kind="stable"))
+
+
+def recorded(path: Path = RECORDED) -> pd.DataFrame:
+    """What the methods said where the truth was known: ``benchmarks/borrowed.py``.
+
+    Returns
+    -------
+    DataFrame, one row per design, metric, method, size of a cell (`SIZES`) and whether it is one of
+    the old women's (special): cells that were judged (n_studies), counts of those whose interval
+    holds the truth, lies below or above it, or excludes the mean over all cells (n_claims), sum of
+    squared errors, mean error, width, own share and range of all values in a study; and coverage
+    with its interval, see `cxrlib.stats.simulate.shares`.
+    """
+    return simulate.shares(pd.read_csv(path))
