@@ -43,11 +43,11 @@ PREVALENCE, ICC, PER_PATIENT = 0.15, 0.3, 2
 MEAN = {"auc": 1.4, "sensitivity": 0.6}  # logits, in the youngest men
 SUMS = -0.25 * CELLS["age_group"].map(GROUPS["age_group"].index) - 0.3 * (CELLS["sex"] == "F")
 OLD_WOMEN = (CELLS["sex"] == "F") & (CELLS["age_group"] == "80+")
-SPREAD = 0.4  # of what is no sum
 DESIGNS = {
-    "nothing": (0, 0, 0),  # times the sums, times the rest, in old women
+    "nothing": (0, 0, 0),  # factor on the sums, spread of the rest, more in old women
     "sums": (1, 0, 0),
-    "sums and a rest": (1, SPREAD, 0),
+    "sums and some rest": (1, 0.25, 0),
+    "sums and much rest": (1, 0.5, 0),
     "sums and old women": (1, 0, -1.2),
 }
 PHANTOMS = {"phantoms: sums": False, "phantoms: old women alone": True}

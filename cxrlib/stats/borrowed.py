@@ -319,6 +319,11 @@ def _rows(cells, method):
     }
 
 
+def own_share(table: pd.DataFrame) -> pd.Series:
+    """How much of each number of `table` is the cell's own, in [0, 1]; NaN where it is raw."""
+    return table["note"].str.extract(rf"{BORROWED}: (\d+)%", expand=False).astype(float) / 100
+
+
 def filled(results: pd.DataFrame, borrowed: pd.DataFrame) -> pd.DataFrame:
     """A table of results with borrowed numbers where its own are undefined.
 
@@ -333,7 +338,8 @@ def filled(results: pd.DataFrame, borrowed: pd.DataFrame) -> pd.DataFrame:
     "zero-shot, structured", and its note say so.
     """
     keys = ["cohort", "model", "label", "attribute", "group", "metric"]
-    known = borrowed.dropna(subset="value").set_index(keys, verify_integrity=True)
+    checks.one_row_each(borrowed, keys)
+    known = borrowed.dropna(subset="value").set_index(keys)
     at = pd.MultiIndex.from_frame(results[keys])
     gives_way = results["value"].isna().to_numpy() & at.isin(known.index)
     theirs = known.loc[at[gives_way]].reset_index().set_index(results.index[gives_way])
