@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from scipy.special import expit, ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks
-from cxrlib.stats import estimates, influence, simulate
+from cxrlib.stats import estimates, fairness, influence, simulate
 
 RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED = "raw", "empirical Bayes", "additive", "structured"
 METHODS = (RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED)
@@ -344,6 +345,31 @@ def filled(results: pd.DataFrame, borrowed: pd.DataFrame) -> pd.DataFrame:
     gives_way = results["value"].isna().to_numpy() & at.isin(known.index)
     theirs = known.loc[at[gives_way]].reset_index().set_index(results.index[gives_way])
     return schema.results(pd.concat([results[~gives_way], theirs]).sort_index(kind="stable"))
+
+
+def crossed(
+    predictions: pd.DataFrame,
+    attributes: Sequence[str],
+    metric: str = "auc",
+    **sampling: Unpack[estimates.Sampling],
+) -> pd.DataFrame:
+    """Crossed groups by their own films where these are enough, and with borrowed strength else.
+
+    Parameters
+    ----------
+    predictions, attributes, metric : as in `table`
+    sampling : of the own numbers, as in `cxrlib.stats.fairness.performance_table`
+
+    Returns
+    -------
+    Results table, see `filled`: borrowed numbers have the method "zero-shot, structured".
+    """
+    attributes = tuple(map(str.strip, attributes))
+    lent = table(predictions, attributes, metric, (STRUCTURED,))
+    own = fairness.performance_table(
+        predictions, metric, [attributes], mean_over_labels=False, **sampling
+    )
+    return filled(schema.rows(own, attribute=estimates.attribute_name(attributes)), lent)
 
 
 def recorded(path: Path = RECORDED) -> pd.DataFrame:
