@@ -62,12 +62,13 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import (
     estimate,
     fmt,
+    how_many,
     percent,
     plural,
     readable,
     span,
 )
-from cxrlib.stats import borrowed, fairness, simulate
+from cxrlib.stats import borrowed, fairness
 
 # %%
 chosen = protocol_of(protocol)
@@ -93,41 +94,35 @@ one = predictions[predictions["label"] == FINDING]
 # %% [markdown]
 # ## What crossing costs
 #
-# Each further attribute splits every group again. Here is one finding, and how
-# many groups are left with ten positive images, the fewest for which this book
-# gives a number, or with five, the fewest of this chapter.
+# Each further attribute splits every group again. A group gets a number in
+# this book from ten positive images on; here five are enough, or ten where
+# small groups must not be seen.
 
 # %%
 ENOUGH = protocol_of("corrected").min_cases
+LEAST = max(borrowed.FEWEST, schema.smallest_cell())
 crossings = [ATTRIBUTES[:k] for k in range(1, len(ATTRIBUTES) + 1)]
-cells = {
-    " x ".join(a): one.groupby(a, observed=True)["y_true"].sum()
-    for a in crossings
-}
+cells = [one.groupby(a, observed=True)["y_true"].sum() for a in crossings]
 sizes = pd.DataFrame(
     {
         "groups": len(ill),
-        f"{ENOUGH} or more": (ill >= ENOUGH).sum(),
-        f"{borrowed.FEWEST} or more": (ill >= borrowed.FEWEST).sum(),
+        "with enough for a number": (ill >= ENOUGH).sum(),
+        "with enough to be helped": (ill >= LEAST).sum(),
     }
-    for ill in cells.values()
-).set_index(pd.Index([name.replace("_", " ") for name in cells]))
-show(
-    sizes,
-    f"Groups by what is crossed, and those with so many images of {FINDING}",
-    counts=(),
-)
+    for ill in cells
+).set_index(pd.Index([" x ".join(a).replace("_", " ") for a in crossings]))
+show(sizes, f"Groups of {cohort.name} by positives of {FINDING}", counts=())
 
 # %% tags=["remove-input"]
-finest = list(cells)[-1].replace("_", " ")
-left = sizes.loc[finest]
-without = 1 - left.iloc[1] / left.iloc[0]
+finest = sizes.index[-1]
+groups, enough, helped = sizes.loc[finest]
+without = 1 - enough / groups
 say(f"""
 Crossed by {finest}, the cohort {cohort.name} falls into
-{plural(left.iloc[0], "group")}; {percent(without)} of them have no number by
-the rule of this book, and {left.iloc[2] - left.iloc[1]} more would have one
-if five positives were enough. They would not be enough alone: with five, one
-image moves the sensitivity by a fifth.
+{plural(groups, "group")}. By the rule of this book, {percent(without)} of them
+have no number, and {helped - enough} of these have enough to be helped. Alone,
+their films would not do: with five positives, one image moves the sensitivity
+by a fifth.
 """)
 
 # %% [markdown]
@@ -184,19 +179,28 @@ mine = {m: estimate(pairs, group=group, method=m) for m in borrowed.METHODS}
 shares = borrowed.own_share(lent)
 wide = (known["ci_high"] - known["ci_low"]).groupby(known["method"]).mean()
 wide = wide.reindex(borrowed.METHODS)
-say(f"""
+text = f"""
 The thinnest group with a number is {readable(group)}. Raw, its AUC is
-{mine["raw"]}. Empirical Bayes pulls it towards the mean of all:
+{mine["raw"]}. Empirical Bayes draws it to the mean of all:
 {mine["empirical Bayes"]}. The sum of its attributes is {mine["additive"]}, and
 both together give {mine["structured"]}. Look at the lower lines of
 {{numref}}`fig-crossed-methods`: where films are many, the methods agree, since
 a large group needs no help.
 
 Averaged over the groups, intervals are {fmt(wide["raw"])} wide raw and
-{fmt(wide["structured"])} structured. Of the structured numbers, from
-{span(shares, percent)} is the group's own; the rest is lent. **A borrowed
-number is not a measurement of the group.** It has to carry that mark wherever
-it goes, as it does in the notes of the book's tables.
+{fmt(wide["structured"])} structured. Of a structured number,
+{span(shares, percent)} is the group's own; the rest is lent.
+"""
+if lent.empty:
+    text = f"""
+No group of {cohort.name} has {LEAST} positive and as many negative images.
+There is nothing to lend, and no method has a number.
+"""
+say(f"""
+{text}
+
+**A borrowed number is not a measurement of the group.** It has to carry that
+mark wherever it goes, as it does in the notes of the book's tables.
 """)
 
 # %% [markdown]
@@ -236,11 +240,12 @@ show(
 at_point = {
     m: estimate(found, group=group, method=m) for m in borrowed.METHODS
 }
-say(f"""
+if len(lent):
+    say(f"""
 Of those who are ill in the thinnest group, {readable(group)}, the model finds
 a share of {at_point["raw"]} raw and {at_point["structured"]} with what the
-others lend. The interval is honest about the rest: as long as the other groups
-differ from their sums, this one may, too.
+others lend. As long as other groups differ from their sums, this one may, too:
+that is in the interval.
 """)
 
 # %% [markdown]
@@ -252,33 +257,21 @@ differ from their sums, this one may, too.
 # %%
 everything = borrowed.table(decided, ATTRIBUTES, "sensitivity")
 given = told(everything).dropna(subset="value")
-across = given.groupby("method", sort=False)["value"]
-reach = pd.DataFrame(
-    {
-        "groups": across.size(),
-        "lowest": across.min(),
-        "highest": across.max(),
-        "mean width": (given["ci_high"] - given["ci_low"])
-        .groupby(given["method"])
-        .mean(),
-    }
-)
-crossed = " x ".join(ATTRIBUTES).replace("_", " ")
-show(
-    reach.rename_axis(None).reset_index(names="method"),
-    f"Sensitivity in the groups of {crossed}",
-    counts=(),
-)
+width = given["ci_high"] - given["ci_low"]
+reach = given.groupby("method")["value"].agg(["size", "min", "max"])
+reach = reach.assign(width=width.groupby(given["method"]).mean())
+names = ["groups", "lowest", "highest", "mean width of intervals"]
+reach = reach.reindex(borrowed.METHODS).set_axis(names, axis=1)
+what = f"Sensitivity, groups of {finest}"
+show(reach.reset_index(), what, missing="undefined", counts=())
 
 # %% tags=["remove-input"]
-from_to = reach[["lowest", "highest"]].reindex(borrowed.METHODS)
-gap = from_to["highest"] - from_to["lowest"]
+low, high = reach["lowest"], reach["highest"]
 say(f"""
-Raw, the groups lie between {fmt(from_to["lowest"]["raw"])} and
-{fmt(from_to["highest"]["raw"])}: a headline is in there, whatever the model
-does. Structured, they lie between {fmt(from_to["lowest"]["structured"])} and
-{fmt(from_to["highest"]["structured"])}. Who ranks groups by their raw numbers
-ranks their sizes: the smallest come out on both ends.
+Raw, the groups lie between {fmt(low["raw"])} and {fmt(high["raw"])}: there is
+a headline in it, whatever the model does. Structured, they lie between
+{fmt(low["structured"])} and {fmt(high["structured"])}. To rank groups by raw
+numbers is to rank their sizes: the smallest come out on both ends.
 """)
 
 # %% [markdown]
@@ -340,14 +333,18 @@ seen = {
     m: [estimate(hidden, group=g, method=m) for g in (OLD_WOMEN, OLD_MEN)]
     for m in borrowed.METHODS
 }
-say(f"""
+says = f"""
 For women of 65 to 80, who are harmed, the films themselves say
-{seen["raw"][0]}. The additive model says {seen["additive"][0]}: it spreads the
-harm over all women and all who are old, and so it makes the harmed look better
-and others worse (men of that age: {seen["additive"][1]}, raw
+{seen["raw"][0]}. The additive model says {seen["additive"][0]}. It spreads the
+harm over all women and all who are old: the harmed look better, and others
+worse, than they are (men of that age: {seen["additive"][1]}, raw
 {seen["raw"][1]}). The structured model says {seen["structured"][0]}: it keeps
-some of what is particular to them, by as much as their films insist. In one
-study luck can hide all of this; the record below has many.
+what is particular to them as far as their films insist.
+"""
+if any(pd.isna(e.value) for pair in seen.values() for e in pair):
+    says = "With so few phantoms the groups concerned have no number."
+say(f"""
+{says} In one study luck can hide all of this. The record below has many.
 """)
 
 # %% tags=["remove-input"]
@@ -385,37 +382,18 @@ quiz(
 # numbers of groups with fewer than thirty positives are off.
 
 # %%
+WORTH = 30  # per cent off the error that lending should bring
 recorded = borrowed.recorded()
-few = recorded[recorded["size"] != "30 or more"]
-by = few.groupby(["design", "metric", "method"], sort=False)
-sums = by[["squares", "n_studies"]].sum()
-rmse = (sums["squares"] / sums["n_studies"]) ** 0.5
-rmse = rmse.unstack("method")[[*borrowed.METHODS]]
-less = 1 - rmse.div(rmse["raw"], axis=0)
-table = rmse.assign(**{"structured, % less": 100 * less["structured"]})
-what = "Root-mean-square error in groups with fewer than thirty positives"
-show(table.rename_axis(columns=None).reset_index(), what, digits=3)
-
-# %%
-old_women = recorded["design"].str.contains("old women")
-lines = recorded["design"].where(
-    ~old_women,
-    recorded["design"]
-    + recorded["special"].map({True: " (they)", False: " (the others)"}),
+errors = borrowed.errors(recorded)
+less = 100 * (1 - errors["structured"] / errors["raw"])
+show(
+    errors.assign(**{"structured, % less": less}).reset_index(),
+    "Root-mean-square error in groups with fewer than thirty positives",
+    digits=3,
 )
-held = few.groupby([lines, "method"], sort=False)[
-    ["n_studies", "n_hold"]
-].sum()
 
 # %% tags=["hide-input"]
-coverage = simulate.shares(held.assign(n_undefined=0).reset_index())
-coverage = coverage.rename(columns={"design": "group"}).assign(
-    metric="coverage, %",
-    value=100 * coverage["coverage"],
-    ci_low=100 * coverage["coverage_low"],
-    ci_high=100 * coverage["coverage_high"],
-    n_positive=pd.factorize(coverage["design"])[0],
-)
+coverage = borrowed.coverage(recorded)
 plots.crossed_groups(coverage)
 figure(
     "fig-crossed-coverage",
@@ -424,31 +402,35 @@ figure(
     "what the number of studies leaves open.",
 )
 
+
 # %% tags=["remove-input"]
-rests = [d for d in rmse.index.unique("design") if "rest" in d]
-of_rest = coverage[coverage["group"].isin(rests)]
-holds = {
-    m: span(rows["coverage"], percent, digits=1)
-    for m, rows in of_rest.groupby("method")
-}
-they = coverage[coverage["group"].str.endswith("(they)")]
-theirs = {
-    m: span(rows["coverage"], percent) for m, rows in they.groupby("method")
-}
+def span_of(rows, digits):
+    """method -> the lowest and the highest coverage in these rows."""
+    found = rows.groupby("method")["value"]
+    return {m: f"{span(x, digits=digits)} %" for m, x in found}
+
+
+rests = less[less.index.get_level_values("design").str.contains("rest")]
+gain = rests.groupby("design").mean()
+lends = gain.index[gain.argmax()], gain.index[gain.argmin()]
+holds = span_of(coverage[coverage["group"].isin(gain.index)], 1)
+theirs = span_of(coverage[coverage["group"].str.endswith(borrowed.THEY)], 0)
 nothing = recorded[recorded["design"] == "nothing"].groupby("method")
 nothing = nothing[["n_claims", "n_studies"]].sum()
 false = (nothing["n_claims"] / nothing["n_studies"]).map(percent)
-widest = recorded[recorded["design"] == "nothing"].groupby(
-    ["metric", "method"]
-)["range"]
-widest = widest.mean()
+ranges = recorded[
+    recorded["design"].eq("nothing") & recorded["metric"].eq("auc")
+]
+ranges = ranges.groupby("method")["range"].mean()
 say(f"""
 Recorded on {recorded["date"].max()}. In small groups the structured numbers
-are off by {span(less["structured"], percent)} less than raw ones. The gain is
-smallest where rests are large, as it should be: then there is little to lend.
+are off by {span(less, digits=0)} % less than raw ones; in
+{how_many(less >= WORTH)} lines by {WORTH} % or more. The larger the rests, the less there is
+to lend: the gain is {fmt(gain.max(), 0)} % for *{lends[0]}* and
+{fmt(gain.min(), 0)} % for *{lends[1]}*.
 
 **Do the intervals hold?** Where the structured model is true (sums and a
-rest), its intervals hold the truth in {holds["structured"]}, those of
+rest), its intervals hold the truth in {holds["structured"]}; those of
 empirical Bayes in {holds["empirical Bayes"]}, and those of the additive model,
 which knows of no rest, in {holds["additive"]}. Where there is no rest at all,
 the structured ones are somewhat too wide.
@@ -457,8 +439,8 @@ the structured ones are somewhat too wide.
 the mean of all in {false["raw"]} of groups, additive ones in
 {false["additive"]}, structured ones in {false["structured"]}, those of
 empirical Bayes in {false["empirical Bayes"]}. From the best to the worst group
-of a study, raw AUCs differ by {fmt(widest["auc", "raw"])} on average,
-structured ones by {fmt(widest["auc", "structured"])}.
+of a study, raw AUCs differ by {fmt(ranges["raw"])} on average, structured ones
+by {fmt(ranges["structured"])}.
 
 **Where it fails.** Of old women who alone are harmed, raw intervals hold the
 truth in {theirs["raw"]}, structured ones in {theirs["structured"]}, additive
@@ -475,7 +457,7 @@ it makes the harmed look better served than they are.
 #   group, collect its films. No model replaces them.
 # - Groups are exchangeable *rests* here: before the films are seen, none is
 #   more suspect than another. Who knows better should say so beforehand.
-# - An interval of 95 % holds on average over groups, not in each of them.
+# - A 95 % interval holds on average over groups, not in each of them.
 # - Groups with fewer than five positives, or five negatives, get no number and
 #   lend nothing. Under guard, the same holds for fewer than ten.
 # - Labels, and groups as they were recorded, err as in chapter
@@ -488,10 +470,10 @@ Of the groups of {finest} in {cohort.name}, {percent(without)} have too few
 cases of {FINDING} for a number of their own. Sums of what is known of sex, age
 and the others, and a rest learned from all groups, give one to each with five
 positives: in records with planted truth their error is
-{span(less["structured"], percent)} below that of raw numbers, and intervals
-hold the truth in {holds["structured"]} where the model is true. If one group
-alone is harmed, they hold it in {theirs["structured"]} of cases, and make it
-look better than it is. Paper S leaves such groups unjudged; borrowed numbers
+{span(less, digits=0)} % below that of raw numbers, and intervals hold the
+truth in {holds["structured"]} where the model is true. If old women alone are
+harmed, they hold theirs in {theirs["structured"]}, and make them look better
+served than they are. Paper S leaves such groups unjudged; borrowed numbers
 are judgements of the model, marked as such.
 """,
     figure="fig-crossed-methods",

@@ -170,13 +170,15 @@ def test_a_group_that_is_no_sum_is_missed_by_the_additive_model(studies):
 
 
 def test_the_record_is_of_all_designs_and_small_groups_gain_by_a_third():
-    recorded = borrowed.recorded()
-    assert set(recorded["design"]) == {*world.DESIGNS, *world.PHANTOMS}
-    few = recorded[recorded["size"] != "30 or more"]
-    sums = few.groupby(["design", "metric", "method"])[["squares", "n_studies"]].sum()
-    rmse = (sums["squares"] / sums["n_studies"]).unstack("method") ** 0.5
+    record = borrowed.recorded()
+    assert set(record["design"]) == {*world.DESIGNS, *world.PHANTOMS}
+    rmse = borrowed.errors(record)
     usual = rmse.drop(["sums and much rest", *world.PHANTOMS], level="design")
     assert (usual["structured"] < 0.7 * usual["raw"]).all()
+    held = borrowed.coverage(record).set_index(["group", "method"])["value"]
+    for design in ("sums and some rest", "sums and much rest"):
+        assert 93 < held[design, "structured"] < 97
+    assert held["sums and old women: they", "additive"] < 30
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ WIDE = (
 FARTHEST = 6.0  # logit at which z is linearised at most
 ALMOST_ALIKE = 0.99  # of correlations, so that no two cells count as one
 SIZES = {"5 to 9": 5, "10 to 29": 10, "30 or more": 30}  # positive images of a recorded cell
+LARGE, THEY = "30 or more", ": they"
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "borrowed.csv"
 BORROWED = "borrowed strength"  # begins the note of every such number
 
@@ -384,3 +385,30 @@ def recorded(path: Path = RECORDED) -> pd.DataFrame:
     with its interval, see `cxrlib.stats.simulate.shares`.
     """
     return simulate.shares(pd.read_csv(path))
+
+
+def errors(record: pd.DataFrame) -> pd.DataFrame:
+    """Root-mean-square error of small cells (fewer than 30 positives), a column per method.
+
+    record : from `recorded`. Returns one row per design and metric, in their order.
+    """
+    few = record[record["size"] != LARGE]
+    sums = few.groupby(["design", "metric", "method"], sort=False)[["squares", "n_studies"]].sum()
+    found = (sums["squares"] / sums["n_studies"]) ** 0.5
+    return found.unstack("method")[[*METHODS]].rename_axis(columns=None)
+
+
+def coverage(record: pd.DataFrame) -> pd.DataFrame:
+    """How often intervals of small cells hold the truth, in per cent, of both metrics together.
+
+    record : from `recorded`. Returns a table for `cxrlib.show.plots.crossed_groups`: one row per
+    design (as group; old women who alone are harmed, `THEY`, apart from the others) and method.
+    """
+    few = record[record["size"] != LARGE]
+    who = few["special"].map({True: THEY, False: ": others"})
+    who = who.where(few["design"].str.contains("old women"), "")
+    held = few.assign(design=few["design"] + who).groupby(["design", "method"], sort=False)
+    held = held[["n_studies", "n_undefined", "n_hold"]].sum()
+    found = simulate.in_percent(simulate.shares(held.reset_index()))
+    place = pd.factorize(found["design"])[0]  # stands for a size, which orders the lines
+    return found.assign(group=found["design"], metric="coverage, %", n_positive=place)
