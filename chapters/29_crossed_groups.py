@@ -425,8 +425,8 @@ ranges = ranges.groupby("method")["range"].mean()
 say(f"""
 Recorded on {recorded["date"].max()}. In small groups the structured numbers
 are off by {span(less, digits=0)} % less than raw ones; in
-{how_many(less >= WORTH)} lines by {WORTH} % or more. The larger the rests, the less there is
-to lend: the gain is {fmt(gain.max(), 0)} % for *{lends[0]}* and
+{how_many(less >= WORTH)} lines by {WORTH} % or more. The larger the rests, the
+less there is to lend: the gain is {fmt(gain.max(), 0)} % for *{lends[0]}* and
 {fmt(gain.min(), 0)} % for *{lends[1]}*.
 
 **Do the intervals hold?** Where the structured model is true (sums and a
@@ -459,7 +459,8 @@ it makes the harmed look better served than they are.
 #   more suspect than another. Who knows better should say so beforehand.
 # - A 95 % interval holds on average over groups, not in each of them.
 # - Groups with fewer than five positives, or five negatives, get no number and
-#   lend nothing. Under guard, the same holds for fewer than ten.
+#   lend nothing; of credentialed data, those with fewer than ten. Where no
+#   more groups are left than the sum has coefficients, nobody can lend.
 # - Labels, and groups as they were recorded, err as in chapter
 #   {doc}`04_subgroup_fairness`. Lending carries such errors to others.
 

@@ -205,7 +205,7 @@ def test_a_table_has_every_group_by_every_method_and_says_what_is_borrowed():
 
 
 def test_borrowed_numbers_take_the_place_of_undefined_ones_alone():
-    table = films(60)
+    table = films(90)
     own = fairness.performance_table(table, "auc", [tuple(PAIR)], n_resamples=20)
     lent = borrowed.table(table, PAIR, methods=[borrowed.STRUCTURED])
     found = borrowed.filled(own, lent)
@@ -216,6 +216,14 @@ def test_borrowed_numbers_take_the_place_of_undefined_ones_alone():
     changed = found[~before & found["value"].notna()]
     assert len(changed) and (changed["method"] == "zero-shot, structured").all()
     assert changed["note"].str.startswith(borrowed.BORROWED).all()
+
+
+def test_where_too_few_groups_are_left_nobody_lends():
+    table = films(150)
+    rare = table["y_true"].eq(1) & ~(table["sex"].eq("F") & table["age_group"].eq("25-50"))
+    found = borrowed.table(table[~rare], PAIR).dropna(subset="value")
+    assert list(found["method"]) == ["zero-shot, raw"]
+    assert found["group"].item() == "F x 25-50"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cxrlib.show.notebook import keep, show
 from cxrlib.show.say import say
-from cxrlib.show.words import each, how_many, listed, why_undefined
+from cxrlib.show.words import each, listed, why_undefined
 
 AS_NOTED, CORRECTED = "as noted", "corrected"
 
@@ -69,8 +69,8 @@ def beside_own(table: pd.DataFrame, first: str) -> None:
         columns="label",
     )
     say(f"""
-**Borrowed strength.** {how_many(lent)} numbers in the groups of {crossed} are not those of the
-group's own films, which are too few: they are what its attributes add up to, and a part of its own.
-They suppose that the group differs from that sum no more than others do from theirs
+**Borrowed strength.** {lent.sum()} of {len(lent)} numbers in the groups of {crossed} are not those
+of the group's own films, which are too few: they are what its attributes add up to, and a part of
+its own. They suppose that the group differs from that sum no more than others do from theirs
 ({{doc}}`29_crossed_groups`). {why_undefined(table)}
 """)

@@ -164,7 +164,7 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
     Raises
     ------
     ValueError
-        An unknown method.
+        An unknown method; for all but raw, no more cells than the sum has coefficients.
 
     Source: Fay and Herriot 1979; for shares of trials, by nested Laplace approximations (Rue et al.
     2009): all is averaged over the spread of u, so that intervals hold what is not known of it, and
@@ -178,6 +178,8 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
         low, high = proportion_confint(right, cells.trials, 1 - level, "wilson")
         return Fit(cells.value, low, high, np.ones(len(right)), np.inf)
     sums, rest = _sums(cells.groups, method), _rest(cells.groups, method)
+    if len(sums) <= (rank := np.linalg.matrix_rank(sums)):
+        raise ValueError(f"{len(sums)} groups for {rank} coefficients: nobody to borrow from")
     spreads = SPREADS[:1] if method == ADDITIVE else SPREADS
     middle, parts = np.zeros(len(sums)), []
     for spread in spreads:
@@ -311,7 +313,10 @@ def table(
 def _rows(cells, method):
     """group -> value, limits and note of a method."""
     names = cells.groups.agg(" x ".join, axis=1)
-    of = fit(cells, method)
+    try:
+        of = fit(cells, method)
+    except ValueError as error:
+        return {group: {"note": f"undefined: {error}"} for group in names}
     notes = [f"{BORROWED}: {own:.0%} its own" if method != RAW else "" for own in of.own]
     return {
         group: {"value": value, "ci_low": low, "ci_high": high, "note": note}
