@@ -75,14 +75,12 @@ class Fit:
     ----------
     value, low, high : (k,) in [0, 1], and the limits of its interval
     own : (k,) how much of the value moves with the cell's own; 1 is raw
-    spread : of u in logits, its mean given the data
     """
 
     value: np.ndarray
     low: np.ndarray
     high: np.ndarray
     own: np.ndarray
-    spread: float
 
 
 # --- what the films say -----------------------------------------------------------------------
@@ -176,7 +174,7 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
 
         right = cells.value * cells.trials
         low, high = proportion_confint(right, cells.trials, 1 - level, "wilson")
-        return Fit(cells.value, low, high, np.ones(len(right)), np.inf)
+        return Fit(cells.value, low, high, np.ones(len(right)))
     sums, rest = _sums(cells.groups, method), _rest(cells.groups, method)
     if len(sums) <= (rank := np.linalg.matrix_rank(sums)):
         raise ValueError(f"{len(sums)} groups for {rank} coefficients: nobody to borrow from")
@@ -207,7 +205,7 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
     mean = share @ means
     half = ndtri(0.5 + level / 2) * np.sqrt(share @ (variances + (means - mean) ** 2))
     limits = expit(mean - half), expit(mean + half)
-    return Fit(expit(mean), *limits, share @ owns, float(share @ spreads))
+    return Fit(expit(mean), *limits, share @ owns)
 
 
 def _sums(groups, method):
