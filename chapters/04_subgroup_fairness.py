@@ -41,6 +41,7 @@ n_images: int = 4000  # [100, 1000000] of a phantom; real ones are whole
 n_resamples: int = 500  # [2, 100000] bootstrap resamples
 n_permutations: int = 1000  # [10, 1000000] groups dealt anew, for a fair model
 label_error: dict = {}  # known error rates of the labels, by finding
+borrow: str = ""  # attributes to cross, as "sex,age_group": thin groups borrow
 protocol: str = "corrected"  # {corrected, as_published} as S's code does it
 
 # %% tags=["remove-cell"]
@@ -49,10 +50,9 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# The chapter needs a cohort, the models that read its films, and the groups to
-# compare. Behind the minus of every gap stands a *reference*: a choice of
-# arithmetic, not a norm. Races are those of S; whoever has another entry, or
-# none, counts in the whole cohort and in no comparison.
+# Behind the minus of every gap stands a *reference*: a choice of arithmetic,
+# not a norm. Races are those of S; whoever has another entry, or none, counts
+# in the whole cohort and in no comparison.
 
 # %%
 import pandas as pd
@@ -63,11 +63,11 @@ from cxrlib.models import load_models
 from cxrlib.predict import recorded, zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, plots
-from cxrlib.show.corrections import beside_noted
+from cxrlib.show.corrections import beside_noted, beside_own
 from cxrlib.show.notebook import figure, keep, quiz, show, warn_if_seeded
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, estimate, judged, listed, plural, sides
-from cxrlib.stats import fairness, inference
+from cxrlib.stats import borrowed, fairness, inference
 from cxrlib.stats.as_published import performance_by_protocol
 from cxrlib.stats.label_error import as_stated, corrected_table
 
@@ -96,12 +96,8 @@ sampling = dict(protocol=chosen.cautious, n_resamples=n_resamples, seed=seed)
 
 # %% tags=["hide-input"]
 sizes = summary.group_sizes(people, ATTRIBUTES, cohort.findings)
-show(
-    sizes,
-    "Groups of the test cohort, and the finding with the fewest positives",
-    missing="hidden",
-    counts=(),
-)
+title = "Groups of the test cohort, and the finding with the fewest positives"
+show(sizes, title, missing="hidden", counts=())
 
 # %% tags=["remove-input"]
 thin = sizes.loc[sizes["fewest positives"].astype(float).idxmin()]
@@ -177,18 +173,20 @@ interactive.explorer(
 )
 
 # %%
-show(
-    schema.rows(results, metric="auc", label=MEAN),
-    "Mean AUC over findings, by group and model",
-    rows=["attribute", "group"],
-    columns="model",
-)
+mean_auc = schema.rows(results, metric="auc", label=MEAN)
+title = "Mean AUC over findings, by group and model"
+show(mean_auc, title, rows=["attribute", "group"], columns="model")
 
 # %% tags=["remove-input"]
 if label_error:
     how = {"films": people, "references": REFERENCES, **sampling}
     told = predictions, label_error, ATTRIBUTES
     beside_noted(as_stated(corrected_table, *told, **how), first)
+
+# %% tags=["remove-input"]
+if borrow:
+    crossed = borrowed.crossed(predictions, borrow.split(","), **sampling)
+    beside_own(crossed, first)
 
 # %% [markdown]
 # The eye now compares intervals: do they overlap? That is no test of the gap:
@@ -384,7 +382,8 @@ observed gap is exactly the sum of both parts. No real cohort shows them.
 # %% [markdown]
 # [Where a gap comes from](12_gap_causes) does this for each age group, sex,
 # race by way of the scanner, and reports that are silent on women;
-# [Small groups](13_small_groups) asks how many patients a gap needs.
+# [Small groups](13_small_groups) asks how many patients a gap needs; thin and
+# [crossed groups](29_crossed_groups) can borrow: here by parameter `borrow`.
 #
 # ## Beside the paper
 #

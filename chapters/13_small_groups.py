@@ -245,8 +245,8 @@ Of {len(cells)} cells, {cells["value"].isna().sum()} have too few cases for a
 number. Where there is one, the average interval is {wide["sex"]:.2f} wide by
 sex, {wide["age_group"]:.2f} by age and {wide["sex x age_group"]:.2f} by both.
 With two attributes this is a table; with four it would be a list of single
-patients. Methods that borrow strength between cells exist; none of them finds
-cases that are not there.
+patients. Cells can borrow strength from each other
+({{doc}}`29_crossed_groups`); that finds no cases which are not there.
 """)
 
 # %% [markdown]

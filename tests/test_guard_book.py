@@ -56,6 +56,9 @@ AS_IN_OTHER_BOOKS = {
     "probes",
     "court",
     "encoded_or_used",
+    "net_benefit",
+    "crossed_groups",
+    "watching",
 }
 
 

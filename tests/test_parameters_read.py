@@ -100,6 +100,7 @@ OTHER = {
     "label_error": {
         "Pneumothorax": {"sensitivity": 0.6, "positives": 50, "specificity": 1, "negatives": 90}
     },
+    "borrow": "sex,age_group",
     "seed": 2024,
     "rates": "none",
     "grid": "full",

@@ -502,6 +502,17 @@ def test_bottlenecks_have_a_dot_in_the_colour_of_what_limits():
     assert "laptop: 30 minutes at 1,000, 30 hours at 10,000; host: 2.0 hours at 1,000" in fig.alt
 
 
+def test_crossed_groups_stand_from_the_fewest_positives_and_have_a_dot_a_method():
+    table = pd.DataFrame({"group": ["M", "M", "F", "F"], "method": ["raw", "lent"] * 2})
+    table = table.assign(metric="auc", value=[0.8, 0.75, np.nan, 0.7], n_positive=[40, 40, 5, 5])
+    fig = plots.crossed_groups(table.assign(ci_low=0.6, ci_high=0.9))
+    [ax] = fig.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["female", "male"]
+    dots, ring = (c.get_offsets() for c in ax.collections if isinstance(c, PathCollection))
+    assert sorted(dots[:, 0]) == [0.7, 0.75, 0.8] and ring[0, 0] == 0.5
+    assert "0.70 (female, lent) to 0.80 (male, raw); 1 undefined" in fig.alt
+
+
 @pytest.mark.parametrize("figure", ["group_bars", "before_after", "spread", "learning_curves"])
 def test_letters_have_11_pixels_in_the_width_of_a_phone(performance, gaps, runs, figure):
     draw = {

@@ -204,6 +204,8 @@ def _meaning(values, given, who, balanced):
             _device(values["device"])
         if "label_error" in given:
             _label_error(values["label_error"])
+        if values.get("borrow"):
+            _borrow(values["borrow"])
     except ValueError as error:
         raise BookError(f"{who}: {error}", code=2) from None
     if values.get("jobs", 1) > 1 and values.get("device", "cpu") != "cpu":
@@ -256,6 +258,14 @@ def _label_error(rates):
     from cxrlib.stats import label_error
 
     label_error.audits(rates)
+
+
+def _borrow(attributes):
+    names = [name.strip() for name in attributes.split(",")]
+    known = ("sex", "age_group", "race")
+    if len(set(names)) < 2 or not set(names) <= set(known):
+        expected = f"two or more of {', '.join(known)} with commas between them, or nothing"
+        raise ValueError(f"borrow={attributes!r}: expected {expected}")
 
 
 # --- on pages ------------------------------------------------------------------------------------

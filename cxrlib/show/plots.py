@@ -222,6 +222,30 @@ def gap_parts(table: pd.DataFrame) -> Figure:
     return _finished(fig, drawn + "unexplained; a panel for each metric.", table)
 
 
+def crossed_groups(table: pd.DataFrame) -> Figure:
+    """Numbers of crossed groups with their intervals, a line per group and a colour per method.
+
+    Parameters
+    ----------
+    table : results table
+        From :func:`cxrlib.stats.borrowed.table`, of one model, label and metric. Groups stand from
+        the fewest to the most positive images; what is undefined has a hollow ring.
+    """
+    one_row_each(table, ["group", "method"])
+    table = table.sort_values("n_positive", kind="stable")
+    lines, methods = list(dict.fromkeys(table["group"])), list(dict.fromkeys(table["method"]))
+    palette = dict(zip(methods, [GREY, *SPARE], strict=False))
+    fig, ((ax,),) = _panels((WIDTH, 1 + (0.12 + 0.13 * len(methods)) * len(lines)))
+    at = _at(lines, methods, table["group"], table["method"])
+    foot = CHANCE.get(table["metric"].iloc[0], 0)
+    hollow = _marks(ax, table, at, table["method"].map(palette), foot)
+    _named_lines(ax, [readable(name) for name in lines], PALE)
+    ax.set_xlabel(readable(table["metric"].iloc[0]))
+    _legend_above(fig, _entries(palette, hollow))
+    drawn = "Dots with intervals, one line per group, from the fewest positive images to the most, "
+    return _finished(fig, drawn + "in a colour for each method.", table)
+
+
 def reliability(table: pd.DataFrame) -> Figure:
     """Reliability curves above the distribution of predicted probabilities (S Fig. 4c).
 
