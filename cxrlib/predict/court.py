@@ -448,7 +448,7 @@ def held(
             here = verdict(case, trial)
             there = (stats.Verdict(*row) for row in others[list(here._fields)].to_numpy())
             apart = [stats.contradicts(here, other) for other in there]
-            asked = sorted({question for questions in apart for question in questions})
+            asked = sorted({question.replace("_", " ") for each in apart for question in each})
             counted = {"seeds": len(apart), "contradicted": sum(map(bool, apart))}
-            rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked).replace("_", " ")})
+            rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked)})
     return pd.DataFrame(rows, columns=["bias", "remedy", "seeds", "contradicted", "in"])

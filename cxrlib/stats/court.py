@@ -197,7 +197,8 @@ def verdict(effects: Effects, patient_id: ArrayLike) -> Verdict:
     removes = _words(share.value, low, high)
     worse, better = effects.gains
     bar = SHARES["reduces"]  # above it the gap has not closed, and nobody was levelled down
-    closed = "yes" if -bar <= low and high <= bar else "no" if low > bar or high < -bar else "perhaps"
+    inside, outside = -bar <= low and high <= bar, low > bar or high < -bar
+    closed = "yes" if inside else "no" if outside else "perhaps"
     says = {closed, below(better, TAKEN), below(worse + better * GIVEN, 0)}
     down = "" if "no" in says else "levels down" if says == {"yes"} else "perhaps levels down"
     if effects.kind == "shift":
