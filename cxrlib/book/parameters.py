@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -348,3 +349,21 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
             raise BookError(f"-p {pair}: expected NAME=VALUE, for example -p n_images=2000", code=2)
         given[name.strip()] = value
     return given
+
+
+def command(chapter: str, given: dict[str, Any]) -> str:
+    """What to type in a shell to run a chapter with these parameters; `pairs` reads them back.
+
+    Parameters
+    ----------
+    chapter : str
+        Its name.
+    given : dict
+        name -> value, of those that differ from the defaults.
+    """
+    texts = (
+        f"{n}={value if isinstance(value, str) else repr(value)}" for n, value in given.items()
+    )
+    return shlex.join(
+        ["cxrbook", "run", chapter, *(word for text in texts for word in ("-p", text))]
+    )
