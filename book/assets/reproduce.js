@@ -14,8 +14,9 @@
     const button = document.createElement("button");
     button.type = "button";
     button.className = "cxr-again";
-    button.textContent = "How to reproduce";
-    button.setAttribute("aria-label", `How to reproduce ${number}: copy the command`);
+    button.textContent = "Reproduce";
+    button.title = "How to reproduce this: copies the command";
+    button.setAttribute("aria-label", `Reproduce ${number}: copy the command`);
     const said = document.createElement("span");
     said.className = "cxr-copied";
     said.setAttribute("role", "status");
@@ -42,6 +43,7 @@
     new ClipboardJS(".cxr-again", { text: () => command })
       .on("success", (event) => {
         event.clearSelection();
+        event.trigger.focus();
         show(event.trigger, "copied: ", command);
       })
       .on("error", (event) => show(event.trigger, "", command));

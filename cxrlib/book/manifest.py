@@ -316,7 +316,7 @@ def _problems(folder, executed):
     if not file.is_file():
         yield f": no {FILE}, so no run has ended here: run it (again), or 'make book' for the book"
         return
-    text, entities = file.read_text(encoding="utf-8", errors="replace"), _entities(folder)
+    text, entities = file.read_bytes().decode(errors="replace"), _entities(folder)
     said = entities.get(FILE, {}).get("identifier")
     if said != OWN + _own(text):
         yield f"/{FILE}: changed after it was written: take it from a copy, or run all again"

@@ -232,5 +232,7 @@ def _before(chapter, time, again):
     lines += ["", f"**Time**: about {time} minute{'s' * (time > 1)}."]
     files = (f"{{download}}`{kind} <../downloads/{chapter.name}.{end}>`" for kind, end in FILES)
     lines += ["", f"**Take it along**: {', '.join(files)}."]
-    lines += ["", f'**Run it again**: <code class="{COMMAND}">{html.escape(again)}</code>', ":::"]
+    code = f'<code class="{COMMAND}">{html.escape(again)}</code>'
+    # in HTML as a whole, so that quotation marks stay as they are typed
+    lines += ["", f"<p><strong>Run it again</strong>: {code}</p>", "", ":::"]
     return "\n".join(lines)
