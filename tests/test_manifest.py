@@ -69,7 +69,7 @@ def test_it_is_an_ro_crate(built, part):
     actions = [entity for entity in graph.values() if entity["@type"] == "CreateAction"]
     assert references(root["mentions"]) == [action["@id"] for action in actions] != []
     for action in actions:
-        assert action["actionStatus"] == {"@id": "http://schema.org/CompletedActionStatus"}
+        assert action["actionStatus"] == "http://schema.org/CompletedActionStatus"
         assert action["name"] and action["description"].startswith("cxrbook ")
         assert datetime.fromisoformat(action["endTime"]).tzinfo
         assert graph[action["instrument"]["@id"]]["@type"] in ACTION

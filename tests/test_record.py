@@ -274,6 +274,7 @@ def test_the_page_shows_named_runs_and_their_tables(ran, tmp_path):
     page = runs.page(root, tmp_path)
     assert "## mine, chapter 1" in page
     assert "Parameters that differ" in page and "0.75" in page
+    assert "cxrbook run 01_first -p rate=0.75 --name mine" in page
     everything = pd.read_csv(tmp_path / "run-mine-01_first.csv")
     assert everything["difference"].to_list() == pytest.approx([0.25, 0.25])
     assert 'href="tables/run-mine-01_first.csv"' in page

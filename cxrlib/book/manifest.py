@@ -102,8 +102,8 @@ def pages(folder: Path, notebooks: Iterable[Path]) -> None:
     ]
     tool = {"@id": "#cxrbook", "@type": "SoftwareApplication", "name": "cxrbook"}
     action = {"@id": BUILD, "@type": "CreateAction", "name": "The pages of the book"}
-    action |= {"description": "cxrbook build", "endTime": _now(), "actionStatus": _at(ENDED)}
-    action |= {"instrument": _at(tool["@id"]), "object": [_at(x["@id"]) for x in made_from]}
+    action |= {"description": "cxrbook build", "endTime": _now(), "actionStatus": ENDED}
+    action |= {"instrument": _at(tool["@id"]), "object": _all(x["@id"] for x in made_from)}
     action |= {"result": _at("./")}
     hashes = {_name(path, folder): _hash(path) for path in inside(folder)}
     about = "Pages of the executable companion, which need no network."
@@ -119,6 +119,17 @@ def inside(folder: Path) -> list[Path]:
         if parts != (FILE,) and parts[0] != "failed" and not any(p.startswith(".") for p in parts):
             found.append(path)
     return found
+
+
+def again(card: dict) -> str:
+    """What to type to make a run again, from its card."""
+    named = f" --name {card['name']}" if card["name"] else ""
+    return command(card["chapter"], _given(card)) + named
+
+
+def _given(card):
+    """The parameters that differ from the defaults."""
+    return {name: card["parameters"][name] for name in card["given"]}
 
 
 def noted(folder: Path) -> dict[str, str]:
@@ -153,29 +164,35 @@ def _at(identifier):
     return {"@id": identifier}
 
 
+def _all(identifiers):
+    """References without repetition: one as such, several as a list."""
+    found = [_at(identifier) for identifier in dict.fromkeys(identifiers)]
+    return found[0] if len(found) == 1 else found
+
+
 def _run(chapter, state, card):
     """The entities of a chapter's run: the action first."""
     action = {"@id": f"#{chapter}", "@type": "CreateAction", "name": f"Run of chapter {chapter}"}
     tool = {"@id": f"#{chapter}.py", "@type": "SoftwareSourceCode", "name": f"{chapter}.py"}
-    action |= {"actionStatus": _at(state), "instrument": _at(tool["@id"])}
+    action |= {"actionStatus": state, "instrument": _at(tool["@id"])}
     if not card:
         return [action, tool]
-    given = {name: card["parameters"][name] for name in card["given"]}
     code = card["code"]
-    tool |= {"identifier": code["chapter"], "version": code["revision"] or code["library"]}
+    # a revision says nothing of files that were changed since: the hash of those used does
+    revision = None if code["changed"] else code["revision"]
+    tool |= {"identifier": code["chapter"], "version": revision or code["library"]}
     tool |= {"runtimePlatform": f"Python {card['python']}, {card['system']}"}
     used = [_work(f"cohort {c['name']}, {c['access']}", c["fingerprint"]) for c in card["cohorts"]]
     used += [_work(f"weights of {m['name']}", m["weights"]) for m in card["models"]]
-    if lock := code.get("lock"):
+    if lock := code.get("lock"):  # cards of earlier versions have none
         used.append(_work("requirements.lock", lock) | {"sha256": lock})
-    for name, value in given.items():
+    for name, value in _given(card).items():
         value = value if isinstance(value, str | int | float) else repr(value)
         about = {"@id": f"#{chapter}-{name}", "@type": "PropertyValue", "name": name}
         used.append(about | {"value": value})
-    named = f" --name {card['name']}" if card["name"] else ""
-    action |= {"description": command(chapter, given) + named, "endTime": card["date"]}
-    action |= {"object": [_at(x) for x in dict.fromkeys(entity["@id"] for entity in used)]}
-    action |= {"result": [_at(path.name) for path in _parts(Path(), chapter)]}
+    action |= {"description": again(card), "endTime": card["date"]}
+    action |= {"object": _all(entity["@id"] for entity in used)}
+    action |= {"result": _all(path.name for path in _parts(Path(), chapter))}
     return [action, tool, *used]
 
 
@@ -185,7 +202,7 @@ def _work(name, identifier):
 
 
 def _write(folder, name, about, hashes, graph):
-    actions = [_at(entity["@id"]) for entity in graph if entity["@type"] == "CreateAction"]
+    actions = _all(entity["@id"] for entity in graph if entity["@type"] == "CreateAction")
     files = [
         {
             "@id": quote(file),
@@ -214,7 +231,7 @@ def _write(folder, name, about, hashes, graph):
             "datePublished": _now(),
             "license": _at(LICENCE),
             "conformsTo": _at(PROFILE),
-            "hasPart": [_at(file["@id"]) for file in files],
+            "hasPart": _all(file["@id"] for file in files),
             "mentions": actions,
         },
         {
@@ -251,7 +268,7 @@ def _read(folder):
     entities = _entities(folder).values()
     return (
         {
-            entity["@id"].lstrip("#"): entity["actionStatus"]["@id"]
+            entity["@id"].lstrip("#"): entity["actionStatus"]
             for entity in entities
             if entity["@type"] == "CreateAction"
         },
@@ -326,11 +343,14 @@ def _problems(folder, executed):
     for name in sorted(unfinished):
         how = "failed or was stopped" if known[name] == FAILED else "was cut off, or is running"
         yield f": the run of {name} has not finished ({how}): the same command goes on"
-    again = "remove it and run the same command again, or take it from a copy"
-    if BUILD.lstrip("#") in known:
-        again = "remove the folder and build the book again, or take the file from a copy"
+    pages = BUILD.lstrip("#") in known
     there = {_name(path, folder): path for path in inside(folder)}
     for name, (digest, size) in hashes.items():
+        again = "remove it and run the same command again, or take it from a copy"
+        if pages:
+            again = "remove the folder and build the book again, or take the file from a copy"
+        elif _chapter(name) not in known:
+            again = "if that was you, call the command that wrote it again; else take a copy"
         if name not in there:
             yield f"/{name}: missing; expected {size} bytes with SHA-256 {digest}: {again}"
         elif (found := _hash(there[name])) != (digest, size):
