@@ -1,5 +1,6 @@
 """The manifests of runs and of the built book: what they say, and that no change goes unseen."""
 
+import ast
 import hashlib
 import json
 import shlex
@@ -212,3 +213,8 @@ def test_the_command_gives_back_the_parameters(mini):
     assert (program, verb, chapter, set(rest[::2])) == ("cxrbook", "run", "01_first", {"-p"})
     assert assign(find(mini, chapter), parameters.pairs(rest[1::2])) == {"01_first": given}
     assert parameters.command("01_first", {}) == "cxrbook run 01_first"
+    options = {"rates": {"Edema": [0.5, "it's"]}, "whole": True}
+    said = parameters.command("x", {"options": options})
+    assert ast.literal_eval(shlex.split(said)[-1].removeprefix("options=")) == options
+    said = parameters.command("x", {"options": {"split": "test"}})
+    assert said == """cxrbook run x -p 'options={"split": "test"}'"""

@@ -96,6 +96,9 @@ def _pages_of(root, notebooks, out, edition, with_runs, why):
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
     new = fresh / "_build" / "html"
+    shutil.rmtree(new / "_static" / "locales", ignore_errors=True)  # the theme has used them
+    for path in new.rglob("*.map"):  # for those who debug its scripts and styles
+        path.unlink()
     (new / ".key").write_text(key)
     manifest.pages(new, notebooks)
     from cxrlib.book import scan  # pandas takes seconds

@@ -319,10 +319,10 @@ def _folders(root, run):
     """The folders with manifests, or those that should have one."""
     if run is None:
         return [root / "book" / "chapters", root / "_build" / "html"]
-    places = [root / "_build" / kind / run for kind in ("runs", "sweeps")]
-    places = [place for place in (*places, Path(run).absolute()) if place.is_dir()]
+    kept = [root / "_build" / kind for kind in ("runs", "sweeps")]
+    places = [place for place in (*(k / run for k in kept), Path(run).absolute()) if place.is_dir()]
     if not places:
-        names = sorted(p.parent.name for p in (root / "_build").glob(f"*/*/{FILE}"))
+        names = [p.name for k in kept for p in sorted(k.glob("*")) if p.is_dir()]
         raise BookError(f"no run {run!r}, nor a folder; {nearest(run, names)}", code=2)
     return sorted(path.parent for path in places[0].rglob(FILE)) or places[:1]
 

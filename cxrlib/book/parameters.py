@@ -15,6 +15,8 @@ with the same words; ``cxrbook`` does so before it starts a kernel.
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import re
 import shlex
 from collections.abc import Iterable
@@ -361,9 +363,19 @@ def command(chapter: str, given: dict[str, Any]) -> str:
     given : dict
         name -> value, of those that differ from the defaults.
     """
-    texts = (
-        f"{n}={value if isinstance(value, str) else repr(value)}" for n, value in given.items()
-    )
-    return shlex.join(
-        ["cxrbook", "run", chapter, *(word for text in texts for word in ("-p", text))]
-    )
+    words = ["cxrbook", "run", chapter]
+    for name, value in given.items():
+        words += ["-p", f"{name}={_typed(value)}"]
+    return shlex.join(words)
+
+
+def _typed(value):
+    """A value as text: with the quotation marks of JSON, which need no care in a shell, where that
+    is Python as well."""
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    with contextlib.suppress(ValueError):
+        if ast.literal_eval(text) == value:
+            return text
+    return repr(value)
