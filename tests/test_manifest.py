@@ -140,7 +140,7 @@ def test_missing_and_added_files_are_found_and_what_to_do_is_said(wrong):
     (root / CHAPTERS / ".hidden").touch()
     missing, added = problems()
     assert missing.startswith(f"{CHAPTERS}/01_first.parquet: missing; expected ")
-    assert missing.endswith(": remove it and run the same command again, or take it from a copy")
+    assert missing.endswith(": take it from a copy, or run the same command again")
     assert added == f"{PAGES}/tables/other.csv: added; no file of this run: remove it"
 
 
@@ -177,9 +177,14 @@ def test_a_run_that_was_cut_off_says_so_until_it_has_ended(wrong):
     assert said.startswith(f"{CHAPTERS}: the run of 02_zero_shot has not finished (was cut off")
     run(root, find(root, "2"))
     assert problems(root / CHAPTERS) == []
+    for broken in ("{", '{"@graph": [{"@id": "x", "@type": "File"}, 1]}'):
+        (root / CHAPTERS / manifest.FILE).write_text(broken)
+        assert "changed after it was written" in problems(root / CHAPTERS)[0]
     (root / CHAPTERS / manifest.FILE).unlink()
     [said] = problems(root / CHAPTERS)
     assert "so no run has ended here" in said
+    run(root, find(root, "all"))
+    assert problems(root / CHAPTERS) == []
 
 
 def test_files_of_a_run_beside_its_chapters(wrong):

@@ -151,9 +151,9 @@ def _name(path, folder):
 
 
 def _hash(path):
-    """SHA-256 and bytes of a file."""
+    """SHA-256 and bytes of a file, both as text."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+        return hashlib.file_digest(file, "sha256").hexdigest(), str(path.stat().st_size)
 
 
 def _now():
@@ -208,7 +208,7 @@ def _write(folder, name, about, hashes, graph):
             "@id": quote(file),
             "@type": "File",
             "sha256": digest,
-            "contentSize": str(size),
+            "contentSize": size,
             "encodingFormat": KINDS.get(Path(file).suffix)
             or mimetypes.guess_type(file)[0]
             or "application/octet-stream",
@@ -265,19 +265,13 @@ def _entities(folder):
 
 def _read(folder):
     """Chapter -> state, and file -> (SHA-256, bytes), as a manifest has them."""
-    entities = _entities(folder).values()
-    return (
-        {
-            entity["@id"].lstrip("#"): entity["actionStatus"]
-            for entity in entities
-            if entity["@type"] == "CreateAction"
-        },
-        {
-            unquote(entity["@id"]): (entity["sha256"], int(entity["contentSize"]))
-            for entity in entities
-            if entity["@type"] == "File"
-        },
-    )
+    states, hashes = {}, {}
+    for name, entity in _entities(folder).items():
+        if entity.get("@type") == "CreateAction":
+            states[name.lstrip("#")] = entity.get("actionStatus")
+        elif entity.get("@type") == "File":
+            hashes[unquote(name)] = entity.get("sha256"), entity.get("contentSize")
+    return states, hashes
 
 
 # --- verifying ------------------------------------------------------------------------------------
@@ -336,7 +330,7 @@ def _problems(folder, executed):
     text, entities = file.read_bytes().decode(errors="replace"), _entities(folder)
     said = entities.get(FILE, {}).get("identifier")
     if said != OWN + _own(text):
-        yield f"/{FILE}: changed after it was written: take it from a copy, or run all again"
+        yield f"/{FILE}: changed after it was written: take it from a copy, or remove it and run again"
         return
     known, hashes = _read(folder)
     unfinished = {name for name, state in known.items() if state != ENDED}
@@ -346,18 +340,17 @@ def _problems(folder, executed):
     pages = BUILD.lstrip("#") in known
     there = {_name(path, folder): path for path in inside(folder)}
     for name, (digest, size) in hashes.items():
-        again = "remove it and run the same command again, or take it from a copy"
+        again = "take it from a copy, or remove it and run the same command again"
         if pages:
-            again = "remove the folder and build the book again, or take the file from a copy"
+            again = "take it from a copy, or remove the folder and build the book again"
         elif _chapter(name) not in known:
-            again = "if that was you, call the command that wrote it again; else take a copy"
+            again = "take it from a copy, or call the command again that wrote it"
         if name not in there:
+            again = again.replace("remove it and ", "")
             yield f"/{name}: missing; expected {size} bytes with SHA-256 {digest}: {again}"
         elif (found := _hash(there[name])) != (digest, size):
-            expected = (
-                f"expected {size} bytes with SHA-256 {digest}, found {found[1]} with {found[0]}"
-            )
-            yield f"/{name}: changed; {expected}: {again}"
+            told = f"expected {size} bytes with SHA-256 {digest}, found {found[1]} with {found[0]}"
+            yield f"/{name}: changed; {told}: {again}"
     for name in there:
         if name not in hashes and _chapter(name) not in unfinished:
             yield f"/{name}: added; no file of this run: remove it"
