@@ -330,7 +330,8 @@ def _problems(folder, executed):
     text, entities = file.read_bytes().decode(errors="replace"), _entities(folder)
     said = entities.get(FILE, {}).get("identifier")
     if said != OWN + _own(text):
-        yield f"/{FILE}: changed after it was written: take it from a copy, or remove it and run again"
+        again = "take it from a copy, or remove it and run again"
+        yield f"/{FILE}: changed after it was written: {again}"
         return
     known, hashes = _read(folder)
     unfinished = {name for name, state in known.items() if state != ENDED}
