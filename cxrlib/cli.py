@@ -131,6 +131,23 @@ def collect(
     print(f"wrote {out}: {len(table)} rows of {len(notebooks)} runs")
 
 
+@app.command("verify")
+def verify_run(
+    run: Annotated[
+        str | None, Argument(help="Name or folder of a run. Default: the built book.")
+    ] = None,
+) -> None:
+    """Find what changed in a run since it ended: a byte, a missing file, one that was added."""
+    from cxrlib.book import manifest
+
+    problems = 0
+    for line, fine in manifest.verify(find_root(), run):
+        print(line, flush=True)
+        problems += not fine
+    if problems:
+        raise BookError(f"{problems} problem{'s' if problems > 1 else ''}, see above")
+
+
 @app.command()
 def profiles() -> None:
     """Sets of parameters for --profile, and what they need."""

@@ -80,7 +80,7 @@ def server():
         yield url
 
 
-# Remembers what listens to clicks and counts what is copied, before any script of the page runs.
+# Remembers what listens to clicks and what is copied, before any script of the page runs.
 LISTENERS = """
 window.clickable = [];
 const listen = EventTarget.prototype.addEventListener;
@@ -89,7 +89,10 @@ EventTarget.prototype.addEventListener = function (type, ...rest) {
   return listen.call(this, type, ...rest);
 };
 window.copies = 0;
-addEventListener("copy", () => { window.copies += 1; });
+addEventListener("copy", (event) => {
+  window.copies += 1;
+  window.copied = event.target.value;
+});
 """
 
 
@@ -265,6 +268,7 @@ def accessibility(page, scheme):
 STATES = {
     "summary": "e => e.parentElement.open",
     "button.copybtn": "() => window.copies",
+    "button.cxr-again": "() => window.copies",
     "button.toggle-button": "e => e.closest('.toggle').classList.contains('toggle-hidden')",
     **dict.fromkeys(
         ["form select", "form [type=range]", "form [type=search]", "form [type=checkbox]"],
@@ -289,7 +293,9 @@ def operable(page):
           !e.querySelector("button"))
         .map((e) => "a click without a key: " + e.outerHTML.slice(0, 120))""")
     for kind, state in STATES.items():
-        for element in page.query_selector_all(f"article {kind}"):
+        found = page.query_selector_all(f"article {kind}")
+        # one stands at each figure and table, all alike: the first and the last tell enough
+        for element in found[:1] + found[1:][-1:] if kind == "button.cxr-again" else found:
             if element.is_visible():
                 problems += answers(page, element, kind, state)
     return problems
@@ -338,6 +344,30 @@ def by_key(page, element, kind):
         page.keyboard.press("Space")
     else:
         page.keyboard.press("Enter")
+
+
+def irreproducible(page):
+    """Every numbered figure and table offers the command of the page, and it is what is copied."""
+    command = page.evaluate("() => document.querySelector('article .cxr-command')?.textContent")
+    if not command:
+        return []  # no chapter
+    numbers = "article :is(figcaption .caption-number, .cxr-caption .cxr-number)"
+    wanted = page.eval_on_selector_all(numbers, "all => all.map((e) => e.textContent.trim())")
+    buttons = page.query_selector_all("article button.cxr-again")
+    said = [button.get_attribute("aria-label") for button in buttons]
+    problems = [] if len(said) == len(set(said)) else [f"offered twice: {said}"]
+    problems += [
+        f"not offered: {n}" for n in wanted if f"Reproduce {n}: copy the command" not in said
+    ]
+    for button in [b for b in buttons if b.is_visible()][:1]:
+        page.evaluate("() => { window.copied = null; }")
+        button.press("Enter")
+        shown = button.evaluate("e => e.nextElementSibling.textContent")
+        copied = page.evaluate("() => window.copied")
+        stays = button.evaluate("e => e === document.activeElement")
+        if (copied, shown, stays) != (command, f"copied: {command}", True):
+            problems.append(f"copied {copied!r}, shown {shown!r}, keyboard stays: {stays}")
+    return problems
 
 
 @functools.cache
@@ -407,6 +437,10 @@ def test_operable_by_click_and_key(visit):
     assert visit.problems == []
 
 
+def test_figures_and_tables_offer_their_command(visit):
+    assert irreproducible(visit.page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(visit, scheme):
     assert accessibility(visit.page, scheme) == []
@@ -431,6 +465,7 @@ def test_from_disk(path, reader):
     turn(reader, (HTML / path).as_uri())
     assert images(reader.page) == []
     assert mathematics(reader.page) == []
+    assert irreproducible(reader.page) == []
     assert [problem for problem in reader.problems if not FONT.search(problem)] == []
 
 
@@ -525,6 +560,8 @@ FAULTY = r"""<!doctype html><html lang="en" data-theme="light"><head><title>Faul
 <img src="gone.png" alt="gone.png"><img src="there.svg" alt="a figure">
 <p>It costs $x^2$ and \(y\).</p><span class="math">z</span>
 <p style="width: 900px">wide</p><p class="pale">pale</p>
+<p class="cxr-caption"><span class="cxr-number">Table 9</span>
+<code class="cxr-command">run</code></p>
 <div onclick="1">only a click</div><p id="listens">listens</p><button class="copybtn">dead</button>
 <input type="text"><a href="there.svg#nowhere">lost</a><a href="missing.html">lost</a><a>lost</a>
 </article></main>
@@ -555,6 +592,7 @@ def test_checks_find_planted_faults(browser, tmp_path):
         assert "of no known kind: <div onclick" in told and "of no known kind: <input" in told
         assert 'a click without a key: <p id="listens"' in told
         assert "no answer to click: <button" in told and "no answer to key: <button" in told
+        assert irreproducible(page) == ["not offered: Table 9"]
         told = "\n".join(accessibility(page, "light"))
         assert "color-contrast" in told and "label: " in told
     told = "\n".join(broken_links(tmp_path, "page.html"))

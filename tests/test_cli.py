@@ -41,6 +41,7 @@ def test_a_process_of_its_own_says_and_returns_the_same(built, cxrbook, argument
         (["run", "2", "--out", "requirements.lock/out"], 1, "cannot write to"),
         (["build", "--out", "requirements.lock/out"], 1, "cannot write to"),
         (["sync", "--check"], 1, "not in sync"),
+        (["verify", "mime"], 2, "no run 'mime', nor a folder; "),
     ],
 )
 def test_errors_are_one_line(built, cxrbook, arguments, code, words):
@@ -67,6 +68,7 @@ TABLES = {"pandas", "matplotlib", "jupytext"}
         ("--help", NETWORKS | TABLES | {"numpy", "nbformat", "pydantic"}),
         ("chapters", NETWORKS | TABLES | {"numpy", "nbformat"}),
         ("build", NETWORKS | TABLES),  # where nothing changed
+        ("verify", NETWORKS | TABLES | {"numpy", "nbformat", "pyarrow"}),
         ("models", NETWORKS),
         ("check-data", NETWORKS),
     ],

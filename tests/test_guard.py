@@ -17,7 +17,7 @@ from scipy.optimize import linprog
 from typer.testing import CliRunner
 
 from cxrlib import cohorts, guard, schema
-from cxrlib.book import scan
+from cxrlib.book import manifest, scan
 from cxrlib.book.chapters import chapters
 from cxrlib.book.run import run
 from cxrlib.cli import app
@@ -527,6 +527,11 @@ def test_aggregates_are_kept(tmp_path, planted, monkeypatch):
     assert "Not shown: films" in text and "cxr-table" in text and 'class="dataframe"' not in text
     assert canaries_in(text, planted[1]) == []
     assert scan.notebook(json.loads(text), path.name) == []
+    about = (path.parent / manifest.FILE).read_text()  # has nothing that its card has not
+    assert "cohort mimic" in about and "-p data=mimic" in about
+    assert canaries_in(about, planted[1]) == [] and str(tmp_path) not in about
+    assert scan.text_kinds(about, scan.watch(True)) == set()
+    assert all(fine for _, fine in manifest.verify(root, str(path.parent)))
     monkeypatch.delenv("CXRBOOK_DATA")
     assert "no register" in scan.notebook(json.loads(text), path.name)[0].kind
 

@@ -19,7 +19,7 @@ from scipy.signal import fftconvolve
 from test_book import check
 
 from cxrlib import guard
-from cxrlib.book import dossier, facts, scan
+from cxrlib.book import dossier, facts, manifest, scan
 from cxrlib.book.build import build
 from cxrlib.book.chapters import chapters
 from cxrlib.core.errors import BookError
@@ -223,6 +223,13 @@ def test_kept_results_rest_on_ten_or_more(credentialed):
         assert table.loc[few, "value"].isna().all()
     assert any(table["note"].str.contains("suppressed").any() for table in tables)
     assert any(table["value"].notna().any() for table in tables)
+
+
+def test_its_manifests_hold_and_tell_nothing(credentialed, project):
+    said = dict(manifest.verify(project, str(credentialed)))
+    assert len(said) == 2 and all(said.values()), said
+    for path in credentialed.rglob(manifest.FILE):
+        assert scan.text_kinds(path.read_text(), scan.watch(True)) == set()
 
 
 def test_the_pages_of_the_book(credentialed, project):

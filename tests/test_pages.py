@@ -44,6 +44,7 @@ def test_a_table_has_number_and_all_its_digits_as_csv(built, page):
 def test_the_box_tells_goals_and_time_and_gives_the_sources(built, page):
     box = page.select_one(".cxr-before")
     assert "read a miniature book" in box.get_text() and "about 4 minutes." in box.get_text()
+    assert box.select_one("code.cxr-command").get_text() == "cxrbook run 01_first"
     files = {link["href"].rsplit(".")[-1]: link["href"] for link in box.select("a.download")}
     folder = built / "_build" / "html" / "chapters"
     script = (folder / files["py"]).read_text(encoding="utf-8")

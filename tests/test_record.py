@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 from cxrlib import cohorts, models, schema
-from cxrlib.book import compare_runs, record, runs
+from cxrlib.book import compare_runs, manifest, record, runs
 from cxrlib.book.chapters import find
 from cxrlib.book.run import run, tasks
 from cxrlib.core import used
 from cxrlib.core.errors import BookError
 from cxrlib.papers import ledger
 from tests.conftest import ROOT, write_book
+from tests.test_manifest import crate
 
 RESULTS = """
 # %%
@@ -70,6 +71,25 @@ def test_the_card_says_how_the_numbers_came_about(ran):
     assert 0 < card["seconds"] < 600
     assert 100 < card["memory_mb"] < 10_000  # a kernel with torch in it
     assert len(card["code"]["library"]) == len(card["code"]["chapter"]) == 64
+
+
+def test_the_manifest_says_it_to_others(ran):
+    root, reference, mine = ran
+    [(_, fine)] = manifest.verify(root, "mine")
+    assert fine
+    graph = crate(mine.notebook.parent)
+    action = graph["#01_first"]
+    assert action["description"] == "cxrbook run 01_first -p rate=0.75 --name mine"
+    assert action["endTime"] == mine.card["date"]
+    used = {graph[x["@id"]]["name"]: graph[x["@id"]] for x in action["object"]}
+    lock = hashlib.sha256((root / "requirements.lock").read_bytes()).hexdigest()
+    assert used["requirements.lock"]["sha256"] == lock
+    assert used["rate"]["value"] == 0.75
+    [cohort], [model] = mine.card["cohorts"], mine.card["models"]
+    assert used["cohort phantom, open"]["identifier"] == cohort["fingerprint"]
+    assert used["weights of phantom-resnet"]["identifier"] == model["weights"]
+    assert graph["./"]["name"] == "Run mine"
+    assert "rate" not in {x.get("name") for x in crate(reference.notebook.parent).values()}
 
 
 def test_results_are_those_that_the_chapter_kept(ran):
@@ -254,6 +274,7 @@ def test_the_page_shows_named_runs_and_their_tables(ran, tmp_path):
     page = runs.page(root, tmp_path)
     assert "## mine, chapter 1" in page
     assert "Parameters that differ" in page and "0.75" in page
+    assert "cxrbook run 01_first -p rate=0.75 --name mine" in page
     everything = pd.read_csv(tmp_path / "run-mine-01_first.csv")
     assert everything["difference"].to_list() == pytest.approx([0.25, 0.25])
     assert 'href="tables/run-mine-01_first.csv"' in page

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 import cxrlib.book.run
+from cxrlib.book import manifest
 from cxrlib.book.build import build
 from cxrlib.book.chapters import assign, find, sync
 from cxrlib.book.run import Progress, fingerprint, run, tasks
@@ -159,6 +160,11 @@ def test_failing_cell_is_named_and_nothing_is_replaced(copy_of_built, capsys):
     assert str(kept) in message
     assert "Traceback" in kept.read_text()
     assert not [name for name in files(root / "book") if name.endswith(".part")]
+    problems = [line for line, fine in manifest.verify(root) if not fine]
+    assert problems == [
+        "book/chapters: the run of 02_zero_shot has not finished (failed or was stopped): "
+        "the same command goes on"
+    ]
 
 
 SHORT = '# %% tags=["parameters"]\ndata: str = "phantom"\noptions: dict = {{}}\n\n# %%\n{}\n'

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib.book import profiles, record, sweep, sweep_page
+from cxrlib.book import manifest, profiles, record, sweep, sweep_page
 from cxrlib.book.chapters import assign, chapters, find
 from cxrlib.book.run import parameters_of
 from cxrlib.core.errors import BookError
@@ -62,6 +62,8 @@ def test_a_failed_point_is_named_and_the_others_are_kept(swept):
     assert "chapter 01_first n_images=40 how=fancy, cell 8 of 9" in failed
     assert "fancy fails at 40" in failed and "\n" not in failed
     assert (root / "_build" / "failed" / "01_first-n_images=40-how=fancy.ipynb").is_file()
+    said = [(line.split(": ")[1][:7], fine) for line, fine in manifest.verify(root, "tried")]
+    assert sorted(said) == [*2 * [("3 files", True)], ("the run", False)]
 
 
 def test_what_is_done_is_not_done_again(swept, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from cxrlib.book import pages, parameters, preface, real, runs
+from cxrlib.book import manifest, pages, parameters, preface, real, runs
 from cxrlib.book.chapters import chapters
 from cxrlib.book.facts import ANSWERS
 from cxrlib.book.pages import STUDENT, TEACHER
@@ -98,13 +98,17 @@ def _pages_of(root, notebooks, out, edition, with_runs, why):
     shutil.rmtree(fresh, ignore_errors=True)
     _render(stage, fresh, out / "build.log")
     new = fresh / "_build" / "html"
+    shutil.rmtree(new / "_static" / "locales", ignore_errors=True)  # the theme has used them
+    for path in new.rglob("*.map"):  # for those who debug its scripts and styles
+        path.unlink()
+    (new / ".key").write_text(key)
+    manifest.pages(new, notebooks)
     from cxrlib.book import scan  # pandas takes seconds
 
     if hits := scan.folder(new, made_from=notebooks):
         shutil.rmtree(fresh)
         shutil.rmtree(stage)
         raise BookError(f"the pages were not kept: {'; '.join(map(str, hits))}")
-    (new / ".key").write_text(key)
     if html.exists():
         os.replace(html, old)
     os.replace(new, html)

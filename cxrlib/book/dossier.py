@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import yaml
 
 from cxrlib.book import facts as gathered
+from cxrlib.book import manifest
 from cxrlib.book.facts import ANSWERS, Fact, Known
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError, known
@@ -533,6 +534,8 @@ def write(
         atomic.write(kept, given.read_bytes())
     elif not kept.is_file():
         atomic.write(kept, template(filled).encode())
+    of_run = [path for path in (*(out / f for f in made), kept) if path.is_relative_to(kept.parent)]
+    manifest.update(kept.parent, files=of_run)
     return filled, out, kept
 
 

@@ -38,6 +38,7 @@ SOLUTIONS = re.compile(
 SOLUTION = "solution"  # tag of code cells
 HIDDEN = "remove-input"  # tag of cells whose code a page does not show
 SHORT = "cxr-short"
+COMMAND = "cxr-command"
 
 
 def student_text(text: str, inside: bool = False) -> tuple[str, bool]:
@@ -111,7 +112,9 @@ def write(path: Path, chapter: Chapter, stage: Path, edition: str = TEACHER, why
         source = for_students(nbformat.reads(nbformat.writes(source), as_version=4))
     _figures(notebook, chapter, stage / "extra" / "tables")
     _tables(notebook, chapter, stage / "extra" / "tables")
-    before = _before(chapter, minutes(for_students(deepcopy(notebook))))
+    given = notebook.metadata.get("cxrbook", {}).get("parameters", {})
+    again = parameters.command(chapter.name, given)
+    before = _before(chapter, minutes(for_students(deepcopy(notebook))), again)
     first = 1 + (len(notebook.cells) > 1 and notebook.cells[1].id == SHORT)
     notebook.cells.insert(first, nbformat.v4.new_markdown_cell(before, id="before"))
     if why:
@@ -217,8 +220,9 @@ def csv_link(href: str, text: str, label: str) -> str:
     return f'<a class="cxr-csv" href="{href}" download aria-label="{label}">{html.escape(text)}</a>'
 
 
-def _before(chapter, time):
-    """The box behind the opening: goals, what to read first, how long, the files."""
+def _before(chapter, time, again):
+    """The box behind the opening: goals, what to read first, how long, the files, and the command
+    that runs it again, which a script offers at each figure and table."""
     about, lines = chapter.about, [":::{admonition} Before you read", ":class: tip cxr-before"]
     if about["goals"]:
         lines += ["", "**Afterwards you can**", "", *(f"- {goal}" for goal in about["goals"])]
@@ -227,5 +231,8 @@ def _before(chapter, time):
         lines += ["", f"**Read first**: {needs}."]
     lines += ["", f"**Time**: about {time} minute{'s' * (time > 1)}."]
     files = (f"{{download}}`{kind} <../downloads/{chapter.name}.{end}>`" for kind, end in FILES)
-    lines += ["", f"**Take it along**: {', '.join(files)}.", ":::"]
+    lines += ["", f"**Take it along**: {', '.join(files)}."]
+    code = f'<code class="{COMMAND}">{html.escape(again)}</code>'
+    # in HTML as a whole, so that quotation marks stay as they are typed
+    lines += ["", f"<p><strong>Run it again</strong>: {code}</p>", "", ":::"]
     return "\n".join(lines)

@@ -15,7 +15,10 @@ with the same words; ``cxrbook`` does so before it starts a kernel.
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -358,3 +361,31 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
             raise BookError(f"-p {pair}: expected NAME=VALUE, for example -p n_images=2000", code=2)
         given[name.strip()] = value
     return given
+
+
+def command(chapter: str, given: dict[str, Any]) -> str:
+    """What to type in a shell to run a chapter with these parameters; `pairs` reads them back.
+
+    Parameters
+    ----------
+    chapter : str
+        Its name.
+    given : dict
+        name -> value, of those that differ from the defaults.
+    """
+    words = ["cxrbook", "run", chapter]
+    for name, value in given.items():
+        words += ["-p", f"{name}={_typed(value)}"]
+    return shlex.join(words)
+
+
+def _typed(value):
+    """A value as text: with the quotation marks of JSON, which need no care in a shell, where that
+    is Python as well."""
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    with contextlib.suppress(ValueError):
+        if ast.literal_eval(text) == value:
+            return text
+    return repr(value)

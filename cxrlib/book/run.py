@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from cxrlib.book import inputs, leftovers, record
+from cxrlib.book import inputs, leftovers, manifest, record
 from cxrlib.book.chapters import Chapter, assign
 from cxrlib.core import atomic, used
 from cxrlib.core.errors import BookError, Lacks
@@ -177,7 +177,7 @@ def tasks(
     if not lock.is_file():
         raise BookError(f"{lock} is missing: restore it with 'git checkout requirements.lock'")
     hashes = inputs.hashes(inputs.places(root, LIBRARY))
-    state = record.git_state(LIBRARY)
+    state = record.git_state(LIBRARY) | {"lock": hashlib.sha256(lock.read_bytes()).hexdigest()}
     return [
         Task(
             chapter,
@@ -271,8 +271,33 @@ def execute(root: Path, every: list[Task], jobs: int, memory: Path) -> None:
         executed.
     """
     stale = [task for task in every if not task.fresh]
-    if not stale:
-        return
+    with _noted(root, every, stale):
+        if stale:
+            _execute_all(root, every, stale, jobs, memory)
+
+
+@contextlib.contextmanager
+def _noted(root, every, stale):
+    """Have the manifests say which chapters run, and which have ended."""
+    known = [path.stem for path in (root / "chapters").glob("*.py")]
+
+    def note(state_of, those):
+        for folder in dict.fromkeys(task.target.parent for task in those):
+            here = [task for task in those if task.target.parent == folder]
+            manifest.update(folder, {task.target.stem: state_of(task) for task in here}, (), known)
+
+    note(lambda task: manifest.RUNNING, stale)
+    try:
+        yield
+    finally:
+        # also those that were kept by a run which was cut off before it could note them
+        unnoted = [
+            t for t in every if manifest.noted(t.target.parent).get(t.target.stem) != manifest.ENDED
+        ]
+        note(lambda task: manifest.ENDED if task.fresh else manifest.FAILED, unnoted)
+
+
+def _execute_all(root, every, stale, jobs, memory):
     kept = {task.target.parent for task in every}
     with tempfile.TemporaryDirectory(prefix="cxrbook-") as scratch:
         progress = Progress(stale, jobs, memory, Path(scratch) / "status")

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from cxrlib.book import record
+from cxrlib.book import manifest, record
 from cxrlib.book.chapters import Chapter
 from cxrlib.book.pages import csv_link
 from cxrlib.book.run import fingerprint, parameters_of
@@ -181,6 +181,7 @@ def _short(card):
     minutes, seconds = divmod(round(card["seconds"]), 60)
     rows = {
         "date": card["date"],
+        "command": manifest.again(card),
         "code": version,
         "seeds": ", ".join(map(str, card["seeds"])) or "none",
         "cohorts": _few(cohorts),
