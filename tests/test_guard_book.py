@@ -43,7 +43,7 @@ SMALL = {
     "epochs_encoder": 1,
 }
 # A court on fewer phantoms judges nothing; what of it depends on data is its last section.
-COURT = {"n_images": 1500, "biases": "sex", "remedies": "LEACE, group thresholds"}
+COURT = {"n_images": 800, "biases": "sex", "remedies": "LEACE, group thresholds"}
 OF_BALANCED = {"fine_tuning", "splits_and_seeds"}
 # What these do with films, groups and drains, others do as well: they go on from labels and scores,
 # which look the same whatever the cohort. The book on MIMIC-CXR has them all.

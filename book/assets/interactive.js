@@ -124,6 +124,7 @@
       const rows = data.rows.filter((r) => r.attribute === chosen.attribute);
       const traces = curves(data, rows.filter((r) => r.metric === chosen.metric), "group", "threshold", risk);
       const here = rows.filter((r) => r.threshold === risk);
+      here.sort((a, b) => (b.metric === chosen.metric) - (a.metric === chosen.metric)); // what is drawn first
       const told = [...new Set(here.map((r) => r.group))].map((group) => `${data.name(group)}: ` +
         listed(here.filter((r) => r.group === group).map((r) => `${data.name(r.metric)} ${estimate(r, 0)}`)));
       const ratio = number((1 - risk) / risk, 1);

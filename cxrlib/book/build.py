@@ -99,7 +99,8 @@ def _pages_of(root, notebooks, out, edition, with_runs, why):
     _render(stage, fresh, out / "build.log")
     new = fresh / "_build" / "html"
     shutil.rmtree(new / "_static" / "locales", ignore_errors=True)  # the theme has used them
-    for path in new.rglob("*.map"):  # for those who debug its scripts and styles
+    # its sources for debuggers, and fonts again for browsers that its scripts are too new for
+    for path in [*new.rglob("*.map"), *new.rglob("*.ttf")]:
         path.unlink()
     (new / ".key").write_text(key)
     manifest.pages(new, notebooks)

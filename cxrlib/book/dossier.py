@@ -565,7 +565,8 @@ def page(notebooks: Sequence[Path], extra: Path) -> str:
     for name, items in filled.items():
         about = checklists()[name]
         sections += [f"## {about['title']}", about["source"], f"*{about['verified']}*"]
-        sections.append(f"```{{raw}} html\n{table(name, items, in_book)}\n```")
+        folded = f"<summary>The {len(items)} items</summary>\n{table(name, items, in_book)}"
+        sections.append(f"```{{raw}} html\n<details>{folded}</details>\n```")
     links = (f'<a href="{extra.name}/{name}" download>{name}</a>' for name in made)
     return PAGE.format(
         typed=", but for those marked so" if answers.facts or answers.items else "",

@@ -728,7 +728,7 @@ def coverage_by_patients(table: pd.DataFrame, band: tuple[float, float]) -> Figu
         for kind, style in styles.items():
             rows = table[(table["metric"] == metric) & (table["kind"] == kind)]
             at = rows["n_positive_patients"], 100 * rows["coverage"]
-            ax.plot(*at, markersize=5, alpha=0.8, **style)
+            ax.plot(*at, markersize=4, **style)
         ax.set_title(readable(metric), loc="left")
         ax.set(ylabel="coverage, %", xscale="log")
     reach = table["n_positive_patients"].agg(["min", "max"])
