@@ -284,7 +284,7 @@ def test_ctrl_c_and_going_on(cluster, cohort, model, local, tmp_path, at_half):
     same(again, local)
 
 
-SLOW = pytest.mark.slow  # one on a cluster is enough: seconds each to start an actor
+SLOW = pytest.mark.slow  # a killed process and one error tell much: actors take seconds to start
 
 
 @pytest.mark.parametrize(
@@ -313,6 +313,7 @@ def test_errors_come_as_themselves(cluster, cohort, model, tmp_path, error, monk
     assert raised.type is kind and "Traceback" not in str(raised.value)
 
 
+@SLOW
 def test_a_lost_machine(cluster, cohort, model, local, tmp_path, at_half):
     node = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
     missing = at_half(lambda: cluster.remove_node(node, allow_graceful=False))

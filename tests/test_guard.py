@@ -558,6 +558,7 @@ def stream(text):
 
 def test_machine_paths_and_user_names_are_found_in_open_runs_too(monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "zyxwomina")
+    monkeypatch.setenv("HOME", "/srv/home")
     monkeypatch.setenv("CXRBOOK_CACHE", "/srv/of-mine")
     for text, kinds in {
         f"in {Path.home()}/data": ["machine path"],

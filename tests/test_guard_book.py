@@ -49,6 +49,9 @@ OF_BALANCED = {"fine_tuning", "splits_and_seeds"}
 # which look the same whatever the cohort. The book on MIMIC-CXR has them all.
 # The NIH tree has too few films in a group for any use to be judged.
 AS_IN_OTHER_BOOKS = {
+    "phantoms",
+    "gap_causes",
+    "parts_of_a_gap",
     "wordings",
     "splits_and_seeds",
     "recalibration",

@@ -403,6 +403,7 @@ def test_every_mistake_is_made(figures):
     assert set(figures["checks"]["WRONG"]) <= {*IMAGE, *TEXT, *ELSEWHERE}
 
 
+@pytest.mark.slow  # the network once more for each; that it is right is shown above
 @torch.inference_mode()
 @pytest.mark.parametrize(
     ("name", "mistake"),

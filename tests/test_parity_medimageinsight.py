@@ -136,7 +136,7 @@ def test_a_mistake_with_texts_lands_where_upstream_says(model, mistake):
     assert_lands(found, FIGURES["text"]["embeddings"], mistake)
 
 
-@pytest.mark.slow  # the whole encoder for each: ten seconds
+@pytest.mark.slow  # the image encoder once more: ten seconds
 @pytest.mark.parametrize("mistake", IMAGE_MISTAKES)
 def test_a_mistake_with_images_lands_where_upstream_says(model, mistake):
     wrong = with_shared_weights(model.network)
@@ -144,6 +144,7 @@ def test_a_mistake_with_images_lands_where_upstream_says(model, mistake):
     assert_lands(upstream.image_vector(wrong, upstream.image(480, 480)), IMAGE, mistake)
 
 
+@pytest.mark.slow  # the image encoder for two images
 @pytest.mark.parametrize("mistake", HEAD_MISTAKES)
 def test_a_mistake_after_the_blocks_lands_where_upstream_says(model, features, mistake):
     wrong = with_shared_weights(model.network)
@@ -160,6 +161,7 @@ def test_all_listed_mistakes_are_made():
 # Images
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_two_images_together_have_upstreams_features(model, features):
     pooled = model.network.image_encoder.forward_head(features)
