@@ -228,6 +228,8 @@ def test_reliability_pca_sorted_dose_and_drain_figures():
     line = ax.lines[0]
     assert ax.get_ylim()[0] > 0.4  # AUC needs no axis down to 0
     assert line.get_xdata().tolist() == [0, 1] and line.get_ydata().tolist() == [0.6, 0.8]
+    named = plots.dose_response(dose.assign(dose=["sex", "age"]))  # as in a sweep over words
+    assert "0.60 at age, 0.80 at sex" in named.alt
 
     arms = schema.results(
         {"model": m, "label": "Pneumothorax", "group": g, "metric": "auc", "value": v}

@@ -517,10 +517,11 @@ def dose_response(
         ax.set_xticks(table[x].unique(), [f"{100 * s:g} %" for s in table[x].unique()])
         ax.minorticks_off()
     _legend_above(fig, _entries(palette))
+    setting = "{:g}".format if pd.api.types.is_numeric_dtype(table[x]) else str
     drawn = f"{readable(metric)} against {xlabel or readable(x)}, a line with a band for each "
     drawn += f"{_readable(hue)}: " + "; ".join(
-        f"{readable(name)} {fmt(rows['value'].iloc[0])} at {rows[x].iloc[0]:g}, "
-        f"{fmt(rows['value'].iloc[-1])} at {rows[x].iloc[-1]:g}"
+        f"{readable(name)} {fmt(rows['value'].iloc[0])} at {setting(rows[x].iloc[0])}, "
+        f"{fmt(rows['value'].iloc[-1])} at {setting(rows[x].iloc[-1])}"
         for name, rows in table.sort_values(x).groupby(hue)
     )
     return _finished(fig, f"{drawn}.", table)
