@@ -309,7 +309,8 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         ax.set_xticks(drawn[over].unique())
     seeds = table["n_runs"].max()
     seen = f"smallest and largest of {seeds} seeds" if seeds > 1 else "interval"
-    fig.suptitle(f"band: {seen}")
+    ax.set_xlabel(f"{over}\nband: {seen}")
+    fig.set_figheight(3 + 0.18 * drawn["line"].nunique())  # of which the legend takes its share
     atomic.in_one_step(path, lambda part: fig.savefig(part, format="png", bbox_inches="tight"))
     plt.close(fig)
 
