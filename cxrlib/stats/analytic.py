@@ -161,14 +161,8 @@ def standard_error(moved: np.ndarray) -> np.ndarray:
     return np.sqrt((moved**2).sum(-1))
 
 
-def freedom(moved: np.ndarray) -> np.ndarray:
-    """Student's degrees of freedom: see `cxrlib.stats.influence.interval`."""
-    squares = moved**2
-    total, patients = squares.sum(-1), np.maximum((moved != 0).sum(-1), 1)
-    unsure = (squares**2).sum(-1) - total**2 / patients
-    with np.errstate(invalid="ignore", divide="ignore"):
-        df = np.where(unsure > 0, np.maximum(1, 2 * total**2 / unsure), patients - 1)
-    return np.maximum(df, 1)
+def _freedom(moved):
+    return influence.freedom(moved**2, (moved != 0).sum(-1))
 
 
 def limits(
@@ -190,7 +184,7 @@ def limits(
     low, high : NaN where no patient moves the value. That is so at its bound, as for an AUC of 1,
         and where a single patient decides: nothing can be said of other patients then.
     """
-    half = stdtrit(freedom(moved), 0.5 + level / 2) * standard_error(moved)
+    half = stdtrit(_freedom(moved), 0.5 + level / 2) * standard_error(moved)
     if not half > ROUNDING:
         return np.nan, np.nan
     if scale == LOGIT:
@@ -206,7 +200,7 @@ def limits(
 def p_value(value: float, moved: np.ndarray) -> float:
     """Two-sided, of Student's test that the true value is 0; NaN where `limits` are."""
     error = standard_error(moved)
-    return float(2 * stdtr(freedom(moved), -abs(value) / error)) if error > ROUNDING else np.nan
+    return float(2 * stdtr(_freedom(moved), -abs(value) / error)) if error > ROUNDING else np.nan
 
 
 def bands(
@@ -237,6 +231,6 @@ def bands(
         normal = np.random.default_rng(seed).standard_normal((10_000, len(unit)))
         largest = np.abs(normal @ (vectors * np.sqrt(spread)).T).max(1)
         tail = ndtr(-np.quantile(largest, 1 - alpha)) if len(unit) > 1 else alpha / 2
-        half = stdtrit(freedom(moved[known]), 1 - tail) * error[known]
+        half = stdtrit(_freedom(moved[known]), 1 - tail) * error[known]
         low[known], high[known] = values[known] - half, values[known] + half
     return low, high

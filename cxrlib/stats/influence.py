@@ -226,9 +226,7 @@ def refitted(estimate: Estimate, without: ArrayLike) -> Estimate:
 def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Limits of Student's distribution, with the patients as the unit.
 
-    The variance is itself estimated, from few patients where few have weight: Student's degrees of
-    freedom are twice the square of its mean over its variance (as for surveys; Valliant and Rust
-    2010).
+    See `freedom`.
 
     Parameters
     ----------
@@ -238,10 +236,23 @@ def interval(estimate: Estimate, patient_id: ArrayLike, level: float = 0.95) -> 
     level : float in (0, 1)
     """
     squares, m = _by_patient(estimate, patient_id)
-    unsure = (squares**2).sum() - squares.sum() ** 2 / max(m, 1)
-    df = max(1.0, 2 * squares.sum() ** 2 / unsure) if unsure > 0 else max(m - 1, 1)
-    half = stdtrit(df, 0.5 + level / 2) * standard_error(estimate, patient_id)
+    half = stdtrit(freedom(squares, m), 0.5 + level / 2) * standard_error(estimate, patient_id)
     return estimate.value - half, estimate.value + half
+
+
+def freedom(squares: np.ndarray, patients: ArrayLike) -> np.ndarray:
+    """Student's degrees of freedom of a variance that is the sum of (..., m) squares.
+
+    The variance is itself estimated, from few patients where few have weight: twice the square of
+    its mean over its variance (as for surveys; Valliant and Rust 2010), at least 1.
+
+    patients : (...), how many of the m patients count
+    """
+    total = squares.sum(-1)
+    unsure = (squares**2).sum(-1) - total**2 / np.maximum(patients, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = np.where(unsure > 0, 2 * total**2 / unsure, np.subtract(patients, 1))
+    return np.maximum(df, 1)
 
 
 def standard_error(estimate: Estimate, patient_id: ArrayLike) -> float:
