@@ -291,8 +291,8 @@ nothing was added, it is missing afterwards.
 # The intervals hold two kinds of luck: which films are tested, and which
 # patients a remedy was fitted on. For the second, every remedy was fitted
 # again several times, each time without a part of its patients: a grouped
-# jackknife {cite:p}`efron1982`. The trials were also repeated on other seeds,
-# with other phantoms throughout, but the same models. Two verdicts
+# jackknife {cite:p}`efron1982`. Trials of other seeds, with other phantoms but
+# the same models, are *recorded* by `benchmarks/court.py`. Two verdicts
 # *contradict* each other where both are sure of different answers.
 
 # %%
