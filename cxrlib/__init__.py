@@ -4,8 +4,6 @@ import warnings
 
 from cxrlib.core import used
 
-__version__ = "0.1.0"
-
 # Libraries import tqdm, which in a notebook asks for widgets that a static page cannot show.
 warnings.filterwarnings("ignore", message="IProgress not found")
 

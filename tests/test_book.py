@@ -3,9 +3,11 @@
 Whole books with small parameters are those on made-up data folders, see test_guard_book.py.
 """
 
+import re
 import shutil
 
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 
 from cxrlib.book.build import build
@@ -14,6 +16,7 @@ from cxrlib.core.errors import BookError
 from tests.conftest import ROOT
 
 BOOK = ROOT / "_build" / "html"
+NUMBER = re.compile(r"−?\d+(?:\.\d+)?")
 
 
 def soup(path):
@@ -114,3 +117,15 @@ def test_real_pages():
     """Of the book that was made before the tests."""
     assert BOOK.is_dir(), "there is no book: run make book"
     check(BOOK, [c.name for c in chapters(ROOT)])
+
+
+def test_the_release_note_says_what_the_pages_say():
+    """Each line that leads to a chapter has no number that the chapter's box does not have."""
+    version = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    note = (ROOT / "docs" / f"release-{version}.md").read_text()
+    lines = re.findall(r"^- (.+) \[.*\]\(\.\./chapters/(\w+)\.py\)$", note, re.MULTILINE)
+    assert len(lines) > 5
+    for line, chapter in lines:
+        box = soup(BOOK / "chapters" / f"{chapter}.html").select_one(".cxr-short")
+        said = NUMBER.findall(box.get_text())
+        assert [n for n in NUMBER.findall(line) if n not in said] == [], chapter

@@ -75,5 +75,8 @@ def test_what_is_cited_is_said_once():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = (ROOT / "pyproject.toml").read_text()
     assert f'version = "{cited["version"]}"' in project
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\S+), (\S+)$", changes, re.MULTILINE).groups()
+    assert newest == (cited["version"], str(cited["date-released"]))
     assert f'license = "{cited["license"]}"' in project
     assert [r["title"] for r in cited["references"]] and Path(ROOT / "LICENSE").is_file()
