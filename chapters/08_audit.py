@@ -94,7 +94,7 @@ nih = cohorts.load("nih-metadata").table
 # between them is a finding.
 
 # %% tags=["hide-output"]
-switches = differences().drop(columns="seen in").replace("all", "all digits")
+switches = differences().replace("all", "all digits")
 show(switches, "The switches between the two protocols")
 
 # %% tags=["remove-input"]
@@ -103,7 +103,7 @@ sizes = sizes.loc["mimic-cxr-sourget", "value"].astype(int)
 said, used = sizes["n_images"], sizes["n_images_with_findings_text"]
 OFFICIAL = {"images": 5159, "reports": 3269}  # test split, MIMIC-CXR-JPG
 say(f"""
-There are {len(switches)} of them, in the folded table with their reasons, and
+There are {len(switches)} of them, in the folded table with reason and source;
 the rest of this chapter asks what they are worth. A single one can be turned
 too: `replace(protocol_of("corrected"), unit="image")`.
 [Zero-shot](02_zero_shot) and the chapters from [Subgroup

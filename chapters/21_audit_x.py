@@ -162,9 +162,9 @@ test sets lie between them.
 """)
 
 # %% [markdown]
-# Now the printed gaps beside the more lenient of the two classifiers. *p* is
-# the share of its test sets with a gap at least as large as the printed one;
-# "fair below" is the share with a smaller gap. The last column corrects *p*
+# Now the printed gaps beside theirs. *p* is the share of test sets with a gap
+# at least as large as the printed one, "fair below" the share with a smaller
+# gap; each from the classifier with more of them. The last column corrects *p*
 # for the number of comparisons (Holm's method, {cite:t}`holm1979`).
 
 # %%

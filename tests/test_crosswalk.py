@@ -79,21 +79,25 @@ def test_chapters_and_verdicts_are_joined(entries):
     assert names["S Table 1"] == [("01_a", "fig-a"), ("02_b", "")]
     assert all(names[f"S Fig. 2{p}"] == [("02_b", "fig-b")] for p in "abcd")
     assert names["X Eq. 3"] == []
-    assert table.loc["S Table 1", "status"].startswith("96 numbers: ")
+    assert table.loc["S Table 1", "status"].startswith("[96 numbers](#ledger-s-table-1): ")
     assert table.loc["S Fig. 2a", "status"] == crosswalk.NOTHING
     assert table.loc["X Eq. 2", "status"] == crosswalk.WORDS
     assert table.loc["X Eq. 3", "status"] == crosswalk.NOT_ANSWERED
-    assert table.loc["X Fig. 2a", "status"] == "not answered; 2 numbers: 2 not run"
+    missing = "not answered; [2 numbers](#ledger-x-fig-2a): 2 not run"
+    assert table.loc["X Fig. 2a", "status"] == missing
 
 
 def test_the_status_counts_the_verdicts():
     entries = pd.DataFrame(
-        [("Table 1", published.REPRODUCED)] * 2
-        + [("Table 1", published.DIFFERS), (ledger.SAID, published.NOT_RUN)],
-        columns=["artefact", "verdict"],
+        [("S", "Table 1", published.REPRODUCED)] * 2
+        + [("S", "Table 1", published.DIFFERS), ("S", ledger.SAID, published.NOT_RUN)],
+        columns=["paper", "artefact", "verdict"],
     )
     text = crosswalk.status([(chapter(), "")], entries)
-    assert text == "3 numbers: 1 differs, 2 reproduced; 1 claim: 1 not run"
+    assert text == (
+        "[3 numbers](#ledger-s-table-1): 1 differs, 2 reproduced; "
+        "[1 claim](#ledger-s-claims): 1 not run"
+    )
 
 
 @pytest.mark.parametrize(

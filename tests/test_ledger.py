@@ -12,7 +12,7 @@ from cxrlib import schema
 from cxrlib.papers import ledger, published
 from cxrlib.papers.claims_s import ATTRIBUTES, PEOPLE, S_MODELS
 from cxrlib.papers.claims_x import AGE, GAPS, SEX, SIX, TUNINGS, X_MODELS
-from cxrlib.papers.rules import Missing, Numbers, every
+from cxrlib.papers.rules import Missing, Numbers, every, outcome
 from cxrlib.show import notebook
 from tests import authors
 from tests.kept import awkward, phantom
@@ -216,7 +216,19 @@ def test_the_authors_own_tables_contradict_exactly_these_claims():
         "s-ranking-survives",
     }
     drains = judged.loc["s-drains-help-every-model", "reason"]
-    assert drains.startswith("in print: 1 of 6 cases against it: CXR-CLIP by 0.06; 5 without")
+    said = "in print: does not hold, 1 of 6 cases against it: CXR-CLIP by 0.06; 5 without a number"
+    assert drains.startswith(said)
+
+
+def test_what_is_said_of_the_authors_files_is_what_they_hold():
+    found = dict(list(published.prepared(authors.results()).groupby("cohort")))
+    in_print = published.prepared(published.load())
+    for claim in ledger.CLAIMS:
+        printed = outcome(claim, in_print[in_print["cohort"] == claim.cohort], claim.models)
+        of_files = outcome(claim, found.get(claim.cohort, in_print.iloc[:0]), claim.models)
+        decided = printed.holds is not None and "without a number" not in printed.text
+        said = {None: "", True: f"holds, {of_files.text}", False: f"does not hold, {of_files.text}"}
+        assert claim.files == ("" if decided else said[of_files.holds]), claim.id
 
 
 def test_the_ledger_of_the_authors_own_tables_differs_in_no_number():
@@ -249,7 +261,7 @@ def test_another_cohort_is_not_comparable_and_shows_its_outcome():
     row = judged.loc["s-drains-help-all-but-one"]
     assert row["verdict"] == "not comparable (another cohort)" and row["n_rows"] == 2
     said = "on phantom: does not hold, 1 of 2 cases against it: phantom-resnet by 0.03"
-    assert row["reason"] == said
+    assert row["reason"] == f"in the authors' files: holds, all of 5 cases; {said}"
     # A claim that print contradicts says so, and still shows what was found here.
     row = judged.loc["s-drains-help-every-model"]
     assert row["verdict"] == published.CONTRADICTED and row["reason"].endswith(f"; {said}")

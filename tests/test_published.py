@@ -394,7 +394,9 @@ def test_not_run_says_what_is_missing():
     assert "NEATX" in reasons["S", "Fig. 4b", "smallest of five"]
     assert reasons["S", "Fig. 4b", "largest of five"].endswith(", ".join(published.FIVE))
     [count] = found.loc[found["metric"] == "n_studies", "reason"]
-    assert count.endswith("a chapter that keeps these numbers")
+    assert count == "needs MIMIC-CXR (PhysioNet, credentialed)"
+    [epochs] = found.loc[found["metric"] == "n_epochs", "reason"]
+    assert epochs.startswith("needs nothing")
 
 
 def test_another_cohort_is_named_with_what_was_found_there():

@@ -150,7 +150,7 @@ def _stage(root, notebooks, stage, edition, with_runs, why):
         "crosswalk": crosswalk.page(every, notebooks, entries),
         "metric_cards": metric_cards.page(),
         "model_cards": model_cards.page(),
-        "ledger": ledger.page(entries, len(kept)),
+        "ledger": ledger.page(entries, len(kept), [c.name for c in every if "audit" in c.name]),
         "dossier": dossier.page(notebooks, stage / "extra" / "dossier"),
         "parameters": parameters.page(every),
         "runs": runs.page(root, stage / "extra" / "tables", with_runs),

@@ -12,6 +12,7 @@ from cxrlib.protocol import protocol_of
 from cxrlib.show.words import percent, span
 
 OLD = ["old F", "old M"]  # cells of X
+CELLS = ["young F", "young M", *OLD]
 STATED = "stated, not computed here"
 _ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -101,7 +102,10 @@ def recipe_beside_print(
 
 
 def recipe_counts(nih: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The counts of `recipe_beside_print` that X prints, as a results table for the ledger."""
+    """What the ledger sets beside section 2.1 of X: the counts it prints, and those of all cells.
+
+    nih, cells : see `recipe_beside_print`
+    """
     about = {"paper": "X", "artefact": "Section 2.1"}
     about |= dict.fromkeys(("label", "attribute", "group"), "all")
     of_nih = {
@@ -110,9 +114,13 @@ def recipe_counts(nih: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         "n_labels": len(metadata.FINDINGS),
     }
     rows = [about | {"cohort": "nih-cxr14", "metric": m, "value": n} for m, n in of_nih.items()]
-    of_cell = about | {"label": "Edema", "attribute": "age_sex", "metric": "n_images"}
+    of_cell = about | {"attribute": "age_sex", "metric": "n_images"}
     counts = cells.loc["Edema", OLD].items()
-    rows += [of_cell | {"cohort": "nih-6x200", "group": g, "value": n} for g, n in counts]
+    edema = of_cell | {"cohort": "nih-6x200", "label": "Edema"}
+    rows += [edema | {"group": g, "value": n} for g, n in counts]
+    of_nih = cells.rename({"Pleural Effusion": "Effusion"})[CELLS].stack()  # the names of X
+    of_cell |= {"cohort": "nih-cxr14"}
+    rows += [of_cell | {"label": d, "group": g, "value": n} for (d, g), n in of_nih.items()]
     kinds = {"metric": "n_labels", "value": cells["satisfies"].sum()}
     return schema.results([*rows, about | {"cohort": "nih-6x200"} | kinds])
 

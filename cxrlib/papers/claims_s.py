@@ -159,7 +159,7 @@ def linear_probe_misses_race(get: Numbers) -> Decided:
     models = get.models(metric="auc", method="linear", label="race")
     auc = {m: read(get, m, "race", "linear") for m in models}
     unread = [f"{m} {value:.3g}" for m, value in auc.items() if value <= 0.55]
-    return len(unread) >= 2, ", ".join(unread) or "none"
+    return len(unread) >= 2, f"at most 0.55: {', '.join(unread) or 'none'}"
 
 
 def mlp_reads_race(get: Numbers) -> Decided:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxrlib.core.errors import BookError, nearest
 from cxrlib.core.kernel import FIGURE
-from cxrlib.papers.ledger import NAMES, SAID
+from cxrlib.papers.ledger import NAMES, SAID, anchor
 from cxrlib.papers.published import VERDICTS
 
 WORDS = "in words only"
@@ -105,7 +105,7 @@ def places(entry: pd.Series, keys: Sequence[str]) -> list[str]:
 
 
 def status(answered: list[tuple], entries: pd.DataFrame) -> str:
-    """How an artefact fared, in words.
+    """How an artefact fared, in words; each count leads to its entries in the ledger.
 
     Parameters
     ----------
@@ -120,7 +120,9 @@ def status(answered: list[tuple], entries: pd.DataFrame) -> str:
         if len(part):
             counts = part["verdict"].value_counts()
             verdicts = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts)
-            parts.append(f"{len(part)} {kind}{'s' if len(part) > 1 else ''}: {verdicts}")
+            counted = f"{len(part)} {kind}{'s' if len(part) > 1 else ''}"
+            where = anchor(*part[["paper", "artefact"]].iloc[0])
+            parts.append(f"[{counted}](#{where}): {verdicts}")
     if not answered:
         parts.insert(0, NOT_ANSWERED)
     elif not parts:

@@ -8,7 +8,8 @@ Results tables that chapters kept (`cxrlib.show.notebook.keep`) are set beside t
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from cxrlib.show import notebook, words
 
 CLAIMS = (*claims_s.CLAIMS, *claims_x.CLAIMS)
 ENTRY = ["paper", "artefact", "item", "place", "printed", "computed", "verdict", "reason", "note"]
-ENTRY += ["cohort", "model", "method"]
+ENTRY += ["cohort", "model", "method", "metric"]
 PROBES = ("linear", "knn", "mlp")
 NAMES = {"S": "S: Sourget et al. 2025", "X": "X: Sun et al. 2025"}
 SAID = "Claims"  # the artefact of a claim
@@ -65,9 +66,10 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame: id, paper, where, statement, cohort, verdict, reason, missing (the first row that was
-    looked for in vain, where the verdict is "not run"), n_rows (rows of `results` that the rule
-    used). The verdicts are those of `published.compare`:
+    DataFrame: id, paper, where, statement, cohort, verdict, reason, missing (where the verdict is
+    "not run": what the paper's own numbers say, and the first row that was looked for in vain),
+    n_rows (rows of `results` that the rule used). The verdicts are those of `published.compare`;
+    the reason begins with what the paper's own numbers say, where they can decide the claim:
 
     contradicted by the paper's own numbers : its printed numbers break the rule, whatever was run
     reproduced, differs : the rule holds, or not, for the paper's models on the paper's cohort
@@ -79,7 +81,7 @@ def judge(results: pd.DataFrame) -> pd.DataFrame:
     in_print = {paper: _by_cohort(rows) for paper, rows in papers}
     run, none = _by_cohort(results), published.prepared(schema.results([]))
     judged = [_judged(claim, in_print[claim.paper], run, none) for claim in CLAIMS]
-    table = pd.DataFrame(CLAIMS).drop(columns=["models", "rule"])
+    table = pd.DataFrame(CLAIMS).drop(columns=["models", "rule", "files"])
     return table.join(pd.DataFrame(judged, columns=["verdict", "reason", "missing", "n_rows"]))
 
 
@@ -95,24 +97,29 @@ def _judged(claim, printed, run, none):
         for cohort, table in run.items()
         if cohort != claim.cohort and (found := outcome(claim, table)).holds is not None
     }
-    words = {True: "holds", False: "does not hold"}
-    run_own = f"{words[own.holds]}, {own.text}" if own.holds is not None else ""
-    run_other = "; ".join(f"on {c}: {words[o.holds]}, {o.text}" for c, o in elsewhere.items())
-    used = own.rows
+    of_paper = [_told("in print", in_print)]
+    of_paper += [f"in the authors' files: {claim.files}"] if claim.files else []
+    here = [_told(f"on {claim.cohort}", own), *(_told(f"on {c}", o) for c, o in elsewhere.items())]
+    used, missing = own.rows, ""
     if in_print.holds is False:
         verdict = published.CONTRADICTED
-        run_own = f"on {claim.cohort}: {run_own}" if run_own else ""
-        reason = "; ".join(filter(None, [f"in print: {in_print.text}", run_own, run_other]))
-    elif run_own:
+    elif own.holds is not None:
         verdict = published.REPRODUCED if own.holds else published.DIFFERS
-        reason = run_own
     elif elsewhere:
-        verdict, reason = published.OTHER_COHORT, run_other
+        verdict = published.OTHER_COHORT
         used = pd.concat([o.rows for o in elsewhere.values()])
     else:
         verdict = published.NOT_RUN
-        reason = f"needs {published.NEEDED[claim.cohort]}; {own.text}"
-    return verdict, reason, own.text if verdict == published.NOT_RUN else "", len(used)
+        missing = "; ".join(filter(None, [*of_paper, own.text]))
+        here = [f"needs {published.NEEDED[claim.cohort]}", own.text]
+    return verdict, "; ".join(filter(None, [*of_paper, *here])), missing, len(used)
+
+
+def _told(where, found):
+    """What a rule found in one place, in words; "" where it could not tell."""
+    if found.holds is None:
+        return ""
+    return f"{where}: {'holds' if found.holds else 'does not hold'}, {found.text}"
 
 
 def ledger(results: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +134,7 @@ def ledger(results: pd.DataFrame) -> pd.DataFrame:
     DataFrame, papers and their tables in order: paper, artefact ("Table 1", ...; "Claims"), item
     (what the number is, or the statement), place (where in the paper), printed, computed (as
     text), verdict, reason (what the verdict rests on, or what is missing), note, cohort, and of
-    numbers model and method
+    numbers model, method and metric
     """
     numbers = published.compare(results, published.printed())
     numbers = numbers.assign(
@@ -191,7 +198,7 @@ def as_text(entries: pd.DataFrame) -> str:
 PAGE = Path(__file__).with_name("ledger.md").read_text(encoding="utf-8")
 
 
-def page(entries: pd.DataFrame, n_rows: int) -> str:
+def page(entries: pd.DataFrame, n_rows: int, audits: Sequence[str] = ()) -> str:
     """The ledger as a page of the book: MyST text.
 
     Everything is in the page; `book/assets/ledger.js` only hides rows on request.
@@ -202,6 +209,8 @@ def page(entries: pd.DataFrame, n_rows: int) -> str:
         See `ledger`.
     n_rows : int
         Of the results table behind it.
+    audits : sequence of str
+        Names of the chapters that audit the papers, for links.
     """
     said = entries["artefact"] == SAID
     sections = []
@@ -213,6 +222,7 @@ def page(entries: pd.DataFrame, n_rows: int) -> str:
         n_numbers=int((~said).sum()),
         n_claims=int(said.sum()),
         n_rows=f"{n_rows:,}",
+        audits="; ".join(f"[](chapters/{name}.ipynb)" for name in audits) or "the audits",
         counts=_counts_table(entries),
         verdicts="".join(f"<option>{html.escape(v)}</option>" for v in published.VERDICTS),
         papers="".join(f"<option>{p}</option>" for p in NAMES),
@@ -245,7 +255,13 @@ def _section(paper, artefact, block):
             f'<th scope="row">{first}</th>{cells}</tr>'
         )
     table = _table(f"{NAMES[paper]}, {title}", heads, rows)
-    return f"### {paper}, {title}\n\n{above}```{{raw}} html\n{table}\n```"
+    head = f"({anchor(paper, artefact)})=\n### {paper}, {title}"
+    return f"{head}\n\n{above}```{{raw}} html\n{table}\n```"
+
+
+def anchor(paper: str, artefact: str) -> str:
+    """The label of a section of the page, for links."""
+    return "-".join(["ledger", *re.findall(r"\w+", f"{paper} {artefact}".lower())])
 
 
 def _why(row):

@@ -273,15 +273,16 @@ def _reason(row, elsewhere):
 
 def needed(rows: pd.DataFrame) -> str:
     """What has to be there to run these published numbers, in words."""
-    parts = [NEEDED.get(cohort, cohort) for cohort in rows["cohort"].unique()]
+    settings = rows["metric"].isin(_WORDS["settings"])
+    parts = [NEEDED.get(cohort, cohort) for cohort in rows.loc[~settings, "cohort"].unique()]
     of_models = rows["method"].notna()
     models = []
     for model in rows.loc[of_models, "model"].unique():
         models += FIVE if model in ("smallest of five", "largest of five") else (model,)
     if models:
         parts.append(f"the weights of {', '.join(models)}")
-    if not of_models.all():
-        parts.append("a chapter that keeps these numbers")
+    if settings.any():
+        parts.append("nothing for what the paper set itself: that is taken over, not computed")
     return "; ".join(parts)
 
 

@@ -68,7 +68,7 @@ class Numbers:
             at &= self._columns[column] == entry
         if not at.any():
             wanted = ", ".join(f"{c} {v}" for c, v in where.items() if v != "all")
-            raise Missing(f"no row with {wanted}")
+            raise Missing(f"no result with {wanted}")
         self._used |= at
         return at
 
@@ -125,6 +125,7 @@ class Claim(NamedTuple):
     statement : what is claimed, in own words
     cohort, models : on what the paper claims it
     rule : function of `Numbers` -> (holds, text)
+    files : what result files say that the authors publish beside the paper, or ""
     """
 
     id: str
@@ -134,6 +135,7 @@ class Claim(NamedTuple):
     cohort: str
     models: tuple
     rule: Rule
+    files: str = ""
 
 
 def claims(
