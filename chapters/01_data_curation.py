@@ -42,7 +42,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 
@@ -79,7 +79,7 @@ if guard.active():
     withheld("rows of single images")
 else:
     show(
-        nih.iloc[:4, :8],
+        nih.iloc[:4, :8].rename(columns={"age_group": "age group"}),
         "The first rows and columns of the table of NIH ChestX-ray14",
     )
 
@@ -185,7 +185,7 @@ ratios = {
 table = pd.DataFrame(ratios).agg(["median", "max", "idxmax"]).T
 show(
     table.set_axis(["median of all findings", "largest", "that of"], axis=1),
-    "Prevalence in one group over that in the other, the larger on top",
+    "Ratio of the prevalences in two groups, the larger over the smaller",
     digits=1,
 )
 
@@ -337,15 +337,15 @@ say(f"""
 Of the images of the first step,
 {percent(len(people) / steps["images"].iloc[0], 1)} are left; {by_step}.
 A patient is left out with the last of the patient's images. In credentialed
-data, steps that left out fewer than ten are told together with a neighbour.
+data, steps that left out fewer than ten are merged with their neighbours.
 """)
 
 # %% [markdown]
 # Clinical papers describe their patients in the first table; papers on models
 # seldom do. Images are counted, except in the line of patients. Shares are of
-# the images of the column, ages are medians with quartiles. "Hidden" are, in
-# credentialed data, numbers that rest on fewer than ten patients, and others
-# from which these could be computed.
+# the images of the column, ages are medians with quartiles. In credentialed
+# data, "hidden" stands for numbers that rest on fewer than ten patients, and
+# for others from which these could be computed.
 
 # %%
 characteristics = summary.characteristics(studied, by="sex")
@@ -363,11 +363,10 @@ in_group = {
 }
 thin = min(in_group, key=in_group.get, default=None)
 say(f"""
-Read such a table for what will be thin: the fewest patients of any group by
-sex, age or race are those of the group {listed([thin])},
-{count(in_group.get(thin))} of them. Numbers about them will have wide
-intervals. The same table by race, what else differs between groups, and what
-could leak: [Leakage and confounders](18_any_cohort).
+Look in such a table for small groups. The smallest by sex, age or race is
+{listed([thin])}, with {count(in_group.get(thin))} patients: numbers about them
+will have wide intervals. The same table by race, what else differs between
+groups, and what could leak: [Leakage and confounders](18_any_cohort).
 """)
 
 # %%
@@ -456,11 +455,12 @@ Who is in the data of the papers, and can their cohorts be rebuilt? NIH
 ChestX-ray14 has {len(nih):,} images of {patients:,} patients; the most imaged
 tenth of them own {percent(top_tenth)} of the images, and findings follow the
 view position {more} than the sex. Of {len(claims)} statements in print about
-this data set, {(claims["verdict"] == published.REPRODUCED).sum()} are met.
-Images with exactly one finding {"give" if fits[0] else "do not give"} the
-numbers that paper X prints for its exception; by that rule {len(enough)}
-diseases could be studied, where it says six. Of {len(counted)} shares planted
-in the phantom, the interval counted over patients holds {recovered}.
+this data set, {(claims["verdict"] == published.REPRODUCED).sum()} are
+reproduced. Counting images with exactly one finding
+{"gives" if fits[0] else "does not give"} the {in_print[0]} old women and
+{in_print[1]} old men with edema of paper X; by that rule {len(enough)}
+diseases could be studied, where X says six. Of {len(counted)} shares planted
+in the phantom cohort, {recovered} lie in the interval counted from its table.
 """,
     figure="fig-curation-cells",
     found=f"By the rule that X prints, {len(enough)} diseases of NIH could "

@@ -42,10 +42,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %% [markdown]
-# Needed are a cohort, models that read its films, and the findings S asks for.
-
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import numpy as np
@@ -67,7 +64,7 @@ from cxrlib.show.words import beside, count, estimate, fmt, in_words, listed
 from cxrlib.stats import as_published, fairness
 from cxrlib.stats.prevalence import prevalence_table
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]
@@ -83,9 +80,9 @@ drawing = {"n_resamples": n_resamples, "seed": seed}
 #
 # The models are CLIPs {cite:p}`radford2021`: an image and a text encoder that
 # were trained together. Each turns what it is given into an *embedding*, a
-# list of numbers, of length 1 (as published, some texts have another). That of
-# a film was made similar to that of its own report. Similarity is the cosine
-# of the angle between the two, between $-1$ and $1$.
+# vector of length 1 (as S's code has it, some texts keep another length).
+# Training made that of a film similar to that of its own report. Similarity is
+# the cosine of the angle between the two, between $-1$ and $1$.
 
 # %% tags=["hide-input"]
 described = describe_models(names).set_index("name").rename_axis("model")
@@ -209,21 +206,22 @@ spread = as_published.spread_over_labels(results)
 ours = pd.concat([results, spread], ignore_index=True)
 keep(ours)
 
-
 # %% tags=["hide-input"]
 over = f"95 % intervals over {chosen.unit}s"
 layout = {"rows": "label", "columns": "model"}
 as_in_s = as_published.like_table_1  # findings, their mean, S's ± below
 show(as_in_s(ours, "auc"), f"Zero-shot AUC, {over}", **layout)
+
+# %% tags=["hide-cell"]
 show(as_in_s(ours, "adjusted_auprc"), f"Adjusted AUPRC, {over}", **layout)
 
 # %% tags=["hide-input"]
 plots.bars(schema.rows(results, metric="auc"))
-figure("fig-zeroshot-auc", "Zero-shot AUC by finding and model (S, Table 1).")
+figure("fig-zeroshot-auc", f"Zero-shot AUC, with {over} (S, Table 1).")
 
 # %% tags=["hide-input"]
 plots.bars(schema.rows(results, metric="adjusted_auprc"))
-figure("fig-zeroshot-auprc", "Zero-shot adjusted AUPRC by finding and model.")
+figure("fig-zeroshot-auprc", f"Zero-shot adjusted AUPRC, with {over}.")
 
 # %% tags=["remove-input"]
 means = schema.rows(results, label="mean")
@@ -291,7 +289,9 @@ if pairs := [(name, first) for name in names[1:]]:
         predictions, pairs, metrics="auc", **cautious
     )
     plots.gap_forest(gaps)
-    figure("fig-zeroshot-gaps", "Difference in zero-shot AUC, paired.")
+    what = "Difference in AUC on the same films, with paired 95 % intervals. "
+    what += "Right of 0, the model named first is better."
+    figure("fig-zeroshot-gaps", what)
 
 # %% tags=["remove-input"]
 if pairs:
@@ -334,7 +334,7 @@ A patient has {films.mean():.1f} films on average here. The interval over
 patients is wider in {100 * (ratio > 1).mean():.0f} % of the rows; the median
 ratio is {ratio.median():.2f}. (Most phantoms have findings drawn anew for each
 film.) Where somebody is imaged every morning, as in intensive care, expect
-more. [A later chapter](09_coverage) tests it on a known truth.
+more: [Do the intervals cover?](09_coverage) tests it on a known truth.
 """)
 
 # %% [markdown]
@@ -451,9 +451,9 @@ in_short(
     f"""
 How good are answers to a question in words? Means over findings, on
 {count(len(cohort.table))} films ({cohort.name}): {overall}
-{f"Of severities planted, {severe} " * cohort.planted}Paper S
-prints, on its own films: {in_words(s_means)} Its ± is a spread over diseases,
-here {sd / half:.1f} times the uncertainty.
+{f"Of the films with a finding, {severe} " * cohort.planted}Paper S
+prints, on its own films: {in_words(s_means)} The ± in its tables is a spread
+over diseases, which here is {sd / half:.1f} times the uncertainty.
 """,
     figure="fig-zeroshot-auc",
     found=f"Asked in words, mean over findings: {overall}",

@@ -64,7 +64,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 
@@ -80,7 +80,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, each, ends, estimate, fmt, plural, sides
 from cxrlib.stats import fairness, inference
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 names = choose_models(models)
 first = names[0]
@@ -163,11 +163,11 @@ answer is the mean probability over the draws.
 # - **Full**: every weight of the image encoder is trained.
 #
 # Kept are the weights of the epoch with the lowest loss on the validation
-# films. X found its learning rates on those films and does not print them;
-# here they are sought there, too. What X leaves open and is not sought was
-# found by trying on the default phantom, tests included: there, the gains
-# below show the method and are no proof of these settings. What the four ways
-# cost, and how they learn: [Splits and seeds](15_splits_and_seeds).
+# films. X chose its learning rates on those films and does not print them;
+# here they are chosen in the same way. The other settings that X leaves open
+# were found by trial on the default phantom, its test films included: on it,
+# gains show the method and prove no settings. What the four ways cost, and
+# how they learn: [Splits and seeds](15_splits_and_seeds).
 
 # %%
 after = []
@@ -182,8 +182,8 @@ for task in tasks.values():
 # ## Utility: accuracy and F1
 #
 # **Accuracy** is the share of films whose disease was named. **F1** of a
-# disease is the harmonic mean of two shares: of the films given this name,
-# those that have the disease, and of those that have it, those given the name.
+# disease is the harmonic mean of precision (of the films given its name, the
+# share that have it) and recall (of those that have it, the share named so).
 # Intervals come from resampling the *patients* and take the trained models as
 # they are. All strategies get the same resamples, so that a difference between
 # two is *paired*: on the same patients.
@@ -243,8 +243,8 @@ quiz(
     {
         "Look whether the two intervals overlap": (
             False,
-            f"Here they are {zero} and {probe}. Who has an easy film has it "
-            "for both, which two intervals cannot show.",
+            f"Here they are {zero} and {probe}. An easy film is easy for "
+            "both, which two intervals cannot show.",
         ),
         "Look at the interval of the paired difference": (
             True,
@@ -425,9 +425,9 @@ found = found.set_axis(control["cohort"] + ", " + control["attribute"])
 by_age, by_sex = found["age planted, age60"], found["sex planted, sex"]
 alarm = beyond & (control["cohort"] == "nothing planted")
 say(f"""
-**The gap planted by age is {by_age}, that by sex is {by_sex}.** (A model that
-does worse in the old, or in women, has a gap below 0, and it has to lie beyond
-the floor.) Where nothing is planted, gaps beyond the floor:
+**The gap planted by age: {by_age}. The gap planted by sex: {by_sex}.** (A
+model that does worse in the old, or in women, has a gap below 0, and it has to
+lie beyond the floor.) Where nothing is planted, gaps beyond the floor:
 {words.listed(control.loc[alarm, "group"])}. A floor at the 95th percentile
 lets one gap in twenty through: a false alarm is no fault of the method.
 """)
@@ -435,10 +435,10 @@ lets one gap in twenty through: a false alarm is no fault of the method.
 # %% [markdown]
 # ## Beside the paper
 #
-# Each number that X prints. What was computed on another cohort, or with
-# another model, is no test of it, however close it comes.
+# What was computed on another cohort, or with another model, is no test of a
+# number that X prints, however close it comes. Each number is in the fold.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 figures = [f"X Fig. {f}" for f in ("2a", "2b", "3a", "3b", "3c", "3d")]
 printed = pd.concat(map(published.table, figures))
 beside = published.compare(results, printed)
@@ -462,9 +462,9 @@ Who gains by an adaptation? Here ({plural(len(names), "model")},
 accuracy lies {sides(gains, "adaptations")}. After full fine-tuning, {first}
 has an F1 gap of {old["full"]} between old and young and {women["full"]}
 between women and men; of {alarms["comparisons"]} gaps, {alarms["bh"]} remain
-after correction. A gap planted by age is {by_age}, by sex is {by_sex}. X, on
-real films, prints {{published}}`X Fig. 3c; GLoRIA; sex; f1_gap_signed` by sex
-for its fairest model, without an interval.
+after correction. The gap planted by age: {by_age}; by sex: {by_sex}. X prints
+an F1 gap of {{published}}`X Fig. 3c; GLoRIA; sex; f1_gap_signed` by sex for
+its fairest model, on real films and without an interval.
 """,
     figure="fig-tuning-gaps",
     found=f"After full fine-tuning, the F1 gap by age is {old['full']}.",

@@ -50,11 +50,11 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# Behind the minus of every gap stands a *reference*: a choice of arithmetic,
-# not a norm. Races are those of S; whoever has another entry, or none, counts
+# Every gap is taken against a *reference* group: a choice of arithmetic, not a
+# norm. Races are those of S; whoever has another entry, or none, counts
 # in the whole cohort and in no comparison.
 
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 
 from cxrlib import cohorts, schema
@@ -71,7 +71,7 @@ from cxrlib.stats import borrowed, fairness, inference
 from cxrlib.stats.as_published import performance_by_protocol
 from cxrlib.stats.label_error import as_stated, corrected_table
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name
@@ -102,10 +102,10 @@ show(sizes, title, missing="hidden", counts=())
 # %% tags=["remove-input"]
 thin = sizes.loc[sizes["fewest positives"].astype(float).idxmin()]
 say(f"""
-The thinnest place of the cohort {cohort.name} is the group
-{listed([thin["group"]])} ({thin["attribute"].replace("_", " ")}), with
-{count(thin["fewest positives"])} images of {thin["for"]}. Each one moves the
-sensitivity of that group by one part in as many; of none, it is undefined.
+The smallest count in the cohort {cohort.name} is that of
+{listed([thin["group"]])} ({thin["attribute"].replace("_", " ")}):
+{count(thin["fewest positives"])} images of {thin["for"]}. The fewer they are,
+the more each one moves a number of that group; without any, it is undefined.
 {"" if "race" in ATTRIBUTES else "Race is not recorded here."}
 """)
 
@@ -298,9 +298,10 @@ Of {asked["comparisons"]} comparisons of single findings
 flagged uncorrected; about {expected} would be expected of fair models.
 {asked["bh"]} remain after Benjamini and Hochberg. Of the
 {of_means["comparisons"]} means, {of_means["uncorrected"]} would be flagged
-uncorrected; after Holm's correction remain: {listed(left.unique())}. With
-so few permutations Holm flags none where undefined, the others no fewer than
-{inference.fewest_alarms(families["single findings"])}.
+uncorrected; after Holm's correction remain: {listed(left.unique())}. Holm is
+undefined where {count(n_permutations)} permutations give no p-value small
+enough for it; Benjamini and Hochberg can then flag none, or
+{inference.fewest_alarms(families["single findings"])} and more.
 """)
 
 # %% tags=["remove-input"]
@@ -334,7 +335,7 @@ quiz(
 # you can make in [Phantoms](11_phantoms). (All here is of phantoms.)
 
 # %%
-OFF = "age restored"
+OFF = "dial off"
 seer = recorded.seeing(clips, chosen)[0]
 planted = cohort
 if not cohort.planted:
@@ -381,9 +382,9 @@ observed gap is exactly the sum of both parts. No real cohort shows them.
 
 # %% [markdown]
 # [Where a gap comes from](12_gap_causes) does this for each age group, sex,
-# race by way of the scanner, and reports that are silent on women;
-# [Small groups](13_small_groups) asks how many patients a gap needs; thin and
-# [crossed groups](29_crossed_groups) can borrow: here by parameter `borrow`.
+# race by way of the scanner, and reports that are silent on women.
+# [How small may a group be?](13_small_groups) plans a study. With `borrow`,
+# [small and crossed groups](29_crossed_groups) take strength from the others.
 #
 # ## Beside the paper
 #

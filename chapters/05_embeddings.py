@@ -55,7 +55,7 @@ check(globals())
 # %% [markdown]
 # Races are those of S; whoever has another entry, or none, has no group.
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 
@@ -64,13 +64,13 @@ from cxrlib.embed.extract import embed, embed_reports
 from cxrlib.models import choose_models, load_model
 from cxrlib.papers import published
 from cxrlib.protocol import protocol_of
-from cxrlib.show import interactive, plots, words
+from cxrlib.show import interactive, plots
 from cxrlib.show.notebook import figure, keep, quiz, show, warn_if_seeded
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, each, estimate, listed, percent, plural
 from cxrlib.stats import metrics, probes
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 names = choose_models(models)
 examined = names[:2] if probed == "first two" else choose_models(probed)
@@ -305,7 +305,7 @@ Paper S found the modality gap concentrated on few dimensions, as others did
 {{cite:p}}`schrodi2025`, and the gaps between groups spread over many: the
 first could be removed by dropping a few dimensions, the others not. Here the
 largest tenth carries {"more" if denser else "not more"} of the squared
-modality gap than of all gaps of groups. Sorting makes any difference look
+modality gap than of any gap between groups. Sorting makes any difference look
 steep: of random halves it carries {percent(part[halves])}.
 """)
 
@@ -360,22 +360,13 @@ show(
 
 # %% tags=["remove-input"]
 linear = schema.rows(found, method="linear")
-lines = [
-    f"- {words.readable(a).replace('_', ' ')}: "
-    f"{each(schema.rows(linear, label=a))}"
-    for a in read
-]
 by_method = found.groupby("method")["value"].mean().dropna().sort_values()
 ranked = [f"the {listed([m])}" for m in by_method.index] or ["none of them"]
 say(f"""
-Read {{numref}}`fig-embeddings-probes` from its first panel. The AUC of the
-linear probe is, for
-
-{chr(10).join(lines)}
-
-On average, {ranked[-1]} reads best and {ranked[0]} worst. Nobody taught the
-small CLIPs of this book sex or age: no report that they have read mentions
-either. What can be read came along with the picture.
+In {{numref}}`fig-embeddings-probes`, {ranked[-1]} reads best on average and
+{ranked[0]} worst. Nobody taught the small CLIPs of this book sex or age: no
+report that they have read mentions either. What can be read came along with
+the picture.
 """)
 
 # %% [markdown]
@@ -438,8 +429,7 @@ say(planted if dials else "These are real films: nothing was planted in them.")
 #
 # ## Limits
 #
-# - A probe gives a lower bound. Another probe, more patients or another layer
-#   of the network may read more.
+# - Another probe, more patients or another layer of the network may read more.
 # - Intervals come from the test patients of one split, attributes from what
 #   was recorded: two sexes, bands of age, three words for race, or none.
 # - Phantom bodies are simpler than real ones: AUCs say how the analysis works.
@@ -449,12 +439,12 @@ in_short(
     f"""
 Does an embedding know who the patient is? On the map, the better axis tells
 women from men with an AUC of {estimate(sex_axis)}; a linear probe on all
-dimensions of {first}, tested on new patients, reads sex with {sex_all}. Films
-and texts lie {far["image, text"]:.2f} apart, the largest gap between groups of
-patients is {of_people.max():.2f}, and that of random halves
-{far[halves]:.3f}. {f"Planted: {verdict}." if dials else ""} Paper S, on
-patients of its own, sees nothing on its maps either, and its linear probes
-read sex with {lp_sex["min"]:.2f} to {lp_sex["max"]:.2f}.
+dimensions of {first}, tested on new patients, reads sex with {sex_all}. The
+mean film and the mean text lie {far["image, text"]:.2f} apart, those of two
+groups of patients at most {of_people.max():.2f}, of random halves
+{far[halves]:.3f}. {f"Sites were planted: {verdict}." if dials else ""} Paper
+S, on patients of its own, sees nothing on its maps either, and its linear
+probes read sex with {lp_sex["min"]:.2f} to {lp_sex["max"]:.2f}.
 """,
     figure="fig-embeddings-attributes",
     found=f"A probe on an embedding reads sex with an AUC of {sex_all}.",

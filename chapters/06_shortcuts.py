@@ -55,7 +55,7 @@ check(globals())
 # Of models that this book trained, it is known what they met: in the training
 # of *phantom-resnet-drain*, drains gave the disease away; in others, not.
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import numpy as np
@@ -76,7 +76,7 @@ from cxrlib.show.words import each, fmt, listed, percent, plural, why_undefined
 from cxrlib.stats import fairness, shortcuts
 from cxrlib.stats.label_error import as_stated, corrected_arms
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 seers = recorded.seeing(clips, chosen)
@@ -146,9 +146,9 @@ both = shortcuts.arm_protocols(carries)
 unknown = carries.loc["controls", "unknown"] / carries.loc["controls"].sum()
 used = {"without": f"those labelled as without {DEVICE}", "any": "all of them"}
 say(f"""
-{drains.provenance(cohort)} A pneumothorax of which nobody knows belongs to
-neither arm, as in S. Of {percent(unknown)} of the controls it is unknown; the
-corrected arms take {used[both[1].drain_controls]}.
+{drains.provenance(cohort)} A pneumothorax of which nobody knows whether it had
+one belongs to neither arm, as in S. Of the controls, {percent(unknown)} are
+unknown; the corrected arms take {used[both[1].drain_controls]}.
 """)
 
 # %%
@@ -191,9 +191,9 @@ share = dict(zip(raw["group"], raw["n_positive"] / raw["n"], strict=True))
 of = {"fair": fair, "biased": biased, "foreign": foreign}
 told = {w: each(schema.rows(gaps, model=of[w]), none="not run") for w in of}
 say(f"""
+{{numref}}`fig-shortcut-arms-auc` and {{numref}}`fig-shortcut-arms` show both.
 Before any correction, positives make up {percent(share[f"with {DEVICE}"], 1)}
-of the arm with {DEVICE} and {percent(share[f"without {DEVICE}"], 1)} of the
-other. See {{numref}}`fig-shortcut-arms-auc` and {{numref}}`fig-shortcut-arms`.
+of the arm with {DEVICE} and {percent(share[f"without {DEVICE}"], 1)} without.
 
 In the training of *phantom-resnet-drain*, a drain was on
 {percent(BIASED_DRAINS["drain_if_pneumothorax"])} of the films with
@@ -424,8 +424,9 @@ quiz(
 # %% [markdown]
 # ## What was planted, and was it found?
 #
-# It is known which models met the association in training. Two analyses were
-# asked: does the gap in adjusted AUPRC lie above 0, the shift above the bar?
+# It is known which models met the association in training. *Arms* say yes if
+# the interval of the gap lies above 0, *twins* if that of the shift lies above
+# the bar.
 
 # %% tags=["remove-input"]
 show(answers, "Does a model read drains? What was planted, what was found")
@@ -442,8 +443,7 @@ Of {plural(len(judged), "model")} whose training is known, the arms judge
 # %% [markdown]
 # ## Limits
 #
-# - Drains of phantoms are more alike than real tubes; bars of the shift are
-#   this book's choice. Twins say what a model learned, not how it does.
+# - Drains of phantoms are more alike than real tubes. The bars are our choice.
 # - One finding, one device, one pair of prompts: it may read something else.
 # - Labels may err with the drain: the parameter `label_error` corrects.
 
@@ -456,8 +456,8 @@ between films with and without {DEVICE} hints at a shortcut; here it judges
 {arms_right} of {plural(len(judged), "model")} as they were trained. Adding a
 drain to the same film is the proof: the planted shortcut
 {verdict.split(":")[0]}. As the share of treated patients goes from none to
-all, the AUC of {steepest} changes most, from {low} to {high}. Paper S, which
-has arms alone, reports better results with drains in five of its six models.
+all, the AUC of {steepest} changes most, from {low} to {high}. In paper S, on
+films with and without drains, five of six models do better with them.
 """,
     figure="fig-shortcut-dose",
     found=f"The planted drain shortcut {verdict.split(':')[0]}.",

@@ -51,7 +51,7 @@ check(globals())
 # The chapter needs the models, films to test them on, and those of other
 # patients, for *validation*: on these, probabilities are repaired.
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +68,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, estimate, how_many, lying, percent, span
 from cxrlib.stats import calibration, fairness
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 # both readings below want the learned scale, whatever the protocol
 clips = load_models(models, replace(chosen, temperature="learned"))
@@ -144,7 +144,7 @@ All points stand between {span(of_cosine["predicted"], to="and")} on the
 horizontal axis, while the disease is observed in
 {span(of_cosine["observed"], percent)} of the films of a bin. Of the points,
 {lying(of_cosine, "below", of_cosine["predicted"])} lie below the diagonal with
-their whole interval. A whisker that spans the figure: hardly a film is there.
+their whole interval. Where a whisker is long, the bin holds hardly a film.
 
 And now the same films with the scale that each model learned:
 """)
@@ -188,8 +188,8 @@ of two lies between $-2$ and $2$, and the sigmoid of that lies between
 {floor:.2f} and {ceiling:.2f}. No film, however clear, can leave this band.
 Where embeddings are never opposite, the band is narrower still: over all
 models, probabilities run from {span(guard.extremes(cosine["score"]))},
-{"inside" if inside else "outside"} the bound (which texts that are not of
-length 1 do not keep, nor files). With the learned scale they run from
+{"inside" if inside else "outside"} the bound (which does not hold for texts of
+another length, nor for scores read from a file). With the learned scale:
 {span(guard.extremes(scaled["score"]))}.
 
 So "all probabilities around 0.5" can be a property of the recipe and not of a
@@ -374,7 +374,7 @@ there. """
 scanner *= test.planted and bool(test.recipe["dials"]["site_signature"])
 honest = schema.rows(of_sex, model=others)["value"]
 say(f"""
-For the model with the under-reported women, predicted minus observed is
+For the model trained on under-reported women, predicted minus observed is
 {in_women} in women and {in_men} in men; for the others, over both sexes,
 {span(honest, digits=3, signed=True)}. Of the other groups and models, the
 intervals of {how_many(off)} exclude 0. {scanner}A look at many intervals
@@ -439,7 +439,7 @@ Does 30 percent mean 30 percent? With the cosines alone, as S reads four of its
 six models, the probabilities of pneumothorax stand between
 {span(guard.extremes(cosine["score"]), to="and")}{", by arithmetic" * inside};
 with the learned scale from {span(guard.extremes(scaled["score"]))}.
-AUC differs by {moved:.1g} at most, so it is no witness. With the scale,
+AUC is no witness: it differs by {moved:.1g} at most. With the scale,
 {lying(at.loc[learned, large], "above")} models still promise too much. The
 planted bias, too little risk for women, {found}. Paper S finds all its models
 miscalibrated, three with every probability near 0.5; the recipe explains two

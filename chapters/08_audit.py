@@ -57,7 +57,7 @@ check(globals())
 # %% [markdown]
 # It takes one model, phantoms, and the metadata of NIH ChestX-ray14.
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 

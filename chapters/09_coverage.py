@@ -50,7 +50,7 @@ check(globals())
 # %% [markdown]
 # No film and no model is needed, only patients and scores from a formula.
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 

@@ -47,7 +47,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 import tempfile
 import textwrap
 from dataclasses import replace

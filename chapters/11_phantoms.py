@@ -42,7 +42,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 import textwrap
 
 import matplotlib.pyplot as plt

@@ -46,7 +46,7 @@ check(globals())
 # the next section only: what is planted is planted in phantoms, and from
 # there on the chapter draws its own.
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 from functools import partial
 
@@ -63,7 +63,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import estimate, fmt, judged, listed, percent, sides
 from cxrlib.stats import fairness
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name

@@ -44,7 +44,7 @@ check(globals())
 # %% [markdown]
 # Cohort, models and groups are those of [chapter 4](04_subgroup_fairness).
 
-# %%
+# %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -58,7 +58,7 @@ from cxrlib.show.words import colours, listed, readable
 from cxrlib.stats import fairness, inference
 from cxrlib.stats.as_published import interval_widths, performance_by_protocol
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 first = clips[0].name

@@ -45,7 +45,7 @@ check(globals())
 # Needed are a cohort, the models that read its films, the findings that S asks
 # for, and the groups whose gaps are looked at. They are those of chapter 2.
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 
@@ -68,7 +68,7 @@ from cxrlib.show.words import (
 )
 from cxrlib.stats import metrics, prevalence
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 names = [clip.name for clip in clips]

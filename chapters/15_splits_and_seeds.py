@@ -55,7 +55,7 @@ check(globals())
 # Cohort, models and splits are those of [chapter 3](03_fine_tuning). A
 # training that was finished there is read here, not repeated.
 
-# %%
+# %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
 
@@ -71,7 +71,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import UNDEFINED, count, fmt, percent, readable
 from cxrlib.stats import fairness, inference
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 names = choose_models(models)
 first = names[0]

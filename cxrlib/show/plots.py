@@ -184,8 +184,10 @@ def gap_forest(table: pd.DataFrame) -> Figure:
         drawn += " A grey bar behind each reaches as far as the gaps of 95 in 100 fair models; "
         drawn += f"{beyond} of {len(tested)} gaps lie beyond theirs."
     metric = table["metric"].iloc[0]
+    what = readable(metric)
     of_mean = "label" not in keys and table["label"].iloc[0] == "mean"
-    what = f"mean {readable(metric)}" if of_mean else readable(metric)
+    if of_mean and not what.startswith("mean "):
+        what = f"mean {what}"
     title = f"difference in {what}" if metric in PERFORMANCE else what
     named = [c for c in ("label", "group") if c not in keys]
     shared = [c for c in named if table[c].iloc[0] not in ("all", "mean")]
@@ -258,14 +260,14 @@ def reliability(table: pd.DataFrame) -> Figure:
     hue = "model" if table["model"].nunique() > 1 or table["method"].nunique() == 1 else "method"
     one_row_each(table, [hue, "low", "high"])
     palette = colours(ordered(table[hue]))
-    fig, ((ax,), (below,)) = _panels((WIDTH, 5), 2, sharex=True, height_ratios=(3, 1))
+    fig, ((ax,), (below,)) = _panels((WIDTH, 5.4), 2, sharex=True, height_ratios=(3, 1))
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     _curves(ax, table, "predicted", "observed", hue, palette, err_style="bars", markersize=5)
     _curves(below, table, "predicted", "n", hue, palette, limits=(), markersize=4)
     ax.text(0.97, 0.93, "perfect", ha="right", color="#666666", fontsize=9)
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed frequency")
     below.set(ylim=(0, None), ylabel="images", xlabel="mean predicted probability")
-    _legend(ax, _entries(palette), loc="upper left")
+    _legend_above(fig, _entries(palette))
     drawn = "Observed frequency against mean predicted probability, with a diagonal where both "
     drawn += f"are equal; below, images per bin. One line per {hue}: " + "; ".join(
         f"{readable(name)} from {_point(rows.iloc[0])} to {_point(rows.iloc[-1])}"
@@ -971,11 +973,10 @@ def prevalence_panels(found: pd.DataFrame) -> Figure:
         at = _at(findings, list(palette), rows["label"], rows["group"], room=0.6)
         _named_lines(ax, findings)
         ax.set(xscale="log", xlim=(0.03, 40))
-        ax.set_xticks([0.1, 1, 10], ["0.1 %", "1 %", "10 %"])
+        ax.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
         _marks(ax, rows, at, rows["group"].map(palette))
-        ax.set_title(readable(attribute))
-        _legend(ax, _entries(palette), loc="upper left")
-    fig.supxlabel("prevalence", fontsize=10)
+        _legend(ax, _entries(palette), title=readable(attribute))
+    fig.supxlabel("prevalence in % (log scale)", fontsize=10)
     drawn = "Dots with whiskers, one line per finding and a panel for each attribute: prevalence "
     drawn += "by group, on a logarithmic axis. "
     _finished(fig, table=found)
