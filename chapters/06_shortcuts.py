@@ -187,8 +187,7 @@ figure(
 # %% tags=["remove-input"]
 gaps = schema.rows(ours, group=GAP, metric="adjusted_auprc")
 raw = schema.rows(arms, protocol="as_published", metric="auc", model=names[0])
-ill = raw["n_positive"].replace(0, np.nan)
-share = dict(zip(raw["group"], ill / raw["n"], strict=True))
+share = raw.set_index("group").eval("n_positive / n").replace(0, np.nan)
 of = {"fair": fair, "biased": biased, "foreign": foreign}
 told = {w: each(schema.rows(gaps, model=of[w]), none="not run") for w in of}
 say(f"""
@@ -432,8 +431,8 @@ quiz(
 # %% tags=["remove-input"]
 show(answers, "Does a model read drains? What was planted, what was found")
 judged = answers[~answers.isin(["not known", "not asked"]).any(axis=1)]
-trained, said = judged["trained on drains"], judged[["arms say", "twins say"]]
-right = said.eq(trained, axis=0).where(said != words.UNDEFINED)
+said = judged[["arms say", "twins say"]].replace(words.UNDEFINED, np.nan)
+right = said.eq(judged["trained on drains"], axis=0).where(said.notna())
 arms_right, twins_right = (words.how_many(right[by]) for by in right)
 say(f"""
 Models whose training is known, and that are judged as they were trained: by
