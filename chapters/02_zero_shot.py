@@ -245,7 +245,7 @@ hardest finding is {listed(easy.index[:1])}, the easiest
 
 For {first} the mean AUC is {auc}, an uncertainty of about ± {half:.3f}. Its
 standard deviation over the findings is {fmt(sd)}, {sd / half:.1f} times as
-large. Read as an uncertainty, it makes models equal that are not.
+large: it says how findings differ, not how sure the mean is.
 """)
 
 # %% tags=["remove-input"]

@@ -147,13 +147,13 @@ width = (auc["ci_high"] - auc["ci_low"]).groupby(auc["group"]).mean()
 width = width.dropna().sort_values()
 means = schema.rows(results, model=first, attribute="age_group", label=MEAN)
 means = means.dropna(subset="value").sort_values("value")
-worst = means.groupby("metric")["group"].first()
+worst = means.groupby("metric")["group"].first().unique()
 say(f"""
 These are the figures of paper S, drawn for {first}.
 {{numref}}`fig-subgroup-auc` asks how well ill and healthy are put in order,
 {{numref}}`fig-subgroup-auprc` how many of those who come out on top are ill.
-The age group with the lowest mean is {worst.get("auc", "undefined")} in the
-first and {worst.get("adjusted_auprc", "undefined")} in the second.
+By mean AUC or adjusted AUPRC, the lowest age group is
+{listed(worst, none="undefined", last="or")}.
 
 Of {plural(len(auc), "AUC value")} of single findings, {len(undefined)} are
 undefined for want of cases (groups: {listed(undefined["group"].unique())}).
@@ -249,17 +249,15 @@ beyond = (known["value"].abs() > known["floor_p95"]).sum()
 reach = floors.set_index("group")["floor_p95"].dropna().sort_values()
 say(f"""
 In {{numref}}`fig-subgroup-gaps`, the gap of {first} between the ages 65–80 and
-25–50 is {old}; its interval {old.lies}. Between women and men it is {women},
-and the interval {women.lies}; between Asian and White patients {asian}, and
-the interval {asian.lies}. Over all models, the interval of the gap by age lies
-{sides(schema.rows(gaps, group=OLD))}, that of the gap by sex
+25–50 is {old.placed}; between women and men {women.placed}; between Asian and
+White patients {asian.placed}. Over all models, the interval of the gap between
+these ages is {sides(schema.rows(gaps, group=OLD))}, that of the gap by sex
 {sides(schema.rows(gaps, group=WOMEN))}.
 
-One fair model in twenty shows a gap of {reach.get(OLD, float("nan")):.3f} or
-more between the ages 65–80 and 25–50; for the pair
-{listed(reach.index[-1:])}, whose floor reaches furthest, it takes
-{reach.max():.3f}. Of the gaps of all models, {beyond} of {len(known)} lie
-beyond their floor. A gap should be read beside its floor, never beside 0.
+One fair model in twenty shows a gap beyond its floor, which reaches furthest
+for the pair {listed(reach.index[-1:])}: {reach.max():.3f}. Of the gaps of all
+models, {beyond} of {len(known)} lie beyond their floor. A gap should be read
+beside its floor, never beside 0.
 """)
 
 # %% [markdown]
@@ -276,9 +274,10 @@ beyond their floor. A gap should be read beside its floor, never beside 0.
 # means over findings, and every finding on its own.
 
 # %%
+single = inference.as_family(tests[tests["label"] != "mean"])
 families = {
     "means over findings": inference.as_family(gaps),
-    "single findings": inference.as_family(tests[tests["label"] != "mean"]),
+    "single findings": single,
 }
 flags = {name: inference.flagged(rows) for name, rows in families.items()}
 show(
@@ -301,7 +300,7 @@ flagged uncorrected; about {expected} would be expected of fair models.
 uncorrected; after Holm's correction remain: {listed(left.unique())}. Holm is
 undefined where {count(n_permutations)} permutations give no p-value small
 enough for it; Benjamini and Hochberg can then flag none, or
-{inference.fewest_alarms(families["single findings"])} and more.
+{inference.fewest_alarms(single)} and more.
 """)
 
 # %% tags=["remove-input"]
@@ -393,16 +392,16 @@ observed gap is exactly the sum of both parts. No real cohort shows them.
 # three statements, and what the same look gives in this run:
 
 # %% tags=["remove-input"]
-single = families["single findings"]
 size = single["value"].abs().groupby(single["attribute"]).mean()
+wide = [f"{width[g]:.2f} ({g})" for g in ("Asian", "White") if g in width]
 say(f"""
-- *Gaps across ages in most models*: the interval of the gap in mean AUC lies
+- *Gaps across ages in most models*: the interval of the gap in mean AUC is
   {sides(schema.rows(gaps, attribute="age_group"), "pairs and models")}.
 - *Smaller gaps by sex and race*: the mean absolute gap of single findings is
   {listed(f"{size[a]:.3f} by {a.split('_')[0]}" for a in ATTRIBUTES)}. Small
   groups have large gaps by chance alone: compare with the floors above.
 - *Asian patients extreme, few positives*: the mean width of intervals is
-  {listed(f"{width[g]:.2f} ({g})" for g in ("Asian", "White") if g in width)}.
+  {listed(wide, none="not known here")}.
 """)
 
 # %% [markdown]
@@ -424,8 +423,8 @@ Do models fare alike by age, sex and race? Here ({plural(len(clips), "model")},
 of {asked["comparisons"]} gaps of single findings, {asked["uncorrected"]} look
 significant alone and {asked["bh"]} after correction.
 {"On phantoms: " * (not cohort.planted)}{verdict}. Paper S, on its patients,
-reports gaps by age and smaller ones by sex and race; here that of {first} is
-{old} by age (65–80 minus 25–50) and {women} by sex (women minus men).
+reports gaps by age and smaller ones by sex and race; here, for {first}, ages
+65–80 minus 25–50 is {old}, women minus men {women}.
 """,
     figure="fig-subgroup-gaps",
     found=f"Of {len(known)} gaps, {beyond} lie beyond those of a fair model.",

@@ -72,7 +72,7 @@ from cxrlib.show import interactive, notebook, plots, words
 from cxrlib.show.corrections import beside_noted
 from cxrlib.show.notebook import figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
-from cxrlib.show.words import each, fmt, listed, percent, plural, why_undefined
+from cxrlib.show.words import each, fmt, listed, percent, why_undefined
 from cxrlib.stats import fairness, shortcuts
 from cxrlib.stats.label_error import as_stated, corrected_arms
 
@@ -187,7 +187,7 @@ figure(
 # %% tags=["remove-input"]
 gaps = schema.rows(ours, group=GAP, metric="adjusted_auprc")
 raw = schema.rows(arms, protocol="as_published", metric="auc", model=names[0])
-share = dict(zip(raw["group"], raw["n_positive"] / raw["n"], strict=True))
+share = raw.set_index("group").eval("n_positive / n").replace(0, np.nan)
 of = {"fair": fair, "biased": biased, "foreign": foreign}
 told = {w: each(schema.rows(gaps, model=of[w]), none="not run") for w in of}
 say(f"""
@@ -431,13 +431,12 @@ quiz(
 # %% tags=["remove-input"]
 show(answers, "Does a model read drains? What was planted, what was found")
 judged = answers[~answers.isin(["not known", "not asked"]).any(axis=1)]
-arms_right, twins_right = (
-    (judged[f"{by} say"] == judged["trained on drains"]).sum()
-    for by in ("arms", "twins")
-)
+said = judged[["arms say", "twins say"]].replace(words.UNDEFINED, np.nan)
+right = said.eq(judged["trained on drains"], axis=0).where(said.notna())
+arms_right, twins_right = (words.how_many(right[by]) for by in right)
 say(f"""
-Of {plural(len(judged), "model")} whose training is known, the arms judge
-{arms_right} as they were trained, the twins {twins_right}.
+Models whose training is known, and that are judged as they were trained: by
+the arms {arms_right}, by the twins {twins_right}.
 """)
 
 # %% [markdown]
@@ -452,12 +451,12 @@ in_short(
     f"""
 Does a model read the pneumothorax, or the tube that treats it? In PadChest, a
 drain is {times:.0f} times as common with pneumothorax as without. A gap
-between films with and without {DEVICE} hints at a shortcut; here it judges
-{arms_right} of {plural(len(judged), "model")} as they were trained. Adding a
-drain to the same film is the proof: the planted shortcut
-{verdict.split(":")[0]}. As the share of treated patients goes from none to
-all, the AUC of {steepest} changes most, from {low} to {high}. In paper S, on
-films with and without drains, five of six models do better with them.
+between films with and without {DEVICE} hints at a shortcut; models that it
+judges as they were trained: {arms_right}. Adding a drain to the same film is
+the proof: the planted shortcut {verdict.split(":")[0]}. As the share of
+treated patients goes from none to all, the AUC of {steepest} changes most,
+from {low} to {high}. In paper S, on films with and without drains, five of
+six models do better with them.
 """,
     figure="fig-shortcut-dose",
     found=f"The planted drain shortcut {verdict.split(':')[0]}.",

@@ -152,6 +152,11 @@ class Estimate:
         """The same for a sentence: "lies above 0", "includes 0"."""
         return interval_lies({"ci_low": self.low, "ci_high": self.high})
 
+    @property
+    def placed(self) -> str:
+        """The value and where it lies: "+0.04 [−0.03, +0.10] (the interval includes 0)"."""
+        return str(self) if pd.isna(self.value) else f"{self} (the interval {self.lies})"
+
 
 def estimate(table: pd.DataFrame, **where: object) -> Estimate:
     """The value of a results table with these entries, for a sentence.

@@ -402,6 +402,8 @@ def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
         lost = undefined.get(key.attribute, {})
         kept = [label for label in labels if label not in lost]
         note = f"mean over {len(kept)} of {len(labels)} labels"
+        if not kept:
+            note = "no finding is defined in every group"
         if lost:
             why = (f"{label} (undefined in {', '.join(places)})" for label, places in lost.items())
             note += f"; left out: {', '.join(why)}"
