@@ -76,7 +76,7 @@ def test_what_means_nothing_is_no_finding_of_the_preface(two, tmp_path, monkeypa
     titles = [real.warning(json.loads(path.read_text())) for path in paths]
     assert titles == ["The numbers of this page mean nothing where films are real", ""]
     text = preface.page(TEXT, two, paths, ENTRIES, tmp_path)
-    assert "Of 3 gaps, 1 is large ([3]" in text and "AUC is" not in text
+    assert "Of 3 gaps, 1 is large ([3, Fine-tuning]" in text and "AUC is" not in text
     assert "some models mean nothing<" in seeded
 
 

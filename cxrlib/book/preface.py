@@ -49,15 +49,17 @@ def page(
         for cell in notebook["cells"]:
             data = [output.get("data", {}) for output in cell.get("outputs", [])]
             said = [json.loads("".join(d[SAID])) for d in data if SAID in d]
-            link = f"[{int(chapter.number)}](chapters/{chapter.name}.ipynb)"
+            name = f"{int(chapter.number)}, {chapter.title.partition(':')[0]}"
+            link = f"[{name}](chapters/{chapter.name}.ipynb)"
             told = [s["found"] for s in said if s.get("found") and not silent]
-            found += [f"{text.rstrip('.')} ({link})." for text in told]
+            found += [f"- {text.rstrip('.')} ({link})." for text in told]
             figures = [json.loads("".join(d[FIGURE])) for d in data if FIGURE in d]
             pictures = ["".join(d["image/png"]) for d in data if "image/png" in d]
             if pictures and figures and figures[0]["name"] in FILMS:
                 films[figures[0]["name"]] = (figures[0], pictures[0])
     first = next((_films(*films[name], stage) for name in FILMS if name in films), "")
-    return text.replace("% films", first).replace("% found", " ".join([*found, _ledger(entries)]))
+    listed = "\n".join([*found, f"- {_ledger(entries)}"])
+    return text.replace("% films", first).replace("% found", listed)
 
 
 def _films(about, picture, stage):
