@@ -23,9 +23,9 @@
 # closed, accuracy is maintained." On the hospital's own films the gap is
 # indeed gone. May the model go back to the emergency room?
 #
-# A gap can close since the bias is gone, since everybody is served worse, or
-# since a second bias now hides the first. On real films these look alike. On
-# phantoms the bias is planted and the same model exists without it, so a
+# A gap can close because the bias is gone, because everybody is served worse,
+# or because a second bias now hides the first. On real films these look alike.
+# On phantoms the bias is planted, and the same model exists without it, so a
 # remedy can be tried as a drug is: on those who have the disease, and, beside
 # them, on those who have not. **Which remedies remove a planted bias, what do
 # they cost, and what do they do where there was none?**
@@ -60,7 +60,7 @@ from cxrlib.protocol import protocol_of
 from cxrlib.show import notebook, plots
 from cxrlib.show.notebook import explained, figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
-from cxrlib.show.words import each, estimate, fmt, listed, plural
+from cxrlib.show.words import each, fmt, listed, lying, plural
 from cxrlib.stats import court as rule
 
 # %% [markdown]
@@ -76,16 +76,16 @@ from cxrlib.stats import court as rule
 #   deviations (SD).
 # - **Fainter findings in the old.** Here the films are biased: findings of
 #   patients of 60 and over are drawn with less contrast
-#   ([Where a gap comes from](12_gap_causes)). The placebo are the same
+#   ([Where a gap comes from](12_gap_causes)). The placebo is the same
 #   patients with the dial off. The harm is the part of the gap in mean
 #   sensitivity, old minus young, that comes with the dial.
 # - **Silent reports.** *phantom-resnet-underreport* was trained on reports
 #   that leave out most findings of women. The harm is the gap in mean
 #   sensitivity, women minus men, beyond that of *phantom-resnet*.
 #
-# Sensitivities are counted at one threshold for all, set on patients apart.
-# No patient of the test is among those on whom a remedy is fitted or a
-# threshold set: the court refuses to sit otherwise.
+# Sensitivities are counted at one threshold for all, set on other patients. No
+# patient of the test is among those on whom a remedy is fitted or a threshold
+# set: the court refuses to sit otherwise.
 
 # %%
 chosen = protocol_of(protocol)
@@ -111,6 +111,13 @@ show(
     columns="what",
 )
 
+# %% tags=["remove-input"]
+harms = schema.rows(before, metric="harm_before")
+say(f"""
+Planted and yet not found, with an interval that includes 0:
+{lying(harms, "around")}.
+""")
+
 # %% [markdown]
 # ## Four questions, one rule
 #
@@ -121,8 +128,8 @@ show(
 # 3. **What does it invent?** The same remedy, fitted and tested on the
 #    placebo. A change of the shift or gap there is a new bias, a loss there a
 #    price that healthy models pay.
-# 4. **Does it level down?** A gap can close since the worse-served gain or
-#    since the better-served lose. Where the first gain less than a third of
+# 4. **Does it level down?** A gap can close because the worse-served gain or
+#    because the better-served lose. Where the first gain less than a third of
 #    what the others lose, closing the gap is a name for harm. (A shift has no
 #    better-served; there the second question says it all.)
 #
@@ -146,13 +153,15 @@ show(
 
 # %% tags=["remove-input"]
 say(f"""
-A remedy gets the word of its value, and after it each further word that its
-95 % interval reaches: *removes or reduces* stands near the bar. A cost is a
-loss of more than {rule.LOSS:g} AUC, or {rule.LOSS_BRIER:g} of the Brier score,
-by the whole interval; a loss on the placebo likewise. A shift is invented
-beyond {rule.NEW["shift"]:g} SD, a gap beyond {rule.NEW["gap"]:g}. Where the
-interval holds the bar, the rule says *perhaps*. Where a remedy answers with
-decisions and no order is left for an AUC, balanced accuracy stands in.
+A remedy gets the word of its estimate, and after it each further word that its
+95 % interval reaches: *removes or reduces* stands near the bar.
+
+A *cost* is a loss of more than {rule.LOSS:g} AUC, or {rule.LOSS_BRIER:g} of
+the Brier score, by the whole interval; a loss on the placebo likewise. A shift
+is *invented* beyond {rule.NEW["shift"]:g} SD, a gap beyond
+{rule.NEW["gap"]:g}. Where the interval holds the bar, the rule says *perhaps*.
+Where a remedy answers with decisions and no order is left for an AUC, balanced
+accuracy stands in.
 """)
 
 # %% [markdown]
@@ -211,7 +220,8 @@ def named(chosen):
 
 def by_bias(chosen):
     of_each = {b: [k for k in chosen if k[0] == b] for b in of_bias}
-    return listed(f"the {b} by {named(k)}" for b, k in of_each.items() if k)
+    of_each = [f"{b} ({named(k)})" for b, k in of_each.items() if k]
+    return "; ".join(of_each) or "none"
 
 
 removing = [k for k, v in judged.items() if v.removes.startswith("removes")]
@@ -220,12 +230,14 @@ costly = [k for k in removing if sure(judged[k].costs)]
 acquitted = [k for k in removing if not any(map(sure, judged[k][1:]))]
 down = [k for k, v in judged.items() if sure(v.levels_down)]
 say(f"""
-**Surely removed**, by the whole interval, is {by_bias(surely)}. By its value
-alone {len(removing) - len(surely)} more trials remove; they name a second word
-in the table. Of all {len(removing)}, {len(costly)} have a sure cost. Neither a
-sure cost nor anything surely invented or levelled down:
-{by_bias(acquitted)}. A gap that shrinks since those who were served better
-lose: {named(down)}.
+- **Sure removals**, by the whole interval: {by_bias(surely)}. By their
+  estimates alone, {len(removing) - len(surely)} more trials remove; they name
+  a second word in the table.
+- **At a sure cost**: {len(costly)} of all {len(removing)}.
+- **Neither a sure cost nor anything surely invented or levelled down**:
+  {by_bias(acquitted)}.
+- **Levelled down**, so that the gap shrinks because the better-served lose:
+  {named(down)}.
 
 Ask each row *why*. What takes a direction out of the vectors takes whatever
 lies along it: where the groups differ in how often they are ill, the disease
@@ -273,12 +285,11 @@ unseen = [k for k in praised if k not in costly]
 placebos = [k for k, v in judged.items() if v.invents != rule.NO_PLACEBO]
 say(f"""
 Of {len(placebos)} trials with a placebo, {len(new)} surely invent something:
-{len(biases_new)} a shift or gap that was not there
-({listed(f"{n} for the {b}" for b, n in biases_new)}), the others a loss. On
-the biased side, {len(praised)} of these {len(new)} count as a removal,
-{len(unseen)} of them at no sure cost ({named(unseen)}). **Without the placebo,
-nobody would have known that these {len(praised)} harm a model that had no
-bias.**
+{len(biases_new)} a shift or gap that was not there, in the
+{by_bias(biases_new)}; the others a loss. On the biased side, {len(praised)} of
+these {len(new)} count as a removal, {len(unseen)} of them at no sure cost
+({named(unseen)}). **Without the placebo, nobody would have known that these
+{len(praised)} harm a model that had no bias.**
 
 The reason is no accident of these models. A remedy that cannot tell *whether*
 the bias is there takes away the same amount wherever it is applied. Where
@@ -295,7 +306,7 @@ nothing was added, it is missing afterwards.
 # the same models, are *recorded* by `benchmarks/court.py`. Two verdicts
 # *contradict* each other where both are sure of different answers.
 
-# %%
+# %% tags=["hide-input"]
 others = court.recorded_trials()
 others = others[~others["seed"].isin([seed, court.BARS_SET_ON])]
 held = court.held(others, cases, trials)
@@ -308,20 +319,20 @@ total, apart = held["seeds"].sum(), held["contradicted"].sum()
 say(f"""
 On {plural(others["seed"].nunique(), "other seed")}, {total - apart} of {total}
 verdicts agree with those of this run. The bars of the rule were chosen by the
-trials of seed {court.BARS_SET_ON}. On ten more seeds, which are not counted
-here, its *intervals* were learned: that they hold the luck of the fit, that
-few patients need wider ones, that levelling down is sure only where the gap
-surely closes. No bar moved for that, and the seeds counted came last.
+trials of seed {court.BARS_SET_ON}. Its *intervals* were worked out on ten
+more, which are not counted here, and no bar moved for that. The seeds counted
+came last.
 """)
 
 # %% [markdown]
 # ## The remedies
 #
-# All of them are one function of one form: fitted on films of patients apart,
-# it gives a function that answers other films.
+# Each is one function of one form: fitted on films of other patients, it gives
+# a function that answers new films. Unfold one for its formula, what it
+# supposes, its source and its code.
 
 
-# %%
+# %% tags=["remove-cell"]
 def explain(works_on):
     for name, remedy in fits.items():
         if remedy.works_on == works_on:
@@ -332,7 +343,7 @@ def explain(works_on):
 # %% [markdown]
 # **On texts.** The films stay as they are and the question changes.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 explain("texts")
 
 # %% tags=["remove-input"]
@@ -355,21 +366,21 @@ better.
 # The last one needs twins, which nobody has of real films: it shows what the
 # others could reach.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 explain("images")
 
 # %% [markdown]
 # **On the head.** A new last layer is learned from films with labels. It is no
 # zero-shot model any more, and may gain what the prompts had left.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 explain("head")
 
 # %% [markdown]
 # **On decisions.** The model stays, and the group of a patient enters the
 # decision. Whether a hospital may do that is a matter of law.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 explain("decisions")
 
 # %% [markdown]
@@ -422,7 +433,7 @@ show(pd.Series(verdicts, name="verdict").rename_axis("bias").to_frame())
 # cohort and the models of the parameters, and for those remedies that removed
 # something above.
 
-# %%
+# %% tags=["hide-input"]
 prepared = {"preprocessing": chosen.preprocessing}
 test = cohorts.study(data, n_images, seed, options, **prepared)
 valid, _ = cohorts.validation(test, data, n_images, seed, options, **prepared)
@@ -496,31 +507,6 @@ quiz(
 )
 
 # %% [markdown]
-# ## What was planted, and was it found?
-
-# %% tags=["remove-input"]
-harms = {
-    attribute: estimate(before, attribute=attribute, metric="harm_before")
-    for attribute in charged
-}
-none = {
-    attribute: estimate(before, attribute=attribute, metric="placebo_before")
-    for attribute in charged
-}
-say(
-    "\n".join(
-        f"- *{charges.BIASES[a]}*: harm {x} (the interval {x.lies}); the same "
-        f"measure on the placebo {none[a]}."
-        for a, x in harms.items()
-    )
-)
-
-# %% [markdown]
-# ## Beside the papers
-#
-# Paper S closes with a call for mitigation, paper X likewise; neither tries a
-# remedy, so nothing here can agree or disagree with a number of theirs.
-#
 # ## Limits
 #
 # - Small models, drawn films. That a remedy works here does not show that it
@@ -535,12 +521,13 @@ say(
 # %% tags=["remove-input"]
 in_short(
     f"""
-Which remedies remove a planted bias, at what price, and what do they do where
-there is none? Of {len(judged)} trials, {len(removing)} remove the harm,
-{len(surely)} of them surely. Removed with no sure cost and nothing surely
-invented or levelled down: {by_bias(acquitted)}. On a placebo, {len(new)} of
-{len(placebos)} surely invent a bias or a loss; {len(praised)} of these count
-as removals where the bias is. The papers ask for mitigation and try none.
+Remedies are tried like drugs: on a planted bias, and on a placebo, the same
+without the bias. Of {len(judged)} trials, {len(removing)} remove the harm,
+{len(surely)} of them surely. Free of sure costs, of new biases and of losses
+for the better-served: {by_bias(acquitted)}. On a placebo,
+{len(new)} of {len(placebos)} trials surely invent a bias or a loss;
+{len(praised)} of these count as removals where the bias is. The papers ask for
+mitigation and try none.
 """,
     figure="fig-court",
     found=f"Of {len(removing)} removals of a planted bias, {len(praised)} "

@@ -19,8 +19,8 @@
 #
 # A committee is to decide whether software may sort the chest films of the
 # night. The vendor shows an AUC and a gap in AUC. The head of the emergency
-# room asks other things. How many with air around the lung will we send to
-# bed? How many healthy will we wake a surgeon for? Who are they?
+# room asks other things. How many with air around the lung will we send home?
+# How many healthy will we wake a surgeon for? Who are they?
 #
 # An AUC answers none of it, since it decides nothing. **What does a model do
 # to a thousand patients, whom does it fail, and who pays when the rule is
@@ -63,7 +63,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import estimate, fmt, lying, percent, readable, span
 from cxrlib.stats import calibration, fairness, net_benefit
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, replace(chosen, temperature="learned"))
 names = [clip.name for clip in clips]
@@ -88,7 +88,6 @@ def asked_of(cohort, rows=None):
     return found.merge(people[known], on="image_id")
 
 
-# %%
 applied, fitted = asked_of(test, tested), asked_of(valid)
 risk = calibration.recalibrate(applied, fitted).assign(method="Platt")
 GROUPS = {
@@ -116,11 +115,9 @@ careful = {"protocol": chosen.cautious}
 # {cite:p}`vickers2006`. The price is a value, and no statistic gives it. Those
 # who bear the harm should have a say. What it commits one to can be computed.
 
-# %%
+# %% tags=["remove-input"]
 at = net_benefit.threshold(harm_ratio)
 risks = {h: percent(net_benefit.threshold(h)) for h in (1, 4, 19, 49)}
-
-# %% tags=["remove-input"]
 say(f"""
 This run says that missing a {readable(LABEL).lower()} is as bad as
 {harm_ratio:g} false alarms: an alarm above a risk of {percent(at, 1)}. (A
@@ -135,11 +132,13 @@ harm ratio of {words.listed(f"{h} means {x}" for h, x in risks.items())}.)
 # alone. (A patient who comes twice counts twice in the sum, and once as the
 # unit of the intervals.)
 
-# %%
+# %% tags=["remove-cell"]
 biased = [m for m in names if m.endswith("-underreport")]
 others = [m for m in names if m in model_names() and m not in biased]
 twins = [*biased[:1], *others[:1]] * test.planted  # of one making
 apart = {"model": [tuple(twins)]} if len(twins) == 2 else {}
+
+# %%
 alarms = fairness.decide(risk, threshold=at)
 counted = net_benefit.table(
     alarms,
@@ -203,7 +202,7 @@ figure(
     "95 % intervals. Dashed: an alarm for all. The line at 0: one for none.",
 )
 
-# %%
+# %% tags=["remove-cell"]
 EVERYBODY = net_benefit.EVERYBODY
 beside = net_benefit.table(
     net_benefit.beside_extremes(alarms),
@@ -219,12 +218,12 @@ over_all = schema.rows(beside, method=f"Platt - {EVERYBODY}")
 every = estimate(beside, model=first, method=EVERYBODY)
 say(f"""
 At the price of this run, the net benefit over the models goes from
-{span(value["value"], digits=1)}; an alarm for all has {every:value}. Models
-whose net benefit is above that of an alarm for all, with the whole interval of
-the difference: {lying(over_all, "above")}; above that of none:
-{lying(value, "above")}. At the left end of the curves little is gained over
-alarming everybody: who fears a miss that much needs no model. What matters is
-the range of prices that sensible people name {{cite:p}}`vickers2019`.
+{span(value["value"], digits=1)}; an alarm for all has {every:value}. With
+the whole interval, {lying(over_all, "above")} models do better than an alarm
+for all, and {lying(value, "above")} better than none. At the left end of the
+curves little is gained over alarming everybody: who fears a miss that much
+needs no model. What matters is the range of prices that sensible people name
+{{cite:p}}`vickers2019`.
 """)
 
 # %% tags=["remove-input"]
@@ -257,7 +256,7 @@ quiz(
 #
 # Here it is that of all patients together, taken as fixed.
 
-# %%
+# %% tags=["hide-input"]
 prevalence = 0.1  # where too few are ill to be told
 if value["value"].notna().any():
     prevalence = float((value["n_positive"] / value["n"]).max())
@@ -270,8 +269,6 @@ both = {"as they come": counted, "at one prevalence": standard}
 both = pd.concat(t.assign(method=m) for m, t in both.items())
 both = schema.rows(both, model=first)
 both = schema.rows(both, metric="net_benefit", attribute=list(GROUPS))
-
-# %% tags=["hide-input"]
 show(
     both,
     f"Net benefit of {first} per thousand, by group and between groups",
@@ -307,7 +304,7 @@ how well each group is served. One without the other misleads.
 # who is missed and who is alarmed. The curves are at one prevalence, so that
 # no group looks worse for being healthier.
 
-# %%
+# %% tags=["hide-input"]
 MORE = [0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4]
 by_group = net_benefit.curves(
     schema.rows(risk, model=first),
@@ -335,8 +332,8 @@ interactive.decisions(
 # ## Two models, the same patients
 #
 # *phantom-resnet-underreport* learned from reports that leave out most of the
-# findings of women. Here it is beside the first other small CLIP, on the same
-# patients and at the same price.
+# findings of women. Here it is beside the first of the other small CLIPs, on
+# the same patients and at the same price.
 
 # %% tags=["remove-input"]
 models_apart = counted[counted["model"].str.contains(" - ")]
@@ -346,15 +343,17 @@ lost, men, more = (
     for g in ("F", "M", "F - M")
 )
 unseen = estimate(models_apart, group="F", metric="missed_cases")
+men_too = "and so do men" if men.side == "below" else "and men may too"
 verdict = {
     ("below", "below"): "women pay for the silent reports, and more than men",
-    ("below", "around"): "women pay for the silent reports, and men may too",
+    ("below", "around"): f"women pay for the silent reports, {men_too}",
 }.get((lost.side, more.side), "no harm to women is shown, beyond chance")
 if lost.side == "undefined":
     verdict = "this run has no two such models to compare"
-here = f"""Per thousand women, missed cases change by {unseen}, and net benefit
-by {lost} (the interval {lost.lies}); in men by {men}. Women minus men, that is
-{more} (the interval {more.lies}). """
+here = f"""Against {" ".join(others[:1])}, missed cases change by {unseen} per
+thousand women, and net benefit by {lost} (the interval {lost.lies}); in men by
+{men} (the interval {men.lies}). Women minus men, that is {more} (the interval
+{more.lies}). """
 say(f"""
 {here * bool(len(models_apart))}**At this price, {verdict}.**
 """)
@@ -446,16 +445,8 @@ show(
     columns="method",
 )
 
-# %% tags=["hide-input"]
-change = schema.rows(planted, method=f"{ODDS} - {OWN}")
-plots.gap_forest(schema.rows(change, metric="net_benefit"))
-figure(
-    "fig-benefit-odds",
-    "Net benefit per thousand, equalised odds minus alarms by exact risk. "
-    "Left of 0, a group loses.",
-)
-
 # %% tags=["remove-input"]
+change = schema.rows(planted, method=f"{ODDS} - {OWN}")
 share = schema.rows(planted, metric="standardised_net_benefit", method=OWN)
 worst = share.loc[share["value"].idxmin(), "group"]
 pays = {g: estimate(change, group=g, metric="net_benefit") for g in PLANTED}
@@ -476,16 +467,19 @@ loses = {
     "above": "the group that was worst off gains",
 }.get(pays[worst].side, "the worst off are as they were")
 say(f"""
-The largest difference in odds falls from {fmt(unequal[OWN])} to
-{fmt(unequal[ODDS])}: equalised odds does what it promises. And {loses}: the
-*{worst}* one, by its share of the best net benefit. Its own goes from
-{own_of_worst} to {odds_of_worst} per thousand; at 0 the software might as well
-be off. The change is {pays["faint"]} in the faint (by the formula,
+The larger of the gaps in sensitivity and specificity falls from
+{fmt(unequal[OWN])} to {fmt(unequal[ODDS])}: equalised odds does what it
+promises. And {loses}: the *{worst}* one, by its share of the best net benefit.
+Its own goes from {own_of_worst} to {odds_of_worst} per thousand; at 0 the
+software might as well be off.
+
+The change is {pays["faint"]} in the faint (by the formula,
 {by_formula("faint")}) and {pays["clear"]} in the clear (by the formula,
-{by_formula("clear")}). The rule was fitted on a sample, and lands beside the
-formula, since near its optimum much is alike. It seeks the best balanced
-accuracy, which has a price of its own; the equal odds that are best for all
-*at this price* change the faint by {by_formula("faint", policies.BEST_ODDS)}.
+{by_formula("clear")}). The rule was fitted on a sample and misses the formula,
+since thresholds near its optimum do almost equally well. It seeks the best
+balanced accuracy, which has a price of its own; the equal odds that are best
+for all *at this price* change the faint by
+{by_formula("faint", policies.BEST_ODDS)}.
 
 This is no accident of the numbers. Where risks hold in each group, an alarm
 above $t$ is the best that can be done for *every* group at that price; any
@@ -513,12 +507,12 @@ low = recorded.loc[recorded["coverage"].idxmin()]
 where = f"{readable(low['metric'])}, {low['what']}, {low['events']} ill films"
 say(f"""
 On {recorded["date"].max()}, {words.count(recorded["n_studies"].min())} studies
-a line: with {ENOUGH} ill films or more in each group, 95 % intervals of the
-difference in net benefit between groups hold it in
+of each design: with {ENOUGH} ill films or more in each group, 95 % intervals
+of the difference in net benefit between groups hold it in
 {span(nb["coverage"], percent, digits=1)} of the studies. Those of missed cases
-and false alarms do in {span(counts["coverage"], percent, digits=1)}; with
-fewer ill, any do in {span(fewer["coverage"], percent, digits=1)}. The least of
-all lines is {percent(low["coverage"], 1)} ({where}). Where a handful is
+and false alarms do in {span(counts["coverage"], percent, digits=1)}; all of
+them, with fewer ill, in {span(fewer["coverage"], percent, digits=1)}. The
+least of all is {percent(low["coverage"], 1)} ({where}). Where a handful is
 missed, no symmetric interval fits; where nobody is, the book shows none.
 """)
 
@@ -546,11 +540,13 @@ A missed {readable(LABEL).lower()} as bad as {harm_ratio:g} false alarms
 means an alarm above a risk of {percent(at, 1)}. Of a thousand
 {readable(ONE)}, {first} then misses {missed[ONE]:value} and alarms
 {alarmed[ONE]:value} for nothing; of a thousand {readable(OTHER)},
-{missed[OTHER]:value} and {alarmed[OTHER]:value}: {pay}. At one prevalence, the
-difference in net benefit is {alike}. Reports silent on women: {verdict}. In a
-planted case, equalised odds brings the largest difference in odds from
-{fmt(unequal[OWN])} to {fmt(unequal[ODDS])}, and the net benefit of the worst
-off changes by {pays[worst]} per thousand. Paper S stops before decisions.
+{missed[OTHER]:value} and {alarmed[OTHER]:value}: {pay}. Net benefit counts
+found cases, less false alarms at that price; at one prevalence it differs by
+{alike} per thousand ({readable(GAP)}). Where reports are silent on women,
+{verdict}. In a planted case, equalised odds brings the larger gap in
+sensitivity and specificity from {fmt(unequal[OWN])} to {fmt(unequal[ODDS])},
+and the net benefit of the worst off changes by {pays[worst]} per thousand.
+Paper S stops before decisions.
 """,
     figure="fig-benefit-icons",
 )

@@ -319,7 +319,7 @@ def quiz(question: str, options: Mapping[str, tuple[bool, str]]) -> None:
 
 
 def explained(title: str, function: Callable) -> None:
-    """A function of the library: what its docstring says and, folded, the code without it.
+    """A function of the library: what it does and, folded, the rest of its docstring and its code.
 
     Parameters
     ----------
@@ -333,13 +333,18 @@ def explained(title: str, function: Callable) -> None:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    said = " ".join((inspect.getdoc(function) or "").split()).replace("``", "")
+    said = (inspect.getdoc(function) or "").replace("``", "")
+    first, rest = (" ".join(part.split()) for part in f"{said}\n\n".split("\n\n", 1))
     code = re.sub(r'\n    """.*?"""', "", inspect.getsource(function), count=1, flags=re.DOTALL)
     place = f"{function.__module__}.{function.__name__}"
-    page = f"<p><strong>{html.escape(title)}.</strong> {html.escape(said)}</p>"
-    page += f"<details><summary>Code: <code>{place}</code></summary>"
-    page += f"{highlight(code, PythonLexer(), HtmlFormatter())}</details>"
-    displayed(f'<div class="cxr-code">{page}</div>', f"{title}. {said}\n\n{code}")
+    page = (
+        f"<details><summary><strong>{html.escape(title)}.</strong> {html.escape(first)}</summary>"
+    )
+    page += f"<p>{html.escape(rest)}</p>" if rest else ""
+    page += (
+        f"<p><code>{place}</code></p>{highlight(code, PythonLexer(), HtmlFormatter())}</details>"
+    )
+    displayed(f'<div class="cxr-code">{page}</div>', f"{title}. {first} {rest}\n\n{code}")
 
 
 def withheld(what: str) -> None:
