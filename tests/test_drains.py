@@ -281,7 +281,7 @@ def test_annotated_labels_stay_and_others_are_predicted(monkeypatch):
         pd.testing.assert_frame_equal(again.table, table)
         assert again.fingerprint == labelled.fingerprint
     # predicted labels are nobody's annotation: they are neither trained on nor kept as truth
-    assert np.isnan(drain_detector.annotations(labelled)).tolist() == (~known).tolist()
+    assert np.isnan(drain_detector.known_drains(labelled)).tolist() == (~known).tolist()
     with pytest.raises(ValueError, match=r"25 films have no annotated drain.*cxrbook drains"):
         drains.stored(cohort, "as_published")
 

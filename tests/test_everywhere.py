@@ -1,7 +1,12 @@
 """The files for other places: conda, Binder, Colab, containers, GitHub. Read, not run, here."""
 
+import ast
 import re
 import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import nbformat
@@ -69,6 +74,36 @@ def test_colab_runs_a_chapter_that_exists():
     text = "\n".join(cell.source for cell in code)
     commands, targets = used(text)
     assert "run" in commands <= COMMANDS and targets == {"sync"}
+
+
+def imported(*folders):
+    """Packages that modules and chapters import, wherever they do, without the project's own."""
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    own = {"cxrlib", "tests", *(file.stem for file in files)}
+    found = set()
+    for node in chain.from_iterable(ast.walk(ast.parse(file.read_text())) for file in files):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module)
+    return {name.partition(".")[0] for name in found} - own - sys.stdlib_module_names
+
+
+def test_every_package_that_is_imported_is_declared():
+    """Nothing rests on what another package happens to bring along."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    more, brought_by = project["optional-dependencies"], packages_distributions()
+
+    def lacking(folders, lines):
+        declared = {plain(re.match(r"[\w.-]+", line)[0]) for line in lines}
+        return [n for n in imported(*folders) if declared.isdisjoint(map(plain, brought_by[n]))]
+
+    def plain(name):
+        return re.sub("[-_.]+", "-", name).lower()
+
+    run = project["dependencies"] + more["ray"]
+    assert lacking(["cxrlib", "chapters", "book/_ext"], run) == []
+    assert lacking(["tests", "book/_ext"], run + more["dev"]) == []
 
 
 def test_what_is_cited_is_said_once():

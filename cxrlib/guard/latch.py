@@ -128,7 +128,9 @@ def look_at(figure: Any) -> None:
 
     figure.draw_without_rendering()  # which writes the labels of ticks
     bars = {axes for axes in figure.axes if hasattr(axes, "_colorbar")}
-    for drawn in figure.findobj(lambda a: isinstance(a, ScalarMappable) and a.axes not in bars):
+    for drawn in figure.findobj(lambda a: isinstance(a, ScalarMappable)):
+        if getattr(drawn, "axes", None) in bars:
+            continue
         values = drawn.get_array()
         _refuse_picture(np.shape(values)[:2] if np.ndim(values) > 1 else ())
     cells = [cell for table in figure.findobj(Table) for cell in table.get_celld().values()]

@@ -219,7 +219,8 @@ def suppress(
         return _suppress_results(table)
     found = _count_columns(table) if counts is None else list(counts)
     if values is None:
-        values = [c for c in table if c not in found and pd.api.types.is_float_dtype(table[c])]
+        others: list = [c for c in table if c not in found]
+        values = [c for c in others if pd.api.types.is_float_dtype(table[c])]
     numbers = _floats(table[found])
     hidden = (_few(numbers) | np.isnan(numbers)).any(axis=1)
     hidden = cover(numbers, hidden, _sums_of_rows(table, found, by))
@@ -292,7 +293,7 @@ def cover(counts: np.ndarray, hidden: np.ndarray, sums: Sequence[tuple]) -> np.n
         total and what is shown of its members is 1 to 9.
     """
     secret, hidden = hidden, hidden.copy()
-    exhausted = set()
+    exhausted: set = set()
     while (found := _given_away(counts, secret, hidden, sums, exhausted)) is not None:
         members, total = sums[found]
         free = members[~hidden[members]]

@@ -210,7 +210,7 @@ def sources_of(cohort: Cohort) -> tuple[str, ...]:
     return cohort.sources or (cohort.recipe["name"],)
 
 
-def annotations(cohort: Cohort) -> np.ndarray:
+def known_drains(cohort: Cohort) -> np.ndarray:
     """Drains that somebody saw or planted: 0, 1, or NaN, (n,); predicted labels are NaN."""
     if "drain" not in cohort.table:
         return np.full(len(cohort.table), np.nan)
@@ -223,7 +223,7 @@ def annotations(cohort: Cohort) -> np.ndarray:
 def _annotated(cohort, apart_from):
     """The films to learn from, one row each, and their row in the cohort."""
     table = cohort.table
-    drain = annotations(cohort)
+    drain = known_drains(cohort)
     use = ~np.isnan(drain)
     if not use.any():
         raise ValueError(

@@ -26,7 +26,7 @@ from cxrlib.cohorts.cohort import Cohort
 from cxrlib.core import atomic
 from cxrlib.core.progress import Bar
 from cxrlib.predict import drain_detector
-from cxrlib.predict.drain_detector import NAME, Detector, annotations, load
+from cxrlib.predict.drain_detector import NAME, Detector, known_drains, load
 from cxrlib.predict.drain_detector import train as train  # so that callers need this module alone
 from cxrlib.protocol import protocol_of
 from cxrlib.show.words import count, percent
@@ -53,7 +53,7 @@ def predict(detector: Detector, cohort: Cohort, device: str = "cpu") -> pd.DataF
     keys = _keys(cohort)
     if cohort.recipe.get("preprocessing", "authors") != "authors":
         keys = keys + f" {cohort.recipe['preprocessing']}"  # another film, as far as pixels go
-    todo = np.flatnonzero(np.isnan(annotations(cohort)))
+    todo = np.flatnonzero(np.isnan(known_drains(cohort)))
     path = file_of(detector, cohort)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -94,7 +94,7 @@ def _read_predictions(path):
 
 def _table(detector, cohort, known):
     """The table of `predict` from a probability for each film, missing where annotated."""
-    drain = annotations(cohort)
+    drain = known_drains(cohort)
     predicted = np.isnan(drain)
     probability = np.where(predicted, known.to_numpy(float), np.nan)
     return pd.DataFrame(
@@ -142,7 +142,7 @@ def stored(cohort: Cohort, protocol: str = "corrected") -> Cohort:
     ValueError
         No detector has labelled all films without annotation.
     """
-    keys, unknown = _keys(cohort), np.isnan(annotations(cohort))
+    keys, unknown = _keys(cohort), np.isnan(known_drains(cohort))
     if not unknown.any():
         return cohort
     folder = drain_detector.home(cohort)
@@ -227,7 +227,7 @@ def hide(cohort: Cohort, rows: ArrayLike) -> Cohort:
     rows : (n,) bool
         Whose label is taken away, such as ``cohort.table["Pneumothorax"] == 0``.
     """
-    drain = pd.Series(annotations(cohort), cohort.table.index)
+    drain = pd.Series(known_drains(cohort), cohort.table.index)
     table = cohort.table.assign(drain=drain.mask(np.asarray(rows, bool)))
     return replace(cohort, table=table, recipe=cohort.recipe | {"drains": "hidden in part"})
 
@@ -284,7 +284,7 @@ def label_error(
     ValueError
         Nothing was predicted, or the truth of a predicted image is not known.
     """
-    known = truth.table[["image_id", "patient_id", *attributes]].assign(y_true=annotations(truth))
+    known = truth.table[["image_id", "patient_id", *attributes]].assign(y_true=known_drains(truth))
     columns = ["image_id", "drain", "drain_probability", "drain_source"]
     if absent := [c for c in columns if c not in labelled.table]:
         raise ValueError(f"label_error: no column {absent[0]!r}; label the cohort first")

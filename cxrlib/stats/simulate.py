@@ -227,7 +227,7 @@ def grid(name: str = "small") -> list[Design]:
     """
     checks.one_of("grid", name, ("small", "full"))
     if name == "small":
-        layouts = [(1, 0.0), (3, 0.6), (10, 0.6)]
+        layouts: list[tuple] = [(1, 0.0), (3, 0.6), (10, 0.6)]
         sizes = [(50, 0.3), (100, 0.1), (100, 0.3), (300, 0.1), (300, 0.3), (1000, 0.03)]
     else:
         layouts = [(1, 0.0), *product((3, 10), (0.0, 0.3, 0.6)), (tuple(range(1, 11)), 0.6)]
