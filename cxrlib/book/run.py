@@ -585,12 +585,12 @@ class Progress:
         self.failed += 1
 
     def left(self) -> float | None:
-        """Seconds still to go, or None before anything is known."""
+        """Seconds still to go, or None before a tenth of the cells is known."""
         now = time.monotonic()
         seen = [s for times in self.past.values() for s in times]
         seen = seen or [b - a for t in self.begun.values() for a, b in pairwise([*t, now])]
-        if not seen:
-            return None
+        if not seen or len(seen) < sum(self.cells.values()) / 10:
+            return None  # long chapters begin: their cells are not typical
         typical = sum(seen) / len(seen)
         rest = {}
         for name in self.cells.keys() - self.ended:
