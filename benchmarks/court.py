@@ -2,7 +2,7 @@
 
 Every seed draws other phantoms, to fit remedies on and to test them. The verdicts of one seed are
 those of the chapter on the court with that seed. Where two seeds contradict each other, the rule of
-`cxrlib.stats.court` calls surer than it may.
+`cxrlib.stats.court_rule` calls surer than it may.
 
 Run: python benchmarks/court.py [--seeds 301 302 303] [--images 4000] [--twins 1500]
 

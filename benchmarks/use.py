@@ -2,8 +2,8 @@
 
 For each seed a cohort is drawn. Of each small CLIP and attribute the twins tell whether the score
 of pneumothorax moves with the attribute, a probe whether it is encoded, and each estimator of
-`cxrlib.predict.use` says what it says without twins. The bars are those of `cxrlib.stats.use`; no
-seed is that of the book.
+`cxrlib.predict.use` says what it says without twins. The bars are those of
+`cxrlib.stats.use_rule`; no seed is that of the book.
 
 Run: python benchmarks/use.py [--seeds 20] [--first 201] [--images 800] [--twins 200]
 

@@ -61,7 +61,7 @@ from cxrlib.show import notebook, plots
 from cxrlib.show.notebook import explained, figure, keep, quiz, show
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import each, fmt, listed, lying, plural
-from cxrlib.stats import court as rule
+from cxrlib.stats import court_rule as rule
 
 # %% [markdown]
 # ## Three charges

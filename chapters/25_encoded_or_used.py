@@ -55,7 +55,7 @@ from cxrlib.show import plots
 from cxrlib.show.notebook import figure, quiz, show, warn_if_seeded
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, fmt_row, listed, plural, readable
-from cxrlib.stats.use import ENCODED, LOST, USED
+from cxrlib.stats.use_rule import ENCODED, LOST, USED
 
 # %%
 clips = load_models(models)
@@ -79,7 +79,7 @@ say(f"""
 - **Encoded** is an AUC above {ENCODED}, **used** a move of more than {USED} SD
   up or down; a loss of AUC counts from {LOST}. An interval has to lie beyond
   the bar, or within it. One that lies across says *undecided*.
-- The bars were written down, in `cxrlib.stats.use`, before any of the results
+- The bars were written down, in `cxrlib.stats.use_rule`, before any result
   below was looked at. A quarter of an SD is small; a lower bar finds more.
 
 Two answers make four quadrants: *encoded and used*; *encoded, not used*;

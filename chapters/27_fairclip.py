@@ -56,7 +56,7 @@ from cxrlib.show import plots
 from cxrlib.show.notebook import explained, figure, quiz, show
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import fmt, percent, plural, span
-from cxrlib.stats import court as rule
+from cxrlib.stats import court_rule as rule
 from cxrlib.stats.influence import interval
 
 # %% [markdown]

@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_s
 from cxrlib.core.errors import Lacks
 from cxrlib.predict import court
 from cxrlib.predict.remedies.remedy import Films, Question, Remedy, ask
-from cxrlib.stats import court as rule
+from cxrlib.stats import court_rule
 from cxrlib.stats.influence import Estimate, interval, standard_error
 
 FINDINGS = ("Edema", "Pneumonia")
@@ -101,7 +101,7 @@ def test_measures_are_those_of_numpy_and_scikit_learn(case):
     right = [balanced_accuracy_score(test.truth[women, k], yes[women, k]) for k in (0, 1)]
     decided = court.orders(case.biased, case.biased.untreated, decides=True)
     assert decided[1].value == pytest.approx(np.mean(right), abs=1e-12)
-    score = rule.brier(case.biased.untreated.p, test.truth)
+    score = court_rule.brier(case.biased.untreated.p, test.truth)
     by_hand = np.mean([brier_score_loss(test.truth[:, k], p[:, k]) for k in (0, 1)])
     assert score.value == pytest.approx(by_hand, abs=1e-6)
 
@@ -176,7 +176,7 @@ def _without_luck(estimate):
 
 
 def verdict(case, fit, **about):
-    return rule.verdict(court.try_(case, Remedy(fit, "x", **about)), case.units)
+    return court_rule.verdict(court.try_(case, Remedy(fit, "x", **about)), case.units)
 
 
 def test_doing_nothing_leaves_all_as_it_is(case):
@@ -251,7 +251,9 @@ def effects(share, **others):
     about = {k: made(v) for k, v in about.items()}
     about["gains"] = tuple(map(made, about["gains"]))
     # the influence of the harm is 0 before, so that the share has that of the harm after
-    return rule.Effects(before=Estimate(1.0, np.zeros(1000)), after=made(float(share)), **about)
+    return court_rule.Effects(
+        before=Estimate(1.0, np.zeros(1000)), after=made(float(share)), **about
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,8 +271,8 @@ def effects(share, **others):
     ],
 )
 def test_the_first_word_follows_the_share_that_is_left(share, word):
-    found = rule.verdict(effects(share), np.arange(1000))
-    assert found.removes == word and found.invents == rule.NO_PLACEBO
+    found = court_rule.verdict(effects(share), np.arange(1000))
+    assert found.removes == word and found.invents == court_rule.NO_PLACEBO
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_the_first_word_follows_the_share_that_is_left(share, word):
 )
 def test_the_other_words_follow_the_intervals(others, costs, invents, down):
     others = {"new_harm": 0.0, "order": 0.03, "worst_order": 0.03} | others
-    found = rule.verdict(effects(0.1, **others), np.arange(1000))
+    found = court_rule.verdict(effects(0.1, **others), np.arange(1000))
     assert (found.costs, found.invents, found.levels_down) == (costs, invents, down)
 
 
@@ -302,13 +304,13 @@ def test_the_other_words_follow_the_intervals(others, costs, invents, down):
     ("share", "down"), [(0.4, "levels down"), (0.74, "perhaps levels down"), (0.9, "")]
 )
 def test_only_who_surely_closes_a_gap_surely_levels_down(share, down):
-    found = rule.verdict(effects(share, gains=(0.02, -0.2)), np.arange(1000))
+    found = court_rule.verdict(effects(share, gains=(0.02, -0.2)), np.arange(1000))
     assert found.levels_down == down
 
 
 def test_where_there_is_no_harm_there_is_none_to_remove(case):
     same = replace(case, biased=case.clean)
-    assert verdict(same, court.nothing).removes == rule.NO_HARM
+    assert verdict(same, court.nothing).removes == court_rule.NO_HARM
 
 
 def test_a_remedy_that_sees_test_patients_is_refused(case):

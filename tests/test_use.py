@@ -17,8 +17,8 @@ from cxrlib.models import load_model
 from cxrlib.predict import use, zeroshot
 from cxrlib.predict.remedies import images
 from cxrlib.show import plots
-from cxrlib.stats import use as stats
-from cxrlib.stats.influence import interval
+from cxrlib.stats import use_rule
+from cxrlib.stats.influence import Estimate, interval
 
 FINDING = "Pneumothorax"
 
@@ -35,14 +35,14 @@ FINDING = "Pneumothorax"
     ],
 )
 def test_an_interval_is_beyond_the_bar_within_it_or_neither(low, high, says):
-    assert stats.says(low, high, 0.25) == says
+    assert use_rule.says(low, high, 0.25) == says
 
 
 def test_quadrants():
     answers = ("yes", "no", "undecided", "undefined")
-    found = {pair: stats.quadrant(*pair) for pair in product(answers, answers)}
+    found = {pair: use_rule.quadrant(*pair) for pair in product(answers, answers)}
     decided = {pair: name for pair, name in found.items() if name != "undecided"}
-    assert decided == stats.QUADRANTS and len(decided) == 4
+    assert decided == use_rule.QUADRANTS and len(decided) == 4
 
 
 # --- arrays with a known effect ---
@@ -67,7 +67,7 @@ def test_matching_finds_what_the_plain_difference_confounds(effect):
     vectors, has, stratum = made(effect, confounded=0.6)
     margin, patient = vectors[:, 0], np.arange(len(has))
     sd = margin[~has].std()
-    plain, alike = stats.matched(margin, has), stats.matched(margin, has, [stratum])
+    plain, alike = use_rule.matched(margin, has), use_rule.matched(margin, has, [stratum])
     assert plain.value == pytest.approx((margin[has].mean() - margin[~has].mean()) / sd)
     low, high = interval(alike, patient)
     assert low < effect / sd < high and high - low < 0.25
@@ -83,11 +83,11 @@ def test_matched_is_the_mean_over_films_of_their_distance_to_the_stratum():
     beside = among[~among["has"]].groupby(["a", "b"])["m"].mean().rename("beside")
     joined = among[among["has"]].join(beside, on=["a", "b"])
     by_hand = (joined["m"] - joined["beside"]).mean() / among.loc[~among["has"], "m"].std(ddof=0)
-    found = stats.matched(table["m"], table["has"], [table["a"], table["b"]])
+    found = use_rule.matched(table["m"], table["has"], [table["a"], table["b"]])
     assert found.value == pytest.approx(by_hand)
     assert not found.influence[table["a"] == 2].any() and abs(found.influence.sum()) < 1e-12
     with pytest.raises(ValueError, match="no film has a counterpart"):
-        stats.matched(table["m"], table["has"], [table["has"]])
+        use_rule.matched(table["m"], table["has"], [table["has"]])
 
 
 def test_intervals_hold_the_effect_as_often_as_they_say():
@@ -99,7 +99,7 @@ def test_intervals_hold_the_effect_as_often_as_they_say():
         stratum, own = (rng.integers(0, 2, 60)[patient], rng.normal(size=60)[patient])
         has = (rng.random(60) < 0.3 + 0.3 * stratum[::4])[patient]
         margin = stratum + own + rng.normal(size=240) + 0.5 * has
-        found = stats.matched(margin, has, [stratum], unit=stats.Estimate(1.0, np.zeros(240)))
+        found = use_rule.matched(margin, has, [stratum], unit=Estimate(1.0, np.zeros(240)))
         low, high = interval(found, patient)
         held.append(low < 0.5 < high)
     assert 0.9 <= np.mean(held) <= 0.99
@@ -111,17 +111,17 @@ def test_erasure_takes_the_plain_difference_on_the_fitted_films(effect):
     prompt = np.array([1.0, 0, 0, 0, 0])
     margin = vectors @ prompt
     after = images.eraser(vectors, has)(vectors) @ prompt
-    gone = stats.removed(margin, after, [margin], has)
-    assert gone.value == pytest.approx(stats.matched(margin, has).value, abs=1e-6)
+    gone = use_rule.removed(margin, after, [margin], has)
+    assert gone.value == pytest.approx(use_rule.matched(margin, has).value, abs=1e-6)
     low, high = interval(gone, np.arange(len(has)))
-    assert stats.says(low, high, stats.USED) == ("yes" if effect else "no")
+    assert use_rule.says(low, high, use_rule.USED) == ("yes" if effect else "no")
 
 
 def test_auc_lost_beyond_random_erasures_is_that_of_scikit_learn():
     rng = np.random.default_rng(2)
     y = rng.random(600) < 0.3
     after, *dealt = y + rng.normal(size=(4, 600)) * np.array([2, 1, 1, 1])[:, None]
-    found = stats.lost(y, after, dealt)
+    found = use_rule.lost(y, after, dealt)
     expected = np.mean([roc_auc_score(y, m) for m in dealt]) - roc_auc_score(y, after)
     assert found.value == pytest.approx(expected)
 
@@ -129,9 +129,9 @@ def test_auc_lost_beyond_random_erasures_is_that_of_scikit_learn():
 def test_a_probe_reads_what_two_normal_distributions_allow():
     vectors, has, _ = made(n=3000)
     patient = np.arange(3000) // 2
-    low, high = interval(stats.decoded(vectors, has, patient), patient)
+    low, high = interval(use_rule.decoded(vectors, has, patient), patient)
     assert low < norm.cdf(2 / np.sqrt(2)) < high
-    assert abs(stats.decoded(vectors[:, 2:], has, patient).value - 0.5) < 0.04
+    assert abs(use_rule.decoded(vectors[:, 2:], has, patient).value - 0.5) < 0.04
 
 
 # --- phantoms ---

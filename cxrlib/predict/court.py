@@ -1,7 +1,7 @@
 """The court: tries a remedy on a bias and, beside it, on a placebo in which nothing was planted.
 
 Whatever a remedy changes on the placebo it invents. How biases are brought here: ``charges``. What
-the rule says of a trial: :mod:`cxrlib.stats.court`.
+the rule says of a trial: :mod:`cxrlib.stats.court_rule`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from cxrlib.core.errors import Lacks, nearest
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict.remedies.decisions import SPECIFICITY
 from cxrlib.predict.remedies.remedy import Films, Question, Remedy, nothing
-from cxrlib.stats import calibration, influence
-from cxrlib.stats import court as stats
+from cxrlib.stats import calibration, court_rule, influence
 from cxrlib.stats.influence import Estimate
 
 FOLDS = 4  # so often is a remedy fitted again, for what the luck of its fitting patients does
@@ -29,7 +28,7 @@ RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
 BARS_SET_ON = 101  # the seed whose trials the bars of the rule were chosen by
 NOTHING = Remedy(nothing, "nothing")
 
-Trial = stats.Effects | str  # the effects of a remedy, or why it does not apply
+Trial = court_rule.Effects | str  # the effects of a remedy, or why it does not apply
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +199,7 @@ def harm(side: Side, found: Answers) -> Estimate:
 
 
 def _shift(side, found):
-    return stats.shift(found.margins[:, 0], found.changed[:, 0], ~side.test.truth[:, 0])
+    return court_rule.shift(found.margins[:, 0], found.changed[:, 0], ~side.test.truth[:, 0])
 
 
 @remembered
@@ -211,7 +210,7 @@ def sensitivities(side: Side, found: Answers) -> tuple[Estimate, Estimate]:
 
 def _sensitivity(side, found, group):
     films = side.as_drawn
-    return stats.sensitivity(found.yes_drawn, films.truth, films.group == group)
+    return court_rule.sensitivity(found.yes_drawn, films.truth, films.group == group)
 
 
 def _fitted(measure, side, found):
@@ -235,14 +234,14 @@ def orders(side: Side, found: Answers, decides: bool) -> tuple[Estimate, Estimat
 
 
 def _order(side, found, among, decides):
-    measure = stats.balanced_accuracy if decides else stats.mean_auc
+    measure = court_rule.balanced_accuracy if decides else court_rule.mean_auc
     if among is None:
         given, films = found.yes if decides else found.margins, side.test
         return measure(given, films.truth, np.ones(len(films), bool))
     return measure(found.yes_drawn if decides else found.drawn, side.as_drawn.truth, among)
 
 
-def try_(case: Case, remedy: Remedy) -> stats.Effects:
+def try_(case: Case, remedy: Remedy) -> court_rule.Effects:
     """What a remedy does to a case: to its biased side, and to the placebo.
 
     Raises
@@ -316,7 +315,7 @@ def _or_why(judge, *what):
         return str(why)
 
 
-def try_model(case: Case, model: Encoder) -> stats.Effects:
+def try_model(case: Case, model: Encoder) -> court_rule.Effects:
     """What another model does to a case. What the same training invents is not known: nobody has
     trained it where nothing was planted.
     """
@@ -338,19 +337,19 @@ def _effects(case, side, found, on_clean, decides):
             placebo |= {
                 "new_harm": harm(clean, on_clean) - none,
                 "new_order": new[0] - old[0],
-                "new_worst": stats.worst(new[1:]) - stats.worst(old[1:]),
+                "new_worst": court_rule.worst(new[1:]) - court_rule.worst(old[1:]),
             }
     new, old = orders(side, found, decides), orders(biased, biased.untreated, decides)
     gained = new[:0:-1], old[:0:-1]  # those without a drain first
     if case.kind == "gap":
         gained = sensitivities(side, found), sensitivities(biased, biased.untreated)
-    return stats.Effects(
+    return court_rule.Effects(
         kind=case.kind,
         decides=decides,
         before=before,
         after=after,
         order=new[0] - old[0],
-        worst_order=stats.worst(new[1:]) - stats.worst(old[1:]),
+        worst_order=court_rule.worst(new[1:]) - court_rule.worst(old[1:]),
         gains=tuple(a - b for a, b in zip(*gained, strict=True)),
         brier=_brier(side, found) - _brier(biased, biased.untreated) if not decides else None,
         **placebo,
@@ -359,17 +358,17 @@ def _effects(case, side, found, on_clean, decides):
 
 @remembered
 def _brier(side, found):
-    return _fitted(lambda side, found: stats.brier(found.p, side.test.truth), side, found)
+    return _fitted(lambda side, found: court_rule.brier(found.p, side.test.truth), side, found)
 
 
-def verdict(case: Case, trial: Trial) -> stats.Verdict | str:
+def verdict(case: Case, trial: Trial) -> court_rule.Verdict | str:
     """The verdict on a remedy, or why it does not apply; printed, one line."""
     if isinstance(trial, str):
         return f"does not apply: {trial}"
-    return stats.verdict(trial, case.units)
+    return court_rule.verdict(trial, case.units)
 
 
-def results(case: Case, method: str, effects: stats.Effects, **about: object) -> pd.DataFrame:
+def results(case: Case, method: str, effects: court_rule.Effects, **about: object) -> pd.DataFrame:
     """The results table of one trial: every effect with its interval, patients as the unit.
 
     Metrics that start with ``placebo`` are of the clean side; their model is the clean one where
@@ -446,8 +445,8 @@ def held(
             if isinstance(trial, str):
                 continue
             here = verdict(case, trial)
-            there = (stats.Verdict(*row) for row in others[list(here._fields)].to_numpy())
-            apart = [stats.contradicts(here, other) for other in there]
+            there = (court_rule.Verdict(*row) for row in others[list(here._fields)].to_numpy())
+            apart = [court_rule.contradicts(here, other) for other in there]
             asked = sorted({question.replace("_", " ") for each in apart for question in each})
             counted = {"seeds": len(apart), "contradicted": sum(map(bool, apart))}
             rows.append({"bias": case.bias, "remedy": name, **counted, "in": ", ".join(asked)})

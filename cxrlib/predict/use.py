@@ -2,7 +2,7 @@
 
 One question at a time: a model, a finding, and an attribute with two groups. Everything is judged
 on films without the finding, where a thing that should not matter has no excuse to move the answer.
-The rule and the estimates on arrays are in :mod:`cxrlib.stats.use`.
+The rule and the estimates on arrays are in :mod:`cxrlib.stats.use_rule`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cxrlib.embed.extract import embed
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
 from cxrlib.predict.remedies import images
-from cxrlib.stats import court, use
+from cxrlib.stats import court_rule, use_rule
 from cxrlib.stats.influence import Estimate, interval, spread
 from cxrlib.stats.probes import FEW, MIN_PATIENTS
 
@@ -209,8 +209,8 @@ def encoded(of: Sequence[Case]) -> pd.DataFrame:
             sides = (table["patient_id"][at & side] for side in (one.has, ~one.has))
             if min(people.nunique() for people in sides) >= MIN_PATIENTS:
                 patient = one.patient[at]
-                found = use.decoded(one.vectors[at], one.has[at], patient, one.seed) - 0.5
-                about = row(found, patient, use.ENCODED - 0.5, look)
+                found = use_rule.decoded(one.vectors[at], one.has[at], patient, one.seed) - 0.5
+                about = row(found, patient, use_rule.ENCODED - 0.5, look)
                 about |= {c: about[c] + 0.5 for c in ("value", "ci_low", "ci_high")}
                 rows.append(_about(one) | about)
     return pd.DataFrame(rows)
@@ -303,8 +303,8 @@ def truth(changed: Cohort, plain: Cohort, model: Encoder, finding: str, attribut
     if attribute != "drain":  # the other way for films of the first group
         has = (column(table, attribute) == GROUPS[attribute][0]).to_numpy()
         after = np.where(has, 2 * before - after, after)
-    found = court.shift(before, after, (table[f"severity_{finding}"] == 0).to_numpy())
-    return row(found, table["patient_id"].to_numpy(), use.USED, "twins")
+    found = court_rule.shift(before, after, (table[f"severity_{finding}"] == 0).to_numpy())
+    return row(found, table["patient_id"].to_numpy(), use_rule.USED, "twins")
 
 
 def truths(
@@ -340,7 +340,7 @@ def row(found: Estimate, patient: np.ndarray, bar: float, method: str) -> dict:
         "value": found.value,
         "ci_low": low,
         "ci_high": high,
-        "says": use.says(low, high, bar),
+        "says": use_rule.says(low, high, bar),
         "n": int(counted.sum()),
         "n_patients": len(np.unique(patient[counted])),
         "note": "",
@@ -352,7 +352,7 @@ def row(found: Estimate, patient: np.ndarray, bar: float, method: str) -> dict:
 
 def difference(of: Case) -> dict:
     """The plain difference between the two groups, over all films: what an audit sees first."""
-    return row(use.matched(of.margin, of.has), of.patient, use.USED, "plain difference")
+    return row(use_rule.matched(of.margin, of.has), of.patient, use_rule.USED, "plain difference")
 
 
 def pairs(of: Case) -> dict:
@@ -367,31 +367,31 @@ def pairs(of: Case) -> dict:
     own = {"age60": "age_group"}.get(of.attribute, of.attribute)
     strata = [table[c] for c in STRATA if c in table and c != own]
     try:
-        found = use.matched(of.margin[~of.ill], of.has[~of.ill], strata)
+        found = use_rule.matched(of.margin[~of.ill], of.has[~of.ill], strata)
     except ValueError as none:
         raise Lacks(str(none)) from None
     counted = of.patient[~of.ill][of.has[~of.ill] & (found.influence != 0)]
     if len(np.unique(counted)) < FEW:
         raise Lacks(f"fewer than {FEW} patients of the group have a counterpart")
-    return row(found, of.patient[~of.ill], use.USED, "matched pairs")
+    return row(found, of.patient[~of.ill], use_rule.USED, "matched pairs")
 
 
 def erasure(of: Case) -> dict:
     """How much of the groups' difference LEACE of the attribute takes, beyond groups at random."""
-    found = use.removed(of.margin, *of.erased, of.has)
-    return row(found, of.patient, use.USED, "erasure")
+    found = use_rule.removed(of.margin, *of.erased, of.has)
+    return row(found, of.patient, use_rule.USED, "erasure")
 
 
 def erasure_within(of: Case) -> dict:
     """The same, fitted on films without the finding and looked at on them."""
-    found = use.removed(of.margin[~of.ill], *_erased(of, ~of.ill), of.has[~of.ill])
-    return row(found, of.patient[~of.ill], use.USED, "erasure within label")
+    found = use_rule.removed(of.margin[~of.ill], *_erased(of, ~of.ill), of.has[~of.ill])
+    return row(found, of.patient[~of.ill], use_rule.USED, "erasure within label")
 
 
 def loss(of: Case) -> dict:
     """How much AUC erasing costs, beyond random erasures: amnesic probing (Elazar et al. 2021)."""
-    found = use.lost(of.ill, *of.erased)
-    return row(found, of.patient, use.LOST, "AUC lost by erasure")
+    found = use_rule.lost(of.ill, *of.erased)
+    return row(found, of.patient, use_rule.LOST, "AUC lost by erasure")
 
 
 def _erased(of, films):
@@ -428,8 +428,8 @@ def ablation(of: Case) -> dict:
     if np.allclose(named, prompts(of.model, of.finding, " ".join([*before, NONSENSE])), atol=1e-6):
         raise Lacks(f"{of.model.name} does not know the word {last!r}")
     change, unit = of.vectors @ (of.prompts - named), spread(of.margin[~of.ill])
-    found = use.matched(change[~of.ill], of.has[~of.ill], unit=unit)
-    return row(found, of.patient[~of.ill], use.USED, "prompt ablation")
+    found = use_rule.matched(change[~of.ill], of.has[~of.ill], unit=unit)
+    return row(found, of.patient[~of.ill], use_rule.USED, "prompt ablation")
 
 
 def masking(of: Case) -> dict:
@@ -462,8 +462,8 @@ def masking(of: Case) -> dict:
     after = of.model.encode_image(of.model.preprocess(painted)).numpy() @ of.prompts
     fall = of.margin[chosen] - after
     unit = spread(of.margin[chosen], ~of.has[chosen])
-    found = use.matched(fall, of.has[chosen], unit=unit)
-    return row(found, of.patient[chosen], use.USED, "masking")
+    found = use_rule.matched(fall, of.has[chosen], unit=unit)
+    return row(found, of.patient[chosen], use_rule.USED, "masking")
 
 
 def inpainted(films: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -536,7 +536,7 @@ def quadrants(read: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
         for name, rows in (("auc", read), ("use", used))
     )
     both = one.merge(other, on=keys, suffixes=("", " of use"))
-    both["quadrant"] = list(map(use.quadrant, both["says"], both["says of use"]))
+    both["quadrant"] = list(map(use_rule.quadrant, both["says"], both["says of use"]))
     for count in ("n", "n_patients"):
         both[count] = both[[count, f"{count} of use"]].min(axis=1)
     return both.drop(columns=["says", *both.columns[both.columns.str.endswith(" of use")]])
