@@ -68,8 +68,11 @@ lock: $(READY)
 		--generate-hashes --custom-compile-command 'make lock' \
 		--quiet --output-file requirements.lock
 
+# All that was made, but for the answers that somebody wrote for a dossier.
 clean:
-	rm -rf _build book/chapters
+	@mkdir -p _build book/chapters
+	find _build book/chapters ! -type d ! -name answers.yaml -delete
+	find _build book/chapters -type d -empty -delete
 
 # Made anew whenever the lock changes; the stamp comes last, so half an environment never counts.
 $(READY):

@@ -119,13 +119,17 @@ def sweep(
 
 @app.command()
 def collect(
-    files: Files,
+    runs: Annotated[list[str], Argument(help="Names of runs and sweeps, or folders or files.")],
     out: Annotated[Path, Option(help="A .parquet or .csv file.")],
 ) -> None:
     """The results of any runs as one table."""
+    from cxrlib.book import manifest
     from cxrlib.book import sweep as sweeps
 
-    notebooks = sweeps.collect(files)
+    paths = (Path(run) for run in runs)
+    notebooks = sweeps.collect(
+        path if path.is_file() else manifest.place_of(find_root(), str(path)) for path in paths
+    )
     table, _ = sweeps.joined(notebooks)
     sweeps.write(table, out)
     print(f"wrote {out}: {len(table)} rows of {len(notebooks)} runs")

@@ -114,7 +114,7 @@ def other_names(folder):
             0,
             "of the torchxrayvision wheel: 112,",
         ),
-        ("nih", women, 1, "column 'sex' breaks the rule isin"),
+        ("nih", women, 1, "column 'sex' breaks the rule 'one of F, M'"),
         ("nih", other_names, 1, "names unknown to NIH, more than 10%: another file"),
         ("nih", without("nih-cxr14/test_list.txt"), 1, "has no test_list.txt: get it at https"),
         ("nih", without(f"nih-cxr14/{nih.NEATX}"), 0, "without it no drain is known"),

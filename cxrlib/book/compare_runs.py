@@ -155,6 +155,9 @@ def summary(numbers: pd.DataFrame) -> str:
     if numbers.empty:
         return "this chapter keeps no table of results; its text is compared"
     both = numbers[numbers["in"] == "both"]
+    if both.empty:
+        mine, its = (numbers[numbers["in"] == side] for side in ("run", "reference"))
+        return f"no number in both: here {_which(mine, its)}; there {_which(its, mine)}"
     same = int((both["difference"] == 0).sum())
     parts = [f"{len(both)} numbers in both", f"{same} of them equal"]
     judged = both[both["overlap"] != ""]
@@ -183,15 +186,17 @@ def _which(alone, both):
 
 def as_text(comparison: Comparison, n: int = 10) -> str:
     """What ``cxrbook run`` prints of a comparison."""
-    lines = [summary(comparison.numbers)]
+    lines = [f"note: {note}" for note in comparison.notes]
+    lines.append(summary(comparison.numbers))
     both = comparison.numbers[comparison.numbers["in"] == "both"]
-    if (both["difference"] != 0).any():
-        lines.append(largest(both[both["difference"] != 0], n).to_string(index=False))
+    changed = both[both["difference"].abs() > 0]
+    if len(changed):
+        lines.append(largest(changed, n).to_string(index=False))
     texts = comparison.texts
     lines.append(f"paragraphs of the text: {len(texts)} differ, {comparison.n_texts} are in both")
     if comparison.numbers.empty and len(texts):
         lines.append(excerpts(texts.head(n)).to_string(index=False))
-    return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
+    return "\n".join(lines)
 
 
 def excerpts(texts: pd.DataFrame, length: int = 60) -> pd.DataFrame:

@@ -313,12 +313,24 @@ def _folders(root, run):
     """The folders with manifests, or those that should have one."""
     if run is None:
         return [root / "book" / "chapters", root / "_build" / "html"]
+    place = place_of(root, run)
+    return sorted(path.parent for path in place.rglob(FILE)) or [place]
+
+
+def place_of(root: Path, run: str) -> Path:
+    """The folder of a run or a sweep by its name, or any folder by its path.
+
+    Raises
+    ------
+    BookError
+        With exit code 2: there is none; names those that there are.
+    """
     kept = [root / "_build" / kind for kind in ("runs", "sweeps")]
-    places = [place for place in (*(k / run for k in kept), Path(run).absolute()) if place.is_dir()]
-    if not places:
-        names = [p.name for k in kept for p in sorted(k.glob("*")) if p.is_dir()]
-        raise BookError(f"no run {run!r}, nor a folder; {nearest(run, names)}", code=2)
-    return sorted(path.parent for path in places[0].rglob(FILE)) or places[:1]
+    for place in (*(k / run for k in kept), Path(run).absolute()):
+        if place.is_dir():
+            return place
+    names = [p.name for k in kept for p in sorted(k.glob("*")) if p.is_dir()]
+    raise BookError(f"no run {run!r}, nor a folder; {nearest(run, names)}", code=2)
 
 
 def _problems(folder, executed):

@@ -39,10 +39,8 @@ class Line(NamedTuple):
     text: str
 
 
-_COLUMNS = {"required": ", ".join(own.REQUIRED), "optional": ", ".join(own.OPTIONAL)}
 FETCH = {
-    name: text.format(nih=nih, hannover=hannover, **_COLUMNS)
-    for name, text in toml.beside(__file__).items()
+    name: text.format(nih=nih, hannover=hannover) for name, text in toml.beside(__file__).items()
 }
 """Where each data set comes from, and which of its files are needed."""
 
@@ -406,7 +404,8 @@ def _own(root: Path) -> Iterator[Line]:
             )
     absent = [f for f in metadata.STUDIED if f not in found]
     if absent:
-        near = [f for f in found if f.casefold() in map(str.casefold, absent)]
+        book = {f: metadata.NIH_NAMES.get(f, f).casefold() for f in found}
+        near = [f for f in found if book[f] in map(str.casefold, absent)]
         text = f"no column {', '.join(absent)}; chapters that ask for them go on without"
         yield Line("note", text + (f" (spelt otherwise: {', '.join(near)})" if near else ""))
     for column in [c for c in ("sex", "age", "view", "race") if c in rows]:

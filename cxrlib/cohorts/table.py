@@ -21,7 +21,8 @@ _TEXT = pa.Column(nullable=True, required=False)
 
 
 def _one_of(groups, required=True):
-    return pa.Column(checks=pa.Check.isin(groups), nullable=True, required=required)
+    rule = f"one of {', '.join(map(str, groups))}"
+    return pa.Column(checks=pa.Check.isin(groups, error=rule), nullable=True, required=required)
 
 
 def schema(findings: Iterable[str]) -> pa.DataFrameSchema:
@@ -80,7 +81,7 @@ def validated(
         where = f" of {path}, {in_lines(which)}" if path and len(wrong) else ""
         raise DataError(
             f"cohort {name}: column {first['column'] or first['failure_case']!r} breaks the rule "
-            f"{first['check']} in {which.sum()} of {len(table)} rows{where}"
+            f"'{first['check']}' in {which.sum()} of {len(table)} rows{where}"
         ) from None
 
 

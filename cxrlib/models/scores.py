@@ -159,7 +159,10 @@ def _read(path: Path) -> tuple[pd.DataFrame, str]:
 def _checked(raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     raw = raw.rename(columns=lambda column: str(column).strip())
     if missing := [column for column in COLUMNS if column not in raw]:
-        wide = "; a table with a column for each finding: turn it with pandas.melt"
+        wide = (
+            "; a table with a column for each finding becomes one by pandas.melt(table, "
+            "'image_id', var_name='finding', value_name='score')"
+        )
         turn = wide if "image_id" in raw and "score" not in raw else ""
         raise ValueError(
             f"{path}: column {missing[0]!r} is missing; {_header(raw)}; {EXPECTED}{turn}"
@@ -179,8 +182,8 @@ def _checked(raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ..
     _refuse(
         pd.Series(~np.isfinite(score), raw.index),
         f"{path}: column 'score' is empty, NaN, infinite or no number",
-        "write numbers with a decimal point, yes and no as 1 and 0, and leave out rows without a "
-        "score: their films are then counted as missing",
+        "write 0.85, not 0,85 or 85 %, yes and no as 1 and 0, and leave out rows without a score: "
+        "their films are then counted as missing",
     )
     try:
         # exactly the number that is written, which pandas' own reading of text need not be
