@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
+from typer.exceptions import TyperException
 
 from cxrlib.book.chapters import chapters, find, find_root, out_of_sync
 from cxrlib.book.chapters import sync as write_pairs
@@ -42,7 +43,7 @@ Files = Annotated[
     list[Path], Argument(help="Notebooks, pages, results of runs, or folders of such.", exists=True)
 ]
 Device = Annotated[str, Option(help="cpu or cuda.")]
-Protocol = Annotated[str, Option(help="corrected or as_published.")]
+Protocol = Annotated[Literal["corrected", "as_published"], Option(help="Whose choices.")]
 Name = Annotated[str | None, Option(help="One word, under which it is kept.")]
 Replace = Annotated[bool, Option("--replace", help="Write over others of this name.")]
 
@@ -657,14 +658,25 @@ def main() -> None:
     """Entry point: what the user can mend is said in one line, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            print("cxrbook: interrupted; the last book is as it was", file=sys.stderr)
     except BookError as error:
         print(f"cxrbook: {error}", file=sys.stderr)
-        sys.exit(error.code)
-    except SystemExit as leave:
-        if leave.code == INTERRUPTED:
-            print("cxrbook: interrupted; the last book is as it was", file=sys.stderr)
-        raise
+        code = error.code
+    except TyperException as error:
+        print(_usage(error), file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code or 0)
+
+
+def _usage(error):
+    """What is wrong with a command, in one line; the help, where it was called without any."""
+    said, context = error.format_message(), getattr(error, "ctx", None)
+    if context is None or said == context.get_help():
+        return said
+    said = said.replace("Value error, ", "").replace("\n", " ")
+    return f"cxrbook: {said} (see {context.command_path} --help)"
 
 
 if __name__ == "__main__":

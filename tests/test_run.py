@@ -280,6 +280,8 @@ def test_interrupt_leaves_the_last_book_and_no_kernel(copy_of_built):
     kernels = psutil.Process(process.pid).children(recursive=True)
     assert kernels
     process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)  # of the impatient; it must not leave the kernels alone
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert said.strip().splitlines()[-1] == "cxrbook: interrupted; the last book is as it was"

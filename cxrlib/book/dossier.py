@@ -210,6 +210,8 @@ def in_book(place: str) -> tuple[str, str]:
 def beside(notebooks: Iterable[Path], out: Path) -> Where:
     """Places as a dossier in the folder `out` links them: files of the run; the book has the rest.
 
+    A link that would tell folders of this machine, all the way from its root, is left out.
+
     Parameters
     ----------
     notebooks : iterable of Path
@@ -223,6 +225,8 @@ def beside(notebooks: Iterable[Path], out: Path) -> Where:
         kind, _, name = place.partition(":")
         said, _ = in_book(place)
         file = files.get(name.partition("#")[0])
+        if file is not None and os.path.abspath(out / file).lstrip(os.sep) in file:
+            return said, ""
         if file is None:
             return said if kind == "answers" else f"book: {said}", ""
         said = f"{kind} of {said}" if kind in ends else said

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cxrlib.book.run import check_writable
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError
 
@@ -53,12 +54,13 @@ def write(pages: Iterable[Path], out: Path) -> Iterator[Path]:
     Raises
     ------
     BookError
-        No Chromium, a page that is not built, or one that it could not print.
+        No Chromium, a folder that cannot be written to, a page that is not built, or one that
+        could not be printed.
     """
     command = [browser(), "--headless", "--disable-gpu", "--no-pdf-header-footer"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--no-sandbox")  # Chromium refuses root otherwise, as in containers
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     for page in pages:
         if not page.is_file():
             raise BookError(f"{page} is not there: build the book first ('make book')")

@@ -337,8 +337,7 @@ def _execute_all(root, every, stale, jobs, memory):
                     pending = wait(pending, timeout=1)[1]
                     progress.show()
             except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
-                _kill_kernels(running)
+                _stop(pool, running)
                 raise
             finally:
                 progress.close()
@@ -367,15 +366,20 @@ def _keep(task, path, told, seconds, left):
     atomic.write(task.target, path.read_bytes())
 
 
-def _kill_kernels(running):
-    """Kernels live in sessions of their own, where Ctrl-C does not reach them."""
-    import psutil
+def _stop(pool, running):
+    """Kill the kernels, which live in sessions of their own, where Ctrl-C does not reach them.
 
+    A second Ctrl-C would leave them running, and be waited for.
+    """
     while not all(future.done() for future in running):
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        wait(running, timeout=0.3)
+        with contextlib.suppress(KeyboardInterrupt):
+            import psutil
+
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            wait(running, timeout=0.3)
 
 
 def _kernels(**variables):
