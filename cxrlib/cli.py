@@ -574,15 +574,22 @@ def dossier(
 
 @app.command()
 def pdf(
-    chapter: Chapter = "all",
+    chapter: Annotated[
+        str, Argument(help="Number or name, all, or another page, such as flaws.")
+    ] = "all",
     book: Annotated[Path, Option(help="Folder of a built book.")] = Path("_build/html"),
-    out: Annotated[Path, Option(help="Folder for the files.")] = Path("_build/pdf"),
+    out: Annotated[
+        Path | None, Option(help="Folder for the files. Default: pdf beside it.")
+    ] = None,
 ) -> None:
-    """Print chapters of the built book as PDF, with all that is folded unfolded."""
+    """Print pages of the built book as PDF, with all that is folded unfolded."""
     from cxrlib.book.pdf import write
 
-    chosen = find(find_root(), chapter)
-    for path in write([book / "chapters" / f"{c.name}.html" for c in chosen], out):
+    pages = [book / f"{chapter}.html"]
+    if not pages[0].is_file():
+        chosen = find(find_root(), chapter)
+        pages = [book / "chapters" / f"{c.name}.html" for c in chosen]
+    for path in write(pages, out or book.parent / "pdf"):
         print(path)
 
 
@@ -618,23 +625,29 @@ def assign(
 
 @app.command()
 def grade(
-    answers: Annotated[Path, Argument(help="CSV: student, exercise, answer.")],
+    answers: Annotated[list[Path], Argument(help="CSV: student, exercise, answer; or several.")],
     course: Course,
     roster: Annotated[Path | None, Option(help="Refuse names that are not in it.")] = None,
-    out: Annotated[Path | None, Option(help="Default: ANSWERS-graded.csv.")] = None,
+    out: Annotated[Path | None, Option(help="Default for one file: ANSWERS-graded.csv.")] = None,
 ) -> None:
-    """Graded checks: points and feedback for each answer."""
+    """Graded checks: points and feedback for each answer, and mistakes that a class shares."""
     import pandas as pd
 
     from cxrlib.book import grading
 
+    if out is None and len(answers) > 1:
+        raise BookError("with several files of answers, name the result: --out graded.csv", code=2)
     with _mendable(OSError):
         graded, wrong = grading.grade(answers, course, roster)
     table = pd.DataFrame(graded, columns=["student", "exercise", "answer", "points", "feedback"])
-    print(table.drop(columns="feedback").to_string(index=False))
-    print(table.groupby("student", sort=False)["points"].agg(["sum", "count"]).to_string())
-    out = out or answers.with_name(f"{answers.stem}-graded.csv")
-    _write(out, table.to_csv(index=False, lineterminator="\n"))
+    if graded:
+        points = table.pivot_table("points", "student", "exercise", "sum", sort=False)
+        points["sum"] = points.sum(axis=1)
+        print(points.to_string(na_rep="", float_format="{:.0f}".format))
+        print(*grading.in_class(graded), sep="\n")
+    out = out or answers[0].with_name(f"{answers[0].stem}-graded.csv")
+    # the mark of UTF-8, without which spreadsheets misread an umlaut
+    _write(out, "\ufeff" + table.to_csv(index=False, lineterminator="\n"))
     print(f"wrote {out}, with the feedback")
     if wrong:
         print(*wrong, sep="\n", file=sys.stderr)

@@ -158,7 +158,7 @@ def test_feedback_names_the_mistake_and_not_the_answer():
     [
         ("faint", "F", "no group such as sex=F"),
         ("faint", "sex=X", "no group"),
-        ("unrecorded", "0,31", "no number such as 0.31"),
+        ("unrecorded", "1,000.5", "no number such as 0.31"),
         ("unrecorded", "31 %", "no number"),
         ("unrecorded", "nan", "no number"),
         ("feint", "sex=F", "did you mean 'faint'"),
@@ -189,7 +189,7 @@ def test_sheets_hold_seed_questions_and_commands(roster, tmp_path, cxrbook):
     for exercise in grading.EXERCISES:
         assert exercise in text
     assert text.count(f"grading.cohort({SEEDS[0]})") == len(grading.EXERCISES)
-    rows = list(csv.DictReader((out / "answers.csv").open()))
+    rows = list(csv.DictReader((out / "answers.csv").open(encoding="utf-8-sig")))
     assert [r["student"] for r in rows[::6]] == ["Ada", "Lee, Bo"]
     with pytest.raises(BookError, match="may hold answers"):
         grading.assign(roster, "a course", out)
@@ -208,6 +208,8 @@ def test_the_lines_to_begin_with_run():
         ("name\nAda\n", "row 1: no column 'student'"),
         ("student\nAda\nada\n", "row 3, column student: 'ada' is there already as 'Ada'"),
         ("student,room\nAda,1\n,2\n", "row 3, column student: empty"),
+        ("student,room\nLee, Bo,1\n", "row 2, more cells than headings"),
+        ("student\n", "no student below the heading"),
     ],
 )
 def test_a_roster_that_cannot_be(tmp_path, text, words):
@@ -219,6 +221,15 @@ def test_a_roster_that_cannot_be(tmp_path, text, words):
         grading.assign(tmp_path / "none.csv", "a course", tmp_path / "sheets")
 
 
+def test_a_name_with_a_comma_stays_whole_in_a_roster_of_names(tmp_path):
+    path = tmp_path / "roster.csv"
+    path.write_text("student\r\nMüller, Anna\r\nMüller, Bea\r\n", encoding="utf-8-sig")
+    *sheets, form = grading.assign(path, "a course", tmp_path / "sheets")
+    assert [p.name for p in sheets] == ["001-müller-anna.txt", "002-müller-bea.txt"]
+    rows = list(csv.DictReader(form.open(encoding="utf-8-sig")))
+    assert {r["student"] for r in rows} == {"Müller, Anna", "Müller, Bea"}
+
+
 def test_answers_are_graded_and_bad_rows_named(roster, tmp_path, cxrbook):
     faint = "=".join(grading.solve("faint", grading.cohort(SEEDS[0])).right)
     path = tmp_path / "answers.csv"
@@ -228,23 +239,45 @@ def test_answers_are_graded_and_bad_rows_named(roster, tmp_path, cxrbook):
         "ada;unrecorded;\n"
         "\n"
         "Ada;faint;sex=F\n"
-        "Ada;clusters;0,5\n"
+        "Ada;clusters;wide\n"
         "Lee, Bo;feint;sex=F\n"
         "Nobody;faint;sex=F\n"
     )
-    done = cxrbook("grade", path, "--course", "a course", "--roster", roster)
+    other = tmp_path / "other.csv"
+    other.write_text("student,exercise,answer\nLee, Bo,faint,sex=F\nAda,faint,sex=F\n")
+    words = ["grade", path, other, "--course", "a course", "--roster", roster]
+    assert "--out" in cxrbook(*words).stderr
+    out = tmp_path / "graded.csv"
+    done = cxrbook(*words, "--out", out)
     assert done.returncode == 1
     for words in (
-        "row 5, column exercise: 'faint' was answered in row 2",
-        "row 6, column answer: '0,5' is no number",
-        "row 7, column exercise: unknown 'feint'; did you mean 'faint'?",
-        "row 8, column student: 'Nobody' is not in",
-        "4 rows were not graded",
+        f"answers.csv, row 5, column exercise: 'faint' was answered in {path}, row 2",
+        "answers.csv, row 6, column answer: 'wide' is no number",
+        "answers.csv, row 7, column exercise: unknown 'feint'; did you mean 'faint'?",
+        "answers.csv, row 8, column student: 'Nobody' is not in",
+        "other.csv, row 2, more cells than headings",
+        f"other.csv, row 3, column exercise: 'faint' was answered in {path}, row 2",
+        "6 rows were not graded",
     ):
         assert words in done.stderr
-    graded = list(csv.DictReader((tmp_path / "answers-graded.csv").open()))
+    graded = list(csv.DictReader(out.open(encoding="utf-8-sig")))
     assert [(r["exercise"], r["points"]) for r in graded] == [("faint", "1"), ("unrecorded", "0")]
     assert graded[1]["feedback"] == "No answer."
+
+
+def test_a_mistake_that_a_class_shares_is_counted_though_each_has_another_number(tmp_path):
+    path = tmp_path / "answers.csv"
+    rows = ["student;exercise;answer"]
+    for name, seed in zip(("Ada", "Bo", "Cy"), SEEDS, strict=True):
+        share = grading.solve("unrecorded", grading.cohort(seed)).right
+        answer = f"{share:.3f}" if name == "Cy" else f"{1 - share:.3f}"
+        rows.append(f"{name};unrecorded;{answer.replace('.', ',')}")
+    path.write_text("\n".join(rows))
+    graded, wrong = grading.grade([path], "a course")
+    assert not wrong and len({line["answer"] for line in graded}) == 3
+    first, second, *_ = grading.in_class(graded)
+    assert first == "unrecorded: 1 of 3 right"
+    assert second.startswith("  2 students: This is the share that was recorded.")
 
 
 def test_the_exam_of_the_teaching_page_is_a_cohort(tmp_path, monkeypatch):

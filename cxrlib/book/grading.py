@@ -12,7 +12,8 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,11 @@ FAINT = (
     *(("sex", group) for group in GROUPS["sex"]),
     *(("age_group", group) for group in ("25-50", "50-65", "65-80")),
     *(("site", group) for group in GROUPS["site"]),
+)
+
+
+TOO_LONG = (
+    "more cells than headings: a name that holds the separator has to stand in quotation marks"
 )
 
 
@@ -169,7 +175,6 @@ def _unrecorded(cohort):
         "recorded": 1 - share,
         "everybody": lost.sum() / there.sum(),
         "of all films": lost[mine].mean(),
-        "mean of shares": (lost[mine].sum(0) / there[mine].sum(0)).mean(),
     }
 
 
@@ -322,9 +327,9 @@ def _judge(about, solved, given):
         return Checked(0, f"{_group_slip(*given)}{about.hint} {chapter}")
     if abs(given - solved.right) <= solved.tolerance:
         return Checked(1, f"Right, within {solved.tolerance:.2g} ({solved.reason}).")
-    for value, what in solved.slips:
-        if abs(given - value) <= solved.tolerance:
-            return Checked(0, f"{what} {chapter}")
+    near = [(abs(given - value), what) for value, what in solved.slips]
+    if near and min(near)[0] <= solved.tolerance:
+        return Checked(0, f"{min(near)[1]} {chapter}")
     if abs(given - 100 * solved.right) <= 100 * solved.tolerance:
         return Checked(0, "Write a percentage as a fraction, 0.5 for 50 %.")
     return Checked(0, f"{about.hint} {chapter}")
@@ -346,12 +351,15 @@ def _known(exercise):
 
 
 def _number(answer):
+    text = str(answer).replace("\N{MINUS SIGN}", "-")  # as word processors and phones write it
+    if "." not in text:
+        text = text.replace(",", ".")  # as spreadsheets of half the world write it
     try:
-        value = float(answer)
-    except (TypeError, ValueError):
+        value = float(text)
+    except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{answer!r} is no number such as 0.31, with a point and without a sign %")
+        raise ValueError(f"{answer!r} is no number such as 0.31, without a sign %")
     return value
 
 
@@ -409,9 +417,12 @@ def assign(roster: Path, course: str, out: Path) -> list[Path]:
     Raises
     ------
     BookError
-        A file that cannot be read, an empty name, or one that stands there twice.
+        A file that cannot be read or names nobody, an empty name, or one that stands there twice.
     """
     students = _students(roster, course)
+    form = out / "answers.csv"
+    if form.exists():
+        raise BookError(f"{form} exists and may hold answers; choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -421,18 +432,18 @@ def assign(roster: Path, course: str, out: Path) -> list[Path]:
         slug = re.sub(r"\W+", "-", student).strip("-").lower()
         paths.append(out / f"{number:03d}-{slug}.txt")
         atomic.write(paths[-1], f"{sheet(student, seed_of(course, student))}\n".encode())
-    paths.append(out / "answers.csv")
-    if paths[-1].exists():
-        raise BookError(f"{paths[-1]} exists and may hold answers; choose another --out")
-    atomic.write(paths[-1], f"{_form(students)}\n".encode())
-    return paths
+    # With a mark of UTF-8, without which spreadsheets misread an umlaut.
+    atomic.write(form, f"{_form(students)}\n".encode("utf-8-sig"))
+    return [*paths, form]
 
 
 def _students(path, course):
     """Names in the order of the roster."""
     found = {}
-    for row, line in _rows(path, ("student",)):
+    for row, line, too_long in _rows(path, ("student",)):
         name = line["student"]
+        if too_long:
+            raise BookError(f"{path}, row {row}, {TOO_LONG}")
         if not name:
             raise BookError(f"{path}, row {row}, column student: empty; expected a name or number")
         seed = seed_of(course, name)
@@ -442,16 +453,20 @@ def _students(path, course):
                 f"{found[seed]!r}; give each student another name or number"
             )
         found[seed] = name
+    if not found:
+        raise BookError(f"{path}: no student below the heading; expected one a row")
     return list(found.values())
 
 
-def grade(answers: Path, course: str, roster: Path | None = None) -> tuple[list[dict], list[str]]:
-    """Points and feedback for a file of answers.
+def grade(
+    answers: Sequence[Path], course: str, roster: Path | None = None
+) -> tuple[list[dict], list[str]]:
+    """Points and feedback for files of answers.
 
     Parameters
     ----------
-    answers : Path
-        CSV with the columns student, exercise, answer.
+    answers : sequence of Path
+        CSV with the columns student, exercise, answer: one file of a class, or one a student.
     course : str
     roster : Path, optional
         Who may be in it; without it, a misspelt name is another student.
@@ -469,49 +484,99 @@ def grade(answers: Path, course: str, roster: Path | None = None) -> tuple[list[
     """
     known = {seed_of(course, s) for s in _students(roster, course)} if roster else None
     graded, wrong, seen = [], [], {}
-    rows = list(_rows(answers, ("student", "exercise", "answer")))
+    columns = ("student", "exercise", "answer")
+    rows = [(path, *row) for path in answers for row in _rows(path, columns)]
     # one student after the other, so that each cohort is drawn once
-    for row, line in sorted(rows, key=lambda r: r[1]["student"].casefold()):
+    for at in sorted(range(len(rows)), key=lambda i: rows[i][2]["student"].casefold()):
+        path, row, line, too_long = rows[at]
+        place = f"{path}, row {row}"
         seed = seed_of(course, line["student"]) if line["student"] else None
         try:
-            found = _points(**line, seed=seed, row=row, seen=seen, known=known, roster=roster)
-            graded.append((row, line | found._asdict()))
+            if too_long:
+                raise ValueError(TOO_LONG)
+            found = _points(**line, seed=seed, place=place, seen=seen, known=known, roster=roster)
+            graded.append((at, line | found._asdict()))
         except ValueError as error:
-            wrong.append((row, f"{answers}, row {row}, column {error}"))
+            wrong.append((at, f"{place}, {error}"))
     in_order = sorted(graded, key=lambda pair: pair[0])
     return [line for _, line in in_order], [text for _, text in sorted(wrong)]
 
 
-def _points(student, exercise, answer, seed, row, seen, known, roster):
+def in_class(graded: list[dict]) -> list[str]:
+    """What the answers of a class have in common: right ones, and mistakes that several made.
+
+    Each student has another cohort, so one mistake gives everybody another number. What they share
+    is the feedback; of it the first sentence is given here.
+
+    Parameters
+    ----------
+    graded : list of dict
+        Of `grade`.
+
+    Returns
+    -------
+    list of str
+        Lines of text.
+    """
+    lines = []
+    for name in EXERCISES:
+        mine = [line for line in graded if line["exercise"] == name]
+        if not mine:
+            continue
+        lines.append(f"{name}: {sum(line['points'] for line in mine)} of {len(mine)} right")
+        alike = Counter(_mistake(**line) for line in mine if not line["points"])
+        lines += [
+            f"  {number} students: {what}" for what, number in alike.most_common() if number > 1
+        ]
+    return lines
+
+
+def _mistake(exercise, feedback, **_):
+    """What a feedback names first, or that it could only give a hint."""
+    hint = feedback.startswith(EXERCISES[exercise].hint)
+    return "no known mistake" if hint else re.split(r"(?<=[.?]) ", feedback)[0]
+
+
+def _points(student, exercise, answer, seed, place, seen, known, roster):
     """What one row is worth; ValueError with the column and what is wrong in it."""
     if not student:
-        raise ValueError("student: empty; expected a name or number")
+        raise ValueError("column student: empty; expected a name or number")
     if known is not None and seed not in known:
-        raise ValueError(f"student: {student!r} is not in {roster}")
+        raise ValueError(f"column student: {student!r} is not in {roster}")
     if exercise not in EXERCISES:
-        raise ValueError(f"exercise: unknown {exercise!r}; {nearest(exercise, list(EXERCISES))}")
-    first = seen.setdefault((seed, exercise), row)
-    if first != row:
-        raise ValueError(f"exercise: {exercise!r} was answered in row {first}")
+        near = nearest(exercise, list(EXERCISES))
+        raise ValueError(f"column exercise: unknown {exercise!r}; {near}")
+    first = seen.setdefault((seed, exercise), place)
+    if first != place:
+        raise ValueError(f"column exercise: {exercise!r} was answered in {first}")
     try:
         return check(exercise, seed, answer) if answer else Checked(0, "No answer.")
     except ValueError as error:
-        raise ValueError(f"answer: {error}") from None
+        raise ValueError(f"column answer: {error}") from None
 
 
 def _rows(path, columns):
-    """(row of the file, dict of the wanted columns) for each line that is not empty."""
+    """(row of the file, dict of the wanted columns, whether it has cells without a heading) for
+    each line that is not empty."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not a text file in UTF-8"
+        why = getattr(error, "strerror", None) or "not a text file in UTF-8 ('CSV UTF-8' in Excel)"
         raise BookError(f"cannot read {path}: {why}") from None
     head = text.partition("\n")[0]
-    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
+    delimiter = max(",;\t", key=head.count)
+    if delimiter not in head:  # one column, in which a name may hold any of them
+        delimiter = "\x1f"
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
     names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
     for column in columns:
         if column not in names:
-            raise BookError(f"{path}, row 1: no column {column!r}; expected {', '.join(columns)}")
+            has = ", ".join(filter(None, names)) or "none"
+            raise BookError(
+                f"{path}, row 1: no column {column!r}; expected {', '.join(columns)}, found {has}"
+            )
     for line in reader:
-        if any((line[name] or "").strip() for name in names.values()):
-            yield reader.line_num, {c: (line[names[c]] or "").strip() for c in columns}
+        too_long = any(cell.strip() for cell in line.pop(None, ()))
+        if too_long or any((cell or "").strip() for cell in line.values()):
+            cells = {c: (line[names[c]] or "").strip() for c in columns}
+            yield reader.line_num, cells, too_long
