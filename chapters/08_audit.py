@@ -259,7 +259,7 @@ for auc in (0.6, 0.7, 0.8, 0.9):
     curves[f"AUC {auc}"] = [
         adjusted_auprc(auc, share) for share in curves["prevalence"]
     ]
-axis = curves.plot("prevalence", logx=True, ylim=(0, 1.2), figsize=(5, 3.4))
+axis = curves.plot("prevalence", logx=True, ylim=(0, 1.2), figsize=(4.2, 3.2))
 axis.set(ylabel="adjusted AUPRC", xlabel="prevalence (log scale)")
 axis.set_xticks([0.01, 0.1, 0.5], ["1 %", "10 %", "50 %"])
 for share in ARMS.values():
@@ -390,7 +390,7 @@ files in place, shows it.
 # %% [markdown]
 # ## Probabilities near one half
 #
-# A CLIP learns a factor, the *logit scale* or temperature, by which cosines
+# A CLIP learns a factor, the *logit scale* (1 / temperature), by which cosines
 # are multiplied before they become probabilities. Without it, the softmax sees
 # the bare difference of two cosines, which lies between −2 and 2.
 
@@ -527,7 +527,7 @@ the effect was computed, here or in the chapter that is named.
 in_short(
     f"""
 Which of the choices in S's code move a result? Some change the scale alone
-(without the temperature, probabilities stay within {low:.2f} to {high:.2f}),
+(without the logit scale, probabilities stay within {low:.2f} to {high:.2f}),
 some the ranking (lengths of texts: AUC by up to {moved:.3f} for {first}), some
 only the uncertainty (resampling patients makes intervals
 {fmt(wider.median(), 1)} times as wide on real metadata). Planted: one and the
