@@ -335,7 +335,7 @@ four groups one is always the lowest. Is the gap larger than a fair model's?
 # absolute gaps lies above 0 even for a model that treats all alike. So deal
 # sex and age anew, like cards, among patients with the same disease, and keep
 # what the model answered: the gaps that remain are those of an exactly fair
-# model with this accuracy and this test set. 95 of 100 lie within the *noise
+# model with this accuracy and this test set. How far they reach is the *noise
 # floor*, the grey bars: a dot within its bar is nothing unusual. The p-value
 # is the share of deals whose absolute gap is at least the observed one.
 
@@ -350,7 +350,7 @@ figure(
     "fig-tuning-gaps",
     "Fairness before and after (X, Fig. 3c and 3d), women minus men and old "
     "minus young, with 95 % intervals; of many models, the first three. Grey: "
-    "the noise floor, 95 of 100 gaps of a fair model. Diamonds: X.",
+    "a fair model's gaps reach this far in 95 of 100 cases. Diamonds: X.",
 )
 
 # %% tags=["remove-input"]
