@@ -390,9 +390,9 @@ files in place, shows it.
 # %% [markdown]
 # ## Probabilities near one half
 #
-# A CLIP learns a factor, the *logit scale* (1 / temperature), by which cosines
-# are multiplied before they become probabilities. Without it, the softmax sees
-# the bare difference of two cosines, which lies between −2 and 2.
+# A CLIP learns a factor, the *logit scale* (the inverse of the temperature), by
+# which cosines are multiplied before they become probabilities. Without it,
+# the softmax sees the bare difference of two cosines, between −2 and 2.
 
 # %%
 low, high = 1 / (1 + np.exp([2, -2]))
