@@ -390,7 +390,7 @@ files in place, shows it.
 # %% [markdown]
 # ## Probabilities near one half
 #
-# A CLIP learns a factor, the *logit scale* (the inverse of the temperature), by
+# A CLIP learns a factor, the *logit scale* (the inverse of a temperature), by
 # which cosines are multiplied before they become probabilities. Without it,
 # the softmax sees the bare difference of two cosines, between −2 and 2.
 
