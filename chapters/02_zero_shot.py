@@ -176,10 +176,10 @@ that lifts the score of *every* finding. Above one half, and not on this film:
 #
 # Now all films, models and findings. *AUC* is the chance that a film with the
 # finding scores higher than one without: one half is random, 1 is perfect.
-# *Adjusted AUPRC* starts from recall, how many films with the finding raise an
-# alarm, and precision, how many alarms are true. The area under their curve,
-# AUPRC, is set against the prevalence $\pi$, the share of films with the
-# finding, which is what random scores would reach {cite:p}`mosquera2024`:
+# *Adjusted AUPRC* starts from recall (sensitivity: how many films with the
+# finding raise an alarm) and precision (how many alarms are true). The area
+# under their curve, AUPRC, is set against the prevalence $\pi$, the share of
+# films with it, which random scores would reach {cite:p}`mosquera2024`:
 #
 # $$ \mathrm{AUPRC}_{adj} =
 #    1 - \frac{\log \mathrm{AUPRC}}{\log \pi} $$ (eq-auprc-adj)

@@ -335,9 +335,9 @@ four groups one is always the lowest. Is the gap larger than a fair model's?
 # absolute gaps lies above 0 even for a model that treats all alike. So deal
 # sex and age anew, like cards, among patients with the same disease, and keep
 # what the model answered: the gaps that remain are those of an exactly fair
-# model with this accuracy and this test set. Their size is the *floor*, drawn
-# as grey bars: a dot within its bar is nothing unusual. The p-value is the
-# share of deals whose absolute gap is at least the observed one.
+# model with this accuracy and this test set. How far they reach is the *noise
+# floor*, the grey bars: a dot within its bar is nothing unusual. The p-value
+# is the share of deals whose absolute gap is at least the observed one.
 
 # %%
 tests = inference.multiclass_gap_tests(predictions, PAIRS, **dealing)

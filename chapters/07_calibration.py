@@ -18,7 +18,7 @@
 #
 # *Answers section 3.3 of {cite:t}`sourget2025`, paper S, and its Fig. 4c.*
 #
-# A model can put the sick above the healthy and still be useless at the
+# A model can put the ill above the healthy and still be useless at the
 # bedside. Imagine a clinician who reads "pneumothorax: 0.52". Should she walk
 # or run? She needs probabilities that keep their word: of a hundred films that
 # are given 30 %, thirty should show the disease. If they promise too much, she
@@ -227,7 +227,7 @@ quiz(
     "Without the scale, a model gives 0.55 to the film of which it is most "
     "certain. What follows?",
     {
-        "It cannot tell the sick from the healthy": (
+        "It cannot tell the ill from the healthy": (
             False,
             "The order can be perfect, however narrow the band. Here the "
             f"largest probabilities run from {span(tops)}, AUC from "

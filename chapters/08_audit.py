@@ -183,7 +183,7 @@ off with expanded limits, the data give intervals {fmt(wider.median(), 1)}
 times as wide (median over all findings and groups), and up to
 {fmt(wider.max(), 1)} times ({"".join(where)}). Many films of one patient look
 alike; drawn image by image they pass for as many witnesses. How often such
-intervals hold the truth is the subject of [Coverage](09_coverage).
+intervals hold the truth is asked in [Do the intervals cover?](09_coverage).
 
 As published, {len(few)} of {len(every)} AUC values rest on fewer than
 {corrected.min_cases} positive images. The scarcest:
@@ -259,8 +259,9 @@ for auc in (0.6, 0.7, 0.8, 0.9):
     curves[f"AUC {auc}"] = [
         adjusted_auprc(auc, share) for share in curves["prevalence"]
     ]
-axis = curves.plot("prevalence", logx=True, ylim=(0, 1.2), figsize=(5, 3.4))
-axis.set_ylabel("adjusted AUPRC")
+axis = curves.plot("prevalence", logx=True, ylim=(0, 1.2), figsize=(4.2, 3.2))
+axis.set(ylabel="adjusted AUPRC", xlabel="prevalence (log scale)")
+axis.set_xticks([0.01, 0.1, 0.5], ["1 %", "10 %", "50 %"])
 for share in ARMS.values():
     axis.axvline(share, color="#D55E00", lw=1, ls="--")
 figure(
@@ -283,7 +284,7 @@ zero would come out as zero. Prevalence alone moves adjusted AUPRC by
 {span(drains)} for five models. The smallest of them can be prevalence up to
 {percent(by_auc["difference"].max() / drains.min())}; the largest cannot be
 explained in this way. The direction of the finding stands, its size needs arms
-of equal prevalence. [The controls](16_drain_detector) shows the arms raw,
+of equal prevalence. [A detector](16_drain_detector) shows the arms raw,
 matched and with controls free of drains. CXR-CLIP is the exception that the
 abstract's "all models" passes over and the results section names.
 """)
@@ -389,9 +390,9 @@ files in place, shows it.
 # %% [markdown]
 # ## Probabilities near one half
 #
-# A CLIP learns a factor, the *logit scale* or temperature, by which cosines
-# are multiplied before they become probabilities. Without it, the softmax sees
-# the bare difference of two cosines, which lies between −2 and 2.
+# A CLIP learns a factor, the *logit scale* (the inverse of a temperature), by
+# which cosines are multiplied before they become probabilities. Without it,
+# the softmax sees the bare difference of two cosines, between −2 and 2.
 
 # %%
 low, high = 1 / (1 + np.exp([2, -2]))
@@ -436,9 +437,9 @@ quiz(
 # ## Probes tuned on other films
 #
 # In the code behind Table 2, the rows on which a probe's setting is chosen are
-# mixed up, as [Embeddings](05_embeddings) explains. One split may be lucky, so
-# here are several, with k-NN, which lets the nearest films vote, reading the
-# sex of the patient:
+# mixed up, as [What a probe may say](19_probes) explains. One split may be
+# lucky, so here are several, with k-NN, which lets the nearest films vote,
+# reading the sex of the patient:
 
 # %%
 draws = probes.tuning_compared(
@@ -462,8 +463,8 @@ and {(loss < 0).sum()}. The reported test AUC itself is computed on the right
 rows, so the slip can choose a poor setting but cannot invent performance. On
 average it {cost} here.
 
-The panels of Fig. 2 for single attributes mix axes of two projections;
-[Probes](19_probes) draws both versions.
+The panels of Fig. 2 for single attributes mix axes of two projections; the
+same chapter draws both versions.
 """)
 
 # %% [markdown]
@@ -526,12 +527,12 @@ the effect was computed, here or in the chapter that is named.
 in_short(
     f"""
 Which of the choices in S's code move a result? Some change the scale alone
-(without the temperature, probabilities stay within {low:.2f} to {high:.2f}),
+(without the logit scale, probabilities stay within {low:.2f} to {high:.2f}),
 some the ranking (lengths of texts: AUC by up to {moved:.3f} for {first}), some
 only the uncertainty (resampling patients makes intervals
 {fmt(wider.median(), 1)} times as wide on real metadata). Planted: one and the
-same test at the prevalences of S's two drain arms. Adjusted AUPRC does not
-find the planted zero but {span(by_auc["difference"])}; S prints gaps of
+same test at the prevalences of S's two drain arms, so a true gap of 0. In
+adjusted AUPRC it is {span(by_auc["difference"])}; S prints gaps of
 {span(drains)}.
 """,
     figure="fig-audit-prevalence",

@@ -262,7 +262,7 @@ several = table["images_per_patient"].map(str)  # may be a list of numbers
 table = simulate.named(table).assign(images_per_patient=several)
 of_auc = table[table["metric"] == "auc"]
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 shown = of_auc.rename(columns={"auc": "true AUC", "icc": "correlation"})
 shown = shown.astype({"true AUC": str, "correlation": str})
 for column in ("n_positive", "n_positive_patients"):
@@ -291,8 +291,8 @@ single = drawn["images_per_patient"] == "1"
 alone = drawn.loc[single, "coverage"]
 error = 196 * np.sqrt(0.95 * 0.05 / n_simulations)
 say(f"""
-Every line stands for {n_simulations} studies, so a true 95 % may show as
-anything within {error:.1f} points of it: read the columns, not single cells.
+Every line of the folded table stands for {n_simulations} studies, so a true
+95 % may show as anything within {error:.1f} points of it: read the columns.
 (This page has {len(designs)} designs; the grid of `benchmarks/coverage.py`,
 `grid="full"`, has {len(simulate.grid("full"))}.) Of
 {n_simulations * len(designs):,} studies, {drawn["n_undefined"].sum()} had no
@@ -485,9 +485,9 @@ quiz(
 in_short(
     f"""
 Do 95 % intervals hold the truth in 95 of 100 studies? Drawing images, as S
-did, keeps this promise for AUC {kept("auc", IMAGES)}; drawing patients with
-the expanded interval {kept("auc", EXPANDED)}, with the analytic one, which
-draws nothing, {kept("auc", ANALYTIC)}. With fewer than five positive patients,
+did, keeps this promise for AUC {kept("auc", IMAGES)}; drawing patients, with
+the expanded interval, {kept("auc", EXPANDED)}; a formula that draws nothing
+{kept("auc", ANALYTIC)}. With fewer than five positive patients,
 the best of the five held the truth in {percent(handful["coverage"].max())} of
 studies: there, the honest number is the count of patients. {verdict}. In the
 labels of NIH the median correlation is {icc.median():.2f}.

@@ -131,7 +131,7 @@ in single precision, and {beside:.0f} bytes for its name and the rest.
 # cohort is wrapped so that it notes which images are asked for.
 
 
-# %%
+# %% tags=["hide-input"]
 class PowerCut(BaseException):
     """No `Exception`: those are taken for a broken film, and noted."""
 
@@ -152,6 +152,7 @@ def noting(read, last=None, broken=()):
     return replace(cohort, images=images)
 
 
+# %%
 folder = Path(scratch.name) / "store"
 before, after = [], []
 try:
@@ -178,13 +179,14 @@ a shard has {ROWS:,} images; that is what a crash costs.
 # Disks forget. One bit of one shard is turned over, and the store is read:
 
 
-# %%
+# %% tags=["hide-input"]
 def told(error):
     """An error's message, without the temporary folder of this run."""
     text = str(error).replace(f"{scratch.name}/", "")
-    say(f"```\n{textwrap.fill(text, 78)}\n```")
+    say(f"```text\n{textwrap.fill(text, 78)}\n```")
 
 
+# %%
 path = store.present()[1]
 data = bytearray(path.read_bytes())
 data[len(data) // 2] ^= 1
@@ -327,7 +329,7 @@ in_ms["prepare for all"] = 1000 * prepare.sum()
 weights = read[["MB", "made", "megapixels"]]
 of_real = weights.join(in_ms.add_suffix(", ms")).drop(rates.PHANTOM)
 show(
-    of_real.rename(columns={"MB": "MB a film", "made": "of ours"}),
+    of_real.rename(columns={"MB": "real, MB", "made": "ours, MB"}),
     "One film on one core of this machine; the least and the most of eleven "
     "models",
     digits=1,
@@ -453,12 +455,13 @@ behind nothing but the encoder itself.
 
 # %% tags=["hide-input"]
 WHAT = {"peak above memory before": "MB", "steady rate": "images/s"}
+TITLES = "peak memory, less that before the start", "speed, once it is running"
 fig, axes = plt.subplots(2, 1, figsize=(4, 4.5), sharex=True)
-for axis, (way, unit) in zip(axes, WHAT.items(), strict=True):
+for axis, title, (way, unit) in zip(axes, TITLES, WHAT.items(), strict=True):
     grown = schema.rows(parts["memory"], way=way).sort_values("n_images")
     axis.plot(grown["n_images"], grown["value"], "o-", color="#0072B2")
     axis.set(xscale="log", ylabel=unit, ylim=(0, 1.25 * grown["value"].max()))
-    axis.set_title(way, loc="left")
+    axis.set_title(title, loc="left")
 axes[1].set_xlabel("images")
 figure(
     "fig-scale-memory",

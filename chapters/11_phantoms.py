@@ -212,7 +212,7 @@ recorded in NIH; in the phantom it is drawn at random, a patient at a time.
 # The chapter on [fine-tuning](03_fine_tuning) uses a second phantom cohort:
 # the rows of a 6x200 draw, each with its one real finding, split by patient.
 
-# %%
+# %% tags=["hide-cell"]
 six = cohorts.load("phantom-6x200", seed=seed)
 cell = six.table["age60"] + " " + six.table["sex"]
 cells = pd.crosstab(six.table["disease"], cell)
@@ -465,10 +465,10 @@ quiz(
 in_short(
     f"""
 What are phantoms good for? Their biases are known. Of {len(counted)} planted
-shares, the interval counted over {count(table["patient_id"].nunique())}
-patients holds {recovered}. Twins, the same films with one bias off, change
-{reached} of the images they should and {stray or "none"} of the others; with
-all scanners alike, race changes {changed_image or "none"} of
+shares, {recovered} lie in the interval counted over
+{count(table["patient_id"].nunique())} patients. Twins, the same films with one
+bias off, change {reached} of the images they should and {stray or "none"} of
+the others; with all scanners alike, race changes {changed_image or "none"} of
 {count(len(table))} films. Drains come with a pneumothorax in
 {percent(share["phantom"]["with"])} of its films here and in
 {percent(share["PadChest"]["with"])} in PadChest, a real cohort: planted on

@@ -140,9 +140,9 @@ have a dial of their own.
 # ## The dial
 #
 # How well the findings of a phantom stand out is multiplied by a known factor,
-# group by group. The audit knows nothing of it.
+# group by group (all of them are in the fold). The audit knows nothing of it.
 
-# %%
+# %% tags=["hide-cell"]
 contrast = planted.recipe["dials"]["contrast"]
 dial = pd.DataFrame(
     [
@@ -524,8 +524,8 @@ in_short(
 A gap is a question about causes, and only rarely an answer. Of those planted
 in phantoms, {len(effects)} can be judged in this run, and the audit finds
 {n_found}. The gap in mean AUC between 65–80 and 25–50 is {on}, and {off} with
-the dial off; where reports were silent on women, their sensitivity is off by
-{gap} and their AUC by {ranked}. With no way for race to enter the image, gaps
+the dial off. Where reports were silent on women, sensitivity in women minus
+men is {gap}, AUC {ranked}. With no way for race to enter the image, gaps
 by race of up to {size[ALIKE]:.3f} remain. Paper S reports gaps and cannot name
 their causes; on real films alone, nobody can.
 """,

@@ -308,12 +308,13 @@ the groups fare alike.
 # %% tags=["remove-input"]
 in_short(
     f"""
-An interval of AUC is here about {rule:.2f} wide, divided by the square root of
-the ill images behind it: with ten of them {at_ten:.2f}. Over patients it is
-{ours / paper:.2f} times as wide as over images, which paper S draws. Crossing
-sex with age leaves {cells["value"].isna().sum()} of {len(cells)} cells without
-a number. In the hardest comparison ({hardest}) only a gap of
-{worst["detectable"]:.2f} or more would have been seen.
+How small may a group be? The width of an interval of AUC is here about
+{rule:.2f}, divided by the square root of the ill images behind it: with ten of
+them {at_ten:.2f}. Over patients it is {ours / paper:.2f} times as wide as over
+images, which paper S draws. Crossing sex with age leaves
+{cells["value"].isna().sum()} of {len(cells)} cells without a number. In the
+hardest comparison ({hardest}), no gap below {worst["detectable"]:.2f} would
+have been seen with a chance of 80 %.
 """,
     figure="fig-small-width",
 )

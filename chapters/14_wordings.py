@@ -310,7 +310,7 @@ def told(choice, what):
     value = schema.rows(over_halves, choice=choice, what=what)["value"]
     above = (value.round(3) > 0).sum()
     mean = fmt(value.mean(), 3, signed=True)
-    return f"{mean} on average over models, above 0 for {above}"
+    return f"{mean} on average, above 0 for {plural(above, 'model')}"
 
 
 ONE, EACH = choices.values()
@@ -322,12 +322,14 @@ picked = "; ".join(
 say(f"""
 Over {plural(n_splits, "split")}, the means are over
 {int(halves["labels"].max()) if len(halves) else 0} of {len(findings)} findings
-that have ten cases and ten controls in every half. Optimism of one pair for
-all findings: {told(ONE, "optimism")}. With one pair for each finding:
-{told(EACH, "optimism")}. What the choice is worth on other patients, against
-asking as S did: {told(ONE, "gain over S")}, with one pair for all findings;
-{told(EACH, "gain over S")}, with one for each. How many different pairs won on
-some half, and in how many halves that of S did: {picked or "undefined"}.
+that have ten cases and ten controls in every half.
+
+- Optimism: one pair for all findings, {told(ONE, "optimism")}; one pair for
+  each finding, {told(EACH, "optimism")}.
+- Gain on other patients against asking as S did: one for all,
+  {told(ONE, "gain over S")}; one for each, {told(EACH, "gain over S")}.
+- Pairs that won on some half, and halves that the pair of S won:
+  {picked or "undefined"}.
 
 The limits in the table are those of halves of one cohort, which overlap; they
 are no intervals for other patients. Optimism grows with the number of pairs
@@ -455,8 +457,8 @@ in_short(
 How much of a zero-shot result belongs to the words? Over {len(pairs)} ways of
 asking, the mean AUC of one model moves by up to
 {fmt((auc.max() - auc.min()).max())}, and its gap between two groups by up to
-{fmt(reach)}. With all phrases together, the interval of mean AUC less that of
-the pair of S is {sides(against)}. Contrast planted by age:
+{fmt(reach)}. With all phrases together, the change of mean AUC against the
+pair of S has an interval {sides(against)}. Contrast planted by age:
 {listed(faded, none="none here")}. {found}. Paper S asks in one way, paper X in
 three formats.
 """,

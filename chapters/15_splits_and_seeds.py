@@ -291,7 +291,7 @@ of the merged model.
 # odds, the *larger* of the two gaps instead of the mean, as in fairlearn; of
 # the calibration gap, which X calls gap in ECE (expected calibration error),
 # the gap in a real ECE, which compares means within *bins* of the probability.
-# Who looks at all six can choose.
+# The look-alikes are in the second, folded table.
 
 # %%
 PAIRS = {"sex": [("F", "M")], "age60": [("old", "young")]}
@@ -308,7 +308,7 @@ laid = {"rows": ["model", "attribute", "method"], "columns": "metric"}
 what = "Gaps as X defines them, women minus men and old minus young"
 show(schema.rows(gaps, metric=words.X_GAPS), what, digits=2, **laid)
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 ALIKE = ["f1_gap_absolute", "eq_odds_max", "ece_gap"]
 what = "Their look-alikes, on the same films"
 show(schema.rows(gaps, metric=ALIKE), what, digits=2, **laid)
@@ -461,7 +461,7 @@ luck = {
 what = "Change of gaps against zero-shot: mean and standard deviation (SD)"
 show(pd.DataFrame(named | luck), what, digits=3, missing=UNDEFINED, counts=())
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 span = {"lowest": listed["lowest"], "highest": listed["highest"]}
 for which, title in (("runs", "rose in runs"), ("splits", "in splits")):
     rose = zip(listed[f"{which}_above_0"], listed[which], strict=True)

@@ -388,7 +388,7 @@ def test_before_after_has_a_line_a_method_and_marks_what_is_undefined(gaps):
         "zero-shot",
         "full fine-tuning",
         "undefined",
-        "reach of a fair model",
+        "noise floor",
     ]
     assert not any(ax.patches for ax in plots.before_after(gaps).axes)
 

@@ -1109,7 +1109,7 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
         axes[0, -1].set_title(_printed_in(printed), loc="left", fontsize=10, style="italic")
     entries = _entries(palette, hollow)
     if floors:
-        entries.append(_entry("reach of a fair model", PALE, marker="s", markersize=7))
+        entries.append(_entry("noise floor", PALE, marker="s", markersize=7))
     if len(printed):
         unstated = printed["note"].str.contains(UNSTATED, regex=False).any()
         sign = " (±: no sign given)" if unstated else ""
@@ -1117,7 +1117,7 @@ def before_after(results: pd.DataFrame, printed: pd.DataFrame | None = None) -> 
     _legend_above(fig, entries, room=80)
     drawn = "A row of panels for each gap of X, by sex and by age: a line with its interval for "
     drawn += "zero-shot and for each strategy"
-    drawn += ", over grey bars for the reach of a fair model" if floors else ""
+    drawn += ", over grey bars for the noise floor" if floors else ""
     drawn += f". Open diamonds: what is {_printed_in(printed)}." if len(printed) else "."
     return _finished(fig, drawn, table.drop(columns="pair"))
 
