@@ -68,7 +68,7 @@ from cxrlib.show.words import (
 )
 from cxrlib.stats import probes
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 names = choose_models(models)
 examined = names[:2] if probed == "first two" else choose_models(probed)
@@ -94,7 +94,7 @@ z, (t, spoken) = images[first], embed_reports(cohort, clips[first])
 # fit to the films alone. Drawn both ways, how well does the better axis tell
 # the groups?
 
-# %%
+# %% tags=["hide-input"]
 way, one = ("site", "A") if cohort.planted else ("view", "AP")
 told = {
     "women": table["sex"].map({"F": 1, "M": 0}),
@@ -107,8 +107,6 @@ for name in NAMES:
     maps[name], _ = probes.image_panel(z, t, axes=axes)
     found = probes.best_axis(maps[name], told, table["patient_id"], **sampling)
     rows.append(found.assign(method=f"{name.replace('_', ' ')} ({axes})"))
-
-# %% tags=["hide-input"]
 show(
     pd.concat(rows),
     f"The better axis of the map of {first}: AUC, by the fits that the axes "
@@ -239,7 +237,7 @@ the AUC by {fmt(lost.min(), 3, signed=True)} to
 # predictions follow. Among the patients of *one* site, race cannot be read.
 # And with all scanners alike, it cannot be read at all.
 
-# %%
+# %% tags=["hide-input"]
 planted = cohort
 if not cohort.planted:
     planted = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -247,8 +245,6 @@ people, dials = planted.table, planted.recipe["dials"]
 contrast = {a: of for a, of in dials["contrast"].items() if a != "site"}
 same = phantom.twin(planted, site_signature=0.0, contrast=contrast)
 as_drawn, alike = (embed(films, clips[first]) for films in (planted, same))
-
-# %%
 everyone = np.ones(len(people), bool)
 looks = {"all sites": (as_drawn, everyone)}
 for site in phantom.SITES:
@@ -260,8 +256,6 @@ by_way = pd.concat(
     ).assign(label=look)
     for look, (films, at) in looks.items()
 ).reset_index(drop=True)
-
-# %% tags=["hide-input"]
 plots.bars(by_way)
 figure(
     "fig-probes-race",
@@ -410,11 +404,11 @@ Whether it is used is not.
 # %% tags=["remove-input"]
 in_short(
     f"""
-A probe reads race from films. What follows? In phantoms it is read with
-{estimate(by_way, label="all sites")} over all sites, and with
+A probe reads race from films. What follows? In phantoms it is read with an AUC
+of {estimate(by_way, label="all sites")} over all sites, and of
 {estimate(by_way, label="all sites, scanners alike")} when all scanners are
-alike. The planted path {verdict}. Sex is read from the texts alone with
-{estimate(in_text, model="texts")}. A drain is read from {betrayed} models, of
+alike. The planted path {verdict}. Sex is read from the texts alone with an AUC
+of {estimate(in_text, model="texts")}. A drain is read from {betrayed} models, of
 which {len(biased)} learned where drains give the disease away. Paper S warns
 that what is encoded need not be used; its code tunes the probes on mixed-up
 rows, which here moves the AUC by up to {fmt(lost.abs().max(), 3)}.

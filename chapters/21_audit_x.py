@@ -167,7 +167,7 @@ test sets lie between them.
 # "fair below" is the share with a smaller gap. The last column corrects *p*
 # for the number of comparisons (Holm's method, {cite:t}`holm1979`).
 
-# %%
+# %% tags=["hide-input"]
 fig_3 = pd.concat([published.table("X Fig. 3c"), published.table("X Fig. 3d")])
 printed = schema.rows(fig_3, metric=list(floors["even"])).reset_index()
 
@@ -184,8 +184,6 @@ of_print = list(zip(printed["metric"], printed["value"], strict=True))
 p = [share_of_fair(m, lambda gap, v=v: gap >= v) for m, v in of_print]
 below = [share_of_fair(m, lambda gap, v=v: gap < v) for m, v in of_print]
 printed = printed.assign(p=p, below=below, holm=inference.corrected(p, "holm"))
-
-# %% tags=["hide-input"]
 columns = ["metric", "attribute", "model", "method", "printed", "fair below"]
 table = printed.rename(columns={"below": "fair below", "holm": "p, Holm"})
 table["printed"] = [percent(v, 1) for v in printed["value"]]

@@ -482,7 +482,7 @@ above ({listed(unknown)}), which this table cannot show.
 # - **A false charge.** Deal the groups at random and apply the remedy. Nothing
 #   is there to be removed; whatever happens to AUC is its price.
 # - **Both groups, before and after.** A gap closes from two sides.
-# - **Patients apart**, for fitting, for thresholds and for the verdict.
+# - **Different patients** for fitting, for thresholds and for the verdict.
 # - **A phantom beforehand.** A remedy that invents a shift on a phantom has no
 #   excuse on patients. One that passes may still fail on them.
 # - **Read the gap first**: [Where a gap comes from](12_gap_causes). Closing a

@@ -62,7 +62,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, fmt, fmt_interval, listed, percent
 from cxrlib.stats import watch
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 model = load_model(choose_models(models)[0], chosen)
 warn_if_seeded([model.name], data)
@@ -312,7 +312,7 @@ end it is {band}, for all pairs: where a gap moves, the band follows its mean.
 # at the early ones {cite:p}`obrien1979`; or it starts anew with each batch and
 # shares its level among them.
 
-# %%
+# %% tags=["hide-input"]
 recorded = watch.recorded()
 short = watch.compared(recorded)
 soon = short[list(watch.CHANGES)]
@@ -429,13 +429,16 @@ there all the time. It cannot say when one began.
 # %% tags=["remove-input"]
 in_short(
     f"""
-One may look after every patient and be believed, if one bets. Where groups are
-dealt at random, the usual test after every pair alarms in {percent(usual)} of
-streams, the bets in {percent(bets)}. Findings of women were made fainter after
-patient {count(n_before)}; alarm of the watch of the gap of {model.name}:
-{when(alarm["gap"])}. Recorded: a gap of one in ten is found after
-{fmt(bet[first], 0)} patients in the median, by a single planned test after
-{fmt(one[first], 0)}. A watch is as late as its labels, and as wrong.
+One may look after every patient and be believed, if one bets: a stake on each
+pair of patients wins when the woman is served worse, and what has been won is
+the evidence. Where groups are dealt at random, the usual test after every pair
+alarms in {percent(usual)} of streams, the bets in {percent(bets)}. Findings of
+women were made fainter after patient {count(n_before)}; alarm of the watch of
+the gap of {model.name}: {when(alarm["gap"])}. Recorded: bets find a gap of one
+in ten after {fmt(bet[first], 0)} patients in the median, one planned test
+after {fmt(one[first], 0)}, four planned looks after {fmt(four[first], 0)};
+these plans miss a gap that comes later. A watch is as late as its labels, and
+as wrong.
 """,
     figure="fig-watching-gap",
 )
@@ -459,8 +462,8 @@ patient {count(n_before)}; alarm of the watch of the gap of {model.name}:
 #
 # ```{exercise}
 # :label: ex-watching-late
-# Keep no money (`kept=0`). What changes for a gap from the first patient on,
-# and what for one that comes late?
+# Keep no money (`kept=0` in `watch.wealth`). What changes for a gap from the
+# first patient on, and what for one that comes late?
 # ```
 #
 # ```{solution} ex-watching-late
