@@ -255,10 +255,10 @@ Predicted minus observed, for the model with the under-reported women:
 # In use, a probability meets a threshold: above it, somebody looks. Below it,
 # nobody may look for hours, and air around a lung does not wait. All
 # patients share the threshold. If the scores of women are pressed down, more
-# sick women than sick men fall below it {cite:p}`seyyedkalantari2021`. The
+# ill women than ill men fall below it {cite:p}`seyyedkalantari2021`. The
 # threshold here is set for each model and finding so that a chosen share of
 # the healthy films stays below it, the *specificity*; *sensitivity* is the
-# share of sick films above it.
+# share of ill films above it.
 
 # %%
 decided = fairness.decide(platt, specificity)
@@ -317,9 +317,9 @@ rest = schema.rows(on_mean, model=others, metric="sensitivity")
 lower = "in women is lower too"
 lower = lower if in_order.side == "below" else "does not show it"
 hidden = {
-    "below": f"more sick women are missed, and AUC {lower}",
+    "below": f"more ill women are missed, and AUC {lower}",
     "undefined": "what the planted bias does cannot be judged in this run",
-}.get(caught.side, "no more sick women are missed, beyond chance")
+}.get(caught.side, "no more ill women are missed, beyond chance")
 paired_says = f"""The paired difference to a model of the same making does:
 sensitivity in women {caught} (the interval {caught.lies}), in men {caught_men}
 (the interval {caught_men.lies}); AUC in women {in_order} (the interval
@@ -472,17 +472,17 @@ models, the interval of the difference in sensitivity or in specificity
 excludes 0. **{still}.**
 
 One reason is information. The fainter a finding, the nearer an honest
-probability stays to the prevalence, for the sick and for the healthy. The
+probability stays to the prevalence, for the ill and for the healthy. The
 spread of the probabilities (standard deviation, mean over models and findings)
 is {crowd["old"]:.3f} in the old and {crowd["young"]:.3f} in the young:
 {wider}. One threshold cannot suit two crowds of different width. Depending on
-where it cuts, more of the sick are missed in one of them, or more of the
+where it cuts, more of the ill are missed in one of them, or more of the
 healthy alarmed. Whether that is unfair is not a question that calibration can
 answer. One may move the threshold of a group and pay on the other side, or
 take a better film.
 
 There is a theorem besides: where the prevalence differs between two groups and
-the model is not perfect, it cannot be calibrated in both and give the sick of
+the model is not perfect, it cannot be calibrated in both and give the ill of
 both the same probability on average, and the healthy of both too
 {{cite:p}}`kleinberg2017`.
 """)
@@ -557,7 +557,7 @@ groups: {how_many(unequal)}. Paper S does not ask this.
 #
 # ```{solution} ex-calibration-prevalence
 # :class: dropdown
-# Too high, if the films of the sick and of the healthy look as before. Only
+# Too high, if the films of the ill and of the healthy look as before. Only
 # the shift has to change, by the difference of the log odds:
 # $\log(0.02/0.98) - \log(0.12/0.88) = -1.9$. The scale stays.
 # ```
@@ -573,9 +573,9 @@ groups: {how_many(unequal)}. Paper S does not ask this.
 #
 # ```{solution} ex-calibration-planted
 # :class: dropdown
-# AUC compares a sick film with a healthy one, so it stays where it is, up to
+# AUC compares an ill film with a healthy one, so it stays where it is, up to
 # chance. The models were not told, so their predictions rise only as far as
-# there are more sick films, by less than the observed frequency: predicted
+# there are more ill films, by less than the observed frequency: predicted
 # minus observed falls. The shift becomes less negative: the log odds of the
 # prevalence go from $\log(0.12/0.88) = -2.0$ to $\log(0.3/0.7) = -0.8$. The
 # constant gets worse, $0.3 \cdot 0.7 = 0.21$ instead of

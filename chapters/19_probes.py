@@ -408,10 +408,10 @@ A probe reads race from films. What follows? In phantoms it is read with an AUC
 of {estimate(by_way, label="all sites")} over all sites, and of
 {estimate(by_way, label="all sites, scanners alike")} when all scanners are
 alike. The planted path {verdict}. Sex is read from the texts alone with an AUC
-of {estimate(in_text, model="texts")}. A drain is read from {betrayed} models, of
-which {len(biased)} learned where drains give the disease away. Paper S warns
-that what is encoded need not be used; its code tunes the probes on mixed-up
-rows, which here moves the AUC by up to {fmt(lost.abs().max(), 3)}.
+of {estimate(in_text, model="texts")}. A drain is read from {betrayed} models,
+of which {len(biased)} learned where drains give the disease away. Paper S
+warns that what is encoded need not be used; its code tunes the probes on
+mixed-up rows, which here moves the AUC by up to {fmt(lost.abs().max(), 3)}.
 """,
     figure="fig-probes-race",
 )

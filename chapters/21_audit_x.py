@@ -147,7 +147,7 @@ summary = pd.concat(
 show(
     summary,
     f"Gaps of exactly fair classifiers on {n_simulations:,} test sets "
-    "(modulus of Eq. 2)",
+    "(Eq. 2 without its sign)",
     digits=3,
 )
 
@@ -318,10 +318,10 @@ say(f"""
 Of the patients to whom the model says {sure[0]:.1f}, nine in ten are ill; of
 those to whom it says {unsure[0]:.1f}, six in ten are. Nobody could ask for
 more. The binned errors are {fmt(binned[0])} and {fmt(binned[1])}, and Eq. 4
-gives {eq_4:.2f}. **Eq. 2** has no modulus, so gaps of opposite sign cancel: in
-the simulation above its modulus averages {percent(f1.mean(), 1)}, the version
-with a modulus in each disease {percent(absolute, 1)}. In this book a metric
-always carries the name of its definition.
+gives {eq_4:.2f}. **Eq. 2** takes no absolute values, so gaps of opposite sign
+cancel: without its sign it averages {percent(f1.mean(), 1)} in the simulation
+above, and with an absolute value in each disease {percent(absolute, 1)}. In
+this book a metric always carries the name of its definition.
 """)
 
 # %% [markdown]

@@ -500,7 +500,7 @@ quiz(
         ),
         "Not before it was tried on a model without the bias.": (
             True,
-            "That is what a placebo is for. A drug that helps the sick may "
+            "That is what a placebo is for. A drug that helps the ill may "
             "harm the healthy.",
         ),
     },
