@@ -480,7 +480,7 @@ would be $\\sqrt{{10}} \\approx 3.2$.
 # :class: dropdown
 # The smallest is $1 / 101$, when no fair test set shows as much. Holm
 # multiplies it by ten, which makes 0.099, more than 0.05: no gap can pass,
-# however large. Who corrects for many comparisons needs more simulations.
+# however large. Whoever corrects for many needs more simulations.
 # ```
 #
 # ## Further reading

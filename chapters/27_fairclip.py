@@ -99,8 +99,8 @@ smallest parity difference, {fmt(least["parity"], 4)}, the accuracy is
 gives everybody the same answer, at an AUC of {fmt(least["auc"])}. The
 {plural(len(alike), "training")} with a parity difference below {SMALL} have an
 accuracy of {fmt(alike["accuracy"].mean())} on average. The order of patients
-is still there, the threshold no longer cuts it. **Who gives all the same
-answer has no gap.** [The court](24_court) calls that levelling down.
+is still there, the threshold no longer cuts it. **A model that gives everybody
+the same answer has no gap.** [The court](24_court) calls that levelling down.
 
 By chance alone, a fair classifier that calls every second patient ill would
 show a parity difference of {percent(chance["sex"], 1)} by sex and of

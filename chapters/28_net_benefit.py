@@ -221,7 +221,7 @@ At the price of this run, the net benefit over the models goes from
 {span(value["value"], digits=1)}; an alarm for all has {every:value}. With
 the whole interval, {lying(over_all, "above")} models do better than an alarm
 for all, and {lying(value, "above")} better than none. At the left end of the
-curves little is gained over alarming everybody: who fears a miss that much
+curves little is gained over alarming everybody: whoever fears a miss that much
 needs no model. What matters is the range of prices that sensible people name
 {{cite:p}}`vickers2019`.
 """)

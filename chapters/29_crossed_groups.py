@@ -462,7 +462,7 @@ it makes the harmed look better served than they are.
 #   it may be the one that an audit is for. If there is a reason to fear for a
 #   group, collect its films. No model replaces them.
 # - Groups are exchangeable *rests* here: before the films are seen, none is
-#   more suspect than another. Who knows better should say so beforehand.
+#   more suspect than another. Whoever knows better should say so beforehand.
 # - A 95 % interval holds on average over groups, not in each of them.
 # - Groups with fewer than five positives, or five negatives, get no number and
 #   lend nothing; of credentialed data, those with fewer than ten. Where no

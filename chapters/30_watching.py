@@ -194,9 +194,9 @@ p = watch.p_values(fair - tolerated)
 # - *How much to stake?* As much as soon finds a gap that is worth finding:
 #   about that gap over the variance of a difference. A wrong guess costs time,
 #   never a false alarm.
-# - *What if the change comes late?* Who loses for a year is poor when it
-#   comes. So some money is kept, and put down bit by bit: each bit is a bettor
-#   of its own who starts later {cite:p}`shin2023`.
+# - *What if the change comes late?* A bettor who loses for a year is
+#   poor when it comes. So some money is kept, and put down bit by bit: each
+#   bit is a bettor of its own who starts later {cite:p}`shin2023`.
 
 # %%
 rich = watch.wealth(fair - tolerated, 1 + tolerated, plan.on_gap)
@@ -336,10 +336,10 @@ test after every patient does in {percent(wolf)} of them all.
 
 If the gap is there from the first patient on, half of the watches have found
 it after {fmt(bet[first], 0)} patients, the plan with one test after
-{fmt(one[first], 0)}, that with four looks after {fmt(four[first], 0)}. **Who
-knows when the gap begins is best served by planned looks.** But one that
-begins later is past what either plan looks at. Batches go on; their median is
-later than that of bets by {lost}.
+{fmt(one[first], 0)}, that with four looks after {fmt(four[first], 0)}.
+**Whoever knows when the gap begins is best served by planned looks.** But one
+that begins later is past what either plan looks at. Batches go on; their
+median is later than that of bets by {lost}.
 """)
 
 # %% [markdown]
