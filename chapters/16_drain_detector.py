@@ -15,7 +15,7 @@
 # %% [markdown]
 # # A detector for the controls
 #
-# *Goes on where chapter {doc}`06_shortcuts` ends: the drain labels of sections
+# *Goes on where [Shortcuts](06_shortcuts) ends: the drain labels of sections
 # 2.3 and 3.3 of {cite:t}`sourget2025`, paper S.*
 #
 # A radiologist writes "drain in place" where it matters, beside the
@@ -45,7 +45,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# Cohort, models and arms are those of chapter {doc}`06_shortcuts`: films of
+# Cohort, models and arms are those of [Shortcuts](06_shortcuts): films of
 # pneumothorax with a device in one arm, without it in the other, and shared
 # controls. There, adding a drain to the same film showed which model reads it.
 # Here we ask what the arms alone can tell, and on which choices they rest.
@@ -206,8 +206,8 @@ say(f"""
 The step that moves a gap most is: {farthest}. Resampling patients instead of
 images, with expanded intervals, changes the width of intervals by {wider} on
 average; this cohort has {per_patient:.1f} images a patient. The more the
-prevalences of the arms differ, the more the second step matters: chapter
-{{doc}}`08_audit` computes how much for S.
+prevalences of the arms differ, the more the second step matters:
+[Audit](08_audit) computes how much for S.
 {"The last step changes nothing: few controls are labelled." if little else ""}
 """)
 
@@ -471,7 +471,7 @@ Paper S describes such a detector; in its code the labels have no effect.
 # `cxrbook run 16 -p 'options={"dials": {"drain_if_pneumothorax": 0.9}}'`.
 # Predict before you run: the prevalence of each arm, which step of the table
 # with one switch at a time gains in weight, and what happens to the shift
-# between the twins of chapter {doc}`06_shortcuts`.
+# between the twins of [Shortcuts](06_shortcuts).
 # ```
 #
 # ```{solution} ex-shortcut-dial

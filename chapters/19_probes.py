@@ -14,7 +14,7 @@
 # %% [markdown]
 # # What a probe may say
 #
-# *Goes on where chapter {doc}`05_embeddings` ends, with section 3.2 of
+# *Goes on where [Embeddings](05_embeddings) ends, with section 3.2 of
 # {cite:t}`sourget2025`, paper S.*
 #
 # "We looked into the model," the auditor says, "and it knows the patient's
@@ -41,7 +41,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# Models, cohort and probes are those of chapter {doc}`05_embeddings`.
+# Models, cohort and probes are those of [Embeddings](05_embeddings).
 
 # %%
 from dataclasses import replace
@@ -228,7 +228,7 @@ the AUC by {fmt(lost.min(), 3, signed=True)} to
 # %% [markdown]
 # ## Race, or the place where one was imaged?
 #
-# In the phantoms of chapter {doc}`05_embeddings`, a linear probe reads race.
+# In the phantoms of [Embeddings](05_embeddings), a linear probe reads race.
 # The rest of this chapter is about phantoms, whatever its data. In a phantom,
 # race changes nothing in the body. How could it be read?
 #
@@ -372,9 +372,9 @@ drain and ignores it when asked for a pneumothorax, and a model that answers
 """)
 
 # %% [markdown]
-# What a model uses shows in what changes its answer. Chapter
-# {doc}`06_shortcuts` adds a drain to the same film and watches the score.
-# Chapter {doc}`04_subgroup_fairness` did the same for age. Nor does the
+# What a model uses shows in what changes its answer. [Shortcuts](06_shortcuts)
+# adds a drain to the same film and watches the score.
+# [Subgroup fairness](04_subgroup_fairness) did the same for age. Nor does the
 # reverse hold: a model from which sex cannot be read may still serve women
 # worse, by not having learnt their findings. Attributes in an embedding are a
 # reason to look at the performance in groups, not a substitute for it
@@ -398,7 +398,7 @@ Whether it is used is not.
 #   and not all of them are recorded.
 # - Within a site, fewer patients remain, and intervals are wider: chance that
 #   nothing is read where something is.
-# - The splits are one draw. Chapter {doc}`08_audit` repeats the tuning on
+# - The splits are one draw. [Audit](08_audit) repeats the tuning on
 #   several.
 
 # %% tags=["remove-input"]

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # The parts of a gap
 #
-# *Goes on where chapter {doc}`12_gap_causes` ends, under section 3.1 of
+# *Goes on where [chapter 12](12_gap_causes) ends, under section 3.1 of
 # {cite:t}`sourget2025`, paper S: gaps between groups, their causes left open.*
 #
 # A model misses more in the old. Five people sit around a table. The
@@ -40,7 +40,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# The cohort and its twins are those of chapter {doc}`12_gap_causes`, except
+# The cohort and its twins are those of [chapter 12](12_gap_causes), except
 # that one more bias is planted: findings of patients from 65 years on are left
 # out of their labels, at random. No pixel changes. Those of 60 and over are
 # called old. Real data serve for one section only, *What real films let you
@@ -110,8 +110,9 @@ show(table, "The switches")
 # comes from those who compare death rates and wages
 # {cite:p}`kitagawa1955,oaxaca1973,dinardo1996`.
 #
-# **Twins.** The same patients are drawn with a dial off, as in chapter
-# {doc}`12_gap_causes`. Two dials make four cohorts, since both can be off.
+# **Twins.** The same patients are drawn with a dial off, as in
+# [chapter 12](12_gap_causes). Two dials make four cohorts, since both can be
+# off.
 #
 # **Labels.** The films are judged by what is there, and not by what was noted.
 
@@ -410,7 +411,7 @@ say(f"""
 *Unexplained* is a word for what was not measured. It is neither proof of an
 unfair model nor of the absence of one. An auditor can make it smaller: have
 radiologists grade severity and read some films again
-({{doc}}`22_label_error`), record the scanner, image a test object.
+([chapter 22](22_label_error)), record the scanner, image a test object.
 """)
 
 # %% [markdown]

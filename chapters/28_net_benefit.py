@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Who pays for an alarm? Net benefit by group
 #
-# *Goes on where chapter {doc}`07_calibration` ends, section 3.3 of
+# *Goes on where [Calibration](07_calibration) ends, section 3.3 of
 # {cite:t}`sourget2025`, paper S: probabilities that hold, and then?*
 #
 # A committee is to decide whether software may sort the chest films of the
@@ -42,7 +42,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# As in chapter {doc}`17_recalibration`, there are models, films to test them
+# As in [Recalibration](17_recalibration), there are models, films to test them
 # on, and films of other patients to fit on, the *validation* patients. On
 # these, a line of logistic regression (Platt scaling) turns scores into risks.
 

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Small and crossed groups
 #
-# *Goes on where chapter {doc}`13_small_groups` ends, under sections 2.1 and 4
+# *Goes on where [chapter 13](13_small_groups) ends, under sections 2.1 and 4
 # of {cite:t}`sourget2025`, paper S: each attribute is looked at alone, and the
 # Asian and the youngest patients are too few to judge.*
 #
@@ -467,8 +467,9 @@ it makes the harmed look better served than they are.
 # - Groups with fewer than five positives, or five negatives, get no number and
 #   lend nothing; of credentialed data, those with fewer than ten. Where no
 #   more groups are left than the sum has coefficients, nobody can lend.
-# - Labels, and groups as they were recorded, err as in chapter
-#   {doc}`04_subgroup_fairness`. Lending carries such errors to others.
+# - Labels, and groups as they were recorded, err as in
+#   [Subgroup fairness](04_subgroup_fairness). Lending carries such errors to
+#   others.
 
 # %% tags=["remove-input"]
 in_short(

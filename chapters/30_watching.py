@@ -403,7 +403,7 @@ there all the time. It cannot say when one began.
 #    it one finding, one room, one scanner, one kind of patient?
 # 2. Tell those who use the device, and say for whom it is less safe. Second
 #    readings for these patients cost less than a device switched off.
-# 3. Search for the cause as in chapter {doc}`12_gap_causes`, with whoever
+# 3. Search for the cause as in [chapter 12](12_gap_causes), with whoever
 #    changed something: a filter, an update, a protocol, the way of reporting.
 # 4. Mend it, set a new promise, and start a new watch with new money. An old
 #    watch that has alarmed stays alarmed.
@@ -419,8 +419,8 @@ there all the time. It cannot say when one began.
 #   labels; patients enter in the order in which their labels arrive.
 # - **Who is never labelled.** If the ill whom the device misses are not
 #   followed up, they are counted as healthy and are not in the stream at all.
-# - **Wrong labels**, more often wrong in one group (chapter
-#   {doc}`22_label_error`), look like a gap or hide one.
+# - **Wrong labels**, more often wrong in one group
+#   ([chapter 22](22_label_error)), look like a gap or hide one.
 # - **A gap among the healthy**: false alarms of the *device* need a watch of
 #   specificity, with the same code.
 # - **Why.** If sicker women come in winter, the gap moves and the device has
