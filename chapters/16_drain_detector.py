@@ -15,7 +15,7 @@
 # %% [markdown]
 # # A detector for the controls
 #
-# *Goes on where chapter {doc}`06_shortcuts` ends: the drain labels of sections
+# *Goes on where [Shortcuts](06_shortcuts) ends: the drain labels of sections
 # 2.3 and 3.3 of {cite:t}`sourget2025`, paper S.*
 #
 # A radiologist writes "drain in place" where it matters, beside the
@@ -45,7 +45,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# Cohort, models and arms are those of chapter {doc}`06_shortcuts`: films of
+# Cohort, models and arms are those of [Shortcuts](06_shortcuts): films of
 # pneumothorax with a device in one arm, without it in the other, and shared
 # controls. There, adding a drain to the same film showed which model reads it.
 # Here we ask what the arms alone can tell, and on which choices they rest.
@@ -74,7 +74,7 @@ from cxrlib.show.words import (
 )
 from cxrlib.stats import shortcuts
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
 warn_if_seeded([clip.name for clip in clips], data)
@@ -108,11 +108,11 @@ show(
 # %% tags=["remove-input"]
 bond = devices[devices["group"] == "with - without"].sort_values("value")
 say(f"""
-The share of films with a device rises most with
+The share of films with a device rises most with one finding,
 {each(bond.iloc[[-1]], by="given")}, and rises least, or falls most, with
-{each(bond.iloc[[0]], by="given")}. So pneumothorax is one of many findings
-that could be read from a device, and for some the device would speak against
-the disease.
+another, {each(bond.iloc[[0]], by="given")}. So pneumothorax is one of many
+findings that could be read from a device, and for some the device would speak
+against the disease.
 """)
 
 # %% [markdown]
@@ -143,8 +143,8 @@ drained = groups[groups["source"].str.contains("drains")]
 drained = drained[drained["arm"] == "with"].dropna(subset="value")
 drained = drained.sort_values("value")
 say(f"""
-Of PadChest's patients with pneumothorax, the group least often drained is
-{each(drained.iloc[[0]], by="group")}, the one most often
+Of PadChest's patients with pneumothorax, the share with a drain goes over the
+groups of sex and age from {each(drained.iloc[[0]], by="group")} to
 {each(drained.iloc[[-1]], by="group")}. Their intervals are wide: few images
 carry the evidence.
 """)
@@ -162,7 +162,7 @@ asked = {"labels": ["Pneumothorax"], "negative": chosen.negative_prompt}
 predictions = zeroshot.predict(cohort, clips, **asked)
 predictions = predictions.merge(status[["image_id", DEVICE]])
 
-# %%
+# %% tags=["hide-input"]
 STEPS = {
     "+ patients": ["unit", "interval"],
     "+ equal prevalence": ["drain_prevalence"],
@@ -206,8 +206,8 @@ say(f"""
 The step that moves a gap most is: {farthest}. Resampling patients instead of
 images, with expanded intervals, changes the width of intervals by {wider} on
 average; this cohort has {per_patient:.1f} images a patient. The more the
-prevalences of the arms differ, the more the second step matters: chapter
-{{doc}}`08_audit` computes how much for S.
+prevalences of the arms differ, the more the second step matters:
+[Audit](08_audit) computes how much for S.
 {"The last step changes nothing: few controls are labelled." if little else ""}
 """)
 
@@ -351,7 +351,7 @@ weigh: of the {count(len(called))} controls that the detector calls drained,
 # for drained goes to those with. The same scores, with controls chosen by
 # their known and by their predicted drains:
 
-# %%
+# %% tags=["hide-input"]
 scored = zeroshot.predict(truth, clips, **asked)
 
 
@@ -370,8 +370,6 @@ by_labels = pd.concat(
         gaps_by("predicted", labelled, told_apart),
     ]
 ).sort_values("protocol", kind="stable")
-
-# %% tags=["hide-input"]
 show(
     by_labels,
     "Phantom: difference in AUC between the arms, by known and by predicted "
@@ -473,7 +471,7 @@ Paper S describes such a detector; in its code the labels have no effect.
 # `cxrbook run 16 -p 'options={"dials": {"drain_if_pneumothorax": 0.9}}'`.
 # Predict before you run: the prevalence of each arm, which step of the table
 # with one switch at a time gains in weight, and what happens to the shift
-# between the twins of chapter {doc}`06_shortcuts`.
+# between the twins of [Shortcuts](06_shortcuts).
 # ```
 #
 # ```{solution} ex-shortcut-dial

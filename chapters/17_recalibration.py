@@ -72,7 +72,7 @@ from cxrlib.show.words import (
 )
 from cxrlib.stats import calibration, fairness
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 # one of the readings wants the learned scale, whatever the protocol
 clips = load_models(models, replace(chosen, temperature="learned"))
@@ -142,7 +142,7 @@ fits = pd.DataFrame(
 what = "Scales of the cosine difference, for pneumothorax"
 show(fits, what, digits=1, counts=())
 
-# %%
+# %% tags=["hide-input"]
 mass, large = "ece_equal_mass", "calibration_in_the_large"
 measures = ["auc", "brier", "ece_equal_width", mass, large]
 repaired = pd.concat([temperature, platt])[predictions.columns]
@@ -224,7 +224,7 @@ quiz(
 #
 # The fit saw all patients together. An average over all of them can be right
 # while two groups are wrong in opposite directions, and the curve above cannot
-# tell. Here are women and men apart, the same probabilities of one finding:
+# tell. Here are women and men separately, the same probabilities:
 
 # %% tags=["hide-input"]
 people = tested.assign(age60=young_or_old(tested["age"]))
@@ -255,10 +255,10 @@ Predicted minus observed, for the model with the under-reported women:
 # In use, a probability meets a threshold: above it, somebody looks. Below it,
 # nobody may look for hours, and air around a lung does not wait. All
 # patients share the threshold. If the scores of women are pressed down, more
-# sick women than sick men fall below it {cite:p}`seyyedkalantari2021`. The
+# ill women than ill men fall below it {cite:p}`seyyedkalantari2021`. The
 # threshold here is set for each model and finding so that a chosen share of
 # the healthy films stays below it, the *specificity*; *sensitivity* is the
-# share of sick films above it.
+# share of ill films above it.
 
 # %%
 decided = fairness.decide(platt, specificity)
@@ -317,9 +317,9 @@ rest = schema.rows(on_mean, model=others, metric="sensitivity")
 lower = "in women is lower too"
 lower = lower if in_order.side == "below" else "does not show it"
 hidden = {
-    "below": f"more sick women are missed, and AUC {lower}",
+    "below": f"more ill women are missed, and AUC {lower}",
     "undefined": "what the planted bias does cannot be judged in this run",
-}.get(caught.side, "no more sick women are missed, beyond chance")
+}.get(caught.side, "no more ill women are missed, beyond chance")
 paired_says = f"""The paired difference to a model of the same making does:
 sensitivity in women {caught} (the interval {caught.lies}), in men {caught_men}
 (the interval {caught_men.lies}); AUC in women {in_order} (the interval
@@ -348,7 +348,7 @@ move with them.
 # test. (Half, not as many as in training: an audit needs some positives.)
 
 
-# %%
+# %% tags=["hide-input"]
 def as_recorded(table, cohort):
     """Predictions with the labels that under-reporting would have left."""
     left = underreported(cohort, findings, share=0.5, seed=seed)
@@ -418,12 +418,12 @@ again.
 # Suppose the labels are true and the scores are recalibrated *within* each
 # group, as somebody might propose who has read this far: every group gets a
 # scale and a shift of its own, and 30 % means 30 % to the young as to the old.
-# Is that the end? In phantoms, findings of older patients are drawn
-# with less contrast, unless a dial is turned. Here Platt scaling is fitted for
-# the young and the old (60 and over) apart, and one operating point is used
-# for both.
+# Is that the end? In phantoms, findings of older patients are drawn with less
+# contrast, unless a dial is turned. Here Platt scaling is fitted for the young
+# and the old (60 and over) separately, and one operating point is used for
+# both.
 
-# %%
+# %% tags=["hide-input"]
 ages = pd.concat([test.table, valid.table])[["image_id", "age"]]
 ages = ages.assign(age60=young_or_old(ages["age"])).dropna()
 within = calibration.recalibrate(
@@ -443,8 +443,6 @@ if within["age60"].nunique() == 2:  # both have validation patients
         **sampling,
     )
 errors = schema.rows(errors, label="mean")
-
-# %% tags=["hide-input"]
 both = pd.concat([fair_risk, errors], ignore_index=True)
 what = both["metric"].map(readable) + ", " + both["group"].map(readable)
 show(
@@ -474,47 +472,40 @@ models, the interval of the difference in sensitivity or in specificity
 excludes 0. **{still}.**
 
 One reason is information. The fainter a finding, the nearer an honest
-probability stays to the prevalence, for the sick and for the healthy. The
+probability stays to the prevalence, for the ill and for the healthy. The
 spread of the probabilities (standard deviation, mean over models and findings)
 is {crowd["old"]:.3f} in the old and {crowd["young"]:.3f} in the young:
 {wider}. One threshold cannot suit two crowds of different width. Depending on
-where it cuts, more of the sick are missed in one of them, or more of the
+where it cuts, more of the ill are missed in one of them, or more of the
 healthy alarmed. Whether that is unfair is not a question that calibration can
 answer. One may move the threshold of a group and pay on the other side, or
 take a better film.
 
 There is a theorem besides: where the prevalence differs between two groups and
-the model is not perfect, it cannot be calibrated in both and give the sick of
+the model is not perfect, it cannot be calibrated in both and give the ill of
 both the same probability on average, and the healthy of both too
 {{cite:p}}`kleinberg2017`.
 """)
 
 # %% [markdown]
 # ## What was planted, and was it found?
-#
-# In the training of one model, in the films and in labels:
 
 # %% tags=["remove-input"]
 fainter = test.planted and "age_group" in test.recipe["dials"]["contrast"]
 say(f"""
-- *Reports that leave out findings of women*, in the training of one model, as
-  missed disease: {hidden}.
-- *Fainter findings in the old*: {"" if fainter else "not "}planted; the spread
-  of probabilities is {wider}.
-- *Labels of the audit that leave out findings of women*, planted by this
-  chapter: honest models accused by them, {accused}.
+- *In the training of one model*, reports that leave out findings of women. At
+  the common threshold, {hidden}.
+- *In the films*, {"" if fainter else "no "}fainter findings in the old. The
+  spread of probabilities is {wider}.
+- *In the labels of the audit*, findings of women left out. Honest models that
+  they accuse: {accused}.
 """)
 
 # %% [markdown]
-# ## Beside the paper
-#
-# Paper S draws curves, calls all its models miscalibrated and stops there; it
-# fits nothing, and asks for no group whether probabilities hold. Nothing here
-# can agree or disagree with it. What its readers can take along: even a curve
-# on the diagonal would leave open for whom.
-#
 # ## Limits
 #
+# - Paper S fits nothing, and asks for no group whether probabilities hold. So
+#   nothing here can agree or disagree with it.
 # - The operating point is one of many. At another, other errors differ.
 # - A mean over findings can hide one that goes the other way.
 # - The planted bias is mostly a shift in one sex. One of another kind would be
@@ -526,12 +517,13 @@ say(f"""
 in_short(
     f"""
 What does a line of logistic regression repair, and for whom? Over the models,
-it takes the equal-mass ECE of pneumothorax from between
-{span(at.loc[plain, mass]["value"], to="and")} to between
+it takes the expected calibration error (equal mass) of pneumothorax from
+between {span(at.loc[plain, mass]["value"], to="and")} to between
 {span(at.loc["Platt", mass]["value"], to="and")}: the average, not each group.
-At a common threshold, {hidden}. Honest models that an audit with labels from
-such reports accuses: {accused}. Calibrated within age groups, models that
-still differ in errors: {how_many(unequal)}. Paper S does not ask this.
+After training on reports that are silent on women, and at a common threshold,
+{hidden}. Honest models that an audit with labels from such reports accuses:
+{accused}. Models whose errors still differ when they are calibrated within age
+groups: {how_many(unequal)}. Paper S does not ask this.
 """,
     figure="fig-calibration-underdiagnosis",
 )
@@ -541,7 +533,7 @@ still differ in errors: {how_many(unequal)}. Paper S does not ask this.
 #
 # ```{exercise}
 # :label: ex-calibration-sex
-# Fit Platt scaling for women and men apart
+# Fit Platt scaling for women and men separately
 # (`calibration.recalibrate(..., by=["sex"])`). What becomes of the gap in
 # sensitivity of the under-report model? What would you need in a hospital to
 # do this?
@@ -565,7 +557,7 @@ still differ in errors: {how_many(unequal)}. Paper S does not ask this.
 #
 # ```{solution} ex-calibration-prevalence
 # :class: dropdown
-# Too high, if the films of the sick and of the healthy look as before. Only
+# Too high, if the films of the ill and of the healthy look as before. Only
 # the shift has to change, by the difference of the log odds:
 # $\log(0.02/0.98) - \log(0.12/0.88) = -1.9$. The scale stays.
 # ```
@@ -581,9 +573,9 @@ still differ in errors: {how_many(unequal)}. Paper S does not ask this.
 #
 # ```{solution} ex-calibration-planted
 # :class: dropdown
-# AUC compares a sick film with a healthy one, so it stays where it is, up to
+# AUC compares an ill film with a healthy one, so it stays where it is, up to
 # chance. The models were not told, so their predictions rise only as far as
-# there are more sick films, by less than the observed frequency: predicted
+# there are more ill films, by less than the observed frequency: predicted
 # minus observed falls. The shift becomes less negative: the log odds of the
 # prevalence go from $\log(0.12/0.88) = -2.0$ to $\log(0.3/0.7) = -0.8$. The
 # constant gets worse, $0.3 \cdot 0.7 = 0.21$ instead of

@@ -152,6 +152,7 @@ for group, axis in zip(by_age, np.repeat(axes, 2), strict=True):
     axis.set_xlabel("age (years)")
     axis.legend(loc="upper left")
 axes[0].set_ylabel("images")
+axes[0].set_ylim(0, 1.3 * by_age.max().max())  # room for the legends
 figure(
     "fig-curation-age",
     "Age at imaging by sex (left) and by view position (right). An image "

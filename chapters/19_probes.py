@@ -14,7 +14,7 @@
 # %% [markdown]
 # # What a probe may say
 #
-# *Goes on where chapter {doc}`05_embeddings` ends, with section 3.2 of
+# *Goes on where [Embeddings](05_embeddings) ends, with section 3.2 of
 # {cite:t}`sourget2025`, paper S.*
 #
 # "We looked into the model," the auditor says, "and it knows the patient's
@@ -41,7 +41,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# Models, cohort and probes are those of chapter {doc}`05_embeddings`.
+# Models, cohort and probes are those of [Embeddings](05_embeddings).
 
 # %%
 from dataclasses import replace
@@ -68,7 +68,7 @@ from cxrlib.show.words import (
 )
 from cxrlib.stats import probes
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 names = choose_models(models)
 examined = names[:2] if probed == "first two" else choose_models(probed)
@@ -94,7 +94,7 @@ z, (t, spoken) = images[first], embed_reports(cohort, clips[first])
 # fit to the films alone. Drawn both ways, how well does the better axis tell
 # the groups?
 
-# %%
+# %% tags=["hide-input"]
 way, one = ("site", "A") if cohort.planted else ("view", "AP")
 told = {
     "women": table["sex"].map({"F": 1, "M": 0}),
@@ -107,8 +107,6 @@ for name in NAMES:
     maps[name], _ = probes.image_panel(z, t, axes=axes)
     found = probes.best_axis(maps[name], told, table["patient_id"], **sampling)
     rows.append(found.assign(method=f"{name.replace('_', ' ')} ({axes})"))
-
-# %% tags=["hide-input"]
 show(
     pd.concat(rows),
     f"The better axis of the map of {first}: AUC, by the fits that the axes "
@@ -230,7 +228,7 @@ the AUC by {fmt(lost.min(), 3, signed=True)} to
 # %% [markdown]
 # ## Race, or the place where one was imaged?
 #
-# In the phantoms of chapter {doc}`05_embeddings`, a linear probe reads race.
+# In the phantoms of [Embeddings](05_embeddings), a linear probe reads race.
 # The rest of this chapter is about phantoms, whatever its data. In a phantom,
 # race changes nothing in the body. How could it be read?
 #
@@ -239,7 +237,7 @@ the AUC by {fmt(lost.min(), 3, signed=True)} to
 # predictions follow. Among the patients of *one* site, race cannot be read.
 # And with all scanners alike, it cannot be read at all.
 
-# %%
+# %% tags=["hide-input"]
 planted = cohort
 if not cohort.planted:
     planted = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -247,8 +245,6 @@ people, dials = planted.table, planted.recipe["dials"]
 contrast = {a: of for a, of in dials["contrast"].items() if a != "site"}
 same = phantom.twin(planted, site_signature=0.0, contrast=contrast)
 as_drawn, alike = (embed(films, clips[first]) for films in (planted, same))
-
-# %%
 everyone = np.ones(len(people), bool)
 looks = {"all sites": (as_drawn, everyone)}
 for site in phantom.SITES:
@@ -260,8 +256,6 @@ by_way = pd.concat(
     ).assign(label=look)
     for look, (films, at) in looks.items()
 ).reset_index(drop=True)
-
-# %% tags=["hide-input"]
 plots.bars(by_way)
 figure(
     "fig-probes-race",
@@ -378,9 +372,9 @@ drain and ignores it when asked for a pneumothorax, and a model that answers
 """)
 
 # %% [markdown]
-# What a model uses shows in what changes its answer. Chapter
-# {doc}`06_shortcuts` adds a drain to the same film and watches the score.
-# Chapter {doc}`04_subgroup_fairness` did the same for age. Nor does the
+# What a model uses shows in what changes its answer. [Shortcuts](06_shortcuts)
+# adds a drain to the same film and watches the score.
+# [Subgroup fairness](04_subgroup_fairness) did the same for age. Nor does the
 # reverse hold: a model from which sex cannot be read may still serve women
 # worse, by not having learnt their findings. Attributes in an embedding are a
 # reason to look at the performance in groups, not a substitute for it
@@ -404,20 +398,20 @@ Whether it is used is not.
 #   and not all of them are recorded.
 # - Within a site, fewer patients remain, and intervals are wider: chance that
 #   nothing is read where something is.
-# - The splits are one draw. Chapter {doc}`08_audit` repeats the tuning on
+# - The splits are one draw. [Audit](08_audit) repeats the tuning on
 #   several.
 
 # %% tags=["remove-input"]
 in_short(
     f"""
-A probe reads race from films. What follows? In phantoms it is read with
-{estimate(by_way, label="all sites")} over all sites, and with
+A probe reads race from films. What follows? In phantoms it is read with an AUC
+of {estimate(by_way, label="all sites")} over all sites, and of
 {estimate(by_way, label="all sites, scanners alike")} when all scanners are
-alike. The planted path {verdict}. Sex is read from the texts alone with
-{estimate(in_text, model="texts")}. A drain is read from {betrayed} models, of
-which {len(biased)} learned where drains give the disease away. Paper S warns
-that what is encoded need not be used; its code tunes the probes on mixed-up
-rows, which here moves the AUC by up to {fmt(lost.abs().max(), 3)}.
+alike. The planted path {verdict}. Sex is read from the texts alone with an AUC
+of {estimate(in_text, model="texts")}. A drain is read from {betrayed} models,
+of which {len(biased)} learned where drains give the disease away. Paper S
+warns that what is encoded need not be used; its code tunes the probes on
+mixed-up rows, which here moves the AUC by up to {fmt(lost.abs().max(), 3)}.
 """,
     figure="fig-probes-race",
 )

@@ -145,7 +145,7 @@ show(
 # %% [markdown]
 # The rows of a store are as long as those of a small one, made here.
 
-# %%
+# %% tags=["hide-input"]
 scratch = tempfile.TemporaryDirectory()
 model = load_model("phantom-resnet")
 small, half = (
@@ -180,7 +180,7 @@ def passes(place, kind, n, together=False, **other):
     return plan.over_films(work(kind, rate), film, n, together, **there)
 
 
-# %% tags=["timing"]
+# %% tags=["hide-input", "timing"]
 COHORTS = {
     "phantoms": (4_000, PHANTOM),  # of most chapters
     "NIH ChestX-ray14": (112_120, NIH),
@@ -202,7 +202,7 @@ show(
     "Eleven models, one pass each: time, what limits it, price",
 )
 
-# %% tags=["timing"]
+# %% tags=["hide-input", "timing"]
 GRID = np.unique(np.round(np.geomspace(1e3, 1e8, 21), -2)).astype(int)
 hours = pd.DataFrame(
     [
@@ -211,8 +211,6 @@ hours = pd.DataFrame(
         for n in GRID
     ]
 )
-
-# %% tags=["hide-input", "timing"]
 plots.bottlenecks(hours, x="films", line="place", xlabel="films")
 figure(
     "fig-scale-hours",
@@ -244,7 +242,7 @@ line is flat, starting the passes takes longer than the films.
 # share of the peak flatters convolutional networks most; with a slower GPU,
 # fewer cores do.)
 
-# %% tags=["timing"]
+# %% tags=["hide-input", "timing"]
 decode = films["decode"][MIMIC]
 needed = plan.cores_a_device(work(MIMIC, device_rate), decode)
 table = pd.DataFrame(
@@ -255,8 +253,6 @@ table = pd.DataFrame(
         "cores to keep it busy": needed,
     }
 )
-
-# %% tags=["hide-input", "timing"]
 whole = ["images a second, one GPU", "cores to keep it busy"]
 table[whole] = table[whole].map("{:,.0f}".format)
 show(
@@ -282,7 +278,7 @@ must be a declared step of the preprocessing, and its effect be measured,
 before anyone compares AUCs.
 """)
 
-# %% tags=["timing"]
+# %% tags=["hide-input", "timing"]
 decode = films["decode"][NIH]
 busy = plan.cores_a_device(work(NIH, device_rate), decode, together=True)
 busy = int(np.ceil(busy.iloc[0]))
@@ -308,7 +304,7 @@ show(
     "A million films, eleven models, one GPU host",
 )
 
-# %% tags=["timing"]
+# %% tags=["hide-input", "timing"]
 CORES = np.unique(np.geomspace(2, 2048, 21).astype(int))
 by_cores = pd.DataFrame(
     [
@@ -319,8 +315,6 @@ by_cores = pd.DataFrame(
         for c in CORES
     ]
 )
-
-# %% tags=["hide-input", "timing"]
 label = "CPU cores beside one GPU"
 fig = plots.bottlenecks(by_cores, x="cores", line="change", xlabel=label)
 fig.axes[0].axvline(host_cores, color="#888888", lw=1, ls="--")
@@ -366,7 +360,7 @@ quiz(
 # Without that, a plan that says "decode" can in truth be waiting for a
 # directory to answer. The stores of eleven models come on top:
 
-# %%
+# %% tags=["hide-input"]
 LARGE = 2**16
 options = {"row_bytes": beside + NAME[MIMIC]}
 rows = []
@@ -379,8 +373,6 @@ columns = ["films", "images a shard", "numbers", "stores", "files"]
 columns += ["largest file", "images lost in a crash"]
 stores = pd.DataFrame(rows, columns=columns)
 stores.insert(1, "of bytes", 1e6 * films["MB"][MIMIC] * stores["films"])
-
-# %% tags=["hide-input"]
 in_bytes = ["of bytes", "stores", "largest file"]
 whole = stores.columns.difference([*in_bytes, "numbers"])
 shown = stores.assign(**stores[in_bytes].map(size))
@@ -404,7 +396,7 @@ most. A ranking changes only where two films are that close to each other.
 # our code would not get there, and this is the place to say so. For one cohort
 # and one model with the widest embeddings it keeps in memory:
 
-# %%
+# %% tags=["hide-input"]
 table_bytes = cohort.table.memory_usage(deep=True).sum() / n_images
 held = {
     f"{n:,}": plan.memory(
@@ -412,8 +404,6 @@ held = {
     )
     for n in (n_images, N_MIMIC, MILLION, HUNDRED)
 }
-
-# %% tags=["hide-input"]
 columns = {"table": "cohort's table", "names": "sorted names"}
 columns |= {"embeddings": "embed()"}
 held = pd.DataFrame(held).T.map(size).rename(columns=columns)

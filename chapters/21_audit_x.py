@@ -147,7 +147,7 @@ summary = pd.concat(
 show(
     summary,
     f"Gaps of exactly fair classifiers on {n_simulations:,} test sets "
-    "(modulus of Eq. 2)",
+    "(Eq. 2 without its sign)",
     digits=3,
 )
 
@@ -167,7 +167,7 @@ test sets lie between them.
 # gap; each from the classifier with more of them. The last column corrects *p*
 # for the number of comparisons (Holm's method, {cite:t}`holm1979`).
 
-# %%
+# %% tags=["hide-input"]
 fig_3 = pd.concat([published.table("X Fig. 3c"), published.table("X Fig. 3d")])
 printed = schema.rows(fig_3, metric=list(floors["even"])).reset_index()
 
@@ -184,8 +184,6 @@ of_print = list(zip(printed["metric"], printed["value"], strict=True))
 p = [share_of_fair(m, lambda gap, v=v: gap >= v) for m, v in of_print]
 below = [share_of_fair(m, lambda gap, v=v: gap < v) for m, v in of_print]
 printed = printed.assign(p=p, below=below, holm=inference.corrected(p, "holm"))
-
-# %% tags=["hide-input"]
 columns = ["metric", "attribute", "model", "method", "printed", "fair below"]
 table = printed.rename(columns={"below": "fair below", "holm": "p, Holm"})
 table["printed"] = [percent(v, 1) for v in printed["value"]]
@@ -320,10 +318,10 @@ say(f"""
 Of the patients to whom the model says {sure[0]:.1f}, nine in ten are ill; of
 those to whom it says {unsure[0]:.1f}, six in ten are. Nobody could ask for
 more. The binned errors are {fmt(binned[0])} and {fmt(binned[1])}, and Eq. 4
-gives {eq_4:.2f}. **Eq. 2** has no modulus, so gaps of opposite sign cancel: in
-the simulation above its modulus averages {percent(f1.mean(), 1)}, the version
-with a modulus in each disease {percent(absolute, 1)}. In this book a metric
-always carries the name of its definition.
+gives {eq_4:.2f}. **Eq. 2** takes no absolute values, so gaps of opposite sign
+cancel: without its sign it averages {percent(f1.mean(), 1)} in the simulation
+above, and with an absolute value in each disease {percent(absolute, 1)}. In
+this book a metric always carries the name of its definition.
 """)
 
 # %% [markdown]
@@ -482,7 +480,7 @@ would be $\\sqrt{{10}} \\approx 3.2$.
 # :class: dropdown
 # The smallest is $1 / 101$, when no fair test set shows as much. Holm
 # multiplies it by ten, which makes 0.099, more than 0.05: no gap can pass,
-# however large. Who corrects for many comparisons needs more simulations.
+# however large. Whoever corrects for many needs more simulations.
 # ```
 #
 # ## Further reading

@@ -62,7 +62,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, estimate, fmt, listed, readable, span
 from cxrlib.stats import fairness, inference, label_audit, label_error, metrics
 
-# %%
+# %% tags=["hide-input"]
 films = adjudicated.load(opacity)
 films["age60"] = metadata.young_or_old(films["age"])
 FINDING = next(f for f in adjudicated.FINDINGS if finding in f.lower())
@@ -130,7 +130,7 @@ model that learned from it cannot be right.
 # is wrong more often. *Infiltration* is a word for the same shadow that some
 # radiologists use and others avoid; one number for such a label is a choice.
 
-# %%
+# %% tags=["hide-input"]
 choices = pd.concat(
     adjudicated.predictions(adjudicated.load(name)).assign(cohort=name)
     for name in adjudicated.OPACITY
@@ -187,7 +187,7 @@ figure(
 # A stand-in is another finding on the same film, which may hide this one or
 # draw the eye away from it.
 
-# %%
+# %% tags=["hide-input"]
 OTHER = [f for f in adjudicated.FINDINGS[::2] if f != FINDING][-1]
 second = films.set_index("image_id")[f"adjudicated {OTHER}"]
 ours["second"] = ours["image_id"].map(second)
@@ -244,7 +244,7 @@ hold the finding do not tell it from chance.
 # - **Something else**, such as the bed or the ward: among films alike in it
 #   all four stay. Overall, each becomes a mix of other proportions.
 
-# %%
+# %% tags=["hide-input"]
 nih["noted"] = nih[adjudicated.noted(opacity)[FINDING]].max(axis=1)
 nih["AP"] = nih["view"].eq("AP")
 nih["set"] = nih["image_id"].map(films.set_index("image_id")["set"])
@@ -329,7 +329,7 @@ quiz(
 # against the notes {cite:p}`menon2015`. Where labels or prevalences differ
 # between groups, a model that treats everybody alike seems to have favourites:
 
-# %%
+# %% tags=["hide-input"]
 MODELS = {"perfect": {}, "imperfect": {"auc": 0.85}}
 MODELS["imperfect"] |= {"sensitivity": 0.8, "specificity": 0.9}
 alike = [
@@ -370,7 +370,7 @@ wrong frequency. Equalised odds, in truth zero without a gap, go from
 # the patients are audited: their truth is known too, and with it the error
 # rates in each sex.
 
-# %%
+# %% tags=["hide-input"]
 ILL = "Pneumothorax"
 phantom = cohorts.load("phantom", n_images=n_images, seed=seed)
 about = phantom.table[["image_id", "sex", f"severity_{ILL}"]]
@@ -383,8 +383,6 @@ notes = {
 }
 people = np.random.default_rng(seed).permutation(seen["patient_id"].unique())
 audited = seen["patient_id"].isin(people[: len(people) // 2]).to_numpy()
-
-# %%
 measured = []
 for way, note in {"in truth": seen["y_true"], **notes}.items():
     audit = seen.assign(score=note.astype(float), model="label")[audited]
@@ -443,7 +441,7 @@ Line by line, what is missed depends more on the score. No AUC is above one:
 where the table has one, the assumption behind the correction is refuted.
 """)
 
-# %%
+# %% tags=["hide-input"]
 rates = schema.rows(whole, label=FINDING).set_index("metric")["value"]
 rates = {"prevalence": read.mean(), **rates[[*label_audit.RATES]]}
 rates["auc"] = MODELS["imperfect"]["auc"]
@@ -456,7 +454,7 @@ show(table.rename(columns={"dependence": "correlation"}), what)
 # many studies, *recorded* by `benchmarks/label_error.py`. Each draws patients
 # of a large phantom population, plants wrong labels anew and audits some.
 
-# %%
+# %% tags=["hide-input"]
 recorded = label_error.recorded()
 cover = schema.rows(recorded, group="all", metric=["auc", "sensitivity"])
 cover["what"] = cover["metric"].map(readable) + ", " + cover["labels"]
@@ -473,10 +471,11 @@ gap = schema.rows(recorded, design="rates by sex", group="F - M", metric="auc")
 gap = gap.set_index("labels")["coverage"]
 say(f"""
 Recorded on {recorded["date"].max()}, at least {least} studies a line. Where
-the assumption holds, the share of corrected intervals that hold the truth goes
-from {span(right)}. It does not hold in: {listed(odd)}. Where rates differ by
-sex, {fmt(gap["corrected"])} of the corrected intervals and
-{fmt(gap["as noted"])} of the others hold the true gap in AUC by sex.
+the assumption holds, {span(100 * right, digits=0)} % of the corrected
+intervals hold the truth. It does not hold in: {listed(odd)}. Where rates
+differ by sex, the true gap in AUC by sex is held by
+{fmt(100 * gap["corrected"], 0)} % of the corrected intervals and
+{fmt(100 * gap["as noted"], 0)} % of the others.
 """)
 
 # %% [markdown]
@@ -520,12 +519,13 @@ in_short(
     f"""
 Against radiologists who read {count(len(films))} films of the NIH again, the
 text-mined label finds a share of {se_all} of {THIS}, and is right in
-{ppv_all} of the films it marks. What it finds differs by {sex} between women
-and men, and between AP and PA by {view} as drawn, by {over} carried over to
-all films. A perfect model would show an AUC of {fmt(top[FINDING])}. Planted
-notes, worse for women, turn a gap in AUC of {true} into {by_note}, corrected
-{fixed}. If they miss the fainter, the corrected AUC is {overdone};
-{astray}.
+{ppv_all} of the films it marks. The share found differs by {sex} between women
+and men, and between films taken in bed (AP) and standing (PA) by {view} as
+drawn, by {over} carried over to all films. Tested against such labels, a
+perfect model would show an AUC of {fmt(top[FINDING])}. On phantoms, labels
+planted worse for women turn a gap in AUC of {true} into {by_note}, and into
+{fixed} when corrected for their error rates. Where labels miss the fainter
+findings, the corrected AUC is {overdone}; {astray}.
 """,
     figure="fig-label-gaps",
     found=f"NIH's label finds {se_all} of {THIS} on films read again.",

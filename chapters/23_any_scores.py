@@ -314,7 +314,7 @@ probabilities and were never fitted to any; theirs is {of_words} (the interval
 #
 # ## Limits
 #
-# - Who made the file knew the films. Nothing here proves that scores were
+# - Whoever made the file knew the films. Nothing here proves that scores were
 #   given before the truth was known; a file that repeats the labels is
 #   refused, one that repeats most of them is not.
 # - Where a model was trained is not in its scores: a leak can neither be seen
@@ -351,7 +351,8 @@ and X look at CLIPs alone.
 # :class: dropdown
 # A pair of an ill and a healthy film is in order with probability
 # $0.8 \cdot 0.9$, tied with $0.8 \cdot 0.1 + 0.2 \cdot 0.9$, and a tie counts
-# half: $0.72 + 0.13 = 0.85$, the mean of the two. Who always says no has 0.5.
+# half: $0.72 + 0.13 = 0.85$, the mean of the two. A reader
+# who always says no has 0.5.
 # ```
 #
 # ```{exercise}
@@ -389,4 +390,5 @@ and X look at CLIPs alone.
 #
 # - {cite:t}`seyyedkalantari2021` audit classifiers for missed disease by sex,
 #   age, race and insurance.
-# - {cite:t}`vancalster2019` say what calibration means to who uses a score.
+# - {cite:t}`vancalster2019` say what calibration means to those who use a
+#   score.

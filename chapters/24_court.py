@@ -482,7 +482,7 @@ above ({listed(unknown)}), which this table cannot show.
 # - **A false charge.** Deal the groups at random and apply the remedy. Nothing
 #   is there to be removed; whatever happens to AUC is its price.
 # - **Both groups, before and after.** A gap closes from two sides.
-# - **Patients apart**, for fitting, for thresholds and for the verdict.
+# - **Different patients** for fitting, for thresholds and for the verdict.
 # - **A phantom beforehand.** A remedy that invents a shift on a phantom has no
 #   excuse on patients. One that passes may still fail on them.
 # - **Read the gap first**: [Where a gap comes from](12_gap_causes). Closing a
@@ -500,7 +500,7 @@ quiz(
         ),
         "Not before it was tried on a model without the bias.": (
             True,
-            "That is what a placebo is for. A drug that helps the sick may "
+            "That is what a placebo is for. A drug that helps the ill may "
             "harm the healthy.",
         ),
     },

@@ -5,7 +5,7 @@
 #       S 3.2: ''
 #     goals:
 #     - tell what is encoded from what is used, and name all four cases
-#     - estimate use without twins, in four ways, and say what fools each
+#     - estimate use without twins, in seven ways, and say what fools each
 #     - choose an estimator by how often it was right where the truth is known
 #     needs:
 #     - 06_shortcuts
@@ -102,6 +102,7 @@ show(
         index=["attribute", "method"], columns="model", values="AUC"
     ),
     "AUC of a linear probe, over all films and within the largest site",
+    missing="not asked",
 )
 
 # %% tags=["remove-input"]
@@ -143,11 +144,12 @@ known["move"] = [fmt_row(row, signed=True) for _, row in known.iterrows()]
 show(
     known.pivot(index="attribute", columns="model", values="move"),
     f"How far the score of {finding} moves on films without it (SD), by {by}",
+    missing="not asked",
 )
 
 # %% tags=["hide-input"]
 where = use.quadrants(read, known)
-plots.encoded_or_used(where, ENCODED, USED, f"move of the score (SD), by {by}")
+plots.encoded_or_used(where, ENCODED, USED, f"move up or down (SD), by {by}")
 figure(
     "fig-use-map",
     f"Encoded and used: for each model and attribute, how well a linear probe "
@@ -236,7 +238,7 @@ quiz(
 #
 # Erasures are fitted on half of the patients and looked at on the other half.
 
-# %%
+# %% tags=["hide-input"]
 said = use.estimates(asked)
 answers = pd.concat([known, said], ignore_index=True).drop_duplicates(
     ["attribute", "model", "method"]
@@ -283,7 +285,7 @@ Only devices can be painted over, and only where somebody knows where they are.
 # each the twins and the seven were asked the same, by the same bars. This took
 # too long for a page: it is *recorded* by `benchmarks/use.py`.
 
-# %%
+# %% tags=["hide-input"]
 recorded = use.recorded()
 graded = use.grades(recorded)
 cases = pd.MultiIndex.from_frame(graded[["attribute", "model"]])
@@ -342,10 +344,11 @@ Of those that can speak of every attribute, **{first}** errs least: it is right
 in {right} of {of_all}, wrong in {whole.loc[first, "wrong"]}, and leaves
 {whole.loc[first, "undecided"]} undecided (where the attribute is used:
 {used["right"].sum()} right and {used["wrong"].sum()} wrong of
-{used["n"].sum()}). **{most}** is most often right, in
+{used["n"].sum()}). Most often right is **{most}**, in
 {whole.loc[most, "right"]}, and wrong in {whole.loc[most, "wrong"]}.
-**{last}** errs most, in {whole.loc[last, "wrong"]}. Masking, where it can
-speak, is right in {paint["right"]} and wrong in {paint["wrong"]} of {spoke}.
+Wrong most often is **{last}**, in {whole.loc[last, "wrong"]}. Masking, where
+it can speak, is right in {paint["right"]} and wrong in {paint["wrong"]} of
+{spoke}.
 """)
 
 # %% [markdown]
@@ -401,10 +404,12 @@ quiz(
 # %% tags=["remove-input"]
 in_short(
     f"""
-A probe reads {len(yes)} of {plural(len(everywhere), "pair")} of model and
-attribute; {idle} of these are not used, by {by}. Encoded and used:
+What can be read from a model's embeddings need not move its answers. A probe
+reads {len(yes)} of {plural(len(everywhere), "pair")} of model and attribute;
+{idle} of these are not used, by {by}. Encoded and used:
 {told["encoded and used"]}. Without twins, {first} named the truth most safely:
-wrong in {whole.loc[first, "wrong"]} of {of_all} recorded cases.
+wrong in {whole.loc[first, "wrong"]} of {of_all} recorded cases, but undecided
+in {whole.loc[first, "undecided"]}.
 {f"Fooled in most seeds: {listed(failing)}." if failing else ""} Paper S shows
 that attributes can be read, and leaves open whether they are used.
 """,

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # The parts of a gap
 #
-# *Goes on where chapter {doc}`12_gap_causes` ends, under section 3.1 of
+# *Goes on where [chapter 12](12_gap_causes) ends, under section 3.1 of
 # {cite:t}`sourget2025`, paper S: gaps between groups, their causes left open.*
 #
 # A model misses more in the old. Five people sit around a table. The
@@ -40,7 +40,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# The cohort and its twins are those of chapter {doc}`12_gap_causes`, except
+# The cohort and its twins are those of [chapter 12](12_gap_causes), except
 # that one more bias is planted: findings of patients from 65 years on are left
 # out of their labels, at random. No pixel changes. Those of 60 and over are
 # called old. Real data serve for one section only, *What real films let you
@@ -110,12 +110,13 @@ show(table, "The switches")
 # comes from those who compare death rates and wages
 # {cite:p}`kitagawa1955,oaxaca1973,dinardo1996`.
 #
-# **Twins.** The same patients are drawn with a dial off, as in chapter
-# {doc}`12_gap_causes`. Two dials make four cohorts, since both can be off.
+# **Twins.** The same patients are drawn with a dial off, as in
+# [chapter 12](12_gap_causes). Two dials make four cohorts, since both can be
+# off.
 #
 # **Labels.** The films are judged by what is there, and not by what was noted.
 
-# %%
+# %% tags=["hide-input"]
 OFF = {"contrast": {}}
 SAME = {"site_signature": 0.0}
 twins = {
@@ -162,8 +163,8 @@ before, after = alone.game("mean", "auc").values()
 
 # %% tags=["remove-input"]
 say(f"""
-Chapter 12 would say: averaged over findings, the AUC of {model.name} is
-{fmt(before.value, 3, True)} in old minus young as drawn, and
+[Chapter 12](12_gap_causes) would say: averaged over findings, the AUC of
+{model.name} is {fmt(before.value, 3, True)} in old minus young as drawn, and
 {fmt(after.value, 3, True)} with the dial for appearance off. So the dial owns
 {fmt(before.value - after.value, 3, True)} of the gap.
 """)
@@ -251,7 +252,7 @@ In none of the three does the sum of the parts miss the gap by more than
 # thrown first, with all other differences still there, and when it is thrown
 # last, with none of them left.
 
-# %%
+# %% tags=["hide-input"]
 game = split.game("mean", "average_precision")
 none, every = frozenset(), frozenset(split.switches)
 shared = gap_parts.parts(game, split.switches)
@@ -341,8 +342,8 @@ Between women and men, the gap in sensitivity is {gap}. As far as the two
 differ in years, the dial for age works here in disguise, and age ({years}) and
 appearance ({faint}) share it, since each switch alone would take it away. By
 race the gap is {by_race}, of which {place} goes with the scanner (the interval
-{place.lies}). Of all parts in the table, the intervals of {how_many(away)}
-exclude 0; where nothing is at work, some do so by chance.
+{place.lies}). Of the parts in the table that are not exactly 0, the intervals
+of {how_many(away)} exclude it; where nothing is at work, some do so by chance.
 """)
 
 # %% [markdown]
@@ -353,7 +354,7 @@ exclude 0; where nothing is at work, some do so by chance.
 # it can and names the rest. Here it sees what an auditor would see: labels as
 # noted, and neither twins nor severity.
 
-# %%
+# %% tags=["hide-input"]
 if cohort.planted:
     seen = scores[scores["model"] == "as drawn"]
     seen = seen.drop(columns=["severity", "complete"])
@@ -371,18 +372,16 @@ for attribute in both or ["age60"]:
     if audit.gaps:
         break
 blind = schema.rows(gap_parts.table(audit), label="mean")
-
-# %% tags=["hide-input"]
 who = " minus ".join(pairs[attribute])
 if audit.gaps:
     show(
         blind[blind["value"].notna()],
-        f"{who}, as an audit of {cohort.name} can split it",
+        f"The gap, {who}, as an audit of {cohort.name} can split it",
         rows="method",
         columns="metric",
     )
 lacks = pd.DataFrame(audit.cannot.items(), columns=["part", "why it cannot"])
-show(lacks, "And what it cannot split")
+show(lacks, f"What an audit of {cohort.name} cannot split, and why")
 
 # %% tags=["remove-input"]
 told, left, share = (
@@ -393,7 +392,7 @@ beside, of_which = "", f"of the {told['average_precision']} in {cohort.name}"
 if cohort.planted:
     of_which = "of it"
     beside = f"""
-With twins and complete labels it was {found["unexplained"]} and
+With twins and complete labels these were {found["unexplained"]} and
 {precision["unexplained"]}. Worse, a cause that cannot be split may hide in one
 that can: prevalence is given {share["average_precision"]} of the second gap
 here, and {precision["prevalence"]} above. The old *seem* less often ill.
@@ -412,7 +411,7 @@ say(f"""
 *Unexplained* is a word for what was not measured. It is neither proof of an
 unfair model nor of the absence of one. An auditor can make it smaller: have
 radiologists grade severity and read some films again
-({{doc}}`22_label_error`), record the scanner, film a test object.
+([chapter 22](22_label_error)), record the scanner, image a test object.
 """)
 
 # %% [markdown]
@@ -425,7 +424,7 @@ radiologists grade severity and read some films again
 # are normal, so that every part has a formula (where phantoms are named,
 # patients are drawn from a pool of them, whose own parts are the truth).
 
-# %%
+# %% tags=["hide-input"]
 recorded = gap_parts.recorded()
 owns = recorded["truth"].abs() > gap_parts.ROUNDING
 recorded["what"] = owns.map({True: "owns a part", False: "owns none"})
@@ -448,8 +447,8 @@ Recorded on {recorded["date"].max()}, at least {count(n)} studies a line. Over
 all designs, intervals hold {percent(planted_parts, 1)} of the parts that were
 planted; of those of switches that own none, {percent(empty, 1)} contain
 zero. By design, where a switch owns a part, the share goes from
-{span(held["owns a part"], digits=3)}; where it owns none, from
-{span(held["owns none"], digits=3)}.
+{span(held["owns a part"], percent, digits=1)}; where it owns none, from
+{span(held["owns none"], percent, digits=1)}.
 
 Line by line it is less even: the least is {percent(low["coverage"], 1)}
 ({low["part"]}, {readable(low["metric"])}; {low["design"]}). Where few are ill
@@ -480,7 +479,8 @@ in_short(
 A gap can be split into parts that sum to it, whatever the metric. Between old
 and young, the gap of {model.name} in sensitivity is {found["gap"]}, of which
 most goes to {owner(found)}; in average precision it is {precision["gap"]},
-with most for {owner(precision)}. Of the latter, {most} has
+with most for {owner(precision)}. *Appearance* is how well findings stand out,
+*annotation* what labels leave out. Of the gap in average precision, {most} has
 {fmt(one, 3, True)} if it is taken away first and {fmt(last, 3, True)} if last;
 Shapley values average over all orders. Without twins and complete labels,
 {left["average_precision"]} {of_which} stays unexplained. Paper S leaves the

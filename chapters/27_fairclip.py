@@ -74,9 +74,9 @@ show(fairclip.claims(), "FairCLIP: what is said, and what is shown")
 # Saleh, Groot, Eicholtz and Vijverberg
 # ([repository](https://github.com/juttevijverberg/FairCLIP_Reproduction)).
 # Both published the results of single trainings. So one can ask: is FairCLIP
-# further from CLIP than trainings of the same are from each other (Welch)? The
-# *parity difference* is by how much the share of patients called ill differs
-# between groups, at a fixed threshold.
+# further from CLIP than trainings of the same are from each other (Welch's
+# test)? The *parity difference* is by how much the share of patients called
+# ill differs between groups, at a fixed threshold.
 
 # %% tags=["hide-input"]
 show(fairclip.side_by_side(), "FairCLIP minus CLIP, 95 % interval")
@@ -99,8 +99,8 @@ smallest parity difference, {fmt(least["parity"], 4)}, the accuracy is
 gives everybody the same answer, at an AUC of {fmt(least["auc"])}. The
 {plural(len(alike), "training")} with a parity difference below {SMALL} have an
 accuracy of {fmt(alike["accuracy"].mean())} on average. The order of patients
-is still there, the threshold no longer cuts it. **Who gives all the same
-answer has no gap.** [The court](24_court) calls that levelling down.
+is still there, the threshold no longer cuts it. **A model that gives everybody
+the same answer has no gap.** [The court](24_court) calls that levelling down.
 
 By chance alone, a fair classifier that calls every second patient ill would
 show a parity difference of {percent(chance["sex"], 1)} by sex and of
@@ -139,7 +139,7 @@ explained("The code", fairclip.as_published)
 # %% [markdown]
 # Two of the court's cases serve: a model trained on reports that are silent on
 # women, and one that takes the drain for the disease. The remedy is fitted on
-# films and reports of patients apart; in the first case these reports are as
+# films and reports of other patients; in the first case these reports are as
 # silent on women as those of the training, for such is what a hospital has.
 
 # %%
@@ -255,6 +255,7 @@ moved = pd.DataFrame(moved, columns=columns)
 # %% tags=["hide-input"]
 grouped = moved.groupby(["bias", "term"], sort=False)
 trainings = grouped["moved"].agg(["mean", "min", "max"])
+trainings.columns = ["on average", "least", "most"]
 trainings = trainings.join(grouped[columns[-2:]].sum())
 verdicts = {(c.bias, k): str(court.verdict(c, e)) for c, k, e in tried}
 trainings["verdict, first training"] = [verdicts[i] for i in trainings.index]
@@ -262,8 +263,8 @@ show(trainings.reset_index(), "Share of the harm that a term moves", counts=())
 
 # %% tags=["remove-input"]
 leave = sum(v.split(";")[0] == "leaves" for v in verdicts.values())
-most = trainings["mean"].abs().max()
-apart = (trainings["max"] - trainings["min"]).max()
+most = trainings["on average"].abs().max()
+apart = (trainings["most"] - trainings["least"]).max()
 say(f"""
 In the words of the court, {leave} of {len(verdicts)} trainings surely leave
 the harm where it was, controls among them. On average over {n_trainings}, no
@@ -275,8 +276,8 @@ trains once may read either out of it.
 
 Perhaps the weight was too small. As it grows, two things can be followed on
 the silent reports: how far the similarities of women's and men's films to
-their reports lie apart, on films apart, which the term wants small, and the
-gap in sensitivity, which matters to a patient.
+their reports lie apart (on other patients), which the term wants small, and
+the gap in sensitivity, which matters to a patient.
 """)
 
 # %%
@@ -346,13 +347,14 @@ in the term asks for the finding.
 # %% tags=["remove-input"]
 in_short(
     f"""
-Does FairCLIP's term move a gap whose truth is known? In the reproductions the
-parity difference is surely smaller in {lower} of {len(published)} comparisons,
-and accuracy falls in {worse}. The term of the public code pulls the same way
-with shuffled groups (cosine {blind["as_published"].min():.4f}). Planted:
-silent reports and a drain. On average neither term moves more than
-{percent(most)} of the harm; that of the equation brings its own distance down
-to {percent(fell["distance"].min())}, and the gap stays at
+FairCLIP adds a term to the loss of CLIP that is to make gaps between groups
+smaller. In two reproductions the parity difference is surely smaller in
+{lower} of {len(published)} comparisons, and accuracy falls in {worse}. The
+term of the public code pulls the same way with shuffled groups (cosine
+{blind["as_published"].min():.4f}). Against planted biases, silent reports and
+a drain, neither term moves more than {percent(most)} of the harm on average.
+That of the equation brings its own distance down to
+{percent(fell["distance"].min())} of the control's, and the gap stays at
 {span(fell["gap"], percent)}.
 """,
     figure="fig-fairclip-weight",

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Who pays for an alarm? Net benefit by group
 #
-# *Goes on where chapter {doc}`07_calibration` ends, section 3.3 of
+# *Goes on where [Calibration](07_calibration) ends, section 3.3 of
 # {cite:t}`sourget2025`, paper S: probabilities that hold, and then?*
 #
 # A committee is to decide whether software may sort the chest films of the
@@ -42,7 +42,7 @@ from cxrlib.book.chapters import check
 check(globals())
 
 # %% [markdown]
-# As in chapter {doc}`17_recalibration`, there are models, films to test them
+# As in [Recalibration](17_recalibration), there are models, films to test them
 # on, and films of other patients to fit on, the *validation* patients. On
 # these, a line of logistic regression (Platt scaling) turns scores into risks.
 
@@ -221,7 +221,7 @@ At the price of this run, the net benefit over the models goes from
 {span(value["value"], digits=1)}; an alarm for all has {every:value}. With
 the whole interval, {lying(over_all, "above")} models do better than an alarm
 for all, and {lying(value, "above")} better than none. At the left end of the
-curves little is gained over alarming everybody: who fears a miss that much
+curves little is gained over alarming everybody: whoever fears a miss that much
 needs no model. What matters is the range of prices that sensible people name
 {{cite:p}}`vickers2019`.
 """)

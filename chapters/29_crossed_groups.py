@@ -13,11 +13,11 @@
 # %% [markdown]
 # # Small and crossed groups
 #
-# *Goes on where chapter {doc}`13_small_groups` ends, under sections 2.1 and 4
+# *Goes on where [chapter 13](13_small_groups) ends, under sections 2.1 and 4
 # of {cite:t}`sourget2025`, paper S: each attribute is looked at alone, and the
 # Asian and the youngest patients are too few to judge.*
 #
-# The clinic of chapter 13 asks again. It cares for old women, and wants to
+# The clinic of that chapter asks again. It cares for old women, and wants to
 # know how well the model finds their collapsed lungs. The audit has so few of
 # them that it answers "undefined". That is honest. Yet more is known: the
 # audit has old men, and younger women. If all of them are served well, is it
@@ -51,13 +51,7 @@ from cxrlib.models import choose_models, load_model
 from cxrlib.predict import zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import plots
-from cxrlib.show.notebook import (
-    figure,
-    keep,
-    quiz,
-    show,
-    warn_if_seeded,
-)
+from cxrlib.show.notebook import figure, keep, quiz, show, warn_if_seeded
 from cxrlib.show.say import in_short, say
 from cxrlib.show.words import (
     estimate,
@@ -70,7 +64,7 @@ from cxrlib.show.words import (
 )
 from cxrlib.stats import borrowed, fairness
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 model = load_model(choose_models(models)[0], chosen)
 warn_if_seeded([model.name], data)
@@ -98,7 +92,7 @@ one = predictions[predictions["label"] == FINDING]
 # this book from ten positive images on; here five are enough, or ten where
 # small groups must not be seen.
 
-# %%
+# %% tags=["hide-input"]
 ENOUGH = protocol_of("corrected").min_cases
 LEAST = max(borrowed.FEWEST, schema.smallest_cell())
 crossings = [ATTRIBUTES[:k] for k in range(1, len(ATTRIBUTES) + 1)]
@@ -254,7 +248,7 @@ that is in the interval.
 # With every attribute crossed, most groups are small, and the raw numbers are
 # mostly luck.
 
-# %%
+# %% tags=["hide-input"]
 everything = borrowed.table(decided, ATTRIBUTES, "sensitivity")
 given = told(everything).dropna(subset="value")
 width = given["ci_high"] - given["ci_low"]
@@ -282,7 +276,7 @@ numbers is to rank their sizes: the smallest come out on both ends.
 # everybody. Whatever differs between groups now is luck, or comes from how
 # bodies of different ages look.
 
-# %%
+# %% tags=["hide-input"]
 planted = cohort
 if not cohort.planted:
     planted = cohorts.load("phantom", n_images=n_images, seed=seed)
@@ -383,13 +377,15 @@ quiz(
 # drawn from a large pool, whose own numbers are the truth. First, how far the
 # numbers of groups with fewer than thirty positives are off.
 
-# %%
+# %% tags=["hide-input"]
 WORTH = 30  # per cent off the error that lending should bring
 recorded = borrowed.recorded()
 errors = borrowed.errors(recorded)
 less = 100 * (1 - errors["structured"] / errors["raw"])
 show(
-    errors.assign(**{"structured, % less": less}).reset_index(),
+    errors.assign(
+        **{"structured, % less": less.map("{:.0f}".format)}
+    ).reset_index(),
     "Root-mean-square error in groups with fewer than thirty positives",
     digits=3,
 )
@@ -466,13 +462,14 @@ it makes the harmed look better served than they are.
 #   it may be the one that an audit is for. If there is a reason to fear for a
 #   group, collect its films. No model replaces them.
 # - Groups are exchangeable *rests* here: before the films are seen, none is
-#   more suspect than another. Who knows better should say so beforehand.
+#   more suspect than another. Whoever knows better should say so beforehand.
 # - A 95 % interval holds on average over groups, not in each of them.
 # - Groups with fewer than five positives, or five negatives, get no number and
 #   lend nothing; of credentialed data, those with fewer than ten. Where no
 #   more groups are left than the sum has coefficients, nobody can lend.
-# - Labels, and groups as they were recorded, err as in chapter
-#   {doc}`04_subgroup_fairness`. Lending carries such errors to others.
+# - Labels, and groups as they were recorded, err as in
+#   [Subgroup fairness](04_subgroup_fairness). Lending carries such errors to
+#   others.
 
 # %% tags=["remove-input"]
 in_short(
@@ -480,11 +477,12 @@ in_short(
 Of the groups of {finest} in {cohort.name}, {percent(without)} have too few
 cases of {FINDING} for a number of their own. Others can lend: a sum of what
 sex, age and the like do, and a rest learned from all groups, give a number
-from {LEAST} positives on. Where the truth is planted, its error is
-{span(less, digits=0)} % below that of the raw number, and intervals hold the
-truth in {holds["structured"]} where the model is true. If old women alone are
-harmed, they hold theirs in {theirs["structured"]}, and make them look better
-served than they are. Paper S leaves small groups unjudged.
+from {LEAST} positives on. Where the truth is planted, its error in small
+groups is {span(less, digits=0)} % below that of the raw number, and 95 %
+intervals hold the truth in {holds["structured"]} of cases where the model is
+true. If old women alone are harmed, they hold it in {theirs["structured"]},
+and make these women look better served than they are. Paper S leaves small
+groups unjudged.
 """,
     figure="fig-crossed-methods",
 )

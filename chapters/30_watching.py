@@ -62,7 +62,7 @@ from cxrlib.show.say import in_short, say
 from cxrlib.show.words import count, fmt, fmt_interval, listed, percent
 from cxrlib.stats import watch
 
-# %%
+# %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 model = load_model(choose_models(models)[0], chosen)
 warn_if_seeded([model.name], data)
@@ -194,9 +194,9 @@ p = watch.p_values(fair - tolerated)
 # - *How much to stake?* As much as soon finds a gap that is worth finding:
 #   about that gap over the variance of a difference. A wrong guess costs time,
 #   never a false alarm.
-# - *What if the change comes late?* Who loses for a year is poor when it
-#   comes. So some money is kept, and put down bit by bit: each bit is a bettor
-#   of its own who starts later {cite:p}`shin2023`.
+# - *What if the change comes late?* A bettor who loses for a year is
+#   poor when it comes. So some money is kept, and put down bit by bit: each
+#   bit is a bettor of its own who starts later {cite:p}`shin2023`.
 
 # %%
 rich = watch.wealth(fair - tolerated, 1 + tolerated, plan.on_gap)
@@ -312,7 +312,7 @@ end it is {band}, for all pairs: where a gap moves, the band follows its mean.
 # at the early ones {cite:p}`obrien1979`; or it starts anew with each batch and
 # shares its level among them.
 
-# %%
+# %% tags=["hide-input"]
 recorded = watch.recorded()
 short = watch.compared(recorded)
 soon = short[list(watch.CHANGES)]
@@ -336,10 +336,10 @@ test after every patient does in {percent(wolf)} of them all.
 
 If the gap is there from the first patient on, half of the watches have found
 it after {fmt(bet[first], 0)} patients, the plan with one test after
-{fmt(one[first], 0)}, that with four looks after {fmt(four[first], 0)}. **Who
-knows when the gap begins is best served by planned looks.** But one that
-begins later is past what either plan looks at. Batches go on; their median is
-later than that of bets by {lost}.
+{fmt(one[first], 0)}, that with four looks after {fmt(four[first], 0)}.
+**Whoever knows when the gap begins is best served by planned looks.** But one
+that begins later is past what either plan looks at. Batches go on; their
+median is later than that of bets by {lost}.
 """)
 
 # %% [markdown]
@@ -403,7 +403,7 @@ there all the time. It cannot say when one began.
 #    it one finding, one room, one scanner, one kind of patient?
 # 2. Tell those who use the device, and say for whom it is less safe. Second
 #    readings for these patients cost less than a device switched off.
-# 3. Search for the cause as in chapter {doc}`12_gap_causes`, with whoever
+# 3. Search for the cause as in [chapter 12](12_gap_causes), with whoever
 #    changed something: a filter, an update, a protocol, the way of reporting.
 # 4. Mend it, set a new promise, and start a new watch with new money. An old
 #    watch that has alarmed stays alarmed.
@@ -419,8 +419,8 @@ there all the time. It cannot say when one began.
 #   labels; patients enter in the order in which their labels arrive.
 # - **Who is never labelled.** If the ill whom the device misses are not
 #   followed up, they are counted as healthy and are not in the stream at all.
-# - **Wrong labels**, more often wrong in one group (chapter
-#   {doc}`22_label_error`), look like a gap or hide one.
+# - **Wrong labels**, more often wrong in one group
+#   ([chapter 22](22_label_error)), look like a gap or hide one.
 # - **A gap among the healthy**: false alarms of the *device* need a watch of
 #   specificity, with the same code.
 # - **Why.** If sicker women come in winter, the gap moves and the device has
@@ -429,13 +429,16 @@ there all the time. It cannot say when one began.
 # %% tags=["remove-input"]
 in_short(
     f"""
-One may look after every patient and be believed, if one bets. Where groups are
-dealt at random, the usual test after every pair alarms in {percent(usual)} of
-streams, the bets in {percent(bets)}. Findings of women were made fainter after
-patient {count(n_before)}; alarm of the watch of the gap of {model.name}:
-{when(alarm["gap"])}. Recorded: a gap of one in ten is found after
-{fmt(bet[first], 0)} patients in the median, by a single planned test after
-{fmt(one[first], 0)}. A watch is as late as its labels, and as wrong.
+One may look after every patient and be believed, if one bets: a stake on each
+pair of patients wins when the woman is served worse, and what has been won is
+the evidence. Where groups are dealt at random, the usual test after every pair
+alarms in {percent(usual)} of streams, the bets in {percent(bets)}. Findings of
+women were made fainter after patient {count(n_before)}; alarm of the watch of
+the gap of {model.name}: {when(alarm["gap"])}. Recorded: bets find a gap of one
+in ten after {fmt(bet[first], 0)} patients in the median, one planned test
+after {fmt(one[first], 0)}, four planned looks after {fmt(four[first], 0)};
+these plans miss a gap that comes later. A watch is as late as its labels, and
+as wrong.
 """,
     figure="fig-watching-gap",
 )
@@ -459,8 +462,8 @@ patient {count(n_before)}; alarm of the watch of the gap of {model.name}:
 #
 # ```{exercise}
 # :label: ex-watching-late
-# Keep no money (`kept=0`). What changes for a gap from the first patient on,
-# and what for one that comes late?
+# Keep no money (`kept=0` in `watch.wealth`). What changes for a gap from the
+# first patient on, and what for one that comes late?
 # ```
 #
 # ```{solution} ex-watching-late

@@ -172,9 +172,18 @@
       xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
   }
 
+  // Dark colours are mixed with white where the page is dark: 3 to 1 is what a line needs.
+  function lit(colour) {
+    const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    const [r, g, b] = parts.map((x) => (x / 255) ** 2.2);
+    if (0.2126 * r + 0.7152 * g + 0.0722 * b > 0.13) return colour;
+    return `rgb(${parts.map((x) => Math.round(x + 0.45 * (255 - x))).join(", ")})`;
+  }
+
   function start(box) {
     const data = JSON.parse(box.querySelector("script").textContent);
     data.rows = data.rows.map((row) => Object.fromEntries(row.map((x, i) => [data.columns[i], x])));
+    const colours = Object.entries(data.colours ?? {});
     data.name = (code) => data.names[code] ?? String(code);
     const form = box.querySelector("form");
     const plot = box.querySelector(".cxr-plot");
@@ -184,6 +193,8 @@
       const style = getComputedStyle(document.body);
       data.line = style.getPropertyValue("--pst-color-text-muted").trim();
       data.width = plot.clientWidth;
+      const dark = document.documentElement.dataset.theme === "dark";
+      data.colours = Object.fromEntries(colours.map(([name, c]) => [name, dark ? lit(c) : c]));
       const chosen = Object.fromEntries([...new FormData(form)]);
       const { traces, layout, words } = KINDS[box.dataset.kind](data, chosen);
       form.querySelector("[role=status]").textContent = words;

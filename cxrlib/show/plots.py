@@ -186,8 +186,7 @@ def gap_forest(table: pd.DataFrame) -> Figure:
     metric = table["metric"].iloc[0]
     what = readable(metric)
     of_mean = "label" not in keys and table["label"].iloc[0] == "mean"
-    if of_mean and not what.startswith("mean "):
-        what = f"mean {what}"
+    what = f"mean {what}" if of_mean and not what.startswith("mean ") else what
     title = f"difference in {what}" if metric in PERFORMANCE else what
     named = [c for c in ("label", "group") if c not in keys]
     shared = [c for c in named if table[c].iloc[0] not in ("all", "mean")]
@@ -936,7 +935,7 @@ def encoded_or_used(table: pd.DataFrame, encoded: float, used: float, moves: str
         (encoded + 0.01, "encoded and used", "encoded, not used"),
     ):
         ax.text(x, 0.97 * top, above, va="top", **corner)
-        ax.text(x, 0.003 * top, below, va="bottom", **corner)
+        ax.text(x, 0.12 * used, below, va="bottom", **corner)  # above the many dots at 0
     entries = _entries(palette, marker="s")
     entries += [_entry(readable(m), marker=s, markersize=7) for m, s in shapes.items()]
     if (table["quadrant"] == "undecided").any():
