@@ -118,9 +118,10 @@ def recipe_counts(nih: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     counts = cells.loc["Edema", OLD].items()
     edema = of_cell | {"cohort": "nih-6x200", "label": "Edema"}
     rows += [edema | {"group": g, "value": n} for g, n in counts]
-    of_nih = cells.rename({"Pleural Effusion": "Effusion"})[CELLS].stack()  # the names of X
+    of_nih = cells.rename({"Pleural Effusion": "Effusion"})  # the names of X
     of_cell |= {"cohort": "nih-cxr14"}
-    rows += [of_cell | {"label": d, "group": g, "value": n} for (d, g), n in of_nih.items()]
+    for g in CELLS:
+        rows += [of_cell | {"label": d, "group": g, "value": n} for d, n in of_nih[g].items()]
     kinds = {"metric": "n_labels", "value": cells["satisfies"].sum()}
     return schema.results([*rows, about | {"cohort": "nih-6x200"} | kinds])
 
