@@ -467,7 +467,8 @@ six models do better with them.
 #
 # ```{exercise}
 # :label: ex-shortcut-confounding
-# Make larger pneumothoraces more likely to be drained. Would an unbiased model
+# Make larger pneumothoraces more likely to be drained: for each film, choose
+# by its `severity` which of the two `scores` counts. Would an unbiased model
 # show a gap between the arms? Would its twins?
 # ```
 #
@@ -475,7 +476,6 @@ six models do better with them.
 # :class: dropdown
 # Yes and no. The drained arm would hold the easier cases: a gap without a
 # shortcut. Twins compare each film with itself: the shift stays near zero.
-# Choose rows by `severity_Pneumothorax` from `small.table` to try it.
 # ```
 #
 # ```{exercise}

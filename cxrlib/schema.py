@@ -5,6 +5,7 @@ so a comparison is a join and a plot takes any of them. ``schema.toml`` says wha
 results table means.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandera.pandas as pa
 from cxrlib import guard
 from cxrlib.core import checks, levels
 
+PART = re.compile(r"mean over (\d+ of \d+) labels; left out")  # the note of a mean of some labels
 KEYS = ("cohort", "model", "method", "label")  # of the predictions that are judged together
 PREDICTION_COLUMNS = ("image_id", "patient_id", *KEYS, "y_true", "score")
 
@@ -218,7 +220,8 @@ def wide(
     Returns
     -------
     DataFrame of text, in the order of first appearance; cells without a row are "",
-    undefined values are "undefined".
+    undefined values are "undefined". A mean that leaves labels out says of how many it is:
+    "0.87 [0.84, 0.90] (2 of 7)".
 
     Raises
     ------
@@ -238,7 +241,9 @@ def wide(
         value, low, high = (
             f"{round(row[c], digits) + 0.0:.{digits}f}" for c in ("value", "ci_low", "ci_high")
         )
-        return value if pd.isna(row["ci_low"]) else f"{value} [{low}, {high}]"
+        cell = value if pd.isna(row["ci_low"]) else f"{value} [{low}, {high}]"
+        part = PART.search(str(row.get("note", "")))
+        return f"{cell} ({part[1]})" if part else cell
 
     cells = table[[*index, *columns]].assign(cell=table.apply(text, axis=1))
     out = cells.pivot(index=index, columns=columns, values="cell").fillna("")

@@ -21,6 +21,7 @@ from cxrlib import models
 from cxrlib.book.chapters import FILTERS, Chapter, chapters, find, out_of_sync, script_text, sync
 from cxrlib.book.run import run
 from cxrlib.core import places
+from cxrlib.core.errors import BookError
 from cxrlib.models.clip import TokenCLIP
 from tests.conftest import ROOT
 
@@ -118,6 +119,7 @@ def test_the_metric_has_values_intervals_and_a_card(tried):
 
 def test_the_chapter_runs_and_is_in_the_form_of_its_pair(mini, tmp_path):
     ((caption, text),) = BLOCKS["chapter"]
+    assert caption[10:12] not in [c.number for c in chapters(ROOT)]
     place(mini, caption, text)
     chapter = find(mini, "mine")[0]
     assert script_text(chapter) == text
@@ -125,6 +127,12 @@ def test_the_chapter_runs_and_is_in_the_form_of_its_pair(mini, tmp_path):
     (path,) = run(mini, [chapter], {"n_images": 60}, tmp_path / "out", 1)
     executed = path.read_text(encoding="utf-8")
     assert "films on average" in executed and "image/png" in executed
+
+
+def test_a_number_that_is_taken_is_refused(mini):
+    (mini / "chapters" / "02_again.py").write_text(BLOCKS["chapter"][0][1], encoding="utf-8")
+    with pytest.raises(BookError, match=r"02_again\.py and 02_zero_shot\.py have one number"):
+        find(mini, "2")
 
 
 # --- pairing -------------------------------------------------------------------------------------

@@ -456,3 +456,5 @@ def test_wide_lays_a_table_out_as_printed():
     assert laid.loc["MedCLIP", "mean"] == "0.83"
     with pytest.raises(ValueError, match="more than one row"):
         schema.wide(table)
+    table["note"] = "mean over 5 of 6 labels; left out: Pneumonia (undefined in F)"
+    assert schema.wide(table[table["metric"] == "auc"]).loc["MedCLIP", "mean"] == "0.83 (5 of 6)"

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,9 @@ def chapters(root: Path) -> list[Chapter]:
     found = sorted((root / "chapters").glob("[0-9][0-9]_*.py"))
     if not found:
         raise BookError(f"no chapters in {root / 'chapters'} (files named NN_name.py)")
+    for one, other in pairwise(found):
+        if one.name[:2] == other.name[:2]:
+            raise BookError(f"{one.name} and {other.name} have one number; rename one")
     return [Chapter(path) for path in found]
 
 
