@@ -175,7 +175,7 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
         right = cells.value * cells.trials
         low, high = proportion_confint(right, cells.trials, 1 - level, "wilson")
         return Fit(cells.value, low, high, np.ones(len(right)))
-    sums, rest = _sums(cells.groups, method), _rest(cells.groups, method)
+    sums, rest = _sums(cells.groups, method), alike_in(cells.groups, method)
     if len(sums) <= (rank := np.linalg.matrix_rank(sums)):
         raise ValueError(f"{len(sums)} groups for {rank} coefficients: nobody to borrow from")
     spreads = SPREADS[:1] if method == ADDITIVE else SPREADS
@@ -216,7 +216,7 @@ def _sums(groups, method):
     return WIDE**2 * alike
 
 
-def _rest(groups, method):
+def alike_in(groups: pd.DataFrame, method: str) -> np.ndarray:
     """(k, k) correlation of u. Structured, half is a cell's own and half shared with others.
 
     Old women of one site are like old women of another: of the interactions of two attributes and

@@ -305,7 +305,7 @@ def split(
             continue
         limit = (thresholds or {}).get(label)
         if limit is None:
-            limit = _threshold(mine, specificity)
+            limit = threshold(mine, specificity)
         truths = {False: y}
         if complete:
             truths[True] = mine[complete].astype(float).to_numpy() > 0
@@ -406,7 +406,8 @@ def _cannot(drawn, images, a, b, mix, on_films, complete):
     return why
 
 
-def _threshold(rows, specificity):
+def threshold(rows: pd.DataFrame, specificity: float) -> float:
+    """That of some predictions, with the precision of their scores."""
     decided = metrics.threshold_at_specificity(rows["y_true"], rows["score"], specificity)
     return float(checks.precision(rows["score"].to_numpy())(decided))
 
