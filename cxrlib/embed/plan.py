@@ -22,9 +22,8 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.core.checks import one_of
-from cxrlib.core.folders import LIBRARY
+from cxrlib.core.folders import BENCHMARKS
 
-BENCHMARKS = LIBRARY.parent / "benchmarks"  # beside the library, in the project
 COUNTED = Path(__file__).with_name("operations.csv")
 NUMBER_BYTES = {"float32": 4, "float16": 2}
 CHECK = "check"  # the pass that reads and decodes each film before any model sees it

@@ -20,6 +20,7 @@ from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.metadata import young_or_old
 from cxrlib.core.errors import Lacks
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.embed.extract import embed
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
@@ -48,7 +49,7 @@ NONSENSE = "qzx"
 NO_TWINS = "not run: no twins of real films"
 STRATA = ("sex", "age_group", "view", "site")
 DEALT = 5  # times that groups are dealt at random, for erasures that know nothing
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "use.csv"
+RECORDED = BENCHMARKS / "use.csv"
 
 
 @dataclass(frozen=True)

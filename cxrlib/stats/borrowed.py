@@ -29,6 +29,7 @@ from scipy.special import expit, ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.stats import estimates, fairness, influence, simulate
 
 RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED = "raw", "empirical Bayes", "additive", "structured"
@@ -43,7 +44,7 @@ FARTHEST = 6.0  # logit at which z is linearised at most
 ALMOST_ALIKE = 0.99  # of correlations, so that no two cells count as one
 SIZES = {"5 to 9": 5, "10 to 29": 10, "30 or more": 30}  # positive images of a recorded cell
 LARGE, THEY = "30 or more", ": they"
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "borrowed.csv"
+RECORDED = BENCHMARKS / "borrowed.csv"
 BORROWED = "borrowed strength"  # begins the note of every such number
 
 

@@ -25,6 +25,7 @@ from scipy.special import ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks, levels
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.stats import bootstrap, simulate
 from cxrlib.stats import estimates as est
 from cxrlib.stats.ranking import ranker, ranking
@@ -33,7 +34,7 @@ LEAST = 0.1  # sensitivity + specificity - 1 of a label, below which nothing is 
 MOST = 1_000_000  # films of an audit that is given by its figures
 METRICS = ("auc", "sensitivity", "specificity", "prevalence")
 CORRECTED = "labels corrected"  # follows the method in tables
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "label_error.csv"
+RECORDED = BENCHMARKS / "label_error.csv"
 BEYOND = "not between 0 and 1: by chance, or the rates do not fit"
 
 Number = float | np.ndarray
