@@ -470,7 +470,7 @@ def _estimates(study, labels, metrics):
 
 
 def _evaluated(study, parts, metrics, labels, refused=""):
-    """Key -> Estimate, noted and (unless refused) corrected, of parts: Key -> (films, rates)."""
+    """Key -> Counted, noted and (unless refused) corrected, of parts: Key -> (films, rates)."""
     statistics, reasons, fewest = {}, {}, labels.fewest
     lost = (labels.code < 0).sum()
     remark = f"{lost} films without {' or '.join(labels.by)} left out" if lost else ""
@@ -492,7 +492,7 @@ def _evaluated(study, parts, metrics, labels, refused=""):
             note = est.joined(why, BEYOND if found[0] < 0 or found[0] > 1 else "", remark)
             method = key.method if which == "noted" else f"{key.method}, {CORRECTED}"
             where = key._replace(method=method, metric=metric)
-            out[where] = est.Estimate(*found, *n, note)
+            out[where] = est.Counted(*found, *n, note)
     return out
 
 
