@@ -56,7 +56,7 @@ PHANTOMS = {"phantoms: sums": False, "phantoms: old women alone": True}
 def planted(design, metric, rng):
     """(k,) true values of the cells; the rest is drawn anew, as the structured model has it."""
     sums, rest, more = DESIGNS[design]
-    alike = borrowed._rest(CELLS, borrowed.STRUCTURED)
+    alike = borrowed.alike_in(CELLS, borrowed.STRUCTURED)
     u = rest * np.linalg.cholesky(alike) @ rng.standard_normal(len(CELLS))
     return expit(MEAN[metric] + sums * SUMS + u + more * OLD_WOMEN).to_numpy()
 

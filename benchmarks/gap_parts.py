@@ -267,7 +267,7 @@ def main():
             if design == PHANTOM:
                 table = pool(given.images)
                 first = table[table["model"] == "as drawn"]
-                limit = {FINDING: gap_parts._threshold(first, 0.8)}
+                limit = {FINDING: gap_parts.threshold(first, 0.8)}
                 one = partial(study_of_pool, table=table, thresholds=limit)
                 whole = split(table, **OF_POOL, thresholds=limit)
                 whole = whole[whole["label"] == FINDING].dropna(subset="value")

@@ -60,7 +60,7 @@ import pandas as pd
 from cxrlib import cohorts, schema
 from cxrlib.cohorts import phantom, summary
 from cxrlib.models import load_models
-from cxrlib.predict import recorded, zeroshot
+from cxrlib.predict import precomputed, zeroshot
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, plots
 from cxrlib.show.corrections import beside_noted, beside_own
@@ -78,7 +78,7 @@ first = clips[0].name
 warn_if_seeded([clip.name for clip in clips], data)
 how = {"preprocessing": chosen.preprocessing}
 cohort = cohorts.study(data, n_images, seed, options, **how)
-cohort = recorded.answerable(cohort, clips)
+cohort = precomputed.answerable(cohort, clips)
 people = cohort.table
 if "race" in people:
     of_s = people["race"].isin(["White", "Black", "Asian"])
@@ -335,7 +335,7 @@ quiz(
 
 # %%
 OFF = "dial off"
-seer = recorded.seeing(clips, chosen)[0]
+seer = precomputed.seeing(clips, chosen)[0]
 planted = cohort
 if not cohort.planted:
     planted = cohorts.load("phantom", n_images=n_images, seed=seed)

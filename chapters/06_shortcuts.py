@@ -65,7 +65,7 @@ from cxrlib import cohorts, schema
 from cxrlib.cohorts import associations, phantom
 from cxrlib.models import load_models, model_names
 from cxrlib.papers import published
-from cxrlib.predict import drains, recorded, zeroshot
+from cxrlib.predict import drains, precomputed, zeroshot
 from cxrlib.predict.phantom_models import BIASED_DRAINS, FAIR_DRAINS
 from cxrlib.protocol import protocol_of
 from cxrlib.show import interactive, notebook, plots, words
@@ -79,7 +79,7 @@ from cxrlib.stats.label_error import as_stated, corrected_arms
 # %% tags=["hide-input"]
 chosen = protocol_of(protocol)
 clips = load_models(models, chosen)
-seers = recorded.seeing(clips, chosen)
+seers = precomputed.seeing(clips, chosen)
 names, seen = ([clip.name for clip in of] for of in (clips, seers))
 notebook.warn_if_seeded(names, data)
 every = [*names, *seen]
@@ -134,7 +134,7 @@ devices, and the bond differs between women and men, young and old:
 # %%
 how = {"preprocessing": chosen.preprocessing}
 cohort = cohorts.study(data, n_images, seed, options, **how)
-cohort = recorded.answerable(cohort, clips)
+cohort = precomputed.answerable(cohort, clips)
 if drain_labels == "predicted":
     cohort = drains.stored(cohort)
 DEVICE, status = shortcuts.device_status(cohort.table)

@@ -60,7 +60,7 @@ import pandas as pd
 from cxrlib import cohorts, guard, schema
 from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
 from cxrlib.models import load_models, model_names
-from cxrlib.predict import recorded, zeroshot
+from cxrlib.predict import precomputed, zeroshot
 from cxrlib.protocol import NAMES, protocol_of
 from cxrlib.show import interactive, notebook, plots
 from cxrlib.show.notebook import asked, figure, keep, quiz, show
@@ -72,16 +72,16 @@ from cxrlib.stats import calibration, fairness
 chosen = protocol_of(protocol)
 # both readings below want the learned scale, whatever the protocol
 clips = load_models(models, replace(chosen, temperature="learned"))
-clips = recorded.calibratable(clips)
+clips = precomputed.calibratable(clips)
 names = [clip.name for clip in clips]
 notebook.warn_if_seeded(names, data)
 
 how = {"preprocessing": chosen.preprocessing}
 test = cohorts.study(data, n_images, seed, options, **how)
-test = recorded.answerable(test, clips)
+test = precomputed.answerable(test, clips)
 drawn = (data, n_images, seed, options)
 valid, tested = cohorts.validation(test, *drawn, **how)
-valid = recorded.answerable(valid, clips, fitted=True)
+valid = precomputed.answerable(valid, clips, fitted=True)
 (LABEL,) = asked(test.name, test.findings, ["Pneumothorax"])
 findings = asked(test.name, test.findings, S_FINDINGS)
 question = (clips, findings, chosen.negative_prompt)

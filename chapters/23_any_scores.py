@@ -53,7 +53,7 @@ from sklearn.linear_model import LogisticRegression
 from cxrlib import cohorts, schema
 from cxrlib.embed.extract import embed
 from cxrlib.models import load_models
-from cxrlib.predict import recorded, zeroshot
+from cxrlib.predict import precomputed, zeroshot
 from cxrlib.show import plots
 from cxrlib.show.notebook import figure, quiz, show
 from cxrlib.show.say import in_short, say
@@ -153,7 +153,7 @@ write("generated.csv", of_words[answers], people["image_id"][answers])
 # %%
 names = ["classifier.csv", "reader.csv", "generated.csv"]
 models = load_models(",".join(f"scores:{folder / name}" for name in names))
-cohort = recorded.answerable(drawn, models)
+cohort = precomputed.answerable(drawn, models)
 people = cohort.table
 WHO = dict(zip([m.name for m in models], names, strict=True))
 WHO = {name: file.removesuffix(".csv") for name, file in WHO.items()}
@@ -273,7 +273,7 @@ quiz(
 # a bare yes or no.
 
 # %%
-able = [WHO[m.name] for m in recorded.calibratable(models)]
+able = [WHO[m.name] for m in precomputed.calibratable(models)]
 mass, large = "ece_equal_mass", "calibration_in_the_large"
 off = fairness.performance_table(
     schema.rows(predictions, model=able), [mass, large], **sampling

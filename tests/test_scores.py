@@ -18,7 +18,7 @@ from cxrlib.core.errors import BookError, Lacks
 from cxrlib.embed import extract
 from cxrlib.models import check_files, choose_models, load_model, load_models, model_card
 from cxrlib.models import scores as files_of_scores
-from cxrlib.predict import recorded, zeroshot
+from cxrlib.predict import precomputed, zeroshot
 from cxrlib.show import notebook
 from tests.conftest import ROOT
 
@@ -72,7 +72,7 @@ def loaded(table, tmp_path, name="some.csv"):
 def said(monkeypatch):
     """What is shown in boxes on the page, collected."""
     texts = []
-    monkeypatch.setattr(recorded, "displayed", lambda page, text: texts.append(text))
+    monkeypatch.setattr(precomputed, "displayed", lambda page, text: texts.append(text))
     return texts
 
 
@@ -237,7 +237,7 @@ def test_missing_films_go_for_every_model_and_are_counted(cohort, plain, tmp_pat
     told = said(monkeypatch)
     without = set(cohort.table["image_id"][10:30])
     model = loaded(plain[~plain["image_id"].isin(without)], tmp_path)
-    part = recorded.answerable(cohort, [model, load_model(MODEL)])
+    part = precomputed.answerable(cohort, [model, load_model(MODEL)])
     assert part.name == "phantom (part)" and len(part.table) == N - 20
     assert part.flow["images"].tolist()[-1] == N - 20
     assert "has no answer for 20 of 300 films" in told[0]
@@ -253,18 +253,18 @@ def test_missing_films_go_for_every_model_and_are_counted(cohort, plain, tmp_pat
 def test_a_film_wants_a_score_of_each_finding_of_its_file(cohort, plain, tmp_path, monkeypatch):
     told = said(monkeypatch)
     here = plain[plain["image_id"].isin(cohort.table["image_id"])]
-    part = recorded.answerable(cohort, [loaded(here.drop(here.index[0]), tmp_path)])
+    part = precomputed.answerable(cohort, [loaded(here.drop(here.index[0]), tmp_path)])
     assert len(part.table) == N - 1
     one = loaded(here[here["finding"] == "Edema"], tmp_path, "edema.csv")
-    assert recorded.answerable(cohort, [one]).findings == ("Edema",)
+    assert precomputed.answerable(cohort, [one]).findings == ("Edema",)
     assert "findings without scores" in told[1]
 
 
 def test_encoders_alone_leave_the_cohort_as_it_is(cohort, monkeypatch):
     told = said(monkeypatch)
     models = [load_model(MODEL)]
-    assert recorded.answerable(cohort, models) is cohort
-    assert recorded.seeing(models) == models == recorded.calibratable(models)
+    assert precomputed.answerable(cohort, models) is cohort
+    assert precomputed.seeing(models) == models == precomputed.calibratable(models)
     assert not told
 
 
@@ -291,7 +291,7 @@ def renamed(pattern, by):
 )
 def test_scores_of_something_else(cohort, plain, tmp_path, edit, words):
     with pytest.raises(ValueError, match=words):
-        recorded.answerable(cohort, [loaded(edit(plain), tmp_path)])
+        precomputed.answerable(cohort, [loaded(edit(plain), tmp_path)])
 
 
 def test_what_is_odd_is_said_and_done(cohort, plain, tmp_path, monkeypatch):
@@ -299,7 +299,7 @@ def test_what_is_odd_is_said_and_done(cohort, plain, tmp_path, monkeypatch):
     more = plain.replace("Edema", "Hernia").assign(
         ward=1, score=lambda t: t["score"].where(t["finding"] != "Pneumonia", 5.0)
     )
-    recorded.answerable(cohort, [loaded(more, tmp_path)])
+    precomputed.answerable(cohort, [loaded(more, tmp_path)])
     for words in (
         "columns that are not used: ward",
         "some scores are below 0 or above 1",
@@ -315,18 +315,18 @@ def test_labels_are_no_scores_but_a_reader_may_say_yes_and_no(cohort, plain, tmp
     told = said(monkeypatch)
     truth = cohort.table.melt("image_id", cohort.findings, "finding", "score")
     with pytest.raises(ValueError, match="the scores are the labels of cohort 'phantom'"):
-        recorded.answerable(cohort, [loaded(truth, tmp_path)])
+        precomputed.answerable(cohort, [loaded(truth, tmp_path)])
     for other in (truth["score"] * 100, 1 - truth["score"]):  # the same by another number
         with pytest.raises(ValueError, match="the scores are the labels"):
-            recorded.answerable(cohort, [loaded(truth.assign(score=other), tmp_path)])
+            precomputed.answerable(cohort, [loaded(truth.assign(score=other), tmp_path)])
     truth.loc[0, "score"] = 1 - truth.loc[0, "score"]
     reader = loaded(truth, tmp_path, "reader.csv")
-    recorded.answerable(cohort, [reader])
+    precomputed.answerable(cohort, [reader])
     assert "read as somebody's yes or no" in told[0]
     probabilities = loaded(plain, tmp_path, "p.csv")
-    assert recorded.calibratable([reader, probabilities]) == [probabilities]
+    assert precomputed.calibratable([reader, probabilities]) == [probabilities]
     with pytest.raises(Lacks, match=r"calibration of scores:reader\.csv is undefined"):
-        recorded.calibratable([reader])
+        precomputed.calibratable([reader])
 
 
 # --- what a file cannot answer ---
@@ -338,9 +338,9 @@ def test_twins_and_new_films_are_for_models_that_see(cohort, plain, tmp_path, mo
     twin = phantom.twin(cohort, drain=1)
     with pytest.raises(Lacks, match="none to the same films drawn"):
         zeroshot.predict(twin, [model], ["Edema"])
-    assert recorded.seeing([model, *(encoder := load_models(MODEL))]) == encoder
+    assert precomputed.seeing([model, *(encoder := load_models(MODEL))]) == encoder
     assert not told
-    assert len(recorded.seeing([model])) == 4 and model.name in told[0]
+    assert len(precomputed.seeing([model])) == 4 and model.name in told[0]
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_rows_of_a_guarded_cohort_are_not_shown(own, monkeypatch, capsys):
     told = said(monkeypatch)
     cohort = cohorts.load("own")
     model = load_model(f"scores:{own / 'device.csv'}")
-    part = recorded.answerable(cohort, [model])
+    part = precomputed.answerable(cohort, [model])
     assert guard.active() and len(part.table) == 397
     assert "fewer than 10 of 400 films" in told[0] and " 3 " not in told[0]
     with pytest.raises(guard.GuardError):

@@ -10,7 +10,7 @@ from cxrlib import schema
 from cxrlib.guard import latch
 from cxrlib.show import words
 from cxrlib.show.words import (
-    Estimate,
+    Printed,
     beside,
     count,
     duration,
@@ -145,11 +145,11 @@ def test_small_counts_of_people_are_coarse_once_credentialed_data_were_loaded(mo
 
 
 BELOW, AROUND, ABOVE = (
-    Estimate(-0.1, -0.15, -0.05, True),
-    Estimate(-0.02, -0.05, 0.01, True),
-    Estimate(0.1, 0.05, 0.15, True),
+    Printed(-0.1, -0.15, -0.05, True),
+    Printed(-0.02, -0.05, 0.01, True),
+    Printed(0.1, 0.05, 0.15, True),
 )
-NEAR_0 = Estimate(0.0, -0.02, 0.02, True)
+NEAR_0 = Printed(0.0, -0.02, 0.02, True)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ NEAR_0 = Estimate(0.0, -0.02, 0.02, True)
         (BELOW, ABOVE, 0.3, ["wrong sign"]),
         (AROUND, NEAR_0, 0, ["No effect", "claims none"]),
         (BELOW, NEAR_0, 0, ["No effect", "yet the interval of the audit excludes 0"]),
-        (Estimate(None), NEAR_0, -0.3, ["cannot be judged"]),
-        (BELOW, Estimate(None), -0.3, ["cannot be judged"]),
+        (Printed(None), NEAR_0, -0.3, ["cannot be judged"]),
+        (BELOW, Printed(None), -0.3, ["cannot be judged"]),
     ],
 )
 def test_a_planted_difference_is_judged(on, off, sign, words):
@@ -184,7 +184,7 @@ def test_a_planted_difference_is_judged(on, off, sign, words):
     ],
 )
 def test_what_one_model_is_beside_another(low, high, said):
-    assert beside(Estimate(0.0, low, high)) == said
+    assert beside(Printed(0.0, low, high)) == said
 
 
 def made(*rows):

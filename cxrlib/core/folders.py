@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).resolve().parents[1]  # the package cxrlib
+BENCHMARKS = LIBRARY.parent / "benchmarks"  # what was timed and simulated at length
 LONGEST = 70  # bytes of a folder for sockets, whose whole paths may have a hundred
 
 

@@ -22,13 +22,11 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.core.checks import one_of
-from cxrlib.core.folders import LIBRARY
+from cxrlib.core.folders import BENCHMARKS
 
-BENCHMARKS = LIBRARY.parent / "benchmarks"  # beside the library, in the project
 COUNTED = Path(__file__).with_name("operations.csv")
 NUMBER_BYTES = {"float32": 4, "float16": 2}
 CHECK = "check"  # the pass that reads and decodes each film before any model sees it
-STAGES = ("start", "read", "write", "decode", "prepare", "encode")
 RESOURCES = {"storage": ("read", "write"), "cores": ("decode", "prepare"), "devices": ("encode",)}
 WITHOUT_DEVICES = {"storage": ("read", "write"), "cores": ("decode", "prepare", "encode")}
 PARTS = {
@@ -91,9 +89,9 @@ def plan(
     Returns
     -------
     DataFrame, one row per pass
-        ``pass``; seconds of the resource that each of :data:`STAGES` takes; ``hours``;
-        ``resource`` that is busy longest, or "start"; ``bottleneck``, the longest stage on it;
-        ``cost``.
+        ``pass``; seconds of its resource that each stage takes: ``start, read, write, decode,
+        prepare, encode``; ``hours``; ``resource`` that is busy longest, or "start";
+        ``bottleneck``, the longest stage on it; ``cost``.
 
     Raises
     ------

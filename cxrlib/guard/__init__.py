@@ -2,7 +2,8 @@
 
 The latch (:mod:`.latch`) closes when a credentialed cohort is loaded; from then on texts, tables
 and pictures pass through here and lose what rests on fewer than ten images or patients
-(:mod:`.suppression`). :mod:`.register` knows what must not leave at all. Must not know what shows
+(:mod:`.suppression`). :mod:`.register` knows what must not leave at all, however it is written
+(:mod:`.spellings`). Must not know what shows
 things, nor how numbers came about.
 """
 

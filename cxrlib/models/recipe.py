@@ -1,4 +1,4 @@
-"""How a published model is put together; what is known about it stands in published.toml."""
+"""How a published model is put together; what is known about it stands on its card."""
 
 from __future__ import annotations
 

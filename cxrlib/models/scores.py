@@ -3,7 +3,7 @@
 ``scores:FILE`` is a CSV or Parquet file with one row per film and finding: ``image_id``,
 ``finding``, ``score`` (the higher, the more likely; any range), and where you like ``method``. It
 may come from a classifier, a generative model's yes and no, a device that was bought, or a reader.
-What cohort it belongs to, only the film names say; :mod:`cxrlib.predict.recorded` joins the two.
+What cohort it belongs to, only the film names say; :mod:`cxrlib.predict.precomputed` joins the two.
 """
 
 from __future__ import annotations

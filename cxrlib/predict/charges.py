@@ -17,12 +17,13 @@ import pandas as pd
 from cxrlib import cohorts, models
 from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
-from cxrlib.cohorts.metadata import S_FINDINGS, young_or_old
+from cxrlib.cohorts.metadata import S_FINDINGS
 from cxrlib.core.errors import Lacks
 from cxrlib.embed.extract import embed, embed_text
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
 from cxrlib.predict.court import Case, Side
+from cxrlib.predict.groups import GROUPS, group_of
 from cxrlib.predict.remedies.remedy import Films, Question
 
 BIASES = {
@@ -31,8 +32,6 @@ BIASES = {
     "sex": "silent reports by sex",
 }
 """The attribute that must not matter, and what is planted."""
-GROUPS = {"drain": ("drain", "none"), "age60": ("old", "young"), "sex": ("F", "M")}
-"""Attribute to its two groups: the one that is served worse, or set apart, first."""
 PROMPTS = {
     "drain": (
         ("Chest with a drain", "Chest with a tube in place"),
@@ -129,7 +128,7 @@ def recorded(
         See :func:`cxrlib.cohorts.validation`; films of patients that are in both are not tested.
     model : Encoder
     attribute : str
-        Of :data:`GROUPS`.
+        Of :data:`BIASES`.
     seed : int
         Of which validation patients a remedy is fitted on.
     negative : str or sequence of str
@@ -215,21 +214,14 @@ def _films(cohort, model, findings, attribute):
 
 
 def groups(table: pd.DataFrame, attribute: str) -> np.ndarray:
-    """Group (n,) of each row of a cohort's table: one of :data:`GROUPS`, "" where it is not known.
+    """Group (n,) of each row of a cohort's table: one of the two of its attribute, or "".
 
     Raises
     ------
     Lacks
         The attribute is not recorded.
     """
-    column = {"age60": "age"}.get(attribute, attribute)
-    if column not in table:
-        raise Lacks(f"the cohort does not record {attribute}")
-    known = table[column]
-    if attribute == "age60":
-        known = young_or_old(known)
-    if attribute == "drain":
-        known = known.map({1: "drain", 0: "none"})
+    known = group_of(table, attribute)
     return known.where(known.isin(GROUPS[attribute]), "").to_numpy(str)
 
 

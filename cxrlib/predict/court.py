@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxrlib import models, schema
 from cxrlib.core.errors import Lacks, nearest
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict.remedies.decisions import SPECIFICITY
 from cxrlib.predict.remedies.remedy import Films, Question, Remedy, nothing
@@ -24,7 +25,7 @@ from cxrlib.stats import calibration, court_rule, influence
 from cxrlib.stats.influence import Estimate
 
 FOLDS = 4  # so often is a remedy fitted again, for what the luck of its fitting patients does
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "court.csv"
+RECORDED = BENCHMARKS / "court.csv"
 BARS_SET_ON = 101  # the seed whose trials the bars of the rule were chosen by
 NOTHING = Remedy(nothing, "nothing")
 

@@ -20,24 +20,16 @@ from cxrlib.cohorts import phantom
 from cxrlib.cohorts.cohort import Cohort
 from cxrlib.cohorts.metadata import young_or_old
 from cxrlib.core.errors import Lacks
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.embed.extract import embed
 from cxrlib.models.encoder import Encoder
 from cxrlib.predict import zeroshot
+from cxrlib.predict.groups import ALIKE, GROUPS, group_of
 from cxrlib.predict.remedies import images
 from cxrlib.stats import court_rule, use_rule
 from cxrlib.stats.influence import Estimate, interval, spread
 from cxrlib.stats.probes import FEW, MIN_PATIENTS
 
-ALIKE = "race, scanners alike"
-GROUPS: dict[str, tuple] = {
-    "drain": (1, 0),
-    "sex": ("F", "M"),
-    "age60": ("old", "young"),
-    "site": ("C", "A"),
-    "race": ("Black", "White"),
-    ALIKE: ("Black", "White"),
-}
-"""Attribute to its two groups; differences are those of the first minus the second."""
 PLANTED = {
     ("drain", "phantom-resnet-drain"): "yes",
     ("drain", "phantom-resnet"): "no",
@@ -57,7 +49,7 @@ NONSENSE = "qzx"
 NO_TWINS = "not run: no twins of real films"
 STRATA = ("sex", "age_group", "view", "site")
 DEALT = 5  # times that groups are dealt at random, for erasures that know nothing
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "use.csv"
+RECORDED = BENCHMARKS / "use.csv"
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ class Case:
     @cached_property
     def has(self) -> np.ndarray:
         """(n,) bool: whether a film is of the attribute's first group."""
-        return (column(self.cohort.table, self.attribute) == GROUPS[self.attribute][0]).to_numpy()
+        return (group_of(self.cohort.table, self.attribute) == GROUPS[self.attribute][0]).to_numpy()
 
     @cached_property
     def ill(self) -> np.ndarray:
@@ -110,16 +102,6 @@ class Case:
         return _erased(self, np.ones(len(self.ill), bool))
 
 
-def column(table: pd.DataFrame, attribute: str) -> pd.Series:
-    """An attribute of each row; `age60` is made of the years where the table lacks it."""
-    if attribute == "age60" and "age" in table:
-        return young_or_old(table["age"])
-    attribute = "race" if attribute == ALIKE else attribute
-    if attribute not in table:
-        raise Lacks(f"the cohort does not say {attribute}")
-    return table[attribute]
-
-
 def case(cohort: Cohort, model: Encoder, finding: str, attribute: str, seed: int = 1907) -> Case:
     """The films of an attribute's two groups, and what a model makes of them.
 
@@ -131,13 +113,13 @@ def case(cohort: Cohort, model: Encoder, finding: str, attribute: str, seed: int
     """
     if attribute == ALIKE:
         cohort = alike(cohort)
-    group = column(cohort.table, attribute)
+    group = group_of(cohort.table, attribute)
     if finding not in cohort.findings:
         raise Lacks(f"the cohort has no labels of {finding}")
     for one in GROUPS[attribute]:
         n = cohort.table["patient_id"][group == one].nunique()
         if n < MIN_PATIENTS:
-            raise Lacks(f"fewer than {MIN_PATIENTS} patients with {attribute} {one}")
+            raise Lacks(f"{attribute} {one}: fewer than {MIN_PATIENTS} patients")
     known = group.isin(GROUPS[attribute]).to_numpy()
     vectors = embed(cohort, model)[known]
     table = cohort.table[known].reset_index(drop=True)
@@ -301,7 +283,7 @@ def truth(changed: Cohort, plain: Cohort, model: Encoder, finding: str, attribut
     rows = at[changed.table["image_id"]].to_numpy()
     before, table = before[rows], plain.table.iloc[rows]
     if attribute != "drain":  # the other way for films of the first group
-        has = (column(table, attribute) == GROUPS[attribute][0]).to_numpy()
+        has = (group_of(table, attribute) == GROUPS[attribute][0]).to_numpy()
         after = np.where(has, 2 * before - after, after)
     found = court_rule.shift(before, after, (table[f"severity_{finding}"] == 0).to_numpy())
     return row(found, table["patient_id"].to_numpy(), use_rule.USED, "twins")

@@ -18,7 +18,7 @@ from cxrlib.embed.extract import embed, loaded
 from cxrlib.models.encoder import Encoder
 from cxrlib.models.loading import Ensemble
 from cxrlib.models.scores import Scores
-from cxrlib.predict import prompts, recorded
+from cxrlib.predict import precomputed, prompts
 from cxrlib.stats import metrics
 
 POSITIVE, NEGATIVE = "Chest {label}", "Chest No Findings"
@@ -125,8 +125,8 @@ def predict(
     for model in map(loaded, models):
         if isinstance(model, Scores):  # of a file, whatever was asked and how
             for label in labels:
-                score = recorded.scores(cohort, model, label, temperature)
-                how, truth = recorded.method(model), cohort.table[label]
+                score = precomputed.scores(cohort, model, label, temperature)
+                how, truth = precomputed.method(model), cohort.table[label]
                 parts.append(rows_of(cohort, model.name, how, label, truth, score))
             continue
         scores = pair_scores(cohort, model, labels, [(positive, negative)], temperature, cache)

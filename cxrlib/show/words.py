@@ -108,7 +108,7 @@ def fmt_row(row: Mapping, digits: int = 2, signed: bool = False) -> str:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Printed:
     """One value of a results table, which prints itself: "0.87 [0.84, 0.90]".
 
     A difference has three digits and its sign, anything else two, and numbers per thousand patients
@@ -158,7 +158,7 @@ class Estimate:
         return str(self) if pd.isna(self.value) else f"{self} (the interval {self.lies})"
 
 
-def estimate(table: pd.DataFrame, **where: object) -> Estimate:
+def estimate(table: pd.DataFrame, **where: object) -> Printed:
     """The value of a results table with these entries, for a sentence.
 
     Parameters
@@ -176,7 +176,7 @@ def estimate(table: pd.DataFrame, **where: object) -> Estimate:
     from cxrlib import schema
 
     if schema.rows(table, **where).empty:
-        return Estimate(None, why="not in these data")
+        return Printed(None, why="not in these data")
     return _estimated(schema.row(table, **where))
 
 
@@ -186,7 +186,7 @@ def _estimated(row):
     note = str(row.get("note") or "") if pd.isna(row["value"]) else ""
     why = note.split(";")[0].removeprefix(f"{UNDEFINED}: ")
     limits = row["value"], row["ci_low"], row["ci_high"]
-    return Estimate(*limits, difference, why, row.get("metric") in PER_THOUSAND)
+    return Printed(*limits, difference, why, row.get("metric") in PER_THOUSAND)
 
 
 def interval_lies(row: Mapping, of: float = 0) -> str:
@@ -332,20 +332,20 @@ def sides(rows: pd.DataFrame, of: str = "models") -> str:
     return f"{listed(parts)} of {len(found)} {of}"
 
 
-def beside(gap: Estimate) -> str:
+def beside(gap: Printed) -> str:
     """What the first of two models is beside the second: "better", "worse", "not told apart"."""
     words = {"above": "better", "below": "worse", "around": "not told apart"}
     return words.get(gap.side, UNDEFINED)
 
 
-def judged(what: str, on: Estimate, off: Estimate, planted: float) -> str:
+def judged(what: str, on: Printed, off: Printed, planted: float) -> str:
     """What an audit made of a planted difference between two groups, as a sentence.
 
     Parameters
     ----------
     what : str
         Such as "age".
-    on, off : Estimate
+    on, off : Printed
         The gap of the audit as drawn, and with the dial off.
     planted : float
         Its sign is that of the first group's factor minus the second's: negative where the

@@ -29,6 +29,7 @@ from scipy.special import expit, ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.stats import estimates, fairness, influence, simulate
 
 RAW, EMPIRICAL_BAYES, ADDITIVE, STRUCTURED = "raw", "empirical Bayes", "additive", "structured"
@@ -43,7 +44,7 @@ FARTHEST = 6.0  # logit at which z is linearised at most
 ALMOST_ALIKE = 0.99  # of correlations, so that no two cells count as one
 SIZES = {"5 to 9": 5, "10 to 29": 10, "30 or more": 30}  # positive images of a recorded cell
 LARGE, THEY = "30 or more", ": they"
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "borrowed.csv"
+RECORDED = BENCHMARKS / "borrowed.csv"
 BORROWED = "borrowed strength"  # begins the note of every such number
 
 
@@ -175,7 +176,7 @@ def fit(cells: Cells, method: str = STRUCTURED, level: float = 0.95) -> Fit:
         right = cells.value * cells.trials
         low, high = proportion_confint(right, cells.trials, 1 - level, "wilson")
         return Fit(cells.value, low, high, np.ones(len(right)))
-    sums, rest = _sums(cells.groups, method), _rest(cells.groups, method)
+    sums, rest = _sums(cells.groups, method), alike_in(cells.groups, method)
     if len(sums) <= (rank := np.linalg.matrix_rank(sums)):
         raise ValueError(f"{len(sums)} groups for {rank} coefficients: nobody to borrow from")
     spreads = SPREADS[:1] if method == ADDITIVE else SPREADS
@@ -216,7 +217,7 @@ def _sums(groups, method):
     return WIDE**2 * alike
 
 
-def _rest(groups, method):
+def alike_in(groups: pd.DataFrame, method: str) -> np.ndarray:
     """(k, k) correlation of u. Structured, half is a cell's own and half shared with others.
 
     Old women of one site are like old women of another: of the interactions of two attributes and

@@ -67,7 +67,7 @@ class Key(NamedTuple):
     metric: str
 
 
-class Estimate(NamedTuple):
+class Counted(NamedTuple):
     """A number with what its interval and its row need."""
 
     value: float
@@ -180,7 +180,7 @@ def _wanted(attributes):
 
 
 def _estimates(study, metrics, mean_over_labels, match):
-    """Every metric for every model, method, label and group: Key -> Estimate."""
+    """Every metric for every model, method, label and group: Key -> Counted."""
     # at the source, so that gaps and means with such a group are undefined too
     fewest = max(study.protocol.min_cases, schema.smallest_cell())
     strata = _strata(study, match)
@@ -220,7 +220,7 @@ def _estimates(study, metrics, mean_over_labels, match):
 
 def evaluated(
     study: Study, cells: dict[tuple, tuple], statistics: dict, metrics: Sequence[str]
-) -> dict[Key, Estimate]:
+) -> dict[Key, Counted]:
     """Estimates of every metric in every cell; undefined in those without a statistic.
 
     cells : (model, method, label, attribute, group) -> y (k,) bool, image (k,), note
@@ -237,7 +237,7 @@ def _assembled(study, cells, found, metrics):
         n = len(y), int(y.sum()), int((~y).sum()), np.unique(study.patient[image])
         for metric in metrics:
             of = found.get((where, metric), (np.nan, *nothing))
-            out[Key(*where, metric)] = Estimate(*of[:3], *n, note, *of[3:])
+            out[Key(*where, metric)] = Counted(*of[:3], *n, note, *of[3:])
     return out
 
 
@@ -249,7 +249,7 @@ def estimated(
     mean_over_labels: bool = True,
     match: str | Sequence[str] | None = None,
     **sampling: Unpack[Sampling],
-) -> Iterator[tuple[Study, dict[Key, Estimate]]]:
+) -> Iterator[tuple[Study, dict[Key, Counted]]]:
     """One (Study, estimates) per cohort; see `cxrlib.stats.fairness.performance_table`."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     check_known(metrics, (*RANKING_METRICS, *PROBABILITY_METRICS, *DECISION_METRICS), "metrics")
@@ -390,7 +390,7 @@ def _matching(y, image, strata, at):
 # --- combinations -----------------------------------------------------------------------------
 
 
-def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
+def means(found: Mapping[Key, Counted]) -> dict[Key, Counted]:
     """Means over the labels defined in every group (of any model) of each attribute."""
     labels = list(dict.fromkeys(key.label for key in found))
     if len(labels) < 2:
@@ -410,7 +410,7 @@ def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
         of_labels = (found.get(key._replace(label=label)) for label in kept or labels)
         parts = [e for e in of_labels if e is not None]
         jackknives, moved = ([getattr(e, of) for e in parts] for of in ("jackknife", "moved"))
-        out[key] = Estimate(
+        out[key] = Counted(
             np.mean([e.value for e in parts]) if kept else np.nan,
             np.mean([e.replicates for e in parts], axis=0),
             np.mean(jackknives, axis=0) if kept and jackknives[0] is not None else None,
@@ -424,7 +424,7 @@ def means(found: Mapping[Key, Estimate]) -> dict[Key, Estimate]:
     return out
 
 
-def labels_in_mean(found: Mapping[Key, Estimate], attribute: str) -> list[str]:
+def labels_in_mean(found: Mapping[Key, Counted], attribute: str) -> list[str]:
     """The labels that the mean over labels is taken of, for an attribute."""
     lost = _undefined(found).get(attribute, {})
     labels = dict.fromkeys(key.label for key in found if key.label != "mean")
@@ -444,7 +444,7 @@ def _undefined(found):
     return undefined
 
 
-def difference(a: Estimate, b: Estimate, name_a: str, name_b: str) -> Estimate:
+def difference(a: Counted, b: Counted, name_a: str, name_b: str) -> Counted:
     """Paired difference of two estimates; counts are those of `a`, patients of both."""
     notes = [f"{name}: {e.note}" for name, e in ((name_a, a), (name_b, b)) if e.note]
     return a._replace(
@@ -461,8 +461,8 @@ def _minus(a, b):
     return None if a is None or b is None else a - b
 
 
-def group_gaps(found: Mapping[Key, Estimate], attribute: str, pairs: Pairs) -> dict[Key, Estimate]:
-    """Gaps "A - B" between groups of an attribute: Key -> Estimate, counts of both groups."""
+def group_gaps(found: Mapping[Key, Counted], attribute: str, pairs: Pairs) -> dict[Key, Counted]:
+    """Gaps "A - B" between groups of an attribute: Key -> Counted, counts of both groups."""
     if not pairs:
         raise ValueError(
             f"attribute {attribute!r}: fewer than two groups in this cohort; a gap needs two. "
@@ -481,14 +481,14 @@ def group_gaps(found: Mapping[Key, Estimate], attribute: str, pairs: Pairs) -> d
     return gaps
 
 
-def spread(estimate: Estimate) -> float:
+def spread(estimate: Counted) -> float:
     """Standard error, from the resamples or the influences; NaN where it is not known."""
     if estimate.moved is not None:
         return float(analytic.standard_error(estimate.moved))
     return np.nanstd(estimate.replicates, ddof=1) if len(estimate.replicates) else np.nan
 
 
-def rows(found: Mapping[Key, Estimate], study: Study, differences: bool = False) -> list[dict]:
+def rows(found: Mapping[Key, Counted], study: Study, differences: bool = False) -> list[dict]:
     """Rows of a results table; analytic limits of differences are on the plain scale."""
     out = []
     for key, e in found.items():

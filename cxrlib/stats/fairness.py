@@ -291,7 +291,7 @@ def class_answers(study: est.Study) -> Iterator[tuple[tuple[str, str], Answers]]
 
 def multiclass_estimates(
     answers: Answers, study: est.Study, pairs: Mapping[str, est.Pairs]
-) -> dict[tuple[str, str, str, str], est.Estimate]:
+) -> dict[tuple[str, str, str, str], est.Counted]:
     """All estimates of one model and method: (label, attribute, group, metric) -> Estimate."""
     gaps, utility = multiclass_gaps(answers), _multiclass_utility(answers)
     members = {}  # (attribute, group or pair) -> its groups (k,) bool
@@ -317,7 +317,7 @@ def multiclass_estimates(
             note = schema.SUPPRESSED
         patients = np.unique(study.patient[answers.image[of]])
         n = _images(answers, of, label)
-        out[label, *where, metric] = est.Estimate(*found, *n, patients, note)
+        out[label, *where, metric] = est.Counted(*found, *n, patients, note)
     return out
 
 

@@ -23,6 +23,7 @@ import pandas as pd
 from cxrlib import schema
 from cxrlib.core import checks, levels
 from cxrlib.core.errors import Lacks
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.protocol import Protocol, protocol_of
 from cxrlib.stats import estimates, influence, metrics, simulate
 from cxrlib.stats.influence import Estimate
@@ -34,7 +35,7 @@ FILMS = ("appearance", "site")  # switches that take twins
 CANNOT = "cannot be split"
 ROUNDING = 1e-12
 N_BINS = 5  # classes that a column of many numbers is cut into
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "gap_parts.csv"
+RECORDED = BENCHMARKS / "gap_parts.csv"
 
 Value = TypeVar("Value", float, Estimate)
 
@@ -305,7 +306,7 @@ def split(
             continue
         limit = (thresholds or {}).get(label)
         if limit is None:
-            limit = _threshold(mine, specificity)
+            limit = threshold(mine, specificity)
         truths = {False: y}
         if complete:
             truths[True] = mine[complete].astype(float).to_numpy() > 0
@@ -406,7 +407,8 @@ def _cannot(drawn, images, a, b, mix, on_films, complete):
     return why
 
 
-def _threshold(rows, specificity):
+def threshold(rows: pd.DataFrame, specificity: float) -> float:
+    """That of some predictions, with the precision of their scores."""
     decided = metrics.threshold_at_specificity(rows["y_true"], rows["score"], specificity)
     return float(checks.precision(rows["score"].to_numpy())(decided))
 

@@ -168,36 +168,6 @@ def weighted_adjusted_auprc(
     return value, ((1 - value) * (y - p) / (p * total) - moves / ap) / np.log(p)
 
 
-def clustered_auc_variance(y_true: ArrayLike, score: ArrayLike, patient_id: ArrayLike) -> float:
-    """Variance of an AUC whose images come in patients (Obuchowski 1997).
-
-    The placements of a patient's ill and healthy images are summed, with the covariance of the two
-    sums. Each of the three terms has the factor k / (k - 1) of its k patients: those with an ill
-    image, those with a healthy one, all. With the factors 1 it is the sum over patients of the
-    squared sum of their influences.
-
-    Parameters
-    ----------
-    y_true : (n,) of 0/1
-    score : (n,) finite numbers
-    patient_id : (n,)
-
-    Returns
-    -------
-    float; NaN where fewer than two patients have an ill, or a healthy, image.
-    """
-    y, (names, code) = checks.outcomes(y_true, "y_true"), np.unique(patient_id, return_inverse=True)
-    moves = auc(y, score).influence
-    ill, well = (np.bincount(code, moves * of, len(names)) for of in (y, ~y))
-    k = [len(np.unique(code[of])) for of in (y, ~y)]
-    if min(k) < 2:
-        return np.nan
-    of_ill, of_well, of_all = (m / (m - 1) for m in (*k, len(names)))
-    return float(
-        of_ill * (ill**2).sum() + of_well * (well**2).sum() + 2 * of_all * (ill * well).sum()
-    )
-
-
 def average(estimates: list[Estimate]) -> Estimate:
     """Mean of several estimates on the same images, such as of one metric over findings."""
     return Estimate(

@@ -25,6 +25,7 @@ from scipy.special import ndtri
 
 from cxrlib import schema
 from cxrlib.core import checks, levels
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.stats import bootstrap, simulate
 from cxrlib.stats import estimates as est
 from cxrlib.stats.ranking import ranker, ranking
@@ -33,7 +34,7 @@ LEAST = 0.1  # sensitivity + specificity - 1 of a label, below which nothing is 
 MOST = 1_000_000  # films of an audit that is given by its figures
 METRICS = ("auc", "sensitivity", "specificity", "prevalence")
 CORRECTED = "labels corrected"  # follows the method in tables
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "label_error.csv"
+RECORDED = BENCHMARKS / "label_error.csv"
 BEYOND = "not between 0 and 1: by chance, or the rates do not fit"
 
 Number = float | np.ndarray
@@ -55,18 +56,6 @@ def noted_share(share: ArrayLike, sensitivity: ArrayLike, specificity: ArrayLike
     """
     share = np.asarray(share)
     return (share * sensitivity + (1 - share) * (1 - np.asarray(specificity)))[()]
-
-
-def true_share(noted: ArrayLike, sensitivity: ArrayLike, specificity: ArrayLike) -> Number:
-    """Prevalence behind a noted share, ``(q + Sp - 1) / (Se + Sp - 1)``: `noted_share` inverted.
-
-    Not clipped: a value outside [0, 1] says that rates and labels do not fit. NaN where
-    ``Se + Sp - 1`` is 0, the label of a coin.
-
-    Source: Rogan and Gladen 1978.
-    """
-    numerator = np.asarray(noted) + specificity - 1
-    return (numerator / _or_nan(_youden(sensitivity, specificity)))[()]
 
 
 def predictive_values(
@@ -100,7 +89,7 @@ def true_auc(
 ) -> Number:
     """AUC behind one that was measured against noted labels: `noted_auc` inverted.
 
-    prevalence : the true one, see `true_share`. Not clipped.
+    prevalence : the true one. Not clipped.
     """
     information = _or_nan(_information(prevalence, sensitivity, specificity))
     return (0.5 + (np.asarray(noted) - 0.5) / information)[()]
@@ -125,37 +114,6 @@ def noted_rates(
     ppv, npv = predictive_values(prevalence, sensitivity, specificity)
     tpr, fpr = np.asarray(model_sensitivity), 1 - np.asarray(model_specificity)
     return (ppv * tpr + (1 - ppv) * fpr)[()], (1 - (1 - npv) * tpr - npv * fpr)[()]
-
-
-def true_rates(
-    noted_sensitivity: ArrayLike,
-    noted_specificity: ArrayLike,
-    prevalence: ArrayLike,
-    sensitivity: ArrayLike,
-    specificity: ArrayLike,
-) -> tuple[Number, Number]:
-    """Sensitivity and specificity of a model behind those against noted labels.
-
-    The two equations of `noted_rates`, solved. prevalence : the true one, see `true_share`. Not
-    clipped: values outside [0, 1] come from chance, or from rates that do not fit.
-    """
-    ppv, npv = predictive_values(prevalence, sensitivity, specificity)
-    tpr, fpr = np.asarray(noted_sensitivity), 1 - np.asarray(noted_specificity)
-    information = _or_nan(_information(prevalence, sensitivity, specificity))
-    true_positive = (npv * tpr - (1 - ppv) * fpr) / information
-    false_positive = (ppv * fpr - (1 - npv) * tpr) / information
-    return true_positive[()], (1 - false_positive)[()]
-
-
-def noted_ece(p: ArrayLike, sensitivity: float, specificity: float) -> float:
-    """Expected calibration error that noted labels show of a perfectly calibrated model.
-
-    ``mean |p - noted_share(p)| = mean |(2 - Se - Sp) p - (1 - Sp)|`` over its probabilities p
-    (n,), in the limit of many films and fine bins. Of a perfect oracle, p in {0, 1}, it is the
-    share of wrong labels.
-    """
-    p = np.asarray(p, float)
-    return float(np.abs(p - noted_share(p, sensitivity, specificity)).mean())
 
 
 def distorted(groups: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -283,8 +241,9 @@ def corrected_table(
     Each film is split between the two classes so that wrong labels cancel on average: of a film
     noted positive the part ``Sp / (Se + Sp - 1)`` counts as positive, of one noted negative
     ``-(1 - Sp) / (Se + Sp - 1)``, and the rest to one as negative (Natarajan et al. 2013). With one
-    rate for all films this is `true_share`, `true_auc` and `true_rates`; with rates by group, the
-    error has to be nondifferential within each group only.
+    rate for all films this is the prevalence of Rogan and Gladen (1978), `true_auc`, and the two
+    equations of `noted_rates` solved; with rates by group, the error has to be nondifferential
+    within each group only.
 
     Every resample draws patients of the predictions and of the audit together, so patients who
     are in both are drawn once, and the interval holds the uncertainty of the rates.
@@ -511,7 +470,7 @@ def _estimates(study, labels, metrics):
 
 
 def _evaluated(study, parts, metrics, labels, refused=""):
-    """Key -> Estimate, noted and (unless refused) corrected, of parts: Key -> (films, rates)."""
+    """Key -> Counted, noted and (unless refused) corrected, of parts: Key -> (films, rates)."""
     statistics, reasons, fewest = {}, {}, labels.fewest
     lost = (labels.code < 0).sum()
     remark = f"{lost} films without {' or '.join(labels.by)} left out" if lost else ""
@@ -533,7 +492,7 @@ def _evaluated(study, parts, metrics, labels, refused=""):
             note = est.joined(why, BEYOND if found[0] < 0 or found[0] > 1 else "", remark)
             method = key.method if which == "noted" else f"{key.method}, {CORRECTED}"
             where = key._replace(method=method, metric=metric)
-            out[where] = est.Estimate(*found, *n, note)
+            out[where] = est.Counted(*found, *n, note)
     return out
 
 

@@ -23,13 +23,14 @@ from numpy.typing import ArrayLike
 
 from cxrlib import schema
 from cxrlib.core import checks, levels
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.protocol import Protocol
 from cxrlib.stats import estimates as est
 from cxrlib.stats import influence, simulate
 from cxrlib.stats.influence import Estimate
 
 PER = 1000
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "net_benefit.csv"
+RECORDED = BENCHMARKS / "net_benefit.csv"
 ALIKE = "no interval: all patients count alike, which leaves no spread to estimate one from"
 
 Some = ArrayLike | None

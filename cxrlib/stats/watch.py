@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from cxrlib.core import checks
+from cxrlib.core.folders import BENCHMARKS
 from cxrlib.stats import metrics
 
 # The first three were chosen on streams like those of benchmarks/watch.py, with other seeds.
@@ -32,7 +33,7 @@ KEPT = 0.25  # share of the capital that is not put down at once
 RATE = 0.01  # of what is left of it, put down before each bet
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of the largest stake, where nothing is known beforehand
 LEAST = 0.01  # variance that is planned for, should the validation patients all be alike
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "watch.csv"
+RECORDED = BENCHMARKS / "watch.csv"
 # Of the record: methods that are compared, and when its gaps begin.
 BETS, USUAL = "bets, after every patient", "usual test, after every patient"
 ONE, FOUR = "one test, planned for 80 % power", "four planned looks"
