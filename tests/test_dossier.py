@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import nbformat
@@ -327,3 +329,26 @@ def test_what_cannot_be_is_one_line(made, cxrbook, tmp_path):
     assert done.returncode == 1 and "machine path" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def test_make_clean_leaves_what_somebody_wrote(tmp_path):
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    mine = tmp_path / "_build" / "runs" / "mine"
+    (mine / "dossier").mkdir(parents=True)
+    (tmp_path / "book").mkdir()
+    for path in (
+        mine / "answers.yaml",
+        mine / "dossier" / "dossier.md",
+        tmp_path / "book" / "a.md",
+    ):
+        path.touch()
+    for _ in range(2):
+        subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+        left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+        assert left == {
+            "Makefile",
+            "requirements.lock",
+            "_build/runs/mine/answers.yaml",
+            "book/a.md",
+        }
