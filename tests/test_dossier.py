@@ -14,7 +14,7 @@ from cxrlib import cohorts, schema
 from cxrlib.book import dossier, facts, record
 from cxrlib.book.dossier import MISSING, NOT, RUN, USER, Answers, Fact
 from cxrlib.core.errors import BookError
-from cxrlib.core.kernel import SAID
+from cxrlib.core.kernel import MEANINGLESS, SAID
 from tests.conftest import ROOT
 from tests.kept import phantom
 
@@ -315,6 +315,18 @@ def test_the_files_of_a_run(made, cxrbook, tmp_path):
     [fair] = [e for e in card.iter() if e.tag.endswith("FairnessEquity")]
     values = [json.loads(e.text) for e in fair.iter() if e.tag.endswith("ValueJson")]
     assert [v["estimate"] for v in values] == [0.75, 0.85]
+
+
+def test_a_chapter_without_meaning_is_told_at_the_top(made):
+    run = facts.gather(made)
+    warned = f'<div class="{MEANINGLESS}"><p class="admonition-title">Nothing</p></div>'
+    cell = {"outputs": [{"data": {"text/html": warned}}], "source": ""}
+    run = run._replace(notebooks=run.notebooks | {made[0]: {"cells": [cell]}})
+    for name, text in dossier.files(run, NOBODY, lambda place: (place, "")).items():
+        if name in ("dossier.md", "dossier.html"):
+            assert (
+                "nothing on real films" in text[: text.index("TRIPOD")] and "(chapters 02)" in text
+            )
 
 
 def test_what_cannot_be_is_one_line(made, cxrbook, tmp_path):
