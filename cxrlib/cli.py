@@ -72,7 +72,9 @@ def run(
         raise BookError("--name and --out: give one of them", code=2)
     if name:
         out = runs.place(root, name, chosen, given, shared, replace)
-    for path in execute(root, chosen, given, out, jobs, shared, name):
+    with _resumable():
+        executed = execute(root, chosen, given, out, jobs, shared, name)
+    for path in executed:
         print(runs.beside_ours(root, path) if name else path)
 
 
@@ -670,6 +672,9 @@ def sync(check: Annotated[bool, Option("--check", help="Only check.")] = False) 
 def main() -> None:
     """Entry point: what the user can mend is said in one line, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("CXRBOOK_DATA", "CXRBOOK_CACHE", "CXRBOOK_CHECKPOINTS"):
+        if folder := os.environ.get(name):  # chapters run in a folder of their own
+            os.environ[name] = str(Path(folder).expanduser().absolute())
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:

@@ -1,5 +1,6 @@
 """The command line: one clear line and an exit code for what the user can mend."""
 
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +28,13 @@ def test_a_process_of_its_own_says_and_returns_the_same(built, cxrbook, argument
     apart, here = in_a_process(*arguments, cwd=built), cxrbook(*arguments, cwd=built)
     assert apart.returncode == here.returncode == code
     assert (apart.stdout, apart.stderr) == (here.stdout, here.stderr)
+
+
+def test_a_folder_is_that_of_where_one_stands(cxrbook, tmp_path, monkeypatch):
+    """Chapters run elsewhere, and find the same one."""
+    monkeypatch.setenv("CXRBOOK_DATA", "data")
+    assert cxrbook("profiles", cwd=tmp_path).returncode == 0
+    assert os.environ["CXRBOOK_DATA"] == str(tmp_path / "data")
 
 
 @pytest.mark.parametrize(

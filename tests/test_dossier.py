@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import nbformat
@@ -12,7 +14,7 @@ from cxrlib import cohorts, schema
 from cxrlib.book import dossier, facts, record
 from cxrlib.book.dossier import MISSING, NOT, RUN, USER, Answers, Fact
 from cxrlib.core.errors import BookError
-from cxrlib.core.kernel import SAID
+from cxrlib.core.kernel import MEANINGLESS, SAID
 from tests.conftest import ROOT
 from tests.kept import phantom
 
@@ -315,6 +317,18 @@ def test_the_files_of_a_run(made, cxrbook, tmp_path):
     assert [v["estimate"] for v in values] == [0.75, 0.85]
 
 
+def test_a_chapter_without_meaning_is_told_at_the_top(made):
+    run = facts.gather(made)
+    warned = f'<div class="{MEANINGLESS}"><p class="admonition-title">Nothing</p></div>'
+    cell = {"outputs": [{"data": {"text/html": warned}}], "source": ""}
+    run = run._replace(notebooks=run.notebooks | {made[0]: {"cells": [cell]}})
+    for name, text in dossier.files(run, NOBODY, lambda place: (place, "")).items():
+        if name in ("dossier.md", "dossier.html"):
+            assert (
+                "nothing on real films" in text[: text.index("TRIPOD")] and "(chapters 02)" in text
+            )
+
+
 def test_what_cannot_be_is_one_line(made, cxrbook, tmp_path):
     root = made[0].parents[3]
     (root / "_toc.yml").write_text("")
@@ -327,3 +341,26 @@ def test_what_cannot_be_is_one_line(made, cxrbook, tmp_path):
     assert done.returncode == 1 and "machine path" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def test_make_clean_leaves_what_somebody_wrote(tmp_path):
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    mine = tmp_path / "_build" / "runs" / "mine"
+    (mine / "dossier").mkdir(parents=True)
+    (tmp_path / "book").mkdir()
+    for path in (
+        mine / "answers.yaml",
+        mine / "dossier" / "dossier.md",
+        tmp_path / "book" / "a.md",
+    ):
+        path.touch()
+    for _ in range(2):
+        subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+        left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+        assert left == {
+            "Makefile",
+            "requirements.lock",
+            "_build/runs/mine/answers.yaml",
+            "book/a.md",
+        }

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import yaml
 
 from cxrlib.book import facts as gathered
-from cxrlib.book import manifest
+from cxrlib.book import manifest, real
 from cxrlib.book.facts import ANSWERS, Fact, Known
 from cxrlib.core import atomic
 from cxrlib.core.errors import BookError, known
@@ -238,9 +238,20 @@ def beside(notebooks: Iterable[Path], out: Path) -> Where:
 # --- how it is written ---------------------------------------------------------------------------
 
 
-def as_markdown(filled: dict[str, list[Item]], where: Where) -> str:
+def _warning(run):
+    """What chapters of the run warn of, in one sentence; "" where they do not."""
+    warned = [path.stem[:2] for path, content in run.notebooks.items() if real.warning(content)]
+    if not warned:
+        return ""
+    return (
+        "Numbers of models that learned from phantoms mean nothing on real films, and those of "
+        f"models with computed weights nothing at all (chapters {', '.join(warned)})."
+    )
+
+
+def as_markdown(filled: dict[str, list[Item]], where: Where, warning: str = "") -> str:
     """The dossier in Markdown."""
-    lines = ["# Dossier", ""]
+    lines = ["# Dossier", "", *([f"**{warning}**", ""] if warning else [])]
     for name, items in filled.items():
         checklist = checklists()[name]
         lines += [f"## {checklist['title']}", "", checklist["source"], ""]
@@ -354,12 +365,13 @@ td.number { text-align: right; }
   .cxr-wordy [data-label]::before { content: attr(data-label) ": "; font-weight: bold; } }"""
 
 
-def as_html(filled: dict[str, list[Item]], where: Where) -> str:
+def as_html(filled: dict[str, list[Item]], where: Where, warning: str = "") -> str:
     """The dossier as one page that needs no other file."""
     lines = ['<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">']
     lines.append('<meta name="viewport" content="width=device-width, initial-scale=1">')
     lines.append(f"<title>Dossier</title><style>{STYLE}</style></head><body><main>")
-    lines += ["<h1>Dossier</h1>", counts_table(filled)]
+    warned = f"<p><strong>{html.escape(warning)}</strong></p>" if warning else ""
+    lines += ["<h1>Dossier</h1>", warned, counts_table(filled)]
     for name, items in filled.items():
         checklist = checklists()[name]
         lines.append(f"<h2>{html.escape(checklist['title'])}</h2>")
@@ -436,8 +448,8 @@ def files(run: Known, answers: Answers, where: Where) -> dict[str, str]:
     """All files of a dossier: name -> text."""
     filled = fill(run.facts, run.kinds, answers)
     made = {
-        "dossier.html": as_html(filled, where),
-        "dossier.md": as_markdown(filled, where),
+        "dossier.html": as_html(filled, where, _warning(run)),
+        "dossier.md": as_markdown(filled, where, _warning(run)),
         "dossier.json": as_json(filled),
     }
     for model in run.models:
@@ -573,6 +585,7 @@ def page(notebooks: Sequence[Path], extra: Path) -> str:
         sections.append(f"```{{raw}} html\n<details>{folded}</details>\n```")
     links = (f'<a href="{extra.name}/{name}" download>{name}</a>' for name in made)
     return PAGE.format(
+        warning=f"**{said}**\n" if (said := _warning(run)) else "",
         typed=", but for those marked so" if answers.facts or answers.items else "",
         counts=counts_table(filled),
         files=", ".join(links),

@@ -75,9 +75,13 @@ def report(name: str | None = None, root: Path | str | None = None) -> tuple[str
     there = [f for f in FETCH if set_ and (files.data_folder() / f).is_dir()]
     blocks, problems = [], 0
     for folder in FETCH:
-        lines = list(_check(folder, folder, None))
+        if there and folder not in there:
+            what = f"not there; 'cxrbook check-data {folder}' lists what belongs in it"
+            lines = [Line("note", what)]
+        else:
+            lines = list(_check(folder, folder, None))
         blocks.append(_text(folder, folder, lines))
-        problems += _problems(lines) if folder in there or not there else 0
+        problems += _problems(lines)
     return "\n\n".join(blocks), problems
 
 

@@ -285,7 +285,10 @@ def _answer(web: Session, url: str, asked: dict[str, str]) -> Response:
     except requests.ConnectionError as error:
         timed_out = "timed out" in str(error)
         why = f"no answer in {TIMEOUT[1]:.0f} s" if timed_out else "cannot be reached"
-        raise BookError(f"{url}: {why}; is there a network? Try again later") from None
+        raise BookError(
+            f"{url}: {why}; is there a network? Try again later, or bring the file from another "
+            "machine ('cxrbook fetch NAME --dry-run' says where it belongs)"
+        ) from None
     except (requests.RequestException, ValueError) as error:
         what = type(error).__name__
         raise BookError(f"{url}: leads to what is no address of a file ({what})") from None

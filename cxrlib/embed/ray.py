@@ -76,8 +76,8 @@ def run(
         import ray
     except ImportError:
         raise ImportError(
-            "engine='ray' needs Ray, which is not installed: pip install 'cxrbook[ray]', or take "
-            "engine='local'"
+            "engine='ray' needs Ray, which is not installed: pip install -e '.[ray]' in the "
+            "clone, or take engine='local'"
         ) from None
     own = not ray.is_initialized()
     if own:
