@@ -1,11 +1,8 @@
 """The small CLIPs: shipped whole, loaded strictly, and good at what they were trained for."""
 
 import json
-import re
 import shutil
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,9 +13,8 @@ from sklearn.metrics import roc_auc_score
 from cxrlib import cohorts, models
 from cxrlib.cohorts.phantom import FINDINGS
 from cxrlib.embed.extract import embed, embed_text
-from cxrlib.models import phantom_clip, registry
+from cxrlib.models import phantom_clip
 from cxrlib.predict import zeroshot
-from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -203,37 +199,6 @@ def test_a_missing_tensor_is_an_error_even_with_a_valid_hash(copy):
 def test_bad_input_says_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_a_model_of_your_own_as_the_book_describes_it(tmp_path, monkeypatch):
-    """The recipe printed in book/rerun.md, with a copied card, becomes a model by name."""
-    page = (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
-    section = page.split("### A model of your own")[1].split("\n## ")[0]
-    [code] = re.findall(r"```python\n(.*?)```", section, re.S)
-    assert len(code.splitlines()) <= 15
-    mine = ModuleType("cxrlib.models.my_models")
-    exec(code, mine.__dict__)
-    monkeypatch.setitem(sys.modules, "cxrlib.models.my_models", mine)
-
-    card = (registry.CARDS / "chexzero.toml").read_text(encoding="utf-8")
-    card = card.replace('name = "chexzero"', 'name = "mine"', 1)
-    card = card.replace('family = "clip"', 'family = "my_models"', 1)
-    (tmp_path / "mine.toml").write_text(card)
-    (tmp_path / "chexzero.toml").write_bytes((registry.CARDS / "chexzero.toml").read_bytes())
-    monkeypatch.setattr(registry, "CARDS", tmp_path)
-    registry.cards.cache_clear()
-    try:
-        assert sorted(models.published_models()) == ["chexzero", "mine"]
-        assert models.choose_models("mine, seeded:mine") == ["mine", "seeded:mine"]
-        with pytest.raises(ValueError, match="mine: files are missing"):
-            models.load_model("mine", checkpoint=tmp_path)
-        model = models.load_model("seeded:mine")
-    finally:
-        registry.cards.cache_clear()
-    text = model.encode_text(["Chest Edema", "Chest No Findings"])
-    image = model.encode_image(model.preprocess(np.full((80, 60), 128, np.uint8)))
-    assert text.shape == (2, 512) and image.shape == (1, 512)
-    assert zeroshot.similarity(image.numpy(), text.numpy()).shape == (1, 2)
 
 
 def test_models_of_a_chapter_come_in_the_order_in_which_it_names_them():
