@@ -323,7 +323,7 @@ steps = summary.flow(studied)
 plots.flow_diagram(steps)
 figure(
     "fig-curation-flow",
-    "From the release to the cohort of this run.",
+    "The exclusion flow, from the release to the cohort of this run.",
     counts=("images", "patients", "images_out", "patients_out"),
 )
 

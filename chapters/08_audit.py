@@ -106,8 +106,7 @@ say(f"""
 There are {len(switches)} of them, in the folded table with reason and source;
 the rest of this chapter asks what they are worth. A single one can be turned
 too: `replace(protocol_of("corrected"), unit="image")`.
-[Zero-shot](02_zero_shot) and the chapters from [Subgroup
-fairness](04_subgroup_fairness) on take the protocol as a parameter.
+The page [Parameters](../parameters.md) shows which chapters take the protocol.
 
 ## Which images?
 

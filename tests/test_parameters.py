@@ -318,6 +318,6 @@ def test_the_page_lists_every_parameter():
     for chapter in every:
         for name in chapter.parameters:
             assert (
-                f"<code>{name}</code></th>" in text.split(f"## {chapter.title}\n")[1].split("##")[0]
+                f"<code>{name}</code></th>" in text.split(f". {chapter.title}\n")[1].split("##")[0]
             )
     assert isinstance(every[0], Chapter)

@@ -346,8 +346,10 @@ def page(chapters: Iterable) -> str:
     """
     lines = ["# Parameters", "", toml.beside(__file__)["introduction"]]
     for chapter in chapters:
-        lines += ["", f"## {chapter.title}", "", f"Chapter [](chapters/{chapter.name}.ipynb).", ""]
-        label = f"Parameters of chapter {int(chapter.number)}"
+        number = int(chapter.number)
+        lines += ["", f"## {number}. {chapter.title}", ""]
+        lines += [f"[Chapter {number}](chapters/{chapter.name}.ipynb)", ""]
+        label = f"Parameters of chapter {number}"
         lines.append(table(chapter.parameters.values(), label))
     return "\n".join(lines) + "\n"
 

@@ -248,13 +248,14 @@ def _section(paper, artefact, block):
     rows = []
     for _, row in block.iterrows():
         first, *rest = (html.escape(row[column]) for column in columns)
-        cells = "".join(f'<td class="{c}">{x}</td>' for c, x in zip(columns[1:], rest, strict=True))
+        named = zip(columns[1:], heads[1:], rest, strict=True)
+        cells = "".join(f'<td class="{c}" data-label="{h}">{x}</td>' for c, h, x in named)
         verdict = html.escape(row["verdict"], quote=True)
         rows.append(
             f'<tr data-verdict="{verdict}" data-paper="{paper}">'
             f'<th scope="row">{first}</th>{cells}</tr>'
         )
-    table = _table(f"{NAMES[paper]}, {title}", heads, rows)
+    table = _table(f"{NAMES[paper]}, {title}", heads, rows, "cxr-wordy")
     head = f"({anchor(paper, artefact)})=\n### {paper}, {title}"
     return f"{head}\n\n{above}```{{raw}} html\n{table}\n```"
 
@@ -296,10 +297,10 @@ def _counts_table(entries):
     return _table("Entries by verdict", ["verdict", *table.columns], rows)
 
 
-def _table(label, heads, rows):
+def _table(label, heads, rows, kind=""):
     label = html.escape(label, quote=True)
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     lines = [f'<div class="cxr-scroll" role="region" aria-label="{label}" tabindex="0">']
-    lines.append(f'<table class="cxr-table cxr-ledger"><thead><tr>{head}</tr></thead>')
+    lines.append(f'<table class="cxr-table cxr-ledger {kind}"><thead><tr>{head}</tr></thead>')
     lines += ["<tbody>", *rows, "</tbody></table></div>"]
     return "\n".join(lines)

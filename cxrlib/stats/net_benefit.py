@@ -112,7 +112,7 @@ def net_benefit(
     among: Some = None,
     prevalence: float | None = None,
 ) -> Estimate:
-    r"""Cases found, minus false alarms at their price in cases, per 1,000 patients.
+    r"""Net benefit, the cases found minus false alarms at their price in cases, per 1,000 patients.
 
     harm_ratio: number above 0; others as in `missed_cases`.
 
@@ -141,7 +141,7 @@ def standardised_net_benefit(
     among: Some = None,
     prevalence: float | None = None,
 ) -> Estimate:
-    r"""Net benefit as a share of the best that is possible. Parameters as in `net_benefit`.
+    r"""Standardised net benefit, a share of the best possible. Parameters as in `net_benefit`.
 
     :Formula: $\dfrac{\mathrm{net\ benefit}}{1000\, \pi}$
     :Source: Kerr et al. 2016.
