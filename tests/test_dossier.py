@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import nbformat
@@ -313,6 +314,14 @@ def test_the_files_of_a_run(made, cxrbook, tmp_path):
     [fair] = [e for e in card.iter() if e.tag.endswith("FairnessEquity")]
     values = [json.loads(e.text) for e in fair.iter() if e.tag.endswith("ValueJson")]
     assert [v["estimate"] for v in values] == [0.75, 0.85]
+
+
+def test_a_link_names_no_folder_of_the_machine(tmp_path):
+    notebooks = [tmp_path / "runs" / "02_zero_shot.ipynb"]
+    near = dossier.beside(notebooks, tmp_path / "dossier")("card:02_zero_shot")
+    far = dossier.beside(notebooks, Path("/elsewhere"))("card:02_zero_shot")
+    assert near == ("card of chapter 2", "../runs/02_zero_shot.json")
+    assert far == ("card of chapter 2", "")
 
 
 def test_what_cannot_be_is_one_line(made, cxrbook, tmp_path):
