@@ -14,7 +14,7 @@ RUN apt-get update \
 WORKDIR /book
 COPY . .
 # makes .venv from the lock, which is all that the image needs of the network
-RUN make sync
+RUN make sync && mkdir /data /checkpoints /cache
 ENV PATH=/book/.venv/bin:$PATH \
     CXRBOOK_DATA=/data \
     CXRBOOK_CHECKPOINTS=/checkpoints \

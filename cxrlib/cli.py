@@ -22,7 +22,8 @@ from cxrlib.core.errors import BookError
 INTERRUPTED = 130  # how typer leaves after Ctrl-C
 
 app = typer.Typer(
-    help="Run, build and inspect the executable companion.",
+    help="Run, build and inspect the executable companion.\n\nExit codes: 0 done; 1 not done, or "
+    "something was found; 2 a command that was refused; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -31,21 +32,22 @@ app = typer.Typer(
 
 Values = Annotated[
     list[str] | None,
-    Option("-p", "--parameter", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
+    Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter; repeatable."),
 ]
 Out = Annotated[Path | None, Option(help="Folder for the result.")]
 Jobs = Annotated[int, Option(min=1, help="Chapters executed at the same time.")]
 Profiles = Annotated[
-    list[str] | None, Option("--profile", help="Of cxrbook profiles, or a YAML file; repeatable.")
+    list[str] | None,
+    Option("--profile", help="A name of cxrbook profiles, or a YAML file; repeatable."),
 ]
-Chapter = Annotated[str, Argument(help="Number or name, or all.")]
+Chapter = Annotated[str, Argument(help="A number, a name, or all.")]
 Files = Annotated[
     list[Path], Argument(help="Notebooks, pages, results of runs, or folders of such.", exists=True)
 ]
 Device = Annotated[str, Option(help="cpu or cuda.")]
 Protocol = Annotated[Literal["corrected", "as_published"], Option(help="Whose choices.")]
-Name = Annotated[str | None, Option(help="One word, under which it is kept.")]
-Replace = Annotated[bool, Option("--replace", help="Write over others of this name.")]
+Name = Annotated[str | None, Option(help="One word, under which the result is kept.")]
+Replace = Annotated[bool, Option("--replace", help="Write over what has this name.")]
 
 
 @app.command()
@@ -58,9 +60,10 @@ def run(
     name: Name = None,
     replace: Replace = False,
 ) -> None:
-    """Execute one chapter or all; other parameters give notebooks beside the book, not in it.
+    """Execute one chapter, or all.
 
-    With a name, the run is set beside the book's own, here and on the page Runs.
+    With other parameters than the book's, the notebooks lie beside the book, not in it. With a
+    name, the run is set beside the book's own, here and on the page Runs.
     """
     from cxrlib.book import runs
     from cxrlib.book.run import run as execute
@@ -88,21 +91,25 @@ def _asked(parameter, profile):
 
 @app.command()
 def sweep(
-    chapter: Annotated[str, Argument(help="Number or name.")],
+    chapter: Annotated[str, Argument(help="A number or a name.")],
     over: Annotated[
-        list[str], Option("-g", "--grid", metavar="NAME=VALUE,VALUE", help="To vary; repeatable.")
+        list[str],
+        Option("-g", "--grid", metavar="NAME=VALUE,VALUE", help="A parameter to vary; repeatable."),
     ],
     parameter: Values = None,
     name: Name = None,
     replace: Replace = False,
     jobs: Jobs = 2,
     profile: Profiles = None,
-    metric: Annotated[str | None, Option(help="To plot. Default: the first.")] = None,
+    metric: Annotated[str | None, Option(help="What to plot. Default: the first metric.")] = None,
     where: Annotated[
-        list[str] | None, Option(metavar="COLUMN=VALUE", help="Rows to plot; repeatable.")
+        list[str] | None, Option(metavar="COLUMN=VALUE", help="Which rows to plot; repeatable.")
     ] = None,
 ) -> None:
-    """Execute a chapter at every point of a grid, or go on; one table and a plot of them all."""
+    """Execute a chapter at every point of a grid.
+
+    Gives one table and one plot. A sweep that was cut off goes on.
+    """
     from cxrlib.book import sweep as sweeps
 
     root, given, shared = _asked(parameter, profile)
@@ -123,9 +130,9 @@ def sweep(
 @app.command()
 def collect(
     runs: Annotated[list[str], Argument(help="Names of runs and sweeps, or folders or files.")],
-    out: Annotated[Path, Option(help="A .parquet or .csv file.")],
+    out: Annotated[Path, Option(help="The .parquet or .csv file to write.")],
 ) -> None:
-    """The results of any runs as one table."""
+    """Join the results of any runs into one table."""
     from cxrlib.book import manifest
     from cxrlib.book import sweep as sweeps
 
@@ -144,7 +151,10 @@ def verify_run(
         str | None, Argument(help="Name or folder of a run. Default: the built book.")
     ] = None,
 ) -> None:
-    """Find what changed in a run since it ended: a byte, a missing file, one that was added."""
+    """Find what changed in a run since it ended.
+
+    A byte, a missing file, one that was added.
+    """
     from cxrlib.book import manifest
 
     problems = 0
@@ -157,7 +167,7 @@ def verify_run(
 
 @app.command()
 def profiles() -> None:
-    """Sets of parameters for --profile, and what they need."""
+    """List the sets of parameters for --profile."""
     from cxrlib.book.profiles import listing
 
     print(listing(find_root()))
@@ -169,7 +179,7 @@ def build(
     out: Out = None,
     jobs: Jobs = 2,
     edition: Annotated[
-        Literal["teacher", "student"], Option(help="Students get no solutions.")
+        Literal["teacher", "student"], Option(help="That for students has no solutions.")
     ] = "teacher",
     profile: Profiles = None,
 ) -> None:
@@ -183,7 +193,7 @@ def build(
 
 @app.command("chapters")
 def list_chapters() -> None:
-    """The chapters and their parameters."""
+    """List the chapters and their parameters."""
     for chapter in chapters(find_root()):
         print(f"{chapter.number}  {chapter.title}  ({chapter.name})")
         for p in chapter.parameters.values():
@@ -193,7 +203,7 @@ def list_chapters() -> None:
 
 @app.command()
 def cohorts() -> None:
-    """The cohorts that chapters can load."""
+    """List the cohorts that chapters can load."""
     from cxrlib.cohorts import describe
 
     print(describe().to_string(index=False))
@@ -201,10 +211,15 @@ def cohorts() -> None:
 
 @app.command("check-data")
 def check_data(
-    name: Annotated[str | None, Argument(help="A cohort, or its folder.")] = None,
-    root: Annotated[Path | None, Argument(help="Its folder.")] = None,
+    name: Annotated[str | None, Argument(help="A name of cxrbook cohorts. Default: all.")] = None,
+    root: Annotated[
+        Path | None, Argument(help="Its folder, where that is not below CXRBOOK_DATA.")
+    ] = None,
 ) -> None:
-    """What of a data set is there, what is missing, and where to get it."""
+    """Say what of a data set is there, and what is missing.
+
+    And where to get it.
+    """
     from cxrlib.cohorts.check_data import report
 
     with _mendable():
@@ -216,25 +231,28 @@ def check_data(
 
 @app.command()
 def fetch(
-    what: Annotated[list[str] | None, Argument(help="Names; without any, all are listed.")] = None,
+    what: Annotated[list[str] | None, Argument(help="Names. Without any, all are listed.")] = None,
     part: Annotated[
         list[str] | None, Option(help="Archives of NIH: 1 to 12, such as 1, 2-4 or all.")
     ] = None,
     draw: Annotated[
         Literal["6x200"] | None, Option(help="Of NIH: only the films of this draw.")
     ] = None,
-    seed: Annotated[int, Option(help="Of the draw.")] = 1907,
+    seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 1907,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Only list addresses, sizes and terms.")
     ] = False,
     check: Annotated[
-        bool, Option("--check", help="Only ask each address for its headers.")
+        bool, Option("--check", help="Only ask whether each address answers.")
     ] = False,
     keep_archives: Annotated[
-        bool, Option("--keep-archives", help="Do not remove them when they are unpacked.")
+        bool, Option("--keep-archives", help="Keep them when they are unpacked.")
     ] = False,
 ) -> None:
-    """Download open data or an open model to where chapters look for it, or go on."""
+    """Download open data or an open model.
+
+    To where chapters look for it. A download that was cut off goes on.
+    """
     from cxrlib.book import fetch as fetching
 
     if not (what or check):
@@ -261,11 +279,14 @@ def fetch(
 
 @app.command("nih-6x200-list")
 def nih_6x200_list(
-    seed: Annotated[int, Option(help="Of the draw.")] = 1907,
-    out: Annotated[Path | None, Option(help="File to write the names to.")] = None,
-    root: Annotated[Path | None, Option(help="Folder with a table of your own.")] = None,
+    seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 1907,
+    out: Annotated[Path | None, Option(help="File for the names.")] = None,
+    root: Annotated[Path | None, Option(help="Folder with a table of NIH.")] = None,
 ) -> None:
-    """File names of the 1,200 films of an NIH 6x200 draw, before any is fetched."""
+    """List the 1,200 films of an NIH 6x200 draw.
+
+    By file name, before any is fetched.
+    """
     from cxrlib.cohorts.nih import list_6x200
 
     with _mendable():
@@ -294,9 +315,14 @@ app.add_typer(models_app, name="models")
 @models_app.callback()
 def models(
     context: typer.Context,
-    hashes: Annotated[bool, Option("--hash", help="Hash the files that are there.")] = False,
+    hashes: Annotated[
+        bool, Option("--hash", help="Compare the files that are there with known hashes.")
+    ] = False,
 ) -> None:
-    """The models that chapters can load: what they are, the files they want, what is there."""
+    """List the models that chapters can load.
+
+    What they are, the files they want, and what is there.
+    """
     from cxrlib.models import describe_models, listing, remedied_models
 
     if context.invoked_subcommand:
@@ -312,11 +338,14 @@ def models(
 
 @models_app.command()
 def verify(
-    name: Annotated[str, Argument(help="A model.")],
-    checkpoint: Annotated[Path | None, Option(help="Folder or file of the model.")] = None,
+    name: Annotated[str, Argument(help="A name of cxrbook models.")],
+    checkpoint: Annotated[Path | None, Option(help="Its folder or file, if elsewhere.")] = None,
     protocol: Protocol = "corrected",
 ) -> None:
-    """Prove that a model is its original on this machine, and test the weights that are there."""
+    """Compare a model with its authors' code.
+
+    On this machine; and test the weights that are there.
+    """
     from cxrlib.models import parity
 
     failed = 0
@@ -330,10 +359,10 @@ def verify(
 
 @models_app.command()
 def convert(
-    file: Annotated[Path, Argument(help="A checkpoint that holds more than tensors.")],
-    out: Annotated[Path | None, Option(help="The file to write.")] = None,
+    file: Annotated[Path, Argument(help="A checkpoint.")],
+    out: Annotated[Path | None, Option(help="The .safetensors file. Default: beside it.")] = None,
 ) -> None:
-    """Write the tensors of a checkpoint to a .safetensors file, once and safely."""
+    """Write a checkpoint's tensors to a .safetensors file."""
     from cxrlib.models.convert import convert as write
 
     with _mendable():
@@ -363,29 +392,35 @@ def _resumable():
 
 @app.command()
 def embed(
-    data: Annotated[str, Option(help="A cohort.")] = "phantom",
-    models: Annotated[str, Option("-m", "--models", help="Names with commas.")] = "all",
-    options: Annotated[str, Option(help="Of the cohort, as chapters take them.")] = "{}",
-    n_images: Annotated[int, Option(min=1, help="Of a phantom.")] = 4000,
-    seed: Annotated[int, Option(help="Of a phantom, or of a draw.")] = 1907,
-    protocol: Annotated[Literal["corrected", "as_published"], Option()] = "corrected",
+    data: Annotated[str, Option(help="A name of cxrbook cohorts.")] = "phantom",
+    models: Annotated[
+        str, Option("-m", "--models", help="Names of cxrbook models, with commas.")
+    ] = "all",
+    options: Annotated[str, Option(help="Options of the cohort, as in chapters.")] = "{}",
+    n_images: Annotated[int, Option(min=1, help="Images of a phantom.")] = 4000,
+    seed: Annotated[int, Option(min=0, help="Seed of a phantom or of a draw.")] = 1907,
+    protocol: Protocol = "corrected",
     device: Device = "cpu",
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], Option(help="To compute in; chapters: float32.")
+        Literal["float32", "bfloat16", "float16"],
+        Option(help="To compute in; chapters take float32."),
     ] = "float32",
     dtype: Annotated[
-        Literal["float32", "float16"], Option(help="On disk; chapters read float32.")
+        Literal["float32", "float16"], Option(help="On disk; chapters take float32.")
     ] = "float32",
-    rows_per_shard: Annotated[int | None, Option(min=1, help="Images per file.")] = None,
-    batch_size: Annotated[int | None, Option(min=1, help="Default: found out.")] = None,
+    rows_per_shard: Annotated[int | None, Option(min=1, help="Images in a file.")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Default: found by trying.")] = None,
     workers: Annotated[int | None, Option(min=0, help="Processes that read films.")] = None,
-    engine: Annotated[Literal["local", "ray"], Option(help="Ray: many machines.")] = "local",
-    actors: Annotated[int | None, Option(min=1, help="Of Ray.")] = None,
-    address: Annotated[str | None, Option(help="Of a Ray cluster, or auto.")] = None,
-    show: Annotated[bool, Option("--list", help="Only list what is stored.")] = False,
-    verify: Annotated[bool, Option("--verify", help="Only read and check it.")] = False,
+    engine: Annotated[Literal["local", "ray"], Option(help="ray is for many machines.")] = "local",
+    actors: Annotated[int | None, Option(min=1, help="Actors of Ray.")] = None,
+    address: Annotated[str | None, Option(help="Address of a Ray cluster, or auto.")] = None,
+    show: Annotated[bool, Option("--list", help="Only list what is kept.")] = False,
+    verify: Annotated[bool, Option("--verify", help="Only read and check what is kept.")] = False,
 ) -> None:
-    """Compute embeddings once, or go on, where chapters will look for them."""
+    """Compute embeddings, once, for all chapters.
+
+    Chapters find them. What was cut off goes on.
+    """
     if show or verify:
         with _mendable(OSError):
             return _stored(verify)
@@ -485,15 +520,18 @@ def _stored(verify):
 def drains(
     data: Annotated[str, Option(help="A cohort with annotated drains.")] = "nih",
     protocol: Protocol = "corrected",
-    weights: Annotated[Path | None, Option(help="DenseNet-121 to start from.")] = None,
+    weights: Annotated[Path | None, Option(help="File of a DenseNet-121 to start from.")] = None,
     epochs: Annotated[int, Option(min=1, help="Passes over the films.")] = 200,
-    lr: Annotated[float, Option(help="Learning rate.")] = 1e-4,
+    lr: Annotated[float, Option(help="Learning rate, above 0.")] = 1e-4,
     train_split: Annotated[
-        str | None, Option(help="Train on this split, or all, but for patients to be labelled.")
+        str | None, Option(help="Split to train on, or all; without patients that get labels.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Train the drain detector, or go on, and label the films of a cohort without annotation."""
+    """Train the drain detector, and label other films.
+
+    Those of the cohort without annotation. A training that was cut off goes on.
+    """
     from cxrlib import cohorts
     from cxrlib.predict import drains as labels
     from cxrlib.show.words import fmt_row
@@ -524,14 +562,17 @@ def drains(
 def ledger(
     files: Annotated[
         list[Path] | None,
-        Argument(metavar="[NOTEBOOK|CSV|PARQUET]...", help="Default: the chapters of the book."),
+        Argument(help="Notebooks or results (.csv, .parquet). Default: the chapters of the book."),
     ] = None,
     paper: Annotated[Literal["S", "X"] | None, Option(help="Only this paper.")] = None,
     fail_on_differs: Annotated[
-        bool, Option("--fail-on-differs", help="Leave with 1 where an entry differs.")
+        bool, Option("--fail-on-differs", help="End with exit code 1 where an entry differs.")
     ] = False,
 ) -> None:
-    """Every number and claim of the papers with its verdict, from what chapters kept."""
+    """List the papers' numbers and claims, with verdicts.
+
+    From the results that chapters kept.
+    """
     from cxrlib.papers import ledger as book_ledger
     from cxrlib.papers.published import DIFFERS
 
@@ -561,7 +602,10 @@ def dossier(
     answers: Annotated[Path | None, Option(help="YAML file with your answers.")] = None,
     out: Out = None,
 ) -> None:
-    """Reporting checklists filled from a run: TRIPOD+AI, CLAIM, STANDING Together, cards."""
+    """Fill reporting checklists from a run.
+
+    TRIPOD+AI, CLAIM, STANDING Together, a datasheet, and a CHAI card for each model.
+    """
     from cxrlib.book import dossier as book_dossier
 
     with _mendable(OSError):
@@ -579,14 +623,20 @@ def pdf(
     chapter: Annotated[
         str, Argument(help="Number or name, all, or another page, such as flaws.")
     ] = "all",
-    book: Annotated[Path, Option(help="Folder of a built book.")] = Path("_build/html"),
+    book: Annotated[
+        Path | None, Option(help="Folder of a built book. Default: _build/html.")
+    ] = None,
     out: Annotated[
-        Path | None, Option(help="Folder for the files. Default: pdf beside it.")
+        Path | None, Option(help="Folder for the files. Default: pdf beside the book.")
     ] = None,
 ) -> None:
-    """Print pages of the built book as PDF, with all that is folded unfolded."""
+    """Print pages of the built book as PDF.
+
+    With all that is folded unfolded, by the Chromium of the machine.
+    """
     from cxrlib.book.pdf import write
 
+    book = book or find_root() / "_build" / "html"
     pages = [book / f"{chapter}.html"]
     if not pages[0].is_file():
         chosen = find(find_root(), chapter)
@@ -599,16 +649,19 @@ def pdf(
 def scan(
     files: Files,
 ) -> None:
-    """Look for what must not be published: identifiers, films, report texts, machine paths."""
+    """Search files for what must not be published.
+
+    Identifiers, films, report texts, machine paths.
+    """
     from cxrlib.book.scan import anything
 
     hits = [hit for path in files for hit in anything(path)]
     print("\n".join(map(str, hits)) or "nothing found")
     if hits:
-        raise BookError(f"{len(hits)} findings")
+        raise BookError(f"{len(hits)} finding{'s' if len(hits) > 1 else ''}")
 
 
-Course = Annotated[str, Option(help="Word of the course; the seeds come from it.")]
+Course = Annotated[str, Option(help="Word of the course, from which seeds come.")]
 
 
 @app.command()
@@ -617,7 +670,10 @@ def assign(
     course: Course,
     out: Annotated[Path, Option(help="Folder for the sheets.")],
 ) -> None:
-    """Graded checks: a sheet for each student, with a seed, the questions and how to begin."""
+    """Write a sheet of graded checks for each student.
+
+    With a seed of their own, the questions, and how to begin.
+    """
     from cxrlib.book import grading
 
     with _mendable(OSError):
@@ -627,12 +683,19 @@ def assign(
 
 @app.command()
 def grade(
-    answers: Annotated[list[Path], Argument(help="CSV: student, exercise, answer; or several.")],
+    answers: Annotated[
+        list[Path], Argument(help="CSV with student, exercise, answer; or several.")
+    ],
     course: Course,
-    roster: Annotated[Path | None, Option(help="Refuse names that are not in it.")] = None,
+    roster: Annotated[
+        Path | None, Option(help="CSV; names that are not in it are refused.")
+    ] = None,
     out: Annotated[Path | None, Option(help="Default for one file: ANSWERS-graded.csv.")] = None,
 ) -> None:
-    """Graded checks: points and feedback for each answer, and mistakes that a class shares."""
+    """Mark the answers to graded checks.
+
+    With points and feedback for each, and mistakes that a class shares.
+    """
     import pandas as pd
 
     from cxrlib.book import grading
@@ -657,7 +720,9 @@ def grade(
 
 
 @app.command()
-def sync(check: Annotated[bool, Option("--check", help="Only check.")] = False) -> None:
+def sync(
+    check: Annotated[bool, Option("--check", help="Only say whether they differ.")] = False,
+) -> None:
     """Write the notebooks paired with the chapters' scripts."""
     root = find_root()
     if check:

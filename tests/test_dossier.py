@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import nbformat
@@ -327,6 +328,14 @@ def test_a_chapter_without_meaning_is_told_at_the_top(made):
             assert (
                 "nothing on real films" in text[: text.index("TRIPOD")] and "(chapters 02)" in text
             )
+
+
+def test_a_link_names_no_folder_of_the_machine(tmp_path):
+    notebooks = [tmp_path / "runs" / "02_zero_shot.ipynb"]
+    near = dossier.beside(notebooks, tmp_path / "dossier")("card:02_zero_shot")
+    far = dossier.beside(notebooks, Path("/elsewhere"))("card:02_zero_shot")
+    assert near == ("card of chapter 2", "../runs/02_zero_shot.json")
+    assert far == ("card of chapter 2", "")
 
 
 def test_what_cannot_be_is_one_line(made, cxrbook, tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrlib.book.parameters import Parameter, declared, pairs, refuse_unknown, validate
-from cxrlib.core.errors import BookError, nearest
+from cxrlib.core.errors import BookError, Lacks, nearest
 from cxrlib.core.folders import LIBRARY
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def find(root: Path, query: str) -> list[Chapter]:
     for chapter in every:
         if wanted in (chapter.number, chapter.name, chapter.name[3:]):
             return [chapter]
-    names = [c.name for c in every] + [c.name[3:] for c in every]
+    names = [c.name[3:] for c in every]
     raise BookError(f"no chapter {query!r}; {nearest(wanted, names)}", code=2)
 
 
@@ -282,7 +282,16 @@ def check(names: dict[str, Any]) -> None:
     except BookError as error:
         print(f"{path.name}: {error}", file=sys.stderr)
         raise SystemExit(error.code) from None
+    sys.excepthook = _say_what_is_lacking
     setup()
+
+
+def _say_what_is_lacking(kind, error, trace):
+    """How a script ends: in one line where its reader can mend it."""
+    if issubclass(kind, BookError | Lacks):
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _declarations(history):

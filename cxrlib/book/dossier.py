@@ -225,11 +225,11 @@ def beside(notebooks: Iterable[Path], out: Path) -> Where:
         kind, _, name = place.partition(":")
         said, _ = in_book(place)
         file = files.get(name.partition("#")[0])
-        if file is not None and os.path.abspath(out / file).lstrip(os.sep) in file:
-            return said, ""
         if file is None:
             return said if kind == "answers" else f"book: {said}", ""
         said = f"{kind} of {said}" if kind in ends else said
+        if os.path.abspath(out / file).lstrip(os.sep) in file:
+            return said, ""
         return said, file.removesuffix(".ipynb") + ends.get(kind, ".ipynb")
 
     return where

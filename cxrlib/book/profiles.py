@@ -63,7 +63,7 @@ def load(name: str, root: Path) -> Profile:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
             raise BookError(
-                f"no profile {name!r}; {nearest(name, names())}, or give the path of a .yaml file",
+                f"no profile {name!r}, nor the path of a .yaml file; {nearest(name, names())}",
                 code=2,
             )
         if not path.is_file():

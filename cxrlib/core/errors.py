@@ -23,7 +23,7 @@ class Lacks(ValueError):
 
 def nearest(word: str, names: Sequence[str]) -> str:
     """A hint for a misspelt name: the nearest one, or all of them."""
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names) or 'none'}"
 
 
