@@ -566,6 +566,19 @@ def test_controls_of_the_theme(size, act, browser, server):
     assert tried >= 4
 
 
+def test_paper_is_light_and_unfolded_and_the_page_as_before_again(browser, server):
+    url = f"{server}/chapters/04_subgroup_fairness.html"
+    state = """() => [document.documentElement.dataset.theme,
+        document.querySelectorAll("details:not([open])").length]"""
+    with opened(browser, url, color_scheme="dark") as seen:
+        before = theme, folded = seen.page.evaluate(state)
+        assert theme == "dark" and folded
+        seen.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        assert seen.page.evaluate(state) == ["light", 0]
+        seen.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        assert seen.page.evaluate(state) == before
+
+
 def test_first_stop_of_the_keyboard_skips_to_the_text(browser, server):
     with opened(browser, f"{server}/index.html") as seen:
         seen.page.keyboard.press("Tab")
