@@ -181,8 +181,8 @@ is not. Drawn as whole patients, with
 off with expanded limits, the data give intervals {fmt(wider.median(), 1)}
 times as wide (median over all findings and groups), and up to
 {fmt(wider.max(), 1)} times ({"".join(where)}). Many films of one patient look
-alike; drawn image by image they pass for as many witnesses. How often such
-intervals hold the truth is asked in [Do the intervals cover?](09_coverage).
+alike; drawn image by image they pass for as many witnesses.
+[Do the intervals cover?](09_coverage) counts how often they hold the truth.
 
 As published, {len(few)} of {len(every)} AUC values rest on fewer than
 {corrected.min_cases} positive images. The scarcest:
@@ -283,9 +283,9 @@ zero would come out as zero. Prevalence alone moves adjusted AUPRC by
 {span(drains)} for five models. The smallest of them can be prevalence up to
 {percent(by_auc["difference"].max() / drains.min())}; the largest cannot be
 explained in this way. The direction of the finding stands, its size needs arms
-of equal prevalence. [A detector](16_drain_detector) shows the arms raw,
-matched and with controls free of drains. CXR-CLIP is the exception that the
-abstract's "all models" passes over and the results section names.
+of equal prevalence. The arms raw, matched and with controls free of drains:
+[A detector for the controls](16_drain_detector). CXR-CLIP is the exception
+that the abstract's "all models" passes over and the results section names.
 """)
 
 # %% [markdown]

@@ -112,7 +112,7 @@ They differ by {apart:.3f} at most. From here on the formula is *the truth*.
 # %% [markdown]
 # ## How alike are the images of one patient?
 #
-# The metadata of NIH ChestX-ray14 {cite:p}`wang2017` tell it for the labels.
+# The metadata of NIH ChestX-ray14 {cite:p}`wang2017` show it for the labels.
 # Think of a continuous severity behind each label, which turns into "positive"
 # above a threshold; the correlation of this severity between two images of a
 # patient can be worked out from how often both are positive.
@@ -486,7 +486,7 @@ in_short(
     f"""
 Do 95 % intervals hold the truth in 95 of 100 studies? Drawing images, as S
 did, keeps this promise for AUC {kept("auc", IMAGES)}; drawing patients, with
-the expanded interval, {kept("auc", EXPANDED)}; a formula that draws nothing
+the expanded interval, {kept("auc", EXPANDED)}; a formula, which draws nothing,
 {kept("auc", ANALYTIC)}. With fewer than five positive patients,
 the best of the five held the truth in {percent(handful["coverage"].max())} of
 studies: there, the honest number is the count of patients. {verdict}. In the

@@ -313,8 +313,8 @@ How small may a group be? The width of an interval of AUC is here about
 them {at_ten:.2f}. Over patients it is {ours / paper:.2f} times as wide as over
 images, which paper S draws. Crossing sex with age leaves
 {cells["value"].isna().sum()} of {len(cells)} cells without a number. In the
-hardest comparison ({hardest}), no gap below {worst["detectable"]:.2f} would
-have been seen with a chance of 80 %.
+hardest comparison ({hardest}), a gap must be {worst["detectable"]:.2f} to be
+seen with a chance of 80 %.
 """,
     figure="fig-small-width",
 )
