@@ -542,11 +542,11 @@ means an alarm above a risk of {percent(at, 1)}. Of a thousand
 {alarmed[ONE]:value} for nothing; of a thousand {readable(OTHER)},
 {missed[OTHER]:value} and {alarmed[OTHER]:value}: {pay}. Net benefit counts
 found cases, less false alarms at that price; at one prevalence it differs by
-{alike} per thousand ({readable(GAP)}). Where reports are silent on women,
-{verdict}. In a planted case, equalised odds brings the larger gap in
-sensitivity and specificity from {fmt(unequal[OWN])} to {fmt(unequal[ODDS])},
-and the net benefit of the worst off changes by {pays[worst]} per thousand.
-Paper S stops before decisions.
+{alike} per thousand ({readable(GAP)}). After training on reports that are
+silent on women: {verdict}. In a planted case, equalised odds brings the larger
+gap in sensitivity and specificity from {fmt(unequal[OWN])} to
+{fmt(unequal[ODDS])}, and the net benefit of the worst off changes by
+{pays[worst]} per thousand. Paper S stops before decisions.
 """,
     figure="fig-benefit-icons",
 )
