@@ -280,3 +280,14 @@ def figures(name):
     from tests import upstream
 
     return upstream.figures(name)
+
+
+def at(row, column, value):
+    """A change of one entry of a table."""
+
+    def edit(table):
+        table = table.astype({column: object})
+        table.loc[row, column] = value
+        return table
+
+    return edit

@@ -38,9 +38,9 @@ def results():
             **{"n": 100 + k, "n_positive": 20 + k, "n_patients": 90 + k},
         }
         for k, (model, label, (attribute, group), metric) in enumerate(
-            (m, l, g, t)
+            (m, label, g, t)
             for m in ("a<b", "phantom-vit")
-            for l in ("Edema", "mean")
+            for label in ("Edema", "mean")
             for g in (("all", "all"), ("sex", "M"), ("sex", "F"), ("age_group", "80+"))
             for t in ("auc", "f1")
         )

@@ -9,6 +9,7 @@ from cxrlib import cohorts
 from cxrlib.cohorts import check_data, own
 from cxrlib.cohorts.files import DataError
 from cxrlib.show.notebook import asked
+from tests.conftest import at
 
 
 @pytest.fixture
@@ -84,39 +85,28 @@ def test_a_table_that_is_not_right(root, edit, words):
         cohorts.load("own", root=root, access="open")
 
 
-def at(column, row, value):
-    """A change of one entry."""
-
-    def edit(table):
-        table = table.astype({column: object})
-        table.loc[row, column] = value
-        return table
-
-    return edit
-
-
 @pytest.mark.parametrize(
     "edit, words",
     [
-        (at("Edema", 5, "yes"), r"not so: Edema \(line 7\)"),
+        (at(5, "Edema", "yes"), r"not so: Edema \(line 7\)"),
         (lambda t: t.assign(Edema="no"), r"not so: Edema \(lines 2, 3, 4, \.\.\.\)"),
         (lambda t: t.assign(Edema=np.nan), r"not so: Edema \(empty"),
         (lambda t: t.rename(columns={"Edema": "edema"}).assign(edema="x"), "not so: edema"),
         (lambda t: t[[*[*t][:-3], "ward"]], r"not so: ward \(lines 4, 5, 6, \.\.\.\)"),
-        (at("age", 3, "old"), "'age': expected years such as 45, or 045Y.*; line 5$"),
-        (at("age", 3, 130), r"'age' breaks the rule .* in 1 of 24 rows of .*cohort\.csv, line 5$"),
-        (at("age", 3, -4), "'age': expected years .*; line 5$"),
-        (at("sex", 9, "W"), r"'sex' breaks .* in 1 of 24 rows of .*cohort\.csv, line 11$"),
-        (at("view", 0, "frontal"), "'view' breaks the rule .* line 2$"),
-        (at("split", 0, "validate"), "'split' breaks the rule .* line 2$"),
+        (at(3, "age", "old"), "'age': expected years such as 45, or 045Y.*; line 5$"),
+        (at(3, "age", 130), r"'age' breaks the rule .* in 1 of 24 rows of .*cohort\.csv, line 5$"),
+        (at(3, "age", -4), "'age': expected years .*; line 5$"),
+        (at(9, "sex", "W"), r"'sex' breaks .* in 1 of 24 rows of .*cohort\.csv, line 11$"),
+        (at(0, "view", "frontal"), "'view' breaks the rule .* line 2$"),
+        (at(0, "split", "validate"), "'split' breaks the rule .* line 2$"),
         (
             lambda t: t.assign(race="white"),
             "'race' breaks the rule .* in 24 of 24 rows .* lines 2, 3",
         ),
         (lambda t: t.assign(drain="yes"), "'drain': expected 1, 0 or nothing; lines 2, 3, 4"),
-        (at("path", 4, ""), "'path' is empty in line 6$"),
-        (at("patient_id", 4, None), "'patient_id' is empty in line 6$"),
-        (at("image_id", 4, "film 3"), r"1 rows repeat the image_id .* \(line 6\)"),
+        (at(4, "path", ""), "'path' is empty in line 6$"),
+        (at(4, "patient_id", None), "'patient_id' is empty in line 6$"),
+        (at(4, "image_id", "film 3"), r"1 rows repeat the image_id .* \(line 6\)"),
         (lambda t: t.rename(columns={"ward": " Edema"}), "two columns are called 'Edema'"),
         (lambda t: t.head(0), "no row below the names"),
     ],
@@ -171,7 +161,7 @@ def test_tables_that_cannot_be_read(root, spoil, words):
     ],
 )
 def test_labels_that_are_open_follow_the_policy(root, policy, value, present):
-    change(root, at("Edema", 4, value))
+    change(root, at(4, "Edema", value))
     cohort = cohorts.load("own", root=root, access="open", policy=policy)
     table = cohort.table.set_index("image_id")
     assert cohort.findings == ("Pneumothorax", "Edema")

@@ -145,7 +145,7 @@ def small_run(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a run of a chapter for each of its parameters: hours
 @pytest.mark.parametrize(
     ("chapter", "name"), DECLARED, ids=[f"{c.number}-{name}" for c, name in DECLARED]
 )

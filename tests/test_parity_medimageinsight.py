@@ -161,7 +161,7 @@ def test_all_listed_mistakes_are_made():
 # Images
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the image encoder for two images
 @torch.inference_mode()
 def test_two_images_together_have_upstreams_features(model, features):
     pooled = model.network.image_encoder.forward_head(features)

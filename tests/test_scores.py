@@ -20,7 +20,7 @@ from cxrlib.models import check_files, choose_models, load_model, load_models, m
 from cxrlib.models import scores as files_of_scores
 from cxrlib.predict import precomputed, zeroshot
 from cxrlib.show import notebook
-from tests.conftest import ROOT
+from tests.conftest import ROOT, at
 
 MODEL, N = "phantom-vit", 300
 
@@ -135,15 +135,6 @@ def test_a_file_is_named_without_its_folder_and_has_a_card(folder):
 
 
 # --- files that are not right ---
-
-
-def at(row, column, value):
-    def edit(table):
-        table = table.astype(object)
-        table.loc[row, column] = value
-        return table
-
-    return edit
 
 
 @pytest.mark.parametrize(
