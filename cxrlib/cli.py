@@ -718,7 +718,7 @@ def main() -> None:
     """Entry point: what the user can mend is said in one line, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="cxrbook", standalone_mode=False)
         if code == INTERRUPTED:
             print("cxrbook: interrupted; the last book is as it was", file=sys.stderr)
     except BookError as error:
