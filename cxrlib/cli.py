@@ -741,7 +741,7 @@ def main() -> None:
         if folder := os.environ.get(name):  # chapters run in a folder of their own
             os.environ[name] = str(Path(folder).expanduser().absolute())
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="cxrbook", standalone_mode=False)
         if code == INTERRUPTED:
             print("cxrbook: interrupted; the last book is as it was", file=sys.stderr)
     except BookError as error:

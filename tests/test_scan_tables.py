@@ -1,6 +1,7 @@
 """Tables behind figures in a built book: open ones pass the last look, credentialed ones do not."""
 
 import nbformat
+import pandas as pd
 import pytest
 
 from cxrlib import guard
@@ -46,3 +47,11 @@ def test_the_executed_chapter_says_that_its_page_is_credentialed(site, tmp_path)
     credentialed = executed(tmp_path, "02_b.ipynb", True)
     hits = scan.folder(site, {}, made_from=[credentialed])
     assert scan.Hit("02_b.html", None, "identifier") in hits
+
+
+@pytest.mark.parametrize("credentialed", [False, True])
+def test_results_of_a_run_are_what_its_notebook_is(tmp_path, credentialed):
+    executed(tmp_path, "04_a.ipynb", credentialed)
+    pd.DataFrame({"n_images": [50], "n_positive": [3]}).to_parquet(tmp_path / "04_a.parquet")
+    found = [hit.kind for hit in scan.folder(tmp_path, {}) if hit.file == "04_a.parquet"]
+    assert found == (["small count"] if credentialed else [])

@@ -397,8 +397,9 @@ def folder(
     """What the files of a built book must not hold: list of Hit.
 
     The executed notebooks `made_from` which it was built, and those in it, say which pages were
-    made from credentialed data, and which pictures and tables (.csv) were not. Any other table is
-    taken for credentialed if any page is, or if nothing is said.
+    made from credentialed data, and which pictures and tables (.csv) were not. The results of a
+    run (.parquet) are what the notebook beside them is. Any other table is taken for credentialed
+    if any page is, or if nothing is said.
     """
     looked_for = registers() if looked_for is None else looked_for
     books = {f: _read(f) for f in sorted(path.rglob("*.ipynb"))}
@@ -423,10 +424,11 @@ def folder(
             found += notebook(books[file], name, looked_for)
             continue
         closed = file.stem in guarded
-        if table or file.suffix in PICTURES:
+        of_run = table and file.with_suffix(".ipynb") in books
+        if (table and not of_run) or file.suffix in PICTURES:
             suspect = bool(guarded) or (table and made_from is None)
             closed = suspect and hashlib.sha256(file.read_bytes()).digest() not in open_files
-        elif file.suffix not in TEXTS:
+        elif not of_run and file.suffix not in TEXTS:
             continue
         found += hits(name, _kinds_in(file, watch(closed, None, looked_for, strict=table)))
     return found
