@@ -118,9 +118,11 @@ def recipe_counts(nih: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     counts = cells.loc["Edema", OLD].items()
     edema = of_cell | {"cohort": "nih-6x200", "label": "Edema"}
     rows += [edema | {"group": g, "value": n} for g, n in counts]
-    of_nih = cells.rename({"Pleural Effusion": "Effusion"})[CELLS].stack()  # the names of X
+    of_nih = cells.rename({"Pleural Effusion": "Effusion"})  # the names of X
     of_cell |= {"cohort": "nih-cxr14"}
-    rows += [of_cell | {"label": d, "group": g, "value": n} for (d, g), n in of_nih.items()]
+    for label in of_nih.index:
+        counts = of_nih.loc[label, CELLS].items()
+        rows += [of_cell | {"label": label, "group": g, "value": n} for g, n in counts]
     kinds = {"metric": "n_labels", "value": cells["satisfies"].sum()}
     return schema.results([*rows, about | {"cohort": "nih-6x200"} | kinds])
 
