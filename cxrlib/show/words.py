@@ -154,7 +154,7 @@ class Printed:
 
     @property
     def placed(self) -> str:
-        """The value and where it lies: "+0.04 [−0.03, +0.10] (the interval includes 0)"."""
+        """The value and where it lies: "+0.04 [+0.01, +0.10] (the interval lies above 0)"."""
         return str(self) if pd.isna(self.value) else f"{self} (the interval {self.lies})"
 
 
