@@ -3,7 +3,7 @@
 # make student  the book without solutions, in _build/student
 # make book-full  a book beside it, with fine-tuning as long as the paper's, of two models: hours on
 #                 two cores, and it goes on where it was cut off
-# make test-slow  the tests left out of test
+# make test-slow  the tests left out of test: hours on two cores
 # make gpu-check  every test and benchmark that wants a GPU, in benchmarks/gpu.json; needs no .venv and
 #                 no network: PYTHON=python3 is one with PyTorch, WHEELS=folder holds what it lacks
 # Needs Python 3.11 or newer, make and a shell; everything else goes into .venv.
