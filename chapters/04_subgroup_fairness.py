@@ -423,8 +423,8 @@ Do models fare alike by age, sex and race? Here ({plural(len(clips), "model")},
 of {asked["comparisons"]} gaps of single findings, {asked["uncorrected"]} look
 significant alone and {asked["bh"]} after correction.
 {"On phantoms: " * (not cohort.planted)}{verdict}. Paper S, on its patients,
-reports gaps by age and smaller ones by sex and race; here, for {first}, ages
-65–80 minus 25–50 is {old}, women minus men {women}.
+reports gaps by age and smaller ones by sex and race; here that of {first}
+between the ages 65–80 and 25–50 is {old}, between women and men {women}.
 """,
     figure="fig-subgroup-gaps",
     found=f"Of {len(known)} gaps, {beyond} lie beyond those of a fair model.",

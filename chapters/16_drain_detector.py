@@ -50,7 +50,7 @@ check(globals())
 # controls. There, adding a drain to the same film showed which model reads it.
 # Here we ask what the arms alone can tell, and on which choices they rest.
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 from functools import partial
 

@@ -48,7 +48,7 @@ check(globals())
 # and films of other patients to fit on, the *validation* patients. Each film
 # has two readings, with the cosines alone and with the learned scale.
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import pandas as pd

@@ -45,7 +45,7 @@ check(globals())
 # The first half of the chapter reads the metadata of real patients, NIH
 # ChestX-ray14; the second half asks the same of the cohort of this run.
 
-# %%
+# %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -43,7 +43,7 @@ check(globals())
 # %% [markdown]
 # Models, cohort and probes are those of [Embeddings](05_embeddings).
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import numpy as np

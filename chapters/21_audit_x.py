@@ -53,7 +53,7 @@ check(globals())
 # The chapter needs the metadata of NIH ChestX-ray14, what X prints, and a
 # stream of random numbers.
 
-# %%
+# %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

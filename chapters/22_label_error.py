@@ -46,7 +46,7 @@ check(globals())
 # The films, their two labels, and what is known of the patients. Those of 60
 # and over are called old, as in paper X.
 
-# %%
+# %% tags=["hide-input"]
 from itertools import product
 
 import numpy as np

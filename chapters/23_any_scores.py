@@ -42,7 +42,7 @@ check(globals())
 # %% [markdown]
 # The films are phantoms, so that the truth is known. Their findings:
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 from tempfile import mkdtemp
 

@@ -46,7 +46,7 @@ check(globals())
 # called old. Real data serve for one section only, *What real films let you
 # split*: the others need to know what is true.
 
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 
 from cxrlib import cohorts, schema

@@ -41,7 +41,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 from itertools import product
 
 import pandas as pd

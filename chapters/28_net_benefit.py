@@ -46,7 +46,7 @@ check(globals())
 # on, and films of other patients to fit on, the *validation* patients. On
 # these, a line of logistic regression (Platt scaling) turns scores into risks.
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import pandas as pd

@@ -42,7 +42,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 
 from cxrlib import cohorts, schema

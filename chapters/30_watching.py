@@ -45,7 +45,7 @@ from cxrlib.book.chapters import check
 
 check(globals())
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import numpy as np
