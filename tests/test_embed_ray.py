@@ -190,7 +190,7 @@ def test_an_address_where_no_ray_is(cohort, model, tmp_path, address):
 
 def test_ray_is_missing(cohort, model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'cxrbook\[ray\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[ray\]'"):
         by_ray(cohort, model, tmp_path / "store")
 
 
