@@ -442,7 +442,7 @@ def test_command_trains_labels_and_the_cohort_takes_the_labels(small, monkeypatc
     assert table.loc[annotated, "drain"].tolist() == expected[annotated].tolist()
     assert table["drain"].isin((0, 1)).all()
     refused = CliRunner().invoke(app, ["drains", "--protocol", "mine"])
-    assert refused.exit_code == 2 and "protocol='mine': expected one of" in refused.output
+    assert refused.exit_code == 2 and "'mine' is not one of 'corrected'" in refused.output
 
 
 def test_a_cohort_says_who_looked_for_drains():
