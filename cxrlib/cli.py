@@ -743,7 +743,10 @@ def main() -> None:
     try:
         code = app(prog_name="cxrbook", standalone_mode=False)
         if code == INTERRUPTED:
-            print("cxrbook: interrupted; what was done is kept, the last book is as it was", file=sys.stderr)
+            print(
+                "cxrbook: interrupted; what was done is kept, the last book is as it was",
+                file=sys.stderr,
+            )
     except BookError as error:
         print(f"cxrbook: {error}", file=sys.stderr)
         code = error.code

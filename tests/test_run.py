@@ -284,7 +284,8 @@ def test_interrupt_leaves_the_last_book_and_no_kernel(copy_of_built):
     process.send_signal(signal.SIGINT)  # of the impatient; it must not leave the kernels alone
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.strip().splitlines()[-1] == "cxrbook: interrupted; what was done is kept, the last book is as it was"
+    told = "cxrbook: interrupted; what was done is kept, the last book is as it was"
+    assert said.strip().splitlines()[-1] == told
     assert "Traceback" not in said
     assert (page.read_text(), files(root / "book" / "chapters")) == before
     assert not [k for k in kernels if k.is_running() and k.status() != psutil.STATUS_ZOMBIE]
