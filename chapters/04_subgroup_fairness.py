@@ -454,9 +454,9 @@ where = [
 say(f"""
 ```{{solution}} ex-subgroup-blind
 :class: dropdown
-In a phantom of this run the contrast of findings is multiplied by
-{listed(dials, none="the same factor in everybody")}, in real films by nobody
-knows what. The intervals of the gaps of {first} in {cohort.name}:
+In phantoms of this run the contrast of findings is multiplied by
+{listed(dials, none="the same factor in everybody")}; for real films, nobody
+knows. The intervals of the gaps of {first} in {cohort.name}:
 {listed(where)}. Where these disagree, look at the noise floor, and at how many
 ill are in the pair. Without a dial, ages may be mixed in another way.
 ```

@@ -30,9 +30,8 @@ def test_the_text_follows_the_planted_bias(tmp_path):
     assert "**The planted effect of sex is found" in women
     assert "No effect of sex was planted" in nobody
     assert "The dial for sex stands at 0.5 for women and at 1 for men" in women
-    multiplied = "contrast of findings was multiplied by "
-    assert f"{multiplied}0.5 in female" in texts["women", "4"]
-    assert f"{multiplied}the same factor in everybody" in texts["nobody", "4"]
+    assert "0.5 in female" in texts["women", "4"]
+    assert "the same factor in everybody" in texts["nobody", "4"]
 
 
 def limits(text):
