@@ -104,9 +104,6 @@ OTHER = {
     "seed": 2024,
     "rates": "none",
     "grid": "full",
-    "n_images": 360,
-    "n_twins": 360,
-    "n_detector": 260,
     "specificity": 0.7,
     "silent": 0.5,
     "harm_ratio": 4.0,
@@ -115,6 +112,9 @@ OTHER = {
     "price": 8.0,
     "device_tflops": 312.0,
     "device_share": 0.5,
+}
+SAME = {
+    ("29", "protocol"): "what it reads of it, preprocessing and a capital, phantoms do not have"
 }
 NEEDS_FILES = {"data": "another cohort needs its files; phantoms are the only one without"}
 
@@ -128,16 +128,22 @@ def second(parameter, small):
     return now + max(1, now // 5)
 
 
+def small_of(chapter):
+    """The small values of the parameters that a chapter declares, within their limits."""
+    declared = chapter.parameters
+    limits = {name: declared[name].limits for name in SMALL.keys() & declared.keys()}
+    return {name: max(SMALL[name], of.get("ge", SMALL[name])) for name, of in limits.items()}
+
+
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     """Runs a chapter in small settings with one parameter changed, each only once."""
     folder, done = tmp_path_factory.mktemp("read"), {}
 
     def of(chapter, **changed):
-        small = {k: v for k, v in SMALL.items() if k in chapter.parameters}
         label = f"{chapter.name}-{'-'.join(changed)}"
         if label not in done:
-            [path] = run(ROOT, [chapter], small | changed, folder / label)
+            [path] = run(ROOT, [chapter], small_of(chapter) | changed, folder / label)
             done[label] = record.read(path)
         return done[label]
 
@@ -150,9 +156,9 @@ def small_run(tmp_path_factory):
     ("chapter", "name"), DECLARED, ids=[f"{c.number}-{name}" for c, name in DECLARED]
 )
 def test_every_parameter_changes_the_results(small_run, chapter, name):
-    if name in FREE | NEEDS_FILES:
-        pytest.skip((FREE | NEEDS_FILES)[name])
+    if why := (FREE | NEEDS_FILES).get(name) or SAME.get((chapter.number, name)):
+        pytest.skip(why)
     before = small_run(chapter)
-    after = small_run(chapter, **{name: second(chapter.parameters[name], SMALL)})
+    after = small_run(chapter, **{name: second(chapter.parameters[name], small_of(chapter))})
     same_table = before.table.equals(after.table)
     assert not same_table or before.card["said"] != after.card["said"]
