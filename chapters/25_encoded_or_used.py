@@ -245,7 +245,7 @@ answers = pd.concat([known, said], ignore_index=True).drop_duplicates(
 )
 pair = pd.MultiIndex.from_frame(answers[["attribute", "model"]])
 chosen = pair.isin(list(use.PLANTED))
-if not cohort.planted:
+if not (cohort.planted and chosen.any()):
     chosen = answers["model"] == clips[0].name
 live = answers[chosen].assign(
     of=answers["attribute"] + ", " + answers["model"]
