@@ -117,6 +117,7 @@ OTHER = {
 SAME = {
     ("29", "protocol"): "what it reads of it, preprocessing and a capital, phantoms do not have"
 }
+SAME |= {("25", "n_twins"): "its moves are in a table that is shown and not kept"}
 NEEDS_FILES = {"data": "another cohort needs its files; phantoms are the only one without"}
 
 
