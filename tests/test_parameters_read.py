@@ -114,10 +114,12 @@ OTHER = {
     "device_tflops": 312.0,
     "device_share": 0.5,
 }
+PLAIN = "what it reads of it, preprocessing and a capital, phantoms do not have"
 SAME = {
-    ("29", "protocol"): "what it reads of it, preprocessing and a capital, phantoms do not have"
+    ("25", "n_twins"): "its moves are in a table that is shown and not kept",
+    ("29", "protocol"): PLAIN,
+    ("30", "protocol"): PLAIN,
 }
-SAME |= {("25", "n_twins"): "its moves are in a table that is shown and not kept"}
 NEEDS_FILES = {"data": "another cohort needs its files; phantoms are the only one without"}
 
 
