@@ -129,3 +129,9 @@ def test_the_release_note_says_what_the_pages_say():
         box = soup(BOOK / "chapters" / f"{chapter}.html").select_one(".cxr-short")
         said = NUMBER.findall(box.get_text())
         assert [n for n in NUMBER.findall(line) if n not in said] == [], chapter
+    (counted,) = re.findall(
+        r"^- Each number and claim in print, (\d+) .* (\d+) are cont", note, re.M
+    )
+    preface = soup(BOOK / "index.html").get_text()
+    assert f"Of {counted[0]} numbers and claims in print" in preface
+    assert f"{counted[1]} contradicted by the paper’s own numbers" in preface

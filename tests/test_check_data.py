@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cxrlib.cli import nih_6x200_list
-from cxrlib.cohorts import check_data, metadata, nih, nih6x200
+from cxrlib.cohorts import check_data, metadata, nih, nih6x200, own
 from cxrlib.core.errors import BookError
 from tests import mimic_tree, nih_tree
 
@@ -206,3 +206,10 @@ def test_films_of_ones_own(tmp_path):
     text, problems = check_data.report("own", tmp_path)
     assert "2 images of 1 patients" in text and "findings: Edema" in text
     assert "1 of 2 films of cohort.csv are there" in text and problems == 1
+
+
+def test_the_columns_of_a_table_of_ones_own_are_all_told():
+    told = check_data.FETCH["own"]
+    assert [
+        c for c in (*own.REQUIRED, *own.OPTIONAL) if f"{c} " not in f"{told} ".replace(",", " ")
+    ] == []
